@@ -1,8 +1,8 @@
-//! Finds the commit that a release build is of, for `VERSION`.
+//! Determines the commit of a release build, for `VERSION`.
 //!
-//! From `AUDIT_COMMIT`; in a package from cargo's file beside it; in an archive that git made from
-//! the file `COMMIT`; in a checkout from git. Debug builds have none, so that a commit does not
-//! rebuild all programs.
+//! It comes from `AUDIT_COMMIT`, in a package from cargo's `.cargo_vcs_info.json`, in an archive
+//! made by git from the file `COMMIT`, and in a checkout from git. Debug builds have none, so that
+//! a commit does not rebuild all programs.
 
 use std::path::Path;
 use std::process::Command;

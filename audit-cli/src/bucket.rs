@@ -27,12 +27,12 @@ use crate::units::HOUR_MS;
 pub(crate) struct Reader {
     bucket: Bucket,
     pub(crate) parallel: usize,
-    /// Whether the hosts' own records are listed and no others.
+    /// Whether only the hosts' own records are listed.
     is_system: bool,
     passed: Arc<Passed>,
 }
 
-/// Listed objects that are not records, or not selected.
+/// Counts of listed objects that hold no records or are not selected.
 #[derive(Debug, Default)]
 struct Passed {
     /// Objects of other streams.
@@ -49,13 +49,13 @@ struct Passed {
 /// The entries directly below the prefix.
 #[derive(Debug, Clone, Default)]
 struct Top {
-    /// The first day and the last.
+    /// The first and the last day.
     ends: Option<(Partition, Partition)>,
     /// Entries that are not days.
     beside: Vec<String>,
 }
 
-/// Objects in partitions that no sink wrote.
+/// Objects in the partitions that no sink wrote.
 #[derive(Debug)]
 pub(crate) struct Others {
     pub(crate) count: u64,
@@ -81,7 +81,7 @@ impl fmt::Display for Others {
 pub(crate) struct Wanted {
     pub(crate) times_ms: Range<i64>,
     pub(crate) stream: Option<UniqueId>,
-    /// How far from the range an hour may be and still hold records of it.
+    /// The distance from the range within which an hour may still hold records of the range.
     margin_ms: i64,
 }
 
@@ -90,14 +90,14 @@ impl Wanted {
         Wanted { times_ms, stream, margin_ms: 0 }
     }
 
-    /// What the command line selects. With `is_timed`, records are selected by times of their own.
+    /// The selection of the command line. With `is_timed`, records are selected by their own times.
     pub(crate) fn selected(selection: &Selection, is_timed: bool) -> Wanted {
         Wanted::new(selection.times_ms(), selection.stream).with_margin(is_timed)
     }
 
-    /// With the hours before and after, where records have times of their own: an object is filed
-    /// under the hour of its first record. It may hold records of the next hour; and of the end of
-    /// the hour before, since records of one moment are written in any order.
+    /// Includes the hours before and after if records are selected by their own times: an object is
+    /// filed under the hour of its first record, but it may hold records of the next hour, and of
+    /// the end of the hour before, since concurrent records are written in any order.
     pub(crate) fn with_margin(self, is_timed: bool) -> Wanted {
         Wanted { margin_ms: if is_timed { HOUR_MS } else { 0 }, ..self }
     }
@@ -107,13 +107,13 @@ impl Wanted {
         Wanted::new(i64::MIN..i64::MAX, None)
     }
 
-    /// The range that is read.
+    /// The range of hours to read.
     pub(crate) fn read_ms(&self) -> Range<i64> {
         let Range { start, end } = self.times_ms;
         start.saturating_sub(self.margin_ms)..end.saturating_add(self.margin_ms)
     }
 
-    /// Whether the range itself, without what is read around it, has a part of this partition.
+    /// Whether the range itself, without its margin, includes a part of this partition.
     pub(crate) fn names(&self, partition: &Partition) -> bool {
         partition.begin_ms() < self.times_ms.end && self.times_ms.start < partition.end_ms()
     }
@@ -154,7 +154,7 @@ impl Passed {
     }
 }
 
-/// The most objects that the listing of a partition may be ahead of its reader: a page of S3.
+/// How many objects the listing of a partition may be ahead of its reader: one page of S3.
 const PAGE: usize = 1_000;
 
 impl Reader {
@@ -162,7 +162,7 @@ impl Reader {
         let url = to_url(&source.bucket)?;
         let (seconds, told) = (common.retry_for, AtomicBool::new(false));
         let on_retry = move |why: &str| {
-            // Many requests fail when one does.
+            // If one request fails, many do: the note is printed once.
             if seconds > 0 && !told.swap(true, Ordering::Relaxed) {
                 let text = format!("the bucket does not answer ({why}): retrying for {seconds} s");
                 output::note(&text);
@@ -177,7 +177,7 @@ impl Reader {
         })
     }
 
-    /// The part of the bucket with hosts' records about their streams.
+    /// A reader of the hosts' records about their streams.
     pub(crate) fn system(&self) -> Reader {
         Reader { is_system: true, passed: Arc::default(), ..self.clone() }
     }
@@ -195,7 +195,7 @@ impl Reader {
         self.bucket.store()
     }
 
-    /// The metadata of the object at `key`, of which the store returned `attributes`.
+    /// The metadata of the object at `key`, given the attributes that the store returned.
     pub(crate) async fn metadata(
         &self,
         key: &ObjectKey,
@@ -204,7 +204,7 @@ impl Reader {
         self.bucket.metadata(key, attributes).await
     }
 
-    /// The store's own time, once it answered.
+    /// The store's own time at its last response.
     pub(crate) fn store_time_ms(&self) -> Option<i64> {
         self.bucket.store_time_ms()
     }
@@ -223,8 +223,8 @@ impl Reader {
         self.bucket.to_string()
     }
 
-    /// The partitions that may hold selected records, in order. Whole days are not divided into
-    /// hours, unless their objects would not come in order.
+    /// The partitions that may hold selected records, in order. Whole days are not split into
+    /// hours, unless their objects would otherwise be out of order.
     pub(crate) async fn partitions(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
         let split = self.days(wanted).await?.into_iter().map(|day| async move {
             if !self.is_directory() && wanted.covers(&day) {
@@ -280,8 +280,8 @@ impl Reader {
         level.map_err(|error| self.cannot_list(error))
     }
 
-    /// The objects of these partitions, of one stream or of all. They are in the order of their
-    /// keys if the store lists in that order or is a directory.
+    /// The objects of one or all streams in these partitions, in the order of their keys if the
+    /// store lists in that order or is a directory.
     pub(crate) fn objects_in(
         &self,
         partitions: Vec<Partition>,
@@ -308,8 +308,8 @@ impl Reader {
         in_order(futures::stream::iter(partitions), self.parallel, PAGE, list)
     }
 
-    /// The objects of these partitions in the order of [`objects_in`](Self::objects_in) reversed,
-    /// if the partitions are. The names of an hour's objects are held.
+    /// The same objects as [`objects_in`](Self::objects_in) in reverse order, given reversed
+    /// partitions. It holds the names of one hour's objects in memory.
     pub(crate) fn newest_in(
         &self,
         partitions: Vec<Partition>,
@@ -369,18 +369,18 @@ impl Reader {
         Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
     }
 
-    /// One of the listed objects that neither a sink nor a dead writer left where query engines
-    /// look for records, and their number. A directory counts as one.
+    /// The number of listed objects that neither a sink nor a dead writer left where query engines
+    /// look for records, and one of them. A directory counts as one.
     pub(crate) fn foreign(&self) -> Option<(String, u64)> {
         self.passed.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The same bucket, of which nothing was listed yet.
+    /// The same bucket, with nothing listed yet.
     pub(crate) fn anew(&self) -> Reader {
         Reader { passed: Arc::default(), ..self.clone() }
     }
 
-    /// Why no object was found, as far as it is known.
+    /// The likely reason why no object was found.
     pub(crate) async fn why_nothing(&self, wanted: &Wanted) -> String {
         let of_other_streams = self.passed.of_other_streams.load(Ordering::Relaxed);
         if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
@@ -411,7 +411,7 @@ impl Reader {
         format!("no days dt=YYYY-MM-DD are in {name}: is it mistyped?{nearby}")
     }
 
-    /// The entries one level above the prefix, if they may be listed.
+    /// The entries one level above the prefix, if the credentials may list them.
     async fn beside_prefix(&self) -> Vec<String> {
         let Some(parent) = self.bucket.prefix().parent() else { return Vec::new() };
         let Ok(listed) = self.store().list_with_delimiter(Some(&parent)).await else {
@@ -449,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_is_wanted_if_any_of_it_is() {
+    fn partially_selected_partitions_are_read() {
         let hour = Partition::hour_of(0);
         let wanted = |times_ms| Wanted::new(times_ms, None);
         assert!(wanted(0..1).overlaps(&hour) && !wanted(0..1).covers(&hour));

@@ -39,7 +39,7 @@ pub(crate) async fn search(
     Ok(outcome)
 }
 
-/// What was printed, and of how much.
+/// The amounts that were printed and searched.
 struct Printed {
     outcome: Outcome,
     searched: u64,
@@ -68,7 +68,7 @@ async fn print(
     let until_ms = wanted.read_ms().end;
     let mut read_on = wanted.clone();
     if arguments.outcomes {
-        // Attempts at the end of the range have their outcomes after it.
+        // The outcomes of attempts at the end of the range come after it.
         read_on.times_ms.end = read_on.times_ms.end.saturating_add(HOUR_MS);
     }
     let (of_objects, joins) = (Arc::clone(&printer), joined.is_some());

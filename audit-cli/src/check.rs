@@ -1,5 +1,4 @@
-//! `audit check`: whether a proof holds for a record, or a signature for a report, with a public
-//! key and nothing else.
+//! `audit check`: checks a record's proof, or a report's signature, with nothing but a public key.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::{report, verify};
 
-/// The longest file that is read, in bytes: no proof or record is longer.
+/// The maximum size of a file, in bytes. No proof or record is larger.
 const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
     Ok(Outcome::wrong_if(proven.is_err()))
 }
 
-/// Whether a report is signed.
+/// Prints whether a report is signed.
 fn say_signed(signed: Result<&VerifierKey, String>, output: &Output) -> Result<Outcome, Failure> {
     if output.is_json() {
         let (key, why) = (signed.as_ref().ok().map(ToString::to_string), signed.as_ref().err());
@@ -83,7 +82,7 @@ fn say_signed(signed: Result<&VerifierKey, String>, output: &Output) -> Result<O
     Ok(Outcome::wrong_if(signed.is_err()))
 }
 
-/// The key by which the record is proven.
+/// Checks the proof. Returns the key that proves the record.
 fn check<'a>(
     proof: &Proof,
     record: &[u8],
@@ -102,7 +101,7 @@ fn check<'a>(
     let origin = proof.checkpoint().origin();
     let mut signer = None;
     for key in keys {
-        // A host's key certifies that of the stream; or the key is the stream's own.
+        // A host's key certifies the key of the stream, or the given key is the stream's own.
         let certificate = Certificate::find(note, key);
         let stream_key = match &certificate {
             Some(certificate) => certificate.stream_key(),

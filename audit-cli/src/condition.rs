@@ -14,7 +14,7 @@ use crate::query::Pointer;
 /// A condition on a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Condition {
-    /// As it was written.
+    /// The condition as it was written.
     shown: String,
     test: Test,
 }
@@ -23,16 +23,16 @@ pub(crate) struct Condition {
 enum Test {
     /// Some name or value in the record contains a text.
     Anywhere(Text),
-    /// The member is there, even if it is null.
+    /// The member exists, even if it is null.
     Exists(Pointer),
     Missing(Pointer),
     /// The member has one of these values.
     Equals(Pointer, Vec<Value>),
-    /// The opposite: it also holds where there is no such member.
+    /// The member does not have this value, or does not exist.
     Differs(Pointer, Value),
     /// The member's text contains this one.
     Contains(Pointer, Text),
-    /// The member is of the same type as the bound, and in one of these orders to it.
+    /// The member has the same type as the bound, and compares to it in one of these ways.
     Compares(Pointer, &'static [Ordering], Bound),
 }
 
@@ -43,9 +43,9 @@ struct Text(Finder<'static>);
 /// A value to compare with.
 #[derive(Debug, Clone)]
 enum Value {
-    /// Equal to this string alone.
+    /// Equal only to this string.
     Text(Text),
-    /// Equal to this value, and to the string that is spelled like it: 7 is 7.0 and "7".
+    /// Equal to this value and to the string with the same spelling: 7 equals 7.0 and "7".
     Json(Text, Box<RawValue>),
 }
 
@@ -55,10 +55,10 @@ enum Bound {
     Text(String),
 }
 
-/// The operators, longer ones before those that they begin with.
+/// The operators, longer ones before their own prefixes.
 const OPERATORS: [&str; 8] = ["!=", "<=", ">=", "=", "<", ">", "~", " in "];
 
-/// What a condition looks like, for errors.
+/// The form of a condition, for errors.
 const EXAMPLES: &str = "a condition is a JSON pointer, an operator and a value: /user=ada, /user!=ada, /n<7, /n>=7, \
     /user~ad (contains), /user in ada,eve; or /user (is there), !/user (is not there)";
 
@@ -107,12 +107,12 @@ fn split_pointer(text: &str) -> Result<(Pointer, &str), String> {
     }
     let is_operator = |at: usize| {
         let rest = &text[at..];
-        // ~0 and ~1 are the pointer's own, if an operator follows.
+        // ~0 and ~1 are escapes of the pointer, if an operator follows.
         let is_escape = rest.starts_with("~0") || rest.starts_with("~1");
         !is_escape && OPERATORS.iter().any(|operator| rest.starts_with(operator))
     };
     let at = text.char_indices().map(|(at, _)| at).find(|at| is_operator(*at));
-    // Where nothing else is an operator, `/ip~10.` means that the address contains it.
+    // If there is no other operator, `/ip~10.` means that the address contains `10.`.
     let at = at.or_else(|| text.find('~'));
     let (pointer, rest) = text.split_at(at.unwrap_or(text.len()));
     Ok((pointer.trim_end().parse()?, rest))
@@ -122,7 +122,7 @@ fn pointer_alone(text: &str) -> Result<Pointer, String> {
     match split_pointer(text)? {
         (pointer, "") => Ok(pointer),
         (_, rest) if rest.starts_with("~0") || rest.starts_with("~1") => text.parse(),
-        (_, rest) => Err(format!("nothing may follow the pointer after !, and {rest} does")),
+        (_, rest) => Err(format!("nothing may follow the pointer after !, but {rest} does")),
     }
 }
 
@@ -148,12 +148,12 @@ impl Text {
         self.0.find(bytes).is_some()
     }
 
-    /// Whether a string in the line may contain it, literally or with escapes.
+    /// Whether a string in the line may contain the text, literally or with escapes.
     fn may_be_in(&self, line: &[u8]) -> bool {
         self.is_in(line) || memchr::memchr(b'\\', line).is_some()
     }
 
-    /// Whether a string of JSON, with its quotes, contains it once its escapes are read.
+    /// Whether a quoted JSON string contains the text once it is unescaped.
     fn is_in_string(&self, token: &str) -> bool {
         if memchr::memchr(b'\\', token.as_bytes()).is_none() {
             return self.is_in(token.trim_matches('"').as_bytes());
@@ -161,13 +161,13 @@ impl Text {
         serde_json::from_str::<String>(token).is_ok_and(|text| self.is_in(text.as_bytes()))
     }
 
-    /// Whether a line has it as it is written, or a name or a string in it once escapes are read.
+    /// Whether the line contains the text literally, or in a name or a string once it is unescaped.
     fn is_anywhere_in(&self, line: &[u8]) -> bool {
         if self.is_in(line) {
             return true;
         }
         let mut rest = line;
-        // Without a backslash nothing in the line is written otherwise than it reads.
+        // Without a backslash, nothing in the line is escaped.
         while memchr::memchr(b'\\', rest).is_some() {
             let Some(begin) = memchr::memchr(b'"', rest) else { return false };
             let token = string_at(&rest[begin..]);
@@ -180,7 +180,7 @@ impl Text {
     }
 }
 
-/// The string of JSON that begins here, with its quotes.
+/// The quoted JSON string that begins here.
 fn string_at(text: &[u8]) -> &[u8] {
     let mut at = 1;
     while let Some(next) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -202,11 +202,11 @@ impl Value {
         }
     }
 
-    /// Whether the line may hold it. Most lines do not.
+    /// Whether the line may contain the value. Most lines do not.
     fn may_be_in(&self, line: &[u8]) -> bool {
         match self {
             Value::Text(text) => text.may_be_in(line),
-            // It may be spelled in several ways.
+            // A value has several spellings.
             Value::Json(..) => true,
         }
     }
@@ -231,12 +231,12 @@ impl Bound {
         }
         match serde_json::from_str::<serde_json::Value>(text) {
             Ok(serde_json::Value::String(text)) => Ok(Bound::Text(text)),
-            Ok(_) => Err(format!("only numbers and texts have an order, and {text} is neither")),
+            Ok(_) => Err(format!("only numbers and texts are ordered, and {text} is neither")),
             Err(_) => Ok(Bound::Text(text.to_owned())),
         }
     }
 
-    /// The order of what was found and the bound, if they have one.
+    /// The order of the found value relative to the bound, if they are comparable.
     fn order(&self, found: &RawValue) -> Option<Ordering> {
         match self {
             Bound::Number(bound) => Some(Decimal::read(found.get())?.cmp(bound)),
@@ -253,8 +253,8 @@ impl Condition {
         Condition { shown: text.to_owned(), test: Test::Anywhere(Text::new(text)) }
     }
 
-    /// What people type into a search: a condition on a member if it has the form of one with an
-    /// operator, and otherwise a text anywhere.
+    /// Parses a search query: a condition on a member if it has the form of one with an operator,
+    /// otherwise a text anywhere.
     pub(crate) fn searched(text: &str) -> Result<Condition, String> {
         let is_pointer = text.starts_with(['/', '!']) || text.starts_with("\"/");
         match text.parse::<Condition>() {
@@ -293,7 +293,7 @@ impl Condition {
         }
     }
 
-    /// The member without which it cannot hold.
+    /// The member that a matching record must have, if any.
     pub(crate) fn member(&self) -> Option<&Pointer> {
         match &self.test {
             Test::Anywhere(_) | Test::Missing(_) | Test::Differs(..) => None,
@@ -311,10 +311,10 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Whether two values are equal: numbers by value, strings by characters, objects without regard to
+/// Whether two values are equal: numbers by value, strings by characters, objects regardless of
 /// order.
 ///
-/// It recurses as deep as `wanted`, which the user typed.
+/// The recursion is as deep as `wanted`, which the user typed.
 fn same(found: &RawValue, wanted: &RawValue) -> bool {
     let (found, wanted) = (found.get(), wanted.get());
     if found == wanted {
@@ -335,7 +335,7 @@ fn same(found: &RawValue, wanted: &RawValue) -> bool {
 
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// Whether two texts of JSON have the same value of this type.
+/// Whether two JSON texts have the same value of this type.
 fn both<'a, T: serde::Deserialize<'a>>(
     found: &'a str,
     wanted: &'a str,

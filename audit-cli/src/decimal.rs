@@ -47,7 +47,7 @@ impl Ord for Decimal {
             (false, true) => -1,
             (false, false) => 1,
         };
-        // Digits begin after the point, so that they sort as text does.
+        // Digits begin after the decimal point, so that they sort like text.
         let size = || (self.exponent, &self.digits).cmp(&(other.exponent, &other.digits));
         match (sign(self), sign(other)) {
             (1, 1) => size(),

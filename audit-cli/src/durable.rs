@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all.
+//! Files that are written completely or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use std::path::Path;
 /// power cut: the new file is synced before it gets its name, and the name is synced before this
 /// returns. Only its owner can read it.
 ///
-/// There must be one writer at a time: two would share the temporary file.
+/// There must be only one writer at a time, since two would share the temporary file.
 ///
 /// # Errors
 ///
-/// When it cannot be written. The file is then the old one or the new one.
+/// If it cannot be written. The file is then the old or the new one.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -53,11 +53,11 @@ fn private() -> OpenOptions {
 /// When a directory cannot be created or synced. Call it again then.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
-    // Absolute, so that every directory above it has a name.
+    // An absolute path, so that every parent directory has a name.
     let path = path.canonicalize()?;
     path.ancestors().skip(1).try_for_each(|above| match File::open(above) {
         Ok(directory) => directory.sync_all(),
-        // It may only be traversed, so this did not create it.
+        // Without the permission to read it, this process did not create it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     })

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Text for people, with escapes written as `\u{1b}`.
+/// Text for people, with hazardous characters escaped as `\u{1b}`.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hazardous) {
         return Cow::Borrowed(text);
@@ -33,7 +33,8 @@ pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     let mut escaped = String::with_capacity(line.len() + 16);
     for char in line.chars() {
         if char < ' ' {
-            // In a string it would be invalid, so it is white space between tokens.
+            // A control character is invalid within a string, so this one is white space between
+            // tokens.
             escaped.push(' ');
         } else if is_hazardous(char) {
             for unit in char.encode_utf16(&mut [0; 2]) {
@@ -87,7 +88,7 @@ mod tests {
     ];
 
     #[test]
-    fn nothing_hazardous_is_left_and_nothing_else_is_changed() {
+    fn only_hazardous_characters_are_escaped() {
         let c1 = (0x80..=0x9f).map(|code| char::from_u32(code).unwrap().to_string());
         for hazard in HAZARDS.into_iter().map(ToOwned::to_owned).chain(c1) {
             let shown = text(&hazard);

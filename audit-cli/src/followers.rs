@@ -1,4 +1,4 @@
-//! The followers of a journal: how far they are, and their log streams.
+//! The followers of a journal: their progress and their log streams.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::units::counted;
 
-/// How far a follower is.
+/// The progress of a follower.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Follower {
     number: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Follower {
     missing: Vec<Missing>,
 }
 
-/// Records that left the journal before a follower had them.
+/// Records that were removed from the journal before a follower received them.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Missing {
     pub(crate) stream: String,
@@ -35,7 +35,7 @@ pub(crate) struct Missing {
 }
 
 impl Follower {
-    /// The followers of a journal, those that were retired included.
+    /// The followers of a journal, including retired ones.
     pub(crate) fn all(reader: &JournalReader) -> Result<Vec<Follower>, Failure> {
         let state = reader.state();
         let all = state.followers.iter().map(|follower| {
@@ -48,7 +48,7 @@ impl Follower {
                     true
                 });
                 match read {
-                    // Its host went on meanwhile: what was read was delivered and removed.
+                    // The host continued meanwhile: segments were delivered and removed.
                     Err(_) if state.in_use => {}
                     read => read.map_err(|error| {
                         Failure::new("the journal cannot be read").because(error)
@@ -83,8 +83,8 @@ impl Follower {
         }
     }
 
-    /// Whether somebody has to see to it. While a host is there, what is undelivered is on its way.
-    /// What is missing stays so until `audit replay` has sent it.
+    /// Whether an operator should act. While a host has the journal open, undelivered records are
+    /// being delivered. Missing records stay listed until `audit replay` has sent them.
     pub(crate) fn is_wrong(&self, in_use: bool) -> bool {
         let is_retired = self.state == "retired";
         let is_missing = !is_retired && !self.missing.is_empty();
@@ -134,7 +134,7 @@ pub(crate) fn of_journal(
             output.note(&format!("the log stream {name:?} does not follow this journal"));
             continue;
         }
-        // As a host has it.
+        // The default of a host.
         let aside = || journal.parent().unwrap_or(journal).join("dead-letters").join(&name);
         let dead_letters = settings.dead_letters.clone().or_else(|| Some(aside()));
         let settings = Settings { dead_letters, ..settings };

@@ -35,7 +35,7 @@ fn results<T>(receiver: mpsc::Receiver<T>, task: JoinHandle<()>) -> impl Stream<
         if let Some(result) = receiver.recv().await {
             return Some((result, (receiver, task)));
         }
-        // A task that panicked must not look like one that is done.
+        // A task that panicked must not look like a finished one.
         if let Err(error) = task.take()?.await
             && error.is_panic()
         {

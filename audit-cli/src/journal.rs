@@ -1,5 +1,4 @@
-//! `audit journal`: what a host has on its disk and not in the bucket yet, and its delivery when
-//! the host is gone.
+//! `audit journal`: shows the journal of a host, and delivers that of a host that is gone.
 
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Reads a journal. One that is damaged is what was to be found out, and no failure of the command.
+/// Reads a journal. Damage is a result of the command rather than a failure.
 fn read(directory: &JournalDirectory, output: &Output) -> Result<Option<JournalReader>, Failure> {
     match JournalReader::open(&directory.directory) {
         Ok(reader) => Ok(Some(reader)),
@@ -106,7 +105,7 @@ fn show(directory: &JournalDirectory, output: &Output) -> Result<Outcome, Failur
     print_state(state, bytes, oldest, &followers, output)?;
     let conflicts = state.objects.iter().any(|object| object.set_aside);
     let is_wrong = followers.iter().any(|follower| follower.is_wrong(state.in_use));
-    // While a host is there, what is not delivered is on its way.
+    // While a host has the journal open, undelivered records are being delivered.
     Ok(Outcome::wrong_if(conflicts || is_wrong || (!state.in_use && state.undelivered() > 0)))
 }
 
@@ -153,7 +152,7 @@ fn print_state(
         let (key, count, file) = (destined(plan), plan.count, file.display());
         output.line(&if *set_aside {
             style.bad(&format!(
-                "conflict: another object stands at {key}; the {count} records are in {file}"
+                "conflict: another object has the key {key}; the {count} records are in {file}"
             ))
         } else {
             format!("planned: {key}, {count} records")
@@ -179,7 +178,7 @@ fn print_state(
     output.line(&verdict)
 }
 
-/// Where an object goes: in a bucket its key.
+/// The destination of an object: in a bucket, its key.
 fn destined(plan: &Plan) -> String {
     match ObjectKey::of_plan(plan) {
         Some(key) => key.to_string(),
@@ -222,7 +221,7 @@ struct Delivered {
     conflicts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     again: Option<Redelivered>,
-    /// Those that do not have everything.
+    /// The followers that lack records.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     followers: Vec<Follower>,
 }
@@ -344,7 +343,7 @@ async fn deliver(
     }
     if conflicts + earlier > 0 {
         output.note(&format!(
-            "{} objects were set aside, since others stand under their keys: see audit journal show {}",
+            "{} objects were set aside because others have their keys: see audit journal show {}",
             conflicts + earlier,
             directory.directory.display()
         ));
@@ -352,10 +351,10 @@ async fn deliver(
     Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed))
 }
 
-/// The interval of checks of a delivery's state.
+/// The interval at which a delivery's state is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Waits for deliveries, and says how they are doing.
+/// Waits for deliveries and reports their progress.
 struct Waiting<'a> {
     common: &'a Common,
     output: &'a Output,
@@ -364,8 +363,8 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Waits until a delivery has finished. False when it is time to give up. `records` says how
-    /// many are to be delivered, if that is known.
+    /// Waits until a delivery has finished. Returns false when it is time to give up. `records` is
+    /// the number of records to deliver, if known.
     async fn until_finished<T>(
         &self,
         delivering: &JournalDelivering<T>,
@@ -380,7 +379,7 @@ impl Waiting<'_> {
             let Health { state, records_delivered, .. } = delivering.health();
             let now = match state {
                 HealthState::Ok => String::new(),
-                HealthState::Retrying { reason } => format!("the bucket is asked again: {reason}"),
+                HealthState::Retrying { reason } => format!("retrying: {reason}"),
                 HealthState::Blocked { reason } => format!("the bucket refuses: {reason}"),
             };
             progress.at(records_delivered, if now.is_empty() { "records" } else { &now });
@@ -396,7 +395,7 @@ impl Waiting<'_> {
 }
 
 fn too_late<T>(delivering: &JournalDelivering<T>, delivered: String) -> Failure {
-    let failure = Failure::new(format!("{delivered}; the rest is in the journal still"));
+    let failure = Failure::new(format!("{delivered}; the rest is still in the journal"));
     match delivering.health().last_error {
         Some(error) => failure.because(error),
         None => failure,
@@ -432,7 +431,7 @@ fn print_redelivered(redelivered: &JournalRedelivered, output: &Output) -> Resul
     ))?;
     for ForeignObject { key, records } in conflicts {
         output.line(&style.bad(&format!(
-            "conflict: something else stands at {key}; {records} records were not delivered for it"
+            "conflict: another object has the key {key}; {records} records were not delivered because of it"
         )))?;
     }
     for lost in gone {

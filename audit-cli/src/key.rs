@@ -44,10 +44,10 @@ fn make_key(file: &Path, name: &str, is_witness: bool) -> Result<SignerKey, Fail
     }
     let kind = if is_witness { KeyKind::Cosignature } else { KeyKind::Ed25519 };
     let key = SignerKey::from_seed(name, kind, &seed)
-        .map_err(|error| Failure::new("the key cannot be made").because(error))?;
-    // Never replace a key: what it signed is verified with it.
+        .map_err(|error| Failure::new("the key cannot be created").because(error))?;
+    // Never replaces a key, which is needed to verify its signatures.
     durable::create(file, format!("{}\n", key.to_secret_text()).as_bytes()).map_err(|error| {
-        Failure::new(format!("the key file {} cannot be made", file.display())).because(error)
+        Failure::new(format!("the key file {} cannot be created", file.display())).because(error)
     })?;
     Ok(key)
 }

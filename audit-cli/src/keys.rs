@@ -4,7 +4,7 @@ use std::path::Path;
 
 use audit_evidence::{SignerKey, VerifierKey};
 
-/// A verifier key, the key in a file, or that of a host's key file.
+/// Parses a verifier key, or reads it from a file or from a host's key file.
 pub(crate) fn verifier(text: &str) -> Result<VerifierKey, String> {
     let invalid = match VerifierKey::parse(text.trim()) {
         Ok(key) => return Ok(key),

@@ -2,30 +2,30 @@
 //!
 //! - `audit ls`, `cat`, `search`, `who`, `export`, `tail`, `stats` read a bucket, with the rights
 //!   to list and to get.
-//! - `audit compact` makes Parquet files of a bucket's records, for those who query much.
-//! - `audit verify` proves with hosts' public keys that a bucket holds what they wrote, and names
-//!   what was altered or removed.
-//! - `audit report` writes what an auditor files of a period.
+//! - `audit compact` creates Parquet files of a bucket's records, for frequent queries.
+//! - `audit verify` proves with hosts' public keys that a bucket holds exactly what they wrote, and
+//!   names what was altered or removed.
+//! - `audit report` writes an auditor's report for a period.
 //! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
-//!   shows and makes keys, and `audit witness` cosigns hosts' checkpoints.
-//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone, with
-//!   what has since been deleted from the bucket.
-//! - `audit log-stream` tests the log streams of a host, and sends records again that a receiver
-//!   would not take.
+//!   shows and creates keys, and `audit witness` cosigns hosts' checkpoints.
+//! - `audit journal` reads the journal of a host, and delivers that of a host that is gone,
+//!   including records that were since deleted from the bucket.
+//! - `audit log-stream` tests the log streams of a host, and resends records that a receiver
+//!   rejected.
 //! - `audit doctor` checks, with a host's own credentials, what must work and what must not.
 //!
 //! A bucket of any size is read in bounded memory: only the selected partitions are listed, objects
-//! are read in pieces and several at once, and the output has the order of the keys.
+//! are read in pieces and several at once, and the output is in the order of the keys.
 //!
 //! # Exit codes
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done, and nothing is wrong; also when the reader of the output has gone |
+//! | 0 | done, and nothing is wrong; also when the reader of the output is gone |
 //! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered, something else under the key of an object, tampering (`verify`), a proof that does not hold (`check`) |
 //! | 2 | the command line is wrong |
-//! | 3 | could not be done: the bucket is out of reach or refuses, a file cannot be read |
-//! | 4 | `verify`: nothing is tampered with, and something can be neither proven nor refuted |
+//! | 3 | could not be done: the bucket is unreachable or refuses, a file cannot be read |
+//! | 4 | `verify`: no tampering was found, but something can be neither proven nor refuted |
 //! | 5 | `verify`: the rest is fine, but a host's heartbeat is overdue |
 //! | 6 | `verify`: the rest is well, and the beginning of a stream has expired |
 //! | 130, 143 | stopped by Ctrl-C, by SIGTERM |

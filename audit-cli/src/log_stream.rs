@@ -1,4 +1,4 @@
-//! `audit log-stream`: tests the log streams of a host, and sends what was set aside again.
+//! `audit log-stream`: tests the log streams of a host, and resends set-aside records.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(crate) async fn run(command: &LogStreamCommand, output: &Output) -> Result<O
     }
 }
 
-/// The log streams of a file that are asked for, at least one.
+/// The selected log streams of a file, at least one.
 pub(crate) fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Settings>, Failure> {
     let read = LogStreamsFile::read(file).map_err(Failure::new)?;
     let is_selected = |settings: &Settings| name.as_ref().is_none_or(|name| settings.name == *name);
@@ -108,7 +108,7 @@ async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failur
             continue;
         }
         sent += 1;
-        // A crash before this leaves it there: sent once more, it has the same id.
+        // After a crash before this, it is sent once more, with the same id.
         letter.remove().map_err(|error| {
             Failure::new(format!("{id} was accepted, and its file cannot be removed"))
                 .because(error)

@@ -1,4 +1,4 @@
-//! `audit ls`: the contents of a bucket, from listings alone.
+//! `audit ls`: the contents of a bucket, from listings only.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::units::{Size, shown};
 
-/// A stream, as the names of its objects show it.
+/// A stream, summarized from the names of its objects.
 #[derive(Debug)]
 struct Summary {
     objects: u64,

@@ -34,11 +34,11 @@ pub(crate) struct InvalidLines {
 }
 
 impl Content {
-    /// Its damage, if it is damaged.
+    /// What is damaged, if anything.
     pub(crate) fn contradiction(&self, object: &Listed) -> Option<String> {
         let invalid = self.invalid.as_ref().map(|InvalidLines { line, what, count }| match count {
             1 => format!("line {line} {what}"),
-            _ => format!("line {line} {what}; {count} lines are no records in all"),
+            _ => format!("line {line} {what}; {count} lines in total are not records"),
         });
         let found = self.lines.metadata(object.key.first_sequence());
         let by_metadata = self.metadata.as_ref().and_then(|said| contradiction(&found, said));
@@ -88,12 +88,12 @@ fn contradiction(found: &ObjectMetadata, said: &ObjectMetadata) -> Option<String
     }
     let ObjectMetadata { last_sequence, count, sha256 } = found;
     Some(if count != &said.count {
-        format!("holds {count} records, and its metadata say {}", said.count)
+        format!("holds {count} records, but its metadata says {}", said.count)
     } else if sha256 != &said.sha256 {
-        "its lines are not those that its metadata name by their hash".to_owned()
+        "its lines do not match the hash in its metadata".to_owned()
     } else {
         format!(
-            "ends with record {last_sequence} by its key, and with {} by its metadata",
+            "ends with record {last_sequence} according to its key, but with {} according to its metadata",
             said.last_sequence
         )
     })
@@ -106,9 +106,9 @@ pub(crate) enum ReadError {
     Damaged(String),
     /// It was listed and no longer exists.
     Gone,
-    /// The store answers but refuses it.
+    /// The store responded but refused it.
     Refused(String),
-    /// The store did not answer.
+    /// The store did not respond.
     Store(String),
     /// The reader is gone.
     Unwanted,
@@ -124,7 +124,7 @@ impl From<DecodeError> for ReadError {
 }
 
 impl ReadError {
-    /// The message, or that of an earlier refusal.
+    /// The error's message, or that of an earlier refusal.
     pub(crate) fn said(self, refused: Option<String>) -> String {
         refused.unwrap_or(match self {
             ReadError::Damaged(said) | ReadError::Refused(said) | ReadError::Store(said) => said,
@@ -148,7 +148,7 @@ impl ReadError {
 }
 
 /// Objects that the store refused. An archived object, or one encrypted with another key, must not
-/// hide the objects after it.
+/// prevent the reading of later ones.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     count: u64,
@@ -163,7 +163,7 @@ impl Refused {
     ///
     /// # Errors
     ///
-    /// When too many were refused in a row.
+    /// If too many were refused in a row.
     pub(crate) fn add(
         &mut self,
         object: &Listed,
@@ -180,12 +180,12 @@ impl Refused {
         Ok(())
     }
 
-    /// An object was read.
+    /// Records that an object was read.
     pub(crate) fn given(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// Fails if any was refused, since the output is incomplete then.
+    /// Fails if any object was refused, since the output is then incomplete.
     pub(crate) fn end(self) -> Result<(), Failure> {
         match self.count {
             0 => Ok(()),
@@ -198,7 +198,7 @@ impl Refused {
 ///
 /// # Errors
 ///
-/// When the store did not return it, since the output is incomplete then.
+/// If the store did not return it, since the output is then incomplete.
 pub(crate) fn ended_well(
     object: &Listed,
     content: &Result<Content, ReadError>,
@@ -247,11 +247,11 @@ pub(crate) const PIECE_BYTES: usize = 16 << 10;
 /// The size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// What is made of an object's records, sent on in pieces of bounded size.
+/// The result of an object's records, passed on in parts of bounded size.
 pub(crate) trait Part: Default + Send + 'static {
     fn is_empty(&self) -> bool;
 
-    /// Whether it must be sent on.
+    /// Whether the part must be passed on.
     fn is_full(&self) -> bool;
 }
 
@@ -303,8 +303,8 @@ pub(crate) async fn read(
     read_parts(reader, object, None, |sequence, line, _: &mut Chunk| take(sequence, line)).await
 }
 
-/// Reads an object. `take` is called with each record and its number, and adds it to the part,
-/// which is sent once it is full.
+/// Reads an object. `take` is called with each record and its number and adds it to the part, which
+/// is passed on once it is full.
 pub(crate) async fn read_parts<P: Part>(
     reader: &Reader,
     object: &Listed,
@@ -390,11 +390,11 @@ mod tests {
             change(&mut found);
             contradiction(&found, &said).unwrap()
         };
-        assert_eq!(with(|found| found.count = 8), "holds 8 records, and its metadata say 10");
+        assert_eq!(with(|found| found.count = 8), "holds 8 records, but its metadata says 10");
         assert!(with(|found| found.sha256 = [2; 32]).contains("hash"));
         assert_eq!(
             with(|found| found.last_sequence = 5),
-            "ends with record 5 by its key, and with 9 by its metadata"
+            "ends with record 5 according to its key, but with 9 according to its metadata"
         );
     }
 }

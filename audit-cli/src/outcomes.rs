@@ -1,10 +1,10 @@
-//! What became of each attempt at a mutation, beside its records.
+//! Joins the records of each attempt at a mutation with the attempt's outcome.
 //!
 //! A host that records outcomes writes one after the records of an attempt, usually within a
-//! second, and later if its bucket was away. So records of attempts are held until their outcome is
-//! read, and then printed with it; all others are printed at once. Memory is bounded: when more is
-//! held than [`MAX_HELD_BYTES`], the oldest attempt is printed as unknown. Its outcome, if it comes
-//! after all, is printed as the record that it is, so nothing is left out.
+//! second, but later if its bucket was unreachable. Records of attempts are therefore held until
+//! their outcome is read and then printed with it; all others are printed at once. Memory is
+//! bounded: beyond [`MAX_HELD_BYTES`], the oldest attempt is printed as unknown. If its outcome
+//! arrives later, it is printed as a separate record, so nothing is lost.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,11 +16,10 @@ use crate::object::Chunk;
 use crate::printer::Printer;
 use crate::units::Count;
 
-/// The most that is held of records whose outcomes are not read yet, in bytes: at 1,000 bytes each,
-/// 67,000 records.
+/// The maximum size of held records, in bytes: 67,000 records of 1,000 bytes.
 const MAX_HELD_BYTES: usize = 64 << 20;
 
-/// What a held record takes besides its line, in bytes, rather more than less.
+/// The overhead of a held record besides its line, in bytes, rounded up.
 const HELD_OVERHEAD_BYTES: usize = 128;
 
 /// The call and the attempt at it.
@@ -34,7 +33,7 @@ struct Held {
     line: Vec<u8>,
 }
 
-/// What the engine adds to a record.
+/// The member that the engine adds to a record.
 #[derive(Deserialize)]
 struct Added<'a> {
     #[serde(borrow, rename = "$audit")]
@@ -53,12 +52,12 @@ struct Provenance<'a> {
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     max_held_bytes: usize,
-    /// The last records, which have one attempt, and whether one of them is of a mutation: its
-    /// queries are not told from others by themselves.
+    /// The latest records, all of one attempt, and whether one of them is from a mutation: an
+    /// attempt's queries cannot be recognized by themselves.
     group: Option<(Attempt, Vec<Held>, bool)>,
-    /// With the number by which it stands in `order`.
+    /// The held records by attempt, each with its number in `order`.
     held: HashMap<Attempt, (u64, Vec<Held>)>,
-    /// What is held, the oldest first.
+    /// The held attempts, oldest first.
     order: BTreeMap<u64, Attempt>,
     next: u64,
     held_bytes: usize,
@@ -67,7 +66,7 @@ pub(crate) struct Outcomes {
     apart: u64,
 }
 
-/// How a record is framed in a chunk on its way here: its stream, its number, its line.
+/// The frame of a record in a chunk: its stream, its number, its line.
 const STREAM_BYTES: usize = 16;
 const FRAME_BYTES: usize = STREAM_BYTES + 8;
 
@@ -84,13 +83,13 @@ pub(crate) fn is_outcome(line: &[u8]) -> bool {
     provenance(line).is_some_and(|(_, _, provenance)| provenance.outcome.is_some())
 }
 
-/// The attempt of a record, where in its line the member of the engine ends, and the member.
+/// The attempt of a record, the end of the engine's member in its line, and the member.
 fn provenance(line: &[u8]) -> Option<(Attempt, usize, Provenance<'_>)> {
     let added: Added<'_> = serde_json::from_slice(line).ok()?;
     let raw = added.audit?.get();
     let provenance: Provenance<'_> = serde_json::from_str(raw).ok()?;
     let execution = provenance.execution.parse().ok()?;
-    // Both are of the same memory.
+    // Both point into the same memory.
     let end = raw.as_ptr() as usize - line.as_ptr() as usize + raw.len();
     Some(((execution, provenance.attempt), end, provenance))
 }
@@ -110,7 +109,7 @@ impl Outcomes {
         }
     }
 
-    /// Takes the records of a chunk, and prints those that are decided.
+    /// Takes the records of a chunk, and prints those whose outcome is decided.
     pub(crate) fn take(&mut self, framed: &Chunk, printer: &Printer, out: &mut Chunk) {
         let mut start = 0;
         for end in &framed.ends {
@@ -123,7 +122,7 @@ impl Outcomes {
         }
     }
 
-    /// Takes one record, and prints what it decides.
+    /// Takes one record, and prints the records that it decides.
     pub(crate) fn take_record(
         &mut self,
         stream: UniqueId,
@@ -159,7 +158,7 @@ impl Outcomes {
         *of_mutation |= is_mutation;
     }
 
-    /// An attempt's records are next to each other and in one object, which ends here.
+    /// Called at the end of an object. An attempt's records are adjacent and within one object.
     pub(crate) fn end_group(&mut self, printer: &Printer, out: &mut Chunk) {
         let Some((attempt, records, of_mutation)) = self.group.take() else { return };
         if !of_mutation {
@@ -169,7 +168,7 @@ impl Outcomes {
             return;
         }
         self.held_bytes += bytes(&records);
-        // A release that was repeated may have written an attempt's records twice.
+        // A retried release may have written an attempt's records twice.
         let (_, held) = self.held.entry(attempt).or_insert_with(|| {
             self.order.insert(self.next, attempt);
             self.next += 1;
@@ -196,7 +195,8 @@ impl Outcomes {
         self.unknown += u64::from(outcome == UNKNOWN);
         for Held { stream, sequence, mut line } in records {
             if let Some((_, end, _)) = provenance(&line) {
-                // The word is one of ours, or an object's that was altered: as JSON in any case.
+                // The word is one of ours unless the object was altered, so it is encoded as JSON
+                // in any case.
                 let outcome = serde_json::Value::from(outcome);
                 line.splice(end - 1..end - 1, format!(",\"outcome\":{outcome}").into_bytes());
             }
@@ -210,14 +210,14 @@ impl Outcomes {
         while self.give_up_oldest(printer, out) {}
     }
 
-    /// Prints as unknown what was held before [`mark`](Self::mark) gave this.
+    /// Prints as unknown the records held since before [`mark`](Self::mark) returned this.
     pub(crate) fn give_up_before(&mut self, mark: u64, printer: &Printer, out: &mut Chunk) {
         while self.order.first_key_value().is_some_and(|(number, _)| *number < mark) {
             self.give_up_oldest(printer, out);
         }
     }
 
-    /// What comes to be held from now on comes after this.
+    /// A mark: everything held from now on comes after it.
     pub(crate) fn mark(&self) -> u64 {
         self.next
     }
@@ -232,10 +232,8 @@ impl Outcomes {
         let Outcomes { unknown, evicted, apart, .. } = self;
         let mut notes = Vec::new();
         if *unknown > 0 {
-            notes.push(format!(
-                "--outcomes: of {} attempts nothing here says what became of them",
-                Count(*unknown)
-            ));
+            notes
+                .push(format!("--outcomes: no outcome was found for {} attempts", Count(*unknown)));
         }
         if *evicted > 0 {
             notes.push(format!(
@@ -358,7 +356,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order: each record once, and with its outcome if one follows.
+        /// Each record is printed once whatever the order, with its outcome if one follows.
         #[test]
         fn each_record_is_printed_once(attempts in 1u64..40, seed: u64) {
             let random = SeededRandom::new(seed);

@@ -1,17 +1,17 @@
 //! Standard output and standard error.
 
-use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use audit_core::sources;
 use serde::Serialize;
 
 use crate::arguments::Color;
 use crate::escape;
 use crate::failure::Failure;
 
-/// Whole lines are gathered up to this many bytes before they are written.
+/// Lines are buffered up to this many bytes before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Standard output, in the selected form.
@@ -108,7 +108,7 @@ impl Output {
         }
     }
 
-    /// An output of JSON that is kept instead of written. Notes are written.
+    /// A JSON output that is kept instead of written. Notes are still written.
     pub(crate) fn captured() -> Output {
         let output = Output::new(Color::Never, true);
         Output { is_terminal: false, is_captured: true, ..output }
@@ -172,25 +172,20 @@ impl Output {
         write_out(&mut self.lock())
     }
 
-    /// A note: it is not output, but the user should know it.
+    /// Prints a note for the user that is not part of the output.
     pub(crate) fn note(&self, text: &str) {
         if !self.is_silent {
             note(text);
         }
     }
 
-    /// Reports why the command was not carried out.
+    /// Reports the failure of the command.
     pub(crate) fn failed(&self, failure: &Failure) -> ExitCode {
         if failure.is_closed_pipe() {
             return ExitCode::SUCCESS;
         }
         let _ = self.flush();
-        let mut causes = Vec::new();
-        let mut source = failure.source();
-        while let Some(error) = source {
-            causes.push(error.to_string());
-            source = error.source();
-        }
+        let causes: Vec<_> = sources(failure).map(ToString::to_string).collect();
         let mut stderr = io::stderr().lock();
         if self.json {
             let line = serde_json::json!({ "error": failure.to_string(), "because": causes });

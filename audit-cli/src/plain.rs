@@ -1,16 +1,16 @@
-//! JSON as sinks write it, recognized quickly: every line of a bucket is looked at, and most need
-//! nothing else.
+//! Quickly recognizes JSON in the form that sinks write: every line of a bucket is checked, and
+//! most need no parser.
 
-/// Whether a line is a JSON object in the form that sinks write: without blanks, and nested 63 deep
-/// at most. `false` means that a parser must say. The line must be UTF-8.
+/// Whether a line is a JSON object in the form that sinks write: without white space, and at most
+/// 63 levels deep. `false` means that a parser must decide. The line must be UTF-8.
 pub(crate) fn is_plain(line: &[u8]) -> bool {
     line.first() == Some(&b'{') && plain_end(line) == Some(line.len())
 }
 
-/// The deepest that is followed: a bit for each level.
+/// The maximum depth, with one bit for each level.
 const MAX_DEPTH: u32 = 63;
 
-/// Where the value that begins the line ends.
+/// The end of the value at the beginning of the line.
 fn plain_end(line: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0);
     // For each level, the innermost first, whether it is an object.
@@ -41,7 +41,7 @@ fn plain_end(line: &[u8]) -> Option<usize> {
             b'n' => at = word_end(line, at, b"null")?,
             _ => at = number_end(line, at)?,
         }
-        // It has ended, and maybe what it is in.
+        // The value has ended, and possibly the values that contain it.
         loop {
             if depth == 0 {
                 return Some(at);
@@ -80,11 +80,11 @@ fn word_end(line: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     line[at..].starts_with(word).then_some(at + word.len())
 }
 
-/// The end of the string whose first character is here, behind its closing quote.
+/// The position after the closing quote of the string whose first character is at `at`.
 fn string_end(line: &[u8], mut at: usize) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // The lowest bit that it has marks the first byte that is zero. Those above may be wrong.
+    // The lowest set bit marks the first zero byte. Higher bits may be wrong.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     loop {
         let stop = loop {

@@ -24,7 +24,7 @@ pub(crate) struct Printer {
 enum Form {
     /// Unchanged.
     Lines,
-    /// With their stream and number, in one line.
+    /// On one line, with their stream and number.
     Placed,
     Pretty(Style),
 }
@@ -48,7 +48,7 @@ impl Printer {
         }
     }
 
-    /// Which records it prints.
+    /// The sieve that selects the printed records.
     pub(crate) fn sieve(&self) -> &Sieve {
         &self.sieve
     }
@@ -81,7 +81,7 @@ impl Printer {
     }
 }
 
-/// Lays out a line of JSON over several lines, with every token unchanged.
+/// Formats a line of JSON over several lines without changing any token.
 pub(crate) fn pretty(line: &[u8], style: Style, out: &mut Vec<u8>) {
     let mut depth = 0;
     let mut rest = line;

@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let reader = Reader::open(&arguments.source, common)?;
     std::fs::create_dir_all(&arguments.output).map_err(|error| {
         let directory = arguments.output.display();
-        Failure::new(format!("the directory {directory} cannot be made")).because(error)
+        Failure::new(format!("the directory {directory} cannot be created")).because(error)
     })?;
     let found = match (arguments.stream, arguments.sequence, &arguments.execution) {
         (Some(stream), Some(sequence), _) => {
@@ -84,7 +84,7 @@ fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
     Ok(file.display().to_string())
 }
 
-/// The object that a record is in.
+/// Finds the object that holds a record.
 async fn find(
     reader: &Reader,
     common: &Common,
@@ -93,7 +93,7 @@ async fn find(
 ) -> Result<Entry, Failure> {
     let opened = i64::try_from(stream.time_ms()).unwrap_or(i64::MAX);
     let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
-    // A host whose clock was wrong files records elsewhere: they are found by the second search.
+    // A host with a wrong clock files records under other hours, which the second search covers.
     for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
         let wanted = Wanted::new(times_ms, Some(stream));
         let inventory = Inventory::list(reader, &wanted, common).await?;

@@ -1,4 +1,4 @@
-//! Pointers into records, and the times that stand there.
+//! Pointers into records, and the times that they select.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,7 +63,7 @@ pub(crate) enum Time {
 }
 
 impl Time {
-    /// The time that a value is.
+    /// Interprets a value as a time.
     pub(crate) fn of(found: Option<&RawValue>) -> Time {
         let Some(found) = found else { return Time::Missing };
         let text = found.get();
@@ -89,7 +89,7 @@ impl Time {
     }
 }
 
-/// Parses a value and keeps the part at a path in it.
+/// Parses a value and keeps the part at a path within it.
 struct Seek<'a>(&'a [String]);
 
 impl<'de> DeserializeSeed<'de> for Seek<'_> {
@@ -112,7 +112,7 @@ pub(crate) struct Members {
 
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// The pointers that end here.
+    /// The indexes of the pointers that end at this node.
     ends: Vec<usize>,
     below: Vec<(String, Node)>,
 }
@@ -136,8 +136,8 @@ impl Members {
         members
     }
 
-    /// What each pointer selects in a line of JSON, in the order of the pointers: the same as
-    /// [`Pointer::find`] for each.
+    /// The value that each pointer selects in a line of JSON, in the order of the pointers, as
+    /// [`Pointer::find`] would.
     pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Vec<Option<&'a RawValue>> {
         let mut found = vec![None; self.count];
         let whole = std::str::from_utf8(line).ok();
@@ -161,7 +161,7 @@ impl Node {
     }
 
     fn take<'a>(&self, value: &'a RawValue, found: &mut [Option<&'a RawValue>]) {
-        // Of several members of one name the last counts.
+        // Of several members with the same name, the last counts.
         self.forget(found);
         self.ends.iter().for_each(|at| found[*at] = Some(value));
         self.find(value, found);
@@ -173,7 +173,7 @@ impl Node {
     }
 }
 
-/// Visits what is below a node.
+/// Visits the values below a node.
 struct Below<'n, 'f, 'de> {
     node: &'n Node,
     found: &'f mut [Option<&'de RawValue>],
@@ -202,7 +202,7 @@ impl<'de> Visitor<'de> for Below<'_, '_, 'de> {
         let mut at = 0usize;
         while let Some(value) = sequence.next_element::<&RawValue>()? {
             let nodes = self.node.below.iter();
-            // As for single pointers, `01` is the number 1.
+            // As with single pointers, `01` means index 1.
             for (_, node) in nodes.filter(|(name, _)| name.parse() == Ok(at)) {
                 node.take(value, self.found);
             }
@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let mut found = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             if key == first.as_str() {
-                // Of several members of one name the last counts, as for most readers.
+                // Of several members with the same name, the last counts, as for most readers.
                 found = map.next_value_seed(Seek(rest))?;
             } else {
                 map.next_value::<IgnoredAny>()?;

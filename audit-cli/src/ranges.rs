@@ -12,7 +12,7 @@ impl Ranges {
         if new.is_empty() {
             return Vec::new();
         }
-        // The first range that touches it, and the first range beyond it.
+        // The first range that touches the new one, and the first range beyond it.
         let from = self.0.partition_point(|range| range.end < new.start);
         let to = self.0.partition_point(|range| range.start <= new.end);
         let touched = &self.0[from..to];
@@ -25,7 +25,7 @@ impl Ranges {
         overlaps
     }
 
-    /// The gaps between the first number and the last.
+    /// The gaps between the first and the last number.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.windows(2).map(|pair| pair[0].end..pair[1].start)
     }

@@ -1,7 +1,7 @@
-//! Scans of a bucket: objects are read and decoded several at once, on all cores, and what is made
-//! of their records comes in the order of the keys: by hour, then by stream, then by number.
+//! Scans of a bucket: several objects are read and decoded at once, on all cores, and their results
+//! come in the order of the keys: by hour, then by stream, then by number.
 //!
-//! Memory is bounded by the objects that are read at once and the parts that each may be ahead.
+//! Memory is bounded by the number of objects read at once and the parts that each may be ahead.
 
 use std::ops::ControlFlow;
 
@@ -17,10 +17,11 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::units::DAY_MS;
 
-/// The most parts that an object may be ahead of who takes them.
+/// How many parts an object may be ahead of the receiver.
 const PARTS_AHEAD: usize = 4;
 
-/// Reads objects. `begin` is called for each and gives what takes its records.
+/// Reads objects. `begin` is called for each object and returns the function that takes its
+/// records.
 pub(crate) fn scan<P: Part, S, B, T>(
     reader: &Reader,
     objects: S,
@@ -44,49 +45,49 @@ where
                 }
                 Err(failure) => Err(failure),
             };
-            // Who takes it may be gone.
+            // The receiver may be gone.
             let _ = sender.send(read).await;
         }
     };
     in_order(objects, reader.parallel, PARTS_AHEAD, work)
 }
 
-/// What comes of a scan, in order: the parts of an object, then its end.
+/// A step of a scan, in order: the parts of an object, then its end.
 pub(crate) enum Step<P> {
     Part(P),
     Ended(Box<Listed>),
 }
 
-/// What a command's scan was of.
+/// The extent of a command's scan.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
     pub(crate) objects: u64,
     pub(crate) days: u64,
     /// Whether an object is damaged.
     pub(crate) wrong: bool,
-    /// Whether it was ended before its end.
+    /// Whether the scan was stopped early.
     pub(crate) stopped: bool,
     refused: Refused,
 }
 
 impl Scanned {
-    /// The end of a command that read all that it wanted.
+    /// The outcome of a command that read everything it wanted.
     ///
     /// # Errors
     ///
-    /// When objects were refused, since the output is incomplete then.
+    /// If objects were refused, since the output is then incomplete.
     pub(crate) fn end(self) -> Result<Outcome, Failure> {
         self.refused.end()?;
         Ok(Outcome::wrong_if(self.wrong))
     }
 }
 
-/// Scans what is wanted for a command: shows progress, and reports objects that are damaged or
-/// refused. `take` may end it.
+/// Scans the wanted objects for a command: shows progress, and reports damaged and refused objects.
+/// `take` may stop the scan.
 ///
 /// # Errors
 ///
-/// When the bucket cannot be listed or an object cannot be read, and those of `take`.
+/// If the bucket cannot be listed or an object cannot be read, and the errors of `take`.
 pub(crate) async fn run<P: Part, T>(
     reader: &Reader,
     wanted: &Wanted,
@@ -110,7 +111,7 @@ where
             Read::Ended(object, content) => {
                 progress.object(&object.key);
                 let day = Some(object.key.hour_ms().div_euclid(DAY_MS));
-                // Days that are read only for the hour at their edge are not counted.
+                // Days that are read only because of the margin are not counted.
                 let counts = last_day != day && wanted.names(&object.key.partition());
                 scanned.days += u64::from(counts);
                 last_day = if counts { day } else { last_day };

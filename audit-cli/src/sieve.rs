@@ -1,4 +1,4 @@
-//! Which records are selected, and what is said of those that are not.
+//! The selection of records, and notes about those that were left out.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,11 +8,11 @@ use crate::condition::Condition;
 use crate::query::{Pointer, Time};
 use crate::units::Count;
 
-/// Which records are selected. Shared by the tasks that read objects.
+/// Selects records. Shared by the tasks that read objects.
 #[derive(Debug)]
 pub(crate) struct Sieve {
     conditions: Vec<Condition>,
-    /// For each condition, whether any record has the member that it needs.
+    /// For each condition, whether any record had the required member.
     named: Vec<AtomicBool>,
     time: Option<Pointer>,
     times_ms: Range<i64>,
@@ -29,12 +29,12 @@ struct Untimed {
     in_other_units: [AtomicU64; UNITS.len()],
 }
 
-/// Units that may be mistaken for milliseconds, and their number in a second.
+/// Units that may be confused with milliseconds, with their number per second.
 const UNITS: [(&str, i64); 3] =
     [("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
 
-/// The years 2000 to 2100, in seconds since 1970. Read as milliseconds, their values in other units
-/// are times that no log has.
+/// The years 2000 to 2100, in seconds since 1970. Interpreted as milliseconds, their values in
+/// other units are implausible times.
 const LIKELY_S: Range<i64> = 946_684_800..4_102_444_800;
 
 impl Untimed {
@@ -66,7 +66,7 @@ impl Untimed {
         });
         let reasons: Vec<(u64, String)> = [
             of(missing, format!("have nothing at {pointer}")),
-            of(unreadable, "have something there that is no time".to_owned()),
+            of(unreadable, "have a value there that is not a time".to_owned()),
         ]
         .into_iter()
         .chain(units)
@@ -75,7 +75,9 @@ impl Untimed {
         let all = Count(reasons.iter().map(|(count, _)| count).sum());
         let reasons = reasons.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
         (all.0 > 0).then(|| {
-            format!("--time {pointer}: {all} records were left out for their time: {reasons}")
+            format!(
+                "--time {pointer}: {all} records were left out because of their time: {reasons}"
+            )
         })
     }
 }
@@ -112,8 +114,8 @@ impl Sieve {
         self.seen.fetch_add(1, Relaxed);
         let mut all = true;
         for (condition, named) in self.conditions.iter().zip(&self.named) {
-            // Until a record has the member. After that, most records can be skipped without
-            // parsing.
+            // Only needed until a record has the member. After that, most records can be skipped
+            // without parsing.
             if !named.load(Relaxed)
                 && condition.member().is_none_or(|pointer| pointer.find(line).is_some())
             {
@@ -125,13 +127,13 @@ impl Sieve {
         all
     }
 
-    /// How many records were searched, and how many of them are selected. Those outside a range of
-    /// times are not counted.
+    /// The number of searched records, and of selected ones. Records outside the range of times are
+    /// not counted.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.seen.load(Relaxed), self.matched.load(Relaxed))
     }
 
-    /// What is said of records that are left out, for readers that expected more.
+    /// Notes about left-out records, for readers who expected more.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> =
             self.time.iter().filter_map(|pointer| self.untimed.note(pointer)).collect();

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a command may take to end by itself: if its output is not read, it would never end.
+/// How long a command may take to end by itself. It would never end if its output is not read.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Resolves, with the exit code for it, when the process is asked to stop. A second later the
+/// Resolves with the exit code when the process receives a signal to stop. Half a second later the
 /// process ends in any case.
 pub(crate) async fn stopped() -> u8 {
     let (tell, told) = oneshot::channel();
-    // In a task of its own, since the command may block its thread.
+    // In a separate task, since the command may block its thread.
     tokio::spawn(async move {
         let code = signal().await;
         let _ = tell.send(code);

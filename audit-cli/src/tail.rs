@@ -30,7 +30,7 @@ pub(crate) async fn run(
         false => None,
     };
     let mut last = VecDeque::new();
-    // Outcomes may be in objects of their own, one for each of those with records.
+    // Outcomes may be in separate objects, one for each object with records.
     let count = if arguments.outcomes { 2 * arguments.lines } else { arguments.lines };
     let objects = last_objects(&reader, count).await?;
     let empty = objects.is_empty();
@@ -43,7 +43,7 @@ pub(crate) async fn run(
             records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
         wrong |= !well;
         keep_last(&mut last, &records);
-        // It may have arrived since.
+        // The object may have arrived since.
         if let Some(follow) = &mut follow {
             follow.add(&object);
         }
@@ -65,12 +65,12 @@ pub(crate) async fn run(
         refused.end()?;
         return Ok(Outcome::wrong_if(wrong));
     };
-    // What is held, and since when.
+    // Marks of held records, each with the time from which they are held.
     let mut marks: VecDeque<(Instant, u64)> = VecDeque::new();
     loop {
         output.flush()?;
         for object in follow.next(&reader).await? {
-            // Its damage is reported; the exit code will be that of Ctrl-C.
+            // Damage is reported, but the exit code is that of Ctrl-C.
             let (records, _well) =
                 records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
             output.write(&[&records.bytes])?;
@@ -87,8 +87,8 @@ pub(crate) async fn run(
     }
 }
 
-/// How long `tail -f` waits for the outcome of an attempt whose records it read: a host writes it
-/// within a second, and a journal delivers it five seconds later, unless it is set otherwise.
+/// How long `tail -f` waits for the outcome of an attempt. A host writes it within a second, and by
+/// default a journal delivers it five seconds later.
 const OUTCOME_WAIT: Duration = Duration::from_secs(30);
 
 /// The newest objects, in order: enough for `n` records even if each object has one.

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use crate::arguments::Arguments;
 use crate::escape;
 
-/// The arguments of this process; or, once help or an error is printed, the exit code.
+/// Parses the arguments of this process. If that prints help or an error, returns the exit code.
 pub(crate) fn read() -> Result<Arguments, ExitCode> {
     let arguments = Arguments::try_parse().map_err(|error| print(&error))?;
     arguments.check().map_err(|what| {
@@ -22,8 +22,8 @@ pub(crate) fn read() -> Result<Arguments, ExitCode> {
 }
 
 /// Clap quotes arguments unescaped, and they may be foreign: a file name, a pasted identifier. So
-/// the error is made again from escaped arguments and without colours, and what environment
-/// variables add to it is escaped.
+/// the error is produced again from escaped arguments and without colours, and values of
+/// environment variables in it are escaped.
 fn print(error: &clap::Error) -> ExitCode {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     let kinds = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];

@@ -89,6 +89,8 @@
 mod batch;
 mod buffers;
 mod clock;
+#[cfg(feature = "disk")]
+mod disk;
 mod error;
 mod health;
 mod id;
@@ -96,6 +98,7 @@ mod limits;
 mod observed;
 mod random;
 mod sink;
+mod sources;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod usage;
@@ -105,6 +108,8 @@ pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BY
 #[doc(hidden)]
 pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
+#[cfg(feature = "disk")]
+pub use disk::free_bytes;
 pub use error::{Outcome, SinkError, SinkErrorKind};
 pub use health::{Commits, FollowerHealth, Health, HealthState};
 pub use id::{InvalidId, UniqueId};
@@ -112,4 +117,5 @@ pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use random::{Random, SystemRandom};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
+pub use sources::{sources, with_sources};
 pub use usage::Usage;

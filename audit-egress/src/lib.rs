@@ -1,10 +1,11 @@
-//! Which addresses a host may connect to when somebody else chooses the URL, or the name in it.
+//! Restricts the addresses that a host connects to when somebody else chooses the URL or its host
+//! name.
 //!
-//! [`Egress`] is a resolver for reqwest's `ClientBuilder::dns_resolver`. A client connects to the
-//! addresses that it gives and to no others, so a name cannot resolve to one address when it is
-//! checked and to another when it is used. A client does not resolve an address that is written in
-//! a URL: check that with [`Egress::allows`] before each request, the hops of redirects included.
-//! A proxy resolves names by itself, so use no proxy where this check matters.
+//! [`Egress`] is a resolver for reqwest's `ClientBuilder::dns_resolver`. The client connects only
+//! to the addresses that it returns, so a name cannot resolve to one address when it is checked and
+//! to another when it is used. A client does not resolve an IP address in a URL: check it with
+//! [`Egress::allows`] before each request, including redirects. A proxy resolves names itself, so
+//! use no proxy where this check matters.
 
 use std::error::Error;
 use std::fmt;
@@ -14,28 +15,26 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The addresses that may be connected to: public ones, and those of allowed networks. Cheap to
-/// clone.
+/// The allowed addresses: public ones, and those of allowed networks. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Egress {
     allowed: Arc<[IpNet]>,
-    /// None: the system's.
+    /// `None` stands for the system's resolver.
     resolver: Option<Arc<dyn Resolve>>,
 }
 
 impl Egress {
-    /// Public addresses alone.
+    /// Allows only public addresses.
     pub fn public() -> Egress {
         Egress::default()
     }
 
-    /// Public addresses, and those of these networks.
+    /// Allows public addresses and those of these networks.
     pub fn allowing(networks: impl IntoIterator<Item = IpNet>) -> Egress {
         Egress { allowed: networks.into_iter().collect(), resolver: None }
     }
 
-    /// The same, with names resolved by `resolver` in the place of the system's. What it gives is
-    /// checked.
+    /// Resolves names with `resolver` instead of the system's. Its results are checked.
     #[must_use]
     pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Egress {
         Egress { resolver: Some(resolver), ..self }
@@ -74,8 +73,8 @@ impl Resolve for Egress {
     }
 }
 
-/// A name that resolves to addresses that must not be connected to. `Display` does not show them,
-/// since they may be nobody's business.
+/// A name that resolves only to addresses that are not allowed. `Display` does not show them, since
+/// they may be confidential.
 #[derive(Debug, Clone)]
 pub struct PrivateAddress {
     host: String,
@@ -83,7 +82,7 @@ pub struct PrivateAddress {
 }
 
 impl PrivateAddress {
-    /// The name.
+    /// The name that was resolved.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -102,7 +101,7 @@ impl fmt::Display for PrivateAddress {
 
 impl Error for PrivateAddress {}
 
-/// Whether an address is in the public internet.
+/// Whether an address belongs to the public internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -136,18 +135,18 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     let segments = address.segments();
     let [a, b, c, ..] = segments;
-    // Translated addresses (NAT64, 6to4) lead to what they hold.
-    let held = |high: u16, low: u16| {
+    // Translated addresses (NAT64, 6to4) lead to the embedded IPv4 address.
+    let embedded = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     match a {
-        0x2002 => held(b, c),
-        0x64 if segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => held(segments[6], segments[7]),
+        0x2002 => embedded(b, c),
+        0x64 if segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => embedded(segments[6], segments[7]),
         // Protocol assignments with Teredo, and documentation.
         0x2001 if b < 0x200 || b == 0xdb8 => false,
         0x3fff if b < 0x1000 => false,
-        // Global unicast; all else is local, multicast, or not assigned.
+        // Global unicast. Everything else is local, multicast or unassigned.
         0x2000..0x4000 => true,
         _ => false,
     }
@@ -157,7 +156,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 mod tests {
     use super::*;
 
-    /// Gives the same addresses for every name.
+    /// Resolves every name to the same addresses.
     struct Fixed(Vec<SocketAddr>);
 
     impl Resolve for Fixed {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_resolve_to_private_addresses_are_refused() {
+    async fn names_of_private_addresses_are_refused() {
         let Err(error) = Egress::public().resolve("localhost".parse().unwrap()).await else {
             panic!("localhost is taken for public");
         };
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_allowed_addresses_are_left_of_a_name() {
+    async fn names_resolve_to_allowed_addresses_only() {
         let resolver = fixed(&["10.1.2.3", "8.8.8.8", "::ffff:10.9.9.9", "fd00::1"]);
         let public = Egress::public().with_resolver(Arc::clone(&resolver) as _);
         assert_eq!(resolved(public).await.unwrap(), ["8.8.8.8"]);
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_addresses_are_public() {
+    fn special_addresses_are_not_public() {
         let public =
             ["8.8.8.8", "1.1.1.1", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1"];
         let public_v6 = ["2606:4700::1111", "2a00:1450::1", "64:ff9b::808:808", "::ffff:8.8.8.8"];

@@ -1,4 +1,4 @@
-//! Tries what a start needs, before a start.
+//! Checks what a start needs, without starting.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use audit_core::{free_bytes, with_sources};
 use audit_journal::{FollowerState, JournalFollower, JournalReader, JournalState};
 use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenErrorKind};
@@ -14,10 +15,10 @@ use tokio::net::TcpListener;
 
 use crate::{Destinations, Output};
 
-/// The checks before a start: one line for each, and whether a start would succeed.
+/// The checks before a start. Prints a line for each, and whether a start would succeed.
 ///
-/// They do what a start does at most: the bucket is asked for the object `_audit/probe`, files that
-/// prove that a directory can be written to are removed again. No record is written and nothing is
+/// They do at most what a start does: the bucket is probed with the object `_audit/probe`, and
+/// files that test whether a directory is writable are removed again. No record is written or
 /// delivered.
 #[derive(Debug)]
 pub struct Checks {
@@ -26,7 +27,7 @@ pub struct Checks {
     problems: usize,
 }
 
-/// The result of a check: what was found, and for a problem also what to do.
+/// The result of a check: the finding, and for a problem also the remedy.
 type Found = Result<String, Problem>;
 
 struct Problem {
@@ -36,52 +37,52 @@ struct Problem {
 
 impl Problem {
     fn new(error: &(dyn Error + 'static), remedy: &'static str) -> Problem {
-        Problem { what: chain(error), remedy }
+        Problem { what: with_sources(error), remedy }
     }
 }
 
 impl Checks {
-    /// Checks that are shown on this output.
+    /// Creates checks that are printed to this output.
     pub fn shown_on(output: Output) -> Checks {
         Checks { output, warnings: 0, problems: 0 }
     }
 
-    /// Something is as it should be.
+    /// Reports a passed check.
     pub fn ok(&mut self, name: &str, found: impl Display) {
         self.line("ok", name, &found.to_string());
     }
 
-    /// A start would succeed, but an operator should know.
+    /// Reports something that does not prevent a start but that an operator should know.
     pub fn warning(&mut self, name: &str, found: impl Display) {
         self.warnings += 1;
         self.line("warning", name, &found.to_string());
     }
 
-    /// A start would fail, or what it starts would not work.
+    /// Reports a problem: a start would fail, or the started host would not work.
     pub fn problem(&mut self, name: &str, error: &(dyn Error + 'static), remedy: &'static str) {
         self.show(name, Err(Problem::new(error, remedy)));
     }
 
-    /// A directory for data: it exists and can be written to, or can be created.
+    /// Checks that a data directory is writable or can be created.
     pub fn directory(&mut self, name: &str, directory: &Path) {
         let found = writable(directory).map(|exists| {
-            let made = if exists { "can be written to" } else { "will be made" };
+            let made = if exists { "can be written to" } else { "will be created" };
             format!("{} {made}", directory.display())
         });
         self.show(name, found.map_err(|error| not_writable(directory, &error)));
     }
 
-    /// An address to listen on.
+    /// Checks that an address is free to listen on.
     pub async fn address(&mut self, name: &str, address: SocketAddr) {
         let found = TcpListener::bind(address).await.map(|_| format!("{address} is free"));
         let found = found.map_err(|error| Problem {
             what: format!("cannot listen on {address}: {error}"),
-            remedy: "stop what listens there, perhaps this host, or choose another address",
+            remedy: "stop the program that listens there (perhaps this host), or choose another address",
         });
         self.show(name, found);
     }
 
-    /// Bucket, journal, evidence key and log streams.
+    /// Checks the bucket, the journal, the evidence key and the log streams.
     pub async fn destinations(&mut self, destinations: &Destinations) {
         if let Some((url, settings)) = &destinations.bucket {
             self.bucket(url, settings).await;
@@ -89,7 +90,7 @@ impl Checks {
                 self.key(evidence);
             }
         } else if destinations.log_streams.is_empty() {
-            self.warning("bucket", "none: audit logs are checked and thrown away");
+            self.warning("bucket", "none: audit logs are checked and discarded");
         }
         if let Some(journal) = destinations.journal_settings() {
             self.journal(journal);
@@ -105,30 +106,30 @@ impl Checks {
                         None => "functions wait for it",
                     };
                     format!(
-                        "{stream} is there ({status} for HEAD; `audit log-stream test` sends an \
-                         event): {waits}"
+                        "{stream} is reachable ({status} for HEAD; `audit log-stream test` sends \
+                         an event): {waits}"
                     )
                 }),
-                Err(error) => Err(chain(&error)),
+                Err(error) => Err(with_sources(&error)),
             };
-            let remedy = "correct its settings or secrets, or the network between";
+            let remedy = "correct its settings, its secrets or the network";
             let name = format!("log stream {}", settings.name);
             self.show(&name, reached.map_err(|what| Problem { what, remedy }));
         }
     }
 
-    /// Shows that the host can be started.
+    /// Reports whether the host can be started.
     ///
     /// # Errors
     ///
-    /// That it cannot, with the number of problems.
+    /// If it cannot, with the number of problems.
     pub fn finish(self) -> Result<(), Box<dyn Error>> {
         let Checks { output, warnings, problems } = self;
         if problems > 0 {
-            return Err(format!("the host cannot be started as it is; problems: {problems}").into());
+            return Err(format!("the host cannot be started; problems: {problems}").into());
         }
         output.line(&match warnings {
-            0 => "all is well: the host can be started".to_owned(),
+            0 => "all checks passed: the host can be started".to_owned(),
             _ => format!("the host can be started; warnings: {warnings}"),
         });
         Ok(())
@@ -142,30 +143,30 @@ impl Checks {
         };
         match probed.await {
             Ok((bucket, true)) => {
-                self.ok("bucket", format!("{bucket} takes objects and lets none be overwritten"));
+                self.ok("bucket", format!("{bucket} accepts objects and prevents overwriting"));
             }
             Ok((bucket, false)) if settings.require_create_only => self.show(
                 "bucket",
                 Err(Problem {
-                    what: format!("{bucket} lets objects be overwritten"),
+                    what: format!("{bucket} allows overwriting objects"),
                     remedy: "use a store that honours If-None-Match",
                 }),
             ),
             Ok((bucket, false)) => self.warning(
                 "bucket",
-                format!("{bucket} takes objects, but protects none from being overwritten"),
+                format!("{bucket} accepts objects, but allows overwriting them"),
             ),
             Err(error) => {
                 let remedy = match error.kind() {
                     OpenErrorKind::Configuration => "correct the URL, the environment or the keys",
                     OpenErrorKind::Unavailable => {
-                        "see to the network and the endpoint; a host with a journal starts all the \
-                         same, and delivers later"
+                        "check the network and the endpoint; a host with a journal starts \
+                         nevertheless, and delivers later"
                     }
                     OpenErrorKind::Blocked
                     | OpenErrorKind::NotCreateOnly
                     | OpenErrorKind::Damaged => {
-                        "`audit doctor` with the same credentials says more"
+                        "run `audit doctor` with the same credentials for details"
                     }
                 };
                 self.problem("bucket", &error, remedy);
@@ -178,10 +179,11 @@ impl Checks {
             (Ok(Some(key)), _) => self.ok("evidence key", format!("the public key is {key}")),
             (Ok(None), Some(file)) => {
                 let directory = parent(file);
-                let found = writable(directory).map(|_| format!("{} will be made", file.display()));
+                let found =
+                    writable(directory).map(|_| format!("{} will be created", file.display()));
                 self.show("evidence key", found.map_err(|error| not_writable(directory, &error)));
             }
-            // Without a file a key is there or missing with an error.
+            // Without a key file, a missing key is an error.
             (Ok(None), None) => {}
             (Err(error), _) => self.problem("evidence key", &error, "correct the key or its name"),
         }
@@ -192,7 +194,7 @@ impl Checks {
         let shown = directory.display();
         let is_new = std::fs::read_dir(directory).map_or(true, |mut names| names.next().is_none());
         let waiting = if is_new {
-            "will be made".to_owned()
+            "will be created".to_owned()
         } else {
             match JournalReader::open(directory) {
                 Ok(reader) if reader.state().in_use => {
@@ -208,15 +210,12 @@ impl Checks {
                     let missing = followers.iter().filter(misses);
                     let missing = missing.map(|known| {
                         format!(
-                            "; {} misses records, which `audit replay --missing {shown}` sends",
+                            "; {} is missing records, which `audit replay --missing {shown}` sends",
                             known.name
                         )
                     });
                     let undelivered = reader.state().undelivered();
-                    format!(
-                        "{undelivered} records wait for delivery{}",
-                        missing.collect::<String>()
-                    )
+                    format!("{undelivered} undelivered records{}", missing.collect::<String>())
                 }
                 Err(error) => {
                     let remedy = "keep the directory as it is: OPERATIONS.md, \"The journal is \
@@ -229,10 +228,11 @@ impl Checks {
             return self.show("journal", Err(not_writable(directory, &error)));
         }
         let found = format!("{shown}: {waiting}");
-        match free_bytes(directory) {
+        let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        match free_bytes(existing).ok() {
             Some(free) if free < 2 * settings.segment_bytes => {
-                let what = format!("{found}, and its disk has {} MiB free", free >> 20);
-                let remedy = "free as much as two segments take, 128 MiB by default";
+                let what = format!("{found}; its disk has only {} MiB free", free >> 20);
+                let remedy = "free the size of two segments, 128 MiB by default";
                 self.show("journal", Err(Problem { what, remedy }));
             }
             Some(free) if free < settings.max_bytes && is_new => {
@@ -240,7 +240,7 @@ impl Checks {
                 self.warning(
                     "journal",
                     format!(
-                        "{found}; its disk has {free} MiB free, and in an outage it may take {most} MiB"
+                        "{found}; its disk has {free} MiB free, but in an outage the journal may take {most} MiB"
                     ),
                 );
             }
@@ -262,7 +262,7 @@ impl Checks {
     }
 
     fn line(&self, verdict: &str, name: &str, text: &str) {
-        // One line each, whatever a store or a library says.
+        // The text of a store or a library may have several lines.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         self.output.line(&format!("{verdict:<8} {name:<14} {text}"));
     }
@@ -271,16 +271,16 @@ impl Checks {
 fn not_writable(directory: &Path, error: &io::Error) -> Problem {
     Problem {
         what: format!("{} cannot be written to: {error}", directory.display()),
-        remedy: "see to its owner and permissions, and to the mount",
+        remedy: "check its owner and permissions, and the mount",
     }
 }
 
-/// Writes, syncs and removes a file in a directory, or, if it does not exist, in the nearest parent
-/// that does. Returns whether it exists.
+/// Writes, syncs and removes a file in a directory, or in its nearest existing parent. Returns
+/// whether the directory exists.
 fn writable(directory: &Path) -> io::Result<bool> {
     let exists = directory.try_exists()?;
     if !exists {
-        // A relative path of one part has the parent "".
+        // The parent of a relative path with one part is "".
         return writable(parent(directory)).map(|_| false);
     }
     let file = directory.join(format!(".audit-check-{}", std::process::id()));
@@ -295,29 +295,4 @@ fn writable(directory: &Path) -> io::Result<bool> {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// What an unprivileged process may still write on the disk of a directory, or of its nearest
-/// parent that exists.
-#[cfg(unix)]
-fn free_bytes(directory: &Path) -> Option<u64> {
-    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(existing).ok()?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

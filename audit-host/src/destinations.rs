@@ -1,4 +1,4 @@
-//! Where a host's audit logs go: a bucket, log streams, or both.
+//! The destinations of a host's audit logs: a bucket, log streams, or both.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -11,11 +11,12 @@ use audit_sink_http::{HttpSink, follower};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
 
-/// How soon records are cut from the journal for a log stream, in milliseconds: its readers look at
-/// what happens now, and a request costs less than an object in a bucket.
+/// How long records of the journal wait before they are sent to a log stream, in milliseconds. It
+/// is short, since its readers want current events, and a request costs less than an object in a
+/// bucket.
 const CUT_AFTER_MS: u64 = 200;
 
-/// A file with the settings of log streams: a table `[[log_stream]]` for each.
+/// A settings file of log streams, with a `[[log_stream]]` table for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogStreamsFile {
@@ -24,12 +25,12 @@ pub struct LogStreamsFile {
 }
 
 impl LogStreamsFile {
-    /// Reads a file.
+    /// Reads a settings file of log streams.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or a setting is unknown or invalid. The error names the line, and
-    /// neither the file nor a value: a secret may have been given in its place.
+    /// If the file cannot be read, or a setting is unknown or invalid. The error names the line,
+    /// but neither the file nor a value, which may be a misplaced secret.
     pub fn read(path: &Path) -> Result<LogStreamsFile, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("the file of log streams cannot be read: {error}"))?;
@@ -45,20 +46,20 @@ impl LogStreamsFile {
     }
 }
 
-/// Where audit logs go. Without a bucket and a log stream, nowhere.
+/// The destinations of audit logs. Without a bucket or a log stream, logs are discarded.
 #[derive(Debug, Clone, Default)]
 pub struct Destinations {
-    /// The bucket's URL, and how it is written to.
+    /// The bucket's URL and the sink's settings.
     pub bucket: Option<(String, Box<audit_sink_s3::Settings>)>,
     /// The log streams.
     pub log_streams: Vec<audit_sink_http::Settings>,
 }
 
 impl Destinations {
-    /// Adds log streams to what the bucket's settings say: `journal` is for the first one if there
-    /// is no bucket, `cut_after_ms` is how late a record may be there (200 by default). Records
-    /// that a log stream does not take are set aside in the data directory, below `dead-letters`,
-    /// unless its own settings name another place.
+    /// Adds log streams. If there is no bucket, the first one uses `journal`, and its records are
+    /// sent after at most `cut_after_ms` milliseconds (200 by default). Records that a log stream
+    /// rejects are kept below `dead-letters` in the data directory, unless its own settings name
+    /// another directory.
     #[must_use]
     pub fn with_log_streams(
         mut self,
@@ -85,13 +86,13 @@ impl Destinations {
         self
     }
 
-    /// Whether a log stream follows the bucket's journal, so that nobody waits for it.
+    /// Whether a log stream follows the bucket's journal, so that nothing waits for it.
     pub(crate) fn follows(&self, settings: &audit_sink_http::Settings) -> bool {
         let has_journal = self.bucket.as_ref().is_some_and(|(_, bucket)| bucket.journal.is_some());
         has_journal && !settings.required
     }
 
-    /// The directory of the journal in which logs are durable first, if there is one.
+    /// The directory of the journal that makes logs durable, if there is one.
     pub fn journal(&self) -> Option<&Path> {
         self.journal_settings().map(|journal| journal.directory.as_path())
     }
@@ -103,17 +104,17 @@ impl Destinations {
         }
     }
 
-    /// Opens the sink. `None` if logs go nowhere.
+    /// Opens the sink. Returns `None` if there is no destination.
     ///
-    /// With several destinations the first one gives records their ids: the bucket, or else the
-    /// first log stream. Beside a bucket with a journal, a log stream follows, and nobody waits for
-    /// it, unless its settings require it. All others are mirrors, and a record is durable once all
-    /// of these have it.
+    /// With several destinations, the first one assigns the records' ids: the bucket, or else the
+    /// first log stream. If the bucket has a journal, log streams are followers, which nothing
+    /// waits for, unless their settings require them. All others are mirrors, and a record is
+    /// durable once all mirrors have it.
     ///
     /// # Errors
     ///
-    /// When a destination cannot be opened, two log streams have the same name, or one beside
-    /// another destination has a journal of its own.
+    /// If a destination cannot be opened, two log streams have the same name, or a log stream has a
+    /// journal of its own although it is not the first destination.
     pub async fn open(&self) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
         let names = self.log_streams.iter().map(|settings| &settings.name);
         for (n, name) in names.clone().enumerate() {
@@ -124,7 +125,7 @@ impl Destinations {
         let mut streams: VecDeque<_> = self.log_streams.clone().into();
         let first: Arc<dyn AuditSink> = match &self.bucket {
             Some((url, settings)) => {
-                are_beside(&streams)?;
+                check_secondary(&streams)?;
                 let mut sink =
                     S3Sink::builder(Bucket::open(url)?).with_settings((**settings).clone());
                 let (followers, mirrors): (Vec<_>, _) =
@@ -143,7 +144,7 @@ impl Destinations {
         if streams.is_empty() {
             return Ok(Some(first));
         }
-        are_beside(&streams)?;
+        check_secondary(&streams)?;
         let mut tee = Tee::new(first);
         for settings in streams {
             tee = tee.with_mirror(Arc::new(HttpSink::open(settings).await?));
@@ -152,12 +153,12 @@ impl Destinations {
     }
 }
 
-/// Whether none of them has a journal of its own.
-fn are_beside(streams: &VecDeque<audit_sink_http::Settings>) -> Result<(), String> {
+/// Checks that none of them has a journal of its own.
+fn check_secondary(streams: &VecDeque<audit_sink_http::Settings>) -> Result<(), String> {
     match streams.iter().find(|settings| settings.journal.is_some()) {
         None => Ok(()),
         Some(audit_sink_http::Settings { name, .. }) => Err(format!(
-            "the log stream {name:?} stands beside another destination, so that it has no journal \
+            "the log stream {name:?} is not the first destination, so it can have no journal \
              of its own"
         )),
     }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_and_errors_show_no_value() {
+    fn errors_of_settings_files_show_no_value() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("streams.toml");
         std::fs::write(

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 /// Makes all files that the process creates from now on private to its owner: files 0600,
-/// directories 0700, in all code of the process (the database's too). Existing files stay as they
-/// are. It sets the process's umask, so call it first.
+/// directories 0700. This applies to all code of the process, including the database's. Existing
+/// files are unchanged. It sets the process's umask, so call it first.
 ///
-/// Does nothing where there is no umask.
+/// Does nothing on systems without a umask.
 pub fn private_files() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Creates a directory with its parents, accessible to its owner alone (0700) whatever the
-/// process's umask. An existing directory keeps its permissions.
+/// Creates a directory and its parents, accessible only to its owner (0700) whatever the process's
+/// umask. An existing directory keeps its permissions.
 ///
 /// # Errors
 ///

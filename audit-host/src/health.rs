@@ -9,13 +9,12 @@ use serde_json::{Value as Json, json};
 
 /// A host's answers to probes. Cheap to clone.
 ///
-/// - [Alive](Probe::live) until only a restart helps: for the supervisor that restarts the process.
-/// - [Ready](Probe::ready) as long as calls can succeed: for the load balancer. With a journal it
-///   does not depend on the bucket, and trouble with delivery is in the body only.
-/// - Both depend on [further parts](Probe::with_part) that calls need, such as a store.
+/// - [Live](Probe::live) until only a restart helps, for the supervisor that restarts the process.
+/// - [Ready](Probe::ready) while calls can succeed, for the load balancer. With a journal this does
+///   not depend on the bucket; trouble with delivery only appears in the body.
+/// - Both also depend on a [further part](Probe::with_part) that calls need, such as a store.
 ///
-/// A [public answer](Answer::public) is for listeners that clients reach: it says whether the host
-/// is ready, and not why.
+/// A [public answer](Answer::public), for listeners that clients can reach, omits the reason.
 #[derive(Clone)]
 pub struct Probe {
     inner: Arc<Inner>,
@@ -27,29 +26,29 @@ struct Inner {
     stopping: AtomicBool,
 }
 
-/// What calls need beside the sink.
+/// A part that calls need besides the sink.
 struct Part {
     name: &'static str,
     commits: Box<dyn Fn() -> Commits + Send + Sync>,
 }
 
-/// An answer to a probe: a status of HTTP and a body of JSON.
+/// An answer to a probe: an HTTP status and a JSON body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Whether it is 200, and not 503.
+    /// Whether the status is 200 rather than 503.
     pub is_ok: bool,
-    /// The details. They may name files and buckets, so they are for operators.
+    /// The details, which may name files and buckets, so they are only for operators.
     pub body: Json,
 }
 
 impl Probe {
-    /// The probe of a host with this sink, or without one.
+    /// Creates the probe of a host with this sink, or without one.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
         Probe { inner: Arc::new(Inner { sink, part: None, stopping: AtomicBool::new(false) }) }
     }
 
-    /// A probe that depends on another part too, named as answers name it: on whether changes can
-    /// be stored, as `commits` says whenever it is called.
+    /// Creates a probe that also depends on another part. `name` is its name in answers; `commits`
+    /// is called for each answer and returns whether the part accepts changes.
     pub fn with_part(
         sink: Option<Arc<dyn AuditSink>>,
         name: &'static str,
@@ -59,22 +58,22 @@ impl Probe {
         Probe { inner: Arc::new(Inner { sink, part, stopping: AtomicBool::new(false) }) }
     }
 
-    /// Makes the host not ready: it is stopping, and takes no new requests.
+    /// Marks the host as stopping, and therefore not ready.
     pub fn stopping(&self) {
         self.inner.stopping.store(true, Ordering::Release);
     }
 
-    /// Whether the process should go on: 503 once nothing but a restart helps.
+    /// Whether the process should keep running: 503 once only a restart helps.
     pub fn live(&self) -> Answer {
         live(self.health().as_ref(), self.part())
     }
 
-    /// Whether calls can succeed: 503 while none can.
+    /// Whether calls can succeed: 503 if none can.
     pub fn ready(&self) -> Answer {
         self.ready_with(self.health().as_ref())
     }
 
-    /// As [`ready`](Self::ready), with all details of the sink.
+    /// Like [`ready`](Self::ready), with all details of the sink.
     pub fn verbose(&self) -> Answer {
         let health = self.health();
         let mut answer = self.ready_with(health.as_ref());
@@ -99,7 +98,7 @@ impl Probe {
 }
 
 impl Answer {
-    /// The status as HTTP has it.
+    /// The HTTP status code.
     pub fn status(&self) -> u16 {
         if self.is_ok { 200 } else { 503 }
     }
@@ -160,7 +159,7 @@ fn state(state: &HealthState) -> &'static str {
     }
 }
 
-/// All numbers of a follower's health.
+/// The details of a follower's health.
 fn follower(follower: &FollowerHealth) -> Json {
     json!({
         "name": follower.name,
@@ -176,7 +175,7 @@ fn follower(follower: &FollowerHealth) -> Json {
     })
 }
 
-/// All numbers of a sink's health.
+/// The details of a sink's health.
 fn details(health: &Health) -> Json {
     json!({
         "commits": word(&health.commits),
@@ -259,7 +258,7 @@ mod tests {
         assert_eq!(details(&health(Commits::Accepted, HealthState::Ok))["lastError"], HERE);
     }
     #[test]
-    fn a_part_that_takes_no_changes_makes_the_host_not_ready() {
+    fn a_part_that_refuses_changes_makes_the_host_unready() {
         let of = |commits: Commits| Some(("store", commits));
         let fine = health(Commits::Accepted, HealthState::Ok);
         for health in [None, Some(&fine)] {

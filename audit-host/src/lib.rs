@@ -1,23 +1,24 @@
-//! What every host of the audit crates needs around them.
+//! What every host of the audit crates needs.
 //!
-//! - [`Output`]: standard output and standard error that never block the writer, so that a reader
-//!   which stops reading does not stop the host.
+//! - [`Output`]: standard output and standard error that never block the writer, so that a stalled
+//!   reader does not stop the host.
 //! - [`log_to_stderr`]: the host's own log, on such an output.
-//! - [`log_and_trace`], [`traced`]: the same, with traces of OpenTelemetry.
-//! - [`parse_with_file`], [`Sources`]: settings by flags, the environment and a file, and where
-//!   each came from.
-//! - [`Checks`]: tries what a start needs, before a start.
-//! - [`Shown`]: audit logs on a terminal, once they are durable.
+//! - [`log_and_trace`], [`traced`]: the same, with OpenTelemetry traces.
+//! - [`parse_with_file`], [`Sources`]: settings from flags, the environment and a file, and the
+//!   source of each.
+//! - [`Checks`]: checks what a start needs, without starting.
+//! - [`Shown`]: prints audit logs on a terminal once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
-//! - [`Destinations`]: the sink on a bucket, on log streams, or on both.
-//! - [`private_files`], [`make_private_directory`]: files and directories for their owner alone.
-//! - [`Connections`]: HTTP within [`ServeLimits`], on one listener or several.
-//! - [`Shutdown`]: stop accepting, drain within a limit, [`close`] the sink within its own, and
-//!   [`exit`]; a second signal ends the process at once.
-//! - [`notify_ready`]: tells systemd.
+//! - [`Destinations`]: opens the sink for a bucket, log streams, or both.
+//! - [`private_files`], [`make_private_directory`]: files and directories that only their owner can
+//!   access.
+//! - [`Connections`]: HTTP within [`ServeLimits`], on one or more listeners.
+//! - [`Shutdown`]: stops accepting, drains within a limit, [`close`]s the sink within another, and
+//!   [`exit`]s. A second signal ends the process at once.
+//! - [`notify_ready`]: notifies systemd.
 //!
-//! `functions/host` and `hosts/service` are built on it. It rests on the sinks, which
-//! it opens, and nothing depends on it but hosts and the command, whose witness is a server too.
+//! `functions/host` and `hosts/service` are built on it. It depends on the sinks, which it opens.
+//! Only hosts depend on it, and `audit-cli`, whose witness is a server too.
 //!
 //! # Example
 //!
@@ -33,7 +34,7 @@
 //! errors.finish(std::time::Duration::from_secs(1));
 //! ```
 
-/// The version of these crates and, in a release build, the commit that it is of.
+/// The version of these crates and, in a release build, its commit.
 pub const VERSION: &str = env!("AUDIT_VERSION");
 
 mod check;

@@ -11,14 +11,14 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::{Output, Traces, TracesError, traces};
 
-/// How the host's own log is written.
+/// The format of the host's own log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A line of text for each event, for people.
+    /// One line of text per event, for people.
     #[default]
     Text,
-    /// A JSON object on a line for each event, for programs that collect logs.
+    /// One line with a JSON object per event, for log collectors.
     Json,
 }
 
@@ -43,20 +43,20 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
-            _ => Err("the format of a log is text or json".to_owned()),
+            _ => Err("the format of a log must be text or json".to_owned()),
         }
     }
 }
 
-/// Logs to standard error without ever waiting for its reader. The filter is `RUST_LOG`, or
+/// Logs to standard error without ever blocking on its reader. The filter is `RUST_LOG`, or
 /// `default_filter` if that is unset. Panics are logged as events too, since the standard library's
-/// own message would wait for the reader.
+/// own message would block on the reader.
 ///
-/// The output is for the host's last words: [`Output::finish`] it before the process ends.
+/// Call [`Output::finish`] on the returned output before the process ends.
 ///
 /// # Panics
 ///
-/// If a subscriber of `tracing` is installed already.
+/// If a `tracing` subscriber is already installed.
 pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
     let (output, filter) = (output(format), filter(default_filter));
     let writer = output.clone();
@@ -72,19 +72,19 @@ pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
     output
 }
 
-/// As [`log_to_stderr`], and sends traces to the collector at this URL of OTLP over HTTP, such as
-/// `http://127.0.0.1:4318/v1/traces`: requests that are [`traced`](crate::traced()), calls, their
-/// attempts, what each waits for to be durable, and each request to the bucket. Nothing of a body
-/// is in them. Variables of OpenTelemetry, such as `OTEL_EXPORTER_OTLP_HEADERS` and
-/// `OTEL_TRACES_SAMPLER`, say more.
+/// Like [`log_to_stderr`], and also sends traces by OTLP over HTTP to the collector at this URL,
+/// such as `http://127.0.0.1:4318/v1/traces`: requests that are [`traced`](crate::traced()), calls,
+/// their attempts, their waits for durability, and each request to the bucket. They contain nothing
+/// from a body. OpenTelemetry's variables, such as `OTEL_EXPORTER_OTLP_HEADERS` and
+/// `OTEL_TRACES_SAMPLER`, apply.
 ///
 /// # Errors
 ///
-/// When the URL is invalid, or this build has no traces (feature `traces`).
+/// If the URL is invalid, or this build does not have the feature `traces`.
 ///
 /// # Panics
 ///
-/// As [`log_to_stderr`], and outside of a tokio runtime.
+/// Like [`log_to_stderr`], and outside of a tokio runtime.
 pub fn log_and_trace(
     default_filter: &str,
     format: LogFormat,

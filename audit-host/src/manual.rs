@@ -1,11 +1,11 @@
-//! Man pages and completions of a host, for its packages.
+//! Man pages and shell completions of a host, for its packages.
 
 use std::io;
 use std::path::Path;
 
 use clap_complete::Shell;
 
-/// Writes the man pages of a command, and its completions for bash, fish and zsh, into a directory,
+/// Writes the man pages of a command and its completions for bash, fish and zsh to a directory,
 /// which is created if it does not exist.
 ///
 /// # Errors

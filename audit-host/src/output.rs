@@ -5,22 +5,22 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The most bytes that wait for a reader. A pipe in Linux holds 64 KiB; this holds a burst of a few
-/// thousand lines, and is small enough for a host whose reader has stopped for good.
+/// The maximum number of buffered bytes. It holds a burst of a few thousand lines, where a Linux
+/// pipe holds only 64 KiB, and is small enough for a host whose reader has stopped for good.
 pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// Output that never blocks its writer. Cheap to clone.
 ///
-/// A thread of its own writes. Callers put lines into a buffer of 1 MiB and go on. Lines that do
-/// not fit are dropped and counted, and once the reader reads again it is told how many are
+/// A separate thread writes. Callers put lines into a buffer of 1 MiB and continue. Lines that do
+/// not fit are dropped and counted, and once the reader reads again, a line reports how many are
 /// missing. When the reader is gone (a closed pipe), all further lines are dropped.
 ///
-/// As [`io::Write`] each `write` is taken as a whole, so that it is never cut in two: this is how
-/// `tracing` writes its events.
+/// As an [`io::Write`], each `write` is kept or dropped as a whole, which suits `tracing`: it
+/// writes an event with one call.
 #[derive(Clone)]
 pub struct Output {
     shared: Arc<Shared>,
-    /// Whether what is written to it is JSON alone.
+    /// Whether only JSON is written to it.
     is_json: bool,
 }
 
@@ -33,7 +33,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Dropped lines since the reader was last told.
+    /// The number of dropped lines that were not reported yet.
     left_out: u64,
     is_writing: bool,
     is_gone: bool,
@@ -50,7 +50,7 @@ impl Output {
         Output::start(io::stderr(), io::stderr().is_terminal())
     }
 
-    /// Starts the thread that writes. It ends with the process, since it may be blocked.
+    /// Starts the writing thread. It only ends with the process, since it may be blocked.
     fn start(writer: impl Write + Send + 'static, is_terminal: bool) -> Output {
         let shared =
             Arc::new(Shared { is_terminal, state: Mutex::default(), changed: Condvar::new() });
@@ -64,7 +64,7 @@ impl Output {
         output
     }
 
-    /// The same, for lines of JSON only.
+    /// The same output, for lines of JSON only.
     pub(crate) fn of_json(self) -> Output {
         Output { is_json: true, ..self }
     }
@@ -78,7 +78,7 @@ impl Output {
         self.shared.is_terminal
     }
 
-    /// Whether text for people may be coloured: on a terminal, unless `NO_COLOR` is set.
+    /// Whether text may be coloured: on a terminal, unless `NO_COLOR` is set.
     pub(crate) fn has_colours(&self) -> bool {
         self.is_terminal() && !self.is_json && std::env::var_os("NO_COLOR").is_none()
     }
@@ -88,7 +88,7 @@ impl Output {
         self.take(&[line.as_bytes(), b"\n"]);
     }
 
-    /// Waits until everything is written, the reader is gone, or the time is over.
+    /// Waits until everything is written, the reader is gone, or `at_most` has passed.
     pub fn finish(&self, at_most: Duration) {
         let is_left = |state: &mut State| {
             !state.is_gone && (state.is_writing || state.left_out > 0 || !state.waiting.is_empty())
@@ -102,7 +102,7 @@ impl Output {
             return;
         }
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        // The reader learns of missing lines before it gets further ones.
+        // Missing lines are reported before any further ones.
         if state.left_out > 0 || state.waiting.len() + bytes > MAX_WAITING_BYTES {
             state.left_out += 1;
         } else {
@@ -119,9 +119,9 @@ impl Shared {
     }
 }
 
-/// Writes all lines as long as there is a reader.
+/// Writes all lines until the reader is gone.
 fn write_all(shared: &Shared, mut writer: impl Write) {
-    // Swapped with the waiting buffer. The two are all the memory used.
+    // Swapped with the waiting buffer, so that two buffers suffice.
     let mut taken = Vec::new();
     loop {
         let mut state = shared.lock();
@@ -133,10 +133,11 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
         taken.clear();
         std::mem::swap(&mut taken, &mut state.waiting);
         if taken.is_empty() {
-            // The waiting lines are written, so the reader reads again.
+            // All buffered lines were written, so the reader reads again.
             let left_out = std::mem::take(&mut state.left_out);
             taken.extend_from_slice(
-                format!("… {left_out} lines are left out: nobody read them\n").as_bytes(),
+                format!("… {left_out} lines were dropped because the reader was too slow\n")
+                    .as_bytes(),
             );
         }
         state.is_writing = true;
@@ -174,7 +175,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A reader that reads when told to.
+    /// A reader that reads on demand.
     pub(crate) struct Pipe {
         may_read: mpsc::Receiver<()>,
         read: mpsc::Sender<Vec<u8>>,
@@ -204,7 +205,7 @@ pub(crate) mod tests {
     fn stalled_readers_block_nobody_and_see_losses() {
         let (output, go, received) = piped(false);
         let line = "x".repeat(99);
-        // The thread has the first line, and waits for the reader.
+        // The thread has taken the first line and waits for the reader.
         output.line(&line);
         while !output.shared.lock().is_writing {
             std::thread::yield_now();
@@ -220,7 +221,7 @@ pub(crate) mod tests {
         assert_eq!(received.recv().unwrap().len(), 100);
         assert_eq!(received.recv().unwrap().len(), fit * 100);
         let told = String::from_utf8(received.recv().unwrap()).unwrap();
-        assert_eq!(told, "… 7 lines are left out: nobody read them\n");
+        assert_eq!(told, "… 7 lines were dropped because the reader was too slow\n");
         output.finish(LONG);
         // From here on all lines are shown again.
         output.line("after");

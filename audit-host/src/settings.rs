@@ -1,4 +1,4 @@
-//! Settings by flags, the environment and a file, and where each came from.
+//! Settings from flags, the environment and a file, and the source of each.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use serde_json::Value as Json;
 
 use crate::Output;
 
-/// Where the value of a setting came from.
+/// The source of a setting's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody set it.
+    /// The default: it was not set.
     Default,
     /// A settings file.
     File(PathBuf),
@@ -36,16 +36,16 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where the values of all settings came from.
+/// The sources of all settings.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     set: BTreeMap<String, Source>,
-    /// The values of settings that have one, as they were given.
+    /// The values of settings that have one, as given.
     given: BTreeMap<String, String>,
 }
 
 impl Sources {
-    /// Those of the arguments that this command matched.
+    /// The sources of this command's matched arguments.
     pub fn of(command: &Command, matches: &ArgMatches) -> Sources {
         let source = |argument: &clap::Arg| {
             let id = argument.get_id().as_str();
@@ -63,7 +63,7 @@ impl Sources {
         });
         let given = command.get_arguments().filter_map(|argument| {
             let id = argument.get_id().as_str();
-            // Arguments that are no settings have no variable.
+            // Arguments that are not settings have no variable.
             argument.get_env()?;
             let value = matches.get_raw(id)?.next()?.to_string_lossy().into_owned();
             Some((id.to_owned(), value))
@@ -71,7 +71,7 @@ impl Sources {
         Sources { set: set.collect(), given: given.collect() }
     }
 
-    /// All settings of a command, as they were given, or null.
+    /// All settings of a command as given, or null.
     pub fn settings<'a>(&self, command: &'a Command) -> Vec<(&'a str, Json)> {
         let settings = command.get_arguments().filter(|argument| argument.get_env().is_some());
         let value = |text: &String| match (text.parse::<i64>(), text.parse::<bool>()) {
@@ -86,7 +86,7 @@ impl Sources {
         shown.collect()
     }
 
-    /// Adds the settings in a file. Those that the environment or a flag sets go before them.
+    /// Adds the settings in a file. The environment and flags take precedence over them.
     #[must_use]
     pub fn with_file(
         mut self,
@@ -99,13 +99,13 @@ impl Sources {
         self
     }
 
-    /// Where a setting came from.
+    /// The source of a setting.
     pub fn of_setting(&self, name: &str) -> &Source {
         self.set.get(name).unwrap_or(&Source::Default)
     }
 
-    /// Prints settings as a settings file, each with its source as a comment. Those that are null,
-    /// or hide something behind a `…` (see [`without_secrets`]), are comments themselves.
+    /// Prints settings as a settings file, each with its source as a comment. Settings that are
+    /// null or have redacted parts (`…`, see [`without_secrets`]) are commented out.
     pub fn print<'a>(&self, settings: impl IntoIterator<Item = (&'a str, Json)>, output: &Output) {
         for (name, value) in settings {
             let source = self.of_setting(name);
@@ -114,7 +114,7 @@ impl Sources {
                 Json::String(text) if text.contains('…') => {
                     format!("{:<60} # {source}", format!("# {name} = {text:?}"))
                 }
-                // Strings, numbers and booleans of JSON are those of TOML.
+                // Strings, numbers and booleans are written alike in JSON and TOML.
                 value @ (Json::Bool(_)
                 | Json::Number(_)
                 | Json::String(_)
@@ -127,23 +127,24 @@ impl Sources {
     }
 }
 
-/// A URL without what may be secret in it: its user information, its query and its fragment.
+/// A URL without the parts that may be secret: its user information, its query and its fragment.
 pub fn without_secrets(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "…".to_owned() };
-    // A password may hold any of these characters by mistake: nothing before the last `@` is shown.
+    // A password may contain any of these characters unescaped, so nothing before the last `@` is
+    // shown.
     let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
     let (place, query) = rest.find(['?', '#']).map_or((rest, ""), |begin| (&rest[..begin], "?…"));
     format!("{scheme}://{user}{place}{query}")
 }
 
-/// Parses a command line whose settings may also be in a TOML file, under the names of the flags
-/// with `_` for `-`. Flags go before the environment, the environment before the file. Paths in the
-/// file, those of the settings `paths`, are relative to it.
+/// Parses a command line whose settings may also be in a TOML file, under the flags' names with `_`
+/// instead of `-`. Flags take precedence over the environment, and the environment over the file.
+/// In the file, the settings named in `paths` are relative to its directory.
 ///
 /// # Errors
 ///
-/// When the command line is invalid, or is asked for help. When the file is invalid; the error
-/// names the line and the setting, and no value.
+/// If the command line is invalid or asks for help, or if the file is invalid. The error names the
+/// line and the setting, but no value.
 pub fn parse_with_file(
     command: &Command,
     arguments: impl IntoIterator<Item = OsString>,
@@ -188,7 +189,8 @@ pub fn parse_with_file(
     Ok((matches, Sources { given, ..sources.with_file(&path, names) }))
 }
 
-/// The flag that says what a setting in a file says. `None` if it says what is so without it.
+/// The flag that is equivalent to a setting in a file. `None` if the setting is a switch that is
+/// off.
 fn flag(
     command: &Command,
     name: &str,
@@ -197,7 +199,8 @@ fn flag(
     paths: &[&str],
 ) -> Result<Option<OsString>, String> {
     let argument = command.get_arguments().find(|argument| argument.get_id() == name);
-    // What says where settings are, or asks for something else than a start, is no setting.
+    // The location of the settings, and flags that do something other than start the host, are not
+    // settings.
     let argument = argument.filter(|argument| argument.get_env().is_some() && name != "config");
     let Some(long) = argument.and_then(clap::Arg::get_long) else {
         return Err(format!("unknown setting `{name}`"));
@@ -206,7 +209,7 @@ fn flag(
     let value = match value {
         toml::Value::Boolean(false) if is_switch => return Ok(None),
         toml::Value::Boolean(true) if is_switch => return Ok(Some(format!("--{long}").into())),
-        _ if is_switch => return Err(format!("{name} is true or false")),
+        _ if is_switch => return Err(format!("{name} must be true or false")),
         toml::Value::String(text) if paths.contains(&name) && text != "none" => {
             let mut flag = OsString::from(format!("--{long}="));
             flag.push(file.parent().unwrap_or(Path::new("")).join(text));
@@ -219,28 +222,28 @@ fn flag(
         | toml::Value::Datetime(_)
         | toml::Value::Array(_)
         | toml::Value::Table(_) => {
-            return Err(format!("{name} is a text, a whole number, true or false"));
+            return Err(format!("{name} must be a string, an integer, true or false"));
         }
     };
     Ok(Some(format!("--{long}={value}").into()))
 }
 
-/// Why a value is invalid, without the value.
+/// The reason why a value is invalid, without the value.
 fn without_value(error: &clap::Error) -> String {
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
-            format!("its value is not one of {}", valid.join(", "))
+            format!("its value must be one of {}", valid.join(", "))
         }
         _ => "its value is invalid".to_owned(),
     }
 }
 
-/// Settings that cannot be used.
+/// Invalid settings.
 #[derive(Debug)]
 pub enum SettingsError {
     /// The command line is invalid, or asks for help.
     CommandLine(clap::Error),
-    /// The file is.
+    /// The settings file is invalid.
     File(String),
 }
 
@@ -251,7 +254,7 @@ impl From<clap::Error> for SettingsError {
 }
 
 impl SettingsError {
-    /// Shows the error, or the help that was asked for, and ends the process.
+    /// Prints the error, or the requested help, and ends the process.
     pub fn exit(&self, program: &str) -> ! {
         match self {
             SettingsError::CommandLine(error) => error.exit(),
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_before_the_environment_and_that_before_the_file() {
+    fn flags_override_the_environment_and_it_the_file() {
         let text = "port = 1\ndata = \"here\"\npath = \"file\"\non = true\n";
         let (matches, sources, file) = parse(text, &["--port=2"]).unwrap();
         assert_eq!(matches.get_one::<u16>("port"), Some(&2));
@@ -314,16 +317,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_is_named_with_its_line_and_no_value() {
+    fn an_invalid_file_is_named_with_its_line() {
         for (text, says) in [
             ("\nprot = 1", "line 2: unknown setting `prot`"),
             ("config = \"x\"", "line 1: unknown setting `config`"),
             ("check = true", "line 1: unknown setting `check`"),
             ("port = \"hunter2\"", "line 1: port: its value is invalid"),
             ("port = 70000", "line 1: port: its value is invalid"),
-            ("kind = \"hunter2\"", "line 1: kind: its value is not one of a, b"),
-            ("on = \"hunter2\"", "line 1: on is true or false"),
-            ("port = [\"hunter2\"]", "line 1: port is a text, a whole number"),
+            ("kind = \"hunter2\"", "line 1: kind: its value must be one of a, b"),
+            ("on = \"hunter2\"", "line 1: on must be true or false"),
+            ("port = [\"hunter2\"]", "line 1: port must be a string, an integer"),
             ("port = 1\nport = hunter2", "line 2: it is not valid TOML"),
         ] {
             let error = parse(text, &[]).unwrap_err();

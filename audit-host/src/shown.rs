@@ -1,4 +1,4 @@
-//! Audit logs shown to a person.
+//! Printing audit logs for a person.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,28 +7,28 @@ use audit_core::{Batch, Place};
 
 use crate::Output;
 
-/// Shows records once they are durable. For [`Observed`](audit_core::Observed).
+/// Prints records once they are durable. For use with [`Observed`](audit_core::Observed).
 ///
-/// Bodies are personal data, so a host shows them only if it is set to, or on a terminal: see
-/// [`Shown::is_wanted`].
+/// Bodies may be personal data, so a host prints them only if it is configured to, or on a
+/// terminal: see [`Shown::is_wanted`].
 #[derive(Debug, Clone)]
 pub struct Shown {
     output: Output,
 }
 
 impl Shown {
-    /// Shows records on this output.
+    /// Prints records to this output.
     pub fn on(output: Output) -> Shown {
         Shown { output }
     }
 
-    /// Whether to show records: as set, and by default on a terminal only.
+    /// Whether to print records: as configured, by default only on a terminal.
     pub fn is_wanted(set: Option<bool>, output: &Output) -> bool {
         set.unwrap_or(output.is_terminal())
     }
 
-    /// Shows the records of a batch that is durable, a line `durable #<sequence> <record>` for
-    /// each. Returns at once, even if nothing reads the output.
+    /// Prints the records of a durable batch, each as a line `durable #<sequence> <record>`. Never
+    /// blocks, even if nothing reads the output.
     pub fn show(&self, batch: &Batch, place: Place) {
         let (faint, plain) =
             if self.output.has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
@@ -40,11 +40,11 @@ impl Shown {
     }
 }
 
-/// JSON that is safe on a terminal, though it may contain what a caller sent. Control characters,
-/// and those that change the direction of text, occur in strings only, where their escapes mean the
-/// same.
+/// Makes JSON, which may contain what a caller sent, safe for a terminal. Control characters, and
+/// those that change the direction of text, can occur only in strings, where their escapes are
+/// equivalent.
 fn for_a_terminal(json: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| !(c.is_control() || turns_text(c));
+    let is_plain = |c: char| !(c.is_control() || changes_direction(c));
     if json.chars().all(is_plain) {
         return Cow::Borrowed(json);
     }
@@ -53,14 +53,14 @@ fn for_a_terminal(json: &str) -> Cow<'_, str> {
         if is_plain(c) {
             escaped.push(c);
         } else {
-            // All of them are in the basic plane.
-            write!(escaped, "\\u{:04x}", u32::from(c)).expect("a string takes everything");
+            // All of them are in the Basic Multilingual Plane.
+            write!(escaped, "\\u{:04x}", u32::from(c)).expect("writing to a string never fails");
         }
     }
     Cow::Owned(escaped)
 }
 
-fn turns_text(c: char) -> bool {
+fn changes_direction(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_shown_where_a_person_looks_on_or_asked_for_them() {
+    fn bodies_are_shown_on_terminals_or_by_request() {
         let (terminal, pipe) = (piped(true).0, piped(false).0);
         assert!(Shown::is_wanted(None, &terminal) && !Shown::is_wanted(None, &pipe));
         assert!(Shown::is_wanted(Some(true), &pipe) && !Shown::is_wanted(Some(false), &terminal));

@@ -1,18 +1,18 @@
-//! The end of a host: in order at the first signal, at once at the second.
+//! Shutdown of a host: in order at the first signal, at once at the second.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use audit_core::{AuditSink, SinkError};
+use audit_core::{AuditSink, SinkError, sources};
 use tokio::sync::watch;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::Output;
 
-/// How long the last lines wait for their readers.
+/// How long the process waits for readers of its last lines.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The exit code of a host that stopped in order before all of its logs were delivered.
@@ -21,7 +21,7 @@ const EXIT_UNDELIVERED: i32 = 3;
 /// The exit code of a host that ends because its sink accepts nothing more before a restart.
 const EXIT_STOPPED: i32 = 4;
 
-/// Tells a host that it is to stop. Cheap to clone.
+/// The signal for a host to stop. Cheap to clone.
 ///
 /// # Example
 ///
@@ -33,7 +33,7 @@ const EXIT_STOPPED: i32 = 4;
 ///
 /// let shutdown = Shutdown::on_signals()?;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-/// // Until a signal, and then until the requests in flight are answered, within a limit.
+/// // Serves until a signal, then drains requests in flight within a limit.
 /// let connections = Connections::new(ServeLimits::default())?;
 /// connections.serve(listener, router, shutdown.told()).await;
 /// close(&*sink, Duration::from_secs(15)).await?;
@@ -46,20 +46,20 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// From here on the first SIGTERM or SIGINT (Ctrl-C) completes [`told`](Self::told), and the
-    /// second ends the process at once, with the code 128 plus the signal's number. What was
+    /// From now on, the first SIGTERM or SIGINT (Ctrl-C) completes [`told`](Self::told), and the
+    /// second ends the process at once with code 128 plus the signal's number. Everything
     /// acknowledged by then is durable.
     ///
-    /// Signals are taken on a thread of their own, so that the second one works even where the
-    /// host's runtime is stuck.
+    /// Signals are handled on a separate thread, so that the second one works even if the host's
+    /// runtime is stuck.
     ///
     /// # Errors
     ///
-    /// If the operating system allows no handler or no thread.
+    /// If a signal handler or a thread cannot be created.
     pub fn on_signals() -> io::Result<Shutdown> {
         let (tell, told) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Before this returns, so that from here on no signal has its default action.
+        // Registered before this returns, so that no later signal has its default action.
         let mut signals = {
             let _guard = runtime.enter();
             Signals::new()?
@@ -80,7 +80,7 @@ impl Shutdown {
         let mut told = self.told.clone();
         async move {
             if told.wait_for(|told| *told).await.is_err() {
-                // The thread is gone, so no signal can arrive any more.
+                // The thread is gone, so no signal can arrive.
                 std::future::pending::<()>().await;
             }
         }
@@ -101,7 +101,7 @@ impl Signals {
         Ok(Signals { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    /// The number of the next one.
+    /// The number of the next signal.
     async fn next(&mut self) -> i32 {
         use tokio::signal::unix::SignalKind;
         tokio::select! {
@@ -128,7 +128,8 @@ impl Signals {
     }
 }
 
-/// Closes the sink within a limit, so that batches on their way arrive. No response waits for it.
+/// Closes the sink within a limit, so that pending batches are delivered. No response depends on
+/// it.
 ///
 /// # Errors
 ///
@@ -137,21 +138,21 @@ impl Signals {
 ///
 /// # Cancellation
 ///
-/// As for [`AuditSink::close`]: loses nothing.
+/// As for [`AuditSink::close`]: nothing is lost.
 pub async fn close(sink: &dyn AuditSink, limit: Duration) -> Result<(), CloseError> {
     close_after(std::future::ready(()), sink, limit).await
 }
 
-/// As [`close`], after something that still hands batches to the sink, such as
-/// `AuditRuntime::drain_outcomes`. That may take half of the limit, and is dropped then.
+/// Like [`close`], after `last`, which still passes batches to the sink, such as
+/// `AuditRuntime::drain_outcomes`. `last` is dropped once it has taken half of the limit.
 ///
 /// # Errors
 ///
-/// As [`close`].
+/// Those of [`close`].
 ///
 /// # Cancellation
 ///
-/// As [`close`].
+/// Those of [`close`].
 pub async fn close_after(
     last: impl Future<Output = ()>,
     sink: &dyn AuditSink,
@@ -159,7 +160,7 @@ pub async fn close_after(
 ) -> Result<(), CloseError> {
     let end = tokio::time::Instant::now() + limit;
     if tokio::time::timeout(limit / 2, last).await.is_err() {
-        tracing::warn!("the sink is closed before it was given everything: {:?} passed", limit / 2);
+        tracing::warn!("the sink is closed before it received everything: {:?} passed", limit / 2);
     }
     let cause = match tokio::time::timeout_at(end, sink.close()).await {
         Ok(Ok(())) => return Ok(()),
@@ -206,27 +207,27 @@ impl Error for CloseError {
 }
 
 /// The error of a host whose sink accepts nothing more until the process is restarted, with the
-/// reason: a sync of the journal failed, for example. Only a new process can tell what is on the
+/// reason, such as a failed sync of the journal. Only a new process can determine what is on the
 /// disk.
 #[derive(Debug)]
 pub struct StoppedError(pub String);
 
 impl fmt::Display for StoppedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ended to be started again: {}", self.0)
+        write!(f, "ended so that it can be restarted: {}", self.0)
     }
 }
 
 impl Error for StoppedError {}
 
-/// Ends the process: writes what went wrong, with its causes, to `errors`, waits a second at most
-/// for the readers of both outputs, and exits.
+/// Ends the process: writes the error and its sources to `errors`, waits at most a second for the
+/// readers of both outputs, and exits.
 ///
-/// It does not wait for threads, as a `main` that returns does: one that is stuck in a disk or a
-/// destination would keep the process for ever.
+/// Unlike returning from `main`, this does not drop the runtime, which would wait for threads: one
+/// that is stuck on a disk or a destination would keep the process alive forever.
 ///
-/// The code is 0 if all went well, 3 for a [`CloseError`] (not all logs were delivered), 4 for a
-/// [`StoppedError`] (the host is to be started again) and 1 for any other error.
+/// The exit code is 0 for success, 3 for a [`CloseError`] (not all logs were delivered), 4 for a
+/// [`StoppedError`] (the host should be restarted) and 1 for any other error.
 pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, out: &Output) -> ! {
     let code = match &result {
         Ok(()) => 0,
@@ -235,8 +236,7 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
         Err(_) => 1,
     };
     if let Err(error) = result {
-        let sources = std::iter::successors(error.source(), |error| (*error).source());
-        let causes: Vec<_> = sources.map(ToString::to_string).collect();
+        let causes: Vec<_> = sources(&*error).map(ToString::to_string).collect();
         if errors.is_json() {
             let mut timestamp = String::new();
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sink_that_never_closes_is_left_at_the_limit() {
+    async fn a_sink_that_never_closes_is_abandoned() {
         let error = close(&Stuck, Duration::from_secs(15)).await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn endless_work_before_a_close_takes_half_of_its_limit() {
+    async fn work_before_a_close_takes_half_of_its_limit() {
         let began = tokio::time::Instant::now();
         let sink = audit_sink_null::NullSink::new();
         let limit = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! What a supervisor is told: systemd, of a unit with `Type=notify`.
+//! Notifications to a supervisor: systemd, for a unit with `Type=notify`.
 
 /// Tells the supervisor that the host is ready: its sink is open, and it listens. Does nothing
 /// without a supervisor.
@@ -18,7 +18,7 @@ fn notify(state: &str) {
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    // A name with `@` for the first byte is no path.
+    // A name that begins with `@` is an abstract socket.
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&socket),
@@ -26,7 +26,7 @@ fn notify(state: &str) {
     let sent = address
         .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
-        tracing::warn!(%error, state, "the supervisor cannot be told (NOTIFY_SOCKET)");
+        tracing::warn!(%error, state, "cannot notify the supervisor (NOTIFY_SOCKET)");
     }
 }
 

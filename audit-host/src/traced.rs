@@ -1,4 +1,4 @@
-//! A middleware of axum that makes each request a span of a trace.
+//! An axum middleware that makes each request a span of a trace.
 
 use audit_runtime::RequestContext;
 use audit_runtime::http::Origin;
@@ -10,13 +10,13 @@ use tracing::{Instrument, Span};
 
 use crate::traces;
 
-/// Makes a request a span, with its method, route, status and the id that stands in its audit logs.
+/// Makes a request a span with its method, route, status and the request id of its audit logs.
 /// Layer it below the [`RequestContextLayer`](audit_runtime::http::RequestContextLayer):
 /// `.layer(from_fn(audit_host::traced)).layer(context)`.
 ///
-/// The span is a part of the trace that `traceparent` names (W3C Trace Context) only if a trusted
-/// proxy sent it: any other client could put its requests into the traces of others. Where no
-/// traces are sent it does nothing.
+/// The span joins the trace in `traceparent` (W3C Trace Context) only if a trusted proxy sent that
+/// header: any other client could add its requests to the traces of others. It does nothing if
+/// traces are disabled.
 pub async fn traced(request: Request, next: Next) -> Response {
     let span = span(&request);
     let response = next.run(request).instrument(span.clone()).await;

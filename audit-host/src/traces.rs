@@ -1,8 +1,8 @@
-//! Traces: spans on their way to a collector of OpenTelemetry.
+//! Traces: sends spans to an OpenTelemetry collector.
 
 use std::fmt;
 
-/// Traces cannot be sent as they are set.
+/// Traces cannot be sent with these settings.
 #[derive(Debug)]
 pub struct TracesError(String);
 
@@ -47,7 +47,7 @@ mod enabled {
 
     use super::TracesError;
 
-    /// Spans that wait to be sent.
+    /// The spans that are not sent yet.
     pub struct Traces {
         provider: Option<SdkTracerProvider>,
     }
@@ -57,7 +57,7 @@ mod enabled {
             Traces { provider: None }
         }
 
-        /// Sends what is left, for as long as `at_most`.
+        /// Sends the remaining spans, for at most `at_most`.
         pub fn finish(self, at_most: Duration) {
             if let Some(provider) = self.provider
                 && let Err(error) = provider.shutdown_with_timeout(at_most)
@@ -77,7 +77,7 @@ mod enabled {
         service: &'static str,
         collector: &str,
     ) -> Result<(impl Layer<S> + Send + Sync, Traces), TracesError> {
-        // Neither the URL nor its credentials are shown.
+        // Errors show neither the URL nor its credentials.
         let failed = |error: String| TracesError(format!("traces cannot be sent: {error}"));
         let url = reqwest::Url::parse(collector)
             .map_err(|error| failed(format!("the collector's URL is invalid: {error}")))?;
@@ -96,7 +96,7 @@ mod enabled {
             .with_batch_exporter(exporter)
             .with_resource(Resource::builder().with_service_name(service).build())
             .build();
-        // Only spans of this target: others may hold what is in a body.
+        // Only spans of this target, since others may contain parts of a body.
         let layer = tracing_opentelemetry::layer()
             .with_location(false)
             .with_threads(false)
@@ -109,15 +109,15 @@ mod enabled {
         Ok((layer, Traces { provider: Some(provider) }))
     }
 
-    /// Makes a span a part of the trace that W3C's headers name.
+    /// Makes a span part of the trace in the W3C headers.
     pub(crate) fn set_parent(span: &Span, traceparent: &str, tracestate: Option<&str>) {
         let mut headers = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
         headers.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
-        // An invalid header gives an empty context, and the span a trace of its own.
+        // An invalid header gives an empty context, and the span starts a new trace.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
     }
 
-    /// Sends from the host's runtime: the thread that batches spans has none.
+    /// Sends on the host's runtime, since the thread that batches spans has none.
     #[derive(Debug)]
     struct Client {
         client: reqwest::Client,
@@ -156,7 +156,7 @@ mod disabled {
 
     use super::TracesError;
 
-    /// Spans that wait to be sent: none in this build.
+    /// The spans that are not sent yet; this build sends none.
     #[derive(Debug)]
     pub struct Traces(());
 
@@ -165,13 +165,13 @@ mod disabled {
             Traces(())
         }
 
-        /// Sends what is left.
+        /// Does nothing in this build.
         pub fn finish(self, _at_most: Duration) {}
     }
 
     pub(crate) fn layer(_: &str, _: &str) -> Result<(Identity, Traces), TracesError> {
         Err(TracesError(
-            "this build sends no traces: build it with the feature `traces`".to_owned(),
+            "this build does not support traces: build it with the feature `traces`".to_owned(),
         ))
     }
 

@@ -1,6 +1,6 @@
-//! Whatever a client does, its connection is served within limits and ends when the host stops.
+//! Every connection is served within limits and ends when the host stops, whatever the client does.
 //!
-//! A limit that must not end a connection is an hour, so that a test that waits for it never ends.
+//! Limits that must not apply are an hour, so a test that waits for one hangs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ struct Host {
     serving: JoinHandle<usize>,
     /// A permit for each request to `/wait` that has begun.
     begun: Arc<Semaphore>,
-    /// Lets them end.
+    /// Lets these requests end.
     go: Arc<Notify>,
 }
 
@@ -57,7 +57,7 @@ impl Host {
                     let upgraded = hyper::upgrade::on(request).await.unwrap();
                     begun.add_permits(1);
                     let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);
-                    // Never: the client says nothing.
+                    // Never succeeds, since the client sends nothing.
                     upgraded.read_u8().await.unwrap_err();
                 });
                 (StatusCode::SWITCHING_PROTOCOLS, [("upgrade", "echo"), ("connection", "upgrade")])
@@ -120,7 +120,7 @@ async fn idle_connections_do_not_delay_shutdown() {
 }
 
 #[tokio::test]
-async fn a_second_request_half_sent_keeps_no_host_from_stopping() {
+async fn a_partial_second_request_does_not_delay_shutdown() {
     let host = Host::start(LONG).await;
     let mut client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo").await;
     response(&mut client, "hello").await;
@@ -130,7 +130,7 @@ async fn a_second_request_half_sent_keeps_no_host_from_stopping() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_answered_while_no_other_is_accepted() {
+async fn requests_in_flight_are_answered_after_the_signal() {
     let host = Host::start(LONG).await;
     let client = host.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
     host.request_begins().await;
@@ -144,7 +144,7 @@ async fn a_request_in_flight_is_answered_while_no_other_is_accepted() {
 }
 
 #[tokio::test]
-async fn requests_that_never_end_are_cut_off_at_the_limit() {
+async fn endless_requests_are_aborted_at_the_limit() {
     let host = Host::start(ServeLimits { drain_timeout: SOON, ..LONG }).await;
     let body = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
     let (half, endless) =
@@ -193,7 +193,7 @@ async fn connections_beyond_the_limit_are_refused_until_others_end() {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_counts_and_is_cut_off_at_the_limit() {
+async fn upgraded_connections_are_counted_and_aborted() {
     let limits = ServeLimits { max_connections: Some(1), drain_timeout: SOON, ..LONG };
     let host = Host::start(limits).await;
     let upgrade =

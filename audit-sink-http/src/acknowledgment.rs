@@ -1,9 +1,9 @@
-//! Splunk's indexer acknowledgment: a request is delivered once its indexers have it, and not when
-//! the collector took it.
+//! Splunk's indexer acknowledgment: a request is delivered once the indexers have it, rather than
+//! when the collector accepts it.
 //!
-//! The collector answers each request with a number, which is asked about until it says `true`.
-//! It says so once: if that answer is lost, or the collector restarts, nobody can tell any more
-//! what became of the request, and it is sent again.
+//! The collector answers each request with a number, which is then queried until the response is
+//! `true`. It returns `true` only once: if that response is lost, or the collector restarts, the
+//! outcome of the request cannot be determined, and it is sent again.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use audit_core::Random;
 use serde_json::Value;
 use url::Url;
 
-/// How soon is asked first; the pause doubles up to the longest.
+/// The pause before the first query. It doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Where the collector takes events.
+/// The path at which the collector accepts events.
 const EVENTS: &str = "/services/collector";
 
-/// How a receiver is asked whether it has a request.
+/// How a receiver is queried for acknowledgments.
 #[derive(Debug)]
 pub(crate) struct Acknowledgment {
-    /// Numbers are those of a channel, and each opening has one of its own.
+    /// The channel that the numbers belong to. Each opening has its own.
     pub(crate) channel: String,
     pub(crate) url: Url,
-    /// How long is waited for `true`.
+    /// How long to wait for `true`.
     pub(crate) within: Duration,
 }
 
 impl Acknowledgment {
     /// # Errors
     ///
-    /// When the URL is none of a collector.
+    /// If the URL is not that of a collector.
     pub(crate) fn new(
         url: &Url,
         within: Duration,
@@ -52,7 +52,7 @@ impl Acknowledgment {
         Ok(Acknowledgment { channel, url: asked, within })
     }
 
-    /// The pause before a request is asked about, after so many questions.
+    /// The pause before the next query, given the number of queries so far.
     pub(crate) fn pause(questions: u32) -> Duration {
         FIRST_PAUSE
             .saturating_mul(1u32.checked_shl(questions).unwrap_or(u32::MAX))
@@ -65,7 +65,7 @@ pub(crate) fn number(answer: &Value) -> Option<u64> {
     answer["ackId"].as_u64()
 }
 
-/// Whether an answer says that the request of this number is indexed.
+/// Whether the response says that the request with this number is indexed.
 pub(crate) fn is_indexed(answer: &Value, number: u64) -> bool {
     answer["acks"][number.to_string()] == true
 }

@@ -1,8 +1,8 @@
-//! Records that a receiver will never take: each in a file of its own, until somebody sends it
+//! Records that a receiver will never accept, each in a file of its own until somebody sends it
 //! again or removes it.
 //!
-//! A file appears whole, under a name that is the record's id: so a record that is set aside twice,
-//! before and after a crash, is there once.
+//! A file appears complete and is named after the record's id, so a record that is set aside twice,
+//! before and after a crash, exists once.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -41,7 +41,7 @@ pub struct DeadLetter {
     pub time_ms: i64,
     /// Why it was set aside.
     pub why: SetAside,
-    /// What the receiver said, or how large it is.
+    /// The receiver's response, or the record's size.
     pub reason: String,
     /// The record, a JSON object.
     pub body: Bytes,
@@ -59,17 +59,17 @@ struct Written {
     body: Box<RawValue>,
 }
 
-/// The directory of one log stream's.
+/// The directory with one log stream's set-aside records.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     directory: PathBuf,
     max_bytes: u64,
-    /// How much they take; read from the directory again before more is refused.
+    /// The total size of the files. It is read from the directory again before a record is refused.
     bytes: Mutex<u64>,
 }
 
 impl DeadLetters {
-    /// Makes the directory, for its owner alone.
+    /// Creates the directory, accessible only to its owner.
     pub(crate) fn open(directory: &Path, max_bytes: u64) -> io::Result<DeadLetters> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let bytes = Mutex::new(taken(directory)?);
@@ -78,8 +78,8 @@ impl DeadLetters {
 
     /// Sets a record aside, durably.
     ///
-    /// A crash before the rename leaves an unfinished file that nobody reads; one after it, a
-    /// record that is set aside again under the same name.
+    /// A crash before the rename leaves an unfinished file that nobody reads. After a later crash,
+    /// the record is set aside again under the same name.
     pub(crate) fn keep(
         &self,
         stream: UniqueId,
@@ -89,7 +89,7 @@ impl DeadLetters {
     ) -> io::Result<()> {
         let Event { sequence, time_ms, line } = event;
         let text = String::from_utf8_lossy(line).into_owned();
-        // What is no JSON is kept as a string.
+        // A line that is not JSON is kept as a string.
         let body = RawValue::from_string(text.clone())
             .or_else(|_| serde_json::value::to_raw_value(&text))
             .map_err(io::Error::other)?;
@@ -140,12 +140,12 @@ fn taken(directory: &Path) -> io::Result<u64> {
 }
 
 impl DeadLetter {
-    /// The records that were set aside in this directory, in the order of their ids. None if it
-    /// does not exist.
+    /// Lists the set-aside records in this directory in the order of their ids. There are none if
+    /// the directory does not exist.
     ///
     /// # Errors
     ///
-    /// When the directory or a file cannot be read, or a file holds something else.
+    /// If the directory or a file cannot be read, or a file holds something else.
     pub fn list(directory: &Path) -> io::Result<Vec<DeadLetter>> {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
@@ -169,7 +169,7 @@ impl DeadLetter {
             let message = format!("{} holds no record that was set aside: {error}", path.display());
             io::Error::new(io::ErrorKind::InvalidData, message)
         };
-        // The text of the error may hold a part of the record.
+        // The text of the error may contain a part of the record.
         let written: Written = serde_json::from_slice(&bytes)
             .map_err(|error| invalid(format!("line {} column {}", error.line(), error.column())))?;
         let Written { stream, sequence, time_ms, why, reason, body } = written;
@@ -178,11 +178,11 @@ impl DeadLetter {
         Ok(DeadLetter { stream, sequence, time_ms, why, reason, body, path })
     }
 
-    /// Removes it, once it has been sent again or is not wanted any more.
+    /// Removes the record, once it was sent again or is no longer wanted.
     ///
     /// # Errors
     ///
-    /// When the file cannot be removed. One that is gone already is no error.
+    /// If the file cannot be removed. A file that is already gone is not an error.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -242,7 +242,7 @@ mod tests {
         let large = event(4, &format!("\"{}\"", "x".repeat(900)));
         let error = letters.keep(stream, &large, SetAside::Rejected, "").unwrap_err();
         assert!(error.to_string().contains("max_dead_letter_bytes"), "{error}");
-        // Somebody makes room, and the sink finds it.
+        // Somebody makes room, and the sink notices.
         listed.iter().for_each(|letter| letter.remove().unwrap());
         listed[0].remove().unwrap();
         letters

@@ -1,4 +1,4 @@
-//! Brings records to the receiver, and retries until that is certain.
+//! Delivers records to the receiver, and retries until the outcome is certain.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,17 +19,17 @@ use crate::envelope::Envelope;
 use crate::event::{Event, Events};
 use crate::receiver::{Answer, Receiver};
 
-/// The longest that one request may take, however often it has timed out before.
+/// The maximum time limit of a request, however often it has timed out.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 
-/// When so many records in a row are rejected and none is accepted, something else is wrong than
-/// these records: delivery waits for an operator instead of setting all of them aside.
+/// If this many consecutive records are rejected, the records are not the cause: delivery waits for
+/// an operator instead of setting all of them aside.
 const MAX_REJECTED_IN_A_ROW: u32 = 100;
 
 /// Delivers to one receiver.
 ///
-/// A record that was sent may be there whatever the answer was, so it is sent again until a request
-/// that holds it is accepted: the receiver gets it at least once, each time with the same id.
+/// A record that was sent may have arrived whatever the response, so it is sent again until a
+/// request with it is accepted: the receiver gets it at least once, each time with the same id.
 pub(crate) struct Delivery {
     pub(crate) receiver: Receiver,
     pub(crate) envelope: Envelope,
@@ -39,26 +39,26 @@ pub(crate) struct Delivery {
     settings: Settings,
     rejected_in_a_row: AtomicU32,
     set_aside: Counter,
-    /// Until when the receiver wants to be left alone.
+    /// The time before which the receiver wants no requests.
     not_before: Mutex<Instant>,
 }
 
-/// What becomes of records that the receiver will not take.
+/// The treatment of rejected records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejects {
-    /// The delivery fails, and its callers get the reason.
+    /// The delivery fails, and callers get the reason.
     Fail,
     /// They are already stored elsewhere. Rejected ones are still set aside.
     Aside,
-    /// They are nowhere else, so that each is set aside before anything else happens.
+    /// They are stored nowhere else, so each is set aside before anything else happens.
     Only,
 }
 
-/// The receiver will not take a record.
+/// The receiver rejected a record.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) reason: String,
-    /// Whether some of what was to be delivered may be there.
+    /// Whether some of the records may have arrived.
     pub(crate) may_have_arrived: bool,
 }
 
@@ -94,14 +94,14 @@ impl Delivery {
         }
     }
 
-    /// Whether there is a place for records that the receiver rejects.
+    /// Whether rejected records can be set aside.
     pub(crate) fn has_dead_letters(&self) -> bool {
         self.dead_letters.is_some()
     }
 
-    /// Sends all of them, in as many requests as it takes. Returns once all are at the receiver or
-    /// set aside. The same events are divided into the same requests each time, so that a request
-    /// that is repeated by a later process has the same id.
+    /// Sends all events in as many requests as needed. Returns once all are at the receiver or set
+    /// aside. The same events are always divided into the same requests, so that a later process
+    /// repeats a request with the same id.
     pub(crate) async fn deliver(&self, events: &Events, rejects: Rejects) -> Result<(), Rejected> {
         let mut anything_arrived = false;
         let mut ranges: Vec<_> = std::iter::once(0..events.events.len()).collect();
@@ -133,7 +133,7 @@ impl Delivery {
             };
             let fails = rejects == Rejects::Fail || self.dead_letters.is_none();
             if sent.len() > 1 && (is_too_large || !fails) {
-                // Only those that the receiver means are to suffer for it.
+                // Divides the request, so that only the rejected records are affected.
                 let middle = sent.start + sent.len() / 2;
                 ranges.extend([middle..sent.end, sent.start..middle]);
             } else if fails {
@@ -215,7 +215,7 @@ impl Delivery {
         }
     }
 
-    /// Sets a record aside, and retries until it is durable there.
+    /// Sets a record aside, and retries until that is durable.
     async fn set_aside(&self, stream: UniqueId, event: &Event, why: SetAside, reason: &str) {
         let Some(letters) = &self.dead_letters else { return };
         let mut watch: Option<Watch> = None;
@@ -248,8 +248,8 @@ impl Delivery {
         );
     }
 
-    /// How long to wait before something is retried, after so many retries: anything up to a limit
-    /// that doubles each time.
+    /// The backoff, given the number of retries so far: a random time up to a limit that doubles
+    /// each time.
     pub(crate) fn backoff(&self, is_blocked: bool, retries: u32) -> Duration {
         let Settings { retry_base_ms, retry_cap_ms, blocked_retry_cap_ms, .. } = self.settings;
         let cap = if is_blocked { blocked_retry_cap_ms } else { retry_cap_ms };
@@ -266,7 +266,7 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-/// The id of a request: what it holds. Equal at every retry.
+/// The id of a request, derived from its records and therefore equal at every retry.
 pub(crate) fn request_id(events: &Events, range: &Range<usize>) -> String {
     let number = |at: usize| events.events.get(at).map_or(0, |event| event.sequence);
     let (first, last) = (number(range.start), number(range.end.saturating_sub(1)));

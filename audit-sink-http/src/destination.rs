@@ -17,20 +17,20 @@ use sha2::{Digest, Sha256};
 use crate::delivery::{Delivery, Rejects};
 use crate::event::{Event, Events};
 
-/// A line of times, and the records' lines as they are. Requests are made of them when they are
-/// sent: with the secrets, limits and format of that day, which a restart may have changed.
+/// A line of times, and the unchanged lines of the records. Requests are built when they are sent,
+/// with the current secrets, limits and format, which a restart may have changed.
 const LINES: Encoding = Encoding::new(*b"evts");
 
-/// The first line: from which record on which time holds.
+/// The first line: the times, each with the first record that has it.
 #[derive(Serialize, Deserialize)]
 struct Head {
     times: Vec<(u64, i64)>,
 }
 
-/// Sends what the journal cut to the receiver.
+/// Sends the journal's objects to the receiver.
 pub(crate) struct StreamDestination {
     delivery: Arc<Delivery>,
-    /// What becomes of records that the receiver will not take: they do not fail.
+    /// The treatment of rejected records, which do not fail the delivery.
     rejects: Rejects,
 }
 
@@ -67,8 +67,8 @@ impl Destination for StreamDestination {
         Encoded { pieces: pieces.into_bytes(), sha256, seal: None }
     }
 
-    /// A crash before the receiver has accepted all of it: the next process sends it again from
-    /// its file, with the same ids.
+    /// After a crash before the receiver has accepted everything, the next process sends the object
+    /// again from its file, with the same ids.
     async fn send(&self, plan: &Plan, object: Encoded) -> audit_journal::Delivery {
         let bytes = object.pieces.concat().into();
         drop(object);
@@ -109,7 +109,8 @@ impl fmt::Debug for StreamDestination {
     }
 }
 
-/// The records in what [`StreamDestination::encode`] wrote, whose checksum the journal has checked.
+/// Reads the records that [`StreamDestination::encode`] wrote. The journal has verified their
+/// checksum.
 fn read(plan: &Plan, bytes: &Bytes) -> Events {
     let head_end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let head: Option<Head> = serde_json::from_slice(&bytes[..head_end]).ok();

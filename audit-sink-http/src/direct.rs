@@ -17,7 +17,7 @@ use crate::Settings;
 use crate::delivery::{Delivery, Rejected, Rejects};
 use crate::event::{Event, Events};
 
-/// Batches on their way to one receiver.
+/// The batches in flight to one receiver.
 pub(crate) struct Direct {
     delivery: Arc<Delivery>,
     settings: Settings,
@@ -86,7 +86,7 @@ impl Direct {
         (self.settings.max_pending_bytes - self.room.available_permits()) as u64
     }
 
-    /// Sends a batch: at this place, or at the next of this sink's own stream.
+    /// Sends a batch at this place, or at the next place of this sink's own stream.
     pub(crate) async fn persist(
         &self,
         batch: Batch,
@@ -131,8 +131,7 @@ impl Direct {
         }
     }
 
-    /// Gives a batch its numbers, unless the sink was closed in the meantime. From here on it is
-    /// sent.
+    /// Numbers a batch, unless the sink was closed in the meantime. From then on it will be sent.
     fn number(
         &self,
         batch: &Batch,
@@ -164,11 +163,12 @@ impl Direct {
         Ok((place, (under_way, is_own)))
     }
 
-    /// A record that the receiver takes as a pointer only would be nowhere.
+    /// Refuses records that are too large: the receiver would only get a pointer to a record that
+    /// is stored nowhere.
     fn check_sizes(&self, batch: &Batch) -> Result<(), SinkError> {
         for line in batch.records() {
             let bytes = line.len();
-            // As long as any number and time.
+            // The longest possible number and time.
             let event = Event { sequence: u64::MAX, time_ms: i64::MIN, line };
             if !self.delivery.envelope.fits(self.stream, &event) {
                 let most = self.settings.limits().record_bytes;
@@ -184,7 +184,7 @@ impl Direct {
         Ok(())
     }
 
-    /// Waits until the outcome of everything that was accepted before is certain.
+    /// Waits until the outcomes of all batches accepted so far are certain.
     pub(crate) async fn flush(&self) -> Result<(), SinkError> {
         let up_to = self.numbers.lock().next_ticket;
         let mut first_pending = self.numbers.first_pending.subscribe();
@@ -195,7 +195,7 @@ impl Direct {
 
     pub(crate) async fn close(&self) -> Result<(), SinkError> {
         {
-            // Whoever has room and no number yet finds it closed.
+            // Callers that have room but no number yet find the sink closed.
             let _state = self.numbers.lock();
             self.room.close();
             self.slots.close();

@@ -1,7 +1,7 @@
-//! What a request holds: records in the shape that a kind of receiver expects.
+//! The content of requests: records in the format that the receiver expects.
 //!
-//! In every shape a record keeps its id, stream and sequence, so that a receiver can tell a repeat,
-//! and its body, unchanged.
+//! In every format, a record keeps its id (stream and sequence), so that receivers can recognize
+//! repeats, and its unchanged body.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -19,30 +19,30 @@ use crate::settings::{Origin, RequestLimits};
 /// The topic of audit logs in Convex's log streams.
 const TOPIC: &str = "custom_audit";
 
-/// What is written here is small text.
-const INFALLIBLE: &str = "a string takes what is written to it";
+/// The reason why writing cannot fail.
+const INFALLIBLE: &str = "writing to a string never fails";
 
 /// Writes the bodies of requests.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     format: Format,
     limits: RequestLimits,
-    /// What stands before the first event, between two, and after the last.
+    /// The text before the first event, between events, and after the last.
     before: String,
     between: &'static str,
     after: &'static str,
-    /// What all events have in common, as JSON.
+    /// The JSON that all events have in common.
     common: String,
-    /// Of events of OCSF.
+    /// The mapping of OCSF events.
     mapping: Mapping,
 }
 
 /// One request's content.
 pub(crate) struct Content {
-    /// Which of the events it holds, from the first on.
+    /// The number of events in it, from the first on.
     pub(crate) count: usize,
     pub(crate) body: Vec<u8>,
-    /// Which of them are replaced by a pointer.
+    /// The indexes of events that are replaced by a pointer.
     pub(crate) pointers: Vec<usize>,
 }
 
@@ -107,7 +107,7 @@ impl Envelope {
                 deployment_name.clone()
             }
             Format::CloudEvents => {
-                // A reference to what produces events: `/project/deployment`.
+                // The reference of the producer: `/project/deployment`.
                 let project = if project_slug.is_empty() { "audit" } else { project_slug };
                 let encode = |text: &str| {
                     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
@@ -118,7 +118,7 @@ impl Envelope {
         Envelope { format, limits, before, between, after, common, mapping }
     }
 
-    /// The type of the content.
+    /// The content type.
     pub(crate) fn content_type(&self) -> &'static str {
         match self.format {
             Format::Webhook | Format::Splunk | Format::Otlp | Format::Datadog | Format::Axiom => {
@@ -129,7 +129,7 @@ impl Envelope {
         }
     }
 
-    /// Fills one request with as many of the events as it takes, one at least.
+    /// Fills a request with as many events as fit, at least one.
     pub(crate) fn fill(&self, events: &Events, range: Range<usize>) -> Content {
         let mut body = self.before.clone();
         let (mut count, mut pointers) = (0, Vec::new());
@@ -155,13 +155,13 @@ impl Envelope {
         Content { count, body: body.into_bytes(), pointers }
     }
 
-    /// Whether a record is sent as it is, and not as a pointer.
+    /// Whether a record is sent itself rather than as a pointer.
     pub(crate) fn fits(&self, stream: UniqueId, event: &Event) -> bool {
         let mut body = String::new();
         !self.write(stream, event, &mut body)
     }
 
-    /// Writes an event, or a pointer to it if it is too large. Says whether it was.
+    /// Writes an event, or a pointer to it if it is too large. Returns whether it was too large.
     fn write(&self, stream: UniqueId, event: &Event, body: &mut String) -> bool {
         let begin = body.len();
         let line = std::str::from_utf8(&event.line).unwrap_or_default();
@@ -243,7 +243,7 @@ impl Envelope {
     }
 }
 
-/// What stands in the place of a record that is too large for the receiver.
+/// The replacement for a record that is too large for the receiver.
 fn pointer(stream: UniqueId, event: &Event) -> String {
     let sha256: String = Sha256::digest(&event.line).iter().map(|b| format!("{b:02x}")).collect();
     let Event { sequence, line, .. } = event;
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// Every limit holds for requests of every size, and nothing is left out.
+    /// Limits hold for requests of every size, and no event is omitted.
     #[test]
     fn requests_keep_the_limits_of_the_receiver() {
         let lines: Vec<String> =

@@ -1,11 +1,11 @@
-//! Why a log stream could not be opened.
+//! The error of opening a log stream.
 
 use std::error::Error;
 use std::fmt;
 
 use audit_journal::{JournalError, JournalErrorKind};
 
-/// A log stream could not be opened. The message holds no secret.
+/// A log stream cannot be opened. The message contains no secrets.
 #[derive(Debug)]
 pub struct OpenError {
     kind: OpenErrorKind,
@@ -13,15 +13,15 @@ pub struct OpenError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What the reader of an [`OpenError`] can do.
+/// The remedy for an [`OpenError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenErrorKind {
-    /// The URL, a setting, a secret, or a file that one of them names is wrong: correct it.
+    /// The URL, a setting, a secret, or a file that one of them names is wrong. Correct it.
     Configuration,
-    /// This host's disk refuses, and will until an operator acts.
+    /// This host's disk fails, and will fail until an operator acts.
     Blocked,
-    /// The journal holds acknowledged records that are damaged or missing. An operator must look
-    /// at it; nothing was changed.
+    /// The journal holds acknowledged records that are damaged or missing. Nothing was changed; an
+    /// operator must look at it.
     Damaged,
     /// A process changes the journal faster than it can be read. Retry.
     Unavailable,
@@ -40,7 +40,7 @@ impl OpenError {
         OpenError { source: Some(source.into()), ..self }
     }
 
-    /// What to do.
+    /// The kind of the error, which tells what to do.
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
     }

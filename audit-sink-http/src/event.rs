@@ -1,9 +1,9 @@
-//! Records as a log stream gets them.
+//! Records in the form that log streams use.
 
 use audit_core::{Batch, Place, UniqueId};
 use bytes::Bytes;
 
-/// A record: its number in its stream, its time, its line.
+/// A record, with its number in its stream and its time.
 #[derive(Clone)]
 pub(crate) struct Event {
     pub(crate) sequence: u64,

@@ -11,12 +11,12 @@
 //! # Nouns
 //!
 //! - [`HttpSink`]: an [`AuditSink`](audit_core::AuditSink) on one receiver.
-//! - [`Settings`]: where it is and how it is sent to; every default has its reason there.
-//! - [`Format`]: what a request looks like.
-//! - [`SecretSource`]: where a secret is. Secrets are in the environment or in files, and never in
-//!   errors, logs or `Debug`.
-//! - [`DeadLetter`]: a record that the receiver will never take.
-//! - [`LogStream`]: a receiver that is sent to by hand.
+//! - [`Settings`]: the receiver and how to send to it, with a reason for every default.
+//! - [`Format`]: the format of requests.
+//! - [`SecretSource`]: the location of a secret. Secrets are in the environment or in files, and
+//!   never in errors, logs or `Debug`.
+//! - [`DeadLetter`]: a record that the receiver will never accept.
+//! - [`LogStream`]: a receiver for sending by hand.
 //!
 //! # Example
 //!
@@ -39,26 +39,26 @@
 //!
 //! # At least once, each time with the same id
 //!
-//! A record's id is its stream and its sequence, and stands in every envelope. HTTP has no
-//! condition that lets a receiver take a record once, so a request whose answer is lost is sent
-//! again: a receiver that wants each record once compares ids. A request that is repeated has the
-//! same `webhook-id`, which names the stream and the range of its records.
+//! A record's id, its stream and sequence, is in every envelope. HTTP has no condition that makes a
+//! receiver accept a record only once, so a request whose response is lost is sent again: a
+//! receiver that wants each record once compares ids. A repeated request has the same `webhook-id`,
+//! which names the stream and the range of its records.
 //!
 //! | answer | meaning | next |
 //! |---|---|---|
 //! | 2xx | delivered; with [`Settings::indexer_ack_ms`] once Splunk's indexers have it, else *unknown* | |
 //! | 2xx with a body that no receiver of the format sends, as a page to sign in at (Splunk, OTLP, Datadog, Axiom) | blocked; unknown if it is cut off | as below |
-//! | timeout, reset, 408, 5xx | unknown | the same request is retried without end, after a backoff with full jitter |
+//! | timeout, reset, 408, 5xx | unknown | the same request is retried indefinitely, after a backoff with full jitter |
 //! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |
 //! | 400, 422; 413 | rejected | divided; a single record is set aside, or the batch fails |
-//! | a redirect, other 4xx, a certificate, a private address | blocked | retried slowly without end; an error in the log, and in `Health` |
+//! | a redirect, other 4xx, a certificate, a private address | blocked | retried slowly and indefinitely; an error in the log and in `Health` |
 //!
-//! With a journal, or behind a bucket, a record that is rejected is *set aside* in a file of
-//! [`Settings::dead_letters`], and the others go on. Without either, `persist` fails: as *not
-//! persisted* if no part of the batch may be there. A batch that is larger than a request is sent
-//! in several, so that a part of it may be there then.
+//! With a journal, or behind a bucket, a rejected record is *set aside* in a file of
+//! [`Settings::dead_letters`], and the others are delivered. Without either, `persist` fails, with
+//! *not persisted* if no part of the batch can have arrived. A batch that is larger than a request
+//! is sent in several, so a part of it may have arrived.
 //!
-//! A record that is larger than the receiver takes is replaced by
+//! A record that exceeds the receiver's limit is replaced by
 //! `{"tooLarge":{"stream","sequence","bytes","sha256"}}`: the record itself is in the bucket, or
 //! set aside. Without either, `persist` refuses it.
 //!

@@ -1,7 +1,7 @@
 //! Records as events of OCSF's [API Activity](https://schema.ocsf.io/1.9.0/classes/api_activity).
 //!
-//! A mapping says which member of a body becomes which field. The body itself rides along, byte by
-//! byte, in `unmapped`: what no field names is not lost.
+//! A mapping assigns members of a body to fields. The unchanged body is included in `unmapped`, so
+//! that nothing is lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::event::Event;
 /// The version of the schema.
 const VERSION: &str = "1.9.0";
 
-/// The class, and its category.
+/// The class and its category.
 const CLASS: u64 = 6_003;
 const CATEGORY: u64 = 6;
 
 /// Severity: informational.
 const INFORMATIONAL: u64 = 1;
 
-/// The fields of a body without a mapping of its own: the usual names of what is logged.
+/// The default mapping: common names of members.
 const USUAL: [(&str, &str); 5] = [
     ("actor.user.uid", "/actor"),
     ("api.operation", "/action"),
@@ -32,7 +32,7 @@ const USUAL: [(&str, &str); 5] = [
     ("src_endpoint.ip", "/ip"),
 ];
 
-/// Fields that say what a record is, and so are ours.
+/// Fields that identify a record and cannot be mapped.
 const OWN: [&str; 9] = [
     "activity_id",
     "activity_name",
@@ -47,7 +47,7 @@ const OWN: [&str; 9] = [
 
 const MAX_FIELDS: usize = 100;
 
-/// What was done to what the operation is about.
+/// The activity of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Activity {
@@ -57,14 +57,14 @@ enum Activity {
     Delete,
 }
 
-/// Which member of a body becomes which field.
+/// The assignment of a body's members to fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mapping {
-    /// By the field's path, as in `actor.user.uid`: a JSON pointer into the body.
+    /// JSON pointers into the body, by the field's path, such as `actor.user.uid`.
     #[serde(default = "usual")]
     fields: BTreeMap<String, String>,
-    /// By the text of `api.operation`.
+    /// Activities, by the text of `api.operation`.
     #[serde(default)]
     activities: BTreeMap<String, Activity>,
 }
@@ -80,11 +80,11 @@ fn usual() -> BTreeMap<String, String> {
 }
 
 impl Mapping {
-    /// Reads a mapping from a file of TOML.
+    /// Reads a mapping from a TOML file.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is no mapping.
+    /// If it cannot be read or is not a mapping.
     pub(crate) fn read(path: &Path) -> Result<Mapping, OpenError> {
         let invalid = |why: String| {
             OpenError::configuration(format!("the mapping in {}: {why}", path.display()))
@@ -130,7 +130,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Writes a record as an event. `product` is where it comes from.
+    /// Writes a record as an event. `product` is its origin.
     pub(crate) fn write(
         &self,
         stream: UniqueId,
@@ -174,7 +174,7 @@ impl Mapping {
                 "product": {"name": product, "vendor_name": "audit"},
             },
         });
-        // What the class demands, where the body does not have it.
+        // Fields that the class requires but the body lacks.
         let demanded = [
             ("severity_id", json!(INFORMATIONAL)),
             ("api", json!({"operation": "unknown"})),
@@ -200,7 +200,7 @@ impl Mapping {
     }
 }
 
-/// Puts a value at the path of a field. Paths are checked not to lead through each other.
+/// Inserts a value at the path of a field. No path is a prefix of another, which was checked.
 fn insert(fields: &mut Map<String, Value>, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(told["activity_name"], "document.print");
     }
 
-    /// Whatever the body is, the event has what its class demands.
+    /// Whatever the body, the event has the fields that its class requires.
     #[test]
     fn every_event_has_the_fields_that_its_class_demands() {
         let lines = [

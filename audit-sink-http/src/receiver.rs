@@ -1,4 +1,4 @@
-//! The receiver of a log stream: one request to it, and what its answer means.
+//! The receiver of a log stream: a request to it, and the meaning of its response.
 
 use std::error::Error;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
 
-/// How much of it is shown, in bytes.
+/// The maximum size of a response that is shown, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
-/// A connection takes as long as this at most.
+/// The time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends requests to one receiver.
@@ -41,14 +41,14 @@ pub(crate) struct Receiver {
     acknowledgment: Option<Acknowledgment>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The receiver has it.
     Accepted,
-    /// The receiver will never take it.
+    /// The receiver will never accept it.
     Rejected { reason: String, is_too_large: bool },
-    /// Unknown, or overloaded: retry.
+    /// The outcome is unknown, or the receiver is overloaded: retry.
     Retry { reason: String, after: Option<Duration>, may_have_arrived: bool, timed_out: bool },
     /// Every request fails until an operator acts.
     Blocked { by: &'static str, reason: String },
@@ -73,7 +73,7 @@ impl Receiver {
         let signer = Signer::new(secrets.clone()).map_err(OpenError::configuration)?;
         let mut client = Client::builder()
             .redirect(Policy::none())
-            // A proxy would resolve names by itself.
+            // A proxy would resolve names itself.
             .no_proxy()
             .https_only(url.scheme() == "https")
             .connect_timeout(CONNECT_TIMEOUT)
@@ -108,8 +108,8 @@ impl Receiver {
         })
     }
 
-    /// One request. It takes as long as `limit` at most, and where indexers acknowledge it as long
-    /// as they are waited for.
+    /// Sends one request, with `limit` as its time limit. With indexer acknowledgment, waits for
+    /// that as well.
     pub(crate) async fn send(&self, id: &str, body: Bytes, limit: Duration) -> Answer {
         let headers = self.headers(id, &body);
         let request = self.client.post(self.url.clone()).headers(headers).body(body);
@@ -122,7 +122,7 @@ impl Receiver {
         }
     }
 
-    /// Waits until the indexers have the request that the collector has just taken.
+    /// Waits until the indexers have the request that the collector has just accepted.
     async fn indexed(&self, asked: &Acknowledgment, taken: &Value, limit: Duration) -> Answer {
         let Some(number) = acknowledgment::number(taken) else {
             let reason = format!(
@@ -137,7 +137,7 @@ impl Receiver {
         loop {
             sleep(Acknowledgment::pause(questions)).await;
             questions = questions.saturating_add(1);
-            // What a restart has forgotten is not indexed.
+            // A request that a restart has forgotten is not indexed.
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let reason = format!(
@@ -168,7 +168,7 @@ impl Receiver {
         }
     }
 
-    /// What a request is answered, and the JSON of it.
+    /// Sends a request. Returns its outcome and the JSON of the response.
     async fn ask(&self, request: RequestBuilder, limit: Duration) -> (Answer, Value) {
         let asked = async {
             let response = request.send().await?;
@@ -191,7 +191,7 @@ impl Receiver {
         (answer, Value::Null)
     }
 
-    /// A request without a body, secrets or a token, and the status of the response.
+    /// Sends a request without a body, secrets or a token. Returns the status of the response.
     pub(crate) async fn reach(&self, limit: Duration) -> Result<u16, String> {
         match tokio::time::timeout(limit, self.client.head(self.url.clone()).send()).await {
             Ok(Ok(response)) => Ok(response.status().as_u16()),
@@ -290,7 +290,7 @@ impl Receiver {
             reason: format!("{reason} ({what})"),
         };
         match status.as_u16() {
-            // Not an index, a token or a channel that does not exist, but what was sent.
+            // Codes that concern the sent events rather than the index, the token or the channel.
             400 if self.format == Format::Splunk => match json["code"].as_u64() {
                 Some(5 | 6 | 12 | 13 | 15) => rejected(false),
                 _ => blocked("endpoint", "see to the token's index and settings"),
@@ -342,7 +342,7 @@ impl Receiver {
         Answer::Retry { reason, after: None, may_have_arrived: !is_connect, timed_out: false }
     }
 
-    /// What somebody said, as it may be shown: one short line, without our secrets.
+    /// Makes foreign text fit for display: one short line without our secrets.
     fn shown(&self, text: &str) -> String {
         let secrets = self.secrets.iter().chain(&self.token);
         let text = secrets.fold(text.to_owned(), |text, secret| secret.redact(&text));
@@ -355,7 +355,7 @@ impl Receiver {
     }
 }
 
-/// Where it is, without the query.
+/// Shows the URL without the query.
 impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown_url(&self.url))
@@ -379,7 +379,7 @@ fn shown_url(url: &Url) -> String {
     url.to_string()
 }
 
-/// The URL, if it may be sent to as far as it says by itself.
+/// The URL, checked as far as possible without resolving it.
 fn checked_url(settings: &Settings) -> Result<Url, OpenError> {
     // The text may hold a secret, so it is not shown.
     let url = Url::parse(&settings.url)

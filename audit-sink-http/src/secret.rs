@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a secret is: `env:NAME` or `file:/path`. Never the secret itself, so that it may stand in
-/// a settings file and in `Debug`.
+/// The location of a secret: `env:NAME` or `file:/path`. It is never the secret itself, so it may
+/// appear in a settings file and in `Debug`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SecretSource {
-    /// In this variable of the environment.
+    /// In this environment variable.
     Env(String),
-    /// In this file, a line break at its end excepted.
+    /// In this file, without a trailing line break.
     File(PathBuf),
 }
 
@@ -22,7 +22,7 @@ impl FromStr for SecretSource {
 
     /// # Errors
     ///
-    /// For anything else. The text is not shown, since it may be the secret.
+    /// If the text is anything else. It is not shown, since it may be the secret.
     fn from_str(text: &str) -> Result<SecretSource, String> {
         match text.split_once(':') {
             Some(("env", name)) if !name.is_empty() => Ok(SecretSource::Env(name.to_owned())),
@@ -91,7 +91,7 @@ impl Secret {
         &self.0
     }
 
-    /// What somebody said, without this secret.
+    /// Removes this secret from foreign text.
     pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "..")
     }

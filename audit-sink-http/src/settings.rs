@@ -1,4 +1,4 @@
-//! How a log stream is reached and what it is sent.
+//! The settings of a log stream.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::SecretSource;
 
-/// What a request looks like: what the receiver at the other end expects.
+/// The format of requests, as the receiver expects it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A JSON array of events as Convex's log streams send them, signed.
     #[default]
     Webhook,
-    /// The same events, one on each line, signed.
+    /// The same events, one per line, signed.
     WebhookLines,
-    /// A line of JSON for each record, with its id, time and body, signed.
+    /// One line of JSON per record, with its id, time and body, signed.
     Ndjson,
-    /// The HTTP Event Collector of Splunk.
+    /// Splunk's HTTP Event Collector.
     Splunk,
     /// OpenTelemetry logs over HTTP, as JSON.
     Otlp,
-    /// Datadog's intake of logs.
+    /// Datadog's log intake.
     Datadog,
     /// Axiom's ingest of a dataset.
     Axiom,
     /// CloudEvents 1.0 in batches, signed.
     #[serde(rename = "cloudevents")]
     CloudEvents,
-    /// Events of OCSF's API Activity, one on each line, signed. [`Settings::mapping`] says which
-    /// members of a body become which fields.
+    /// OCSF API Activity events, one per line, signed. [`Settings::mapping`] assigns members of a
+    /// body to fields.
     Ocsf,
 }
 
-/// The most that one request holds.
+/// The limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestLimits {
     pub(crate) records: usize,
@@ -46,7 +46,7 @@ pub(crate) struct RequestLimits {
 }
 
 impl Format {
-    /// What receivers of this kind accept, by their documentation.
+    /// The limits of receivers of this kind, according to their documentation.
     fn limits(self) -> RequestLimits {
         match self {
             // Convex sends batches of at most 128.
@@ -72,14 +72,14 @@ impl Format {
     }
 }
 
-/// What events say of the deployment they come from: the member `convex` of a webhook's events,
-/// and attributes in other formats.
+/// The deployment that events come from: the member `convex` of a webhook's events, attributes in
+/// other formats.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Origin {
     /// The deployment's name. Default: `audit`.
     pub deployment_name: String,
-    /// What it is for. Default: `prod`, as Convex has `dev`, `prod` and `preview`.
+    /// Its type. Default: `prod`. Convex has `dev`, `prod` and `preview`.
     pub deployment_type: String,
     /// The project's name. Default: empty.
     pub project_name: String,
@@ -98,18 +98,17 @@ impl Default for Origin {
     }
 }
 
-/// A log stream: where it is, and how it is sent to. Plain values; what opens it
+/// The settings of a log stream. These are plain values; opening a log stream
 /// [checks](Settings::check) them.
 ///
-/// In a settings file every member but `url` may be left out, and one that does not exist is an
-/// error.
+/// In a settings file, every member except `url` may be omitted, and an unknown member is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where requests go: `https://host/path`. It holds no credentials.
+    /// The URL of requests: `https://host/path`. It holds no credentials.
     pub url: String,
 
-    /// What requests look like. Default: `webhook`.
+    /// The format of requests. Default: `webhook`.
     #[serde(default)]
     pub format: Format,
 
@@ -118,9 +117,8 @@ pub struct Settings {
     #[serde(default = "default_name")]
     pub name: String,
 
-    /// The secrets that requests are signed with, at most two: the new one first while receivers
-    /// change over. Default: none. For `webhook`, `webhook-lines`, `ndjson`, `cloudevents` and
-    /// `ocsf`.
+    /// The secrets for signing requests, at most two: the new one first while receivers switch
+    /// over. Default: none. For `webhook`, `webhook-lines`, `ndjson`, `cloudevents` and `ocsf`.
     #[serde(default)]
     pub secrets: Vec<SecretSource>,
 
@@ -129,19 +127,19 @@ pub struct Settings {
     #[serde(default)]
     pub token: Option<SecretSource>,
 
-    /// A file of TOML that says which members of a body become which fields of an event. Default:
-    /// none, and the usual names are mapped. For `ocsf`.
+    /// A TOML file that assigns members of a body to fields of an event. Default: none, which maps
+    /// common names. For `ocsf`.
     #[serde(default)]
     pub mapping: Option<PathBuf>,
 
     /// How long to wait until Splunk's indexers acknowledge a request, in milliseconds, before it
-    /// is sent again. Default: none, and a request is delivered once the collector has taken it,
-    /// which may lose it when it crashes. The token must have indexer acknowledgment. Splunk
+    /// is sent again. Default: none. A request is then delivered once the collector has accepted
+    /// it, and lost if the collector crashes. The token must have indexer acknowledgment. Splunk
     /// advises 300,000. For `splunk`.
     #[serde(default)]
     pub indexer_ack_ms: Option<u64>,
 
-    /// What events say of the deployment they come from.
+    /// The deployment that events come from.
     #[serde(default)]
     pub origin: Origin,
 
@@ -327,7 +325,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// For the first value that makes no sense, naming it.
+    /// The first value out of bounds, by name.
     pub fn check(&self) -> Result<(), InvalidSettings> {
         let limits = self.limits();
         // A pointer takes less than the least.

@@ -97,12 +97,12 @@ fn impossible_settings_are_refused_before_any_request() {
         (
             S3,
             options([(web, token)]),
-            "aws_web_identity_token_file is set, and AWS_ROLE_ARN is not",
+            "aws_web_identity_token_file is set, but AWS_ROLE_ARN is not",
         ),
         (
             S3,
             options([("aws_role_arn", "arn")]),
-            "aws_role_arn is set, and AWS_WEB_IDENTITY_TOKEN_FILE is not",
+            "aws_role_arn is set, but AWS_WEB_IDENTITY_TOKEN_FILE is not",
         ),
         (
             S3,
@@ -126,7 +126,7 @@ fn impossible_settings_are_refused_before_any_request() {
         (
             S3,
             options([uri]),
-            "aws_container_credentials_full_uri is set, and AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE is not",
+            "aws_container_credentials_full_uri is set, but AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE is not",
         ),
         (
             S3,
@@ -163,12 +163,12 @@ fn impossible_settings_are_refused_before_any_request() {
         (
             AZURE,
             options([azure, ("azure_client_secret", "SECRET-TOKEN"), id]),
-            "azure_client_secret is set, and AZURE_TENANT_ID is not",
+            "azure_client_secret is set, but AZURE_TENANT_ID is not",
         ),
         (
             AZURE,
             options([azure, (federated, token)]),
-            "azure_federated_token_file is set, and AZURE_CLIENT_ID is not",
+            "azure_federated_token_file is set, but AZURE_CLIENT_ID is not",
         ),
         (
             AZURE,
@@ -230,7 +230,7 @@ async fn configuration_errors_are_refused_and_outages_are_not() {
     let (blocked, configuration) = (OpenErrorKind::Blocked, OpenErrorKind::Configuration);
     let unknown = "TLS: the certificate of 127.0.0.1:";
     let not_tls = "TLS: the server of 127.0.0.1:";
-    let none = "no credentials are set, and there are none from the instance metadata service";
+    let none = "no credentials are set, and none came from the instance metadata service";
     let refused = [
         (S3, s3(&https), blocked, unknown, "SSL_CERT_FILE), or correct AWS_ENDPOINT"),
         (GCS, gcs(&https), blocked, unknown, "GOOGLE_BASE_URL"),

@@ -87,7 +87,7 @@ fn settings_that_can_never_work_are_refused() {
         ("s3://b", "aws_expected_bucket_owner", "1234", "has 12 digits"),
         ("s3://b", "aws_storage_class", "DEEP_ARCHIVE", "until they are restored"),
         ("s3://b", "aws_storage_class", "a b", "aws_storage_class is not the name"),
-        ("s3://b", "aws_object_tags", "", "aws_object_tags has not 1 to 10 tags"),
+        ("s3://b", "aws_object_tags", "", "aws_object_tags does not have 1 to 10 tags"),
         ("s3://b", "aws_sse_kms_key_id", KEY, "AWS_SERVER_SIDE_ENCRYPTION is not"),
         ("s3://b", "aws_server_side_encryption", "rot13", "aws_server_side_encryption: "),
         ("s3://b", "aws_assume_role_arn", "audit", "is not the ARN of a role"),
@@ -112,7 +112,7 @@ fn settings_that_can_never_work_are_refused() {
     for query in ["assume_role_external_id=é", "assume_role_session_name=a%20b"] {
         let url = format!("s3://b?assume_role_arn={ARN}&{query}");
         let error = Bucket::open(&url).unwrap_err().to_string();
-        assert!(error.contains(" has not 2 to ") && !error.contains('é'), "{error}");
+        assert!(error.contains(" must have 2 to ") && !error.contains('é'), "{error}");
     }
 }
 
@@ -121,8 +121,8 @@ fn the_query_of_a_url_has_settings_and_no_secrets() {
     for (url, says) in [
         ("s3://b?secret_access_key=SECRET", "region, server_side_encryption"),
         ("s3://b?aws_region=SECRET", "assume_role_arn, assume_role_external_id"),
-        ("gs://b?object_tags=SECRET", "the query of a gs:// URL has only storage_class:"),
-        ("az://b?sig=SECRET", "the query of a az:// URL has only access_tier, blob_tags:"),
+        ("gs://b?object_tags=SECRET", "the query of a gs:// URL can only have storage_class:"),
+        ("az://b?sig=SECRET", "the query of a az:// URL can only have access_tier, blob_tags:"),
         ("file:///b?x=SECRET", "a file:// URL has no query"),
         ("memory:///b?x=SECRET", "a memory:// URL has no query"),
     ] {

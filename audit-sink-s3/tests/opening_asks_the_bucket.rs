@@ -53,7 +53,7 @@ async fn overwriting_stores_warn_unless_create_only_is_required() {
     server.ignore_if_none_match(true);
     let error = open(&server, strict()).await.unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::NotCreateOnly);
-    assert!(error.to_string().contains("lets objects be overwritten"), "{error}");
+    assert!(error.to_string().contains("allows overwriting objects"), "{error}");
     let sink = open(&server, Settings::default()).await.unwrap();
     assert_eq!(sink.health().create_only, Some(false));
     sink.persist(batch("one", 1)).await.unwrap();

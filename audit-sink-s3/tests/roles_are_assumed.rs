@@ -93,7 +93,7 @@ async fn a_refused_role_is_named_and_the_bucket_is_not() {
     server.faults().plan(move |request| if request.is_sts { fault } else { Fault::None });
     let error = open(&server, &with_role("")).await.unwrap_err().to_string();
     assert!(error.contains("status 403 InvalidClientTokenId"), "{error}");
-    assert!(error.contains("(correct what it is asked with: AWS_ACCESS_KEY_ID"), "{error}");
+    assert!(error.contains("(correct the settings of that request: AWS_ACCESS_KEY_ID"), "{error}");
 
     // The bucket refuses what the role may not.
     server.faults().none();

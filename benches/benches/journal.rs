@@ -1,14 +1,14 @@
-//! The way into the journal, step by step.
+//! The path into the journal, step by step.
 //!
-//! - `batch`: what a caller does to its batch. Null: the batch cloned. Physical: the checksum of
-//!   its bytes, and memcpy.
+//! - `batch`: the work of a caller for its batch. Null: cloning the batch. Physical: the checksum
+//!   of its bytes, and memcpy.
 //! - `append`: a group of 64 batches, without a sync. Physical: a write of the same bytes.
 //! - `commit`: one caller, durably. Physical: write and `fdatasync` of the same bytes. Beside it
 //!   SQLite.
 //! - `commits`: 64 callers, durably. Beside it SQLite, one insert a commit.
 //!
 //! The files are below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it should be
-//! on the disk that is asked about.
+//! on the disk to measure.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

@@ -2,8 +2,8 @@
 //!
 //! - `discarded`: into the sink that discards: rendering, metering and calls. Null: a result
 //!   without logs. Physical: memcpy of as many lines into new buffers of the size of a batch.
-//! - `journaled`: into a journal. Its directory is in memory where there is one, so that a sync
-//!   costs nothing. Physical: a write of the same bytes to a file there.
+//! - `journaled`: into a journal. Its directory is in memory if possible, so that a sync costs
+//!   nothing. Physical: a write of the same bytes to a file there.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

@@ -1,12 +1,12 @@
-//! Templates beside a null implementation, a physical baseline, and the way with a tree.
+//! Templates compared with a null implementation, a physical baseline, and a tree walk.
 //!
 //! - `compile`: a Rust value into a template. Null: the same value serialized into nothing.
 //! - `from_json`: JSON text into a template. Null: the same text read and forgotten.
 //! - `render`: a template and one request's values into a reused buffer. Null: nothing into the
 //!   buffer.
 //!
-//! `memcpy` copies the bytes that the stage puts out, or, for `from_json`, reads. It is what no
-//! implementation can beat.
+//! `memcpy` copies the bytes that the stage writes or, for `from_json`, reads. No implementation
+//! can be faster.
 #![allow(missing_docs, reason = "made by the macros of criterion")]
 
 use std::hint::black_box;
@@ -85,7 +85,7 @@ fn stages<T: Serialize>(criterion: &mut Criterion, name: &str, body: &T) {
 
     let mut group = criterion.benchmark_group(format!("render/{name}"));
     group.throughput(Throughput::Bytes(line.len() as u64));
-    // What `render` reserves, so that no stage pays for the first growth.
+    // The size that `render` reserves, so that no stage pays for the first growth.
     let mut out = Vec::with_capacity(template.bound_bytes() as usize);
     group.bench_function("template", |b| {
         b.iter(|| {

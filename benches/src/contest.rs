@@ -1,4 +1,4 @@
-//! Two ways of doing the same thing, measured in turns.
+//! Two implementations of the same thing, measured alternately.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// What a comparison must show.
+/// The target of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -14,9 +14,9 @@ pub enum Target {
     AtMostTimes(f64),
     /// Ours is at least this many times as fast as the baseline.
     TimesAsFast(f64),
-    /// Ours does at least so many in a second.
+    /// Ours does at least this many per second.
     PerSecond(f64),
-    /// Ours takes at most so many seconds.
+    /// Ours takes at most this many seconds.
     Seconds(f64),
     /// The upper limit for ours, in its own unit.
     AtMost(f64),
@@ -34,21 +34,21 @@ impl fmt::Display for Target {
     }
 }
 
-/// In what a number is counted.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// For one.
+    /// Seconds per operation.
     Seconds,
-    /// How many.
+    /// Operations per second.
     PerSecond,
     /// Mebibytes.
     Mebibytes,
-    /// A number of things.
+    /// A plain number.
     Count,
 }
 
-/// A number and its unit, as people read it.
+/// A number with its unit, formatted for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount(pub f64, pub Unit);
 
@@ -69,7 +69,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// The middle of what was measured, and the middle half of it.
+/// The median of the measurements, and the quartiles.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
     /// A quarter is below this.
@@ -81,25 +81,24 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these numbers, of which there is at least one.
+    /// The spread of these numbers, of which there must be at least one.
     pub fn of(mut values: Vec<f64>) -> Spread {
         values.sort_by(f64::total_cmp);
         let at = |quarter: usize| values[(values.len() - 1) * quarter / 4];
         Spread { lower: at(1), median: at(2), upper: at(3) }
     }
 
-    /// One number that was measured once.
+    /// The spread of a single measurement.
     pub fn single(value: f64) -> Spread {
         Spread { lower: value, median: value, upper: value }
     }
 }
 
-/// How long calls are timed together, at least, where one is too short to be timed alone: shorter
-/// than what a system lets run at once, so that most samples are whole on a machine that does other
-/// things too.
+/// The minimum duration of a sample; shorter calls are timed together. It is shorter than a
+/// scheduler's time slice, so that most samples are undisturbed on a busy machine.
 const MIN_SAMPLE: Duration = Duration::from_micros(200);
 
-/// One way.
+/// One implementation.
 pub struct Side {
     name: String,
     work: Work,
@@ -112,7 +111,7 @@ enum Work {
 }
 
 impl Side {
-    /// A call that does it once. Calls that are short are timed together.
+    /// An operation to call once per measurement. Short calls are timed together.
     pub fn call(name: impl Into<String>, call: impl FnMut() + 'static) -> Side {
         Side {
             name: name.into(),
@@ -121,12 +120,12 @@ impl Side {
         }
     }
 
-    /// A call that does it and says how long it took, for one.
+    /// An operation that measures itself, and returns the time of one.
     pub fn timed(name: impl Into<String>, timed: impl FnMut() -> Duration + 'static) -> Side {
         Side { name: name.into(), work: Work::Timed(Box::new(timed)), seconds: Vec::new() }
     }
 
-    /// How it is called.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -148,7 +147,7 @@ impl Side {
     }
 }
 
-/// How many calls take long enough to be timed. Warms up, too.
+/// The number of calls that take long enough to be timed. Also warms up.
 fn calls_together(call: &mut dyn FnMut()) -> u64 {
     let mut together = 1;
     loop {
@@ -163,7 +162,7 @@ fn calls_together(call: &mut dyn FnMut()) -> u64 {
     }
 }
 
-/// A stage: ours beside a baseline, or alone.
+/// A stage: our implementation with or without a baseline.
 pub struct Contest {
     stage: String,
     ours: Side,
@@ -176,7 +175,7 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// Ours alone.
+    /// Our implementation without a baseline.
     pub fn new(stage: impl Into<String>, ours: Side) -> Contest {
         Contest {
             stage: stage.into(),
@@ -190,7 +189,7 @@ impl Contest {
         }
     }
 
-    /// Beside this.
+    /// Adds the baseline.
     #[must_use]
     pub fn against(self, baseline: Side) -> Contest {
         Contest { baseline: Some(baseline), ..self }
@@ -202,26 +201,26 @@ impl Contest {
         Contest { target: Some(target), ..self }
     }
 
-    /// Shown as how many in a second.
+    /// Shows results as operations per second.
     #[must_use]
     pub fn as_rate(self) -> Contest {
         Contest { unit: Unit::PerSecond, ..self }
     }
 
-    /// Measured so many times in a round: for what varies much and takes little time.
+    /// Measures this many times per round, for short operations with a high variance.
     #[must_use]
     pub fn repeat(self, repeat: u32) -> Contest {
         Contest { repeat, ..self }
     }
 
-    /// Measured only in every nth round: for what takes long.
+    /// Measures only in every nth round, for long operations.
     #[must_use]
     pub fn every(self, every: u32) -> Contest {
         Contest { every, ..self }
     }
 
-    /// Takes its part in this round. Who goes first changes, so that neither always finds what the
-    /// other left.
+    /// Runs this round. The order alternates, so that neither side always finds the caches as the
+    /// other left them.
     pub fn round(&mut self, round: u32) {
         if !round.is_multiple_of(self.every) {
             return;
@@ -242,7 +241,7 @@ impl Contest {
         }
     }
 
-    /// What came out.
+    /// The results.
     pub fn row(self) -> Row {
         let Contest { stage, ours, baseline, target, unit, repeat: _, every: _, ratios } = self;
         let column = |side: Side| {
@@ -256,7 +255,7 @@ impl Contest {
         let ours = column(ours);
         let baseline = baseline.map(column);
         let ratio = baseline.as_ref().map(|baseline| {
-            // Of the medians; the spread is that of the rounds.
+            // The ratio of the medians, with the spread of the rounds.
             let median = match unit {
                 Unit::PerSecond => baseline.spread.median / ours.spread.median,
                 Unit::Seconds | Unit::Mebibytes | Unit::Count => {
@@ -284,39 +283,39 @@ impl fmt::Debug for Side {
 /// A line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// What was measured.
+    /// The measured stage.
     pub stage: String,
-    /// How it went with us.
+    /// Our result.
     pub ours: Column,
-    /// How it went otherwise.
+    /// The baseline's result.
     pub baseline: Option<Column>,
-    /// How many times as long ours takes.
+    /// The ratio of our time to the baseline's.
     pub ratio: Option<Spread>,
-    /// What was to be shown.
+    /// The target.
     pub target: Option<Target>,
-    /// What has to be known to read it.
+    /// A remark that explains the result.
     pub note: Option<String>,
 }
 
-/// One way in numbers.
+/// The results of one side.
 #[derive(Debug, Clone, Serialize)]
 pub struct Column {
-    /// How it is called.
+    /// Its name.
     pub name: String,
-    /// For one, or how many in a second.
+    /// The time of one operation, or the number per second.
     pub spread: Spread,
-    /// In what.
+    /// The unit of the numbers.
     pub unit: Unit,
 }
 
 impl Row {
-    /// Something that was counted once.
+    /// A number that was counted once.
     pub fn counted(stage: impl Into<String>, value: f64, unit: Unit) -> Row {
         let ours = Column { name: "ours".to_owned(), spread: Spread::single(value), unit };
         Row { stage: stage.into(), ours, baseline: None, ratio: None, target: None, note: None }
     }
 
-    /// Beside this number.
+    /// Adds the baseline's number.
     #[must_use]
     pub fn beside(mut self, name: &str, value: f64) -> Row {
         let unit = self.ours.unit;
@@ -335,7 +334,7 @@ impl Row {
         Row { target: Some(target), ..self }
     }
 
-    /// What has to be known to read it.
+    /// A remark that explains the result.
     #[must_use]
     pub fn with_note(self, note: impl Into<String>) -> Row {
         Row { note: Some(note.into()), ..self }

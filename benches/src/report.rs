@@ -1,4 +1,4 @@
-//! Runs contests in rounds, and shows what came out: a table, JSON, and plots.
+//! Runs contests in rounds and reports the results: as a table, as JSON, and as plots.
 
 use std::fmt::Write;
 use std::io;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::contest::{Amount, Contest, Row, Spread};
 
-/// At least so many rounds, however long they take: a median of less means little.
+/// The minimum number of rounds, however long they take: a median of fewer means little.
 const MIN_ROUNDS: u32 = 3;
 
-/// Runs all contests round by round, so that what changes on the machine changes for all of them.
+/// Runs all contests round by round, so that changes of the machine affect all of them.
 pub fn run(mut contests: Vec<Contest>, time: Duration) -> Vec<Row> {
     let began = Instant::now();
     let mut round = 0;
@@ -24,7 +24,7 @@ pub fn run(mut contests: Vec<Contest>, time: Duration) -> Vec<Row> {
     contests.into_iter().map(Contest::row).collect()
 }
 
-/// A line of the table, as it is shown.
+/// A formatted line of the table.
 struct Shown([String; 6]);
 
 fn shown(row: &Row) -> Shown {
@@ -48,7 +48,7 @@ fn shown(row: &Row) -> Shown {
     ])
 }
 
-/// How many times as long ours takes.
+/// The ratio of our time to the baseline's, formatted.
 fn ratio_text(ratio: f64) -> String {
     match ratio {
         ratio if ratio < 0.1 => format!("1/{:.0}", 1.0 / ratio),
@@ -56,7 +56,7 @@ fn ratio_text(ratio: f64) -> String {
     }
 }
 
-/// The table. A ratio is how many times as long ours takes, with the middle half of the rounds.
+/// The table. A ratio is that of our time to the baseline's, with the quartiles of the rounds.
 pub fn table(rows: &[Row]) -> String {
     let titles = ["stage", "ours", "beside", "ratio", "target", "holds"].map(str::to_owned);
     let lines: Vec<_> = std::iter::once(Shown(titles)).chain(rows.iter().map(shown)).collect();
@@ -86,19 +86,19 @@ pub fn table(rows: &[Row]) -> String {
     table
 }
 
-/// What the machine says about itself.
+/// The machine, as it describes itself.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// The processor.
     pub processor: String,
-    /// How many of its cores can be used.
+    /// The number of usable cores.
     pub cores: usize,
     /// The operating system.
     pub system: String,
 }
 
 impl Machine {
-    /// This one.
+    /// This machine.
     pub fn here() -> Machine {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
@@ -129,7 +129,7 @@ struct FileRow<'a> {
 ///
 /// # Errors
 ///
-/// When the directory cannot be written to.
+/// If the directory cannot be written to.
 pub fn write(directory: &Path, machine: &Machine, rows: &[Row]) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let file = File {
@@ -174,7 +174,7 @@ fn document(height: f64, title: &str, body: &str) -> String {
     svg
 }
 
-/// How long each takes, ours and the other, on a logarithmic scale.
+/// Plots the times of both sides on a logarithmic scale.
 fn times(rows: &[Row]) -> String {
     use crate::contest::Unit;
     let seconds = |column: &crate::contest::Column| match column.unit {
@@ -217,7 +217,7 @@ fn times(rows: &[Row]) -> String {
     )
 }
 
-/// How far each is from its target: on the left of the line is better.
+/// Plots the distance of each stage from its target. Left of the line is better.
 fn targets(rows: &[Row]) -> String {
     use crate::contest::Target;
     let share = |row: &Row, ratio: f64| {

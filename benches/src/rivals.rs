@@ -1,15 +1,15 @@
-//! Other ways of doing the same, written to be as good as that way can be.
+//! Alternatives, each implemented as well as possible.
 //!
-//! - [`tree_walk`]: the body is kept as a JSON tree. For each release it is cloned, the sentinels
-//!   in it are replaced, it is serialized to learn its size, and serialized again into the line.
-//! - [`RawLog`]: the bytes are written one after the other into a file that was filled with zeros
-//!   and synced, with one `fdatasync` each time. No format, no checksum, no recovery: what any
-//!   durable log pays at least.
-//! - [`SqliteLog`]: SQLite in the mode in which a commit is durable (WAL, `synchronous = FULL`),
-//!   one insert a commit, with a prepared statement, on one connection from one thread: it has one
-//!   writer at a time, so callers that contend for it are only slower.
-//! - [`PostgresLog`]: PostgreSQL at `DATABASE_URL` as it is set up there, one insert a commit on
-//!   each of as many connections as there are callers.
+//! - [`tree_walk`]: the body is kept as a JSON tree. For each release it is cloned, its sentinels
+//!   are replaced, it is serialized to determine its size, and serialized again into the line.
+//! - [`RawLog`]: the bytes are appended to a file that was filled with zeros and synced, with one
+//!   `fdatasync` each time. It has no format, checksum or recovery: the minimum cost of any durable
+//!   log.
+//! - [`SqliteLog`]: SQLite in a mode in which commits are durable (WAL, `synchronous = FULL`), with
+//!   one insert per commit, a prepared statement, one connection and one thread: it has one writer
+//!   at a time, so contending callers would only be slower.
+//! - [`PostgresLog`]: PostgreSQL at `DATABASE_URL` with its own configuration, one insert per
+//!   commit, and one connection per caller.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// Renders a body without templates, for one release: `lookup` returns the value of a variable.
-/// Also says how large the line is, as it was measured before.
+/// Also returns the size of the line, as determined beforehand.
 pub fn tree_walk(body: &Value, lookup: &dyn Fn(&str) -> Value) -> (usize, Vec<u8>) {
     let mut body = body.clone();
     substitute(&mut body, lookup);
@@ -39,7 +39,7 @@ fn substitute(value: &mut Value, lookup: &dyn Fn(&str) -> Value) {
     }
 }
 
-/// The simplest durable log there is.
+/// The simplest durable log.
 #[derive(Debug)]
 pub struct RawLog {
     file: File,
@@ -48,7 +48,7 @@ pub struct RawLog {
 }
 
 impl RawLog {
-    /// A file of so many zeros.
+    /// Creates a file of this many zeros.
     pub fn create(path: &Path, bytes: u64) -> RawLog {
         let file =
             File::options().read(true).write(true).create_new(true).open(path).expect("a new file");
@@ -60,13 +60,13 @@ impl RawLog {
         RawLog { file, at: 0, bytes }
     }
 
-    /// Appends a line. From the beginning again at the end of the file.
+    /// Appends a line. Starts over at the end of the file.
     pub fn append(&mut self, line: &[u8]) {
         self.write(line);
         self.file.sync_data().expect("a disk that works");
     }
 
-    /// The same, not durably.
+    /// Appends a line without a sync.
     pub fn write(&mut self, line: &[u8]) {
         if self.at + line.len() as u64 > self.bytes {
             self.at = 0;
@@ -83,11 +83,11 @@ pub struct SqliteLog {
 }
 
 impl SqliteLog {
-    /// A new database.
+    /// Creates a new database.
     ///
     /// # Errors
     ///
-    /// SQLite's.
+    /// If SQLite fails.
     pub fn create(path: &Path) -> rusqlite::Result<SqliteLog> {
         let connection = rusqlite::Connection::open(path)?;
         let mode: String =
@@ -115,11 +115,11 @@ pub struct PostgresLog {
 }
 
 impl PostgresLog {
-    /// A table of its own, gone with the connections.
+    /// Creates a temporary table.
     ///
     /// # Errors
     ///
-    /// PostgreSQL's.
+    /// If PostgreSQL fails.
     pub async fn connect(url: &str, callers: usize) -> Result<PostgresLog, tokio_postgres::Error> {
         let mut clients = Vec::new();
         for _ in 0..callers {
@@ -139,11 +139,11 @@ impl PostgresLog {
         Ok(PostgresLog { clients })
     }
 
-    /// Each caller inserts and commits a line so many times.
+    /// Each caller inserts and commits a line `each` times.
     ///
     /// # Errors
     ///
-    /// PostgreSQL's.
+    /// If PostgreSQL fails.
     pub async fn append(&self, line: &str, each: usize) -> Result<(), tokio_postgres::Error> {
         let callers = self.clients.iter().map(|(client, insert)| async move {
             for _ in 0..each {

@@ -1,4 +1,4 @@
-//! A bucket that is far away and keeps nothing.
+//! A slow bucket that stores nothing.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,10 +14,10 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// A store that remembers the names of what was put, and nothing else.
+/// A store that only remembers the names of objects.
 #[derive(Debug)]
 pub struct FarStore {
-    /// The duration of a put. `None`: it never ends.
+    /// The duration of a put. `None` if it never ends.
     takes: Option<Duration>,
     keys: Mutex<BTreeSet<String>>,
 }
@@ -28,7 +28,7 @@ impl FarStore {
         FarStore::reached(Some(takes))
     }
 
-    /// A bucket that lets a sink be opened, and takes no object.
+    /// A bucket that a sink can be opened on, but that accepts no object.
     pub fn silent_bucket() -> Bucket {
         FarStore::reached(None)
     }

@@ -1,4 +1,4 @@
-//! One connection: reads requests, lets faults happen to them, hands the others to the store.
+//! One connection: reads requests, applies faults, and passes the others to the store.
 
 use std::future::pending;
 use std::io;
@@ -28,10 +28,10 @@ use crate::{ErrorAnswer, Fault, Faults};
 /// The name of the bucket.
 pub(crate) const BUCKET: &str = "audit-test";
 
-/// The account that the bucket belongs to.
+/// The account that owns the bucket.
 pub(crate) const OWNER: &str = "123456789012";
 
-/// What all connections share.
+/// The state shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// `None` for a server of GCS.
@@ -43,11 +43,11 @@ pub(crate) struct Backend {
     pub(crate) sts: Arc<Sts>,
 }
 
-/// How far a client's clock may be from the server's, in seconds: as AWS has it.
+/// The maximum clock skew of a client, in seconds, as on AWS.
 const MAX_SKEW_S: u64 = 15 * 60;
 
-/// Serves one connection until either side closes it. An error means that it was cut, which is
-/// nobody's concern.
+/// Serves one connection until either side closes it. Errors are ignored: they mean that the
+/// connection was cut.
 pub(crate) async fn serve(backend: Arc<Backend>, stream: TcpStream) {
     let budget = WriteBudget::default();
     let io = TokioIo::new(BudgetedStream { stream, budget: budget.clone() });
@@ -56,7 +56,7 @@ pub(crate) async fn serve(backend: Arc<Backend>, stream: TcpStream) {
 }
 
 impl Backend {
-    /// An error makes hyper drop the connection without an answer.
+    /// Answers a request. An error makes hyper drop the connection without a response.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -94,14 +94,14 @@ impl Backend {
             }
             Fault::CutInResponse { after_bytes } => {
                 let mut response = self.apply(parts, drain(body).await?).await?;
-                // No later answer on this connection may meet what is left of the budget.
+                // The rest of the budget must not apply to a later response on this connection.
                 close_after(&mut response);
                 self.faults.record(fault);
                 budget.limit(after_bytes);
                 Ok(response)
             }
             Fault::Hung => {
-                // Read to its end: only then does hyper notice that the client has gone.
+                // Reads the whole body, since only then does hyper notice that the client is gone.
                 drain(body).await?;
                 self.faults.record(fault);
                 pending().await
@@ -120,8 +120,8 @@ impl Backend {
         }
     }
 
-    /// The ordinary course. The body has been read by now, whatever the answer will be: a client
-    /// that is still sending when the answer and the close arrive would see a broken pipe.
+    /// Handles a request normally. The body was read before, whatever the response: a client that
+    /// is still sending when the response and the close arrive would see a broken pipe.
     async fn apply(&self, parts: Parts, body: Bytes) -> Result<Response<Body>, HttpError> {
         let offset_s = self.store.clock_offset_s();
         let Some(s3) = &self.s3 else {
@@ -156,7 +156,7 @@ impl Backend {
     }
 }
 
-/// Whether a header of AWS is not part of the signature: AWS refuses that.
+/// Whether an AWS header is not covered by the signature, which AWS refuses.
 fn has_unsigned_header(parts: &Parts) -> bool {
     let Some(authorization) = parts.headers.get(header::AUTHORIZATION) else { return false };
     let signed = authorization.to_str().ok().and_then(|text| text.split("SignedHeaders=").nth(1));
@@ -168,7 +168,7 @@ fn has_unsigned_header(parts: &Parts) -> bool {
         .any(|name| name.as_str().starts_with("x-amz-") && !is_signed(name.as_str()))
 }
 
-/// Whether the client expects the bucket to belong to another account than it does.
+/// Whether the client expects another account to own the bucket.
 fn is_of_another_owner(parts: &Parts) -> bool {
     parts.headers.get("x-amz-expected-bucket-owner").is_some_and(|owner| owner != OWNER)
 }
@@ -186,7 +186,7 @@ fn close_after(response: &mut Response<Body>) {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// How many bytes a connection may still write; without a limit until one is set.
+/// The number of bytes that a connection may still write. Unlimited until it is set.
 #[derive(Debug, Clone)]
 struct WriteBudget(Arc<AtomicUsize>);
 
@@ -206,14 +206,14 @@ impl WriteBudget {
     }
 
     fn spend(&self, bytes: usize) {
-        // Only the connection's own task gets here, so nothing comes between load and store.
+        // Only the connection's own task runs this, so load and store need not be atomic together.
         if self.left() != usize::MAX {
             self.limit(self.left() - bytes);
         }
     }
 }
 
-/// A stream that fails, and is then dropped by hyper, once its budget is spent.
+/// A stream that fails once its budget is used up, so that hyper drops it.
 #[derive(Debug)]
 struct BudgetedStream {
     stream: TcpStream,

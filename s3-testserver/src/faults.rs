@@ -12,14 +12,14 @@ use tokio::sync::watch;
 
 use crate::RequestInfo;
 
-/// What happens to one request instead of, or besides, what it asks for.
+/// A fault of one request.
 ///
-/// *Stored* means that the request took its ordinary course, signature check and condition
-/// included; when that course is a refusal nothing is stored, yet the fault still hides it. Except
-/// where it says otherwise the whole request body is read first.
+/// *Stored* means that the request is handled normally, including the checks of signature and
+/// condition. If that refuses it, nothing is stored, but the fault still hides the refusal. Unless
+/// stated otherwise, the whole request body is read first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The request takes its ordinary course.
+    /// The request is handled normally.
     None,
     /// Not stored, and answered with this error.
     Refused(ErrorAnswer),
@@ -29,32 +29,32 @@ pub enum Fault {
     CutInBody,
     /// Stored, then the connection is cut without an answer.
     StoredThenCut,
-    /// Stored, and answered, but the connection is cut after so many bytes of the answer.
+    /// Stored and answered, but the connection is cut after a number of bytes of the response.
     ///
-    /// Head and body count alike. A head is longer than 100 bytes, so that a smaller number cuts in
-    /// the head; an answer that is no longer than the number arrives whole.
+    /// Head and body both count. A head is longer than 100 bytes, so a smaller number cuts within
+    /// the head. A response that is not longer than the number arrives completely.
     CutInResponse {
-        /// Bytes of the answer that still go out.
+        /// The number of bytes of the response that are still sent.
         after_bytes: usize,
     },
     /// Not stored and never answered, until the client or the server closes the connection.
     Hung,
     /// Stored and never answered, until the client or the server closes the connection.
     StoredThenHung,
-    /// The ordinary course, after a delay. A client that gives up before has stored nothing.
+    /// Handled normally after a delay. If the client gives up before that, nothing is stored.
     Slow {
-        /// How long the request waits, once its body was read.
+        /// The delay after the body was read.
         delay: Duration,
     },
-    /// Not stored: `412 PreconditionFailed` at once, with the body unread and the connection closed
-    /// after.
+    /// Not stored: `412 PreconditionFailed` at once, without reading the body; then the connection
+    /// is closed.
     ///
-    /// Real stores may do that. The client of a large body then sees either the answer or a broken
-    /// pipe.
+    /// Real stores may do that. A client that sends a large body then sees either the response or a
+    /// broken pipe.
     Early412,
 }
 
-/// An HTTP status and the S3 error code that goes with it in the XML body.
+/// An HTTP status and the S3 error code in the XML body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorAnswer {
     status: u16,
@@ -64,13 +64,13 @@ pub struct ErrorAnswer {
 impl ErrorAnswer {
     /// 503: too many requests, or the store is overloaded.
     pub const SLOW_DOWN: Self = Self::new(503, "SlowDown");
-    /// 503: the store is out of order for the moment.
+    /// 503: the store is temporarily unavailable.
     pub const SERVICE_UNAVAILABLE: Self = Self::new(503, "ServiceUnavailable");
     /// 500: the store failed.
     pub const INTERNAL_ERROR: Self = Self::new(500, "InternalError");
-    /// 429: as some stores other than AWS say `SlowDown`.
+    /// 429: the equivalent of `SlowDown` on some stores other than AWS.
     pub const TOO_MANY_REQUESTS: Self = Self::new(429, "TooManyRequests");
-    /// 400: the body arrived too slowly. AWS does use 400 here, though a retry is right.
+    /// 400: the body arrived too slowly. AWS uses 400 here, although a retry is appropriate.
     pub const REQUEST_TIMEOUT: Self = Self::new(400, "RequestTimeout");
     /// 403: no permission.
     pub const ACCESS_DENIED: Self = Self::new(403, "AccessDenied");
@@ -78,7 +78,7 @@ impl ErrorAnswer {
     pub const REQUEST_TIME_TOO_SKEWED: Self = Self::new(403, "RequestTimeTooSkewed");
     /// 400: the session token has expired. AWS answers 400; see [`Self::EXPIRED_TOKEN_403`].
     pub const EXPIRED_TOKEN: Self = Self::new(400, "ExpiredToken");
-    /// 403: the session token has expired, with the status that one would expect.
+    /// 403: the session token has expired, with the expected status.
     pub const EXPIRED_TOKEN_403: Self = Self::new(403, "ExpiredToken");
     /// 404: the bucket does not exist.
     pub const NO_SUCH_BUCKET: Self = Self::new(404, "NoSuchBucket");
@@ -87,12 +87,12 @@ impl ErrorAnswer {
     /// 412: the condition did not hold, for instance because the object exists.
     pub const PRECONDITION_FAILED: Self = Self::new(412, "PreconditionFailed");
 
-    /// Any other answer. One of the 200s has an `ETag`, like that of a PUT that succeeds: so may
-    /// a proxy answer, or another server at the store's address.
+    /// Any other response. A status below 300 has an `ETag`, like that of a successful PUT: a proxy
+    /// or another server at the store's address may respond so.
     ///
     /// # Panics
     ///
-    /// When `status` is not between 200 and 599.
+    /// If `status` is not between 200 and 599.
     pub const fn new(status: u16, code: &'static str) -> Self {
         assert!(status >= 200 && status < 600, "not the status of an answer");
         Self { status, code }
@@ -122,14 +122,15 @@ impl ErrorAnswer {
     }
 }
 
-/// The fault plan of a server, and the record of what came of it. Without a plan nothing fails.
+/// The fault plan of a server, and the record of faults that happened. Without a plan nothing
+/// fails.
 pub struct Faults {
     plan: Mutex<Plan>,
     fired: watch::Sender<Vec<Fault>>,
 }
 
 struct Plan {
-    /// For the next PUTs; goes before `decide`.
+    /// Faults for the next PUTs, which take precedence over `decide`.
     next_puts: VecDeque<Fault>,
     decide: Box<dyn FnMut(&RequestInfo) -> Fault + Send>,
 }
@@ -140,34 +141,34 @@ impl Faults {
         Self { plan: Mutex::new(plan), fired: watch::Sender::new(Vec::new()) }
     }
 
-    /// Asks `decide` about each request from now on, in the order of arrival.
+    /// From now on, calls `decide` for each request in the order of arrival.
     ///
-    /// It must not call back into these faults: it runs under their lock.
+    /// It must not call methods of these faults, since it runs under their lock.
     pub fn plan(&self, decide: impl FnMut(&RequestInfo) -> Fault + Send + 'static) {
         self.lock().decide = Box::new(decide);
     }
 
-    /// Every request from now on gets this fault, reads and listings too.
+    /// From now on, every request gets this fault, including reads and listings.
     pub fn always(&self, fault: Fault) {
         self.plan(move |_| fault);
     }
 
-    /// The next PUTs get these faults, one each ([`Fault::None`] lets one pass); then the plan
-    /// holds again.
+    /// The next PUTs get these faults, one each ([`Fault::None`] lets one pass). After that the
+    /// plan applies again.
     pub fn next_puts(&self, faults: impl IntoIterator<Item = Fault>) {
         self.lock().next_puts.extend(faults);
     }
 
-    /// Nothing fails from now on. Requests that hang already go on hanging.
+    /// From now on nothing fails. Requests that already hang continue to hang.
     pub fn none(&self) {
         let mut plan = self.lock();
         plan.next_puts.clear();
         plan.decide = Box::new(|_| Fault::None);
     }
 
-    /// The faults that have happened, in that order, without [`Fault::None`].
+    /// The faults that have happened, in order, without [`Fault::None`].
     ///
-    /// A fault stands here once its effect on the store is complete, just before the client can see
+    /// A fault is recorded once its effect on the store is complete, just before the client can see
     /// it.
     pub fn fired(&self) -> Vec<Fault> {
         self.fired.borrow().clone()

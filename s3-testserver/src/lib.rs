@@ -1,11 +1,9 @@
-//! A server of S3 or of Google Cloud Storage for tests, in the test's own process, that can fail on
-//! purpose.
+//! An in-process S3 or Google Cloud Storage server for tests that can fail on purpose.
 //!
-//! It speaks real HTTP on a loopback port that the operating system chose, checks every SigV4
+//! It speaks real HTTP on a loopback port chosen by the operating system, checks every SigV4
 //! signature and every checksum, and lets exactly one of many racing `If-None-Match: *` writers
-//! win. What it adds to a real store is that each request can be made to fail in a chosen way, that
-//! the test sees what is really stored without asking through HTTP, and that it can prove that a
-//! fault happened.
+//! win. Unlike a real store, each request can be made to fail in a chosen way, the test can inspect
+//! the stored objects without HTTP, and it can prove that a fault happened.
 //!
 //! # Nouns
 //!
@@ -13,30 +11,29 @@
 //!   [of GCS](S3TestServer::start_gcs). It can be [paused](S3TestServer::pause)
 //!   (connections refused and cut) and [resumed](S3TestServer::resume) on the same port with the
 //!   same data.
-//! - [`StoredObject`]: what lies under a key, as the independent checker sees it
-//!   ([`S3TestServer::objects`]). [`S3TestServer::put_object`] and [`S3TestServer::delete_object`]
-//!   change it behind the client's back.
+//! - [`StoredObject`]: an object, as an independent checker sees it ([`S3TestServer::objects`]).
+//!   [`S3TestServer::put_object`] and [`S3TestServer::delete_object`] change it behind the client's
+//!   back.
 //! - [`S3TestServer::set_policies`], [`set_versioning`](S3TestServer::set_versioning),
 //!   [`set_object_lock`](S3TestServer::set_object_lock),
 //!   [`ignore_checksums`](S3TestServer::ignore_checksums),
-//!   [`set_clock_offset`](S3TestServer::set_clock_offset): how the bucket is configured, well or
-//!   badly.
+//!   [`set_clock_offset`](S3TestServer::set_clock_offset): the configuration of the bucket, good or
+//!   bad.
 //! - [`S3TestServer::set_role`], [`expire_sessions`](S3TestServer::expire_sessions), [`Session`]: a
-//!   role in the account of the bucket, which STS gives to the server's keys at the same address.
-//! - [`Faults`], [`Fault`], [`ErrorAnswer`]: which requests fail, how, and with which answer.
+//!   role in the bucket's account, which STS gives to the server's keys at the same address.
+//! - [`Faults`], [`Fault`], [`ErrorAnswer`]: which requests fail, and how.
 //! - [`RequestInfo`]: one request as it arrived; [`S3TestServer::requests`] lists all of them.
 //!
 //! # What it is not
 //!
-//! `s3s` parses the protocol and checks signatures; the store behind it is a map in memory, because
-//! the map makes a write atomic under one lock, whatever the client does meanwhile: it is whole
-//! with its metadata or not there at all, and a failed checksum leaves nothing behind. One bucket;
-//! PUT, GET (ranges too), HEAD, DELETE and listing; versions as far as deleting needs them, and a
-//! default retention. Encryption, storage class and tags are taken as they are sent, and stand in
-//! [`RequestInfo::headers`] alone. What else is not supported (multipart, copies, retention of
-//! single objects, conditional reads, headers that would have to be stored and are not) is refused,
-//! never ignored.
-//! An emulator proves how a client behaves, not how any vendor's store does.
+//! `s3s` parses the protocol and checks signatures. The store is a map in memory under one lock, so
+//! writes are atomic whatever the client does: an object exists completely with its metadata or not
+//! at all, and a failed checksum leaves nothing behind. One bucket; PUT, GET (ranges too), HEAD,
+//! DELETE and listing; versions as far as deletion needs them, and a default retention. Encryption,
+//! storage class and tags are accepted but only recorded in [`RequestInfo::headers`]. Everything
+//! else (multipart, copies, retention of single objects, conditional reads, headers that would have
+//! to be stored) is refused, never ignored. An emulator proves how a client behaves, not how any
+//! vendor's store does.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! Policies: who may do what, as IAM and bucket policies say it.
+//! Policies in the language of IAM and bucket policies.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 /// The policies of a server, evaluated as [AWS
 /// does](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html)
-/// within one account: what a statement denies is denied, else what a statement allows is allowed.
-/// Without policies everything is.
+/// within one account: an action that a statement denies is denied, otherwise one that a statement
+/// allows is allowed. Without policies everything is allowed.
 #[derive(Debug, Default)]
 pub(crate) struct Policies(Mutex<Option<Vec<Statement>>>);
 
@@ -25,7 +25,7 @@ struct Statement {
 /// A request as a policy sees it.
 struct Asked {
     action: &'static str,
-    /// The ARN.
+    /// The ARN of the resource.
     resource: String,
     if_none_match: bool,
     prefix: Option<String>,
@@ -38,8 +38,8 @@ impl Policies {
             documents.map(|documents| documents.iter().flat_map(|text| statements(text)).collect());
     }
 
-    /// Whether the request may be carried out. One that deletes several objects may be asked by
-    /// anybody, and each object is looked at then.
+    /// Whether the request is allowed. A request that deletes several objects is always allowed;
+    /// each object is then checked separately.
     pub(crate) fn allow(&self, bucket: &str, parts: &Parts) -> bool {
         let is_delete = |parameter: &str| parameter == "delete" || parameter == "delete=";
         let deletes_several = parts.method == Method::POST
@@ -54,13 +54,13 @@ impl Policies {
         self.may(&Asked { action, resource, if_none_match: false, prefix: None })
     }
 
-    /// Whether listing is allowed: who may not list is not told whether something is there.
+    /// Whether listing is allowed. Without that permission, clients are not told whether an object
+    /// exists.
     pub(crate) fn allow_list(&self, bucket: &str) -> bool {
         let resource = format!("arn:aws:s3:::{bucket}");
         let statements = self.lock();
         let Some(statements) = &*statements else { return true };
-        // A condition on the prefix says nothing about a request that has none; AWS leaves it out
-        // here.
+        // Like AWS, this ignores conditions on the prefix for a request without one.
         let of_list = |statement: &&Statement| {
             statement.actions.iter().any(|action| like(action, "s3:ListBucket"))
                 && statement.resources.iter().any(|pattern| like(pattern, &resource))
@@ -129,8 +129,8 @@ impl Asked {
         match key {
             "s3:if-none-match" => self.if_none_match.then(|| "*".to_owned()),
             "s3:prefix" => self.prefix.clone(),
-            // The server speaks plain HTTP, on a loopback address; a client of a policy like this
-            // would use TLS.
+            // The server speaks plain HTTP on a loopback address, where a real client would use
+            // TLS.
             "aws:SecureTransport" => Some("true".to_owned()),
             "s3:ObjectCreationOperation" => Some((self.action == "s3:PutObject").to_string()),
             key => panic!("the test server does not know the condition key {key}"),
@@ -160,8 +160,8 @@ impl Statement {
 ///
 /// # Panics
 ///
-/// When it is none, or says something that is not understood here: to leave that out would change
-/// what it means.
+/// If it is not a policy, or contains something that is not supported, since ignoring that would
+/// change its meaning.
 fn statements(text: &str) -> Vec<Statement> {
     let document: Value = serde_json::from_str(text).expect("a policy is JSON");
     assert_eq!(document["Version"], "2012-10-17", "the version of a policy");

@@ -1,4 +1,4 @@
-//! What arrived: one entry per request, in order, whatever became of it.
+//! A log of all requests, in order of arrival, whatever their outcome.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use http::{Method, Request, header};
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
-/// One request as it arrived, before its signature was checked and before any fault.
+/// A request as it arrived, before the signature check and before any fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestInfo {
     /// The HTTP method.
     pub method: Method,
-    /// The object's key, without the bucket; empty for a request to the bucket itself.
+    /// The object's key without the bucket. Empty for a request to the bucket itself.
     pub key: String,
-    /// The prefix that a listing asked for.
+    /// The prefix of a listing.
     pub prefix: Option<String>,
     /// Whether the request carried `If-None-Match`.
     pub if_none_match: bool,
-    /// Whether STS was asked for a role, and not the bucket for anything.
+    /// Whether it is a request for a role from STS rather than a request to the bucket.
     pub is_sts: bool,
-    /// The headers of AWS and of Google, without what authenticates.
+    /// The headers of AWS and Google, except authentication.
     pub headers: BTreeMap<String, String>,
     /// The request's number on this server; the first is 1.
     pub ordinal: u64,
@@ -81,7 +81,7 @@ impl RequestLog {
     }
 }
 
-/// The headers that say how an object is stored, and in whose bucket.
+/// The headers that determine how an object is stored, and the expected owner.
 fn headers<B>(request: &Request<B>) -> BTreeMap<String, String> {
     let is_of_store = |name: &str| name.starts_with("x-amz-") || name.starts_with("x-goog-");
     let of_store = request

@@ -1,4 +1,4 @@
-//! The server: a port that opens and closes, and the test's view of what is behind it.
+//! The server: a port that opens and closes, and the test's view of the stored objects.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::store::{Store, TOKEN};
 use crate::sts::{ACCESS_KEY, Keys, SECRET_KEY, Sts};
 use crate::{Faults, RequestInfo, RetentionMode, Session, StoredObject};
 
-/// Length of the queue of connections that were not accepted yet; more than any test opens at once.
+/// The length of the accept queue: more connections than any test opens at once.
 const BACKLOG: u32 = 1024;
 
 /// An S3 server with one bucket on a loopback port. Dropping it closes the port and cuts open
@@ -28,7 +28,7 @@ pub struct S3TestServer {
     store: Store,
     address: SocketAddr,
     /// Bound to the port but never listening. While the server is paused, clients are refused and
-    /// no other process can be given the port.
+    /// no other process can get the port.
     _reservation: TcpSocket,
     running: Mutex<Option<Running>>,
 }
@@ -51,13 +51,13 @@ impl S3TestServer {
         Self::start_with(true).await
     }
 
-    /// Starts a server that speaks the XML API of Google Cloud Storage instead. What configures a
-    /// bucket of S3 has no effect on it, but for
+    /// Starts a server that speaks the XML API of Google Cloud Storage instead. Methods that
+    /// configure an S3 bucket have no effect on it, except
     /// [`ignore_if_none_match`](Self::ignore_if_none_match).
     ///
     /// # Panics
     ///
-    /// As [`start`](Self::start).
+    /// Those of [`start`](Self::start).
     pub async fn start_gcs() -> Self {
         Self::start_with(false).await
     }
@@ -97,7 +97,7 @@ impl S3TestServer {
         format!("http://{}", self.address)
     }
 
-    /// Whether it speaks the protocol of GCS, and not that of S3.
+    /// Whether it speaks the protocol of GCS rather than that of S3.
     pub fn is_gcs(&self) -> bool {
         self.backend.s3.is_none()
     }
@@ -107,12 +107,12 @@ impl S3TestServer {
         TOKEN
     }
 
-    /// The name of the one bucket.
+    /// The name of its only bucket.
     pub fn bucket(&self) -> &'static str {
         BUCKET
     }
 
-    /// The account that the bucket belongs to.
+    /// The account that owns the bucket.
     pub fn owner(&self) -> &'static str {
         OWNER
     }
@@ -132,12 +132,12 @@ impl S3TestServer {
         &self.backend.faults
     }
 
-    /// Every request since the start, in the order of arrival, refused and hung ones included.
+    /// Every request since the start in the order of arrival, including refused and hung ones.
     pub fn requests(&self) -> Vec<RequestInfo> {
         self.backend.requests.all()
     }
 
-    /// How many requests of this method have arrived.
+    /// The number of requests with this method.
     pub fn request_count(&self, method: &Method) -> usize {
         self.requests().iter().filter(|request| request.method == *method).count()
     }
@@ -147,8 +147,8 @@ impl S3TestServer {
         self.backend.requests.wait(count).await;
     }
 
-    /// What is in the bucket, by key. It asks the store itself: no HTTP, no faults, no entry in
-    /// [`requests`](Self::requests), and paused or not.
+    /// The objects in the bucket, by key. This reads the store directly: without HTTP, faults or an
+    /// entry in [`requests`](Self::requests), and also while paused.
     pub fn objects(&self) -> BTreeMap<String, StoredObject> {
         self.store.objects()
     }
@@ -158,7 +158,7 @@ impl S3TestServer {
         self.store.put(key, object);
     }
 
-    /// Deletes an object behind the client's back, and returns what it was.
+    /// Deletes and returns an object behind the client's back.
     pub fn delete_object(&self, key: &str) -> Option<StoredObject> {
         self.store.delete(key)
     }
@@ -175,57 +175,58 @@ impl S3TestServer {
         self.store.ignore_checksums(ignore);
     }
 
-    /// Whether what is written from now on has versions: a DELETE then hides it, and one of a
-    /// version removes that. Off at the start.
+    /// Whether objects that are written from now on have versions. A DELETE then hides the object,
+    /// and a DELETE of a version removes that version. Off at the start.
     pub fn set_versioning(&self, versioned: bool) {
         self.store.set_versioning(versioned);
     }
 
-    /// The default retention of what is written from now on: none at the start. It needs versions,
-    /// as on AWS: switch them on too.
+    /// The default retention of objects that are written from now on. None at the start. As on AWS,
+    /// it requires versioning.
     pub fn set_object_lock(&self, mode: Option<RetentionMode>) {
         self.store.set_object_lock(mode);
     }
 
-    /// How long the default retention keeps what is written from now on, in days. 1 at the start.
+    /// The duration of the default retention for objects that are written from now on, in days. 1
+    /// at the start.
     pub fn set_retention_days(&self, days: u32) {
         self.store.set_retention_days(days);
     }
 
-    /// The lifecycle configuration that the bucket shows, in the form that the `aws` command takes.
-    /// None at the start. The server does nothing by it.
+    /// The lifecycle configuration that the bucket returns, in the form of the `aws` command. None
+    /// at the start. The server does not act on it.
     ///
     /// # Panics
     ///
-    /// When the document is no lifecycle configuration, or says something that this server does not
-    /// know.
+    /// If the document is not a lifecycle configuration, or contains something that this server
+    /// does not know.
     pub fn set_lifecycle(&self, document: Option<&str>) {
         self.store.set_lifecycle(document);
     }
 
-    /// What the policies of the bucket and of the credentials allow, in IAM's language. `None`, as
-    /// at the start, allows everything.
+    /// The policies of the bucket and of the credentials, in IAM's language. `None`, as at the
+    /// start, allows everything.
     ///
     /// # Panics
     ///
-    /// When a document is no policy, or says something that this server does not evaluate.
+    /// If a document is not a policy, or contains something that this server does not evaluate.
     pub fn set_policies(&self, documents: Option<&[&str]>) {
         self.backend.policies.set(documents);
     }
 
-    /// The role that STS gives to the server's keys, and the external id that it asks for. From now
-    /// on the bucket refuses the keys themselves: they are of another account. STS is asked at
+    /// The role that STS gives to the server's keys, and the external id that it requires. From now
+    /// on the bucket refuses the keys themselves, as those of another account. STS is at
     /// [`endpoint`](Self::endpoint), with `POST /`. No role at the start.
     pub fn set_role(&self, arn: &str, external_id: Option<&str>) {
         self.backend.sts.set_role(arn, external_id);
     }
 
-    /// From now on the bucket refuses the sessions that STS has given, as expired.
+    /// From now on, the bucket refuses all sessions that STS has given so far as expired.
     pub fn expire_sessions(&self) {
         self.backend.sts.expire();
     }
 
-    /// The sessions that STS has given, in that order.
+    /// The sessions that STS has given, in order.
     pub fn sessions(&self) -> Vec<Session> {
         self.backend.sts.sessions()
     }
@@ -236,11 +237,11 @@ impl S3TestServer {
         self.store.set_clock_offset(seconds);
     }
 
-    /// Closes the port and cuts every open connection; the data stay. Does nothing when paused
-    /// already.
+    /// Closes the port and cuts every open connection, keeping the data. Does nothing if already
+    /// paused.
     ///
-    /// On return new connections are refused, and no request of an earlier one can change the store
-    /// any more. A request in flight has taken effect completely or not at all.
+    /// On return, new connections are refused, and no request of an earlier connection can still
+    /// change the store. A request in flight has taken effect completely or not at all.
     pub async fn pause(&self) {
         let running = self.running.lock().expect("no panic under this lock").take();
         if let Some(Running { stop, task }) = running {
@@ -249,11 +250,11 @@ impl S3TestServer {
         }
     }
 
-    /// Opens the same port again after [`pause`](Self::pause). Does nothing when it is open.
+    /// Reopens the same port after [`pause`](Self::pause). Does nothing if it is open.
     ///
     /// # Panics
     ///
-    /// When the port cannot be opened.
+    /// If the port cannot be opened.
     pub async fn resume(&self) {
         let mut running = self.running.lock().expect("no panic under this lock");
         if running.is_none() {
@@ -265,7 +266,7 @@ impl S3TestServer {
         }
     }
 
-    /// Ends the server, and returns once the port is closed and every connection cut.
+    /// Stops the server. Returns once the port is closed and every connection is cut.
     pub async fn stop(self) {
         self.pause().await;
     }
@@ -291,7 +292,7 @@ async fn accept(listener: TcpListener, backend: Arc<Backend>, mut stopped: onesh
             _ = &mut stopped => break,
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept() => {
-                // An error concerns one connection that its client has given up.
+                // An error only concerns a connection that its client has abandoned.
                 if let Ok((stream, _)) = accepted {
                     connections.spawn(connection::serve(backend.clone(), stream));
                 }

@@ -1,4 +1,4 @@
-//! STS: gives sessions of a role in the bucket's account to who has the server's keys.
+//! STS: gives sessions of a role in the bucket's account to clients with the server's keys.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,10 +18,10 @@ use crate::requests::decode;
 pub(crate) const ACCESS_KEY: &str = "AUDITTESTACCESSKEY";
 pub(crate) const SECRET_KEY: &str = "audit-test-secret-key";
 
-/// How long a session lasts by what STS says, in seconds.
+/// The stated lifetime of a session, in seconds.
 const LIFETIME_S: u64 = 3_600;
 
-/// A session that STS gave, as it was asked for.
+/// A session that STS gave, with the parameters of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its access key.
@@ -42,7 +42,7 @@ pub(crate) struct Sts(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Its ARN, and the external id that it asks for.
+    /// The role's ARN, and the external id that it requires.
     role: Option<(String, Option<String>)>,
     sessions: Vec<Session>,
 }
@@ -69,7 +69,7 @@ impl Sts {
         let (access_key, _) = credential.split_once('/')?;
         let state = self.lock();
         if access_key == ACCESS_KEY {
-            // The keys are of another account.
+            // The keys belong to another account.
             return state.role.as_ref().map(|_| ErrorAnswer::ACCESS_DENIED);
         }
         let session = state.sessions.iter().find(|session| session.access_key == access_key)?;
@@ -81,7 +81,7 @@ impl Sts {
         }
     }
 
-    /// Answers a request to STS. `in_seconds` is the time so many seconds from now.
+    /// Answers a request to STS. `in_seconds` returns the time that many seconds from now.
     pub(crate) fn answer(
         &self,
         parts: &Parts,
@@ -139,7 +139,7 @@ impl Sts {
         let session = Session {
             access_key: format!("ASIATEST{number}"),
             secret_key: format!("secret-of-session-{number}"),
-            // As those of AWS, it has characters that XML and headers take as they are.
+            // Like AWS tokens, it has only characters that need no escapes in XML and headers.
             token: format!("token/of+session-{number}=="),
             role,
             name,
@@ -172,7 +172,7 @@ impl Session {
     }
 }
 
-/// The keys that requests to the bucket may be signed with.
+/// The keys that requests to the bucket can be signed with.
 pub(crate) struct Keys(pub(crate) Arc<Sts>);
 
 #[async_trait::async_trait]
@@ -196,8 +196,8 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
     text.split_once("Credential=")?.1.split(',').next()
 }
 
-/// [SigV4](https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html) of a request
-/// without a query, for STS, by the server's keys.
+/// [SigV4](https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html) of a
+/// request to STS without a query, checked with the server's keys.
 fn check_signature(parts: &Parts, body: &[u8]) -> Result<(), Refusal> {
     let refused = |why: &str| (403, "SignatureDoesNotMatch", why.to_owned());
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());

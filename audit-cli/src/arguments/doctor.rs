@@ -13,9 +13,10 @@ pub(crate) struct Doctor {
     #[arg(long, value_enum, default_value = "host")]
     pub(crate) role: Role,
 
-    /// Also look whether the bucket's configuration shows what a rule asks of it: how long records
-    /// are kept, whether somebody can shorten that, and whether they are at hand. It needs
-    /// s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration and s3:GetLifecycleConfiguration
+    /// Also check whether the bucket's configuration meets the requirements of a rule: how long
+    /// records are kept, whether somebody can shorten that, and whether they can be read at once.
+    /// It needs s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration and
+    /// s3:GetLifecycleConfiguration
     #[arg(long, value_enum)]
     pub(crate) profile: Option<Profile>,
 
@@ -39,7 +40,7 @@ pub(crate) enum Profile {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// A process that writes audit logs. A small object is written below _audit/doctor
+    /// A process that writes audit logs. Writes a small object below _audit/doctor
     Host,
     /// A reader of audit logs
     Reader,
@@ -67,7 +68,7 @@ pub(crate) enum Policy {
     Host,
     /// The permissions of a reader: to list and to get
     Reader,
-    /// What the bucket denies to everyone: overwriting, deleting, requests without TLS
+    /// A bucket policy that denies overwriting, deleting, and requests without TLS
     Bucket,
     /// Cheaper storage after 90 days, and expiry after seven years
     Lifecycle,

@@ -1,4 +1,4 @@
-//! Options of the commands about evidence.
+//! Options of the commands that deal with evidence.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ pub(crate) struct TrustedKeys {
     )]
     pub(crate) keys: Vec<VerifierKey>,
 
-    /// Which keys to trust: a tlog-policy file, whose logs are hosts, and whose quorum must have
-    /// cosigned each stream, or a proof's checkpoint
+    /// The keys to trust: a tlog-policy file whose logs are hosts, and whose quorum must have
+    /// cosigned each stream or a proof's checkpoint
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 }
@@ -55,14 +55,14 @@ pub(crate) struct Verify {
     #[arg(long, requires = "state")]
     pub(crate) incremental: bool,
 
-    /// Records from this time on must be there and have evidence; older ones are not checked:
+    /// Records from this time on must exist and have evidence; older ones are not checked:
     /// 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Without it, records missing at
     /// the beginning of a stream count as expired
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
-    /// Also check the Parquet files that `audit compact` made there: that their records are those
-    /// that hosts signed, and that each column is what its record says
+    /// Also check the Parquet files that `audit compact` created there: that their records are
+    /// those that hosts signed, and that each column matches its record
     #[arg(long, value_name = "URL")]
     pub(crate) parquet: Option<String>,
 
@@ -122,8 +122,8 @@ pub(crate) struct Key {
     /// The file with the private key
     pub(crate) file: PathBuf,
 
-    /// Create the file, with a new key of this name, under which the host's records are verified:
-    /// such as example.com/api, at most 64 characters without spaces and +
+    /// Create the file with a new key. The host's records are verified under this name, such as
+    /// example.com/api: at most 64 characters, without spaces and +
     #[arg(long, value_name = "NAME")]
     pub(crate) make: Option<String>,
 
@@ -143,8 +143,8 @@ pub(crate) struct Witness {
     #[arg(long = "host", value_name = "KEY", value_parser = keys::verifier, required = true)]
     pub(crate) hosts: Vec<VerifierKey>,
 
-    /// The directory with what was cosigned. If it is lost or restored from an older copy, make a
-    /// new key: the old one could cosign two histories
+    /// The directory with the state of what was cosigned. If it is lost or restored from an older
+    /// copy, create a new key: the old one could cosign two histories
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) state: PathBuf,
 

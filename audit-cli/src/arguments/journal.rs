@@ -9,14 +9,14 @@ use super::reading::Filter;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Say what is in a journal and what of it is not known to be in the bucket. Changes nothing,
-    /// also while a host has it open
+    /// Show the contents of a journal, and which records are not known to be in the bucket. Changes
+    /// nothing, even while a host has it open
     Show(JournalDirectory),
-    /// Print records of a journal: those that are not known to be in the bucket, unless told
-    /// otherwise. Changes nothing
+    /// Print records of a journal, by default those that are not known to be in the bucket. Changes
+    /// nothing
     Cat(JournalCat),
-    /// Recover the journal of a host that is gone, and bring to its bucket what is not there yet,
-    /// each record once
+    /// Recover the journal of a host that is gone, and deliver its undelivered records to the
+    /// bucket, each once
     Deliver(JournalDeliver),
 }
 
@@ -34,11 +34,12 @@ pub(crate) struct JournalCat {
     #[command(flatten)]
     pub(crate) filter: Filter,
 
-    /// Print the records that were delivered, or set aside after a conflict, and are still here
+    /// Print the records that were delivered or set aside after a conflict, and are still in the
+    /// journal
     #[arg(long, short, conflicts_with = "all")]
     pub(crate) delivered: bool,
 
-    /// Print all records that are here, delivered or not
+    /// Print all records in the journal, delivered or not
     #[arg(long, short)]
     pub(crate) all: bool,
 
@@ -57,33 +58,35 @@ pub(crate) struct JournalDeliver {
     #[arg(env = "AUDIT_BUCKET", hide_env_values = true)]
     pub(crate) bucket: String,
 
-    /// Say what would be delivered, and change nothing
+    /// Show what would be delivered, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Before that, list the bucket and deliver again what was delivered, is still in the journal,
-    /// and is missing from the bucket. Writes over nothing and stores no record twice
+    /// First list the bucket, and deliver again the delivered records that are still in the journal
+    /// but missing from the bucket. Overwrites nothing and stores no record twice
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) again: bool,
 
-    /// Remove segments once all of them is delivered. With --again not if an object is in the way
+    /// Remove segments once all their records are delivered. With --again, keep them if another
+    /// object has the key of one that would be restored
     #[arg(long)]
     pub(crate) remove: bool,
 
-    /// Give up after so many seconds. What was not delivered stays where it is
+    /// Give up after this many seconds. Undelivered records stay in the journal
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
 
-    /// The file with the log streams of the host: those that follow the journal get what they do
-    /// not have yet, too. Without it, what they miss is said, and stays in the bucket
+    /// The file with the log streams of the host. Those that follow the journal also get the
+    /// records they do not have yet. Without it, the missing records are listed; they remain in the
+    /// bucket
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
-    /// How objects are compressed that were not cut yet
+    /// The compression of objects that were not cut yet
     #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
     pub(crate) compression: Compression,
 
-    /// Bytes of lines in an object that was not cut yet: the host's max_object_bytes
+    /// The size of objects that were not cut yet, in bytes of lines: the host's max_object_bytes
     #[arg(long, value_name = "BYTES", default_value_t = Settings::default().max_object_bytes)]
     pub(crate) max_object_bytes: usize,
 }

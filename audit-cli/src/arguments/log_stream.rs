@@ -6,17 +6,17 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogStreamCommand {
-    /// Send each log stream of a file a test event, and say what its receiver answers
+    /// Send a test event to each log stream of a file, and show the receiver's response
     Test(LogStreams),
-    /// List the records that a host set aside since a receiver would not take them
+    /// List the records that a host set aside because a receiver rejected them
     Aside(Aside),
-    /// Send records that were set aside again, under their ids, and remove those that are accepted
+    /// Send set-aside records again, under the same ids, and remove the accepted ones
     Send(SendAgain),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogStreams {
-    /// The file with a table `[[log_stream]]` for each: what the host has as --log-streams
+    /// The file with a table `[[log_stream]]` for each, which the host has as --log-streams
     #[arg(env = "AUDIT_LOG_STREAMS", hide_env_values = true)]
     pub(crate) file: PathBuf,
 
@@ -34,7 +34,7 @@ pub(crate) struct Aside {
 
 #[derive(Debug, Args)]
 pub(crate) struct SendAgain {
-    /// The directory, as of `aside`
+    /// The directory, as for `aside`
     pub(crate) directory: PathBuf,
 
     #[command(flatten)]

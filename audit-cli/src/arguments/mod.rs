@@ -38,7 +38,7 @@ Exit codes:
   0         done, and nothing is wrong
   1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
   2         the command line is wrong
-  3         could not be done: the bucket is out of reach or refuses, a file cannot be read
+  3         could not be done: the bucket is unreachable or refuses, a file cannot be read
   4         verify: nothing is tampered with, and something can be neither proven nor refuted
   5         verify: the rest is fine, but a host's heartbeat is overdue
   6         verify: the rest is well, and the beginning of a stream has expired
@@ -74,7 +74,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) parallel: u16,
 
-    /// How long to retry a request that a bucket does not answer, in seconds. 0 gives up at once
+    /// How long to retry requests that the bucket does not answer, in seconds. 0 gives up at once
     #[arg(long, global = true, default_value_t = Bucket::READ_RETRY.as_secs(), value_name = "SECONDS", env = "AUDIT_RETRY_FOR", hide_env_values = true, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) retry_for: u64,
 }
@@ -94,11 +94,11 @@ pub(crate) enum Command {
     Cat(Cat),
     /// Print the records that have a value, anywhere or in a member
     Search(Search),
-    /// Count records with a value by who did what
+    /// Count the records that have a value, by actor and action
     Who(Who),
     /// Write records as CSV, as Parquet, or as lines of JSON
     Export(Export),
-    /// Make Parquet files of whole days, beside the records, for those who query much
+    /// Create Parquet files of whole days, apart from the records, for frequent queries
     Compact(Compact),
     /// Print the last records, and with -f new ones as they arrive
     Tail(Tail),
@@ -110,14 +110,14 @@ pub(crate) enum Command {
     /// Prove, with nothing but the public keys of hosts, that no record was altered, invented,
     /// moved or removed since they wrote it
     Verify(Verify),
-    /// Write what an auditor files of a period, as a page and as JSON: population, gaps,
+    /// Write an auditor's report for a period, as a page and as JSON: population, gaps,
     /// verification, keys, settings
     Report(Report),
     /// Write proofs of records, which anyone with the host's public key can check
     Prove(Prove),
     /// Check a proof of a record, or a report's signature, offline
     Check(Check),
-    /// Show the verifier key of a key file, or make one
+    /// Show the verifier key of a key file, or create a key file
     Key(Key),
     /// Cosign the checkpoints of hosts, so that none can show two histories
     Witness(Witness),
@@ -126,14 +126,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JournalCommand,
     },
-    /// Send records of a bucket to a log stream again, such as those that it misses
+    /// Resend records of a bucket to a log stream, such as those that it is missing
     Replay(Replay),
-    /// Test the log streams of a host, and send records again that a receiver would not take
+    /// Test the log streams of a host, and resend records that a receiver rejected
     LogStream {
         #[command(subcommand)]
         command: LogStreamCommand,
     },
-    /// Check, with the credentials of a host, what must work and what must not, and say what to
+    /// Check, with the credentials of a host, what must work and what must not, and advise what to
     /// change
     Doctor(Doctor),
     /// Print a policy for a bucket in S3, with its names filled in
@@ -170,11 +170,11 @@ pub(crate) struct Source {
 pub(crate) struct Selection {
     /// Only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age: 90s, 30m, 6h, 7d. Objects
     /// are filed under the UTC hour of their first record, so whole hours are read unless --time
-    /// says where records have their time
+    /// names the member with the time
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
-    /// Only before this time; as --since
+    /// Only before this time, in the same form as --since
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<Moment>,
 
@@ -191,7 +191,7 @@ impl Selection {
 }
 
 impl Arguments {
-    /// What clap cannot check for single options.
+    /// Checks what clap cannot check for single options.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Command::Report(report) = &self.command
             && report.from >= report.to

@@ -26,22 +26,22 @@ pub(crate) struct Ls {
 /// The selection of records.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
-    /// Only records for which this holds; all of several must. A JSON pointer, an operator, and a
-    /// value: /user=ada, /client/ip!=null, /n<7, <=, >, >=, /path~secret (contains), '/user in
-    /// ada,eve'; /user (is there), !/user (is not). Numbers are compared by their exact value: 7 is
-    /// 7.0. A value in quotes is a text
+    /// Only records that match this condition; if several are given, all must match. A JSON
+    /// pointer, an operator, and a value: /user=ada, /client/ip!=null, /n<7, <=, >, >=,
+    /// /path~secret (contains), '/user in ada,eve'; /user (exists), !/user (does not exist).
+    /// Numbers are compared exactly: 7 equals 7.0. A quoted value is a text
     #[arg(long = "where", short = 'w', value_name = "CONDITION")]
     pub(crate) conditions: Vec<Condition>,
 
-    /// Where a record has its time: the JSON pointer of milliseconds since 1970, or of a date and
-    /// time. Records without a time there are left out of a range of times, and counted. For
-    /// `stats` without --by: to report how late objects arrive
+    /// The JSON pointer of a record's time: milliseconds since 1970, or a date and time. With a
+    /// range of times, records without a time there are left out and counted. `stats` without --by
+    /// uses it to report how late objects arrive
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     pub(crate) time: Option<Pointer>,
 }
 
 impl Filter {
-    /// Which records it selects, with their time in this range.
+    /// The sieve for these options and this range of times.
     pub(crate) fn sieve(&self, times_ms: Range<i64>) -> Sieve {
         Sieve::new(self.conditions.clone(), self.time.clone(), times_ms)
     }
@@ -63,7 +63,7 @@ impl FromStr for Query {
 }
 
 impl Query {
-    /// The condition on records; that they have the text somewhere, if it `is_text`.
+    /// The condition on records. If `is_text`, the query is a text that they must contain.
     pub(crate) fn condition(&self, is_text: bool) -> Condition {
         if is_text { Condition::anywhere(&self.text) } else { self.condition.clone() }
     }
@@ -75,7 +75,7 @@ pub(crate) struct Search {
     /// /user=ada
     pub(crate) query: Query,
 
-    /// Take the query as a text, even if it looks like a condition
+    /// Treat the query as a text, even if it looks like a condition
     #[arg(long, short = 'F')]
     pub(crate) text: bool,
 
@@ -90,7 +90,7 @@ pub(crate) enum Per {
     Day,
 }
 
-/// By what records are counted.
+/// Options for counting records.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Grouping {
     /// Count for each hour or day in UTC. The time of a record is what --time names, or what
@@ -98,8 +98,8 @@ pub(crate) struct Grouping {
     #[arg(long, value_enum, value_name = "PERIOD")]
     pub(crate) per: Option<Per>,
 
-    /// Where a record has the address that it came from: how many distinct ones there are is
-    /// counted. Without it, what stands at /client/ip, /source/ip, /actor/ip or /ip
+    /// The JSON pointer of a record's client address, whose distinct values are counted. [default:
+    /// the first of /client/ip, /source/ip, /actor/ip and /ip that exists]
     #[arg(long, value_name = "POINTER")]
     pub(crate) address: Option<Pointer>,
 
@@ -115,7 +115,7 @@ pub(crate) struct Who {
     /// /document=plan
     pub(crate) query: Query,
 
-    /// Take the query as a text, even if it looks like a condition
+    /// Treat the query as a text, even if it looks like a condition
     #[arg(long, short = 'F')]
     pub(crate) text: bool,
 
@@ -132,9 +132,10 @@ pub(crate) struct Who {
 /// A form of exported records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For spreadsheets. Text that a spreadsheet would take for a formula begins with an apostrophe
+    /// For spreadsheets. Text that a spreadsheet would interpret as a formula is prefixed with an
+    /// apostrophe
     Csv,
-    /// The records as they are, one on each line
+    /// The unchanged records, one per line
     Ndjson,
     /// A table for SQL, with each record as it is in a column beside those of its members
     Parquet,
@@ -202,15 +203,14 @@ impl Compact {
     }
 }
 
-/// Where records have who did it, if nothing says it: those of this workspace's hosts and what is
-/// usual.
+/// The default pointers of a record's actor: those of this workspace's hosts, and common ones.
 pub(crate) const ACTORS: [&str; 6] =
     ["/actor/userId", "/actor/id", "/user/id", "/userId", "/user", "/actor"];
 
-/// Where records have their times, if nothing says it.
+/// The default pointers of a record's time.
 const TIMES: [&str; 5] = ["/at", "/time", "/timestamp", "/now", "/ts"];
 
-/// The pointers at one of which a record has its time.
+/// The pointers of a record's time: the given one, or the defaults.
 pub(crate) fn time_pointers(time: Option<&Pointer>) -> Vec<Pointer> {
     match time {
         Some(time) => vec![time.clone()],

@@ -18,7 +18,7 @@ pub(crate) struct Report {
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Moment,
 
-    /// Its end, which is not in it; as --from. Whole hours are counted
+    /// The end of the period, exclusive, in the same form as --from. Whole hours are counted
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Moment,
 
@@ -31,7 +31,7 @@ pub(crate) struct Report {
     #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
     pub(crate) keys: Vec<VerifierKey>,
 
-    /// Which keys to trust: a tlog-policy file, as for `verify`
+    /// The keys to trust: a tlog-policy file, as for `verify`
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 
@@ -40,7 +40,7 @@ pub(crate) struct Report {
     #[arg(long, value_name = "FILE")]
     pub(crate) sign: Option<PathBuf>,
 
-    /// Also compare the bucket's settings with what a rule asks of them, as `doctor` does
+    /// Also compare the bucket's settings with the requirements of a rule, as `doctor` does
     #[arg(long, value_enum)]
     pub(crate) profile: Option<Profile>,
 }

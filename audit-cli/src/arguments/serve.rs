@@ -15,8 +15,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// The address to listen on. Port 0 takes a free one. One that other machines reach needs
-    /// --tls-cert, or a proxy with TLS: see --proxy
+    /// The address to listen on. Port 0 selects a free port. An address that other machines can
+    /// reach needs --tls-cert, or a proxy with TLS: see --proxy
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
 
@@ -43,7 +43,7 @@ pub(crate) struct Serve {
     #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
     pub(crate) keys: Vec<VerifierKey>,
 
-    /// Which keys to trust: a tlog-policy file, as for `verify`
+    /// The keys to trust: a tlog-policy file, as for `verify`
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 }

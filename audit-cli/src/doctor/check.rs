@@ -12,9 +12,9 @@ pub(super) enum Verdict {
     Ok,
     /// It works, but could be safer.
     Warning,
-    /// Something that must work does not, or something works that must not.
+    /// Something that must work does not, or something that must not work does.
     Problem,
-    /// It could not be checked, or does not apply.
+    /// It could not be checked or does not apply.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! One examination of a bucket: the list of checks, and the first of them.
+//! An examination of a bucket: the list of checks, and the first ones.
 
 use audit_core::{SystemClock, SystemRandom, UniqueId};
 use audit_sink_s3::Bucket;
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::units::Span;
 
-/// The clock skew that is worth a warning, and the one at which S3 refuses requests.
+/// The clock skew that is worth a warning, and the skew at which S3 refuses requests.
 const NOTABLE_SKEW_MS: i64 = 60_000;
 const REFUSED_SKEW_MS: i64 = 15 * 60_000;
 
@@ -32,14 +32,14 @@ pub(super) struct Examination {
     pub(super) progress: Progress,
 }
 
-/// The most checks that there can be, for the progress bar.
+/// The maximum number of checks, for the progress bar.
 const CHECKS: u64 = 17;
 
 impl Examination {
     pub(super) fn new(url: &str, role: Role, common: &Common) -> Result<Examination, Failure> {
         let is_directory = url.starts_with("file:");
-        // `open` would create a directory that does not exist. Nothing is retried: each request is
-        // a check.
+        // `open` would create a missing directory. Nothing is retried, since each request is a
+        // check.
         let bucket = if is_directory {
             Bucket::open_to_read(url, Bucket::READ_RETRY)?
         } else {
@@ -112,7 +112,7 @@ impl Examination {
         match answered {
             Ok(said) => self.say("reach", Verdict::Ok, said, None),
             Err(error) => {
-                let advice = "see that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
+                let advice = "make sure that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
                 // A refusal carries its own remedy.
                 let advice = Some(advice).filter(|_| !self.bucket.is_blocked(&error));
                 self.say("reach", Verdict::Problem, self.describe(&error), advice);
@@ -128,7 +128,7 @@ impl Examination {
         let Some(wire) = &self.wire else { return };
         let skew = match wire.head(&self.path).await {
             Ok(Answer { skew_ms: Some(skew_ms), .. }) => Ok(skew_ms),
-            Ok(_) => Err("the store does not say what time it is".to_owned()),
+            Ok(_) => Err("the store does not report its time".to_owned()),
             Err(error) => Err(error),
         };
         match skew {
@@ -144,7 +144,7 @@ impl Examination {
                 let said = format!("this host's clock is {} {ahead} the store's", Span(span));
                 let verdict =
                     if span < REFUSED_SKEW_MS { Verdict::Warning } else { Verdict::Problem };
-                let advice = "set this host's clock, by NTP: from 15 minutes on, S3 refuses every request; and records have this clock's time";
+                let advice = "synchronize this host's clock (NTP): S3 refuses every request from 15 minutes on, and records have this clock's time";
                 self.say("clock", verdict, said, Some(advice));
             }
             Err(said) => self.say("clock", Verdict::Unknown, said, None),
@@ -158,7 +158,7 @@ impl Examination {
             self.say(
                 "tls",
                 Verdict::Problem,
-                "requests and records travel in the clear",
+                "requests and records are sent unencrypted",
                 Some(advice),
             );
         } else {

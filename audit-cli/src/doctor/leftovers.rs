@@ -15,9 +15,9 @@ struct Leftovers {
 }
 
 impl Examination {
-    /// Only directories have them: a store takes an object whole or not at all.
+    /// Only directories have them: a store accepts an object completely or not at all.
     ///
-    /// When a sink opens a directory, it removes what its own dead writers left, since a free lock
+    /// When a sink opens a directory, it removes its own dead writers' files, since a free lock
     /// proves that a writer is dead. Files named `<key>#<digits>`, of other programs and earlier
     /// versions, have no lock: only their age tells whether their writers are dead.
     pub(super) async fn leftovers(&mut self) {
@@ -29,7 +29,7 @@ impl Examination {
                 self.say("leftovers", Verdict::Ok, "no writer that died left a file", None);
             }
             Ok(Leftovers { count, example }) => {
-                let said = format!("writers that died left {count} files, such as {example}");
+                let said = format!("dead writers left {count} files, such as {example}");
                 let advice = "they hold nothing that was acknowledged and is not in an object too, and engines that read whole directories fail on them: remove those that are older than any write takes: find DIRECTORY -name '*.ndjson*#[0-9]*' -mmin +60 -delete";
                 self.say("leftovers", Verdict::Warning, said, Some(advice));
             }

@@ -1,27 +1,26 @@
-//! What a bucket's configuration shows of what a rule asks for.
+//! Compares a bucket's configuration with the requirements of a rule.
 //!
-//! A profile holds what can be seen in a bucket: retention, its mode, versions, expiry, and how
-//! soon objects go to storage that does not answer at once. Whatever else a rule asks for is in
-//! `docs/COMPLIANCE.md`.
+//! A profile covers what is visible in a bucket: retention and its mode, versions, expiry, and how
+//! soon objects are archived. `docs/COMPLIANCE.md` covers the other requirements of each rule.
 
 use super::check::Verdict;
 use super::examination::Examination;
 use super::wire::Wire;
 use crate::arguments::Profile;
 
-/// What a rule asks of a bucket.
+/// The requirements of a rule.
 struct Rule {
     /// A rule, with its description.
     name: &'static str,
-    /// How long records are kept, in days; `None` if the rule names no time.
+    /// How long records must be kept, in days. `None` if the rule names no time.
     keep_days: Option<u32>,
-    /// How long they can be read at once.
+    /// How long records must be readable at once, in days.
     at_hand_days: u32,
-    /// Whether nobody may be able to shorten that.
+    /// Whether nobody may be able to shorten the retention.
     must_be_locked: bool,
 }
 
-/// 365.25 days a year, rounded up.
+/// The days in this many years of 365.25 days, rounded up.
 const fn years(years: u32) -> u32 {
     years.saturating_mul(1_461).div_ceil(4)
 }
@@ -61,9 +60,9 @@ impl Profile {
 enum Configuration {
     /// The document.
     Is(String),
-    /// There is no such rule.
+    /// It is not configured.
     None,
-    /// Nobody knows, and why.
+    /// It is unknown, for this reason.
     Unknown(String),
 }
 
@@ -93,7 +92,7 @@ impl Examination {
             }
             Configuration::Is(_) | Configuration::None => {
                 let verdict = if rule.must_be_locked { Verdict::Problem } else { Verdict::Warning };
-                let advice = "turn on versioning: without it what is overwritten or deleted is gone, and there is no Object Lock";
+                let advice = "enable versioning: without it, overwritten and deleted objects are lost, and there is no Object Lock";
                 self.say(CHECK, verdict, "the bucket keeps no versions", Some(advice));
             }
             Configuration::Unknown(said) => {
@@ -103,7 +102,8 @@ impl Examination {
         }
     }
 
-    /// Gives whether the default retention is as long as the rule asks, in mode COMPLIANCE.
+    /// Checks the default retention. Returns whether it is in mode COMPLIANCE and as long as the
+    /// rule requires.
     fn retention(&mut self, rule: &Rule, found: Configuration) -> bool {
         const CHECK: &str = "retention";
         let name = rule.name;
@@ -121,7 +121,7 @@ impl Examination {
         let (Some(mode), Some(days)) = (element(&text, "Mode"), days) else {
             let verdict = if rule.must_be_locked { Verdict::Problem } else { Verdict::Warning };
             let said = format!("no retention is set: the bucket does not show {name}");
-            let advice = "turn on Object Lock with a default retention in mode COMPLIANCE, or show otherwise that records are kept";
+            let advice = "enable Object Lock with a default retention in mode COMPLIANCE, or prove in another way that records are kept";
             self.say(CHECK, verdict, said, Some(advice));
             return false;
         };
@@ -136,13 +136,13 @@ impl Examination {
             self.say(CHECK, Verdict::Ok, said, None);
         } else {
             let verdict = if rule.must_be_locked { Verdict::Problem } else { Verdict::Warning };
-            let advice = "use mode COMPLIANCE: in GOVERNANCE, who has s3:BypassGovernanceRetention can remove objects";
+            let advice = "use mode COMPLIANCE: in GOVERNANCE, anybody with s3:BypassGovernanceRetention can remove objects";
             self.say(CHECK, verdict, said, Some(advice));
         }
         is_enforced
     }
 
-    /// What the lifecycle rules do to records before their time.
+    /// Checks whether lifecycle rules remove or archive records too early.
     fn expiry(&mut self, rule: &Rule, found: Configuration, is_locked: bool) {
         const CHECK: &str = "expiry";
         let text = match found {
@@ -175,7 +175,7 @@ impl Examination {
                 let when = date.or_else(|| Some(format!("after {} days", days?)));
                 early.extend(when.map(|when| format!("rule {id} removes objects {when}")));
             }
-            // What was overwritten or deleted is a version of its own, and is kept by a lock alone.
+            // Overwritten and deleted objects are separate versions, which only a lock protects.
             for expiration in elements(found, "NoncurrentVersionExpiration") {
                 let days: Option<u32> = days_of(expiration, "NoncurrentDays");
                 if let Some(days) = days.filter(|days| is_early(*days) && !is_locked) {
@@ -189,7 +189,7 @@ impl Examination {
                 let days: u32 = days_of(transition, "Days").unwrap_or(0);
                 if ["GLACIER", "DEEP_ARCHIVE"].contains(&class) && days < rule.at_hand_days {
                     slow.push(format!(
-                        "rule {id} moves objects to {class} after {days} days, where they are not at hand"
+                        "rule {id} moves objects to {class} after {days} days, where they cannot be read at once"
                     ));
                 }
             }
@@ -224,12 +224,12 @@ async fn configuration(wire: &Wire, name: &str) -> Configuration {
     }
 }
 
-/// Whether a rule of this prefix can apply to keys that begin with this.
+/// Whether a rule with this prefix can apply to keys that begin with `keys`.
 fn applies(prefix: &str, keys: &str) -> bool {
     prefix.starts_with(keys) || keys.starts_with(prefix)
 }
 
-/// The contents of the elements of this name, which are not nested in one another and have no
+/// The contents of the elements with this name, which must not be nested in one another or have
 /// attributes.
 fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn years_are_as_long_as_the_calendar_makes_them() {
+    fn years_include_leap_days() {
         assert_eq!([years(1), years(2), years(6)], [366, 731, 2_192]);
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
             | Error::AlreadyExists { .. }
             | Error::Precondition { .. }
     );
-    // Listings are recognized by their text alone.
+    // Refused listings are only recognizable by their text.
     known || status(error).is_some_and(|status| matches!(status, 401 | 403 | 405))
 }
 

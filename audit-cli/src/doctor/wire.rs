@@ -1,4 +1,4 @@
-//! Plain S3 requests, for what `object_store` does not show: the store's clock, versions,
+//! Plain S3 requests, for details that `object_store` does not expose: the store's clock, versions,
 //! retention.
 
 use std::fmt;
@@ -83,7 +83,8 @@ impl Wire {
         sent.map(|(answer, _body)| answer)
     }
 
-    /// A part of the bucket's configuration, such as `lifecycle`, and its document.
+    /// Requests a part of the bucket's configuration, such as `lifecycle`. Returns the response and
+    /// its document.
     pub(crate) async fn get_of_bucket(&self, part: &str) -> Result<(Answer, String), String> {
         let empty = HttpRequestBody::empty();
         self.send(Method::GET, &Path::ROOT, Some(part), HeaderMap::new(), empty).await
@@ -128,8 +129,8 @@ impl Wire {
         headers: HeaderMap,
         body: HttpRequestBody,
     ) -> Result<(Answer, String), String> {
-        // The store alone knows the URL of a key, with the configured style and endpoint, and the
-        // region.
+        // Only the store knows the URL of a key, which depends on the configured style, endpoint
+        // and region.
         let signed = self.store.signed_url(Method::GET, path, Duration::from_secs(1)).await;
         let mut url = signed.map_err(|error| self.bucket.describe(&error))?;
         let scope = url.query_pairs().find(|(name, _)| name == "X-Amz-Credential");
@@ -156,7 +157,7 @@ impl Wire {
         let (parts, body) = response.into_parts();
         let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
         let date = header("date").and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
-        // The store took its time in between, and truncated it to a second.
+        // The store took its time between the two, truncated to a second.
         let skew_ms = date.map(|date| {
             let date_ms = date.timestamp_millis();
             let latest = date_ms + 999 - sent_ms;

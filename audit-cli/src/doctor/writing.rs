@@ -10,7 +10,7 @@ use super::refusal::{Refusal, limited, of_answer};
 use super::wire::Answer;
 
 pub(super) const CONTENT: &str =
-    "audit doctor wrote this to see what these credentials may do. It may be removed.\n";
+    "audit doctor wrote this to check what these credentials may do. It may be removed.\n";
 
 impl Examination {
     fn attributes() -> Attributes {
@@ -33,7 +33,7 @@ impl Examination {
                 true
             }
             Err(error) => {
-                let advice = "without this nothing is delivered; what else the credentials may do was not tried";
+                let advice = "without this nothing is delivered; other permissions were not tested";
                 self.say("write", Verdict::Problem, self.describe(&error), Some(advice));
                 false
             }
@@ -47,7 +47,7 @@ impl Examination {
             }
             Ok(()) => {
                 let said = "the store ignores If-None-Match: creating overwrote what existed";
-                let advice = "each record is still delivered once, but nothing protects objects from who has these credentials: use a store with conditional writes (AWS, GCS, Azure, MinIO, R2), and set require_create_only";
+                let advice = "each record is still delivered once, but nothing protects objects from anybody with these credentials: use a store with conditional writes (AWS, GCS, Azure, MinIO, R2), and set require_create_only";
                 self.say("create-only", Verdict::Problem, said, Some(advice));
             }
             Err(error) => self.say("create-only", Verdict::Unknown, self.describe(&error), None),
@@ -87,16 +87,16 @@ impl Examination {
                 self.say(
                     "checksum",
                     Verdict::Ok,
-                    format!("what does not match its checksum is refused: {code}"),
+                    format!("an object that does not match its checksum is refused: {code}"),
                     None,
                 );
             }
             Ok(Answer { status: 200, .. }) => {
-                let advice = "use a store that checks x-amz-checksum-sha256: here a record that is damaged on its way is stored damaged";
+                let advice = "use a store that checks x-amz-checksum-sha256: here a record that is damaged in transit is stored damaged";
                 self.say(
                     "checksum",
                     Verdict::Problem,
-                    "an object was taken that does not match its checksum",
+                    "an object that does not match its checksum was accepted",
                     Some(advice),
                 );
             }
@@ -124,7 +124,7 @@ impl Examination {
             Some(version) => Some(of_answer(wire.delete(&self.path, Some(version)).await)),
             None => None,
         };
-        let advice = "turn on versioning: what somebody with more rights overwrites or deletes can then be brought back, and Object Lock needs it";
+        let advice = "enable versioning: then objects that somebody with more rights overwrites or deletes can be restored, and Object Lock needs it";
         match &head.version_id {
             Some(_) => self.say("versioning", Verdict::Ok, "objects have versions", None),
             None => {
@@ -143,12 +143,12 @@ impl Examination {
             }
             Some(mode) => {
                 let said = format!("objects are kept until {until} in mode {mode}");
-                let advice = "use mode COMPLIANCE: in GOVERNANCE, who has s3:BypassGovernanceRetention can remove them";
+                let advice = "use mode COMPLIANCE: in GOVERNANCE, anybody with s3:BypassGovernanceRetention can remove them";
                 self.say("object-lock", Verdict::Warning, said, Some(advice));
             }
             None => {
                 let said = "objects have no retention, or these credentials may not see it (s3:GetObjectRetention)";
-                let advice = "turn on Object Lock with a default retention (deploy/aws/object-lock.json): until then an administrator can remove what is there";
+                let advice = "enable Object Lock with a default retention (deploy/aws/object-lock.json): until then an administrator can remove objects";
                 self.say("object-lock", Verdict::Warning, said, Some(advice));
             }
         }
@@ -159,7 +159,7 @@ impl Examination {
                 self.say("delete-version", Verdict::Ok, "removing a version is refused", None);
             }
             Some(Refusal::CarriedOut) => {
-                let said = "these credentials can remove versions of objects, for good";
+                let said = "these credentials can permanently remove versions of objects";
                 self.say("delete-version", Verdict::Problem, said, Some(advice));
             }
             Some(Refusal::Unclear(said)) => {

@@ -1,10 +1,9 @@
 //! Records as CSV ([RFC 4180](https://www.rfc-editor.org/rfc/rfc4180)) that is safe to open.
 //!
-//! A spreadsheet takes text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return (or a
-//! full-width form of a sign) for a formula, which may send what is beside it to a stranger. Such
-//! text begins with an apostrophe here, which spreadsheets take for "this is text". Numbers are
-//! left as they are. The last column has the whole record, and that is exact: it begins with a
-//! brace.
+//! A spreadsheet interprets text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return
+//! (or a full-width form of a sign) as a formula, which may send neighbouring cells to a stranger.
+//! Such text is prefixed with an apostrophe, which marks it as text. Numbers are unchanged. The
+//! last column has the exact record, which begins with a brace.
 
 use audit_core::UniqueId;
 use serde_json::value::RawValue;
@@ -63,7 +62,7 @@ impl Csv {
     }
 }
 
-/// A value as a cell: a text without its quotes, and harmless; anything else as JSON.
+/// A value as a cell: a text without its quotes and made harmless, anything else as JSON.
 fn cell(value: &RawValue) -> String {
     match serde_json::from_str::<String>(value.get()) {
         Ok(text) => defused(&text),
@@ -71,9 +70,9 @@ fn cell(value: &RawValue) -> String {
     }
 }
 
-/// Text that no spreadsheet takes for a formula.
+/// Prefixes text that a spreadsheet would interpret as a formula.
 fn defused(text: &str) -> String {
-    // Some skip blanks and invisible characters before they look.
+    // Some spreadsheets skip leading spaces and invisible characters.
     let first = text.trim_start_matches([' ', '\u{a0}', '\u{feff}']);
     let is_formula = first.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '|', '%'])
         || first.starts_with(['\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}', '\u{2212}']);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_quoted_and_no_text_is_a_formula() {
+    fn cells_are_quoted_and_formulas_are_defused() {
         let stream = UniqueId::from_bits(1);
         let line = r#"{"a":"x,\"y\"\n","n":-5,"big":123456789012345678901234567890,"o":{"k":1},"null":null}"#;
         let shown = row(&["/a", "/n", "/big", "/o", "/null", "/no"], line);

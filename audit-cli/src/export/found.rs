@@ -1,4 +1,4 @@
-//! The members that records have, found by looking at them.
+//! Discovers the members of records.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use crate::object::Part;
 use crate::query::Pointer;
 
-/// The members of records, in the order in which they were found. Members of objects are found to
-/// a depth; what is in arrays is not.
+/// The members of records, in the order in which they were found. Nested members are found up to a
+/// depth; members within arrays are not.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pointers: Vec<String>,

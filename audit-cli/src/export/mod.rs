@@ -19,7 +19,7 @@ use crate::sieve::Sieve;
 use csv::Csv;
 use found::Found;
 
-/// The columns are those of so many records, if nobody says which.
+/// The number of records whose members become columns, unless the columns are given.
 const RECORDS_LOOKED_AT: u64 = 1_000;
 
 pub(crate) async fn run(
@@ -141,7 +141,7 @@ async fn look(
             false => ControlFlow::Continue(()),
         })
     };
-    // What is wrong with an object is said by the export itself.
+    // The export itself reports damaged objects.
     let quiet = Output::silent();
     scan::run(reader, wanted, common, &quiet, begin, take).await?;
     Ok(all.pointers())

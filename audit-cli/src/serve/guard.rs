@@ -1,4 +1,4 @@
-//! Who may use the page: whoever has the token of this run, from a browser that means this server.
+//! Access to the page: only with this run's token, from a browser that addresses this server.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::Place;
 
-/// What each response says to the browser: nothing is loaded from elsewhere, nothing frames the
-/// page, no other site sees what it holds.
+/// The security headers of each response: nothing is loaded from elsewhere, nothing frames the
+/// page, and no other site can read it.
 const HEADERS: [(HeaderName, &str); 8] = [
     (
         header::CONTENT_SECURITY_POLICY,

@@ -1,4 +1,4 @@
-//! The verification of the bucket, beside the reading of it.
+//! Verification of the bucket while the page is open.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use crate::bucket::Reader;
 use crate::escape;
 use crate::verify::{self, Whole};
 
-/// Findings that are named. All are counted.
+/// The maximum number of listed findings. All are counted.
 const MAX_FINDINGS: usize = 1_000;
 
-/// How a verification goes.
+/// The state of a verification.
 #[derive(Debug, Default)]
 pub(super) struct Integrity {
     pub(super) done: AtomicU64,
@@ -82,7 +82,7 @@ fn name(alarm: Alarm) -> &'static str {
 fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
     let Whole { report, unread, hours } = whole;
     let hours_of = |stream: &str| hours.get(stream).into_iter().flatten().copied();
-    // The worst of each hour. The order of alarms is that of their weight.
+    // The worst alarm of each hour. Alarms are ordered by severity.
     let mut worst: BTreeMap<i64, Option<Alarm>> = BTreeMap::new();
     let mut add = |hour: i64, alarm: Option<Alarm>| {
         let known = worst.entry(hour).or_insert(alarm);

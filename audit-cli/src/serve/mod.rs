@@ -1,8 +1,10 @@
 //! `audit serve`: a page for reading a bucket, from this process and nothing else.
 
 mod assets;
+mod export;
 mod guard;
 mod integrity;
+mod plan;
 mod question;
 mod record;
 mod search;
@@ -129,7 +131,7 @@ pub(crate) async fn run(
         .route("/api/overview", get(overview))
         .route("/api/scan", get(search::scan))
         .route("/api/records", get(search::records))
-        .route("/api/export", get(search::export))
+        .route("/api/export", get(export::export))
         .route("/api/record", get(record::record))
         .route("/api/proof", get(record::proof))
         .route("/api/integrity", get(integrity_now))

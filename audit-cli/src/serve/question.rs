@@ -1,4 +1,4 @@
-//! What the page asks for, as it stands in its address.
+//! The question of the page, parsed from its query.
 
 use audit_core::UniqueId;
 use audit_sink_s3::layout::ObjectKey;
@@ -9,10 +9,10 @@ use crate::query::Pointer;
 use crate::sieve::Sieve;
 use crate::units::{DAY_MS, HOUR_MS};
 
-/// The most rows of one answer.
+/// The maximum number of rows in a response.
 const MAX_ROWS: usize = 1_000;
 
-/// The most members that are columns, or counted.
+/// The maximum number of members that are columns or are counted.
 const MAX_MEMBERS: usize = 32;
 
 #[derive(Debug, Clone)]
@@ -26,7 +26,8 @@ pub(super) struct Question {
     pub(super) stack: Option<Pointer>,
     pub(super) facets: Vec<Pointer>,
     pub(super) columns: Vec<Pointer>,
-    /// The width of the timeline's bins, and what is added to times first, in milliseconds.
+    /// The width of the timeline's bins, and the offset that is added to times before binning, in
+    /// milliseconds.
     pub(super) bin_ms: i64,
     pub(super) offset_ms: i64,
     pub(super) newest_first: bool,
@@ -34,7 +35,7 @@ pub(super) struct Question {
     pub(super) after: Option<Cursor>,
 }
 
-/// A record, in the order of the bucket.
+/// The position of a record in the order of the bucket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
     pub(super) key: ObjectKey,
@@ -53,7 +54,7 @@ impl Question {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub(super) fn parse(query: Option<&str>) -> Result<Question, String> {
         let mut question = Question {
             from_ms: i64::MIN,
@@ -73,13 +74,14 @@ impl Question {
         let query = query.unwrap_or_default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let value = &*value;
-            let number = || value.parse::<i64>().map_err(|_| format!("{name} is no whole number"));
+            let number = || value.parse::<i64>().map_err(|_| format!("{name} is not an integer"));
             let pointer = || value.parse::<Pointer>();
             match &*name {
                 "from" => question.from_ms = number()?,
                 "until" => question.until_ms = number()?,
                 "stream" => {
-                    question.stream = Some(value.parse().map_err(|_| "stream is no identifier")?);
+                    question.stream =
+                        Some(value.parse().map_err(|_| "stream is not an identifier")?);
                 }
                 "where" => question.conditions.push(value.parse()?),
                 "text" if value.is_empty() => {}
@@ -95,10 +97,11 @@ impl Question {
                     question.rows = usize::try_from(number()?).unwrap_or(0).min(MAX_ROWS);
                 }
                 "after" => {
-                    let cursor = Cursor::parse(value).ok_or("after is no place in the bucket")?;
+                    let cursor =
+                        Cursor::parse(value).ok_or("after is not a position in the bucket")?;
                     question.after = Some(cursor);
                 }
-                // Those of the page alone.
+                // Parameters that only the page uses.
                 _ => {}
             }
         }
@@ -110,18 +113,18 @@ impl Question {
         Ok(question)
     }
 
-    /// The partitions that may hold it.
+    /// The partitions that may hold selected records.
     pub(super) fn wanted(&self) -> Wanted {
         Wanted::new(self.from_ms..self.until_ms, self.stream).with_margin(self.time.is_some())
     }
 
-    /// The conditions on records. Their time is another matter: see [`Self::when`].
+    /// The conditions on records, except their time: see [`Self::when`].
     pub(super) fn sieve(&self) -> Sieve {
         Sieve::new(self.conditions.clone(), None, i64::MIN..i64::MAX)
     }
 
-    /// The time of a record, if it is in the range, and whether it is the record's own: one without
-    /// a time has that of its object's hour.
+    /// The time of a record, if it is in the range, and whether it is the record's own. A record
+    /// without a time has that of its object's hour.
     pub(super) fn when(&self, hour_ms: i64, line: &[u8]) -> Option<(i64, bool)> {
         let own = self.time.as_ref().and_then(|time| time.find_time(line).ms());
         let range = self.from_ms..self.until_ms;
@@ -134,7 +137,7 @@ impl Question {
         }
     }
 
-    /// Whether an object may hold what comes after the cursor.
+    /// Whether an object may hold records after the cursor.
     pub(super) fn is_ahead(&self, object: &Listed) -> bool {
         self.after.is_none_or(|Cursor { key, .. }| match self.newest_first {
             true => object.key <= key,
@@ -153,7 +156,7 @@ impl Question {
         })
     }
 
-    /// The bin of the timeline that a time is in.
+    /// The beginning of the timeline's bin for this time.
     pub(super) fn bin_of(&self, time_ms: i64) -> i64 {
         let shifted = time_ms.saturating_add(self.offset_ms);
         (shifted.div_euclid(self.bin_ms) * self.bin_ms).saturating_sub(self.offset_ms)

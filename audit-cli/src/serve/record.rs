@@ -1,4 +1,4 @@
-//! One record whole, what stands beside it, and its proof.
+//! A complete record, its neighbours, and its proof.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use crate::query::Pointer;
 use crate::units::HOUR_MS;
 use crate::verify::inventory::Entry;
 
-/// How many records before and after are shown.
+/// The number of neighbours shown before and after.
 const BESIDE: usize = 5;
 
-/// How much of a record beside is shown, in characters.
+/// The maximum length of a neighbour, in characters.
 const BESIDE_CHARS: usize = 240;
 
-/// How much of a record is shown, in bytes. All of it can be copied.
+/// The maximum size of a displayed record, in bytes. All of it can be copied.
 const SHOWN_BYTES: usize = 1 << 20;
 
 /// The object and the number of the record that a request names.
@@ -74,7 +74,7 @@ async fn look(
     let mut records = lines(desk, object, first, sequence.saturating_add(BESIDE as u64)).await?;
     let has = |records: &[Beside]| records.iter().position(|(_, number, _)| *number == sequence);
     let Some(mut found) = has(&records) else { return Ok(None) };
-    // What stands beside it may be in the object before or after.
+    // Neighbours may be in the object before or after.
     if found < BESIDE && at > 0 {
         let mut before = lines(desk, &objects[at - 1], first, sequence - 1).await?;
         before.append(&mut records);
@@ -120,8 +120,8 @@ async fn look(
     })))
 }
 
-/// The object with those of its stream that are filed under the same hour and those beside it, in
-/// the order of their records.
+/// The objects of the stream under the object's hour and the adjacent hours, in the order of their
+/// records.
 async fn neighbours(desk: &Desk, key: &ObjectKey) -> Result<Vec<Listed>, Failure> {
     let times_ms = key.hour_ms() - HOUR_MS..key.hour_ms() + 2 * HOUR_MS;
     let wanted = Wanted::new(times_ms, Some(key.stream()));
@@ -150,7 +150,7 @@ async fn lines(
     });
     match content.await {
         Ok(_) => Ok(lines),
-        // What could be read is shown, if it is what was wanted.
+        // Records that could be read are shown.
         Err(_) if !lines.is_empty() => Ok(lines),
         Err(error) => {
             let what = format!("cannot read {}", object.location);
@@ -168,7 +168,7 @@ pub(super) async fn proof(
     let proofs = prove::prove(&desk.reader, key.stream(), &Entry::new(&key), &[sequence]).await;
     let proofs = proofs.map_err(|failure| Unanswered(StatusCode::CONFLICT, failure))?;
     let Some((_, proof, _)) = proofs.into_iter().next() else {
-        let failure = Failure::new("nothing proves that record");
+        let failure = Failure::new("there is no proof of that record");
         return Err(Unanswered(StatusCode::CONFLICT, failure));
     };
     let name = format!("attachment; filename=\"{}-{sequence:012}.tlog-proof\"", key.stream());

@@ -8,11 +8,11 @@ pub(super) struct Lag {
     pub(super) p50_ms: i64,
     pub(super) p99_ms: i64,
     pub(super) max_ms: i64,
-    /// The start of the delay.
+    /// The event from which the delay is measured.
     pub(super) from: &'static str,
 }
 
-/// A histogram of durations, whose buckets are an eighth as wide as their values.
+/// A histogram of durations whose buckets are an eighth as wide as their values.
 #[derive(Debug)]
 pub(super) struct Durations {
     buckets: Vec<u64>,
@@ -52,7 +52,7 @@ impl Durations {
         ((8 + eighth + 1) << (log - 3)).wrapping_sub(1)
     }
 
-    /// `None` if there are no values. `from` names the start of the delay.
+    /// The summary. `None` if there are no values. `from` names the start of the delay.
     pub(super) fn lag(&self, from: &'static str) -> Option<Lag> {
         (self.count > 0).then(|| Lag {
             p50_ms: self.quantile(0.5),
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_off_by_an_eighth_at_most() {
+    fn quantiles_are_off_by_at_most_an_eighth() {
         for value in (0..200u64).chain([1_000, 12_345, 1 << 40, u64::MAX >> 1]) {
             let most = Durations::most(Durations::bucket(value));
             assert!(most >= value && most - value <= value / 8, "{value} {most}");

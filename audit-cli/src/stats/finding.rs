@@ -23,12 +23,12 @@ pub(super) enum Finding {
     SameLines { key: String, also: String },
     /// A damaged object.
     Damaged { key: String, what: String },
-    /// There was no object to check.
+    /// There were no objects to check.
     NoStreams { why: String },
 }
 
 impl Finding {
-    /// Whether it certainly is a problem.
+    /// Whether it is certainly a problem.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Finding::Gap { .. }

@@ -19,7 +19,7 @@ use crate::query::Pointer;
 use crate::scan::{self, Step};
 use crate::units::{Count, counted, shown};
 
-/// Where records have these members, if nothing says it.
+/// The default pointers of these members.
 const ACTION: [&str; 3] = ["/action", "/event", "/type"];
 const ADDRESS: [&str; 4] = ["/client/ip", "/source/ip", "/actor/ip", "/ip"];
 
@@ -33,7 +33,7 @@ struct By {
     pointers: Vec<Pointer>,
 }
 
-/// Which records are counted.
+/// The records to count, and by what.
 struct Counted<'a> {
     source: &'a Source,
     selection: &'a Selection,
@@ -87,8 +87,7 @@ pub(crate) async fn who(
 }
 
 impl Counted<'_> {
-    /// Prints the groups, and gives how many records were searched, how many are in the groups, and
-    /// of how many days.
+    /// Prints the groups. Returns the number of searched records, of matching ones, and of days.
     async fn count(
         self,
         common: &Common,
@@ -131,7 +130,7 @@ impl Counted<'_> {
         let mut notes = sieve.notes();
         if total.rest.records > 0 {
             notes.push(format!(
-                "there was no room for all groups in {} MiB: {} of other groups are counted \
+                "not all groups fit into {} MiB: {} of other groups are counted \
                  together; see --memory",
                 grouping.memory,
                 self::counted(total.rest.records, "record")
@@ -139,7 +138,7 @@ impl Counted<'_> {
         }
         if total.has_more_addresses() {
             notes.push(format!(
-                "there was no room for all distinct addresses in {} MiB: their numbers with a + \
+                "not all distinct addresses fit into {} MiB: numbers with a + \
                  are too small; see --memory",
                 grouping.memory
             ));
@@ -171,7 +170,7 @@ impl Serialize for Line<'_> {
         if let Some(per) = per {
             map.serialize_entry(title(*per), &key.begin_ms.map(|ms| period(*per, ms)))?;
         }
-        // What is counted together has no values.
+        // Groups that are counted together have no values.
         if key.values.is_empty() && !titles.is_empty() {
             map.serialize_entry("other_groups", &true)?;
         }
@@ -206,10 +205,10 @@ fn period(per: Per, begin_ms: i64) -> String {
     }
 }
 
-/// The widest that a value is shown, in characters.
+/// The maximum width of a value, in characters.
 const MAX_WIDTH: usize = 48;
 
-/// A value of JSON in a cell of a table.
+/// A JSON value in a cell of a table.
 fn cell(value: Option<&str>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let text = serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
@@ -235,7 +234,7 @@ fn print(
     }
     let mut rows: Vec<Vec<String>> = Vec::with_capacity(groups.len() + 1);
     let head = per.map(title).into_iter().chain(titles.iter().map(String::as_str));
-    // Names of members are as they are written.
+    // Members' names keep their case.
     let mut head: Vec<String> = head
         .map(|text| if text.starts_with('/') { text.to_owned() } else { text.to_uppercase() })
         .collect();
@@ -265,7 +264,7 @@ fn print(
         }
     }
     let columns = widths.len();
-    // Numbers stand to the right: how many records, and how many addresses.
+    // Numbers are right-aligned: those of records and of addresses.
     let is_number = |at: usize| at + 4 == columns || at + 1 == columns;
     for (n, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).map(|(cell, (at, width))| match is_number(*at) {

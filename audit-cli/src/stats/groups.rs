@@ -11,13 +11,13 @@ use crate::object::Part;
 use crate::query::{Members, Pointer, Time};
 use crate::units::{DAY_MS, HOUR_MS};
 
-/// By what records are counted. Of each member the first of several pointers that has a value
-/// counts.
+/// The members by which records are counted. For each member, the first of its pointers with a
+/// value counts.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     by: Vec<usize>,
     addresses: usize,
-    /// All pointers, each with the member that it is of.
+    /// All pointers. `of` has the member of each.
     members: Members,
     of: Vec<usize>,
     time: usize,
@@ -25,7 +25,7 @@ pub(super) struct Plan {
     hasher: Arc<RandomState>,
 }
 
-/// What makes a group: its period, and its values as JSON.
+/// The key of a group: its period, and its values as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct GroupKey {
     pub(super) begin_ms: Option<i64>,
@@ -35,11 +35,12 @@ pub(super) struct GroupKey {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Group {
     pub(super) records: u64,
-    /// The first time and the last.
+    /// The first and the last time.
     pub(super) times_ms: Option<(i64, i64)>,
-    /// The hashes of distinct addresses: two of a billion share one with a chance of 3 %.
+    /// The hashes of distinct addresses. Among a billion addresses, the chance of a collision is 3
+    /// %.
     addresses: HashSet<u64>,
-    /// Whether there are more than were counted.
+    /// Whether there are more addresses than were counted.
     pub(super) has_more_addresses: bool,
 }
 
@@ -65,15 +66,15 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: HashMap<GroupKey, Group>,
-    /// An estimate of what they take.
+    /// The estimated size in memory.
     bytes: usize,
     records: u64,
 }
 
-/// How much of a value is kept. Longer values are distinguished by a hash.
+/// The maximum size of a kept value, in bytes. Longer values are distinguished by a hash.
 const MAX_VALUE_BYTES: usize = 512;
 
-/// A part is sent on when it takes so much.
+/// A part is passed on at this size, in bytes.
 const PART_BYTES: usize = 1 << 20;
 
 impl Part for Groups {
@@ -111,7 +112,7 @@ impl Plan {
         }
     }
 
-    /// Adds a record of an object that is filed under this hour.
+    /// Adds a record from an object under this hour.
     pub(super) fn add(&self, hour_ms: i64, line: &[u8], groups: &mut Groups) {
         let found = self.members.find(line);
         let of = |member: usize| {
@@ -140,7 +141,7 @@ impl Plan {
         groups.add(key, group, usize::MAX);
     }
 
-    /// A value in one spelling, and not longer than is kept of it.
+    /// Normalizes the spelling of a value, and truncates it.
     fn normal(&self, value: &RawValue) -> Box<str> {
         let text = value.get();
         if text.len() > MAX_VALUE_BYTES {
@@ -188,7 +189,7 @@ impl Groups {
 pub(super) struct Total {
     groups: Groups,
     max_bytes: usize,
-    /// The records of groups for which there was no room.
+    /// The records of groups that did not fit.
     pub(super) rest: Group,
 }
 
@@ -207,12 +208,12 @@ impl Total {
         }
     }
 
-    /// Whether some group has more distinct addresses than there was room for.
+    /// Whether some group has more distinct addresses than fit.
     pub(super) fn has_more_addresses(&self) -> bool {
         self.groups.groups.values().any(|group| group.has_more_addresses)
     }
 
-    /// The groups of each period in order, the largest first.
+    /// The groups by period, and within each period by size, largest first.
     pub(super) fn sorted(self) -> Vec<(GroupKey, Group)> {
         let mut periods: BTreeMap<Option<i64>, Vec<(GroupKey, Group)>> = BTreeMap::new();
         for (key, group) in self.groups.groups {
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_no_record_is_left_uncounted() {
+    fn memory_is_bounded_and_every_record_is_counted() {
         let long = "x".repeat(10_000);
         let lines: Vec<String> = (0..5_000)
             .map(|n| format!(r#"{{"user":"{n}{long}","action":"view","ip":"{n}","at":{n}}}"#))
@@ -292,7 +293,7 @@ mod tests {
         let kept = total.sorted();
         assert!(rest > 0 && kept.len() > 50, "{}", kept.len());
         assert_eq!(kept.iter().map(|(_, group)| group.records).sum::<u64>() + rest, 5_000);
-        // One group, with more addresses than there is room for.
+        // One group with more addresses than fit.
         let lines: Vec<String> = (0..50_000).map(|n| format!(r#"{{"user":1,"ip":{n}}}"#)).collect();
         let total = super::tests::total(&plan(None), &lines, 100_000);
         assert!(total.groups.bytes <= 100_000 && total.has_more_addresses());

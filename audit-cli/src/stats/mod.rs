@@ -28,7 +28,7 @@ use tally::Tally;
 
 pub(crate) use grouped::who;
 
-/// The most possible copies that are listed. All are counted.
+/// The maximum number of possible copies that are listed. All are counted.
 const SAME_LINES_SHOWN: u64 = 20;
 
 pub(crate) async fn run(
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     let mut report = |tally: &mut Tally, finding: Finding| {
         wrong |= finding.is_certain();
         tally.count(&finding);
-        // A host that repeats the same logs would fill the screen.
+        // A host that repeats the same logs would flood the output.
         let shown = finding.is_certain() || tally.same_lines <= SAME_LINES_SHOWN;
         if shown { finding::print(&finding, output) } else { Ok(()) }
     };

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use audit_sink_s3::layout::ObjectKey;
 
-/// The most objects that are remembered, to find copies under other streams: it bounds memory, at
-/// about 100 bytes each.
+/// The maximum number of remembered objects, at about 100 bytes each. They serve to find copies in
+/// other streams.
 const REMEMBERED: usize = 1 << 20;
 
 /// Recently read objects.
@@ -35,7 +35,7 @@ impl Remembered {
         (known.stream() != key.stream()).then_some(known)
     }
 
-    /// Another object with one of these records.
+    /// Another object that holds some of these records.
     pub(super) fn with(&self, records: &Range<u64>, than: &ObjectKey) -> Option<ObjectKey> {
         let mut known =
             self.order.iter().filter(|(_, key, _)| key.stream() == than.stream() && key != than);

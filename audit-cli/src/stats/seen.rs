@@ -34,13 +34,13 @@ pub(super) async fn look(
     if heads {
         let head = reader.store().get_opts(&object.location, GetOptions::new().with_head(true));
         let head = head.await.map_err(|error| ReadError::of(reader, &error))?;
-        // A directory keeps no metadata, so that only the lines tell.
+        // A directory keeps no metadata.
         if let Some(metadata) = ObjectMetadata::from_attributes(&head.attributes) {
             let ObjectMetadata { last_sequence, count, sha256 } = metadata;
             let by_key = object.key.first_sequence().saturating_add(count).saturating_sub(1);
             let contradiction = (count == 0 || by_key != last_sequence).then(|| {
                 format!(
-                    "ends with record {by_key} by its key, and with {last_sequence} by its metadata"
+                    "ends with record {by_key} according to its key, but with {last_sequence} according to its metadata"
                 )
             });
             let object = object.clone();

@@ -32,7 +32,7 @@ struct Summary<'a> {
     damaged: u64,
     /// Objects without records.
     other_objects: u64,
-    /// How many of them are leftovers of dead writers.
+    /// The number of leftovers of dead writers among them.
     leftovers: u64,
 }
 

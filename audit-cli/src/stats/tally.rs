@@ -16,7 +16,7 @@ use crate::ranges::Ranges;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Totals {
     pub(super) objects: u64,
-    /// As stored.
+    /// The size as stored.
     pub(super) stored_bytes: u64,
     pub(super) logs: u64,
     /// The size of the logs without line feeds. Unknown with `--heads`.
@@ -93,11 +93,12 @@ impl Tally {
         findings
     }
 
-    /// Adds an object with a host's records about its stream: its numbers are not a gap.
+    /// Adds an object with a host's records about its stream, so that their numbers do not count as
+    /// a gap.
     pub(super) fn add_system(&mut self, seen: &Seen) {
         let (key, count) = (seen.object.key, seen.count);
         let records = key.first_sequence()..key.first_sequence().saturating_add(count);
-        // A stream without other records is not counted.
+        // A stream with only such records is not counted.
         if let Some(ranges) = self.streams.get_mut(&key.stream()) {
             ranges.add(records);
         }

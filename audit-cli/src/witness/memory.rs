@@ -1,4 +1,4 @@
-//! The state of a witness: what it has cosigned, in a directory.
+//! The state of a witness: a directory with what it has cosigned.
 
 use std::fs::{self, File};
 use std::io;
@@ -48,7 +48,7 @@ impl Memory {
 pub(super) struct Locked<'a>(MutexGuard<'a, PathBuf>);
 
 impl Locked<'_> {
-    /// A name may have any characters, so the directory is named for its hash.
+    /// A name may contain any characters, so the directory is named after its hash.
     fn file(&self, origin: &str) -> Result<PathBuf, Refusal> {
         let (name, stream) = origin.rsplit_once('/').ok_or(Refusal::UnknownOrigin)?;
         let stream: UniqueId = stream.parse().map_err(|_| Refusal::UnknownOrigin)?;
@@ -65,13 +65,13 @@ impl Locked<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&file, "read", error).into()),
         };
-        // Cosign nothing rather than a second history.
+        // If the file is unreadable, cosign nothing rather than a second history.
         let latest = parse(&text, origin)
             .ok_or_else(|| Failure::new(format!("the state {} is damaged", file.display())))?;
         Ok(Some(latest))
     }
 
-    /// Makes durable what will be cosigned.
+    /// Makes the checkpoint to be cosigned durable.
     pub(super) fn remember(
         &mut self,
         origin: &str,
@@ -82,9 +82,9 @@ impl Locked<'_> {
         let checkpoint = Checkpoint::new(origin, witnessed.size, witnessed.root)
             .map_err(|_| Refusal::UnknownOrigin)?;
         let text = format!("{checkpoint}{}\n", Hash::from_bytes(*key));
-        // A crash before this returns: nothing was cosigned, and the earlier checkpoint is still
-        // there. A stream without a file may have a directory whose name an earlier call did not
-        // sync: if it were lost after the response, another history could be cosigned.
+        // After a crash before this returns, nothing was cosigned and the earlier checkpoint is
+        // still there. A stream without a file may have a directory whose name an earlier call did
+        // not sync. If that name were lost after the response, another history could be cosigned.
         let directory = file.parent().filter(|_| !file.exists());
         let written = directory.map_or(Ok(()), durable::create_directory);
         let written = written.and_then(|()| durable::replace(&file, text.as_bytes()));

@@ -24,13 +24,14 @@ use crate::failure::{Failure, Outcome};
 use crate::key;
 use crate::output::Output;
 
-/// The longest body of a request. 63 hashes, a checkpoint and its lines of signature are 8 KiB.
+/// The maximum size of a request's body, in bytes. 63 hashes, a checkpoint and its signature lines
+/// take 8 KiB.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// How long a request may take to arrive whole.
+/// The time limit for receiving a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections at once. A host sends a checkpoint every few minutes.
+/// The maximum number of connections. A host sends a checkpoint every few minutes.
 const MAX_CONNECTIONS: usize = 64;
 
 struct Cosigner {
@@ -112,7 +113,7 @@ impl From<Failure> for Declined {
 
 fn refused(refusal: &Refusal) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    // The log can begin its proof there.
+    // The log can start its next proof there.
     if let Refusal::OtherSize { latest: size } | Refusal::Fork { size } = refusal {
         let kind = [(header::CONTENT_TYPE, "text/x.tlog.size")];
         return (status, kind, Body::from(format!("{size}\n"))).into_response();
@@ -121,13 +122,14 @@ fn refused(refusal: &Refusal) -> Response {
 }
 
 impl Cosigner {
-    /// The line of a cosignature, once its checkpoint is durable.
+    /// Decides on a request. Returns the line of the cosignature once its checkpoint is durable.
     fn decide(&self, body: &[u8]) -> Result<String, Declined> {
         let text = std::str::from_utf8(body)
             .map_err(|_| Refusal::Malformed("the request is not UTF-8"))?;
         let request = AddCheckpoint::parse(text)?;
         let origin = request.checkpoint().origin();
-        // The stream must be one of a known host: the certificate says whose key the stream's is.
+        // The stream must belong to a known host: the certificate names the host that vouches for
+        // the stream's key.
         let mut hosts = self.hosts.iter();
         let certificate = hosts.find_map(|host| Certificate::find(request.note(), host));
         let stream_key = certificate.as_ref().map(Certificate::stream_key);
@@ -138,7 +140,7 @@ impl Cosigner {
         if stream_key.is_none() && is_known {
             return Err(Refusal::Unsigned.into());
         }
-        // One decision at a time: check and update are one step.
+        // One decision at a time, so that check and update are atomic.
         let mut memory = self.memory.lock();
         let latest = memory.latest(origin)?;
         let (pinned, latest) = latest.unzip();
@@ -148,7 +150,7 @@ impl Cosigner {
         }
         let witnessed = request.check(stream_key, latest)?;
         if let Some(key) = stream_key.filter(|_| latest != Some(witnessed)) {
-            // A crash from here on has promised nothing, or has signed what is durable.
+            // From here on, a crash leaves either no cosignature or a durable one.
             memory.remember(origin, &key.to_bytes(), &witnessed)?;
         }
         let time = u64::try_from(SystemClock.now_ms() / 1_000).unwrap_or_default();

@@ -342,7 +342,7 @@ async fn leftovers_are_counted_and_named() {
         let checks = ran.json();
         let check = checks.iter().find(|check| check["check"] == "leftovers").unwrap();
         let said = check["said"].as_str().unwrap();
-        assert!(said.starts_with("writers that died left 2 files, such as dt="), "{said}");
+        assert!(said.starts_with("dead writers left 2 files, such as dt="), "{said}");
         assert_eq!((&check["verdict"], ran.code), (&"warning".into(), Some(0)));
         // The advice has exactly the described effect.
         let advice = check["advice"].as_str().unwrap().rsplit_once(": ").unwrap().1;

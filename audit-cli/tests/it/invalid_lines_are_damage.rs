@@ -38,7 +38,7 @@ async fn invalid_lines_are_named_by_number() {
         (b"{\"a\":\"\0\"}", "line 2 is not a JSON object: control character"),
         (b"{\"a\":1", "line 2 is not a JSON object: EOF"),
         (&huge, "line 2 is not a JSON object"),
-        (b"x\n\ny", "line 2 is not a JSON object; 3 lines are no records in all"),
+        (b"x\n\ny", "line 2 is not a JSON object; 3 lines in total are not records"),
     ] {
         let root = tempfile::tempdir().unwrap();
         let lines = [b"{\"n\":1}\n", line, b"\n{\"n\":2}\n"].concat();

@@ -243,14 +243,14 @@ async fn conflicts_and_damage_are_named_and_nothing_is_lost() {
     let (rescued, damaged) = (host.rescued("rescued"), host.rescued("damaged"));
     let (server, root) = host.die().await;
 
-    // The bucket is away: it is given up in time, and can be begun anew.
+    // The bucket is unreachable: the command gives up in time, and can be repeated.
     let away = journal(&server, &["deliver", "--timeout", "1", &rescued, &url(&server)]).await;
     assert_eq!(away.code, Some(3));
-    assert!(away.err.contains("in the journal still"), "{away:?}");
+    assert!(away.err.contains("still in the journal"), "{away:?}");
     server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
     server.resume().await;
 
-    // Another object stands where the first one that is not known should go.
+    // Another object has the key of the first undelivered one.
     let shown = journal(&server, &["show", &rescued]).await;
     let key = shown.json()[0]["objects"][0]["key"].as_str().unwrap().to_owned();
     let mut other = server.objects().into_values().next().unwrap();

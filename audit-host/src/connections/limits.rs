@@ -3,38 +3,41 @@
 use std::io;
 use std::time::Duration;
 
-/// Open files that are reserved for the database, the journal and the bucket: 256, or half of them
-/// if the process may have few.
-const MAX_DESCRIPTORS_KEPT: usize = 256;
+/// File descriptors reserved for the database, the journal and the bucket: 256, or half of all if
+/// the process has few.
+const MAX_RESERVED_DESCRIPTORS: usize = 256;
 
-/// Connections of operators at once: a few probes and scrapers.
+/// The maximum number of operators' connections: enough for a few probes and scrapers.
 const OPERATORS_CONNECTIONS: usize = 16;
 
-/// Limits on connections. Each default has its reason.
+/// Limits on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeLimits {
-    /// From accepting a connection to the end of its first request's header. 10 seconds: a header
-    /// is one packet or a few.
+    /// The time from accepting a connection to the end of its first request's header. Default: 10
+    /// seconds, since a header is a few packets at most.
     pub header_timeout: Duration,
-    /// From one response to the end of the next request's header. 75 seconds: longer than load
-    /// balancers keep an idle connection (60 seconds by default on AWS), so that they never send a
-    /// request into one that is about to be closed.
+    /// The time from one response to the end of the next request's header. Default: 75 seconds.
+    /// Load balancers keep idle connections for less time (60 seconds by default on AWS), so they
+    /// never send a request on a connection that is about to be closed.
     pub idle_timeout: Duration,
-    /// How long a client may receive more slowly than [`min_send_rate`](Self::min_send_rate). 30
-    /// seconds: longer than a phone is without network in a tunnel.
+    /// How long a client may receive more slowly than [`min_send_rate`](Self::min_send_rate).
+    /// Default: 30 seconds, enough for a phone in a tunnel.
     pub send_timeout: Duration,
-    /// The least average rate at which a client must receive, in bytes a second. 4,096: slower than
-    /// a phone on the slowest network. Until a response is received it takes the host's memory.
+    /// The minimum average rate at which a client must receive, in bytes a second. Default: 4,096,
+    /// less than a phone on the slowest network. A response takes the host's memory until it is
+    /// received.
     pub min_send_rate: u32,
-    /// Connections at once; more are answered 503. `None`: as many as there are file descriptors
-    /// for, with 256 of them kept back (or half of them, where there are few) for the database,
-    /// the journal and the bucket.
+    /// The maximum number of connections; further ones are answered 503. Default: `None`, which
+    /// allows as many as there are file descriptors, minus 256 (or half of them, if there are few)
+    /// for the database, the journal and the bucket.
     pub max_connections: Option<usize>,
-    /// Connections at once from one address (of IPv6, from one /64); more are answered 429. 256: an
-    /// office behind one address, and not the whole of a host.
+    /// The maximum number of connections from one address (for IPv6, from one /64); further ones
+    /// are answered 429. Default: 256, enough for an office behind one address, but not all of a
+    /// host's connections.
     pub max_connections_per_address: usize,
-    /// How long connections have to end once the host is told to stop. 10 seconds: together with
-    /// 15 seconds for the sink it fits into the 30 that Kubernetes allows by default.
+    /// How long connections have to end once the host is told to stop. Default: 10 seconds.
+    /// Together with 15 seconds for the sink, this fits into the 30 seconds that Kubernetes allows
+    /// by default.
     pub drain_timeout: Duration,
 }
 
@@ -53,8 +56,8 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
-    /// The limits of a listener that only operators reach: 16 connections, from any address. They
-    /// use reserved descriptors.
+    /// The limits for a listener that only operators can reach: 16 connections, from any address.
+    /// They use the reserved descriptors.
     pub fn for_operators(self) -> ServeLimits {
         ServeLimits {
             max_connections: Some(OPERATORS_CONNECTIONS),
@@ -63,11 +66,11 @@ impl ServeLimits {
         }
     }
 
-    /// The most connections of this process.
+    /// The maximum number of connections of this process.
     pub(super) fn connections(&self) -> io::Result<usize> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors = limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(1 << 20));
-        let kept = descriptors_kept(descriptors);
+        let kept = reserved_descriptors(descriptors);
         let most = descriptors - kept;
         match self.max_connections {
             None => Ok(most),
@@ -75,8 +78,8 @@ impl ServeLimits {
             Some(set) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "max_connections is {set}, and this process may have {descriptors} open \
-                     files, of which {kept} are kept for the database, the journal and the \
+                    "max_connections is {set}, but this process may have {descriptors} open \
+                     files, of which {kept} are reserved for the database, the journal and the \
                      bucket: set it to at most {most}, or raise the limit (ulimit -n, LimitNOFILE)"
                 ),
             )),
@@ -84,8 +87,8 @@ impl ServeLimits {
     }
 }
 
-fn descriptors_kept(descriptors: usize) -> usize {
-    (descriptors / 2).min(MAX_DESCRIPTORS_KEPT)
+fn reserved_descriptors(descriptors: usize) -> usize {
+    (descriptors / 2).min(MAX_RESERVED_DESCRIPTORS)
 }
 
 #[cfg(test)]
@@ -93,8 +96,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_kept_back_however_few_there_are() {
-        assert_eq!([0, 1, 150, 512, 1_024].map(descriptors_kept), [0, 0, 75, 256, 256]);
+    fn descriptors_are_reserved_even_if_there_are_few() {
+        assert_eq!([0, 1, 150, 512, 1_024].map(reserved_descriptors), [0, 0, 75, 256, 256]);
         let set = |max_connections| {
             ServeLimits { max_connections, ..ServeLimits::default() }.connections()
         };

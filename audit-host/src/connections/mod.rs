@@ -1,4 +1,4 @@
-//! Connections with limits, and their end.
+//! Serving connections within limits, and draining them.
 
 mod limits;
 mod places;
@@ -36,22 +36,22 @@ pub use self::stream::Connection;
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError};
 
-/// How long a listener waits after it failed to accept, for example for lack of descriptors.
+/// The delay after a failure to accept, for example due to a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long connections that were cut off get to drop what they hold.
+/// How long aborted connections get to drop their resources.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The header of a request, in bytes. Hyper answers 431 beyond it.
+/// The maximum size of a request's header, in bytes. Hyper answers 431 to larger ones.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// The connections of a host, on one listener or several, within [`ServeLimits`]. Cheap to clone.
+/// The connections of a host, on one or more listeners, within [`ServeLimits`]. Cheap to clone.
 ///
 /// # Metrics
 ///
-/// `audit_connections` counts open connections, `audit_connections_refused_total` those that were
-/// refused or ended for a limit, by `reason`: `connections`, `connections_of_address`,
-/// `slow_reader`, or `accept` if the operating system refused.
+/// `audit_connections` is the number of open connections; `audit_connections_refused_total` counts
+/// connections refused or ended because of a limit, by `reason`: `connections`,
+/// `connections_of_address`, `slow_reader`, or `accept` if the operating system refused.
 #[derive(Clone)]
 pub struct Connections {
     limits: ServeLimits,
@@ -61,7 +61,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Connections within these limits.
+    /// Creates connections within these limits.
     ///
     /// # Errors
     ///
@@ -71,14 +71,14 @@ impl Connections {
         describe_gauge!("audit_connections", "Open connections");
         describe_counter!(
             "audit_connections_refused_total",
-            "Connections that were refused or ended for a limit, by reason"
+            "Connections refused or ended because of a limit, by reason"
         );
         let places = Arc::new(Places::new(limits.connections()?));
         Ok(Connections { limits, places, is_exempt: Arc::new(|_| false), tls: None })
     }
 
-    /// Exempts addresses from [`max_connections_per_address`]: those of proxies, which speak for
-    /// many.
+    /// Exempts addresses from [`max_connections_per_address`], for proxies, which act for many
+    /// clients.
     ///
     /// [`max_connections_per_address`]: ServeLimits::max_connections_per_address
     #[must_use]
@@ -89,25 +89,25 @@ impl Connections {
         Connections { is_exempt: Arc::new(is_exempt), ..self }
     }
 
-    /// Serves HTTPS alone. A handshake may take
+    /// Serves only HTTPS. A handshake may take
     /// [`header_timeout`](ServeLimits::header_timeout).
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Connections {
         Connections { tls: Some(tls), ..self }
     }
 
-    /// Serves HTTP/1 on this listener until `stop` completes, then drains: accepts no more, closes
-    /// connections that have no request in flight, and gives the others
-    /// [`drain_timeout`](ServeLimits::drain_timeout). What is left then is cut off, with its
-    /// requests dropped where they wait. Returns the number of connections that were cut off.
+    /// Serves HTTP/1 on this listener until `stop` completes, then drains: it accepts no more
+    /// connections, closes those without a request in flight, and gives the others
+    /// [`drain_timeout`](ServeLimits::drain_timeout). The remaining ones are then aborted, and
+    /// their requests are dropped. Returns the number of aborted connections.
     ///
-    /// Each request's extensions have the peer's address, as `ConnectInfo<SocketAddr>`, and the
-    /// [`Connection`] in an `Arc`. An upgraded connection, such as a WebSocket's, still counts, and
-    /// is cut off like others: until then its new owner may end it in order.
+    /// The extensions of each request hold the peer's address as `ConnectInfo<SocketAddr>`, and an
+    /// `Arc<Connection>`. An upgraded connection, such as a WebSocket's, still counts, and is
+    /// aborted like others; until then its new owner can close it in order.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future drops the listener and cuts off all connections.
+    /// Dropping the future drops the listener and aborts all connections.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -128,7 +128,7 @@ impl Connections {
             let limits = self.limits;
             let stream = Stream::new(stream, Arc::clone(&connection), &limits, (place, entry));
             if let Err(error) = stream.set_nodelay() {
-                tracing::debug!(%error, "a connection without TCP_NODELAY");
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
             let (router, stopping) = (router.clone(), stopping.subscribe());
             match self.tls.clone() {
@@ -159,15 +159,15 @@ impl Connections {
         let cut_off = open.0.cut_off();
         tracing::warn!(
             connections = cut_off,
-            "requests were not answered within {:?} of being told to stop, and are cut off",
+            "requests were not answered within {:?} of the signal to stop and are aborted",
             self.limits.drain_timeout
         );
-        // A request that computes endlessly does not notice; the process ends anyway.
+        // A request that computes endlessly does not notice. The process ends anyway.
         drop(timeout(ABORT_TIMEOUT, open.0.all_ended()).await);
         cut_off
     }
 
-    /// The next connection, or none if it was refused.
+    /// Accepts the next connection. Returns `None` if it was refused.
     async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place, Arc<Connection>)> {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -198,7 +198,7 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Counted and not logged, so that a flood of connections does not flood the log.
+/// Counts a refusal. It is not logged, so that a flood of connections does not flood the log.
 fn refused(reason: &'static str) {
     metrics::counter!("audit_connections_refused_total", "reason" => reason).increment(1);
 }
@@ -212,7 +212,7 @@ fn refuse(stream: &TcpStream, refusal: Refusal) {
     let answer = format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
     );
-    // It fits into the socket's empty buffer; otherwise the client gets nothing.
+    // The answer normally fits into the socket's empty buffer. If not, the client gets nothing.
     drop(stream.try_write(answer.as_bytes()));
 }
 
@@ -238,7 +238,7 @@ impl Open {
         Entry { open: Arc::clone(self), number }
     }
 
-    /// Cuts off all connections, and returns their number.
+    /// Aborts all connections and returns their number.
     fn cut_off(&self) -> usize {
         let open = self.lock();
         open.connections.values().for_each(|connection| connection.cut_off());
@@ -299,7 +299,7 @@ async fn serve(
         request.extensions_mut().insert(Arc::clone(&connection));
         respond(router.clone(), request)
     });
-    // Not hyper-util's automatic builder: it waits without a limit for the first byte.
+    // Not hyper-util's automatic builder, which waits indefinitely for the first byte.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout);
     http.max_buf_size(MAX_HEADER_BYTES);

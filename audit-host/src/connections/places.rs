@@ -1,4 +1,4 @@
-//! How many connections are open, in all and by address.
+//! Counts open connections, in total and by address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) enum Refusal {
     /// The limit on connections is reached.
     Full,
-    /// The limit of its address is reached.
+    /// The limit for its address is reached.
     Address,
 }
 
@@ -25,7 +25,7 @@ struct Taken {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// The place of one open connection, which is freed when it is dropped.
+/// The place of an open connection. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -72,8 +72,8 @@ impl Drop for Place {
     }
 }
 
-/// The unit by which clients are limited: an IPv4 address, or the /64 of an IPv6 address, since one
-/// client has at least that.
+/// The unit by which clients are limited: an IPv4 address, or the /64 of an IPv6 address, since a
+/// client usually has at least a /64.
 pub fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_in_all_and_for_each_client() {
+    fn places_are_bounded_in_total_and_by_client() {
         let places = Arc::new(Places::new(3));
         let take = |address: &str| places.take(address.parse().unwrap(), 2);
         let first = take("2001:db8::1").unwrap();

@@ -1,4 +1,4 @@
-//! One connection: the bytes of a client, and what ends it.
+//! A client's connection: its bytes, and the conditions that end it.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,7 @@ use super::{ServeLimits, refused};
 
 type Received = Box<dyn Fn(usize) -> io::Result<()> + Send + Sync>;
 
-/// One connection of a client. It is in the extensions of each of its requests, as
-/// `Arc<Connection>`.
+/// A client's connection. The extensions of each of its requests hold it as `Arc<Connection>`.
 pub struct Connection {
     peer: SocketAddr,
     cut: watch::Sender<bool>,
@@ -26,38 +25,38 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection to this address that is not served yet.
+    /// Creates a connection to this peer that is not served yet.
     pub fn new(peer: SocketAddr) -> Connection {
         Connection { peer, cut: watch::Sender::new(false), received: OnceLock::new() }
     }
 
-    /// The peer's address: the client's or a proxy's.
+    /// The peer's address, which is the client's or a proxy's.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Ends the connection now: a request in flight is dropped where it waits, and an upgraded
-    /// connection fails at its next read or write.
+    /// Aborts the connection: a request in flight is dropped, and an upgraded connection fails at
+    /// its next read or write.
     pub fn cut_off(&self) {
         self.cut.send_replace(true);
     }
 
-    /// Whether it was cut off.
+    /// Whether the connection was aborted.
     pub fn is_cut(&self) -> bool {
         *self.cut.borrow()
     }
 
-    /// From now on calls this function with the number of bytes of each read. If it fails, the
-    /// connection ends. For protocols after an upgrade; only the first call has an effect.
+    /// Sets a function that is called with the number of bytes of each read. If it fails, the
+    /// connection ends. Intended for protocols after an upgrade. Only the first call has an effect.
     pub fn on_received(&self, received: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static) {
         drop(self.received.set(Box::new(received)));
     }
 
-    /// Completes when the connection is cut off.
+    /// Completes when the connection is aborted.
     pub(super) fn until_cut(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut cut = self.cut.subscribe();
         async move {
-            // An error: the connection is gone.
+            // An error means that the connection is gone.
             drop(cut.wait_for(|cut| *cut).await);
         }
     }
@@ -71,13 +70,13 @@ impl fmt::Debug for Connection {
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A client's bytes. It fails once the connection is cut off, and when the client receives too
-/// slowly. What it is given to hold is dropped with it, even after an upgrade.
+/// A client's byte stream. It fails once the connection is aborted and when the client receives too
+/// slowly. `H` is dropped with it, even after an upgrade.
 pub(super) struct Stream<S, H> {
     stream: S,
     connection: Arc<Connection>,
     pace: Pace,
-    // A signal wakes one task, and two may wait for it.
+    // A future wakes only one task, but a reader and a writer may wait.
     cut_for_reader: Signal,
     cut_for_writer: Signal,
     _held: H,
@@ -101,8 +100,8 @@ fn cut_off() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the host ended the connection")
 }
 
-/// Whether a client keeps up. It may be behind as long as its credit lasts: waiting for the client
-/// uses credit, and each byte that it receives adds some.
+/// Tracks whether a client receives fast enough. A client may fall behind while it has credit:
+/// waiting for it uses up credit, and each byte that it receives adds some.
 struct Pace {
     most: Duration,
     rate: f64,
@@ -126,7 +125,7 @@ impl Pace {
         }
     }
 
-    /// Ready when the client is too late.
+    /// Ready once the client's credit is used up.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (_, late) = self.waiting.get_or_insert_with(|| {
             let now = Instant::now();
@@ -137,7 +136,7 @@ impl Pace {
 }
 
 impl<H> Stream<TcpStream, H> {
-    /// Sends each write at once.
+    /// Disables Nagle's algorithm.
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         self.stream.set_nodelay(true)
     }
@@ -162,7 +161,7 @@ impl<S: Unpin, H: Unpin> Stream<S, H> {
                 ready!(self.pace.poll_late(context));
                 refused("slow_reader");
                 self.connection.cut_off();
-                let message = "the client takes what it is sent too slowly";
+                let message = "the client receives too slowly";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
             }
         }
@@ -249,7 +248,7 @@ mod tests {
         drain_timeout: Duration::MAX,
     };
 
-    /// A client of whose answer the network holds ten bytes, and the host that sends it 10,000.
+    /// A client, and a host that sends it 10,000 bytes through a network that buffers ten.
     fn sending() -> (DuplexStream, Arc<Connection>, JoinHandle<io::Result<()>>) {
         let (client, host) = duplex(10);
         let connection = Arc::new(Connection::new(([127, 0, 0, 1], 1).into()));
@@ -260,14 +259,14 @@ mod tests {
 
     async fn takes(client: &mut DuplexStream, bytes: usize) {
         client.read_exact(&mut vec![0; bytes]).await.unwrap();
-        // The host writes as much again.
+        // Lets the host write again.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_byte_now_and_then_is_too_slow() {
+    async fn an_occasional_byte_is_too_slow() {
         let (mut client, _, sending) = sending();
         takes(&mut client, 1).await;
         for _ in 0..2 {
@@ -285,9 +284,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_client_that_keeps_the_rate_gets_all() {
+    async fn a_slow_client_at_the_minimum_rate_gets_all() {
         let (mut client, _, sending) = sending();
-        // After a time without network it catches up.
+        // It catches up after a time without network.
         advance(Duration::from_secs(29)).await;
         takes(&mut client, 290).await;
         for _ in 0..971 {
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_is_cut_off_ends_for_reader_and_writer() {
+    async fn an_aborted_connection_ends_reader_and_writer() {
         let (_client, connection, sending) = sending();
         let (_other, host) = duplex(10);
         let mut reading = Stream::new(host, Arc::clone(&connection), &LIMITS, ());

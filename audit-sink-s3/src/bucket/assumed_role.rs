@@ -1,7 +1,7 @@
-//! A role in the customer's account: credentials that STS gives to the host's own.
+//! Assuming a role in the customer's account: STS exchanges the host's credentials for the role's.
 //!
-//! `object_store` assumes roles with web identities alone. This asks STS with whatever credentials
-//! the bucket would be opened with otherwise, and signs with `object_store`'s own signer.
+//! `object_store` assumes roles only with web identities. This calls STS with whatever credentials
+//! the bucket would otherwise be opened with, and signs with `object_store`'s own signer.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,43 +17,44 @@ use url::form_urlencoded::Serializer;
 
 use super::response::element;
 
-/// A session is renewed this long before its end, or a third of its life before.
+/// How long before its end a session is renewed, but at most a third of its lifetime.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 
-/// How soon a renewal is tried again while the session lasts.
+/// The delay before a failed renewal is retried while the session is still valid.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How long STS may take to answer. Shorter than a request to the bucket, so that the reason is
-/// STS, and not a request that took too long.
+/// The time limit of a request to STS. It is shorter than that of a request to the bucket, so that
+/// the reported reason is STS rather than a timed-out request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// For how long a session is asked: the longest that STS gives to who has a role already.
+/// The requested duration of a session: the maximum for role chaining.
 const SESSION: Duration = Duration::from_secs(3_600);
 
-/// How old a session is that the bucket denies something to before another is asked for: the
-/// permissions of a role change, and its sessions can be revoked.
+/// After a denial, a session at least this old is replaced: a role's permissions change, and its
+/// sessions can be revoked.
 const DENIED_AFTER: Duration = Duration::from_secs(60);
 
-/// Which role, and where to ask for it.
+/// A role, and the endpoint of STS that gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Role {
     pub(crate) arn: String,
     pub(crate) external_id: Option<String>,
     pub(crate) session_name: String,
-    /// Of STS.
+    /// The URL of STS.
     pub(crate) endpoint: String,
     pub(crate) region: String,
 }
 
-/// Credentials of a role, kept until shortly before they expire.
+/// The credentials of a role, cached until shortly before they expire.
 pub(crate) struct AssumedRole {
     role: Role,
     client: HttpClient,
-    /// Those that STS is asked with.
+    /// The credentials for requests to STS.
     base: AwsCredentialProvider,
     session: Mutex<Option<Session>>,
-    /// Held by the caller of STS. Others wait for it if they have no valid credentials.
-    asking: tokio::sync::Mutex<()>,
+    /// Held by the task that calls STS. Other tasks wait for it only if they have no valid
+    /// credentials.
+    calling: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -66,11 +67,12 @@ struct Session {
 
 impl AssumedRole {
     pub(crate) fn new(role: Role, client: HttpClient, base: AwsCredentialProvider) -> AssumedRole {
-        AssumedRole { role, client, base, session: Mutex::default(), asking: Default::default() }
+        AssumedRole { role, client, base, session: Mutex::default(), calling: Default::default() }
     }
 
-    /// The bucket has refused the session (`is_credential`), or denied something to it. The next
-    /// request asks STS for another one.
+    /// Called when the bucket rejected the session's credentials (`is_credential`) or denied it
+    /// something. The next request then gets a new session from STS, unless a young session was
+    /// only denied something.
     pub(crate) fn refused(&self, is_credential: bool) {
         let mut session = self.session();
         let is_old = |session: &Session| session.begun.elapsed() >= DENIED_AFTER;
@@ -83,8 +85,8 @@ impl AssumedRole {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session, if it lasts, and whether it is due to be renewed.
-    fn lasting(&self) -> Option<(Arc<AwsCredential>, bool)> {
+    /// The session if it is still valid, and whether it is due for renewal.
+    fn valid(&self) -> Option<(Arc<AwsCredential>, bool)> {
         let now = Instant::now();
         let session = self.session();
         let session = session.as_ref().filter(|session| now < session.ends_at)?;
@@ -138,7 +140,7 @@ impl AssumedRole {
         };
         let ends = DateTime::parse_from_rfc3339(&member("Expiration")?)
             .map_err(|error| failed(format!("the response has an invalid Expiration: {error}")))?;
-        // By the clock of STS, since this host's may be wrong.
+        // Measured by the clock of STS, since this host's may be wrong.
         let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
         let now_ms = date.map_or_else(|| SystemClock.now_ms(), |date| date.timestamp_millis());
@@ -159,16 +161,16 @@ impl CredentialProvider for AssumedRole {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let _asking = match self.lasting() {
+        let _calling = match self.valid() {
             Some((credential, false)) => return Ok(credential),
-            Some((credential, true)) => match self.asking.try_lock() {
-                Ok(asking) => asking,
+            Some((credential, true)) => match self.calling.try_lock() {
+                Ok(calling) => calling,
                 Err(_) => return Ok(credential),
             },
-            None => self.asking.lock().await,
+            None => self.calling.lock().await,
         };
-        // Somebody else may have asked meanwhile.
-        if let Some((credential, false)) = self.lasting() {
+        // Another task may have renewed the session meanwhile.
+        if let Some((credential, false)) = self.valid() {
             return Ok(credential);
         }
         match self.assume().await {
@@ -200,7 +202,7 @@ fn failed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Generic { store: "STS", source: why.into() }
 }
 
-/// STS was not reached.
+/// A request that did not reach STS.
 #[derive(Debug)]
 struct NotSent {
     endpoint: String,
@@ -229,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// STS, as long as the answers last; then nobody answers.
+    /// An STS that gives these responses and then stops responding.
     #[derive(Debug, Default, Clone)]
     struct Answers(Arc<Mutex<VecDeque<(u16, String)>>>);
 
@@ -249,7 +251,7 @@ mod tests {
     }
 
     impl Answers {
-        /// A session that ends this many minutes after it was given.
+        /// Adds a session that ends this many minutes after it is given.
         fn session(&self, key: &str, minutes: u32) {
             let text = format!(
                 "<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_of_sts_uses_up_the_session() {
+    async fn the_session_outlives_an_outage_of_sts() {
         let answers = Answers::default();
         let role = role(&answers);
         answers.session("first", 60);
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(
             key(&role).await.unwrap_err(),
             "Generic STS error: no answer within 5000 ms",
-            "it has ended"
+            "the session has ended"
         );
         answers.session("second", 60);
         assert_eq!(key(&role).await.unwrap(), "second");
@@ -327,7 +329,7 @@ mod tests {
         ["first", "second", "third"].iter().for_each(|key| answers.session(key, 60));
         assert_eq!(key(&role).await.unwrap(), "first");
         role.refused(false);
-        assert_eq!(key(&role).await.unwrap(), "first", "another one would be denied the same");
+        assert_eq!(key(&role).await.unwrap(), "first", "another session would be denied the same");
         role.refused(true);
         assert_eq!(key(&role).await.unwrap(), "second");
         tokio::time::advance(DENIED_AFTER).await;

@@ -1,40 +1,40 @@
-//! Why no repetition of a request helps.
+//! Reasons why retrying a request does not help.
 
-/// Why no repetition helps, and so what an operator has to do: see
+/// Why retrying does not help. It determines what an operator must do: see
 /// [`Provider::advice`](super::provider::Provider::advice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocker {
     Permission,
-    /// They are refused.
+    /// The credentials were rejected.
     Credentials,
-    /// There are none.
+    /// There are no credentials.
     NoCredentials,
-    /// A role is not given to who asks for it.
+    /// STS refused the role to these credentials.
     Role,
-    /// A file that credentials are obtained with cannot be used.
+    /// A file needed to obtain credentials cannot be used.
     CredentialFile,
     NoBucket,
     Region,
     HostClock,
     EncryptionKey,
     Unsupported,
-    /// The disk of a directory.
+    /// The disk of a directory failed.
     Disk,
     Request,
-    /// The URL is of http, and only https is allowed.
+    /// The URL is an http URL, but only https is allowed.
     PlainHttp,
     Tls(Certificate),
-    /// Whoever answers at an https URL does not speak TLS.
+    /// The server at an https URL does not speak TLS.
     NotTls,
-    /// Code panicked. What became of the request is unknown.
+    /// The request panicked. Its outcome is unknown.
     Panic,
 }
 
-/// What is wrong with a server's certificate.
+/// Why a server's certificate was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Certificate {
     UnknownIssuer,
-    /// Or not valid yet.
+    /// Expired, or not valid yet.
     Expired,
     WrongName,
     Other,
@@ -64,7 +64,7 @@ impl Blocker {
         Blocker::Panic,
     ];
 
-    /// Whether it is the settings of this process that are wrong.
+    /// Whether the cause is in this process's own settings.
     pub(crate) fn is_configuration(self) -> bool {
         match self {
             Blocker::NoCredentials | Blocker::CredentialFile | Blocker::PlainHttp => true,

@@ -1,5 +1,5 @@
-//! The settings of a store, each with the name under which its owner set it, and what can be told
-//! from them before any request.
+//! The settings of a store, each under the name that the operator used, and checks that need no
+//! request.
 
 use std::collections::BTreeMap;
 
@@ -12,31 +12,32 @@ use super::unknown_option;
 use crate::OpenError;
 use crate::one_line::scrub;
 
-/// The settings of one store, by the client's own name for each. Not `Debug`: some are secrets.
+/// The settings of one store, by the client's name for each. Not `Debug`, since some are secrets.
 pub(crate) struct Configuration {
     prefix: &'static str,
-    /// Those that the client does not know.
+    /// The names of settings that the client does not know.
     own: &'static [&'static str],
     settings: BTreeMap<String, Setting>,
 }
 
 /// One setting.
 pub(crate) struct Setting {
-    /// The variable or the option, as its owner wrote it.
+    /// The name of the variable or option, as the operator wrote it.
     pub(crate) name: String,
     pub(crate) value: String,
 }
 
-/// Builds a store with some of the settings, and says what is wrong with them.
+/// Builds a store with some of the settings. Returns the error, if any.
 type TryBuild<'a> = &'a dyn Fn(&mut dyn Iterator<Item = (&str, &str)>) -> Option<String>;
 
 impl Configuration {
-    /// The environment's variables with this prefix, then the options. `canonical` is the client's
-    /// name of a setting, and `own` are settings that the client does not know.
+    /// Reads the environment variables with this prefix, then the options, which take precedence.
+    /// `canonical` maps a name to the client's name of the setting; `own` lists settings that the
+    /// client does not know.
     ///
     /// # Errors
     ///
-    /// For an option that the client does not know. Variables that it does not know are others'.
+    /// If an option is unknown. Unknown variables are ignored.
     pub(crate) fn read(
         prefix: &'static str,
         own: &'static [&'static str],
@@ -66,7 +67,7 @@ impl Configuration {
         Ok(Configuration { prefix, own, settings })
     }
 
-    /// Those that the client knows.
+    /// The settings that the client knows.
     pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
         let settings = self.settings.iter().map(|(name, setting)| (name.as_str(), setting));
         settings.filter(|(name, _)| !self.own.contains(name))
@@ -87,8 +88,8 @@ impl Configuration {
         })
     }
 
-    /// Why a store cannot be built, naming the setting that is to blame: the one without which it
-    /// can be, or which fails alike by itself.
+    /// The reason why a store cannot be built, with the name of the setting to blame: the one
+    /// without which the store can be built, or which causes the same error by itself.
     pub(crate) fn blame(&self, error: &str, try_build: TryBuild<'_>) -> String {
         let unwrapped = error.strip_prefix("Generic ").and_then(|text| text.split_once(" error: "));
         let reason = self.redact(scrub(unwrapped.map_or(error, |(_store, reason)| reason)));
@@ -105,12 +106,12 @@ impl Configuration {
             .or_else(|| self.settings().find(|(name, _)| !fails_anyway && fails_alone(name)));
         let Some((name, setting)) = culprit else { return reason };
         let has_unit = name.ends_with("timeout") || name.ends_with("interval");
-        let hint = if has_unit { " (a duration has a unit, as in 30s)" } else { "" };
+        let hint = if has_unit { " (a duration needs a unit, as in 30s)" } else { "" };
         format!("{}: {reason}{hint}", setting.name)
     }
 
-    /// `text` without the value of any setting that could be a secret. A builder's error may quote
-    /// what it could not read.
+    /// Replaces the values of settings that could be secrets in `text`. A builder's error may quote
+    /// a value that it could not parse.
     fn redact(&self, text: String) -> String {
         const MIN_BYTES: usize = 6;
         let harmless =
@@ -123,7 +124,7 @@ impl Configuration {
         })
     }
 
-    /// Whether requests can go to this endpoint.
+    /// Checks that requests can be sent to this endpoint.
     pub(super) fn check_endpoint(&self, setting: &Setting) -> Result<Url, String> {
         let Setting { name, value } = setting;
         let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -135,7 +136,7 @@ impl Configuration {
             || !url.username().is_empty()
             || url.password().is_some()
         {
-            return Err(format!("{name} holds more than scheme, host, port and path"));
+            return Err(format!("{name} has more than a scheme, a host, a port and a path"));
         }
         if url.scheme() == "http" && !self.is_true("allow_http") {
             return Err(format!(
@@ -147,12 +148,13 @@ impl Configuration {
     }
 
     #[cfg(any(feature = "aws", feature = "azure"))]
-    /// A setting without the others that it needs would be passed over, and other credentials used.
+    /// Checks that a setting comes with the others that it needs. Otherwise the client would ignore
+    /// it and use other credentials.
     pub(super) fn needs(&self, name: &str, others: &[(&str, &str)]) -> Result<(), String> {
         let Some(setting) = self.get(name) else { return Ok(()) };
         let missing = others.iter().find(|(other, _)| !self.has(other));
         match missing {
-            Some((_, variable)) => Err(format!("{} is set, and {variable} is not", setting.name)),
+            Some((_, variable)) => Err(format!("{} is set, but {variable} is not", setting.name)),
             None => Ok(()),
         }
     }
@@ -168,11 +170,11 @@ impl Configuration {
     }
 }
 
-/// Who issues credentials for a bucket of S3; nobody if they are in the settings.
+/// The issuer of credentials for an S3 bucket. `None` if the settings hold the credentials.
 ///
 /// # Errors
 ///
-/// For settings that can never work.
+/// If the settings can never work.
 #[cfg(feature = "aws")]
 pub(crate) fn issuer_of_s3(
     configuration: &Configuration,
@@ -185,8 +187,8 @@ pub(crate) fn issuer_of_s3(
         let is_repeated = !last.is_empty() && Some(last) == url.host_str();
         if is_repeated && !configuration.is_true("aws_virtual_hosted_style_request") {
             return Err(format!(
-                "{} ends with the bucket's name, which belongs into the bucket URL alone: objects \
-                 would lie below {last}/{last}",
+                "{} ends with the bucket's name, which belongs only in the bucket URL: objects \
+                 would be stored under {last}/{last}",
                 setting.name
             ));
         }
@@ -203,7 +205,7 @@ pub(crate) fn issuer_of_s3(
         if let Some(Setting { name, value }) = configuration.get("aws_endpoint_url_sts")
             && !value.starts_with("https://")
         {
-            return Err(format!("{name} is not an https URL, and STS is asked over https alone"));
+            return Err(format!("{name} is not an https URL, but STS requires https"));
         }
         return Ok(Some(Issuer {
             name: "STS".into(),
@@ -251,11 +253,11 @@ pub(crate) fn issuer_of_s3(
     }))
 }
 
-/// Who issues credentials for a bucket of GCS; nobody if they are in the settings.
+/// The issuer of credentials for a GCS bucket. `None` if the settings hold the credentials.
 ///
 /// # Errors
 ///
-/// For settings that can never work.
+/// If the settings can never work.
 #[cfg(feature = "gcp")]
 pub(crate) fn issuer_of_gcs(
     configuration: &Configuration,
@@ -284,11 +286,11 @@ pub(crate) fn issuer_of_gcs(
     }))
 }
 
-/// Who issues credentials for a container of Azure; nobody if they are in the settings.
+/// The issuer of credentials for an Azure container. `None` if the settings hold the credentials.
 ///
 /// # Errors
 ///
-/// For settings that can never work.
+/// If the settings can never work.
 #[cfg(feature = "azure")]
 pub(crate) fn issuer_of_azure(
     configuration: &Configuration,

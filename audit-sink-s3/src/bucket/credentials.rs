@@ -1,8 +1,8 @@
-//! Who issues the credentials of a bucket, and what its failures mean.
+//! The issuers of a bucket's credentials, and their failures.
 //!
-//! A request to a bucket may fail before it is sent, since the service that issues credentials
-//! failed. `object_store` reports both alike. So that an operator hears who it was, what is
-//! obtained from an issuer passes through here, and so do its errors.
+//! A request to a bucket may fail before it is sent, because the service that issues credentials
+//! failed. `object_store` does not distinguish the two. Credentials and their errors pass through
+//! here so that an operator learns which of the two failed.
 #![cfg_attr(
     not(any(feature = "aws", feature = "gcp", feature = "azure")),
     allow(dead_code, reason = "only the providers' stores have issuers")
@@ -14,39 +14,39 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Who issues credentials that expire.
+/// An issuer of credentials that expire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issuer {
-    /// As an operator knows it.
+    /// The name by which an operator knows it.
     pub(crate) name: Cow<'static, str>,
-    /// The variables that say how it is asked.
+    /// The variables that configure requests to it.
     pub(crate) variables: &'static str,
-    /// The variable that says where it is.
+    /// The variable that holds its URL.
     pub(crate) endpoint: &'static str,
-    /// What it is asked with.
+    /// The files needed for requests to it.
     pub(crate) files: Vec<CredentialFile>,
-    /// Whether it is asked because no setting names another.
+    /// Whether it is only used because no setting names another issuer.
     pub(crate) is_default: bool,
-    /// Where it is asked for a role: what to do when it refuses the role.
+    /// For an issuer that is asked for a role: what to do when it refuses the role.
     pub(crate) role: Option<&'static str>,
 }
 
-/// A file that is read whenever credentials are renewed.
+/// A file that is read every time credentials are renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CredentialFile {
     /// The variable that names it.
     pub(crate) variable: String,
     pub(crate) path: PathBuf,
-    /// Whether its whole content is sent as a header, in which no line may end.
+    /// Whether its whole content is sent as a header, which cannot contain a line feed.
     pub(crate) is_header: bool,
 }
 
 impl CredentialFile {
-    /// Why credentials cannot be obtained with it. Says nothing of what is in it.
+    /// Checks that credentials can be obtained with this file. Errors never quote its content.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or holds nothing that can be sent.
+    /// If the file cannot be read or its content cannot be sent.
     pub(crate) fn check(&self) -> Result<(), String> {
         let CredentialFile { variable, path, is_header } = self;
         let refused = |why: &str| Err(format!("the file {} of {variable} {why}", path.display()));
@@ -66,11 +66,11 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 impl Issuer {
-    /// The first of its files that cannot be used.
+    /// Checks all files of the issuer.
     ///
     /// # Errors
     ///
-    /// As [`CredentialFile::check`].
+    /// Those of [`CredentialFile::check`].
     pub(crate) fn check(&self) -> Result<(), String> {
         self.files.iter().try_for_each(CredentialFile::check)
     }
@@ -80,9 +80,9 @@ impl Issuer {
 #[derive(Debug)]
 pub(crate) struct CredentialFailure {
     pub(crate) issuer: Arc<Issuer>,
-    /// Whether it has issued credentials before, so that it is known to exist.
+    /// Whether the issuer has issued credentials before and therefore exists.
     pub(crate) has_issued: bool,
-    /// A file that it is asked with and that cannot be used.
+    /// A file of the issuer that cannot be used.
     pub(crate) file: Option<String>,
     /// `None` if the client panicked.
     pub(crate) cause: Option<object_store::Error>,
@@ -100,7 +100,7 @@ impl Error for CredentialFailure {
     }
 }
 
-/// Whether an issuer's failure is this error already.
+/// Whether this error already is the failure of an issuer.
 fn is_failure(error: &object_store::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<CredentialFailure>())
 }
@@ -120,7 +120,7 @@ mod issued {
 
     use super::{CredentialFailure, Issuer};
 
-    /// The credentials of an issuer, whose failures say so.
+    /// The credentials of an issuer. Its errors are reported as [`CredentialFailure`].
     #[derive(Debug)]
     pub(crate) struct Issued<C> {
         issuer: Arc<Issuer>,
@@ -140,7 +140,7 @@ mod issued {
             let failure = CredentialFailure {
                 issuer: Arc::clone(&self.issuer),
                 has_issued: self.has_issued.load(Ordering::Relaxed),
-                // Small files, and only after a failure.
+                // Blocking, but the files are small and only read after a failure.
                 file: self.issuer.check().err(),
                 cause,
             };
@@ -153,13 +153,14 @@ mod issued {
         type Credential = C;
 
         async fn get_credential(&self) -> object_store::Result<Arc<C>> {
-            // The client panics on what it cannot write as a header: a token with a line feed.
+            // The client panics on a value that cannot be a header, such as a token with a line
+            // feed.
             match AssertUnwindSafe(self.inner.get_credential()).catch_unwind().await {
                 Ok(Ok(credential)) => {
                     self.has_issued.store(true, Ordering::Relaxed);
                     Ok(credential)
                 }
-                // It is asked with credentials of another issuer, which has failed.
+                // The failure of the issuer whose credentials this one is called with.
                 Ok(Err(error)) if super::is_failure(&error) => Err(error),
                 Ok(Err(error)) => Err(self.failure(Some(error))),
                 Err(_panic) => Err(self.failure(None)),

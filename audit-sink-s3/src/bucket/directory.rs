@@ -1,16 +1,17 @@
-//! A directory of this host as a store.
+//! A local directory as a store.
 //!
-//! `object_store`'s own store for directories does all but the writing. That is done here, for
-//! three reasons: what is written is for its owner alone, whatever the umask; an unfinished object
-//! is not beside finished ones, where engines that read whole directories would take it for one;
-//! and what a dead writer left can be told from what a live one writes.
+//! `object_store`'s own store for directories does everything but writing. Writing is done here,
+//! for three reasons: only the owner can access the files, whatever the umask; unfinished objects
+//! are kept apart from finished ones, so that engines that read whole directories do not see them;
+//! and the leftovers of a dead writer can be told from the files of a live one.
 //!
 //! An object is written to `_audit/unfinished/<ulid>`, under an exclusive lock (`flock`) that its
-//! writer holds until it gave the file its name. The operating system frees the lock when the
-//! process ends, however it ends. So a file there that can be locked has no writer, and whoever
-//! opens the directory next removes it. On a network file system whose locks do not reach other
-//! hosts, a live writer may lose its file so: it then cannot be named, the attempt fails, and the
-//! same bytes are written again. Nothing that has its name is ever removed.
+//! writer holds until it has given the file its final name. The operating system releases the lock
+//! when the process ends, however it ends. A file there that can be locked therefore has no writer,
+//! and the next process that opens the directory removes it. On a network file system whose locks
+//! do not reach other hosts, a live writer may lose its file this way: it then cannot name the
+//! file, the attempt fails, and the same bytes are written again. A file with its final name is
+//! never removed.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -28,7 +29,7 @@ use object_store::{
 
 use crate::object::key::UNFINISHED;
 
-/// The store.
+/// A local directory as a store.
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
@@ -36,7 +37,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// The store in a directory that exists.
+    /// Opens an existing directory.
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
         Ok(Directory { root: root.to_owned(), inner })
@@ -118,11 +119,11 @@ impl ObjectStore for Directory {
     }
 }
 
-/// Writes the object, synced: file, name and new directories.
+/// Writes an object and syncs the file, its name and new directories.
 ///
-/// A crash before the file has its name leaves an unfinished file that nobody locks. A crash after
-/// it and before the sync of the directory may take the name back, and the caller was not told that
-/// it is there. A crash after that and before the unfinished name is gone leaves a second name.
+/// A crash before the file has its final name leaves an unfinished file without a lock. A crash
+/// between that and the sync of the directory may undo the name, but no success was reported. A
+/// crash before the unfinished name is removed leaves a second name.
 fn write(root: &FilePath, path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
     let unfinished = root.join(UNFINISHED);
     create_directories(&unfinished)?;
@@ -136,29 +137,29 @@ fn write(root: &FilePath, path: &FilePath, payload: &PutPayload, replace: bool) 
         .and_then(|()| file.sync_all())
         .and_then(|()| match replace {
             true => std::fs::rename(&unfinished, path),
-            // Fails if there is a file of that name: exactly one of several writers wins.
+            // Fails if a file has that name, so exactly one of several writers wins.
             false => std::fs::hard_link(&unfinished, path),
         });
     if written.is_err() || !replace {
-        // What cannot be removed has no lock soon, and is removed at the next opening.
+        // If this fails, the file loses its lock soon and is removed at the next opening.
         let _ = std::fs::remove_file(&unfinished);
     }
     written?;
     sync(directory)
 }
 
-/// Takes the lock that says that this file has a writer.
+/// Takes the lock that marks this file as having a writer.
 fn lock(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        // Somebody is opening the directory, and removes it.
+        // Another process is opening the directory and is about to remove the file.
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        // Without locks nobody can prove that a writer is dead, and nothing is removed.
+        // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
         Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
-/// Removes what dead writers left of objects, and says how many they were.
+/// Removes the unfinished objects of dead writers and returns their number.
 pub(crate) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
     let entries = match std::fs::read_dir(root.join(UNFINISHED)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -167,10 +168,10 @@ pub(crate) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
     let mut removed = 0;
     for entry in entries {
         let entry = entry?;
-        // Other writers finish meanwhile, and other openings remove too.
+        // Meanwhile other writers may finish, and other openings may remove files too.
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         let Some(file) = is_file.then(|| File::open(entry.path()).ok()).flatten() else { continue };
-        // The lock is held until it is removed, so that nobody begins to write to it.
+        // The lock is held during the removal, so that no writer starts writing to the file.
         if file.try_lock().is_ok() && std::fs::remove_file(entry.path()).is_ok() {
             removed += 1;
         }
@@ -186,7 +187,7 @@ fn open_new(path: &FilePath) -> io::Result<File> {
     options.open(path)
 }
 
-/// Creates the directories that do not exist, for their owner alone, and syncs their names.
+/// Creates missing directories, accessible only to their owner, and syncs their names.
 pub(crate) fn create_directories(path: &FilePath) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -198,7 +199,7 @@ pub(crate) fn create_directories(path: &FilePath) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(path) {
-        // Somebody else created it meanwhile, and perhaps has not synced it yet.
+        // Another process created it meanwhile and may not have synced it yet.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         created => created?,
     }
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_many_writers_creates_an_object_and_nothing_is_left() {
+    async fn one_of_many_writers_wins_without_leftovers() {
         let root = tempfile::tempdir().unwrap();
         let bucket = bucket(root.path());
         let path = Path::from("dt=2023-11-14/hour=22/a");
@@ -272,12 +273,12 @@ mod tests {
             assert!(matches!(error, Err(Error::AlreadyExists { .. })), "{error:?}");
         }
         let stored = bucket.store().get(&path).await.unwrap().bytes().await.unwrap();
-        assert!(stored.iter().all(|byte| *byte == stored[0]), "of one writer");
+        assert!(stored.iter().all(|byte| *byte == stored[0]), "the bytes of one writer");
         assert_eq!(files(root.path()), [root.path().join(path.as_ref())]);
     }
 
     #[test]
-    fn opening_removes_leftovers_of_dead_writers_alone() {
+    fn opening_removes_only_leftovers_of_dead_writers() {
         let root = tempfile::tempdir().unwrap();
         drop(bucket(root.path()));
         let unfinished = root.path().join(UNFINISHED);
@@ -298,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_whose_file_was_removed_fails_and_names_nothing() {
+    fn a_writer_without_its_file_fails() {
         let root = tempfile::tempdir().unwrap();
         let (unfinished, path) = (root.path().join("unfinished"), root.path().join("object"));
         let file = open_new(&unfinished).unwrap();
-        // As it is between two steps of a writer whose lock another host does not see.
+        // Removed between two steps of the writer, by a host that does not see its lock.
         std::fs::remove_file(&unfinished).unwrap();
         file.sync_all().unwrap();
         let error = std::fs::hard_link(&unfinished, &path).unwrap_err();

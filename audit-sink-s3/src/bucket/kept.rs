@@ -1,4 +1,4 @@
-//! How objects are kept: what a bucket's owner wants of each PUT.
+//! The storage class and the tags of new objects.
 #![cfg_attr(
     not(any(feature = "aws", feature = "gcp", feature = "azure")),
     allow(dead_code, reason = "only the providers' stores have settings")
@@ -6,64 +6,69 @@
 
 use object_store::{Attribute, Attributes, TagSet};
 
-/// What goes with each object that is created.
+/// The storage class and the tags of every object that is created.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kept {
     storage_class: Option<String>,
     tags: TagSet,
 }
 
-/// The most tags of one object, of S3 and of Azure, and the most characters of a name and a value.
+/// The limits of S3 and Azure on the number of tags of an object and on the characters of their
+/// names and values.
 const MAX_TAGS: usize = 10;
 const MAX_TAG_NAME: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
 
-/// Storage classes whose objects cannot be read before somebody restores them.
-const ASLEEP: [&str; 4] = ["GLACIER", "DEEP_ARCHIVE", "Archive", "archive"];
+/// Storage classes whose objects must be restored before they can be read.
+const ARCHIVED: [&str; 4] = ["GLACIER", "DEEP_ARCHIVE", "Archive", "archive"];
 
 impl Kept {
-    /// By a storage class and tags, `name=value&name=value`.
+    /// Sets the storage class.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first of them, or the second, for a sentence that begins with its
-    /// name.
+    /// The rest of a sentence that begins with the setting's name.
     pub(crate) fn storage_class(mut self, class: &str) -> Result<Kept, &'static str> {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if class.is_empty() || class.len() > 64 || !class.chars().all(is_word) {
             return Err("is not the name of a storage class");
         }
-        if ASLEEP.contains(&class) {
+        if ARCHIVED.contains(&class) {
             return Err("names a class whose objects cannot be read until they are restored: \
-                        move them there later, by a rule of the bucket's lifecycle");
+                        move them there later, with a lifecycle rule of the bucket");
         }
         self.storage_class = Some(class.to_owned());
         Ok(self)
     }
 
+    /// Sets the tags, in the form `name=value&name=value`.
+    ///
+    /// # Errors
+    ///
+    /// The rest of a sentence that begins with the setting's name.
     pub(crate) fn tags(mut self, text: &str) -> Result<Kept, &'static str> {
         let pairs = url::form_urlencoded::parse(text.as_bytes());
         let mut names = Vec::new();
         for (name, value) in pairs {
             if name.is_empty() || name.chars().count() > MAX_TAG_NAME {
-                return Err("has a tag whose name has not 1 to 128 characters");
+                return Err("has a tag whose name does not have 1 to 128 characters");
             }
             if value.chars().count() > MAX_TAG_VALUE {
                 return Err("has a tag whose value exceeds 256 characters");
             }
             self.tags.push(&name, &value);
             if names.contains(&name) {
-                return Err("has two tags of one name");
+                return Err("has two tags with the same name");
             }
             names.push(name);
         }
         if names.is_empty() || names.len() > MAX_TAGS {
-            return Err("has not 1 to 10 tags, as in team=audit&kind=log");
+            return Err("does not have 1 to 10 tags, as in team=audit&kind=log");
         }
         Ok(self)
     }
 
-    /// Adds to what an object has of its own.
+    /// Adds the storage class to an object's attributes, and returns the tags with them.
     pub(crate) fn apply(&self, mut attributes: Attributes) -> (Attributes, TagSet) {
         if let Some(class) = &self.storage_class {
             attributes.insert(Attribute::StorageClass, class.clone().into());
@@ -77,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_and_tags_are_valid_or_refused() {
+    fn invalid_classes_and_tags_are_rejected() {
         let class = |text: &str| Kept::default().storage_class(text).map(drop);
         assert_eq!(["STANDARD_IA", "GLACIER_IR", "Cool", "NEARLINE"].map(class), [Ok(()); 4]);
         assert!(class("DEEP_ARCHIVE").unwrap_err().contains("restored"));

@@ -1,4 +1,4 @@
-//! What stands in a bucket, as those who read it list it.
+//! Listing a bucket, for readers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry};
@@ -15,59 +15,58 @@ use tokio::sync::mpsc;
 use crate::object::key::SYSTEM_PREFIX;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
 
-/// Something that stands in a partition.
+/// An entry in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Listed {
-    /// It has the key of an object that a sink writes.
+    /// An object with a key that a sink writes.
     Object(ListedObject),
-    /// It has not: nothing that a sink acknowledged is in it.
+    /// Any other entry. It holds no records that a sink acknowledged.
     Other {
-        /// Its key or path, as far as it is text.
+        /// Its key or path, with invalid UTF-8 replaced.
         name: String,
-        /// Whether a writer that died [left](crate::layout::is_leftover) it.
+        /// Whether it is the [leftover](crate::layout::is_leftover) of a dead writer.
         is_leftover: bool,
     },
 }
 
-/// An object of a sink, as it was listed.
+/// A listed object of a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
     /// Its key below the bucket's prefix.
     pub key: ObjectKey,
-    /// Where it is in the store.
+    /// Its path in the store.
     pub location: Path,
-    /// How long it is, as it is stored.
+    /// Its stored size in bytes.
     pub bytes: u64,
-    /// When the store took it, in milliseconds since the Unix epoch.
+    /// When it was stored, in milliseconds since the Unix epoch.
     pub modified_ms: i64,
 }
 
-/// What stands one level below the prefix, or below a day.
+/// The entries directly below the prefix or below a day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Level {
     /// The partitions, in order.
     pub partitions: Vec<Partition>,
-    /// What else is there, in order: objects, and directories with a slash at the end.
+    /// All other entries, in order: objects, and directories with a trailing slash.
     pub others: Vec<String>,
 }
 
 impl Bucket {
-    /// What stands one level below a day, or below the prefix.
+    /// Lists the entries directly below a day, or below the prefix.
     ///
     /// # Errors
     ///
-    /// When the store does not list it.
+    /// If the store cannot list them.
     pub async fn level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
         self.level_below("", day).await
     }
 
-    /// As [`level`](Self::level), of the partitions that hold system objects. None if there are
-    /// none.
+    /// Like [`level`](Self::level), for system objects. The level is empty if there are none.
     ///
     /// # Errors
     ///
-    /// When the store does not list it.
+    /// If the store cannot list them.
     pub async fn system_level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
         self.level_below(SYSTEM_PREFIX, day).await
     }
@@ -99,16 +98,16 @@ impl Bucket {
         Ok(Level::of(directories.chain(files), |name| below(name).parse().ok()))
     }
 
-    /// What stands in a partition and below it: of a store in the order of the keys, of a directory
-    /// in any.
+    /// Lists the entries in and below a partition. A store lists them in the order of their keys, a
+    /// directory in any order.
     ///
-    /// Whatever a key is, it is listed and what follows it too. In a directory, only files are
+    /// No key, however malformed, stops the listing. In a directory, only regular files are
     /// objects: links are not followed.
     pub fn list(&self, partition: &Partition) -> BoxStream<'static, object_store::Result<Listed>> {
         self.list_below("", partition)
     }
 
-    /// As [`list`](Self::list), of the system objects in a partition.
+    /// Like [`list`](Self::list), for the system objects in a partition.
     pub fn list_system(
         &self,
         partition: &Partition,
@@ -139,14 +138,14 @@ impl Bucket {
         let walk = async move {
             let last = sender.clone();
             if let Err(error) = blocking(move || walk(&root, part, &partition, &sender)).await {
-                // Nobody may want it any more.
+                // The receiver may be gone.
                 let _ = last.send(Err(error)).await;
             }
         };
         let mut walk = Some(Box::pin(walk));
         let listed =
             stream::unfold((receiver, walk.take()), |(mut receiver, mut walk)| async move {
-                // The walk goes on in a thread of its own; here it is only waited for.
+                // The walk runs on a separate thread; polling it here only waits for its end.
                 let next = match &mut walk {
                     None => receiver.recv().await,
                     Some(running) => tokio::select! {
@@ -179,7 +178,7 @@ impl Bucket {
         }
     }
 
-    /// The key that an object has in the store, below the prefix.
+    /// The object's key in the store, below the prefix.
     fn shown(&self, location: &Path) -> String {
         #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
         if let Some(original) = super::read_client::original(location) {
@@ -191,7 +190,7 @@ impl Bucket {
 }
 
 impl Listed {
-    /// Something in a directory.
+    /// An entry of a directory that is no object.
     fn other(name: String) -> Listed {
         let is_leftover = is_leftover(&name);
         Listed::Other { name, is_leftover }
@@ -217,7 +216,7 @@ impl Level {
     }
 }
 
-/// What stands in a directory: names, with a slash at the end of a directory's.
+/// The names in a directory. Those of directories end with a slash.
 fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -230,7 +229,7 @@ fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
 
 type Sender = mpsc::Sender<object_store::Result<Listed>>;
 
-/// Lists a partition of a directory, without any link on the way.
+/// Lists a partition of a directory without following links.
 fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -> io::Result<()> {
     let mut top = root.to_owned();
     for part in format!("{part}{partition}").split('/') {
@@ -242,7 +241,7 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
             Err(error) => return Err(error),
         }
     }
-    // What is below the partition may be anybody's, and need not be readable. Not so the hours,
+    // Entries below the partition may belong to anybody and need not be readable, except the hours,
     // which hold the objects.
     let is_ours = |directory: &path::Path| {
         let below = below(root, directory);
@@ -270,7 +269,7 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
             }
             let Some(found) = of_entry(root, &entry)? else { continue };
             if sender.blocking_send(Ok(found)).is_err() {
-                // Nobody wants the rest.
+                // The receiver is gone.
                 return Ok(());
             }
         }
@@ -278,7 +277,7 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
     Ok(())
 }
 
-/// `None` if it was removed meanwhile.
+/// Recognizes an entry. Returns `None` if it was removed meanwhile.
 fn of_entry(root: &path::Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
     let path = entry.path();
     let key = below(root, &path).and_then(|name| name.parse::<ObjectKey>().ok());
@@ -300,7 +299,7 @@ fn of_entry(root: &path::Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
     })))
 }
 
-/// The key of a file.
+/// The path of a file below the root, with `/` as the separator.
 fn below(root: &path::Path, file: &path::Path) -> Option<String> {
     let parts: Option<Vec<_>> =
         file.strip_prefix(root).ok()?.iter().map(|part| part.to_str()).collect();

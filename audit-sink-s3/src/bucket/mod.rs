@@ -1,12 +1,13 @@
-//! The bucket that a URL names, and its requests.
+//! Buckets and their requests.
 //!
-//! - `open`, `provider`, `stores`, `configuration`, `credentials`: its provider, and its opening.
-//! - `own_settings`, `assumed_role`, `kept`: what its owner wants: a role to be assumed, and how
-//!   objects are kept.
-//! - `directory`: a directory of this host as a bucket.
-//! - `response`: the meaning of its responses to a request that creates an object.
-//! - `probe`: whether it accepts objects, tried when a sink is opened.
-//! - `put`: creates an object, and retries until the outcome is certain.
+//! - `open`, `provider`, `stores`, `configuration`, `credentials`: opening a bucket at its
+//!   provider.
+//! - `own_settings`, `assumed_role`, `kept`: settings of our own: a role to assume, and the storage
+//!   class and tags of objects.
+//! - `directory`: a local directory as a bucket.
+//! - `response`: the meaning of responses to a request that creates an object.
+//! - `probe`: checks that the bucket accepts objects, when a sink is opened.
+//! - `put`: creates an object and retries until the outcome is certain.
 //! - `listing`, `read_client`: for readers; `write_client`: for sinks.
 
 #[cfg(feature = "aws")]
@@ -53,9 +54,9 @@ use crate::ObjectKey;
 use crate::object::encode::EncodedObject;
 use crate::panic::Panicked;
 
-/// A bucket, and the prefix in it under which a sink writes.
+/// A bucket, and the prefix under which a sink writes.
 ///
-/// `Display` and `Debug` show where it is and no credential.
+/// `Display` and `Debug` show its URL without credentials.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -63,32 +64,33 @@ pub struct Bucket {
     name: Arc<str>,
     provider: Provider,
     is_read_only: bool,
-    /// Where the store is a directory of this host.
+    /// The path, if the store is a local directory.
     directory: Option<PathBuf>,
-    /// Of one that is only read.
+    /// The time of the store's last response, in milliseconds since the Unix epoch; 0 before the
+    /// first. `None` unless the bucket was opened to read.
     store_time_ms: Option<Arc<AtomicI64>>,
-    /// Cleared once the store said that it keeps no attributes.
+    /// Whether the store keeps attributes. Cleared once it reports that it does not.
     attributes: Arc<AtomicBool>,
-    /// The store, where it is one of S3 that a URL names.
+    /// The store, if it is an S3 store that was opened by URL.
     #[cfg(feature = "aws")]
     s3: Option<object_store::aws::AmazonS3>,
-    /// What goes with each object.
+    /// The storage class and tags of new objects.
     kept: Arc<Kept>,
-    /// Whether requests name the account that it must belong to.
+    /// Whether requests name the account that must own the bucket.
     has_expected_owner: bool,
-    /// Is told that its credentials were refused (`true`), or are not allowed something.
+    /// Called when the credentials were rejected (`true`) or lack a permission (`false`).
     on_refusal: Option<OnRefusal>,
 }
 
-/// Hears of refusals that other credentials may end.
+/// A callback for refusals that new credentials may resolve.
 type OnRefusal = Arc<dyn Fn(bool) + Send + Sync>;
 
 impl Bucket {
-    /// The part of `store` below `prefix`. For a store that the host made itself: with credentials
-    /// or headers of its own, or shared by a test.
+    /// Makes a bucket from the part of `store` below `prefix`, for a store that the host created
+    /// itself, for example with its own credentials or headers, or in a test.
     ///
-    /// The store's own retries should be few, since the sink itself retries until the outcome is
-    /// certain. The store must not retry with other bytes.
+    /// The store should make few retries of its own, since the sink retries until the outcome is
+    /// certain. It must not retry with different bytes.
     pub fn from_store(store: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Bucket {
         let prefix = prefix.into();
         let name = match prefix.as_ref() {
@@ -112,37 +114,38 @@ impl Bucket {
         }
     }
 
-    /// The store behind it.
+    /// The underlying store.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
 
-    /// The client of S3, if [`open`](Self::open) or another function made one: with the
-    /// credentials, and the role, that requests to the bucket have.
+    /// The S3 client, if the bucket was opened by an `s3://` URL. It has the same credentials and
+    /// role as requests to the bucket.
     #[cfg(feature = "aws")]
     pub fn as_s3(&self) -> Option<&object_store::aws::AmazonS3> {
         self.s3.as_ref()
     }
 
-    /// The store's own time at its last response, to the second before, in milliseconds since the
-    /// Unix epoch. `None` for a bucket that is not only read, a directory, and a store that does
-    /// not tell.
+    /// The store's own time at its last response, in milliseconds since the Unix epoch, rounded
+    /// down to a second. `None` for a directory, a bucket that was not opened to read, and a store
+    /// that does not report its time.
     pub fn store_time_ms(&self) -> Option<i64> {
         let time_ms = self.store_time_ms.as_ref()?.load(Ordering::Relaxed);
         Some(time_ms).filter(|time_ms| *time_ms > 0)
     }
 
-    /// Whether it is a directory of this host: it keeps no attributes, and is not listed in order.
+    /// Whether it is a local directory, which keeps no attributes and is listed in no particular
+    /// order.
     pub fn is_directory(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// Where it is, if it is a directory of this host.
+    /// Its path, if it is a local directory.
     pub(crate) fn as_directory(&self) -> Option<&std::path::Path> {
         self.directory.as_deref()
     }
 
-    /// Where in the store the sink's keys begin. Empty for the whole of it.
+    /// The prefix of the sink's keys in the store. Empty if the sink uses the whole store.
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
@@ -152,26 +155,26 @@ impl Bucket {
         key.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    /// What follows the prefix in the path of an object; `None` if it is not below the prefix.
+    /// The part of an object's path after the prefix. `None` if it is not below the prefix.
     pub(crate) fn below_prefix(&self, location: &Path) -> Option<String> {
         let parts: Vec<_> = location.prefix_match(&self.prefix)?.collect();
         Some(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
     }
 
-    /// The key of the object at this path. `None` if no sink writes objects there.
+    /// The key of the object at this path. `None` if no sink writes such paths.
     pub(crate) fn key(&self, location: &Path) -> Option<ObjectKey> {
         self.below_prefix(location)?.parse().ok()
     }
 
-    /// Who refused a request of its [`store`](Self::store), why, and what to do if it waits for
-    /// somebody: in one line and without any credential, while the error's own text may quote the
-    /// whole response and signed URLs.
+    /// Describes an error of the [`store`](Self::store) in one line: what failed, why, and what an
+    /// operator must do, if anything. The line contains no credentials, while the error's own text
+    /// may quote the whole response and signed URLs.
     pub fn describe(&self, error: &object_store::Error) -> String {
         self.refusal(error).to_string()
     }
 
-    /// Whether no retry helps until somebody acts. [`describe`](Self::describe) says then what to
-    /// do.
+    /// Whether retries cannot succeed until somebody acts. [`describe`](Self::describe) then says
+    /// what to do.
     pub fn is_blocked(&self, error: &object_store::Error) -> bool {
         matches!(self.refusal(error).response, Response::Blocked(_))
     }
@@ -195,16 +198,16 @@ impl Bucket {
         refusal
     }
 
-    /// What it means that a request, or what makes it, panicked.
+    /// The refusal for a request that panicked, or whose client did.
     pub(crate) fn refusal_of_panic(&self, panicked: &Panicked) -> Refusal {
         Refusal::panicked(panicked, self.provider)
     }
 
-    /// Creates the object, once, with its metadata: as the store's attributes, or where it keeps
-    /// none, evidence in a file beside it.
+    /// Creates the object with its metadata. If the store keeps no attributes, the evidence goes
+    /// into a separate file.
     ///
-    /// A crash between the two leaves a file that no object belongs to, and the retry of the object
-    /// finds its own.
+    /// A crash between the two writes leaves evidence without an object. The retry recognizes it as
+    /// its own.
     pub(crate) async fn create_object(
         &self,
         path: &Path,
@@ -227,7 +230,7 @@ impl Bucket {
         self.store.put_opts(path, object.payload.clone(), PutMode::Create.into()).await.map(drop)
     }
 
-    /// Creates an object without evidence. `attributes` go with it if the store keeps any.
+    /// Creates an object without evidence. `attributes` are ignored if the store keeps none.
     pub(crate) async fn create(
         &self,
         path: &Path,
@@ -240,7 +243,8 @@ impl Bucket {
         self.store.put_opts(path, payload, PutMode::Create.into()).await.map(drop)
     }
 
-    /// Creates an object with attributes. `None` if the store keeps none: nothing was created then.
+    /// Creates an object with attributes. Returns `None`, having created nothing, if the store
+    /// keeps no attributes.
     async fn create_with(
         &self,
         path: &Path,
@@ -254,7 +258,7 @@ impl Bucket {
         let mode = PutMode::Create;
         let options = PutOptions { mode, tags, attributes, ..PutOptions::default() };
         match self.store.put_opts(path, payload, options).await {
-            // The local file system keeps no attributes and says so before it writes anything.
+            // The local file system reports this before it writes anything.
             Err(object_store::Error::NotImplemented { .. }) => {
                 self.attributes.store(false, Ordering::Relaxed);
                 None
@@ -263,14 +267,14 @@ impl Bucket {
         }
     }
 
-    /// Where an object's evidence stands in a store that keeps no attributes, and as what.
+    /// The path and the text of an object's evidence in a store that keeps no attributes.
     fn sidecar(&self, path: &Path, object: &EncodedObject) -> Option<(Path, String)> {
         let (head, key) = (object.head.as_ref()?, self.below_prefix(path)?);
         Some((self.path(&Sidecar::key_of(&key)), Sidecar::text(head)))
     }
 
-    /// Whether what stands under the path is this object: by the hashes in its metadata, or where
-    /// it has none by its bytes.
+    /// Whether the object at this path is this one, judged by the hashes in its metadata or, if
+    /// there are none, by its bytes.
     pub(crate) async fn holds(
         &self,
         path: &Path,
@@ -287,20 +291,20 @@ impl Bucket {
         }
         let Some((sidecar, text)) = self.sidecar(path, object) else { return Ok(true) };
         match self.is_stored(&sidecar, &text.into()).await {
-            // It is written before its object: this one was made by somebody else.
+            // The evidence is written before its object, so this object is not ours.
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             is_stored => is_stored,
         }
     }
 
-    /// Whether these bytes stand under the path, and durably.
+    /// Whether the object at this path has these bytes. If so, they are durable.
     async fn is_stored(&self, path: &Path, payload: &PutPayload) -> object_store::Result<bool> {
         let found = self.store.get_opts(path, GetOptions::new()).await?.bytes().await?;
         if !same_bytes(&found, payload) {
             return Ok(false);
         }
-        // The write that put it there may not have come to its fsync yet, or have been given up
-        // before it.
+        // The write that created it may not have reached its fsync yet, or may have failed before
+        // it.
         if let Some(directory) = &self.directory {
             let (root, file) = (directory.clone(), directory.join(path.as_ref()));
             let synced = tokio::task::spawn_blocking(move || sync(&root, &file))
@@ -339,7 +343,7 @@ fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
     }) && rest.is_empty()
 }
 
-/// The file, and its name: in each directory from its own up to that of the bucket.
+/// Syncs the file and every directory from its own up to the bucket's.
 fn sync(root: &std::path::Path, file: &std::path::Path) -> io::Result<()> {
     std::fs::File::open(file)?.sync_all()?;
     let mut directories = file.ancestors().skip(1).take_while(|parent| parent.starts_with(root));

@@ -1,4 +1,4 @@
-//! Opens the bucket that a URL names.
+//! Opening a bucket by its URL.
 
 use std::io;
 use std::sync::Arc;
@@ -16,42 +16,42 @@ use crate::OpenError;
 use crate::bucket::stores::Remote;
 
 impl Bucket {
-    /// The bucket at `url`, with credentials and options from the environment.
+    /// Opens the bucket at `url`, with credentials and options from the environment.
     ///
     /// | URL | store | environment |
     /// |---|---|---|
-    /// | `s3://bucket/prefix` | AWS S3, or what speaks its protocol | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, … ([all](https://docs.rs/object_store/0.14.2/object_store/aws/enum.AmazonS3ConfigKey.html)) |
+    /// | `s3://bucket/prefix` | AWS S3, or any compatible store | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, … ([all](https://docs.rs/object_store/0.14.2/object_store/aws/enum.AmazonS3ConfigKey.html)) |
     /// | `gs://bucket/prefix` | Google Cloud Storage | `GOOGLE_SERVICE_ACCOUNT`, … ([all](https://docs.rs/object_store/0.14.2/object_store/gcp/enum.GoogleConfigKey.html)) |
     /// | `az://container/prefix` | Azure Blob Storage | `AZURE_STORAGE_ACCOUNT_NAME`, … ([all](https://docs.rs/object_store/0.14.2/object_store/azure/enum.AzureConfigKey.html)) |
-    /// | `file:///path` | a directory, created where missing | |
-    /// | `memory:///prefix` | this one value and its clones; for tests and examples | |
+    /// | `file:///path` | a directory, created if missing | |
+    /// | `memory:///prefix` | this value and its clones, for tests and examples | |
     ///
-    /// The URL may also hold settings that are no secrets, as in
+    /// The URL may also hold settings that are not secret, as in
     /// `s3://bucket/prefix?region=eu-central-1&assume_role_arn=arn:aws:iam::123456789012:role/audit`:
-    /// a role to be assumed in the account of the bucket's owner, and how objects are kept. Each is
-    /// the variable without `AWS_`, `GOOGLE_` or `AZURE_`, and goes before it. The project's
-    /// `docs/CONFIGURATION.md` lists them.
+    /// a role to assume in the account of the bucket's owner, and the storage class and tags of
+    /// objects. Each has the name of its variable without `AWS_`, `GOOGLE_` or `AZURE_`, and takes
+    /// precedence over the variable. The project's `docs/CONFIGURATION.md` lists them.
     ///
-    /// Of AWS also the credentials of web identities, containers and instances are found; profiles
-    /// in `~/.aws` are not. Nothing is sent to the bucket here; opening a sink on it does.
+    /// For AWS, the credentials of web identities, containers and instances are found as well;
+    /// profiles in `~/.aws` are not. No request is sent until a sink is opened on the bucket.
     ///
     /// # Errors
     ///
-    /// When the URL holds a credential, or a setting that its provider does not have or that
-    /// belongs into the environment, or names no bucket, or a provider that is not compiled in; and
-    /// when the environment can never work, naming the variable: an http endpoint that nothing
-    /// allows, a duration without a unit, a token file that does not exist, half of a pair.
+    /// If the URL names no bucket, names a provider that is not compiled in, or holds a credential
+    /// or a setting that is unknown or belongs in the environment. Also if the environment can
+    /// never work, naming the variable: for example an http endpoint that is not allowed, a
+    /// duration without a unit, a token file that does not exist, or half of a pair.
     pub fn open(url: &str) -> Result<Bucket, OpenError> {
         Bucket::open_with(url, [] as [(&str, &str); 0])
     }
 
-    /// Like [`open`](Self::open), with options that go before the environment: the same names in
-    /// any case, as in `("aws_endpoint", "http://127.0.0.1:9000")`. For hosts with more than one
-    /// bucket, or without an environment.
+    /// Like [`open`](Self::open), with options that take precedence over the environment. They have
+    /// the same names in any case, as in `("aws_endpoint", "http://127.0.0.1:9000")`. For hosts
+    /// with more than one bucket, or without an environment.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and when the provider knows no option of that name.
+    /// Those of [`open`](Self::open), and an option that the provider does not know.
     pub fn open_with<K, V>(
         url: &str,
         options: impl IntoIterator<Item = (K, V)>,
@@ -63,23 +63,23 @@ impl Bucket {
         Bucket::open_for(Purpose::Write, url, options)
     }
 
-    /// Like [`open`](Self::open), for those who only read: a directory that does not exist is an
-    /// error and is not created, and requests that get no answer are retried with a growing backoff
-    /// of at most two seconds until `retry_for` has passed. Do not open a sink on it.
+    /// Like [`open`](Self::open), for reading only: a missing directory is an error and is not
+    /// created, and failed requests are retried with a growing backoff of at most two seconds until
+    /// `retry_for` has passed. Do not open a sink on it.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and when a directory does not exist.
+    /// Those of [`open`](Self::open), and a directory that does not exist.
     pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
         Bucket::open_for(Purpose::reading(retry_for, None), url, [] as [(&str, &str); 0])
     }
 
-    /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` for each request that failed
-    /// in a way that is retried, with what the store or the network said.
+    /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` with the reason for each
+    /// failed request that is retried.
     ///
     /// # Errors
     ///
-    /// As [`open_to_read`](Self::open_to_read).
+    /// Those of [`open_to_read`](Self::open_to_read).
     pub fn open_to_read_with(
         url: &str,
         retry_for: Duration,
@@ -89,8 +89,8 @@ impl Bucket {
         Bucket::open_for(purpose, url, [] as [(&str, &str); 0])
     }
 
-    /// How long a reader should retry unless it is told otherwise: a restart of a store, or a
-    /// failover, is over by then, and a person who waits is not kept much longer.
+    /// The default time for a reader's retries: long enough for a restart or a failover of the
+    /// store, and not too long for a person who waits.
     pub const READ_RETRY: Duration = Duration::from_secs(30);
 
     pub(super) fn open_for<K, V>(
@@ -165,7 +165,7 @@ impl Bucket {
     fn directory(url: &Url, purpose: Purpose) -> Result<Bucket, OpenError> {
         let path = url.to_file_path().map_err(|()| {
             OpenError::configuration(
-                "a file URL has three slashes and an absolute path: file:///path",
+                "a file URL needs three slashes and an absolute path: file:///path",
             )
         })?;
         let cannot = |doing: &str| {
@@ -181,7 +181,7 @@ impl Bucket {
                     tracing::info!(
                         directory = %path.display(),
                         removed,
-                        "unfinished objects of writers that died were removed"
+                        "removed unfinished objects of dead writers"
                     );
                 }
             }
@@ -205,10 +205,10 @@ impl Bucket {
     }
 }
 
-/// A URL without anything that could be a credential, and the settings in its query.
+/// Parses a URL, which must hold no credentials, and the settings in its query.
 fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
     let mut url = Url::parse(text).map_err(|error| {
-        OpenError::configuration("the bucket is not named by a URL such as s3://bucket/prefix")
+        OpenError::configuration("the bucket must be a URL such as s3://bucket/prefix")
             .with_source(error)
     })?;
     let superfluous = |what: &str| {
@@ -229,12 +229,13 @@ fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
         return Err(OpenError::configuration(format!("the bucket URL {url} names no bucket")));
     }
     if url.scheme() == "memory" && url.host_str().is_some() {
-        return Err(OpenError::configuration("a memory URL has three slashes: memory:///prefix"));
+        return Err(OpenError::configuration("a memory URL needs three slashes: memory:///prefix"));
     }
     Ok((url, settings))
 }
 
-/// The settings in the query of a URL. An unknown one is not shown: it may be a credential.
+/// The settings in the query of a URL. Errors do not quote an unknown one, which may be a
+/// credential.
 fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
     #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
     if let Some(own) = super::own_settings::OwnSettings::of_scheme(url.scheme()) {
@@ -242,7 +243,7 @@ fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
             let name = own.in_url(&member).ok_or_else(|| {
                 let known: Vec<&str> = own.all_in_url().map(|(member, _)| member).collect();
                 OpenError::configuration(format!(
-                    "the query of a {}:// URL has only {}: put credentials and other options into \
+                    "the query of a {}:// URL can only have {}: put credentials and other options into \
                      the environment instead",
                     url.scheme(),
                     known.join(", ")
@@ -255,7 +256,7 @@ fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
     match url.query() {
         None => Ok(Vec::new()),
         Some(_) => Err(OpenError::configuration(format!(
-            "a {}:// URL has no query: put options into the environment instead",
+            "a {}:// URL cannot have a query: put options into the environment instead",
             url.scheme()
         ))),
     }

@@ -1,4 +1,4 @@
-//! The settings of a bucket that the client does not know, and those that a bucket's URL may hold.
+//! Settings that the client does not know, and settings that a bucket's URL may hold.
 
 #[cfg(feature = "aws")]
 use super::assumed_role::Role;
@@ -7,13 +7,13 @@ use super::configuration::{Configuration, Setting};
 use super::credentials::Issuer;
 use super::kept::Kept;
 
-/// The settings of one provider.
+/// Our own settings for one provider.
 pub(crate) struct OwnSettings {
-    /// What the variables begin with.
+    /// The prefix of the variables.
     pub(crate) prefix: &'static str,
-    /// Those that the client does not know.
+    /// The settings that the client does not know.
     pub(crate) names: &'static [&'static str],
-    /// Those of the client that a URL may hold too: none of them is a secret.
+    /// The client's settings that a URL may hold as well. None is secret.
     in_url: &'static [&'static str],
     storage_class: &'static str,
     tags: &'static str,
@@ -44,7 +44,7 @@ pub(crate) const GCS: OwnSettings = OwnSettings {
     names: &["google_storage_class"],
     in_url: &[],
     storage_class: "google_storage_class",
-    // The client sends no tags to GCS, which has none.
+    // GCS has no tags.
     tags: "",
 };
 
@@ -57,7 +57,7 @@ pub(crate) const AZURE: OwnSettings = OwnSettings {
 };
 
 impl OwnSettings {
-    /// Those of the scheme's provider, if URLs of that scheme may hold settings.
+    /// The settings of the scheme's provider, if URLs of that scheme may hold any.
     pub(crate) fn of_scheme(scheme: &str) -> Option<&'static OwnSettings> {
         match scheme {
             "s3" => Some(&S3),
@@ -67,7 +67,7 @@ impl OwnSettings {
         }
     }
 
-    /// The setting that a member of a URL's query names: the variable without its prefix.
+    /// The setting for a member of a URL's query, which is the variable without its prefix.
     pub(crate) fn in_url(&self, member: &str) -> Option<&'static str> {
         self.all_in_url().find(|(short, _)| *short == member).map(|(_, name)| name)
     }
@@ -78,11 +78,11 @@ impl OwnSettings {
         self.names.iter().chain(self.in_url).map(move |name| (&name[prefix..], *name))
     }
 
-    /// How objects are kept.
+    /// The storage class and the tags of objects.
     ///
     /// # Errors
     ///
-    /// For values that can never work.
+    /// If a value is invalid.
     pub(crate) fn kept(&self, configuration: &Configuration) -> Result<Kept, String> {
         let mut kept = Kept::default();
         if let Some(Setting { name, value }) = configuration.get(self.storage_class) {
@@ -95,11 +95,11 @@ impl OwnSettings {
     }
 }
 
-/// The account that a bucket must belong to.
+/// The account that must own the bucket.
 ///
 /// # Errors
 ///
-/// When it is no account's number; and for settings of encryption that the client would pass over.
+/// If it is not an account number, or if the client would ignore a setting for encryption.
 #[cfg(feature = "aws")]
 pub(crate) fn owner(configuration: &Configuration) -> Result<Option<&str>, String> {
     let encryption = [("aws_server_side_encryption", "AWS_SERVER_SIDE_ENCRYPTION")];
@@ -109,16 +109,16 @@ pub(crate) fn owner(configuration: &Configuration) -> Result<Option<&str>, Strin
         return Ok(None);
     };
     if value.len() != 12 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("{name} is not the number of an account, which has 12 digits"));
+        return Err(format!("{name} is not an account number, which has 12 digits"));
     }
     Ok(Some(value))
 }
 
-/// The role to assume, and STS as its failures name it.
+/// The role to assume, and the issuer that its failures name.
 ///
 /// # Errors
 ///
-/// For settings that can never work.
+/// If the settings can never work.
 #[cfg(feature = "aws")]
 pub(crate) fn role(configuration: &Configuration) -> Result<Option<(Role, Issuer)>, String> {
     let arn_name = [("aws_assume_role_arn", "AWS_ASSUME_ROLE_ARN")];
@@ -141,7 +141,7 @@ pub(crate) fn role(configuration: &Configuration) -> Result<Option<(Role, Issuer
     }
     let checked = |name: &str, min, max, others| match configuration.get(name) {
         Some(Setting { name, value }) if !is_of(value, min, max, others) => Err(format!(
-            "{name} has not {min} to {max} letters, digits, and characters of _+=,.@-{others}"
+            "{name} must have {min} to {max} letters, digits, or characters of _+=,.@-{others}"
         )),
         setting => Ok(setting.map(|setting| setting.value.clone())),
     };
@@ -182,7 +182,7 @@ pub(crate) fn role(configuration: &Configuration) -> Result<Option<(Role, Issuer
     Ok(Some((role, issuer)))
 }
 
-/// Whether a text has only characters that STS takes, and so many.
+/// Whether a text has only characters that STS accepts, and a length within these bounds.
 #[cfg(feature = "aws")]
 fn is_of(text: &str, min: usize, max: usize, others: &str) -> bool {
     let is_valid =
@@ -190,7 +190,8 @@ fn is_of(text: &str, min: usize, max: usize, others: &str) -> bool {
     (min..=max).contains(&text.len()) && text.chars().all(is_valid)
 }
 
-/// Names the host, if its environment does: that of a container is its pod's or its own.
+/// The default session name. It has the host name if the environment does; in a container, that is
+/// the name of the pod or the container.
 #[cfg(feature = "aws")]
 fn default_session_name() -> String {
     match std::env::var("HOSTNAME") {

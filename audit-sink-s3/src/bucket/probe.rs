@@ -1,5 +1,5 @@
-//! Asks a bucket, before anything is written to it, whether it can be written to and whether it
-//! protects objects.
+//! Probes whether a bucket can be written to and whether it protects objects, before a sink writes
+//! to it.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use super::put::{backoff, longer, request};
 use super::response::{Refusal, Response};
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
-/// The same small object for every sink of a prefix. Readers of Hive partitions skip names that
-/// begin with `_`.
+/// The key of a small object that all sinks of a prefix share. Readers of Hive partitions skip
+/// names that begin with `_`.
 pub(crate) const KEY: &str = "_audit/probe";
 const CONTENT: &str =
     "audit-sink-s3 puts this object twice to learn whether the store lets objects be overwritten\n";
 
-/// How long an unreachable bucket may hold up the opening of a sink.
+/// How long an unreachable bucket may delay the opening of a sink.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// What the probe found.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// The store refuses to create what exists.
+    /// The store refuses to create an object that exists.
     CreateOnly,
-    /// The store overwrites.
+    /// The store overwrites objects.
     Overwrites,
-    /// The store is out of reach.
+    /// The store is unreachable.
     Unknown(Refusal),
 }
 
@@ -36,8 +36,8 @@ pub(crate) enum Probe {
 ///
 /// # Errors
 ///
-/// When the bucket refuses otherwise, since then an operator has to act; and by the settings, when
-/// the store is not known to protect objects.
+/// If the bucket refuses otherwise, so that an operator must act. Also, if the settings require
+/// create-only, if the store is not known to protect objects.
 pub(crate) async fn probe(
     bucket: &Bucket,
     settings: &Settings,
@@ -49,7 +49,7 @@ pub(crate) async fn probe(
         Probe::Overwrites if settings.require_create_only => Err(OpenError::new(
             OpenErrorKind::NotCreateOnly,
             format!(
-                "the bucket {bucket} lets objects be overwritten, and the settings require create-only"
+                "the bucket {bucket} allows overwriting objects, but the settings require create-only"
             ),
         )),
         Probe::Overwrites => {
@@ -63,11 +63,11 @@ pub(crate) async fn probe(
         Probe::Unknown(refusal) if settings.require_create_only => Err(OpenError::new(
             OpenErrorKind::Unavailable,
             format!(
-                "the bucket {bucket} is not known to be create-only, as the settings require: {refusal}"
+                "the bucket {bucket} is not known to be create-only, which the settings require: {refusal}"
             ),
         )),
         Probe::Unknown(refusal) => {
-            tracing::warn!(%bucket, reason = %refusal, "the audit bucket is out of reach: opened without knowing it");
+            tracing::warn!(%bucket, reason = %refusal, "the audit bucket is unreachable: opened without a probe");
             Ok(probe)
         }
     }
@@ -80,7 +80,7 @@ fn refused(bucket: &Bucket, refusal: &Refusal) -> OpenError {
             OpenErrorKind::Blocked
         }
     };
-    // Nothing was asked of the bucket where a role is refused, so that it is not named.
+    // If a role was refused, no request was sent to the bucket, so the message does not name it.
     let message = if refusal.response == Response::Blocked(Blocker::Role) {
         format!("audit logs cannot be delivered: {refusal}")
     } else {
@@ -90,21 +90,20 @@ fn refused(bucket: &Bucket, refusal: &Refusal) -> OpenError {
 }
 
 impl Bucket {
-    /// Asks the bucket what a sink asks when it is opened, and says whether it is create-only, that
-    /// is, whether it protects objects from being overwritten. The requests are those for the key
-    /// `_audit/probe`; nothing else is written.
+    /// Probes the bucket as the opening of a sink does. Returns whether it is create-only, that is,
+    /// whether it protects objects from being overwritten. Only the key `_audit/probe` is written.
     ///
     /// # Errors
     ///
-    /// When the bucket refuses, and, as [`Unavailable`](OpenErrorKind::Unavailable), when it does
-    /// not answer within five seconds.
+    /// If the bucket refuses, or with [`Unavailable`](OpenErrorKind::Unavailable) if it does not
+    /// respond within five seconds.
     pub async fn probe(&self, settings: &Settings) -> Result<bool, OpenError> {
         match ask(self, settings, &SystemRandom).await {
             Ok(Probe::CreateOnly) => Ok(true),
             Ok(Probe::Overwrites) => Ok(false),
             Ok(Probe::Unknown(refusal)) => Err(OpenError::new(
                 OpenErrorKind::Unavailable,
-                format!("the bucket {self} is out of reach: {refusal}"),
+                format!("the bucket {self} is unreachable: {refusal}"),
             )),
             Err(refusal) => Err(refused(self, &refusal)),
         }
@@ -134,11 +133,11 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
             };
         match refusal.response {
             Response::Exists => break Probe::CreateOnly,
-            // An instance's metadata service may be late when the instance starts.
+            // The metadata service of a starting instance may be late.
             Response::Blocked(Blocker::NoCredentials) => no_credentials = Some(refusal.clone()),
             Response::Blocked(_) => return Err(refusal),
-            // One's own lost success is not told from a request that did nothing: the next response
-            // decides.
+            // A success whose response was lost looks like a request that did nothing. The next
+            // response decides.
             Response::Contention | Response::Unknown => {}
         }
         if refusal.timed_out {
@@ -151,8 +150,8 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
         sleep(backoff).await;
         retries += 1;
     };
-    // Delivery reads only when a response was lost; without the permission it would jam at the
-    // worst moment.
+    // Delivery reads an object only after a lost response. Without the permission it would get
+    // stuck at the worst moment.
     match request(
         within(limit),
         bucket,

@@ -1,20 +1,20 @@
-//! Whose store it is, and what an operator of that store does about a refusal.
+//! Providers of stores, and what an operator can do about their refusals.
 
 use object_store::ObjectStore;
 
 use super::blocker::{Blocker, Certificate};
 use super::credentials::Issuer;
 
-/// Whose store it is.
+/// The provider of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provider {
-    /// AWS, and what speaks the protocol of S3.
+    /// AWS, and all other stores with the S3 API.
     S3,
     Gcs,
     Azure,
-    /// A directory of this host.
+    /// A local directory.
     Directory,
-    /// In memory, or a host's own.
+    /// In memory, or a host's own store.
     Other,
 }
 
@@ -23,7 +23,7 @@ impl Provider {
     pub(crate) const ALL: [Provider; 5] =
         [Provider::S3, Provider::Gcs, Provider::Azure, Provider::Directory, Provider::Other];
 
-    /// By the name that the store gives itself: a host may have made it.
+    /// Recognizes a store by its `Display` text, since a host may have created it.
     pub(crate) fn of(store: &dyn ObjectStore) -> Provider {
         let name = store.to_string();
         [
@@ -37,7 +37,7 @@ impl Provider {
         .map_or(Provider::Other, |(_, provider)| provider)
     }
 
-    /// What refused, if it was the store.
+    /// The noun for the store in messages.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Provider::S3 | Provider::Gcs | Provider::Other => "bucket",
@@ -46,7 +46,7 @@ impl Provider {
         }
     }
 
-    /// The variable that says where requests go.
+    /// The variable that holds the store's URL.
     fn endpoint(self) -> &'static str {
         match self {
             Provider::S3 => "AWS_ENDPOINT",
@@ -56,7 +56,7 @@ impl Provider {
         }
     }
 
-    /// What who reads needs, where it is refused.
+    /// What to do if a reader lacks permissions.
     pub(crate) fn advice_to_reader(self) -> &'static str {
         match self {
             Provider::S3 => {
@@ -72,7 +72,8 @@ impl Provider {
         }
     }
 
-    /// What to do, as the end of a sentence. `issuer` is who refused, if it was not the store.
+    /// What to do, as the end of a sentence. `issuer` is the issuer of credentials that refused, if
+    /// it was not the store.
     pub(crate) fn advice(self, blocker: Blocker, issuer: Option<&Issuer>) -> String {
         let endpoint = issuer.map_or(self.endpoint(), |issuer| issuer.endpoint);
         let text = match blocker {
@@ -95,7 +96,7 @@ impl Provider {
             },
             Blocker::Credentials => match (issuer, self) {
                 (Some(issuer), _) => {
-                    return format!("correct what it is asked with: {}", issuer.variables);
+                    return format!("correct the settings of that request: {}", issuer.variables);
                 }
                 (None, Provider::S3) => {
                     "renew or correct the credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY \
@@ -127,10 +128,10 @@ impl Provider {
                 Provider::Directory | Provider::Other => "set credentials",
             },
             Blocker::Role => {
-                issuer.and_then(|issuer| issuer.role).unwrap_or("let the role be assumed")
+                issuer.and_then(|issuer| issuer.role).unwrap_or("allow the role to be assumed")
             }
             Blocker::CredentialFile => {
-                "write what its issuer gave into that file, or correct the variable"
+                "write the issuer's credentials to that file, or correct the variable"
             }
             Blocker::NoBucket => match self {
                 Provider::S3 | Provider::Gcs | Provider::Other => {
@@ -144,7 +145,7 @@ impl Provider {
             Blocker::Region => match self {
                 Provider::S3 => "set AWS_REGION and AWS_ENDPOINT to those of the bucket",
                 Provider::Gcs | Provider::Azure | Provider::Directory | Provider::Other => {
-                    return format!("set {endpoint} to where the {} is", self.noun());
+                    return format!("set {endpoint} to the location of the {}", self.noun());
                 }
             },
             Blocker::HostClock => "set this host's clock",
@@ -163,15 +164,15 @@ impl Provider {
             },
             Blocker::Unsupported => "use a store that can create objects conditionally",
             Blocker::Panic => {
-                "correct what it names; where it names nothing, restart this process, and report \
-                 the panic that is on standard error"
+                "correct the named cause; if there is none, restart this process and report \
+                 the panic on standard error"
             }
             Blocker::Disk => "make room, or allow this process to write to the directory",
             Blocker::Request => match issuer {
                 Some(issuer) => {
-                    return format!("correct what it is asked with: {}", issuer.variables);
+                    return format!("correct the settings of that request: {}", issuer.variables);
                 }
-                None => "see what the response says",
+                None => "see the response",
             },
             Blocker::PlainHttp => match (issuer, self) {
                 (Some(_), _) => return format!("set {endpoint} to an https URL"),
@@ -186,7 +187,7 @@ impl Provider {
             },
             Blocker::Tls(Certificate::UnknownIssuer) => {
                 return format!(
-                    "let this host trust the authority that signed it (a file of certificates in \
+                    "make this host trust the authority that signed it (with a certificate file in \
                      SSL_CERT_FILE), or correct {endpoint}"
                 );
             }
@@ -194,7 +195,7 @@ impl Provider {
                 "renew the server's certificate, or set this host's clock"
             }
             Blocker::Tls(Certificate::WrongName) => {
-                return format!("set {endpoint} to a name that the certificate is for");
+                return format!("set {endpoint} to a name on the certificate");
             }
             Blocker::Tls(Certificate::Other) => {
                 return format!("correct the server's certificate, or {endpoint}");

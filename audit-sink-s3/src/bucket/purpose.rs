@@ -1,10 +1,10 @@
-//! What a bucket is opened for.
+//! The purpose for which a bucket is opened.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-/// What a bucket is opened for.
+/// The purpose for which a bucket is opened.
 #[derive(Clone)]
 #[cfg_attr(
     not(any(feature = "aws", feature = "gcp", feature = "azure")),
@@ -26,5 +26,5 @@ impl Purpose {
     }
 }
 
-/// Is told why a request failed that will be retried.
+/// Called with the reason for each failed request that is retried.
 pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Creates an object in the bucket, and retries until that is certain.
+//! Creates an object in the bucket and retries until the outcome is certain.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,20 +18,19 @@ use crate::object::encode::EncodedObject;
 use crate::panic::catch_in;
 use crate::{Bucket, Compression, Settings};
 
-/// The longest time limit of a request, however often it has timed out. The client's own
-/// limit is the same.
+/// The maximum time limit of a request, however often it has timed out. The client's own limit is
+/// the same.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 
-/// Puts objects: creates each under its key, and retries with the very same bytes until the
-/// outcome is certain.
+/// Creates objects under their keys, retrying with the same bytes until the outcome is certain.
 ///
-/// Why this delivers once: no other object has the key, and a conditional create either writes
-/// these bytes or finds an object. That object is compared, which distinguishes our own earlier
-/// success, whose response was lost, from another object. On a store that ignores the condition, a
-/// retry overwrites the bytes with the same bytes.
+/// Every object is delivered once: no other object has its key, and a conditional create either
+/// writes these bytes or finds an object. Comparing that object distinguishes an earlier success,
+/// whose response was lost, from another object. On a store that ignores the condition, a retry
+/// overwrites the object with the same bytes.
 ///
-/// A crash here loses no acknowledged record, since the acknowledgement comes later. An object
-/// under way is stored whole or not at all.
+/// A crash here loses no acknowledged record, since the acknowledgement comes later or the journal
+/// holds the object. An object under way is stored completely or not at all.
 #[derive(Debug)]
 pub(crate) struct Put {
     pub(crate) bucket: Bucket,
@@ -41,12 +40,12 @@ pub(crate) struct Put {
     response_times: Mutex<ResponseTimes>,
 }
 
-/// How it ended.
+/// The certain outcome of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutOutcome {
     /// The object is in the bucket.
     Stored,
-    /// It is not, and will not be: another one has its key.
+    /// The object is not in the bucket and never will be, because another object has its key.
     Conflict,
 }
 
@@ -65,17 +64,18 @@ impl Put {
         self.settings.compression
     }
 
-    /// How long to wait before a request is retried, after so many retries.
+    /// The backoff before a request is retried, given the number of retries so far.
     pub(crate) fn backoff(&self, response: Response, retries: u32) -> Duration {
         backoff(&self.settings, &*self.random, response, retries)
     }
 
-    /// How long to wait after a panic before something is retried, after so many retries.
+    /// The backoff after a panic, given the number of retries so far.
     pub(crate) fn backoff_after_panic(&self, retries: u32) -> Duration {
         self.backoff(Response::Blocked(Blocker::Panic), retries)
     }
 
-    /// Returns once it is certain. Dropping the future leaves that open.
+    /// Puts the object and returns once the outcome is certain. Dropping the future leaves the
+    /// outcome unknown.
     pub(crate) async fn until_certain(&self, path: &Path, object: &EncodedObject) -> PutOutcome {
         let watch = self.health.watch();
         let mut limit = self.settings.put_timeout();
@@ -112,8 +112,8 @@ impl Put {
             return Ok(PutOutcome::Stored);
         };
         match refusal.response {
-            // Contention: the other request may have been our own, given up by us and still under
-            // way in the store.
+            // After contention, the other request may be our own: one that we gave up but that is
+            // still under way in the store.
             Response::Exists | Response::Contention => {}
             Response::Unknown | Response::Blocked(_) => return Err(refusal),
         }
@@ -126,8 +126,8 @@ impl Put {
                 Ok(true) => Ok(PutOutcome::Stored),
                 Ok(false) => Ok(PutOutcome::Conflict),
                 Err(object_store::Error::NotFound { .. }) => Err(Refusal::gone()),
-                // S3 says "denied" instead of "not found" to those who may not list: no reason to
-                // alarm anybody here.
+                // S3 responds "denied" instead of "not found" if the credentials may not list. That
+                // is no reason for an alarm here.
                 Err(object_store::Error::PermissionDenied { .. })
                     if refusal.response == Response::Contention =>
                 {
@@ -174,7 +174,7 @@ impl Put {
             return response;
         }
         let second = pin!(create());
-        // A response with a certain outcome ends both. Otherwise the other request decides.
+        // The first response with a certain outcome counts. Otherwise the other request decides.
         let is_certain = |response: &Result<(), Refusal>| match response {
             Ok(()) => true,
             Err(refusal) => match refusal.response {
@@ -206,7 +206,7 @@ impl From<Refusal> for Trouble {
     }
 }
 
-/// How long the last successful requests took.
+/// The durations of the last successful requests.
 #[derive(Debug)]
 struct ResponseTimes {
     last: [Duration; ResponseTimes::COUNT],
@@ -230,7 +230,7 @@ impl ResponseTimes {
         self.count += 1;
     }
 
-    /// The time that 95 of 100 responses stay below. `None` before there are enough of them.
+    /// The 95th percentile of the response times. `None` before there are enough of them.
     fn slow(&self) -> Option<Duration> {
         let mut times = self.last;
         (self.count >= Self::COUNT).then(|| {
@@ -240,8 +240,8 @@ impl ResponseTimes {
     }
 }
 
-/// One request to the bucket, with a time limit. The outcome of a request that panics is unknown:
-/// the client, a credentials provider or a host's own store may panic.
+/// Sends one request to the bucket with a time limit. The client, a credentials provider or a
+/// host's own store may panic, which leaves an unknown outcome.
 pub(crate) async fn request<T>(
     limit: Duration,
     bucket: &Bucket,
@@ -254,15 +254,15 @@ pub(crate) async fn request<T>(
     }
 }
 
-/// The time limit of the next request after one that had no response within `limit`.
+/// The time limit for the request after one that timed out after `limit`.
 pub(crate) fn longer(limit: Duration) -> Duration {
     (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }
 
-/// How long to wait before a request is retried: anything up to a limit that doubles each time.
+/// The backoff before a request is retried: a random time up to a limit that doubles each time.
 ///
 /// ["Full jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)
-/// spreads the hosts that an outage has brought into step.
+/// spreads the requests of hosts that an outage has synchronized.
 pub(crate) fn backoff(
     settings: &Settings,
     random: &dyn Random,
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
     use audit_core::testing::SeededRandom;
 
-    /// The highest bits there are.
+    /// Always returns the maximum.
     #[derive(Debug)]
     struct Highest;
 
@@ -305,7 +305,7 @@ mod tests {
         times.add(Duration::from_millis(500));
         assert_eq!(times.slow(), Some(Duration::from_millis(61)));
         (0..64).for_each(|_| times.add(Duration::from_millis(1)));
-        assert_eq!(times.slow(), Some(ResponseTimes::LEAST_SLOW), "the old ones are forgotten");
+        assert_eq!(times.slow(), Some(ResponseTimes::LEAST_SLOW), "old times are forgotten");
     }
 
     #[test]

@@ -1,20 +1,20 @@
-//! The HTTP client of those who read a bucket: what others can put there does not stop them.
+//! The HTTP client of readers. Objects that others put into the bucket cannot stop it.
 //!
-//! `object_store` gives up a whole listing for one key that it cannot hold as a path (an empty
-//! segment, `..`, a control character), and an object for one header that is not ASCII. Whoever may
-//! put an object could so hide all others. This client rewrites such keys in a listing before they
-//! are parsed, and drops such headers.
+//! `object_store` fails a whole listing because of one key that is not a valid path (an empty
+//! segment, `..`, a control character), and an object because of one header that is not ASCII.
+//! Anybody who may put an object could thereby hide all others. This client rewrites such keys
+//! before a listing is parsed, and drops such headers.
 //!
-//! It also takes any text for a listing, and one that is cut short for a whole one. So a response
-//! that is no listing, or that does not say where it goes on, is an error here: readers would find
-//! that nothing is missing.
+//! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
+//! response that is not a listing, or that does not say where it continues, is therefore an error
+//! here: otherwise readers would conclude that nothing is missing.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use audit_core::async_trait;
+use audit_core::{async_trait, sources};
 use bytes::Bytes;
 use chrono::DateTime;
 use http_body_util::{BodyExt, Full};
@@ -28,10 +28,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::purpose::OnRetry;
 
-/// Connects with what listens to failures.
+/// Creates clients that report failures.
 pub(crate) struct ReadConnector {
     pub(crate) on_retry: Option<OnRetry>,
-    /// Where the time of the last response goes, in milliseconds since the Unix epoch.
+    /// Receives the time of the last response, in milliseconds since the Unix epoch.
     pub(crate) time_ms: Arc<AtomicI64>,
 }
 
@@ -166,27 +166,22 @@ impl fmt::Display for NoListing {
 impl std::error::Error for NoListing {}
 
 fn innermost(error: &HttpError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    sources(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// What a rewritten key begins with. Every key that is listed otherwise begins with the prefix that
-/// was asked for.
+/// The prefix of rewritten keys. All other listed keys begin with the requested prefix.
 const REWRITTEN: &str = "%invalid/";
 
-/// The key that was rewritten to this path, if it was.
+/// The original key of a rewritten path. `None` for any other path.
 pub(crate) fn original(path: &Path) -> Option<String> {
     let encoded = path.as_ref().strip_prefix(REWRITTEN)?;
     Some(percent_decode_str(encoded).decode_utf8_lossy().into_owned())
 }
 
-/// The elements that hold a key or the beginning of one, in the listings of S3, GCS and Azure.
+/// The elements that hold a key or a prefix in the listings of S3, GCS and Azure.
 const OPENING: [&[u8]; 4] = [b"<Key>", b"<Prefix>", b"<Name>", b"<Name Encoded=\"true\">"];
 
-/// A listing in which each key is one that [`Path::parse`] takes, and takes as it is.
+/// Rewrites a listing so that [`Path::parse`] accepts every key and leaves it unchanged.
 fn with_valid_keys(listing: &[u8]) -> Cow<'_, [u8]> {
     let mut rewritten = Vec::new();
     let mut copied = 0;
@@ -223,15 +218,15 @@ fn with_valid_keys(listing: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(rewritten)
 }
 
-/// Whether a key is the same once it was parsed. A key with a slash at its end, or a blank, would
-/// become another one, perhaps one of ours.
+/// Whether parsing leaves a key unchanged. A key with a trailing slash or space would turn into a
+/// different one, perhaps one of ours.
 fn is_valid(key: &[u8], is_prefix: bool) -> bool {
     let Ok(key) = std::str::from_utf8(key) else { return false };
     let key = if is_prefix { key.strip_suffix('/').unwrap_or(key) } else { key };
     key.trim() == key && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
 }
 
-/// The text of an element, `None` where it is no valid XML.
+/// The text of an element. `None` if it is not valid XML.
 fn unescape(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if memchr::memchr(b'&', text).is_none() {
         return Some(Cow::Borrowed(text));
@@ -275,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_whole_or_says_where_it_goes_on() {
+    fn a_listing_is_complete_or_says_where_it_continues() {
         let first = "list-type=2&prefix=a%2F";
         let second = "list-type=2&continuation-token=a%2Bb%3D&prefix=a%2F";
         let third = "restype=container&comp=list&marker=a%2Bb%3D";
@@ -320,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_paths_are_rewritten_and_others_kept() {
+    fn only_keys_that_are_no_paths_are_rewritten() {
         let good =
             b"<ListBucketResult><Prefix>logs/</Prefix><Contents><Key>logs/a&amp;b/%2F c</Key>\
             </Contents><CommonPrefixes><Prefix>logs/dt=2023-11-14/</Prefix></CommonPrefixes>\
@@ -353,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_beginning_of_keys_may_end_with_a_slash() {
+    fn only_prefixes_may_end_with_a_slash() {
         let azure =
             b"<Blobs><BlobPrefix> <Name>a/</Name></BlobPrefix><Blob><Name>b/</Name></Blob></Blobs>";
         let rewritten = String::from_utf8(with_valid_keys(azure).into_owned()).unwrap();
@@ -364,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_is_read_to_its_end() {
+    fn truncated_listings_do_not_panic() {
         for text in
             ["", "<", "<Key>", "<Key>a", "<Key>a<", "<Key></Key>", "<Name><Name>//<", "<Key>&"]
         {

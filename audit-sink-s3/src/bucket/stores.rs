@@ -1,4 +1,4 @@
-//! The stores of the providers, made from the environment and from options.
+//! Builds the providers' stores from the environment and options.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::OpenError;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use std::time::Duration;
 
-/// A provider's store, and what goes with requests to it.
+/// A provider's store, and what belongs to its requests.
 pub(crate) struct Remote {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) kept: Kept,
@@ -45,10 +45,10 @@ impl Purpose {
     fn retry(&self) -> object_store::RetryConfig {
         use object_store::{BackoffConfig, RetryConfig};
         match self {
-            // Retries are the sink's: they refresh credentials, and they know what an ambiguous
-            // answer means.
+            // The sink itself retries: it refreshes credentials and knows what an ambiguous
+            // response means.
             Purpose::Write => RetryConfig { max_retries: 0, ..RetryConfig::default() },
-            // The backoff is short beside the whole time, so that the time is kept.
+            // The backoff is short compared with the whole time, so that the time limit is kept.
             &Purpose::Read { retry_for, .. } => RetryConfig {
                 max_retries: if retry_for.is_zero() { 0 } else { usize::MAX },
                 retry_timeout: retry_for,
@@ -70,11 +70,11 @@ fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
     OpenError::configuration(message)
 }
 
-/// Builds the store of one provider: our defaults, the environment, then the options. What can
-/// never work is refused here, naming the variable.
+/// Builds the store of one provider from our defaults, the environment, then the options. Settings
+/// that can never work are rejected here, naming the variable.
 ///
-/// `$configure` sets what no setting does; `$credentials` replaces the credentials that the store
-/// would use, where it gives others.
+/// `$configure` applies configuration that no setting covers; `$credentials` may replace the
+/// credentials that the store would use.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 macro_rules! build {
     ($store:literal, $own:expr, $builder:ty, $key:ty, $url:expr, $purpose:expr, $options:expr,
@@ -136,20 +136,20 @@ macro_rules! build {
     }};
 }
 
-/// Credentials in the place of others, and who hears that the store refuses them.
+/// Replacement credentials, and the callback for the store's refusals.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 type Replaced<C> = Option<(Arc<dyn object_store::CredentialProvider<Credential = C>>, OnRefusal)>;
 
-/// No others.
+/// Keeps the credentials.
 #[cfg(any(feature = "gcp", feature = "azure"))]
-fn as_they_are<C>(
+fn unchanged<C>(
     _: &Configuration,
     _: &Arc<dyn object_store::CredentialProvider<Credential = C>>,
 ) -> Result<Replaced<C>, String> {
     Ok(None)
 }
 
-/// Credentials of the role to be assumed, if there is one.
+/// The credentials of the role to assume, if there is one.
 #[cfg(feature = "aws")]
 fn assumed_role(
     configuration: &Configuration,
@@ -200,16 +200,15 @@ pub(crate) fn s3(
         options,
         issuer_of_s3,
         |builder: AmazonS3Builder, configuration: &Configuration| {
-            // The store compares what arrived with what was sent; a bucket with Object Lock demands
-            // it.
+            // The store verifies the upload with it. Buckets with Object Lock require it.
             let mut builder = match builder.get_config_value(&AmazonS3ConfigKey::Checksum) {
                 Some(_) => builder,
                 None => builder.with_checksum_algorithm(Checksum::SHA256),
             };
             if let Some(owner) = own_settings::owner(configuration)? {
-                // Each request has it, and signs it.
+                // A header of every request, covered by its signature.
                 let (name, value) = ("x-amz-expected-bucket-owner", owner.parse());
-                let value = value.map_err(|_| "the owner is no header".to_owned())?;
+                let value = value.map_err(|_| "the owner is not a valid header".to_owned())?;
                 let headers = [(name.parse().expect("a header's name"), value)];
                 let options = client_options(configuration);
                 let options = options.with_default_headers(headers.into_iter().collect());
@@ -245,7 +244,7 @@ pub(crate) fn gs(
         options,
         issuer_of_gcs,
         |builder, _: &_| Ok(builder),
-        as_they_are
+        unchanged
     );
     Ok(remote)
 }
@@ -273,7 +272,7 @@ pub(crate) fn az(
         options,
         issuer_of_azure,
         |builder, _: &_| Ok(builder),
-        as_they_are
+        unchanged
     );
     Ok(remote)
 }
@@ -283,10 +282,10 @@ pub(crate) fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote
     Err(not_compiled_in(url, "azure"))
 }
 
-/// What the client does unless the environment or the options say otherwise.
+/// Defaults of the client, which the environment and the options override.
 ///
-/// `timeout`: each attempt has the sink's own, which grows; the client's must not be shorter.
-/// `pool_idle_timeout`: a request on a connection that the other side has dropped long ago stalls;
-/// S3 drops them after about 20 seconds.
+/// `timeout`: the sink gives each attempt its own, growing limit; the client's must not be shorter.
+/// `pool_idle_timeout`: a request stalls on a connection that the server dropped long ago; S3 drops
+/// idle connections after about 20 seconds.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 const CLIENT_DEFAULTS: [(&str, &str); 2] = [("timeout", "300s"), ("pool_idle_timeout", "15s")];

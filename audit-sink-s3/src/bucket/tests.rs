@@ -13,7 +13,7 @@ fn refused(url: &str) -> String {
 }
 
 #[test]
-fn an_invalid_bucket_url_is_refused_with_a_better_one() {
+fn an_invalid_bucket_url_is_answered_with_a_valid_one() {
     assert!(refused("bucket/prefix").contains("s3://bucket/prefix"));
     assert!(refused("http://127.0.0.1:9000/bucket").contains("AWS_ENDPOINT"));
     assert!(refused("s3a://bucket/prefix").contains("s3://"));
@@ -25,7 +25,7 @@ fn an_invalid_bucket_url_is_refused_with_a_better_one() {
 }
 
 #[test]
-fn a_credential_in_a_url_is_refused_and_not_shown() {
+fn a_credential_in_a_url_is_rejected_and_not_shown() {
     for url in [
         "s3://KEYID:SECRET@bucket/prefix",
         "az://container/prefix?sig=SECRET",
@@ -38,7 +38,7 @@ fn a_credential_in_a_url_is_refused_and_not_shown() {
 }
 
 #[test]
-fn options_are_known_or_refused() {
+fn unknown_options_are_rejected() {
     let refused = |url, name| Bucket::open_with(url, [(name, "x")]).unwrap_err().to_string();
     assert_eq!(refused("memory:///", "aws_region"), "the memory store has no option aws_region");
     #[cfg(feature = "aws")]
@@ -47,7 +47,7 @@ fn options_are_known_or_refused() {
 
 #[cfg(feature = "aws")]
 #[test]
-fn names_show_where_and_no_secret() {
+fn names_show_no_secret() {
     let options = [
         ("aws_secret_access_key", "SECRET"),
         ("aws_access_key_id", "KEYID"),
@@ -68,14 +68,14 @@ fn names_show_where_and_no_secret() {
 
 #[cfg(feature = "aws")]
 #[test]
-fn an_error_of_a_builder_quotes_no_secret() {
+fn builder_errors_quote_no_secret() {
     let options = [("aws_allow_http", "SECRETSECRET"), ("aws_token", "also-quoted")];
     let error = Bucket::open_with("s3://bucket", options).unwrap_err().to_string();
     assert!(error.starts_with("s3://bucket cannot be opened: "), "{error}");
 }
 
 #[test]
-fn a_directory_that_is_only_read_is_not_made() {
+fn reading_creates_no_directory() {
     let root = tempfile::tempdir().unwrap();
     let url = Url::from_directory_path(root.path().join("absent")).unwrap();
     let error = Bucket::open_to_read(url.as_str(), Duration::ZERO).unwrap_err().to_string();
@@ -86,7 +86,7 @@ fn a_directory_that_is_only_read_is_not_made() {
 }
 
 #[tokio::test]
-async fn a_directory_holds_what_was_created_and_refuses_it_again() {
+async fn a_directory_is_create_only() {
     let root = tempfile::tempdir().unwrap();
     let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
     let bucket = Bucket::open(url.as_str()).unwrap();
@@ -107,7 +107,7 @@ async fn a_directory_holds_what_was_created_and_refuses_it_again() {
 }
 
 #[tokio::test]
-async fn evidence_stands_beside_objects_in_a_directory() {
+async fn directories_keep_evidence_in_separate_files() {
     use audit_evidence::{CompactRange, KeyKind, ObjectHasher, SignerKey, StreamSigner};
 
     let root = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ async fn evidence_stands_beside_objects_in_a_directory() {
     };
     let (ours, other) = (object([3; 32]), object([4; 32]));
     let sidecar = root.path().join(format!("new/logs/_audit/heads/{key}.head"));
-    // A crash after the evidence and before the object: the retry goes on.
+    // A crash after the evidence and before the object. The retry continues.
     let (beside, text) = bucket.sidecar(&path, &ours).unwrap();
     bucket.store().put_opts(&beside, text.clone().into(), PutMode::Create.into()).await.unwrap();
     bucket.create_object(&path, &ours).await.unwrap();
@@ -137,13 +137,13 @@ async fn evidence_stands_beside_objects_in_a_directory() {
         assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
     }
     assert!(bucket.holds(&path, &ours).await.unwrap());
-    assert!(!bucket.holds(&path, &other).await.unwrap(), "the same lines, sealed otherwise");
+    assert!(!bucket.holds(&path, &other).await.unwrap(), "the same lines with another seal");
     std::fs::remove_file(&sidecar).unwrap();
-    assert!(!bucket.holds(&path, &ours).await.unwrap(), "nobody's evidence");
+    assert!(!bucket.holds(&path, &ours).await.unwrap(), "evidence is missing");
 }
 
 #[tokio::test]
-async fn system_objects_are_listed_by_themselves() {
+async fn system_objects_are_listed_separately() {
     use crate::layout::{Listed, ListedObject, ObjectKey, Partition};
     use futures::TryStreamExt;
 
@@ -195,7 +195,7 @@ async fn readers_retry_up_to_their_limit() {
         let bucket = Bucket::open_for(Purpose::reading(retry_for, None), &url, options).unwrap();
         async move { bucket.store().get(&Path::from("a")).await.map(drop) }
     };
-    // More failures than the client's own count of retries would get over.
+    // More failures than the client's default number of retries.
     let mut left = 12;
     server.faults().plan(move |_| {
         left -= 1;

@@ -1,5 +1,4 @@
-//! Compares everything side by side, on this machine, in about two minutes: see the crate's
-//! documentation.
+//! Compares everything on this machine in about two minutes: see the crate's documentation.
 //!
 //! ```text
 //! cargo run --release -p audit-benches --bin report            # about two minutes
@@ -7,8 +6,8 @@
 //! ```
 //!
 //! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it
-//! should be on the disk that is asked about. With `DATABASE_URL` PostgreSQL is measured too. The
-//! exit status says whether all targets hold; that of a quick run, whether it ran.
+//! should be on the disk to measure. With `DATABASE_URL`, PostgreSQL is measured too. The exit
+//! status tells whether all targets hold, or for a quick run, whether it completed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,7 +19,7 @@ use audit_benches::stages::{
     backlog, commit, delivery, evidence, functions, outcomes, release, templates,
 };
 
-/// How long and how much is measured.
+/// The extent of the measurements.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: Duration,
@@ -72,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is measured in a process of its own. Its result is the last line that it prints.
+/// Runs a part that is measured in a separate process. Its result is the last line that it prints.
 fn run_part(part: &[&str]) -> ExitCode {
     let numbers = match *part {
         ["fill", directory, mib] => {
@@ -98,11 +97,11 @@ fn run_part(part: &[&str]) -> ExitCode {
     };
     let numbers: Vec<_> = numbers.iter().map(f64::to_string).collect();
     println!("{}", numbers.join(" "));
-    // Without an orderly end: what is left in a journal is what is measured next.
+    // Exits without closing, since the rest of a journal is measured next.
     std::process::exit(0)
 }
 
-/// Runs a part, by this command line in front of it if there is one.
+/// Runs a part in a separate process, under this wrapper command if there is one.
 fn part(wrapper: &[&str], arguments: &[&str]) -> Vec<f64> {
     let program = std::env::current_exe().expect("the path of this program");
     let mut command = match wrapper {
@@ -163,7 +162,7 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     if missed == 0 || !judge { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Where this build puts things.
+/// The directory of this build.
 fn build_directory() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(2).expect("it is built below a directory").to_owned()
@@ -250,7 +249,8 @@ fn releases(Effort { releases, .. }: Effort, directory: &Path) -> Vec<Row> {
     vec![row]
 }
 
-/// Counted by valgrind, if it is there: processors of virtual machines often do not say.
+/// Instructions counted by valgrind, if available, since virtual machines often have no hardware
+/// counters.
 fn instructions() -> Vec<Row> {
     let count = |stage: &str, calls: u64| {
         let program = std::env::current_exe().ok()?;
@@ -262,7 +262,7 @@ fn instructions() -> Vec<Row> {
             text.lines().find(|line| line.contains("I refs:") || line.contains("I   refs:"))?;
         line.rsplit(' ').next()?.replace(',', "").parse::<f64>().ok()
     };
-    // What one more costs, without what starting costs.
+    // The cost of one more call, without the cost of starting.
     let of_one = |stage: &str| Some((count(stage, 1_100)? - count(stage, 100)?) / 1_000.0);
     let rows = [
         ("instructions to replay a cached log, 1.2 KB", "replay", "memcpy", "copy"),

@@ -1,7 +1,6 @@
-//! A journal that was left with a backlog: how long it takes to read it, and what it takes to drain
-//! it.
+//! A journal with a backlog: the time to recover it, and the time and memory to drain it.
 //!
-//! Each of these is a process of its own, so that its memory and its first reading are its own.
+//! Each step is a separate process, so that its memory and its first read are its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +14,10 @@ use tokio::time::Instant;
 use super::release::{open_undelivered, tokio_runtime, undelivered};
 use crate::store::FarStore;
 
-/// How far away the bucket is while the backlog is drained: as in another region.
+/// The latency of the bucket while the backlog is drained, as in another region.
 const FAR: Duration = Duration::from_millis(300);
 
-/// Fills a journal with so many MiB, of which nothing is delivered.
+/// Fills a journal with this many MiB, none of which is delivered.
 pub fn fill(directory: &Path, mib: u64) {
     tokio_runtime(2).block_on(async {
         let sink = open_undelivered(directory).await;
@@ -31,7 +30,7 @@ pub fn fill(directory: &Path, mib: u64) {
     });
 }
 
-/// Opens it, and says how long that took, in seconds.
+/// Opens it. Returns the time in seconds.
 pub fn recover(directory: &Path) -> f64 {
     tokio_runtime(2).block_on(async {
         let began = Instant::now();
@@ -42,7 +41,7 @@ pub fn recover(directory: &Path) -> f64 {
     })
 }
 
-/// Reads its files and nothing else, and says how long that took, in seconds.
+/// Only reads its files. Returns the time in seconds.
 pub fn read(directory: &Path) -> f64 {
     let mut memory = vec![0; 1 << 20];
     let began = Instant::now();
@@ -53,7 +52,7 @@ pub fn read(directory: &Path) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-/// Has the system forget what it has read of the journal's files. False if it cannot.
+/// Drops the journal's files from the page cache. Returns false if that is impossible.
 pub fn forget(directory: &Path) -> bool {
     segments(directory).all(|path| {
         let mut input = std::ffi::OsString::from("if=");
@@ -72,8 +71,7 @@ fn segments(directory: &Path) -> impl Iterator<Item = std::path::PathBuf> + use<
     files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"))
 }
 
-/// Delivers all of it. Says how long that took, in seconds, and the most memory that this process
-/// had, in MiB.
+/// Delivers everything. Returns the time in seconds and the peak memory of this process in MiB.
 pub fn drain(directory: &Path) -> (f64, f64) {
     tokio_runtime(2).block_on(async {
         let began = Instant::now();
@@ -85,7 +83,7 @@ pub fn drain(directory: &Path) -> (f64, f64) {
     })
 }
 
-/// The most memory that this process ever had, in MiB. Not a number where the system does not say.
+/// The peak memory of this process in MiB. NaN if the system does not report it.
 pub fn peak_memory() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

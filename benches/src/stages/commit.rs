@@ -14,10 +14,10 @@ use super::release::{open_undelivered, tokio_runtime};
 use crate::contest::{Contest, Side, Target};
 use crate::rivals::{PostgresLog, RawLog, SqliteLog};
 
-/// How many callers commit at once, where many do.
+/// The number of concurrent callers.
 pub const CALLERS: usize = 64;
 
-/// How many times each of them does in a round.
+/// The number of commits of each caller per round.
 const EACH: usize = 16;
 
 /// A batch of one record of 1,200 bytes.
@@ -25,7 +25,7 @@ pub fn batch() -> Batch {
     Batch::from_lines(1_764_000_000_000, super::record().into()).expect("a line")
 }
 
-/// All callers commit so many times, each waiting for one commit before the next.
+/// All callers commit `each` times, waiting for each commit before the next.
 pub async fn all_commit(sink: &Arc<S3Sink>, batch: &Batch, each: usize) {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -42,7 +42,7 @@ pub async fn all_commit(sink: &Arc<S3Sink>, batch: &Batch, each: usize) {
     }
 }
 
-/// In files below this directory, which should be on the disk that is asked about.
+/// The contests, with files below this directory, which should be on the disk to measure.
 pub fn contests(directory: &Path) -> Vec<Contest> {
     let runtime = Rc::new(tokio_runtime(2));
     let sink = runtime.block_on(open_undelivered(&directory.join("journal")));

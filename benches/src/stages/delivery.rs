@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::contest::{Contest, Side, Target};
 use crate::rivals::RawLog;
 
-/// As many lines of 1.2 KB as one object of 8 MiB has.
+/// The number of lines of 1.2 KB in an object of 8 MiB.
 const COUNT: u64 = 6_600;
 
-/// The level that objects are compressed at.
+/// The compression level of objects.
 pub const ZSTD_LEVEL: i32 = 3;
 
-/// In files below this directory.
+/// The contests, with files below this directory.
 pub fn contests(directory: &Path) -> Vec<Contest> {
     let lines = Bytes::from(super::lines(COUNT));
     let mut encoder = ObjectEncoder::new();

@@ -1,4 +1,4 @@
-//! What evidence costs those who write it, and those who verify it.
+//! The cost of writing and of verifying evidence.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn settings(directory: &Path) -> EvidenceSettings {
     EvidenceSettings { key_file, ..EvidenceSettings::new(NAME) }
 }
 
-/// With evidence and without, in turns. Files are below this directory.
+/// The contests with and without evidence, with files below this directory.
 pub fn contests(directory: &Path) -> Vec<Contest> {
     // Both are hashed on another thread while they are compressed.
     let encoding = [(6_600, "8 MiB"), (400, "0.5 MiB")].map(|(count, size)| {
@@ -68,17 +68,17 @@ fn commits(directory: &Path) -> Contest {
     Contest::new(format!("durable commits with evidence, {CALLERS} callers"), side("with", with))
         .against(side("without", without))
         .as_rate()
-        // Each round waits for the disk, whose syncs vary by more than evidence costs.
+        // Each round waits for the disk, whose syncs vary by more than the cost of evidence.
         .target(Target::AtMostTimes(1.1))
 }
 
-/// The variable that has this program be `audit`, and say at its end how much memory it took.
+/// With this variable, the program acts as `audit` and reports its peak memory at the end.
 pub const AS_AUDIT: &str = "AUDIT_BENCH_AS_AUDIT";
 
-/// How long it took, in seconds, and the most memory, in MiB.
+/// The time in seconds and the peak memory in MiB.
 type Took = (f64, f64);
 
-/// Runs `audit verify` in a process of its own, which must find nothing.
+/// Runs `audit verify` in a separate process, which must find nothing.
 fn verify(wrapper: &[&str], arguments: &[&str], environment: &[(&str, String)]) -> Took {
     let program = std::env::current_exe().expect("the path of this program");
     let mut command = match wrapper {
@@ -99,7 +99,8 @@ fn verify(wrapper: &[&str], arguments: &[&str], environment: &[(&str, String)]) 
     (took, memory.expect("the memory that it took"))
 }
 
-/// A bucket in a directory with so many MiB of lines of 1.2 KB. Gives the host's public key.
+/// Writes a bucket with this many MiB of lines of 1.2 KB to a directory. Returns the host's public
+/// key.
 async fn write_bucket(directory: &Path, mib: usize) -> VerifierKey {
     std::fs::create_dir_all(directory.join("bucket")).expect("a directory");
     let bucket = format!("file://{}", directory.join("bucket").display());
@@ -120,7 +121,7 @@ async fn write_bucket(directory: &Path, mib: usize) -> VerifierKey {
     sink.verifier_key().expect("a key").clone()
 }
 
-/// The best of a few: what else the machine does only makes it longer.
+/// The best of several runs, since other load only makes them longer.
 fn best(rounds: u32, mut take: impl FnMut() -> Took) -> Took {
     let all: Vec<_> = (0..rounds).map(|_| take()).collect();
     let least = |times: Vec<f64>| times.into_iter().fold(f64::MAX, f64::min);
@@ -128,7 +129,7 @@ fn best(rounds: u32, mut take: impl FnMut() -> Took) -> Took {
     (seconds, Spread::of(all.iter().map(|(_, memory)| *memory).collect()).median)
 }
 
-/// Verifies a bucket of so many MiB of lines in full, on one core and on all.
+/// Verifies a bucket with this many MiB of lines in full, on one core and on all.
 pub fn full(directory: &Path, mib: usize, rounds: u32) -> Vec<Row> {
     let runtime = tokio_runtime(2);
     let made = |mib: usize| {
@@ -152,7 +153,7 @@ pub fn full(directory: &Path, mib: usize, rounds: u32) -> Vec<Row> {
     let less = best(rounds, || verify(&[], &[&small, "--key", &small_key], &[]));
     let memory = Row::counted(format!("memory to verify {mib} MiB"), all.1, Unit::Mebibytes)
         .beside(&format!("to verify {} MiB", mib / 4), less.1)
-        // Four times the records: what grows is a list of objects, not what is read.
+        // Four times the records: only the list of objects grows.
         .with_target(Target::AtMostTimes(1.25));
     let Some(first) = piped() else {
         println!("verifying on one core is left out: there is no taskset, zstd or sha256sum");
@@ -174,7 +175,7 @@ pub fn full(directory: &Path, mib: usize, rounds: u32) -> Vec<Row> {
     ]
 }
 
-/// Verifies the heads of so many objects in a server in this process.
+/// Verifies the heads of this many objects on a server in this process.
 pub fn heads(objects: u64) -> Row {
     const EACH: u64 = 1_000;
     let runtime = tokio_runtime(2);

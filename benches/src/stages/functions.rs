@@ -1,5 +1,5 @@
-//! The host for JavaScript functions: what `log.audit` costs within one, and how many results from
-//! its cache it hands out over HTTP.
+//! The host for JavaScript functions: the cost of `log.audit` within a function, and the rate of
+//! cached results over HTTP.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,7 @@ use tokio::time::Instant;
 
 use crate::contest::{Contest, Row, Side, Target, Unit};
 
-/// A query that logs a body of about 1 KB repeatedly, as many times as one function may and some to
-/// spare.
+/// A query that logs a body of about 1 KB repeatedly, almost as often as one function may.
 const MODULE: &str = r#"
 import { log } from "convex/server";
 import { query } from "./_generated/server";
@@ -72,7 +71,7 @@ fn runtime(sink: Arc<dyn AuditSink>) -> AuditRuntime {
     AuditRuntime::builder(sink).with_vars(vars).build()
 }
 
-/// Answers `log.audit`, and notes when it was asked first and last.
+/// Answers `log.audit`, and records the times of the first and the last call.
 struct Host<'a> {
     log: Option<&'a Execution<Query>>,
     first: Option<Instant>,
@@ -98,8 +97,8 @@ impl Syscalls for Host<'_> {
     }
 }
 
-/// How long one `log.audit` takes, from JavaScript to JavaScript. With `auditing` the host does
-/// what it is for, without it nothing.
+/// The time of one `log.audit`, from JavaScript to JavaScript. With `auditing` the host does its
+/// work, without it nothing.
 fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     let root = ComponentPath::root();
     let function = program.function(&root, "bench:run").expect("the function");
@@ -115,7 +114,7 @@ fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     ran.result.expect("it succeeds");
     let (Some(first), Some(last)) = (host.first, host.last) else { panic!("nothing was logged") };
     let each = (last - first) / (host.calls - 1);
-    // What it logged is of no use to anybody.
+    // The logs are not needed.
     if let Some(execution) = execution {
         drop(execution.seal(()));
     }
@@ -133,18 +132,16 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
     vec![
         Contest::new("log.audit of 1 KB from JavaScript", side("ours", &built_in, Some(&auditing)))
             .against(side("a host that does nothing", &built_in, None))
-            // Writing 1 KB as text and calling the host is the other side's part, in an
-            // interpreter.
+            // The baseline also writes 1 KB as text and calls the host, in an interpreter.
             .target(Target::AtMostTimes(1.4)),
     ]
 }
 
-/// How many clients ask at once.
+/// The number of concurrent clients.
 const CLIENTS: usize = 64;
 
-/// Results from the cache over HTTP, each logged and its log durable before it leaves; beside the
-/// same host with a sink that throws logs away. The clients run in the same process, on the same
-/// cores.
+/// Cached results over HTTP, each sent after its log is durable, compared with the same host and a
+/// sink that discards logs. The clients run in the same process, on the same cores.
 pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -162,7 +159,7 @@ pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
         let sink = S3Sink::builder(bucket).with_settings(settings).open().await.expect("a sink");
         let journaled = served(&directory.join("hits-durable"), Arc::new(sink)).await;
         let null = served(&directory.join("hits-null"), Arc::new(NullSink::new())).await;
-        // Once each so that everything is warm.
+        // Warms up.
         for address in [journaled, null] {
             hits(address, time / 4).await;
         }
@@ -209,7 +206,7 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
     address
 }
 
-/// How many answers a second come to all clients together.
+/// The number of responses per second for all clients together.
 async fn hits(address: SocketAddr, time: Duration) -> f64 {
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
@@ -235,7 +232,7 @@ async fn hits(address: SocketAddr, time: Duration) -> f64 {
     answers.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// One request on a connection that stays, and its whole answer.
+/// Sends one request on a persistent connection and reads the whole response.
 async fn ask(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
     const BODY: &str = r#"{"path":"bench:cached","args":{},"format":"json"}"#;
     let request = format!(

@@ -1,4 +1,5 @@
-//! What is measured. Each function gives the contests or rows of one stage; `report` runs them all.
+//! The measured stages. Each function returns the contests or rows of one stage; `report` runs them
+//! all.
 //!
 //! To add one: a [`Contest`](crate::contest::Contest) from two [`Side`](crate::contest::Side)s if
 //! it can be repeated in rounds, a [`Row`](crate::contest::Row) if it is measured once; and a line
@@ -13,8 +14,7 @@ pub mod outcomes;
 pub mod release;
 pub mod templates;
 
-/// The line feed at the end and this many bytes before it: what one log is where a size is not what
-/// is asked.
+/// The size of a log without its line feed, in measurements that do not depend on the size.
 pub const RECORD_BYTES: usize = 1_200;
 
 /// A record of [`RECORD_BYTES`], with its line feed.
@@ -22,8 +22,7 @@ pub fn record() -> String {
     format!("{{\"body\":\"{}\"}}\n", "x".repeat(RECORD_BYTES - 12))
 }
 
-/// `count` lines of about 1.2 KB as functions log them: of different users about different
-/// documents.
+/// `count` lines of about 1.2 KB as functions log them, with different users and documents.
 pub fn lines(count: u64) -> Vec<u8> {
     use audit_core::Limits;
     use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars};

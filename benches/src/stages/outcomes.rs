@@ -1,4 +1,4 @@
-//! What outcomes cost: the same mutations with and without them, in turns.
+//! The cost of outcomes: the same mutations with and without them, alternately.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,11 +17,11 @@ use super::release::{open_undelivered, tokio_runtime};
 use crate::bodies::View;
 use crate::contest::{Contest, Side, Target};
 
-/// How many mutations each caller makes in a round: so many that the outcomes fill batches, as
-/// those of a host do that has so much to do.
+/// The number of mutations of each caller per round: enough for outcomes to fill batches, as on a
+/// busy host.
 const EACH: usize = 256;
 
-/// The same on SQLite, which has one writer, and syncs for each.
+/// The same for SQLite, which has one writer and syncs for each mutation.
 const EACH_ON_SQLITE: usize = 8;
 
 /// A database in memory: documents of a KB by number.
@@ -53,7 +53,7 @@ impl Transaction for Write {
     }
 }
 
-/// Where mutations write.
+/// The database that mutations write to.
 #[derive(Clone)]
 enum Database {
     Memory(Documents),
@@ -105,7 +105,7 @@ async fn sqlite(path: &Path) -> Result<Database, sqlx::Error> {
     Ok(Database::Sqlite(pool))
 }
 
-/// All callers make their mutations, one after another, and the outcomes become durable.
+/// All callers run their mutations sequentially, and the outcomes become durable.
 async fn all_mutate(
     runtime: &AuditRuntime,
     database: &Database,
@@ -154,7 +154,7 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
             let contest = contest.against(without).as_rate();
             match database {
                 Database::Memory(_) => contest.target(Target::AtMostTimes(1.03)),
-                // Its syncs alone vary by more than that.
+                // SQLite's syncs alone vary by more than that.
                 Database::Sqlite(_) => contest,
             }
         })

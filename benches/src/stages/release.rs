@@ -42,9 +42,9 @@ pub fn cached(sink: Arc<dyn AuditSink>) -> Audited<()> {
     query.seal(())
 }
 
-/// Settings of a journal in which nothing is delivered: what is asked is the way into it.
+/// Settings of a journal that delivers nothing, since only writing to it is measured.
 pub fn undelivered(directory: &Path) -> Settings {
-    // Room for whatever is measured, so that no segment is waited for.
+    // Enough room that nothing waits for a segment.
     let journal = JournalSettings { max_bytes: 32 << 30, ..JournalSettings::new(directory) };
     Settings { persist_timeout_ms: 60_000, journal: Some(journal), ..Settings::default() }
 }
@@ -55,7 +55,7 @@ pub async fn open_undelivered(directory: &Path) -> Arc<S3Sink> {
     Arc::new(opening.open().await.expect("a journal"))
 }
 
-/// Releases to nobody in particular: rendering, metering and the calls of a sink that discards.
+/// Releases into a sink that discards: rendering, metering and calls.
 pub fn contests() -> Vec<Contest> {
     const COUNT: u32 = 1_000;
     let runtime = tokio_runtime(1);
@@ -70,7 +70,7 @@ pub fn contests() -> Vec<Contest> {
         .render(&super::templates::Request::common().values(), &mut line);
     let memcpy = Side::timed("memcpy into a new buffer", move || {
         let began = Instant::now();
-        // As large as a batch, and gone like one.
+        // The size of a batch, freed like one.
         let mut out = Vec::with_capacity(COUNT as usize * (line.len() + 1));
         (0..COUNT).for_each(|_| out.extend_from_slice(std::hint::black_box(&line)));
         drop(std::hint::black_box(out));
@@ -79,7 +79,7 @@ pub fn contests() -> Vec<Contest> {
     vec![Contest::new("release to 1,000 subscribers, 1.2 KB, for one", ours).against(memcpy)]
 }
 
-/// What the threads of this process have computed so far, by their names.
+/// The processor time of this process's threads so far, by name.
 fn computed() -> Vec<(String, Duration)> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     let of = |task: std::io::Result<std::fs::DirEntry>| {
@@ -92,14 +92,14 @@ fn computed() -> Vec<(String, Duration)> {
     tasks.filter_map(of).collect()
 }
 
-/// How long one record takes of one core, in seconds.
+/// The time that one record takes on one core, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct OfOneCore {
-    /// All threads together, but for the one that prepares segments.
+    /// All threads except the one that prepares segments.
     pub seconds: f64,
-    /// Of the one that prepares segments.
+    /// The thread that prepares segments.
     pub preparing: f64,
-    /// By the clock.
+    /// The elapsed time.
     pub elapsed: f64,
     /// Writing the same bytes in pieces of 4 MiB to a file in the same directory.
     pub raw: f64,
@@ -109,7 +109,7 @@ pub struct OfOneCore {
 /// should be on a file system in memory, where a sync costs nothing.
 pub fn into_journal(directory: &Path, rounds: u32) -> Vec<OfOneCore> {
     const COUNT: u32 = 10_000;
-    // All on one thread but the commits, which have theirs.
+    // Everything runs on one thread, except commits, which have their own.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let sink = runtime.block_on(open_undelivered(&directory.join("journal")));

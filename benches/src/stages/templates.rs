@@ -13,7 +13,7 @@ use crate::bodies::{NOW_MS, Nasty, REQUEST_ID, USER_AGENT, View};
 use crate::contest::{Contest, Row, Side, Target, Unit};
 use crate::rivals::tree_walk;
 
-/// What one request gives for the variables.
+/// The values of one request for the variables.
 #[derive(Debug)]
 pub struct Request {
     ip: ClientIp,
@@ -23,7 +23,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Of a common browser, over IPv6.
+    /// A request of a common browser over IPv6.
     pub fn common() -> Request {
         Request {
             ip: ClientIp::from(IpAddr::from([
@@ -35,7 +35,7 @@ impl Request {
         }
     }
 
-    /// Ready to be rendered.
+    /// The values for rendering.
     pub fn values(&self) -> Values<'_> {
         let Request { ip, user_agent, request_id, now } = self;
         Values::none()
@@ -45,7 +45,7 @@ impl Request {
             .with_now(now)
     }
 
-    /// The same for a tree.
+    /// The value of a variable for the tree walk.
     pub fn lookup(&self, name: &str) -> Value {
         match name {
             "ip" => json!(self.ip.addr()),
@@ -63,11 +63,11 @@ pub fn compiled<T: Serialize>(body: &T) -> Template {
 
 /// How much faster than the tree walk, and how close to memcpy, a replay must be.
 ///
-/// Within a page of the nearest cache memcpy is at its best, and what a replay does beside copying
-/// shows: of a body of 1.2 KB with four variables it copies nine pieces, some 525 instructions
-/// beside memcpy's 164, which take 20 to 45 ns more than its 20 to 30. The same 20 to 45 ns are a
-/// tenth to a fifth of 10 KB. Into a batch, where the replays of a release go, both wait for
-/// memory.
+/// Within one page in the L1 cache, memcpy is at its best, and the overhead of a replay is visible:
+/// for a body of 1.2 KB with four variables it copies nine pieces in some 525 instructions,
+/// compared with memcpy's 164, and takes 20 to 45 ns more than memcpy's 20 to 30. For 10 KB, the
+/// same 20 to 45 ns are a tenth to a fifth. Into a batch, where the replays of a release go, both
+/// wait for memory.
 #[derive(Default)]
 struct Targets {
     tree: Option<f64>,
@@ -168,11 +168,11 @@ fn call<T: 'static>(name: &str, on: T, call: impl Fn(&T) + 'static) -> Side {
     Side::call(name, move || call(&on))
 }
 
-/// In a release to many, replays go one behind the other into a batch of this size.
+/// The size of a batch, to which a release to many appends its replays.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// One replay behind the other into a batch of so many bytes, or about the same place if that is
-/// not enough for one.
+/// Appends replays to a batch of this many bytes, or replays to nearly the same place if one does
+/// not fit.
 fn render<T: Serialize>(body: &T, batch_bytes: usize) -> Side {
     let template = compiled(body);
     let request = Request::common();
@@ -186,9 +186,10 @@ fn render<T: Serialize>(body: &T, batch_bytes: usize) -> Side {
     })
 }
 
-/// Where the next line is written: behind the one before, in a batch that begins anew when it is
-/// full; or a little further on in one page, so that the memory stays in the nearest cache. Never
-/// only one place: how that lies to what is copied there makes a fifth of the time, and it is luck.
+/// The place of the next line: after the previous one, in a batch that starts over when it is full,
+/// or a little further within one page, so that the memory stays in the L1 cache. It is never
+/// always the same place, since the relative alignment of source and target accounts for a fifth of
+/// the time, by chance.
 struct Places {
     out: Vec<u8>,
     batch_bytes: usize,
@@ -197,7 +198,7 @@ struct Places {
 }
 
 impl Places {
-    /// Less than any line has, and no divisor of anything.
+    /// Smaller than any line, and not a divisor of any size.
     const STEP_BYTES: usize = 208;
     const PAGE_BYTES: usize = 4_096;
 
@@ -206,7 +207,7 @@ impl Places {
         Places { out, batch_bytes, line_bytes, start: 0 }
     }
 
-    /// To be appended to.
+    /// The buffer to append to.
     fn next(&mut self) -> &mut Vec<u8> {
         if self.line_bytes < self.batch_bytes {
             if self.out.len() + self.line_bytes > self.batch_bytes {
@@ -214,7 +215,7 @@ impl Places {
             }
         } else {
             self.start = (self.start + Places::STEP_BYTES) % Places::PAGE_BYTES;
-            // Nothing is there only the first time.
+            // This changes nothing the first time.
             self.out.truncate(self.start);
         }
         &mut self.out
@@ -258,7 +259,7 @@ pub fn allocations() -> Vec<Row> {
     vec![Row { ratio: None, ..allocations }]
 }
 
-/// Does one stage with the body of 1.2 KB so many times, for whoever counts instructions.
+/// Runs one stage with the body of 1.2 KB this many times, for counting instructions.
 ///
 /// # Panics
 ///

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use audit_core::with_sources;
 use audit_runtime::{ReleaseError, RequestContext};
 use functions_store::{StoreError, Timestamp};
 use serde_json::Value as Json;
@@ -151,9 +152,9 @@ impl CallError {
 
     pub(super) fn of_store(error: &StoreError) -> CallError {
         match error {
-            StoreError::Failed(_) => CallError::internal(chain(error)),
+            StoreError::Failed(_) => CallError::internal(with_sources(error)),
             // The store rejected an operation of the host itself. Retrying would not help.
-            StoreError::User(_) => CallError::of_function(chain(error)),
+            StoreError::User(_) => CallError::of_function(with_sources(error)),
         }
     }
 
@@ -253,25 +254,12 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// An error and its sources, in one line. Many callers may share one failure, whose sources cannot
-/// be cloned.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// A failed release. For a refused log it is the function's failure; otherwise the logs were not
 /// made durable.
 pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     match error {
         ReleaseError::Limit(_) | ReleaseError::Body(_) => Ok(Answered::failed(error.to_string())),
-        ReleaseError::NotDurable(_) | _ => Err(not_durable(chain(error))),
+        ReleaseError::NotDurable(_) | _ => Err(not_durable(with_sources(error))),
     }
 }
 

@@ -10,7 +10,7 @@ use functions_store::{CommitError, Store, StoreError};
 use functions_value::{ComponentPath, Value};
 use serde_json::{Value as Json, json};
 
-use super::call::{CallError, chain};
+use super::call::CallError;
 use super::reference::{self, Target};
 use super::validate::Validators;
 use super::{Inner, jobs, schedule};
@@ -83,7 +83,7 @@ impl Deployed {
             .components()
             .map(|(path, component)| (path.clone(), component.schema.clone()))
             .collect();
-        store.set_schema(&schemas).map_err(|error| DeployError(chain(&error)))
+        store.set_schema(&schemas).map_err(|error| DeployError(audit_core::with_sources(&error)))
     }
 
     pub(super) fn public(&self, path: &str, kind: FunctionKind) -> Result<Target<'_>, CallError> {

@@ -98,7 +98,7 @@ impl Functions {
         program: Program,
         settings: FunctionSettings,
     ) -> Result<Functions, DeployError> {
-        let failed = |error: &dyn std::error::Error| DeployError(call::chain(error));
+        let failed = |error: &dyn std::error::Error| DeployError(audit_core::with_sources(error));
         let deployed = Arc::new(Deployed::new(program)?);
         deployed.apply_schema(&store)?;
         let deployment_id = deployment_document(&store).map_err(|error| failed(&error))?;
@@ -184,12 +184,12 @@ impl Functions {
             deployed.apply_schema(&inner.store)?;
             // In this order: a function that sees the new document sees the new program.
             *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
-            inner.note_deployment().map_err(|error| DeployError(call::chain(&error)))
+            inner.note_deployment().map_err(|error| DeployError(audit_core::with_sources(&error)))
         });
         applied.await.unwrap_or_else(|error| Err(DeployError(error.to_string())))?;
         scheduler::write_down_crons(&self.inner)
             .await
-            .map_err(|error| DeployError(call::chain(&error)))?;
+            .map_err(|error| DeployError(audit_core::with_sources(&error)))?;
         self.inner.rescheduled.notify_one();
         Ok(())
     }

@@ -48,7 +48,7 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
             }
         }
     } else {
-        checks.ok("store", format!("{} will be made", documents.display()));
+        checks.ok("store", format!("{} will be created", documents.display()));
     }
     match Authenticator::open(&settings.auth, Arc::new(SystemClock)) {
         Ok(_) => {

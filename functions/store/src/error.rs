@@ -1,6 +1,6 @@
 //! [`StoreError`].
 
-use std::{error::Error as _, fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use functions_value::{ValueError, encoding::Undecodable};
 
@@ -37,14 +37,6 @@ impl StoreError {
             "the disk of {directory} has {free} bytes free, fewer than the {reserve} that are kept \
              for the store's own work: make room"
         ))
-    }
-
-    /// The message and its cause, in one line.
-    pub(super) fn with_cause(&self) -> String {
-        match self.source() {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
     }
 
     pub(super) fn damaged(message: impl Into<String>) -> Self {

@@ -62,7 +62,7 @@ impl Gate {
             return Err(StoreError::damaged(reason.clone()));
         }
         let reserve = self.reserve_bytes.load(Ordering::Relaxed);
-        let free = match self.free_bytes() {
+        let free = match audit_core::free_bytes(&self.directory) {
             Ok(free) => free,
             // Somebody removed it. Commits would be written to files without a name, and gone with
             // the process.
@@ -107,27 +107,16 @@ impl Gate {
         let changed = self.state.send_if_modified(|state| {
             let stops = !matches!(state, Commits::Stopped { .. });
             if stops {
-                *state = Commits::Stopped { reason: error.with_cause() };
+                *state = Commits::Stopped { reason: audit_core::with_sources(error) };
             }
             stops
         });
         if changed {
             tracing::error!(
-                reason = error.with_cause(),
+                reason = audit_core::with_sources(error),
                 "the store of documents takes no changes until the process is restarted"
             );
         }
-    }
-
-    #[cfg(unix)]
-    fn free_bytes(&self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.directory)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
-
-    #[cfg(not(unix))]
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(u64::MAX)
     }
 }
 

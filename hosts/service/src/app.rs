@@ -1,10 +1,11 @@
-//! From a request to a function call, and from its result to a response.
+//! Turns requests into function calls, and their results into responses.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::with_sources;
 use audit_host::{Answer, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
 use audit_runtime::{
@@ -63,7 +64,8 @@ impl App {
     }
 }
 
-/// The routes for probes. Clients learn whether the service is ready, operators also why not.
+/// The routes for probes. Clients learn whether the service is ready; operators also learn the
+/// reason.
 pub(crate) fn probes(probe: Probe, tell: fn(Answer) -> Answer) -> Router {
     let told = move |answer: Answer| {
         let answer = tell(answer);
@@ -82,7 +84,7 @@ pub(crate) fn probes(probe: Probe, tell: fn(Answer) -> Answer) -> Router {
 }
 
 /// Limits the time of a request, including its body, so that a slow client cannot hold resources
-/// for ever. A request dropped here commits nothing unlogged.
+/// indefinitely. A request that is dropped here commits nothing without its log.
 async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
@@ -94,7 +96,7 @@ async fn within(State(limit): State<Duration>, request: Request, next: Next) -> 
 }
 
 /// Adds the user to the request's context. A proxy in front authenticates users. Only trusted
-/// proxies are believed: any other client could name any user.
+/// proxies can assert a user, since any other client could name anybody.
 async fn identify(
     State(app): State<App>,
     Extension(origin): Extension<Origin>,
@@ -120,8 +122,8 @@ async fn view(
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
 ) -> Result<Response, Unanswered> {
-    // The revision is read first, so the document was current at that moment. If the revision
-    // cannot be read the query runs, fails too, and logs that.
+    // The revision is read first, so a cached document was current at that moment. If the revision
+    // cannot be read, the query runs, fails too, and logs that.
     let revision = documents::revision(app.database.pool(), &id).await.ok().flatten();
     let sealed = match revision.and_then(|revision| app.cache.get(&id, revision)) {
         Some(hit) => hit,
@@ -221,16 +223,10 @@ fn unavailable_if(is_passing: bool) -> StatusCode {
 }
 
 impl Unanswered {
-    /// The client gets the message; its sources are for the operator's log.
+    /// The client gets only the message; the sources go to the operator's log.
     fn new(status: StatusCode, error: &(dyn Error + 'static)) -> Unanswered {
         if status.is_server_error() {
-            let mut causes = Vec::new();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                causes.push(cause.to_string());
-                source = cause.source();
-            }
-            tracing::warn!(%error, because = causes.join(": "), "a request failed");
+            tracing::warn!(error = with_sources(error), "a request failed");
         }
         Unanswered { status, message: error.to_string() }
     }

@@ -1,4 +1,4 @@
-//! No view is stale, whoever changed the document and wherever the change was cancelled.
+//! No view is stale, whoever changed the document and at whatever point the change was cancelled.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::testing::{MemorySink, poll_at_most};

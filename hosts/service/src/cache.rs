@@ -1,4 +1,4 @@
-//! Sealed results of the query `documents:view`: each release is logged, hits like misses.
+//! Sealed results of the query `documents:view`. Each release is logged, cache hits included.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 1_000;
 ///
 /// Entries are never invalidated: a lookup names the revision that the database has **now**, and an
 /// entry with another revision is a miss. So no view is stale, whoever changed the document: a
-/// cancelled request, another process, a person with a database client.
+/// cancelled request, another process, or a person with a database client.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Mutex<HashMap<String, Sealed>>);
 

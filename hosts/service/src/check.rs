@@ -1,4 +1,4 @@
-//! `--check`: tries what a start needs.
+//! `--check`: checks what a start needs.
 
 use std::error::Error;
 use std::path::Path;
@@ -8,7 +8,7 @@ use audit_host::{Checks, Output};
 use crate::database::Database;
 use crate::settings::Settings;
 
-/// Tries addresses, destinations and database. An error means that a start would fail.
+/// Checks the addresses, the destinations and the database. An error means that a start would fail.
 pub(crate) async fn check(settings: &Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let destinations = settings.destinations()?;
     let operators = settings.operators_listen()?;
@@ -22,11 +22,11 @@ pub(crate) async fn check(settings: &Settings, out: &Output) -> Result<(), Box<d
     checks.destinations(&destinations).await;
     let file = url.strip_prefix("sqlite://").map(|rest| rest.split('?').next().unwrap_or(rest));
     match file.map(Path::new).filter(|file| !file.exists()) {
-        Some(file) => checks.ok("database", format!("{} will be made", file.display())),
+        Some(file) => checks.ok("database", format!("{} will be created", file.display())),
         None => match Database::open(&url).await {
-            Ok(_) => checks.ok("database", "answers, and has its tables"),
+            Ok(_) => checks.ok("database", "reachable, and has its tables"),
             Err(error) => {
-                let remedy = "correct the URL, or see to the database and its permissions";
+                let remedy = "correct the URL, or check the database and its permissions";
                 checks.problem("database", &error, remedy);
             }
         },

@@ -48,14 +48,15 @@ pub(crate) enum Failure {
     Audit(AuditError),
 }
 
-/// Limits of what is stored, in bytes.
+/// Limits on stored values, in bytes.
 const MAX_ID_BYTES: usize = 64;
 const MAX_TITLE_BYTES: usize = 200;
 const MAX_TEXT_BYTES: usize = 100_000;
 
 /// The query `documents:view`.
 ///
-/// Its result is cached and shown to many, so who views it, from where and when, are variables.
+/// Its result is cached and shown to many users, so the user, the client and the time are
+/// variables.
 pub(crate) async fn view(
     log: &AuditLog<'_, Query>,
     user: Var,
@@ -123,7 +124,7 @@ pub(crate) async fn update(
     let statement =
         sqlx::query(statement).bind(id).bind(revision).bind(&change.title).bind(&change.text);
     statement.execute(&mut **tx).await?;
-    // With the call's id, this revision can be matched with its records.
+    // The call's id links this revision to its records.
     let made = "INSERT INTO document_changes (document, revision, execution) VALUES ($1, $2, $3)";
     let made = sqlx::query(made).bind(id).bind(revision).bind(log.execution_id().to_string());
     made.execute(&mut **tx).await?;
@@ -163,7 +164,7 @@ fn bounded(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max_bytes)]))
 }
 
-/// The document's current revision, which shows whether a cached one is current.
+/// The document's current revision, which tells whether a cached document is current.
 pub(crate) async fn revision(
     database: impl sqlx::Executor<'_, Database = Any>,
     id: &str,
@@ -180,7 +181,7 @@ pub(crate) struct Changed {
     revision: i64,
 }
 
-/// The call that made a document this revision.
+/// The call that made this revision of a document.
 pub(crate) async fn execution_of(
     database: impl sqlx::Executor<'_, Database = Any>,
     document: &str,

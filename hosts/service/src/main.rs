@@ -1,10 +1,10 @@
 //! A web service whose reads and writes are audited, small enough to be read in one sitting.
 //!
 //! Users view and change documents. No view is shown and no change commits before its audit log is
-//! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from a
-//! request to a function call; `database.rs`; `cache.rs`; `receipts.rs`, which matches changes with
-//! records; and this file, which puts them together. The crate `audit-sqlx` provides the
-//! transactions.
+//! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from
+//! requests to function calls; `database.rs`; `cache.rs`; `receipts.rs`, which links changes to
+//! their records; and this file, which puts everything together. The crate `audit-sqlx` provides
+//! the transactions.
 
 mod app;
 mod cache;
@@ -33,25 +33,25 @@ use crate::app::{App, probes};
 use crate::database::Database;
 use crate::settings::Settings;
 
-/// The maximum size of a user's name as JSON, in bytes, which is charged to every log that names
-/// the user.
+/// The maximum size of a user's name as JSON, in bytes. It counts toward the size of every log that
+/// names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
 
-/// How much longer than the sink the runtime waits, because the sink's error says what it waited
-/// for.
+/// How much longer the runtime waits than the sink, so that the sink's more specific error is
+/// reported.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the end of the process waits for the collector of traces.
+/// How long the process waits at its end to send the last traces.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// SQLite has one writer at a time and reports *busy* to others, which counts as a conflict and
-/// soon passes.
+/// passes soon.
 const RETRY_POLICY: RetryPolicy =
     RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
 
 #[tokio::main]
 async fn main() {
-    // Files of the service are private to their owner: database, journal, bucket.
+    // The service's files (database, journal, bucket) are private to their owner.
     audit_host::private_files();
     #[cfg(feature = "manual")]
     if let (Some("--write-manual"), Some(directory)) =
@@ -116,7 +116,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
     let probe = Probe::new(opened.clone());
-    // Until here a signal ends the process at once, since nothing was accepted yet.
+    // Before this, a signal ends the process at once, since no request was accepted yet.
     let shutdown = Shutdown::on_signals()?;
 
     let shown = if shows { ", and are shown here once they are durable" } else { "" };

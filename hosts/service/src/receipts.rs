@@ -1,4 +1,5 @@
-//! For operators: the records of a document's revision, and the change of a record.
+//! For operators: finds the records of a document's revision, and the change that belongs to a
+//! record.
 
 use audit_runtime::{LogReceipt, Place, UniqueId};
 use audit_sqlx::{receipt_of_execution, receipt_of_record};

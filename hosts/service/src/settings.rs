@@ -1,4 +1,4 @@
-//! What can be set: by flags, by the environment, by a file.
+//! Settings from flags, the environment and a file.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 /// The default settings file, read if it exists.
 const DEFAULT_FILE: &str = "audit-service.toml";
 
-/// The settings that are paths: in a file they are relative to it.
+/// The settings that are paths. In a settings file they are relative to it.
 const PATHS: [&str; 4] = ["data_dir", "evidence_key", "journal", "log_streams"];
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits
@@ -25,28 +25,28 @@ const PATHS: [&str; 4] = ["data_dir", "evidence_key", "journal", "log_streams"];
 #[derive(Parser)]
 #[command(name = "audit-service", version = audit_host::VERSION)]
 pub(crate) struct Settings {
-    /// A file with settings, as TOML: the names of the flags with `_` for `-`. Flags override the
-    /// environment, the environment overrides the file. Paths in it are relative to it. [default:
-    /// audit-service.toml in the current directory, if it exists]
+    /// A TOML file with settings, named like the flags with `_` instead of `-`. Flags override the
+    /// environment, the environment overrides the file. Paths in the file are relative to it.
+    /// [default: audit-service.toml in the current directory, if it exists]
     #[arg(long, env = "AUDIT_SERVICE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Try what a start needs (addresses, bucket, journal, keys, log streams, database), print a
-    /// line for each, and end: with the code 1 if a start would fail.
+    /// Check what a start needs (addresses, bucket, journal, keys, log streams, database), print a
+    /// line for each check, and exit, with code 1 if a start would fail.
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Print all settings as a settings file, each with where it came from, and end. Secrets are
-    /// not shown.
+    /// Print all settings as a settings file, each with its source, and exit. Secrets are not
+    /// shown.
     #[arg(long, conflicts_with = "check")]
     pub(crate) print_config: bool,
 
-    /// How the service's own log is written to standard error: as text or as JSON.
+    /// The format of the service's own log on standard error: text or JSON.
     #[arg(long, env = "LOG_FORMAT", value_parser = LogFormat::NAMES, default_value = "text")]
     log_format: String,
 
-    /// Where traces go: the URL of a collector of OpenTelemetry, OTLP over HTTP, such as
-    /// http://127.0.0.1:4318/v1/traces. [default: none are made]
+    /// The URL of an OpenTelemetry collector for traces (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318/v1/traces. [default: no traces]
     #[arg(
         long,
         env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -55,60 +55,61 @@ pub(crate) struct Settings {
     )]
     pub(crate) traces: Option<String>,
 
-    /// Where to listen. Port 0 takes a free one.
+    /// The address to listen on. Port 0 selects a free port.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
-    /// Where operators find /livez, /readyz and /healthz with the reasons; or `none`. Clients hear
-    /// at --listen only whether the service is ready.
+    /// The address for operators, where /livez, /readyz and /healthz give reasons; or `none`. At
+    /// --listen, clients learn only whether the service is ready.
     #[arg(long, env = "OPERATORS_LISTEN", default_value = "127.0.0.1:8081")]
     pub(crate) operators_listen: String,
 
-    /// The directory for the database and the bucket, where no other place is given for them. Made
-    /// if it does not exist.
+    /// The directory for the database and the bucket, unless they are set elsewhere. Created if it
+    /// does not exist.
     #[arg(long, env = "DATA_DIR", default_value = "audit-data")]
     pub(crate) data_dir: PathBuf,
 
-    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
-    /// file:///path, or `none`. Credentials and regions come from the provider's usual environment
-    /// variables. [default: the directory `bucket` in the data directory]
+    /// The destination of audit logs: s3://bucket/prefix, gs://bucket/prefix,
+    /// az://container/prefix, file:///path, or `none`. Credentials and regions come from the
+    /// provider's usual environment variables. [default: the directory `bucket` in the data
+    /// directory]
     #[arg(long, env = "AUDIT_BUCKET")]
     pub(crate) bucket: Option<String>,
 
-    /// The directory of the journal, in which logs are durable before they are on their way to the
-    /// bucket; or `none`, and each request waits for the bucket itself. [default: the directory
+    /// The directory of the journal, which makes logs durable before they are delivered to the
+    /// bucket; or `none`, so that each request waits for the bucket itself. [default: the directory
     /// `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL")]
     pub(crate) journal: Option<String>,
 
-    /// A file with log streams that get the audit logs too, a table `[[log_stream]]` for each. With
-    /// `--bucket none` they go there alone.
+    /// A file with log streams that also receive the audit logs, with a table `[[log_stream]]` for
+    /// each. With `--bucket none`, logs go only there.
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
-    /// The name under which the host signs what it logs, so that an outsider can verify the bucket
-    /// with the public key that is shown at the start; or `off`.
+    /// The name under which the host signs its logs, so that anybody can verify the bucket with the
+    /// public key that is printed at start; or `off`.
     #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME", default_value = "audit-service")]
     pub(crate) evidence: String,
 
-    /// The file of the private key for that; made if it does not exist. [default: the text in
+    /// The file of the private key for signing; created if it does not exist. [default: the text in
     /// AUDIT_EVIDENCE_KEY if that is set, or `evidence.key` in the data directory]
     #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
     pub(crate) evidence_key: Option<PathBuf>,
 
-    /// Where the documents are: postgres://user@host/database or sqlite://path?mode=rwc. [default:
-    /// `documents.db` in the data directory]
+    /// The database of the documents: postgres://user@host/database or sqlite://path?mode=rwc.
+    /// [default: `documents.db` in the data directory]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// Networks of the proxies that are believed, for example 10.0.0.0/8: for whom they forward,
-    /// the request's id (X-Request-Id) and its user (X-User). They must set these headers in every
-    /// request.
+    /// The networks of trusted proxies, for example 10.0.0.0/8. Their headers set the client's
+    /// address, the request id (X-Request-Id) and the user (X-User), and they must set these
+    /// headers in every request.
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "")]
     pub(crate) trusted_proxies: TrustedProxies,
 
-    /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
-    /// or another that holds an address, as X-Real-IP. No other header counts.
+    /// The header in which proxies pass the client's address: X-Forwarded-For, Forwarded (RFC
+    /// 7239), or another that holds an address, such as X-Real-IP. All other headers are ignored.
     #[arg(long, env = "CLIENT_ADDRESS_HEADER", default_value = "x-forwarded-for")]
     pub(crate) client_address_header: ClientAddressHeader,
 
@@ -117,8 +118,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_LINGER_MS")]
     pub(crate) linger_ms: Option<u64>,
 
-    /// With a journal: how late a log may be where it goes, in milliseconds. [default: 5000 for a
-    /// bucket, 200 for a log stream]
+    /// With a journal: the maximum delay before a log is sent to its destination, in milliseconds.
+    /// [default: 5000 for a bucket, 200 for a log stream]
     #[arg(long, env = "AUDIT_CUT_AFTER_MS")]
     pub(crate) cut_after_ms: Option<u64>,
 
@@ -126,21 +127,21 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", default_value_t = 10_000)]
     pub(crate) persist_timeout_ms: u64,
 
-    /// How objects are compressed.
+    /// The compression of objects.
     #[arg(long, env = "AUDIT_COMPRESSION", value_parser = ["zstd", "gzip", "none"], default_value = "zstd")]
     pub(crate) compression: String,
 
-    /// Adds to each log which execution of which function it comes from.
+    /// Adds provenance to each log: the execution and the function that it comes from.
     #[arg(long, env = "AUDIT_PROVENANCE")]
     pub(crate) provenance: bool,
 
-    /// Records what became of each attempt at a change: committed, conflict, rolled back, failed.
-    /// The record follows the effect within a second; a missing one means unknown. Switches
-    /// --provenance on.
+    /// Records the outcome of each attempt at a change: committed, conflict, rolled back, failed.
+    /// The record follows the effect within a second; a missing one means that the outcome is
+    /// unknown. Enables --provenance.
     #[arg(long, env = "AUDIT_OUTCOMES")]
     pub(crate) outcomes: bool,
 
-    /// Shows each log on standard output once it is durable. [default: on a terminal only, since
+    /// Prints each log to standard output once it is durable. [default: only on a terminal, since
     /// logs hold personal data]
     #[arg(long, env = "AUDIT_SHOW_LOGS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) show_logs: Option<bool>,
@@ -149,31 +150,31 @@ pub(crate) struct Settings {
     #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 10_000)]
     pub(crate) header_timeout_ms: u64,
 
-    /// How long a connection stays open without a request, in milliseconds: longer than a load
-    /// balancer in front keeps it.
+    /// How long a connection stays open without a request, in milliseconds. It should be longer
+    /// than a load balancer in front keeps idle connections.
     #[arg(long, env = "IDLE_TIMEOUT_MS", default_value_t = 75_000)]
     pub(crate) idle_timeout_ms: u64,
 
-    /// How long a request may take, its body included, in milliseconds.
+    /// How long a request may take, including its body, in milliseconds.
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub(crate) request_timeout_ms: u64,
 
-    /// How many connections there are at once; more are answered 503. [default: the limit of open
-    /// files less 256 (or half of it), which are kept for the journal, the bucket and the database]
+    /// The maximum number of connections; further ones are answered 503. [default: the limit of
+    /// open files minus 256 (or half of it), which are reserved for the journal, the bucket and the
+    /// database]
     #[arg(long, env = "MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
-    /// How many connections there are at once from one address (of IPv6, one /64) that is no
-    /// trusted proxy's; more are answered 429.
+    /// The maximum number of connections from one address (for IPv6, one /64), except trusted
+    /// proxies; further ones are answered 429.
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256)]
     pub(crate) max_connections_per_address: usize,
 
-    /// How long a client may be behind with taking what it is sent, in milliseconds; each second
-    /// that it is waited for counts, less what it takes at --min-send-rate.
+    /// How long a client may receive more slowly than --min-send-rate, in milliseconds.
     #[arg(long, env = "SEND_TIMEOUT_MS", default_value_t = 30_000)]
     pub(crate) send_timeout_ms: u64,
 
-    /// How many bytes a second a client takes at least of what it is sent.
+    /// The minimum average rate at which a client must receive, in bytes a second.
     #[arg(long, env = "MIN_SEND_RATE", default_value_t = 4_096)]
     pub(crate) min_send_rate: u32,
 
@@ -181,18 +182,18 @@ pub(crate) struct Settings {
     #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value_t = 10_000)]
     pub(crate) drain_timeout_ms: u64,
 
-    /// How long logs then have to arrive in the bucket before the process ends, in milliseconds.
+    /// How long logs then have to reach the bucket before the process ends, in milliseconds.
     #[arg(long, env = "CLOSE_TIMEOUT_MS", default_value_t = 15_000)]
     pub(crate) close_timeout_ms: u64,
 
-    /// Ends the process in order, with the code 4, when audit logs cannot be made durable before a
-    /// restart, as after a failed sync of the journal: for a supervisor that starts it again.
+    /// Ends the process in order, with exit code 4, when only a restart can make audit logs durable
+    /// again, as after a failed sync of the journal. For a supervisor that restarts it.
     #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true)]
     pub(crate) exit_when_stopped: bool,
 }
 
 impl Settings {
-    /// Settings of this process, and where they came from.
+    /// Reads the settings of this process and their sources.
     pub(crate) fn read() -> Result<(Settings, Sources), SettingsError> {
         let named = |matches: &clap::ArgMatches| {
             let named = matches.get_one::<PathBuf>("config").cloned();
@@ -203,7 +204,7 @@ impl Settings {
         Ok((Settings::from_arg_matches(&matches)?, sources))
     }
 
-    /// Prints all settings, with the defaults that depend on others.
+    /// Prints all settings, including defaults that depend on other settings.
     pub(crate) fn print(&self, sources: &Sources, out: &Output) -> Result<(), Box<dyn Error>> {
         let destinations = self.destinations()?;
         let bucket = destinations.bucket.as_ref();
@@ -231,12 +232,12 @@ impl Settings {
         Ok(())
     }
 
-    /// How the service's own log is written.
+    /// The format of the service's own log.
     pub(crate) fn log_format(&self) -> LogFormat {
         self.log_format.parse().unwrap_or_default()
     }
 
-    /// Where the audit logs go.
+    /// The destinations of audit logs.
     pub(crate) fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
         let journal = match self.journal.as_deref() {
             Some("none") => None,
@@ -264,7 +265,7 @@ impl Settings {
         ))
     }
 
-    /// A bucket, and how it is written to.
+    /// A bucket's URL and the settings of its sink.
     fn to_bucket(
         &self,
         url: String,
@@ -295,7 +296,7 @@ impl Settings {
         (url, Box::new(settings))
     }
 
-    /// What is written so that outsiders can verify the bucket, if anything.
+    /// The settings of evidence, if it is enabled.
     fn evidence(&self) -> Option<EvidenceSettings> {
         let settings = EvidenceSettings::new(&self.evidence);
         match (self.evidence.as_str(), &self.evidence_key) {
@@ -305,7 +306,7 @@ impl Settings {
         }
     }
 
-    /// Where operators' probes are answered, if anywhere.
+    /// The address for operators, if any.
     pub(crate) fn operators_listen(&self) -> Result<Option<SocketAddr>, Box<dyn Error>> {
         match self.operators_listen.as_str() {
             "none" => Ok(None),
@@ -315,7 +316,7 @@ impl Settings {
         }
     }
 
-    /// What connections may take.
+    /// The limits on connections.
     pub(crate) fn limits(&self) -> ServeLimits {
         ServeLimits {
             header_timeout: Duration::from_millis(self.header_timeout_ms),
@@ -328,7 +329,7 @@ impl Settings {
         }
     }
 
-    /// Where the documents are.
+    /// The URL of the database.
     pub(crate) fn database_url(&self) -> Result<String, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => Ok(url.clone()),

@@ -1,4 +1,4 @@
-//! The operations of S3 on the store.
+//! The S3 operations of the store.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use s3s::{
 use super::listing::{Page, PageAsked};
 use super::{DAY_S, Entry, Store, StoredObject, length};
 
-/// The response to GET or HEAD, as far as it describes the object.
+/// The parts of a response to GET or HEAD that describe the object.
 macro_rules! described {
     ($output:ident, $entry:expr) => {
         $output {
@@ -46,7 +46,7 @@ impl S3 for Store {
         self.check_bucket(&input.bucket)?;
         refuse_unsupported(&input)?;
         let bytes = match input.body.take() {
-            // Reading to the end is also what checks the payload's hash against the signature.
+            // Reading to the end also checks the payload's hash against the signature.
             Some(body) => Body::from(body)
                 .collect()
                 .await
@@ -287,8 +287,8 @@ fn matches(condition: &ETagCondition, existing: Option<&ETag>) -> bool {
     })
 }
 
-/// Rejects what a real store would keep or check and this one does not: to ignore it would let a
-/// test pass that fails with a real store.
+/// Rejects input that a real store would store or check but this one does not. Ignoring it would
+/// let a test pass that fails with a real store.
 fn refuse_unsupported(input: &PutObjectInput) -> S3Result {
     if input.object_lock_mode.is_some()
         || input.object_lock_retain_until_date.is_some()

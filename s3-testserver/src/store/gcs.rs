@@ -1,4 +1,5 @@
-//! The operations of Google Cloud Storage on the store: of its XML API what clients of objects use.
+//! The Google Cloud Storage operations of the store: the part of the XML API that deals with
+//! objects.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +17,7 @@ use super::{Entry, Store, StoredObject};
 use crate::ErrorAnswer;
 use crate::requests::decode;
 
-/// What requests must carry.
+/// The token that requests must carry.
 pub(crate) const TOKEN: &str = "audit-test-token";
 
 const METADATA: &str = "x-goog-meta-";
@@ -76,7 +77,7 @@ impl Store {
                 let value = value.to_str().map_err(|_| INVALID_ARGUMENT)?;
                 metadata.insert(name.to_owned(), value.to_owned());
             } else if name.starts_with("x-goog-") && !known.contains(&name) {
-                // To ignore it would let a test pass that fails with the real store.
+                // Ignoring it would let a test pass that fails with the real store.
                 return Err(NOT_IMPLEMENTED);
             }
         }
@@ -92,7 +93,7 @@ impl Store {
         });
         let e_tag = shown(&entry.e_tag);
         let holds = |existing: Option<&Entry>| {
-            // Zero is the generation of what does not exist.
+            // An object that does not exist has generation zero.
             let found = existing.map_or(0, |entry| entry.generation);
             wanted.is_none_or(|wanted| wanted == found)
         };

@@ -1,8 +1,8 @@
-//! Lifecycle configurations, which are shown and have no effect.
+//! Lifecycle configurations, which are returned but have no effect.
 
 use s3s::dto::*;
 
-/// Reads a lifecycle configuration in the form that the `aws` command takes.
+/// Parses a lifecycle configuration in the form of the `aws` command.
 ///
 /// # Panics
 ///

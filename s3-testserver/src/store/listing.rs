@@ -8,14 +8,14 @@ use s3s::dto::{ETag, Timestamp};
 use super::Store;
 use crate::requests::decode;
 
-/// The largest page, and the one that a client gets that asks for none.
+/// The maximum and default size of a page.
 const PAGE: usize = 1000;
 
-/// What a client asks for.
+/// A request for a page.
 pub(crate) struct PageAsked<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) delimiter: Option<&'a str>,
-    /// Where the page before ended.
+    /// The token of the previous page.
     pub(crate) token: Option<&'a str>,
     pub(crate) start_after: Option<&'a str>,
     pub(crate) max_keys: Option<usize>,
@@ -24,7 +24,7 @@ pub(crate) struct PageAsked<'a> {
 /// A page, in the order of keys.
 pub(crate) struct Page {
     pub(crate) keys: Vec<Listed>,
-    /// What keys have in common up to the delimiter.
+    /// The common prefixes up to the delimiter.
     pub(crate) folders: Vec<String>,
     pub(crate) max_keys: usize,
     /// The token of the next page, if there is one.
@@ -42,7 +42,8 @@ impl Store {
     pub(crate) fn page(&self, asked: &PageAsked<'_>) -> Page {
         let PageAsked { prefix, delimiter, token, start_after, max_keys } = *asked;
         let max_keys = max_keys.unwrap_or(PAGE).min(PAGE);
-        // The token is the last name of the page before, encoded: a name may hold what XML cannot.
+        // The token is the last name of the previous page, encoded, since a name may contain
+        // characters that XML cannot.
         let token = token.map(decode);
         let after = token.as_deref().max(start_after);
 

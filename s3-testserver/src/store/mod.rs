@@ -24,7 +24,7 @@ use crate::policy::Policies;
 pub struct StoredObject {
     /// The content.
     pub bytes: Bytes,
-    /// The user's metadata, names without `x-amz-meta-`.
+    /// The user's metadata. Names have no `x-amz-meta-`.
     pub metadata: BTreeMap<String, String>,
     /// The content type.
     pub content_type: Option<String>,
@@ -40,11 +40,11 @@ struct Entry {
     version_id: Option<String>,
     /// The number of the write, as GCS shows it.
     generation: u64,
-    /// How it is protected, and until when.
+    /// The mode and the end of its retention.
     retention: Option<(RetentionMode, Timestamp)>,
 }
 
-/// How an object is protected from being removed before its time.
+/// The mode of an object's retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetentionMode {
     /// A client with a special permission may remove it.
@@ -84,12 +84,12 @@ impl Entry {
     }
 }
 
-/// How long the default retention keeps an object, unless it is set: a day.
+/// The duration of the default retention unless it is set, in days.
 const RETENTION_DAYS: u32 = 1;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// A handle on the bucket; clones share it.
+/// A handle of the bucket, which clones share.
 #[derive(Debug, Clone)]
 pub(crate) struct Store(Arc<Inner>);
 
@@ -106,7 +106,7 @@ struct Inner {
     retention: Mutex<Option<RetentionMode>>,
     retention_days: AtomicU32,
     lifecycle: Mutex<Option<LifecycleRules>>,
-    /// Hidden by a delete or a later version, by key and version.
+    /// Versions hidden by a delete or a later version, by key and version.
     hidden: Mutex<BTreeMap<(String, String), Entry>>,
     entries: Mutex<BTreeMap<String, Entry>>,
 }
@@ -162,7 +162,7 @@ impl Store {
         self.0.clock_offset_s.load(Ordering::Relaxed)
     }
 
-    /// A time from now by its clock.
+    /// A time relative to now by the store's clock.
     #[expect(clippy::disallowed_methods, reason = "a store has its own clock")]
     pub(crate) fn in_seconds(&self, seconds: u64) -> Timestamp {
         let offset_s = self.clock_offset_s();
@@ -172,7 +172,7 @@ impl Store {
         Timestamp::from(now + Duration::from_secs(seconds))
     }
 
-    /// The time by its clock, for a header.
+    /// The store's time, for a header.
     pub(crate) fn date(&self) -> http::HeaderValue {
         let shown = self.in_seconds(0);
         let mut text = Vec::new();
@@ -182,7 +182,7 @@ impl Store {
         http::HeaderValue::from_bytes(&text).expect("a date is a header")
     }
 
-    /// Removes what a client may remove.
+    /// Removes an object or a version, if the client may.
     fn remove(&self, key: &str, version_id: Option<&str>) -> S3Result {
         let mut entries = self.entries();
         let mut hidden = self.0.hidden.lock().expect("no panic under this lock");
@@ -223,8 +223,8 @@ impl Store {
         self.entries().remove(key).map(|entry| entry.object)
     }
 
-    /// Writes an entry if the condition holds for what stands under the key, and returns its
-    /// generation then. It is one critical section: exactly one of many racers sees nothing there.
+    /// Writes an entry if the condition holds for the existing one. Returns its generation. This is
+    /// one critical section, so exactly one of many racers finds the key free.
     fn write(
         &self,
         key: String,

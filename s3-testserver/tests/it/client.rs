@@ -1,4 +1,4 @@
-//! The clients that the tests use.
+//! The clients of the tests.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(crate) async fn connect(server: &S3TestServer) -> std::io::Result<TcpStream>
     TcpStream::connect(server.endpoint().trim_start_matches("http://")).await
 }
 
-/// A connection on which the head of an unsigned request was sent, and nothing of its body.
+/// A connection on which the head of an unsigned request was sent, but none of its body.
 pub(crate) async fn send_head(server: &S3TestServer, head: &str) -> TcpStream {
     let mut stream = connect(server).await.expect("the port is open");
     let head =
@@ -82,7 +82,7 @@ pub(crate) async fn send_head(server: &S3TestServer, head: &str) -> TcpStream {
     stream
 }
 
-/// Everything that arrives until the server closes; a reset is a close too.
+/// Everything that arrives until the server closes the connection. A reset counts as a close.
 pub(crate) async fn read_until_closed(mut stream: TcpStream) -> String {
     let mut received = Vec::new();
     let _ = stream.read_to_end(&mut received).await;

@@ -18,8 +18,8 @@ async fn a_second_create_is_refused() {
     assert!(server.requests().iter().all(|request| request.if_none_match));
 }
 
-/// A client that is still sending when the refusal arrives would see a broken pipe in place of it.
-/// Only where both run at the same time is that more than a rare accident, hence the threads.
+/// A client that is still sending when the refusal arrives would see a broken pipe instead. That
+/// only happens often if both run at the same time, hence the threads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_losing_create_is_read_before_it_is_refused() {
     let server = S3TestServer::start().await;

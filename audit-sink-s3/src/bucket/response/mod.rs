@@ -1,8 +1,8 @@
-//! What a response of the bucket means for a request that creates an object.
+//! The meaning of a bucket's response to a request that creates an object.
 //!
-//! `object_store` folds responses into a few kinds of error and keeps the rest as text, so some of
-//! it is read back out of the text: `read` reads an error, and `status` what an HTTP response says
-//! in it; a test against a real server pins that. What is not recognized counts as
+//! `object_store` maps responses to a few kinds of error and keeps the rest as text, so some
+//! details must be parsed from the text: `read` interprets an error, and `status` the HTTP response
+//! in it. A test against a real server pins the format. Anything unrecognized is
 //! [`Response::Unknown`]: the same bytes are sent again, which is harmless whatever the response
 //! meant.
 
@@ -14,7 +14,8 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use self::read::causes;
+use audit_core::sources;
+
 use self::status::Status;
 #[cfg(feature = "aws")]
 pub(crate) use self::status::element;
@@ -23,28 +24,27 @@ use super::credentials::{CredentialFailure, Issuer};
 use super::provider::Provider;
 use crate::panic::Panicked;
 
-/// Why a request did not succeed, and what its sender does now.
+/// Why a request failed, and what follows from that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) response: Response,
-    /// Who refused or failed, and what it said: in one line, without any credential.
+    /// What failed and why, in one line without credentials.
     pub(crate) detail: String,
-    /// What an operator has to do. Empty if nobody has to.
+    /// What an operator must do. Empty if nobody needs to act.
     pub(crate) advice: String,
-    /// Whether there was no answer in the time it was given.
+    /// Whether the request timed out.
     pub(crate) timed_out: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Response {
-    /// Something stands under the key. It may be our own object, from a request that seemed to
-    /// fail.
+    /// The key is taken, possibly by our own object from a request that seemed to fail.
     Exists,
-    /// Nothing stands under the key and nothing was written: another request for it was under way.
+    /// Nothing was written, because another request for the key was under way.
     Contention,
-    /// The request may have been carried out or not, or yet be.
+    /// The request may or may not have taken effect, or may still do so.
     Unknown,
-    /// No repetition helps until somebody acts.
+    /// Retries cannot succeed until somebody acts.
     Blocked(Blocker),
 }
 
@@ -62,19 +62,19 @@ impl Refusal {
         Refusal { response, detail, advice, timed_out: false }
     }
 
-    /// The request was given up without a response.
+    /// The request timed out.
     pub(crate) fn timeout(limit: Duration) -> Refusal {
         let detail = format!("no answer within {} ms", limit.as_millis());
         Refusal { response: Response::Unknown, detail, advice: String::new(), timed_out: true }
     }
 
-    /// Nothing stands under a key that was said to exist a moment ago.
+    /// There is no object under a key that was reported to exist a moment ago.
     pub(crate) fn gone() -> Refusal {
-        let detail = "the key was refused as existing, and nothing stands there".to_owned();
+        let detail = "the store reported that the key exists, but it has no object".to_owned();
         Refusal { response: Response::Contention, detail, advice: String::new(), timed_out: false }
     }
 
-    /// The request, or what makes it, panicked.
+    /// The request or its client panicked.
     pub(crate) fn panicked(Panicked(what): &Panicked, provider: Provider) -> Refusal {
         let detail = format!("a request to the {} panicked: {what}", provider.noun());
         Refusal::new(Response::Blocked(Blocker::Panic), detail, provider, None)
@@ -84,7 +84,7 @@ impl Refusal {
         self.response == Response::Blocked(Blocker::Panic)
     }
 
-    /// As one hears it who reads, and so needs other permissions.
+    /// The refusal with advice for a reader, who needs other permissions.
     pub(crate) fn for_reader(self, provider: Provider) -> Refusal {
         if self.response != Response::Blocked(Blocker::Permission) {
             return self;
@@ -93,13 +93,13 @@ impl Refusal {
     }
 }
 
-/// The number of the HTTP status that a store refused a request with.
+/// The HTTP status with which a store refused a request, if it did.
 pub fn status(error: &object_store::Error) -> Option<u16> {
-    let failure = causes(error).any(|cause| cause.is::<CredentialFailure>());
+    let failure = sources(error).any(|cause| cause.is::<CredentialFailure>());
     Status::within(&error.to_string()).filter(|_| !failure).map(|status| status.number)
 }
 
-/// As an operator reads it: who refused, what it said, and what to do if it waits for somebody.
+/// For an operator: what failed, why and, if somebody must act, what to do.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)?;

@@ -1,7 +1,8 @@
-//! Reads what `object_store` made of a response.
+//! Interprets the errors of `object_store`.
 
-use std::error::Error as _;
 use std::io;
+
+use audit_core::sources;
 
 use super::status::Status;
 use super::{Refusal, Response};
@@ -11,9 +12,9 @@ use crate::bucket::provider::Provider;
 use crate::one_line::scrub;
 
 impl Refusal {
-    /// Reads what `object_store` made of the answer.
+    /// Interprets an error of `object_store`.
     pub(crate) fn of(error: &object_store::Error, provider: Provider) -> Refusal {
-        let failure = causes(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
+        let failure = sources(error).find_map(|cause| cause.downcast_ref::<CredentialFailure>());
         if let Some(failure) = failure {
             return of_credentials(failure, provider);
         }
@@ -29,7 +30,7 @@ impl Refusal {
     }
 }
 
-/// What a failure to obtain credentials means. Nothing was sent to the bucket.
+/// Interprets a failure to obtain credentials. No request was sent to the bucket.
 fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
     let CredentialFailure { issuer, has_issued, file, cause } = failure;
     let name = &*issuer.name;
@@ -39,7 +40,7 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
         return blocked(Blocker::CredentialFile, format!("credentials: {file}"));
     }
     let Some(cause) = cause else {
-        let detail = format!("{name}: the client panicked while it asked for credentials");
+        let detail = format!("{name}: the client panicked while requesting credentials");
         return blocked(Blocker::Credentials, detail);
     };
     let (response, status) = read(cause);
@@ -47,9 +48,10 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
         Some(status) => format!("{name}: {status}"),
         None => without_status(cause, name),
     };
-    // No setting names credentials, and the instance has none either, or this is no instance.
+    // No setting provides credentials, and the instance has none either, or this host is not an
+    // instance.
     let is_absent = issuer.is_default && !has_issued;
-    let none = || format!("no credentials are set, and there are none from the {detail}");
+    let none = || format!("no credentials are set, and none came from the {detail}");
     match response {
         Response::Unknown if is_absent && status.is_none() => {
             blocked(Blocker::NoCredentials, none())
@@ -84,10 +86,10 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
     }
 }
 
-/// What an error means by itself, whoever made it.
+/// Interprets an error, whatever its origin.
 #[allow(
     clippy::wildcard_enum_match_arm,
-    reason = "the enum is another crate's and may grow: unknown is safe"
+    reason = "the enum is another crate's and may grow; unknown is safe"
 )]
 fn read(error: &object_store::Error) -> (Response, Option<Status>) {
     use object_store::Error;
@@ -95,7 +97,8 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
     let status = Status::within(&text);
     let code = status.as_ref().and_then(|status| status.code.as_deref());
     let response = match error {
-        // 409 of S3 is contention; Azure's, whose code is another, says that the blob exists.
+        // S3's 409 means contention. Azure's 409, which has another code, means that the blob
+        // exists.
         Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
             match code {
                 Some("ConditionalRequestConflict" | "OperationAborted") => Response::Contention,
@@ -103,7 +106,7 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
             }
         }
         Error::NotFound { .. } => Response::Blocked(Blocker::NoBucket),
-        // Who may write and may not use the key is denied like who may not write.
+        // A lack of permission to use the key is reported like a lack of permission to write.
         Error::PermissionDenied { .. } if text.contains("to perform: kms:") => {
             Response::Blocked(Blocker::EncryptionKey)
         }
@@ -136,26 +139,26 @@ fn of_status(status: &Status, text: &str) -> Response {
         return Response::Blocked(blocker);
     }
     match (status.number, status.code.as_deref()) {
-        // Refusals that a repetition may well overcome: a slow or a damaged upload, an overloaded
-        // or failing store.
+        // Refusals that a retry may overcome: a slow or damaged upload, an overloaded or failing
+        // store.
         (
             400,
             Some("RequestTimeout" | "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch"),
         ) => Response::Unknown,
-        // STS is asked too often.
+        // Too many requests to STS.
         (400, Some("Throttling" | "ThrottlingException" | "RequestLimitExceeded"))
         | (408 | 425 | 429, _) => Response::Unknown,
         (501, _) => Response::Blocked(Blocker::Unsupported),
         (500.., _) => Response::Unknown,
         (300..400, _) => Response::Blocked(Blocker::Region),
-        // The service that hands out credentials refused.
+        // The service that issues credentials refused.
         (400.., _) if is_of_credentials(text) => Response::Blocked(Blocker::Credentials),
         (400.., _) => Response::Blocked(Blocker::Request),
         _ => Response::Unknown,
     }
 }
 
-/// Error codes that name what is wrong, whatever the status they come with: of
+/// Error codes that name the cause, whatever the status that they come with: of
 /// [S3](https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html),
 /// [GCS](https://cloud.google.com/storage/docs/xml-api/reference-status) and
 /// [Azure](https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes).
@@ -199,7 +202,7 @@ fn of_code(code: Option<&str>) -> Option<Blocker> {
     Some(blocker)
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "an unknown error of the disk is tried again")]
+#[allow(clippy::wildcard_enum_match_arm, reason = "an unknown disk error is retried")]
 fn of_io(kind: io::ErrorKind, error: &object_store::Error) -> Response {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
@@ -211,8 +214,8 @@ fn of_io(kind: io::ErrorKind, error: &object_store::Error) -> Response {
     }
 }
 
-/// Errors without any response: of the connection, or of the service that hands out credentials.
-/// `text` is the innermost cause too.
+/// Interprets an error without a response, from the connection or from the service that issues
+/// credentials. `text` includes the innermost cause.
 fn of_text(text: &str) -> Response {
     let has = |sign: &str| text.contains(sign);
     let blocker = if has("redirect without LOCATION") {
@@ -239,8 +242,8 @@ fn of_text(text: &str) -> Response {
     Response::Blocked(blocker)
 }
 
-/// Whether the request that failed went to a service that hands out credentials: an instance's
-/// metadata (two addresses at AWS, one of them that of Azure and GCP too), or a token endpoint.
+/// Whether the failed request went to a service that issues credentials: an instance's metadata
+/// service (AWS has two addresses, one of which Azure and GCP share) or a token endpoint.
 fn is_of_credentials(text: &str) -> bool {
     [
         "169.254.169.254",
@@ -254,43 +257,32 @@ fn is_of_credentials(text: &str) -> bool {
 }
 
 fn io_error(error: &object_store::Error) -> Option<io::ErrorKind> {
-    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).last()
-}
-
-type Cause<'a> = &'a (dyn std::error::Error + 'static);
-
-pub(super) fn causes(error: &object_store::Error) -> impl Iterator<Item = Cause<'_>> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
+    sources(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).last()
 }
 
 /// The text of an error and of its innermost cause.
 fn with_cause(error: &object_store::Error) -> String {
     let outer = error.to_string();
-    match causes(error).last().map(ToString::to_string) {
+    match sources(error).last().map(ToString::to_string) {
         Some(inner) if !outer.contains(&inner) => format!("{outer}: {inner}"),
         _ => outer,
     }
 }
 
-/// Who failed, and why, where there was no answer. The innermost cause says most (`connection
-/// refused`); what lies around it repeats it, with the whole URL.
+/// Describes an error without a response. The innermost cause is the most informative (`connection
+/// refused`); the outer errors repeat it with the whole URL.
 fn without_status(error: &object_store::Error, noun: &str) -> String {
     let text = with_cause(error);
     let host = host(&text);
-    let cause = causes(error).last().map(|cause| scrub(&cause.to_string())).unwrap_or_default();
+    let cause = sources(error).last().map(|cause| scrub(&cause.to_string())).unwrap_or_default();
     let at = host.map(|host| format!(" of {host}")).unwrap_or_default();
     let response = of_text(&text);
     if response == Response::Blocked(Blocker::PlainHttp) {
-        format!("{noun}: its URL is of http, and only https is allowed")
+        format!("{noun}: its URL is an http URL, but only https is allowed")
     } else if matches!(response, Response::Blocked(Blocker::Tls(_))) {
-        format!("TLS: the certificate{at} is refused: {cause}")
+        format!("TLS: the certificate{at} was rejected: {cause}")
     } else if response == Response::Blocked(Blocker::NotTls) {
-        format!("TLS: the server{at} does not speak it: {cause}")
+        format!("TLS: the server{at} does not speak TLS: {cause}")
     } else if text.contains("dns error") || text.contains("failed to lookup address") {
         format!("DNS: the name{at} cannot be resolved: {cause}")
     } else if let Some(host) = host.filter(|_| io_error(error).is_some()) {

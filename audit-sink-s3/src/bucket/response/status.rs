@@ -1,4 +1,4 @@
-//! What an HTTP response says within the text of an error.
+//! Parses the HTTP response within the text of an error.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::one_line::scrub;
 
-/// An HTTP response, as far as it may be shown. The rest of an S3 error's XML repeats the request,
-/// headers that carry session tokens included.
+/// The parts of an HTTP response that may be shown. The rest of an S3 error's XML repeats the
+/// request, including headers with session tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) number: u16,
@@ -16,7 +16,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// The response that a text quotes.
+    /// Parses the response that a text quotes.
     pub(super) fn within(text: &str) -> Option<Status> {
         let (_, rest) = text.split_once("status code: ")?;
         let number = rest.get(..3)?.parse().ok()?;
@@ -30,15 +30,16 @@ impl Status {
     }
 }
 
-/// The text of the first element of this name.
+/// The text of the first element with this name.
 pub(crate) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once("</")?;
     Some(content.trim().to_owned()).filter(|content| !content.is_empty())
 }
 
-/// Code and message of an error as JSON: of Google's APIs (`{"error":{"status":…,"message":…}}`),
-/// of OAuth (`{"error":…,"error_description":…}`), of AWS (`{"Code":…,"Message":…}`).
+/// The code and the message of a JSON error: of Google's APIs
+/// (`{"error":{"status":…,"message":…}}`), of OAuth (`{"error":…,"error_description":…}`), of AWS
+/// (`{"Code":…,"Message":…}`).
 fn of_json(body: &str) -> Option<(Option<String>, Option<String>)> {
     let value = serde_json::Deserializer::from_str(body).into_iter::<Value>().next()?.ok()?;
     let text = |value: &Value, names: &[&str]| {

@@ -91,7 +91,7 @@ fn refusals_name_cause_and_remedy_without_secrets() {
     assert!(scrub(&"ü".repeat(1_000)).len() < 410);
 }
 
-/// The refusal for a response with this status and body.
+/// The text of the refusal for a response with this status and body.
 fn said(provider: Provider, status: &str, body: &str) -> String {
     let store = "store";
     let source = format!(
@@ -189,7 +189,7 @@ fn each_provider_has_a_message_per_response() {
     assert_eq!(
         said(Gcs, "503 Service Unavailable", r#"{"error":{"message":"Later"}}"#),
         "bucket: status 503: Later",
-        "nobody has to act"
+        "nobody needs to act"
     );
 }
 
@@ -237,7 +237,7 @@ fn refusals_of_the_issuer_are_not_the_buckets() {
     assert_eq!(refusal.response, blocked(Blocker::Credentials));
     assert_eq!(
         refusal.to_string(),
-        "STS: status 403 AccessDenied: Not you (correct what it is asked with: AWS_ROLE_ARN)"
+        "STS: status 403 AccessDenied: Not you (correct the settings of that request: AWS_ROLE_ARN)"
     );
     let failing = of_issuer(false, false, "status code: 503 Service Unavailable: ");
     assert_eq!((failing.response, &*failing.detail), (Response::Unknown, "STS: status 503"));

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use audit_core::with_sources;
 use audit_runtime::{LogReceipt, MutationError, Transaction};
 use functions_store::{CommitError, Receipt, StoreError, Timestamp, Tx};
 
-use crate::call::{Answered, CallError, Internal, Mutated, chain, not_stored, unreleased};
+use crate::call::{Answered, CallError, Internal, Mutated, not_stored, unreleased};
 
 /// One attempt's transaction.
 pub(super) struct Attempt {
@@ -70,16 +71,16 @@ pub(super) fn uncommitted(error: MutationError<AttemptError>) -> Result<Mutated,
         }
         MutationError::Release(error) => unreleased(&error)?,
         error @ MutationError::Conflict { .. } => {
-            return Err(CallError::Conflict(chain(&error)));
+            return Err(CallError::Conflict(with_sources(&error)));
         }
         MutationError::Commit(AttemptError::Commit(CommitError::Refused(error))) => {
-            return Err(not_stored(chain(&error)));
+            return Err(not_stored(with_sources(&error)));
         }
         error @ MutationError::Commit(_) => {
-            return Err(CallError::Unknown(Internal::logged(chain(&error))));
+            return Err(CallError::Unknown(Internal::logged(with_sources(&error))));
         }
         error @ (MutationError::Function(_) | _) => {
-            return Err(CallError::internal(chain(&error)));
+            return Err(CallError::internal(with_sources(&error)));
         }
     };
     Ok(Mutated { answered, committed: None })

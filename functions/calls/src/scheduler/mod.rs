@@ -12,6 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use audit_core::with_sources;
 use audit_runtime::FunctionKind;
 use functions_store::{StoreError, Tx};
 use functions_value::ComponentPath;
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::call::{Answered, CallError, Caller, Failed, Mutated, chain};
+use crate::call::{Answered, CallError, Caller, Failed, Mutated};
 use crate::jobs::Due;
 use crate::reference::full_name;
 use crate::workers::{Broken, panic_message};
@@ -103,7 +104,7 @@ async fn run(
             let cleaning = tokio::task::spawn_blocking(move || inner.remove_old_jobs()).await;
             if let Err(error) = cleaning.unwrap_or_else(|error| Err(StoreError::failed(error))) {
                 tracing::warn!(
-                    error = chain(&error),
+                    error = with_sources(&error),
                     "functions that ran long ago could not be removed"
                 );
             }
@@ -126,7 +127,10 @@ async fn run(
                 Some((taken_up.next(began_to_look).map_or(due, |rested| rested.min(due)), watches))
             }
             Err(error) => {
-                tracing::error!(error = chain(&error), "the scheduler cannot read the store");
+                tracing::error!(
+                    error = with_sources(&error),
+                    "the scheduler cannot read the store"
+                );
                 None
             }
         };
@@ -283,7 +287,7 @@ impl Functions {
                 }
                 Err(error @ StoreError::Failed(_)) => {
                     tracing::error!(
-                        error = chain(&error),
+                        error = with_sources(&error),
                         "the scheduler cannot write to the store"
                     );
                     sleep(backoff).await;
