@@ -103,14 +103,19 @@ impl Host {
         self.sink.flush().await.unwrap();
         let puts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&puts);
+        // After 20 batches of three records.
+        let (first, mut has_hung) = ("-000000000060.", false);
         self.server.faults().plan(move |request: &s3_testserver::RequestInfo| {
             if request.method != Method::PUT {
                 return Fault::Refused(ErrorAnswer::SLOW_DOWN);
             }
-            match counted.fetch_add(1, Ordering::SeqCst) {
-                0 => Fault::StoredThenHung,
-                _ => Fault::Refused(ErrorAnswer::SLOW_DOWN),
+            counted.fetch_add(1, Ordering::SeqCst);
+            // Several objects are sent at once: the first of them may come after others.
+            if request.key.contains(first) && !has_hung {
+                has_hung = true;
+                return Fault::StoredThenHung;
             }
+            Fault::Refused(ErrorAnswer::SLOW_DOWN)
         });
         let before = self.server.objects().len();
         self.persist(10).await;
