@@ -219,14 +219,16 @@ const tests = {
       await page.locator("summary", { hasText: "Export" }).click();
       const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name, exact: true }).click()]);
       await page.locator("h1").click();
-      return fs.readFileSync(await download.path(), "utf8");
+      return fs.readFileSync(await download.path());
     };
-    const records = (await exported("NDJSON")).trim().split("\n").map((line) => JSON.parse(line));
+    const records = `${await exported("NDJSON")}`.trim().split("\n").map((line) => JSON.parse(line));
     assert.equal(records.length, matched);
     assert.ok(records.every(({ action }) => action === "documents.update"));
-    const csv = (await exported("CSV")).trim().split("\n");
+    const csv = `${await exported("CSV")}`.trim().split("\n");
     assert.equal(csv.length, matched + 1);
     assert.match(csv[0], /^stream,sequence,\/action,\/user,.*,record$/);
+    const parquet = await exported("Parquet");
+    assert.equal(`${parquet.subarray(0, 4)} ${parquet.subarray(-4)}`, "PAR1 PAR1");
     return page;
   },
 

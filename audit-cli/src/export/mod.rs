@@ -11,7 +11,7 @@ use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::object::Chunk;
 use crate::output::Output;
-use crate::parquet::{Exporter, Group};
+use crate::parquet::{Exporter, Group, Standard};
 use crate::query::Pointer;
 use crate::scan::{self, Step};
 use crate::sieve::Sieve;
@@ -99,7 +99,7 @@ async fn export_parquet(
         }
     };
     let time = time_pointers(arguments.filter.time.as_ref());
-    let mut exporter = Exporter::new(output, arguments.columns.clone(), time);
+    let mut exporter = Exporter::new(Standard(output), arguments.columns.clone(), time);
     let take = |step: Step<Group>| {
         if let Step::Part(group) = step {
             exporter.add(group)?;

@@ -25,7 +25,8 @@ impl Part for Group {
     }
 }
 
-struct Standard<'a>(&'a Output);
+/// Standard output.
+pub(crate) struct Standard<'a>(pub(crate) &'a Output);
 
 impl Write for Standard<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -38,11 +39,12 @@ impl Write for Standard<'_> {
     }
 }
 
-/// Writes records to standard output as one file.
-pub(crate) struct Exporter<'a> {
-    writer: Option<FileWriter<Standard<'a>>>,
+/// Writes records as one file.
+pub(crate) struct Exporter<W: Write + Send> {
+    writer: Option<FileWriter<W>>,
     group: Group,
-    output: &'a Output,
+    /// Until the writer has it.
+    to: Option<W>,
     /// The members that are columns. Empty for those that are common.
     members: Vec<Pointer>,
     time: Vec<Pointer>,
@@ -59,9 +61,9 @@ fn failed(error: ParquetError) -> Failure {
     }
 }
 
-impl<'a> Exporter<'a> {
-    pub(crate) fn new(output: &'a Output, members: Vec<Pointer>, time: Vec<Pointer>) -> Self {
-        Exporter { writer: None, group: Group::default(), output, members, time }
+impl<W: Write + Send> Exporter<W> {
+    pub(crate) fn new(to: W, members: Vec<Pointer>, time: Vec<Pointer>) -> Self {
+        Exporter { writer: None, group: Group::default(), to: Some(to), members, time }
     }
 
     pub(crate) fn add(&mut self, part: Group) -> Result<(), Failure> {
@@ -75,11 +77,10 @@ impl<'a> Exporter<'a> {
     fn write(&mut self) -> Result<(), Failure> {
         let group = std::mem::take(&mut self.group);
         tokio::task::block_in_place(|| {
-            if self.writer.is_none() {
+            if let Some(to) = self.to.take() {
                 let mut columns = Columns::default();
                 let wanted = (!self.members.is_empty()).then_some(&self.members[..]);
                 columns.extend(group.lines(), wanted);
-                let to = Standard(self.output);
                 self.writer = Some(FileWriter::new(to, columns, self.time.clone())?);
             }
             match &mut self.writer {

@@ -15,7 +15,7 @@ mod source;
 mod verify;
 
 pub(crate) use compact::run;
-pub(crate) use export::Exporter;
+pub(crate) use export::{Exporter, Standard};
 pub(crate) use group::Group;
 pub(crate) use missing::Missing;
 pub(crate) use verify::{Compacted, open, verify};

@@ -1,24 +1,55 @@
-//! Exports the records that a question selects.
+//! All records that a question selects, as a file.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::question::Question;
 use super::search::{PIECES_AHEAD, Sender, objects, question_of, wrong};
 use super::{Desk, Unanswered};
+use crate::arguments::time_pointers;
 use crate::bucket::Listed;
 use crate::export::csv::Csv;
 use crate::failure::Failure;
-use crate::object::{Chunk, Read};
+use crate::object::{Chunk, Part, Read};
+use crate::parquet::{Exporter, Group};
 use crate::scan;
 
-/// All records that a question selects, as a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Ndjson,
+    Csv,
+    Parquet,
+}
+
+impl Form {
+    fn of(query: &str) -> Form {
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        match pairs.into_iter().find(|(name, _)| name == "format").as_ref() {
+            Some((_, format)) if format == "csv" => Form::Csv,
+            Some((_, format)) if format == "parquet" => Form::Parquet,
+            Some(_) | None => Form::Ndjson,
+        }
+    }
+
+    /// The content type, and the name of the file.
+    fn headers(self) -> (&'static str, &'static str) {
+        match self {
+            Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
+            Form::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\""),
+            Form::Parquet => {
+                ("application/vnd.apache.parquet", "attachment; filename=\"audit.parquet\"")
+            }
+        }
+    }
+}
+
 pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     RawQuery(query): RawQuery,
@@ -26,32 +57,35 @@ pub(super) async fn export(
     let mut question = question_of(query.as_deref())?;
     question.newest_first = false;
     question.after = None;
-    let pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
-    let is_csv = pairs.into_iter().any(|(name, value)| name == "format" && value == "csv");
-    let csv = Arc::new(is_csv.then(|| Csv::new(question.columns.clone(), true)));
+    let form = Form::of(query.as_deref().unwrap_or_default());
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-    let written = Arc::clone(&csv);
     tokio::spawn(async move {
-        if let Err(failure) = write(&desk, question, written, &sender).await {
-            // The file must not look complete, so the connection is aborted.
+        let _permit = desk.scans.acquire().await;
+        let written = match form {
+            Form::Ndjson => write_lines(&desk, question, None, &sender).await,
+            Form::Csv => {
+                let csv = Csv::new(question.columns.clone(), true);
+                write_lines(&desk, question, Some(csv), &sender).await
+            }
+            Form::Parquet => write_parquet(&desk, question, &sender).await,
+        };
+        if let Err(failure) = written {
+            // The file must not look whole: the connection is cut off.
             crate::output::note(&format!("an export was cut off: {failure}"));
             let _ = sender.send(Bytes::new()).await;
         }
     });
-    let (kind, name) = match is_csv {
-        true => ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\""),
-        false => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
-    };
+    let (kind, name) = form.headers();
     let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, file(receiver)).into_response())
 }
 
-/// The body of a file. An empty piece marks a failure.
+/// The body of a file. An empty piece stands for a failure.
 fn file(receiver: mpsc::Receiver<Bytes>) -> Body {
     let pieces = stream::unfold(receiver, |mut receiver| async move {
         let piece = receiver.recv().await?;
         let piece = match piece.is_empty() {
-            true => Err(std::io::Error::other("the file is incomplete")),
+            true => Err(io::Error::other("the file is not whole")),
             false => Ok(piece),
         };
         Some((piece, receiver))
@@ -59,45 +93,113 @@ fn file(receiver: mpsc::Receiver<Bytes>) -> Body {
     Body::from_stream(pieces)
 }
 
-async fn write(
+fn gone() -> Failure {
+    Failure::new("nobody reads it")
+}
+
+async fn write_lines(
     desk: &Arc<Desk>,
     question: Question,
-    csv: Arc<Option<Csv>>,
+    csv: Option<Csv>,
     sender: &Sender,
 ) -> Result<(), Failure> {
-    let gone = || Failure::new("nobody reads it");
-    let _permit = desk.scans.acquire().await;
-    if let Some(csv) = &*csv {
+    if let Some(csv) = &csv {
         sender.send(csv.head().into()).await.map_err(|_| gone())?;
     }
-    let objects = objects(desk, &question);
-    let asked = Arc::new((question.sieve(), question));
-    let begin = move |object: &Listed| {
-        let (stream, hour_ms) = (object.key.stream(), object.key.hour_ms());
-        let (asked, csv) = (Arc::clone(&asked), Arc::clone(&csv));
-        move |sequence, line: &[u8], chunk: &mut Chunk| {
-            let (sieve, question) = &*asked;
-            if question.when(hour_ms, line).is_some() && sieve.selects(line) {
-                match &*csv {
-                    Some(csv) => csv.row(stream, sequence, line, false, &mut chunk.bytes),
-                    None => chunk.bytes.extend_from_slice(line),
-                }
-                chunk.bytes.push(b'\n');
-                chunk.ends.push(chunk.bytes.len());
-            }
+    let take = move |object: &Listed, sequence, line: &[u8], chunk: &mut Chunk| {
+        match &csv {
+            Some(csv) => csv.row(object.key.stream(), sequence, line, false, &mut chunk.bytes),
+            None => chunk.bytes.extend_from_slice(line),
         }
+        chunk.bytes.push(b'\n');
+        chunk.ends.push(chunk.bytes.len());
     };
-    let mut pieces = std::pin::pin!(scan::scan::<Chunk, _, _, _>(&desk.reader, objects, begin));
-    while let Some(read) = pieces.next().await.transpose()? {
-        match read {
-            Read::Part(chunk) => sender.send(chunk.bytes.into()).await.map_err(|_| gone())?,
-            Read::Ended(object, content) => {
-                if let Some(damage) = wrong(&object, content) {
-                    let what = damage["what"].as_str().unwrap_or_default();
-                    return Err(Failure::new(format!("{}: {what}", object.location)));
-                }
-            }
+    let mut parts = std::pin::pin!(selected(desk, question, take));
+    while let Some(part) = parts.next().await.transpose()? {
+        if let Some(chunk) = part {
+            sender.send(chunk.bytes.into()).await.map_err(|_| gone())?;
         }
     }
     Ok(())
+}
+
+async fn write_parquet(
+    desk: &Arc<Desk>,
+    question: Question,
+    sender: &Sender,
+) -> Result<(), Failure> {
+    let written = Written::default();
+    let time = time_pointers(question.time.as_ref());
+    let mut exporter = Exporter::new(written.clone(), Vec::new(), time);
+    let take = |object: &Listed, sequence, line: &[u8], group: &mut Group| {
+        group.begin(object.key.to_string(), object.key.stream(), None);
+        group.add(sequence, line);
+    };
+    let mut objects = 0;
+    let mut parts = std::pin::pin!(selected(desk, question, take));
+    while let Some(part) = parts.next().await.transpose()? {
+        match part {
+            Some(group) => exporter.add(group)?,
+            None => objects += 1,
+        }
+        written.send(sender).await?;
+    }
+    exporter.end(objects)?;
+    written.send(sender).await
+}
+
+/// The bytes of a Parquet file that were not sent yet.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    async fn send(&self, to: &Sender) -> Result<(), Failure> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        to.send(bytes.into()).await.map_err(|_| gone())
+    }
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Adds each record that is selected to a part, and gives the parts in order, and `None` at the end
+/// of each object.
+fn selected<P: Part>(
+    desk: &Desk,
+    question: Question,
+    take: impl Fn(&Listed, u64, &[u8], &mut P) + Send + Sync + 'static,
+) -> impl Stream<Item = Result<Option<P>, Failure>> + Send {
+    let objects = objects(desk, &question);
+    let asked = Arc::new((question.sieve(), question, take));
+    let begin = move |object: &Listed| {
+        let (asked, object) = (Arc::clone(&asked), object.clone());
+        move |sequence, line: &[u8], part: &mut P| {
+            let (sieve, question, take) = &*asked;
+            let is_in_range = question.when(object.key.hour_ms(), line).is_some();
+            if is_in_range && sieve.selects(line) {
+                take(&object, sequence, line, part);
+            }
+        }
+    };
+    scan::scan::<P, _, _, _>(&desk.reader, objects, begin).map(|read| match read? {
+        Read::Part(part) => Ok(Some(part)),
+        Read::Ended(object, content) => match wrong(&object, content) {
+            Some(damage) => {
+                let what = damage["what"].as_str().unwrap_or_default();
+                Err(Failure::new(format!("{}: {what}", object.location)))
+            }
+            None => Ok(None),
+        },
+    })
 }

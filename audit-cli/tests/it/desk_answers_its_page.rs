@@ -7,6 +7,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use parquet::file::reader::FileReader;
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::record::RowAccessor;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -89,13 +93,27 @@ impl Page {
     }
 
     async fn send(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = String::from_utf8(self.exchange(request).await).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Answer { status, head: format!("{head}\r\n"), body: body.to_owned() }
+    }
+
+    async fn exchange(&self, request: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// A file that is not text.
+    async fn file(&self, path: &str) -> Bytes {
+        let (host, cookie) = (&self.address, &self.cookie);
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+        let answer = self.exchange(&request).await;
+        let body = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        Bytes::from(answer).slice(body..)
     }
 }
 
@@ -206,6 +224,17 @@ async fn the_page_matches_the_command() {
     // The file, and one record with what stands beside it.
     let file = page.get(&format!("/api/export?{range}&{asked}&format=ndjson"), &[]).await;
     assert_eq!(file.body.lines().count(), 95);
+    let file = page.file(&format!("/api/export?{range}&{asked}&format=parquet")).await;
+    let file = SerializedFileReader::new(file).unwrap();
+    let exported: Vec<(Value, Value)> = file
+        .get_row_iter(None)
+        .unwrap()
+        .map(|row| {
+            let row = row.unwrap();
+            (row.get_string(0).unwrap().as_str().into(), row.get_long(1).unwrap().into())
+        })
+        .collect();
+    assert_eq!(exported, found);
     let (row, next) = (&rows[4], &rows[5]);
     let object = row["object"].as_str().unwrap();
     let path = format!("/api/record?object={object}&sequence={}", row["sequence"]);

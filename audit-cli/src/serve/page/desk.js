@@ -289,7 +289,7 @@ function controls() {
       change({ where: state.where.filter((other) => other !== where), record: "" });
       refresh();
     } }, "×"))));
-  for (const format of ["csv", "ndjson"]) {
+  for (const format of ["csv", "ndjson", "parquet"]) {
     $(`export-${format}`).href = `/api/export?${query({ format })}`;
   }
   columnsMenu();
