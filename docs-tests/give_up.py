@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a journal as it is when its last group found no space, and was written once more.
+"""Creates a journal whose last group found no space and was written again.
 
     give_up.py DIRECTORY (whole | torn) (behind | alone)
 
@@ -21,7 +21,7 @@ def sealed(text, salt):
 
 
 def segment(ordinal, salt, group):
-    """A segment that begins with this group of another one, and has nothing else."""
+    """Writes a segment that contains only this group, copied from another one."""
     batches = group[159:]
     place, batch_sum = 0, salt
     while place < len(batches):
@@ -54,7 +54,7 @@ if where == "alone":
     write(ordinal, data)
     ordinal, data, at = ordinal + 1, segment(ordinal + 1, 0x1234, group), BLOCK
 if how == "torn":
-    # Its beginning reached the disk, and the rest did not.
+    # The beginning of the group reached the disk, and the rest did not.
     data[at + 300 : at + len(group)] = bytes(len(group) - 300)
 write(ordinal, data)
 write(ordinal + 1, segment(ordinal + 1, 0x5678, group))

@@ -1,4 +1,4 @@
-"""Receivers that are not ours verify the signatures of log streams.
+"""Third-party receivers verify the signatures of log streams.
 
 Usage: receivers.py AUDIT. One receiver is in Python and verifies with the package standardwebhooks,
 the other is in Node and computes the HMAC of Convex's header itself, as docs/DESTINATIONS.md shows.
@@ -79,7 +79,7 @@ def main(audit):
             "old": receive_with(Webhook(old)),
         }
         in_node = int(node.stdout.readline())
-        # Which receiver, the secrets that the host has, and whether the receiver must accept.
+        # The receiver, the host's secrets, and whether the receiver must accept.
         cases = [
             (in_python["new"], [new], True),
             (in_python["new"], [new, old], True),
@@ -87,7 +87,7 @@ def main(audit):
             (in_python["old"], [new], False),
             (in_python["new"], [other], False),
             (in_node, [new], True),
-            # Convex's header has one signature, by the first secret.
+            # Convex's header contains a single signature, made with the first secret.
             (in_node, [new, old], True),
             (in_node, [old, new], False),
         ]

@@ -1,4 +1,4 @@
-"""STS, IAM and S3 that are not ours (moto) give a role, and refuse it.
+"""Third-party implementations of STS, IAM and S3 (moto) grant a role, and refuse it.
 
 Usage: roles.py AUDIT. `audit doctor` writes to a bucket by a role in the account of its owner, with
 what permissions IAM says, signatures checked. STS shows what it was asked for; who may not have the
@@ -50,12 +50,12 @@ def main(audit):
         iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy(*actions))
         return made["Role"]["Arn"]
 
-    # The host has no permission on the bucket: its role does.
+    # The host itself has no permission for the bucket, but its role does.
     host_keys = user("host", "sts:AssumeRole")
     stranger = user("stranger", "s3:ListAllMyBuckets")
     writer = role("audit", "s3:*")
     idle = role("idle", "s3:ListAllMyBuckets")
-    # From here on moto checks signatures and permissions.
+    # From here on, moto checks signatures and permissions.
     asks = {"Content-Type": "text/plain"}
     reset = f"{endpoint}/moto-api/reset-auth"
     urllib.request.urlopen(urllib.request.Request(reset, b"0", asks, method="POST")).close()
@@ -89,7 +89,7 @@ def main(audit):
         == (writer, "customer-7", "happy-animal-123")
         for role in asked
     ), [vars(role) for role in asked]
-    # Without the role the same credentials may do nothing.
+    # Without the role, the same credentials have no permissions.
     said = doctor(host_keys, "region=us-east-1")
     assert "AccessDenied" in said and "STS" not in said, said
 

@@ -67,7 +67,7 @@ def read_bucket(root):
 
 
 def header(pattern, data, salt, what):
-    """A header with its checksum, by a pattern of its fields."""
+    """Parses a header by a pattern of its fields, and checks its checksum."""
     match = re.match(pattern.encode() + rb"([0-9a-f]{8})\n", data)
     check(match, f"{what}: its form")
     check(int(match[match.lastindex], 16) == crc32c(data[: match.end() - 9], salt), f"{what}: sum")
@@ -102,7 +102,7 @@ def read_journal(root):
 
 
 def is_given_up(last, group):
-    """Whether the last group of a segment found no space, as the first of a later one says."""
+    """Whether the last group of a segment found no space, according to the first group of a later one."""
     return all(last[name] == group[name] for name in ("durable", "stream", "first"))
 
 
@@ -129,7 +129,7 @@ def read_segment(path, ordinal):
         try:
             group, at = read_group(data, at, salt, f"{path} at {at}")
         except SystemExit:
-            # A group that is not whole was torn, if a piece of it is zero. Nothing is behind it.
+            # An incomplete group was torn if a part of it is zero. Nothing follows it.
             check(is_torn(data, at), f"{path} at {at}: the group is damaged")
             return groups
         group["end"] = (ordinal, at)
@@ -140,7 +140,7 @@ def read_segment(path, ordinal):
 
 
 def is_torn(data, at):
-    """Whether a zero byte stands where a group that was written whole has none."""
+    """Whether there is a zero byte in a place where a complete group has none."""
     length = re.match(rb"group .{81} bytes ([0-9a-f]{8}) ", data[at : at + BLOCK], re.DOTALL)
     end = at + (159 + int(length[1], 16) if length else BLOCK)
     return 0 in data[at:end]

@@ -53,7 +53,7 @@ def b64(data):
     return base64.b64encode(data).decode()
 
 
-# Invalid text raises ValueError, wherever it is found.
+# Invalid text raises ValueError everywhere.
 
 
 def unb64(text, length=None):
@@ -71,7 +71,7 @@ def decimal(text):
 
 P = 2**255 - 19
 D = -121665 * pow(121666, -1, P) % P
-# Of the points of small order, without the sign of x.
+# The y coordinates of the points of small order.
 SMALL_ORDER = [
     0,
     1,
@@ -82,7 +82,7 @@ SMALL_ORDER = [
 
 
 def public_key(data):
-    """Checked: a point of the curve, and not one of small order."""
+    """Checks that the key is a point of the curve, and not one of small order."""
     y = int.from_bytes(data, "little") & (1 << 255) - 1
     square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
     is_point = square == 0 or pow(square, (P - 1) // 2, P) == 1
@@ -138,7 +138,7 @@ def root(frontier):
 
 
 def subtrees(frontier):
-    """Each subtree by where it begins and how high it is."""
+    """The subtrees of a tree, by start and level."""
     found, start = {}, 0
     for level, top in frontier:
         found[start, level] = top
@@ -158,7 +158,7 @@ def checkpoint(origin, size, top):
 
 
 class Object:
-    """Its key, what it says, and what it holds (None if it cannot be read)."""
+    """The key, metadata and records of an object, the latter None if it cannot be read."""
 
     def __init__(self, key, metadata, lines):
         self.key, self.metadata, self.lines = key, metadata, lines
@@ -470,7 +470,7 @@ def opened(stream):
 
 
 def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
-    """What is found, in the order in which `audit verify` says it."""
+    """The findings, in the order of `audit verify`."""
     streams = {}
     for one in sorted(objects, key=lambda one: (one.first, one.key.encode())):
         streams.setdefault(one.stream, []).append(one.check(hosts))
@@ -575,7 +575,7 @@ def lines_of(key, stored):
 
 
 def check_proof(text, record, key):
-    """Why the proof does not hold; None if it does."""
+    """The reason why a proof does not hold, or None if it does."""
     name, host = key
     head, note = text.split("\n\n", 1)
     signed, signatures = note.split("\n\n", 1)
@@ -624,7 +624,7 @@ def leads_to(leaf, index, size, top, path):
     return last == 0 and hash_ == top
 
 
-# Buckets in files, and making some.
+# Reading and generating buckets.
 
 
 def run_case(case, shared):
@@ -703,7 +703,7 @@ STREAMS = [f"01KAVX{number}0000123456789ABCDEF" for number in range(3)]
 
 
 def whole_bucket():
-    """A stream that a crash ended, what the next one says of it, and one that goes on."""
+    """A stream ended by a crash, the statement of the next one about it, and one that continues."""
     host = Ed25519PrivateKey.from_private_bytes(b"\1" * 32).public_key()
     public = host.public_bytes(Encoding.Raw, PublicFormat.Raw)
     key = f"example.com/api+{key_id('example.com/api', 1, public).hex()}+{b64(b'%c' % 1 + public)}"
@@ -733,7 +733,7 @@ def make(file):
         at = {one["key"]: one for one in objects}
         changed = change(objects, at[middle["key"]])
         changed = changed if isinstance(changed, list) else objects
-        # An object that is as it was is written as its place.
+        # An unchanged object is written as its place.
         changed = [whole.index(one) if one in whole else one for one in changed]
         one = {"name": name, "keys": [key], "now": NOW} | look | {"objects": changed}
         cases.append(one | {"findings": run_case(one, whole)})

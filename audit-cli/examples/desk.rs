@@ -1,9 +1,9 @@
-//! Writes the buckets that the page is tested with: `desk <directory> [<logs of the large one>]`.
+//! Writes the buckets with which the page is tested: `desk <directory> [<logs of the large one>]`.
 //!
 //! - `sound`: three days of a service, with evidence, outcomes and hostile records;
 //! - `tampered`: the same with one altered object;
 //! - `empty`: nothing;
-//! - `large`: a million logs, or as many as is said, without evidence.
+//! - `large`: a million logs, or the given number, without evidence.
 //!
 //! Prints the host's verifier key.
 #![allow(clippy::unwrap_used, reason = "an example ends with what went wrong")]
@@ -43,7 +43,7 @@ async fn main() {
     let sink = open(&root.join("sound"), settings).await;
     for hour in 0..HOURS {
         let begin_ms = BEGIN_MS + hour * HOUR_MS;
-        // Offices are open by day.
+        // Most calls are made during office hours.
         let busy = if (8..18).contains(&(hour % 24)) { 40 } else { 6 };
         let records = (0..busy).flat_map(|n| call(hour * 100 + n, begin_ms + n * HOUR_MS / 41));
         let hostile = (hour == 30).then(|| hostile(begin_ms)).into_iter().flatten();
@@ -128,7 +128,7 @@ fn call(n: i64, at: i64) -> Vec<Value> {
     records
 }
 
-/// Records that would harm a page that took them for more than text.
+/// Records that would harm a page that did not treat them as plain text.
 fn hostile(at: i64) -> Vec<Value> {
     let texts = [
         "<img src=x onerror=\"document.title='harmed'\">".to_owned(),

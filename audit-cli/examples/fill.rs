@@ -1,11 +1,11 @@
-//! Fills a bucket with audit logs such as the service writes, by way of the real sink:
-//! `fill <bucket URL or "serve"> <logs> [<batches at once>]`. Or the journal of a host that dies
-//! before any of them is delivered: `fill journal:<directory> <logs>`.
+//! Fills a bucket with audit logs like the service's, through the real sink: `fill <bucket URL or
+//! "serve"> <logs> [<batches at once>]`. Or fills the journal of a host that is killed before it
+//! has delivered any of them: `fill journal:<directory> <logs>`.
 //!
-//! The logs are spread over thirty days, four batches an hour. Each is an object of its own if one
-//! is written at once; of the usual eight at once some share an object. With `serve` the bucket is
-//! that of an S3 server in this process; it prints the variables that reach it and serves until its
-//! standard input ends.
+//! The logs are spread over thirty days, four batches an hour. Batches written one at a time are an
+//! object each; of the usual eight at once, some share an object. With `serve`, the bucket is that
+//! of an S3 server in this process, which prints the environment variables for its clients and runs
+//! until its standard input ends.
 #![allow(clippy::unwrap_used, reason = "an example ends with what went wrong")]
 
 use std::io::Read;
@@ -30,7 +30,7 @@ async fn main() {
     let logs: i64 = logs.parse().unwrap();
     let at_once: usize = at_once.first().map_or(8, |at_once| at_once.parse().unwrap());
     if let Some(directory) = url.strip_prefix("journal:") {
-        // Nobody answers at that port.
+        // Nothing listens on that port.
         let options = [
             ("aws_endpoint", "http://127.0.0.1:1"),
             ("aws_allow_http", "true"),
@@ -43,7 +43,7 @@ async fn main() {
             Settings { journal: Some(JournalSettings::new(directory)), ..Settings::default() };
         let sink = S3Sink::builder(nowhere).with_settings(settings).open().await.unwrap();
         persist_all(&sink, logs, at_once).await;
-        // As if it was killed.
+        // As if the process were killed.
         std::process::exit(0);
     }
     if url != "serve" {
@@ -92,7 +92,8 @@ fn batch(object: i64, logs: std::ops::Range<i64>) -> Option<Batch> {
     Batch::from_lines(time_ms, lines.into()).ok()
 }
 
-/// A log of about 330 bytes. One in fifty failed, and one of 500 users saw one of 2,000 documents.
+/// A log of about 330 bytes: one of 500 users views one of 2,000 documents, and one view in fifty
+/// fails.
 fn line(n: i64, at: i64) -> String {
     let mixed = (n.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 16;
     let (user, document) = (mixed % 500, mixed / 500 % 2_000);

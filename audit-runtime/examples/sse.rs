@@ -38,7 +38,7 @@ struct Feed {
     subscribers: Arc<Mutex<Vec<Subscriber>>>,
 }
 
-/// The query and its log. Who sees the price, from where and when, are variables.
+/// The query and its log. The viewer, address and time are variables.
 fn price(log: &AuditLog<'_, Query>, share: &str, cents: u32) -> Result<String, AuditError> {
     log.audit(&body!({
         "action": "price.view", "share": share, "cents": cents,

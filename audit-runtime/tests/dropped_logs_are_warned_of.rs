@@ -1,5 +1,5 @@
-//! A function dropped before it ended had no effect, and its logs are dropped. A caller can cause
-//! this by going away, so it is logged as a warning.
+//! A function dropped before its end has no effect, and its logs are dropped. A caller can cause
+//! this by disconnecting, so it is logged as a warning.
 //!
 //! A separate test binary: `tracing` caches the interest in each callsite for the whole process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -39,7 +39,7 @@ async fn only_dropped_logs_cause_a_warning() {
     drop(query);
     said("dropped", "query");
 
-    // A mutation whose caller goes away before it ends, then after it was sealed.
+    // A mutation whose caller disconnects before its end, then after it was sealed.
     let abandoned =
         async |execution: Execution<Mutation>| -> Result<AuditedTransaction<NoDatabase, ()>, _> {
             execution.log().audit(&body!({})).unwrap();

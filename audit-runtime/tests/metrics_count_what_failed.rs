@@ -1,5 +1,5 @@
-//! The counters of a runtime: functions that failed for their logs, and releases that the sink
-//! failed.
+//! The counters of a runtime: functions that failed because of their logs, and releases that failed
+//! because of the sink.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/no_database.rs"]

@@ -1,12 +1,12 @@
-//! A receiver that is killed and restarted under 10,000 records a second: it misses none, and tells
-//! every repeat by its id. Says how long records took.
+//! A receiver that is killed and restarted under 10,000 records a second misses none, and
+//! recognizes every repeated record by its id. Prints the latency of records.
 //!
 //! ```sh
 //! cargo run --release -p audit-sink-http --example restarts -- 20
 //! ```
 //!
-//! The number is how many seconds records are made for. The receiver is another process, which
-//! writes what it got before it answers. It is killed three times, and away for 300 ms each time.
+//! The argument is the duration in seconds. The receiver is another process, which writes records
+//! to a file before it answers. It is killed three times, for 300 ms each.
 #![allow(clippy::unwrap_used, reason = "a measurement fails by panicking")]
 
 use std::collections::HashMap;
@@ -24,11 +24,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 const CALLERS: u64 = 10;
-/// Each caller persists so many records every 10 ms.
+/// The number of records that each caller persists every 10 ms.
 const RECORDS: u64 = 10;
 const TICK: Duration = Duration::from_millis(10);
 const AWAY: Duration = Duration::from_millis(300);
-/// Records of this long after the receiver's death count as delayed by it.
+/// Records made within this time after the receiver was killed count as delayed by that.
 const DISTURBED_MS: i64 = 1_300;
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ fn main() {
     }
 }
 
-/// The receiver: keeps ids and delays in a file, and answers then.
+/// The receiver, which writes ids and delays to a file before it answers.
 async fn receive(address: &str, file: &str) {
     let listener = loop {
         match tokio::net::TcpListener::bind(address).await {

@@ -1,12 +1,12 @@
-// What the census puts beside an app's functions: it fills each table with one document, and makes up arguments. What is
-// made up follows the validators alone, so functions may well refuse it.
+// The module that the census adds to an app's functions. It fills each table with one document, and generates arguments. These
+// follow only the validators, so functions may well refuse them.
 
 import { makeFunctionReference } from "convex/server";
 import { action, mutation, query } from "./_generated/server";
 
 const schemas = import("./schema").then((module) => module.default, () => undefined);
 
-/// A value that a validator takes, with documents' ids out of `ids`. Throws if there is none.
+/// A value that a validator accepts, with documents' ids from `ids`. Throws if there is none.
 function sample(validator, ids) {
   switch (validator.type) {
     case "id": {
@@ -28,7 +28,7 @@ function sample(validator, ids) {
     case "object": {
       const object = {};
       for (const [name, { fieldType, optional }] of Object.entries(validator.value)) {
-        // What `paginate` takes.
+        // The options of `paginate`.
         if (name === "numItems" && fieldType.type === "number") object[name] = 10;
         else if (name === "cursor" && takesNull(fieldType)) object[name] = null;
         else if (!optional) object[name] = sample(fieldType, ids);

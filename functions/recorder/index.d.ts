@@ -5,7 +5,7 @@ export interface RecorderOptions {
   functions?: string;
   /** The program `functions-host`. Default: the environment variable `FUNCTIONS_HOST`, or `functions-host` of the `PATH`. */
   host?: string;
-  /** What functions find in `process.env`. */
+  /** The variables of `process.env` in functions. */
   env?: Record<string, string>;
   /** Other settings of the host, with `_` for `-`: `{ function_timeout_ms: 5000 }`. */
   settings?: Record<string, string | number | boolean>;
@@ -31,25 +31,25 @@ export interface AuditRecord {
 }
 
 export interface Recorder {
-  /** Where other clients connect, such as `new ConvexClient(recorder.url)`. */
+  /** The URL for other clients, such as `new ConvexClient(recorder.url)`. */
   readonly url: string;
   query<F extends FunctionReference<"query">>(name: F, ...args: OptionalRestArgs<F>): Promise<FunctionReturnType<F>>;
   mutation<F extends FunctionReference<"mutation">>(name: F, ...args: OptionalRestArgs<F>): Promise<FunctionReturnType<F>>;
   action<F extends FunctionReference<"action">>(name: F, ...args: OptionalRestArgs<F>): Promise<FunctionReturnType<F>>;
   /** Calls an HTTP action by its path. */
   fetch(path: string, init?: RequestInit): Promise<Response>;
-  /** The same recorder, called by this user. The issuer is the recorder's. */
+  /** The same recorder, for calls by this user. The issuer is the recorder's. */
   withIdentity(identity: Partial<Omit<UserIdentity, "issuer" | "tokenIdentifier">>): Recorder;
-  /** The same recorder, called from this address with this User-Agent. */
+  /** The same recorder, for calls from this address with this User-Agent. */
   withRequest(request: { ip?: string; userAgent?: string }): Recorder;
-  /** The bodies of what was logged since the last `clear`, in the order in which the host wrote them. */
+  /** The bodies logged since the last `clear`, in the order in which the host wrote them. */
   logs(): Record<string, unknown>[];
-  /** The same with what the host knows of each, refused bodies included. */
+  /** The same logs with their metadata, including refused bodies. */
   records(): AuditRecord[];
   clear(): void;
-  /** The first log that `isWanted` takes, once it is there. Rejects after `ms`, by default 4,000. */
+  /** Waits for the first log that `isWanted` accepts. Rejects after `ms`, by default 4,000. */
   until(isWanted: (log: Record<string, any>) => boolean, options?: { ms?: number }): Promise<Record<string, any>>;
-  /** Stops the host and removes what it stored. */
+  /** Stops the host and removes its data. */
   close(): Promise<void>;
 }
 

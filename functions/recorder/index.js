@@ -1,7 +1,7 @@
-// Runs an app's functions on the host in a test, and gives the audit logs that they emitted.
+// Runs an app's functions on the host in a test, and returns the audit logs that they emitted.
 //
-// The host is the real one, so limits, refusals, retries and replays are its own. The recorder is the host's only destination: a log
-// stream without a journal, which each call waits for. When a call returns or fails, the recorder has its logs.
+// The host is the real one, with its own limits, refusals, retries and replays. The recorder is the host's only destination: a log
+// stream without a journal, which each call waits for. When a call returns or fails, the recorder has received its logs.
 
 import { spawn } from "node:child_process";
 import { createHmac, randomBytes } from "node:crypto";
@@ -14,17 +14,17 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { ConvexHttpClient } from "convex/browser";
 
-/// The issuer of the tokens that `withIdentity` makes.
+/// The issuer of the tokens that `withIdentity` creates.
 const ISSUER = "https://recorder.invalid";
 
-/// Convex's names of attributes of a user, and the claims of OpenID Connect that they are made from.
+/// Convex's names for the attributes of a user, with the corresponding claims of OpenID Connect.
 const CLAIMS = {
   givenName: "given_name", familyName: "family_name", preferredUsername: "preferred_username", profileUrl: "profile",
   pictureUrl: "picture", websiteUrl: "website", emailVerified: "email_verified", birthday: "birthdate", timezone: "zoneinfo",
   language: "locale", phoneNumber: "phone_number", phoneNumberVerified: "phone_number_verified",
 };
 
-/// How much of what the host says on standard error is kept for messages, in characters.
+/// How much of the host's standard error is kept for error messages, in characters.
 const SAID_CHARACTERS = 8_000;
 
 export async function record(options = {}) {
@@ -40,7 +40,7 @@ export async function record(options = {}) {
   return new Recorder(parts, {});
 }
 
-/// Takes what the host sends. A request that is sent again has records that are known.
+/// Receives records from the host. A repeated request contains records that are known already.
 async function receive({ records, waiting }) {
   const receiver = createServer((request, response) => {
     const chunks = [];
@@ -93,7 +93,7 @@ allow_http = true
 allow_private_addresses = true
 `, { mode: 0o600 });
 
-  // Nothing of the environment changes what a test sees.
+  // The environment must not influence tests.
   const child = spawn(host, ["serve", served, "--config", config], { stdio: ["ignore", "pipe", "pipe"], env: { PATH: process.env.PATH } });
   parts.child = child;
   parts.said = "";
@@ -135,7 +135,7 @@ class Recorder {
     this.#caller = caller;
   }
 
-  /// Where clients of other kinds connect, `new ConvexClient(recorder.url)` for one.
+  /// The URL for other clients, such as `new ConvexClient(recorder.url)`.
   get url() {
     return this.#parts.url;
   }
@@ -148,7 +148,7 @@ class Recorder {
     return headers;
   }
 
-  /// A client for each call: one client sends a mutation when the one before has ended.
+  /// Creates a client for each call, since a client sends a mutation only when the one before has ended.
   async #call(kind, name, args) {
     if (this.#parts.child.exitCode !== null || this.#parts.child.signalCode !== null) throw new Error(await this.#parts.ended);
     const fetcher = (url, init) => fetch(url, { ...init, headers: this.#headers(init.headers) });
@@ -199,7 +199,7 @@ class Recorder {
     return `${signed}.${createHmac("sha256", this.#parts.secret).update(signed).digest("base64url")}`;
   }
 
-  /// What came since the last `clear`, in the order in which the host wrote it.
+  /// The records since the last `clear`, in the order in which the host wrote them.
   records() {
     return [...this.#parts.records.values()].filter(({ cleared }) => !cleared).sort((one, other) => one.sequence - other.sequence);
   }
@@ -209,11 +209,11 @@ class Recorder {
   }
 
   clear() {
-    // They stay known: a request that is sent again has them too.
+    // They stay known, since a repeated request contains them too.
     for (const record of this.#parts.records.values()) record.cleared = true;
   }
 
-  /// The first log that `isWanted` takes, once it is there: of what runs later.
+  /// Waits for the first log that `isWanted` accepts, for functions that run later.
   async until(isWanted, { ms = 4_000 } = {}) {
     let look;
     let timer;

@@ -1,5 +1,5 @@
-//! Whatever stands in the headers before it, the address that a trusted proxy appends is the
-//! client, and an untrusted peer is the client itself.
+//! The address that a trusted proxy appends is the client's, whatever precedes it in the headers.
+//! An untrusted peer is the client itself.
 #![no_main]
 
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ fuzz_target!(|input: (Vec<Vec<u8>>, Vec<u8>, [u8; 4], bool)| {
         Origin::of(peer.parse().ok(), &proxies, "x-request-id", lines)
     };
 
-    // Never panics; and whom nobody vouches for is who connected.
+    // Never panics, and without a trusted proxy the client is the peer.
     read("10.0.0.1", &lines);
     let untrusted = read("192.0.2.1", &lines);
     assert_eq!(untrusted.client(), "192.0.2.1".parse().ok());

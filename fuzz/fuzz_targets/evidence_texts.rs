@@ -1,5 +1,5 @@
-//! Notes, checkpoints, proofs, keys, policies and requests to a witness: whatever the text, what is
-//! parsed is written the same again, so that each value has one text.
+//! Notes, checkpoints, proofs, keys, policies and requests to a witness: any text that parses is
+//! written back unchanged, so that each value has a single text.
 #![no_main]
 
 use audit_evidence::{AddCheckpoint, Checkpoint, Note, Policy, Proof, SignerKey, VerifierKey};

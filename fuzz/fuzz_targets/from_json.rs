@@ -1,5 +1,5 @@
-//! Text compiles or is refused. What compiles is JSON for `serde_json` too, and renders to one line
-//! within its bound, whatever a reader takes for the end of a line, in which members are unique.
+//! Text compiles or is refused. Text that compiles is also valid JSON for `serde_json`, and renders
+//! within its bound to a single line, by any definition of line breaks, with unique members.
 #![no_main]
 
 use audit_core::Limits;

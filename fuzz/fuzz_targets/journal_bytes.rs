@@ -1,5 +1,5 @@
-//! Any bytes as a segment, and any bytes behind the header of one: they are read without a panic,
-//! and no record comes from what is no group.
+//! Arbitrary bytes as a segment, and after the header of one, are read without a panic, and yield
+//! no records unless they are groups.
 #![no_main]
 
 use audit_journal::simulation::fuzz::{BLOCK_BYTES, GROUP_MARK, read_segment, segment_header};

@@ -1,12 +1,12 @@
-//! Groups whose checksums are right and whose numbers are anything: what a forger could write is
-//! read without a panic, within its segment.
+//! Groups with correct checksums and arbitrary numbers, as a forger could write them, are read
+//! without a panic and within their segment.
 #![no_main]
 
 use audit_journal::simulation::fuzz::{BLOCK_BYTES, read_segment, seal, segment_header};
 use libfuzzer_sys::fuzz_target;
 
-/// First sequence, count, batches, bytes of payload, durable ordinal and offset, payload; and
-/// whether the numbers are made to fit.
+/// First sequence, count, batches, bytes of payload, durable ordinal and offset, payload, and
+/// whether the numbers are made consistent.
 type Group = (u64, u32, u32, u32, u32, u64, Vec<u8>, bool);
 
 fuzz_target!(|input: (u32, Vec<Group>)| {

@@ -1,4 +1,4 @@
-//! A request id is taken as it is or refused, and needs no escapes.
+//! A request id is accepted unchanged or refused, and never needs escaping.
 #![no_main]
 
 use audit_core::Limits;

@@ -1,5 +1,5 @@
-//! Whatever bytes a header has, what becomes of them is short text without control characters, the
-//! same when taken again.
+//! Any bytes of a header become short text without control characters, which is unchanged when it
+//! is normalized again.
 #![no_main]
 
 use audit_core::Limits;

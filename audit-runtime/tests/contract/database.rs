@@ -21,7 +21,7 @@ pub(crate) enum Step {
     /// The commit failed for another reason.
     CommitFailed,
     RolledBack,
-    /// It was dropped before it ended, which rolls it back.
+    /// The transaction was dropped before its end, which rolls it back.
     Dropped,
 }
 
@@ -180,7 +180,7 @@ impl From<AuditError> for DbError {
     }
 }
 
-/// Its methods yield before they act and before they return, so that a caller can go away there.
+/// The methods yield before they act and before they return, so that callers can be dropped there.
 impl Transaction for Tx {
     type Error = DbError;
 

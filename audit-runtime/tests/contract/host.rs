@@ -104,8 +104,8 @@ pub(crate) fn not_durable(error: ReleaseError) -> SinkError {
     error
 }
 
-/// Yields before it stores and before it returns, so that a caller can go away there, as with real
-/// sinks. Counts concurrent batches.
+/// Yields before it stores and before it returns, so that callers can be dropped there, as with
+/// real sinks. Counts concurrent batches.
 #[derive(Debug)]
 pub(crate) struct SlowSink {
     sink: Arc<MemorySink>,

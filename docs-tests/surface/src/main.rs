@@ -1,5 +1,5 @@
-//! Compares what each crate makes public with its listing in `docs-tests/surface`, or renews the
-//! listings. Called by `.ci/surface`.
+//! Compares the public API of each crate with its listing in `docs-tests/surface`, or regenerates
+//! the listings. Called by `.ci/surface`.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -45,7 +45,7 @@ fn listed(json: &Path) -> public_api::Result<String> {
     Ok(lines.filter(|line| listed.insert(line.clone())).collect())
 }
 
-/// Prints the lines that only one of them has.
+/// Prints the lines that are in only one of the two.
 fn differ(name: &str, committed: &str, found: &str) -> bool {
     let only = |sign: char, text: &str, other: &str| {
         let other: Vec<&str> = other.lines().collect();

@@ -1,17 +1,17 @@
-//! A blocking database in a host: connections of rusqlite, and a function that runs on a thread
-//! which may block.
+//! A blocking database in a host: connections of rusqlite, and functions that run on threads that
+//! may block.
 //!
 //! The recipe:
 //!
-//! 1. The transaction owns its connection. Its `commit` and `rollback` go to a thread that may
-//!    block, and so does its end if it is dropped halfway: it rolls back there.
+//! 1. The transaction owns its connection. Its `commit` and `rollback` run on a thread that may
+//!    block, and so does the rollback of a transaction that is dropped halfway.
 //! 2. The function is plain blocking code. The execution moves to the thread with the transaction,
 //!    and both come back with the result, to be sealed.
-//! 3. If the caller goes, the thread still runs to its end; what it brings back is dropped, and so
-//!    rolled back.
-//! 4. After some errors SQLite itself rolls the transaction back (a full disk, `OR ROLLBACK`). If
-//!    the function goes on, each statement would commit at once, without its log: a hook refuses
-//!    whatever commits before `commit` is called.
+//! 3. If the caller is dropped, the thread still runs to its end. The transaction that it returns
+//!    is dropped, and so rolled back.
+//! 4. After some errors, SQLite itself rolls the transaction back (a full disk, `OR ROLLBACK`). If
+//!    the function continued, each statement would commit immediately, without its log: a hook
+//!    refuses all commits before `commit` is called.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ struct Inner {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// One transaction. Dropped, it is rolled back.
+/// A transaction, which is rolled back when dropped.
 #[derive(Debug)]
 pub(crate) struct Tx {
     database: Database,
@@ -61,7 +61,7 @@ impl Database {
         let connection = Connection::open(&self.0.path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // A commit that was answered survives a power cut.
+        // An acknowledged commit survives a power failure.
         connection.pragma_update(None, "synchronous", "FULL")?;
         Ok(connection)
     }
@@ -118,7 +118,8 @@ impl Tx {
         self.connection.as_ref().ok_or_else(ended)?.execute_batch(statement)
     }
 
-    /// Ends it with this statement. A connection on which that failed is closed, which rolls back.
+    /// Ends the transaction with this statement. If that fails, the connection is closed, which
+    /// rolls back.
     fn end(&mut self, statement: &str) -> rusqlite::Result<()> {
         self.execute(statement)?;
         if let Some(connection) = self.connection.take() {

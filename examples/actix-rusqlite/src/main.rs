@@ -1,6 +1,6 @@
 //! A host on actix-web with a blocking database (rusqlite) and a cache of sealed results (moka).
 //!
-//! `cargo run -p example-actix-rusqlite`; what it needs stands in its `Cargo.toml`. Begin here, and
+//! `cargo run -p example-actix-rusqlite`; its dependencies are in its `Cargo.toml`. Start here, and
 //! see `database.rs` for the recipe of a blocking database.
 
 mod database;
@@ -28,12 +28,12 @@ type Note = Audited<Arc<String>>;
 struct Host {
     runtime: AuditRuntime,
     database: Database,
-    /// By id **and revision**: nothing has to be invalidated, and nothing in it is ever stale.
+    /// By id **and revision**, so that entries are never stale and never need to be invalidated.
     notes: Cache<(String, i64), Note>,
     proxies: TrustedProxies,
 }
 
-/// A query. It logs that the note was read; who reads it, and when, are variables.
+/// A query. It logs that the note was read. The reader and the time are variables.
 fn read(
     log: &AuditLog<'_, Query>,
     id: &str,
@@ -57,7 +57,7 @@ fn revision(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>> 
     connection.query_row(row, [id], |row| row.get(0)).optional()
 }
 
-/// A mutation: plain blocking code.
+/// A mutation, in plain blocking code.
 fn write(
     log: &AuditLog<'_, Mutation>,
     connection: &Connection,
@@ -74,7 +74,7 @@ fn write(
 }
 
 impl Host {
-    /// Whose request it is.
+    /// The context of a request.
     fn context(&self, request: &HttpRequest) -> RequestContext {
         let headers = request.headers();
         let peer = request.peer_addr().map(|address| address.ip());
@@ -117,7 +117,7 @@ async fn get_note(
                     host.notes.insert((id, revision), note.clone());
                     note
                 }
-                // A failure is a result too.
+                // Failures are sealed and cached like other results.
                 Err(failure) => return Err(query.seal(failure).release_into(&context).await?),
             }
         }
@@ -150,7 +150,7 @@ enum Failure {
     NotFound,
     Database(rusqlite::Error),
     Audit(AuditError),
-    /// Its logs are not durable, or another reason for which nothing was handed out or committed.
+    /// The logs are not durable, or nothing was released or committed for another reason.
     Unanswered(Box<dyn Error + Send>),
 }
 
@@ -163,8 +163,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         database: Database::open(&directory.path().join("notes.db"))?,
         notes: Cache::builder()
             .weigher(|(id, _): &(String, i64), note: &Note| {
-                // The text itself, which is not known from outside, is bounded by the host's limit
-                // on bodies. What the logs hold is.
+                // The sealed text cannot be measured, but the host's limit on bodies bounds it.
+                // The size of the logs is known.
                 u32::try_from(id.len() + note.held_bytes()).unwrap_or(u32::MAX)
             })
             .max_capacity(64 << 20)
@@ -211,7 +211,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One request on a connection of its own; the status line and the body of its response.
+/// Sends a request on a connection of its own. Returns the status line and body of the response.
 fn send(
     address: std::net::SocketAddr,
     agent: &str,

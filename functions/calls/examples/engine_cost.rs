@@ -1,17 +1,16 @@
-//! What one call costs: an empty query, and a mutation that creates one document, each in an engine
-//! of its own and in one that is kept from call to call; `log.audit` beside a host that does
-//! nothing.
+//! Measures the cost of one call: an empty query, and a mutation that creates one document, each in
+//! a new engine and in a kept one. Also measures `log.audit`, compared with an empty operation.
 //!
 //! ```sh
 //! cargo run --release -p functions-calls --example engine_cost [NODE_MODULES/convex]
 //! cargo run --release -p functions-calls --example engine_cost -- only WHAT CALLS
 //! ```
 //!
-//! The second form makes so many calls of one kind and prints nothing, for a profiler: WHAT is
-//! `engine`, `query` or `mutation`, with `-kept` for one in engines that are kept.
+//! The second form makes CALLS calls of one kind and prints nothing, for a profiler. WHAT is
+//! `engine`, `query` or `mutation`; the suffix `-kept` makes threads keep engines.
 //!
-//! Figures are CPU time of the process, so that what else the machine does counts less (Linux
-//! only). The two sides of a comparison take turns.
+//! Figures are the CPU time of the process, so that other load affects them less (Linux only). The
+//! two sides of a comparison take turns.
 
 use std::error::Error;
 use std::path::Path;
@@ -57,7 +56,7 @@ export const nothings = query({ handler: async (_ctx, { n }) => {
 } });
 "#;
 
-/// Answers null, and notes how long the last body was.
+/// Answers every operation with null, and records the size of the last body in bytes.
 struct Nothing(usize);
 
 impl Syscalls for Nothing {
@@ -71,7 +70,7 @@ impl Syscalls for Nothing {
     }
 }
 
-/// The CPU time of this process so far, in its clock's ticks of 10 ms.
+/// The CPU time of this process so far, with a resolution of 10 ms.
 fn cpu_time() -> Result<Duration, Box<dyn Error>> {
     let text = std::fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = text.rsplit_once(") ").ok_or("a stat without a name")?;
@@ -105,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A host whose threads keep engines, or do not.
+/// A host, with or without kept engines.
 struct Side {
     program: Program,
     functions: Functions,
@@ -132,7 +131,7 @@ impl Side {
         Ok(Side { program: load()?, functions, caller, engines, tokio, next: 0 })
     }
 
-    /// As many calls, one after the other.
+    /// Makes `calls` calls, one after the other.
     fn call(&mut self, what: &str, calls: u32) -> Result<(), Box<dyn Error>> {
         let _keeping = self.engines.on_this_thread();
         for _ in 0..calls {
@@ -197,7 +196,7 @@ fn measure(functions: &Path, directory: &Path) -> Result<(), Box<dyn Error>> {
         }
         let [own, kept] = took.map(|took| took.as_secs_f64() * 1e6 / f64::from(ROUNDS * CALLS));
         println!(
-            "  {name:<37} {own:>7.0} µs in an engine of its own, {kept:>6.0} µs in one that is kept: {:.2}",
+            "  {name:<37} {own:>7.0} µs in a new engine, {kept:>6.0} µs in a kept one: {:.2}",
             kept / own
         );
     }

@@ -2,24 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use functions_store::Timestamp;
-use functions_value::ComponentPath;
+use functions_value::{ComponentPath, Value};
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use super::audited::CachedQuery;
-use super::call::Identity;
-use super::reference::full_name;
+use super::call::{CallError, Caller, Identity};
+use super::lock;
+use super::reference::{Target, full_name};
 use super::turns::Lane;
 
 /// The overhead of an entry, in bytes: its slots in maps and its allocations.
 const ENTRY_BYTES: usize = 512;
 
-/// About how large an entry is. The cache remembers as many keys that it evicted as half of these
-/// would be, to know what is used often.
+/// The assumed size of an entry, in bytes. The cache sizes its memory of evicted keys by it.
 const USUAL_BYTES: usize = 4 << 10;
 
 /// The key of a result: a query, its arguments, and an identity.
@@ -27,14 +28,35 @@ const USUAL_BYTES: usize = 4 << 10;
 pub struct QueryKey {
     pub(super) component: ComponentPath,
     pub(super) name: Arc<str>,
-    /// As JSON in Convex's encoding, members in order: equal arguments are equal text.
+    /// The arguments as JSON in Convex's encoding, with sorted members: equal arguments are equal
+    /// text.
     pub(super) args: Arc<str>,
     pub(super) identity: Option<Arc<Identity>>,
     /// Where the client's pages end.
     pub(super) journal: Option<Arc<str>>,
-    /// The lane that waits for a thread if the result must be computed. Any caller may get the
-    /// result.
+    /// The lane that waits for a thread if the result must be computed. It is not part of the slot.
     pub(super) lane: Lane,
+}
+
+impl QueryKey {
+    pub(super) fn new(
+        target: &Target<'_>,
+        args: &Json,
+        caller: &Caller,
+    ) -> Result<QueryKey, CallError> {
+        let args = Value::from_json(args.clone()).map_err(|error| {
+            CallError::Invalid(format!("the arguments are not a Convex value: {error}"))
+        })?;
+        Ok(QueryKey {
+            component: target.component.clone(),
+            name: target.function.name.as_str().into(),
+            // Written directly, without another tree: arguments may have 16 MiB.
+            args: serde_json::to_string(&args).expect("values are JSON").into(),
+            identity: caller.identity.clone(),
+            journal: None,
+            lane: caller.lane,
+        })
+    }
 }
 
 /// The slot of a result.
@@ -47,7 +69,7 @@ struct Slot {
     identity: Whose,
 }
 
-/// The identity that a result is for. Results of queries that never read the identity are for
+/// The identity that a result is for. Results of queries that did not read the identity are for
 /// everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Whose {
@@ -59,9 +81,9 @@ enum Whose {
 /// The required freshness of a result.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted {
-    /// As of now.
+    /// Current as of now.
     Fresh,
-    /// As of that time.
+    /// Current at this time.
     At(Timestamp),
 }
 
@@ -84,11 +106,11 @@ type Entries = Cache<Slot, Entry, Bytes, DefaultHashBuilder, Evicted>;
 #[derive(Debug, Clone)]
 struct Entry {
     result: Arc<CachedQuery>,
-    /// Its size in bytes, the slot included.
+    /// The size of the entry with its slot, in bytes.
     weight: u64,
 }
 
-/// Entries count by their bytes.
+/// Weighs entries by their bytes.
 #[derive(Debug, Clone)]
 struct Bytes;
 
@@ -98,7 +120,7 @@ impl Weighter<Slot, Entry> for Bytes {
     }
 }
 
-/// Collects evicted entries, to drop them after the lock is released.
+/// Collects evicted entries, which are dropped after the lock is released.
 #[derive(Debug, Clone)]
 struct Evicted;
 
@@ -149,7 +171,7 @@ impl QueryKey {
 }
 
 /// A computation that callers with the same key share. Each waits for a thread in its own lane, and
-/// the first to get one computes for all, so that no caller waits behind the other jobs of another.
+/// the first to get one computes for all. So no caller waits for another caller's earlier jobs.
 #[derive(Debug)]
 pub(super) struct Flight {
     slot: Slot,
@@ -158,7 +180,8 @@ pub(super) struct Flight {
     has_landed: watch::Sender<bool>,
 }
 
-/// The most callers that each wait for a thread to compute one result. Further ones wait for these.
+/// The maximum number of callers that wait for a thread to compute the same result. Further ones
+/// wait for their result.
 const MAX_LANES: usize = 64;
 
 impl Flight {
@@ -171,27 +194,27 @@ impl Flight {
         }
     }
 
-    /// Whether a caller of this lane should wait for a thread itself.
+    /// Whether a caller in this lane should wait for a thread itself.
     pub(super) fn boards(&self, lane: Lane) -> bool {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = lock(&self.lanes);
         !self.is_claimed.load(Ordering::Acquire) && lanes.len() < MAX_LANES && lanes.insert(lane)
     }
 
-    /// Whether the caller computes the result.
+    /// Claims the computation. Returns false if another caller has claimed it.
     pub(super) fn claim(&self) -> bool {
         !self.is_claimed.swap(true, Ordering::AcqRel)
     }
 
     /// Returns once the computation has ended, whether or not the cache has a result.
     pub(super) async fn landed(&self) {
-        // The sender is in here.
+        // Cannot fail, since `self` holds the sender.
         drop(self.has_landed.subscribe().wait_for(|has_landed| *has_landed).await);
     }
 }
 
 impl QueryCache {
-    /// A cache that holds at most so many bytes: of results, of the arguments and identities that
-    /// they are found by, of their sealed logs, and of what they read.
+    /// A cache that holds at most `max_bytes` of results, including their keys, sealed logs and
+    /// read sets.
     pub(super) fn new(max_bytes: usize) -> QueryCache {
         let options = OptionsBuilder::new()
             .weight_capacity(max_bytes as u64)
@@ -236,8 +259,8 @@ impl QueryCache {
         Arc::clone(state.flights.entry(slot.clone()).or_insert_with(flight))
     }
 
-    /// Ends a computation, whatever its outcome. Callers then look into the cache, and begin
-    /// another if they miss.
+    /// Ends a computation, whatever its outcome. Callers then look in the cache, and begin another
+    /// computation if they miss.
     pub(super) fn land(&self, flight: &Arc<Flight>) {
         let mut state = self.state();
         if state.flights.get(&flight.slot).is_some_and(|other| Arc::ptr_eq(other, flight)) {
@@ -257,7 +280,7 @@ impl QueryCache {
             return;
         }
         let slot = key.slot(if is_personal { key.whose() } else { Whose::Everyone });
-        // A read at an earlier time may end later. The newer entry stays.
+        // A query at an earlier time may end later; the newer entry stays.
         if state.entries.peek(&slot).is_some_and(|there| there.result.at() > result.at()) {
             return;
         }
@@ -271,7 +294,7 @@ impl QueryCache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::with_sources;
@@ -12,17 +12,18 @@ use functions_store::{StoreError, Timestamp};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
+use super::lock;
 use super::turns::Lane;
 use super::workers::Broken;
 
 /// The caller of a function.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The request that gives the variables of its logs their values.
+    /// The request, which provides the values of variables in logs.
     pub request: RequestContext,
     /// The verified identity, if there is one.
     pub identity: Option<Arc<Identity>>,
-    /// The lane in which its calls wait for worker threads.
+    /// The lane in which the caller's calls wait for worker threads.
     pub lane: Lane,
 }
 
@@ -37,12 +38,12 @@ impl Caller {
         Caller { request, identity: None, lane: Lane::HOST }
     }
 
-    /// The same, with a verified identity.
+    /// The same caller with a verified identity.
     pub fn with_identity(self, identity: Option<Arc<Identity>>) -> Caller {
         Caller { identity, ..self }
     }
 
-    /// The same, in a lane of its own, such as that of a connection.
+    /// The same caller in another lane, such as that of its connection.
     pub fn with_lane(self, lane: Lane) -> Caller {
         Caller { lane, ..self }
     }
@@ -52,18 +53,18 @@ impl Caller {
 pub struct Identity {
     claims: Json,
     token: String,
-    /// Functions cannot tell two identities with the same claims apart.
+    /// The claims as text: functions cannot tell apart two identities with the same claims.
     key: String,
 }
 
 impl Identity {
-    /// `claims` is what `ctx.auth.getUserIdentity()` gives, `token` what they were read from.
+    /// An identity with the result of `ctx.auth.getUserIdentity()`, and the token it came from.
     pub fn new(claims: Json, token: String) -> Identity {
         let key = claims.to_string();
         Identity { claims, token, key }
     }
 
-    /// What `ctx.auth.getUserIdentity()` gives.
+    /// The result of `ctx.auth.getUserIdentity()`.
     pub fn claims(&self) -> &Json {
         &self.claims
     }
@@ -77,19 +78,19 @@ impl Identity {
     }
 }
 
-/// Neither token nor claims are shown: they are personal data.
+/// Shows neither the token nor the claims, which are personal data.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").finish_non_exhaustive()
     }
 }
 
-/// How a function ended, once its logs are durable.
+/// The outcome of a function whose logs are durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// Its value, as JSON in Convex's encoding, or its failure.
+    /// The function's value, as JSON in Convex's encoding, or its failure.
     pub result: Result<Arc<str>, Failed>,
-    /// What it wrote to the console.
+    /// The lines that it wrote to the console.
     pub log_lines: Vec<String>,
 }
 
@@ -105,47 +106,48 @@ impl Answered {
 /// A failure of the function itself, for its author and its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// What is shown.
+    /// The message.
     pub message: String,
     /// The data of a `ConvexError`, as JSON in Convex's encoding.
     pub data: Option<String>,
 }
 
-/// How a mutation ended.
+/// The outcome of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutated {
-    /// Its value or failure.
+    /// The mutation's value or failure.
     pub answered: Answered,
-    /// When it committed, if it did. Reads at this time or later see its writes.
+    /// The time of the commit, if there was one. Reads at this time or later see its writes.
     pub committed: Option<Timestamp>,
 }
 
-/// A call without a result: nothing was handed out, and nothing committed unless it says so.
+/// A call that has no result. Nothing was handed out, and nothing was committed, unless the variant
+/// says otherwise.
 ///
-/// Its `Display` is safe to send to clients.
+/// The message is safe to send to clients.
 #[derive(Debug, Clone)]
 pub enum CallError {
-    /// There is no such function for this caller.
+    /// This caller cannot call such a function.
     NotFound(String),
     /// The call is malformed: its arguments are not an object, or its path is invalid.
     Invalid(String),
     /// The audit logs could not be made durable.
     NotDurable(Internal),
-    /// The store takes no changes now, so the mutation has no effect. Its logs are durable.
+    /// The store accepts no changes now, so the mutation has no effect. Its logs are durable.
     NotStored(Internal),
     /// Every attempt conflicted with other mutations.
     Conflict(String),
     /// Too many calls are in progress.
     Overloaded(String),
-    /// The host failed: its store, or a thread of its own.
+    /// The host failed: its store, or one of its threads.
     Internal(Internal),
-    /// The store failed while the mutation was committed: whether it took effect is unknown. Its
+    /// The store failed during the commit, so it is unknown whether the mutation took effect. Its
     /// logs are durable.
     Unknown(Internal),
 }
 
 impl CallError {
-    /// A failure of the host that only its operator may read. It is logged here, once.
+    /// A failure of the host, whose reason only the operator may read. Logs the reason.
     pub fn internal(reason: impl fmt::Display) -> CallError {
         CallError::Internal(Internal::logged(reason))
     }
@@ -158,7 +160,7 @@ impl CallError {
         }
     }
 
-    /// A failure that the function caused in the host. It would recur.
+    /// A failure of the host that the function caused. A retry would fail too.
     pub(super) fn of_function(reason: impl fmt::Display) -> CallError {
         CallError::Internal(Internal { may_pass: false, ..Internal::logged(reason) })
     }
@@ -185,8 +187,8 @@ impl From<Broken> for CallError {
     }
 }
 
-/// The cause of a failure, for the operator alone. Neither `Display` nor `Debug` shows it, so that
-/// it cannot reach a client by accident; they show the number under which it is logged.
+/// The cause of a failure, which only the operator may read. `Display` and `Debug` show only the id
+/// under which it is logged, so that the cause cannot reach a client by accident.
 #[derive(Clone)]
 pub struct Internal {
     id: Arc<str>,
@@ -196,7 +198,7 @@ pub struct Internal {
 
 impl Internal {
     fn new(reason: String) -> Internal {
-        // It must be unique, and nothing else.
+        // The id only needs to be unique.
         let id = format!("{:016x}", RandomState::new().build_hasher().finish());
         Internal { id: id.into(), reason: reason.into(), may_pass: true }
     }
@@ -254,8 +256,8 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// A failed release. For a refused log it is the function's failure; otherwise the logs were not
-/// made durable.
+/// The outcome of a failed release: the function's failure if a log was refused, otherwise an error
+/// because the logs were not made durable.
 pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     match error {
         ReleaseError::Limit(_) | ReleaseError::Body(_) => Ok(Answered::failed(error.to_string())),
@@ -263,24 +265,26 @@ pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     }
 }
 
-/// An error whose cause is said once a second: while it lasts, every call fails.
+/// A warning that is logged at most once a second: while its cause lasts, every call fails.
 struct Limited {
     message: &'static str,
-    told: Mutex<Option<(Instant, u64)>>,
+    /// When it was last logged, and how often it has been suppressed since.
+    last: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Limited {
     const fn new(message: &'static str) -> Limited {
-        Limited { message, told: Mutex::new(None) }
+        Limited { message, last: Mutex::new(None) }
     }
 
     fn log(&self, reason: String) -> Internal {
         let internal = Internal::new(reason);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *told {
-            Some((at, untold)) if at.elapsed() < Duration::from_secs(1) => *untold += 1,
-            told => {
-                let others = told.replace((Instant::now(), 0)).map_or(0, |(_, untold)| untold);
+        let mut last = lock(&self.last);
+        match &mut *last {
+            Some((at, suppressed)) if at.elapsed() < Duration::from_secs(1) => *suppressed += 1,
+            last => {
+                let others =
+                    last.replace((Instant::now(), 0)).map_or(0, |(_, suppressed)| suppressed);
                 tracing::warn!(
                     failure = %internal.id,
                     reason = internal.reason(),
@@ -295,12 +299,12 @@ impl Limited {
 }
 
 fn not_durable(reason: String) -> CallError {
-    static TOLD: Limited = Limited::new("a call failed: its audit logs are not durable");
-    CallError::NotDurable(TOLD.log(reason))
+    static WARNING: Limited = Limited::new("a call failed: its audit logs are not durable");
+    CallError::NotDurable(WARNING.log(reason))
 }
 
-/// The commit of a mutation was refused before anything was written.
+/// The error of a mutation whose commit was refused before anything was written.
 pub(super) fn not_stored(reason: String) -> CallError {
-    static TOLD: Limited = Limited::new("a mutation failed: the store takes no changes");
-    CallError::NotStored(TOLD.log(reason))
+    static WARNING: Limited = Limited::new("a mutation failed: the store takes no changes");
+    CallError::NotStored(WARNING.log(reason))
 }

@@ -1,4 +1,4 @@
-//! The served program, and how a new one replaces it.
+//! The served program, and its replacement by a new one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -15,10 +15,10 @@ use super::reference::{self, Target};
 use super::validate::Validators;
 use super::{Inner, jobs, schedule};
 
-/// The system table of the document that every function reads.
+/// The system table with the document that every function reads.
 pub(super) const DEPLOYMENT: &str = "_deployment";
 
-/// A served program and what was derived from it.
+/// A served program and its parsed validators.
 pub(super) struct Deployed {
     pub(super) program: Program,
     pub(super) validators: Validators,
@@ -61,7 +61,7 @@ impl Deployed {
                             cron.function
                         )));
                     }
-                    // It says so when it is due.
+                    // Such a cron fails when it is due.
                     None if component.is_for_node(&cron.function) => {}
                     None => {
                         return Err(complain(format!("there is no function {}", cron.function)));
@@ -102,7 +102,7 @@ impl Deployed {
     }
 }
 
-/// The id of the document that every function reads. Made with the store's first opening.
+/// The id of the document that every function reads. Creates the document if it is missing.
 pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     let root = ComponentPath::root();
     let mut tx = store.begin(&store.latest(), 0);
@@ -119,7 +119,7 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     match tx.commit() {
         Ok(_) => Ok(id),
         Err(CommitError::Refused(error) | CommitError::Failed(error)) => Err(error),
-        // No one else has the store yet, so this cannot conflict.
+        // Nothing else uses the store yet, so this cannot conflict.
         Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
             Err(StoreError::User(error.to_string()))
         }
@@ -127,7 +127,7 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
 }
 
 impl Inner {
-    /// Writes the document that every function reads.
+    /// Writes the document that every function reads, which invalidates all earlier results.
     pub(super) fn note_deployment(&self) -> Result<(), StoreError> {
         let root = ComponentPath::root();
         self.write(|tx| {

@@ -1,7 +1,7 @@
-//! Faults that tests inject into the host. Empty outside of tests.
+//! Faults that tests inject into the host. Empty except in tests.
 
 #[cfg(test)]
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use functions_store::StoreError;
 #[cfg(test)]
@@ -17,11 +17,11 @@ pub(super) struct Faults {
 /// A fault.
 #[cfg(test)]
 pub(super) enum Fault {
-    /// The store fails, for a reason that no client may read.
+    /// The store fails, with a reason that clients must not see.
     Store(&'static str),
     /// The thread panics.
     Panic,
-    /// The thread reports that it got here, and continues when the sender is dropped.
+    /// The thread sends on `reached`, and continues when the sender of `hold` is dropped.
     Hang { reached: oneshot::Sender<()>, hold: mpsc::Receiver<()> },
 }
 
@@ -42,12 +42,12 @@ impl Faults {
 
 #[cfg(test)]
 impl Faults {
-    /// The next operation of this name fails, once.
+    /// Makes the next operation of this name fail, once.
     pub(super) fn script(&self, operation: &str, fault: Fault) {
         *self.at() = Some((operation.to_owned(), fault));
     }
 
-    /// Whether nothing is scripted any more.
+    /// Whether the scripted fault has occurred.
     pub(super) fn is_over(&self) -> bool {
         self.at().is_none()
     }
@@ -60,7 +60,7 @@ impl Faults {
             Some((_, Fault::Panic)) => panic!("a test's panic at {operation}"),
             Some((_, Fault::Hang { reached, hold })) => {
                 reached.send(()).unwrap();
-                // It fails: nothing is ever sent.
+                // Fails when the sender is dropped, since nothing is ever sent.
                 hold.recv().unwrap_err();
                 Ok(())
             }
@@ -68,6 +68,6 @@ impl Faults {
     }
 
     fn at(&self) -> std::sync::MutexGuard<'_, Option<(String, Fault)>> {
-        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        super::lock(&self.at)
     }
 }

@@ -1,4 +1,4 @@
-//! `fetch`, as the engine asks for it.
+//! The operations behind `fetch`.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Handle;
 
-/// What every operation of a fetch names.
+/// The number of the fetch, in the arguments of every operation.
 #[derive(Deserialize)]
 struct Named {
     id: u32,
 }
 
-/// `host/fetch`.
+/// The arguments of `host/fetch`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Begun {
@@ -30,7 +30,7 @@ fn failed(error: impl std::fmt::Display) -> SyscallError {
     SyscallError::new(error.to_string())
 }
 
-/// Begins an operation of a fetch. It is answered later.
+/// Begins an operation of a fetch. `later` answers it.
 pub(super) fn begin(
     fetches: &Fetches,
     tasks: &Handle,
@@ -61,7 +61,7 @@ pub(super) fn begin(
         "host/fetchRead" => {
             let reading = fetches.read(id).map_err(failed)?;
             tasks.spawn(async move {
-                // Nothing is the end: no piece is empty.
+                // No piece is empty, so an empty answer means the end.
                 let piece = reading.await.map(Option::unwrap_or_default);
                 later.complete(piece.map(|piece| BASE64_STANDARD.encode(piece)).map_err(failed));
             });
@@ -72,7 +72,7 @@ pub(super) fn begin(
             later.complete(nothing(Ok(())));
             Ok(())
         }
-        _ => Err(failed(format_args!("{op} is no operation of a fetch"))),
+        _ => Err(failed(format_args!("{op} is not an operation of fetch"))),
     }
 }
 

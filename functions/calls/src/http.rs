@@ -1,4 +1,4 @@
-//! The call of an HTTP action.
+//! Calls of HTTP actions.
 
 use std::sync::atomic::Ordering;
 
@@ -12,8 +12,8 @@ use super::http_action::{HttpError, HttpRequest, HttpResponse, Responding};
 use super::{Answered, Failed, Functions, action};
 
 impl Functions {
-    /// Calls the HTTP action that the app routes a request to. Returns when it responds: a part of
-    /// the response may come later.
+    /// Calls the HTTP action that the app routes a request to. Returns when it responds; more of
+    /// the response may follow.
     ///
     /// # Errors
     ///
@@ -21,7 +21,7 @@ impl Functions {
     ///
     /// # Cancellation
     ///
-    /// An action that has begun continues until it next sends a piece.
+    /// An action that has begun continues until it next sends a piece of the response.
     pub async fn http(
         &self,
         request: HttpRequest,
@@ -48,7 +48,7 @@ impl Functions {
             Responding::new(described.to_string(), path.to_owned(), refused_token);
         let (functions, caller) = (self.clone(), caller.clone());
         let is_abandoned = responding.is_abandoned();
-        // In a task of its own, since the response may be over before the action is.
+        // A separate task, since the response may be complete before the action ends.
         let mut running = tokio::spawn(async move {
             let root = ComponentPath::root();
             let name = "http:default".to_owned();
@@ -74,7 +74,7 @@ impl Functions {
             biased;
             head = &mut responded => match head {
                 Ok(response) => return Ok(response),
-                // It ended without a response.
+                // The action ended without a response.
                 Err(_) => (&mut running).await,
             },
             ended = &mut running => ended,

@@ -1,6 +1,7 @@
-//! HTTP actions: a request from anywhere, and the response that an action of `http.ts` sends.
+//! HTTP actions: requests from anyone, and the responses that actions of `http.ts` send.
 //!
-//! What it calls is audited for the request, each call on its own. The action itself cannot log.
+//! Each function that the action calls is audited on its own, for the request. The action itself
+//! cannot log.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,45 +14,47 @@ use serde_json::Value as Json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::{CallError, Internal};
+use super::lock;
+use super::operations::failed;
 
-/// The most bytes of the body of a response: 20 MiB, as at Convex.
+/// The maximum size of a response body, in bytes: 20 MiB, as on Convex.
 const MAX_RESPONSE_BYTES: usize = 20 << 20;
 
-/// How many pieces of a response wait for the client, each of 1 MiB at most.
+/// The maximum number of pieces of a response that wait for the client, each of at most 1 MiB.
 const MAX_PIECES: usize = 4;
 
-/// A request for the HTTP actions of the app.
+/// A request to the HTTP actions of the app.
 #[derive(Debug)]
 pub struct HttpRequest {
-    /// Its method, in capitals.
+    /// The method, in capitals.
     pub method: String,
-    /// Its path and query, as they were sent.
+    /// The path and query, as they were sent.
     pub path_and_query: String,
-    /// What it was sent to, as the `Host` header says. Functions see the app's `CONVEX_SITE_URL`
-    /// instead, if that is set.
+    /// The value of the `Host` header. Functions see the app's `CONVEX_SITE_URL` instead, if that
+    /// is set.
     pub host: String,
-    /// Its headers. Values are Latin-1.
+    /// The headers. Values are Latin-1.
     pub headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     pub body: Vec<u8>,
-    /// Why its bearer token was refused, if it was: `ctx.auth` says so.
+    /// Why the bearer token was rejected, if it was. `ctx.auth` reports it.
     pub refused_token: Option<String>,
 }
 
-/// The response of an HTTP action, of which a part may still be to come.
+/// The response of an HTTP action, which may not be complete yet.
 #[derive(Debug)]
 pub struct HttpResponse {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// Its headers. Values are Latin-1.
+    /// The headers. Values are Latin-1.
     pub headers: Vec<(String, String)>,
-    /// The beginning of its body.
+    /// The first part of the body.
     pub body: Vec<u8>,
-    /// The rest, if the action sends one.
+    /// The rest of the body, if there is more.
     pub rest: Option<HttpPieces>,
 }
 
-/// The rest of a response. Dropped, nobody wants it any more.
+/// The rest of a response body. Dropping it tells the action that it is no longer read.
 #[derive(Debug)]
 pub struct HttpPieces {
     pieces: mpsc::Receiver<Piece>,
@@ -65,15 +68,15 @@ enum Piece {
 }
 
 impl HttpPieces {
-    /// The next piece; none after the last.
+    /// The next piece, or `None` at the end.
     ///
     /// # Errors
     ///
-    /// If the action failed before the end: what was sent is not a whole response.
+    /// The action failed, so the response is incomplete.
     ///
     /// # Cancellation
     ///
-    /// Nothing is lost.
+    /// Dropping the future loses no piece.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BrokenOff> {
         match self.pieces.recv().await {
             Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
@@ -83,7 +86,7 @@ impl HttpPieces {
     }
 }
 
-/// An HTTP action that failed after it had begun to respond.
+/// An HTTP action failed after it had begun to respond.
 #[derive(Debug)]
 pub struct BrokenOff;
 
@@ -95,14 +98,14 @@ impl fmt::Display for BrokenOff {
 
 impl std::error::Error for BrokenOff {}
 
-/// Why an HTTP request has no response of a function. Its `Display` is safe to send to clients.
+/// An HTTP request without a response of a function. The message is safe to send to clients.
 #[derive(Debug)]
 pub enum HttpError {
     /// The app has no HTTP actions.
     None,
-    /// The action failed. Why stands in the host's log, for callers are strangers.
+    /// The action failed. Only the host's log has the reason, since callers may be anyone.
     Failed(Internal),
-    /// The action was not run.
+    /// The action did not run.
     Call(CallError),
 }
 
@@ -118,7 +121,7 @@ impl fmt::Display for HttpError {
 
 impl std::error::Error for HttpError {}
 
-/// A running HTTP action's side of its request.
+/// The action's side of an HTTP request.
 #[derive(Debug)]
 pub(super) struct Responding {
     /// The request as JSON text, for the engine.
@@ -129,14 +132,10 @@ pub(super) struct Responding {
     head: Mutex<Option<oneshot::Sender<HttpResponse>>>,
     pieces: mpsc::Sender<Piece>,
     rest: Mutex<Option<mpsc::Receiver<Piece>>>,
-    /// Ends when nobody wants the rest of the response.
+    /// Ends when the rest of the response is no longer read.
     unwanted: Mutex<Option<oneshot::Receiver<()>>>,
     sent_bytes: Mutex<usize>,
     is_abandoned: Arc<AtomicBool>,
-}
-
-fn failed(message: impl Into<String>) -> SyscallError {
-    SyscallError::new(message)
 }
 
 fn abandoned(is_abandoned: &AtomicBool) -> SyscallError {
@@ -144,12 +143,8 @@ fn abandoned(is_abandoned: &AtomicBool) -> SyscallError {
     failed("the client is gone")
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 impl Responding {
-    /// With what is told when it responds.
+    /// Also returns a receiver for the response.
     pub(super) fn new(
         request: String,
         path: String,
@@ -189,7 +184,7 @@ impl Responding {
         Ok(bytes)
     }
 
-    /// `host/respond`: the head of the response.
+    /// `host/respond`: sends the head of the response.
     pub(super) fn head(&self, args: &Json) -> Result<(), SyscallError> {
         let body = self.bytes(args, "body")?;
         let status =
@@ -211,13 +206,13 @@ impl Responding {
             .map_err(|_| abandoned(&self.is_abandoned))
     }
 
-    /// What completes when the client of a response of which more is to come has gone, or has all
-    /// of it. None before that, and the second time.
+    /// A receiver that ends when the client is gone or has the whole response. `None` before the
+    /// response has begun, if it has no more pieces, and after the first call.
     pub(super) fn unwanted(&self) -> Option<oneshot::Receiver<()>> {
         lock(&self.unwanted).take()
     }
 
-    /// `host/respondPiece` and `host/respondEnd`: what sends it.
+    /// `host/respondPiece` and `host/respondEnd`: a future that sends the piece or the end.
     pub(super) fn piece(
         &self,
         args: Option<&Json>,
@@ -255,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_response_are_limited_together() {
+    fn the_size_of_a_whole_response_is_limited() {
         let (responding, _responded) = Responding::new(String::new(), String::new(), None);
         *lock(&responding.sent_bytes) = MAX_RESPONSE_BYTES - 3;
         let piece = json!({ "bytes": BASE64_STANDARD.encode("ab") });

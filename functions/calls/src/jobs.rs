@@ -1,9 +1,9 @@
-//! Scheduled functions and crons: documents of the system tables `_scheduled_functions` and
-//! `_cron_jobs`.
+//! Scheduled functions and crons, which are documents of the system tables `_scheduled_functions`
+//! and `_cron_jobs`.
 //!
-//! A mutation and the record that it ran commit in one transaction, so that it takes effect once,
-//! whatever crashes. An action is recorded as begun before it begins, so that it runs at most once:
-//! its effects outside cannot be undone.
+//! A mutation and the record that it ran commit in one transaction, so it takes effect exactly once
+//! despite crashes. An action is recorded as begun before it begins, so it runs at most once: its
+//! external effects cannot be undone.
 
 use audit_runtime::FunctionKind;
 use functions_store::{StoreError, Tx};
@@ -14,7 +14,7 @@ use super::reference::{Named, full_name};
 
 /// The table of scheduled functions. Functions may read it.
 pub(super) const SCHEDULED: &str = "_scheduled_functions";
-/// The table of crons: when each is due next.
+/// The table of crons, with the time at which each is due next.
 pub(super) const CRONS: &str = "_cron_jobs";
 
 /// A scheduled call of a function.
@@ -23,13 +23,13 @@ pub(super) struct Job {
     pub(super) component: ComponentPath,
     pub(super) function: String,
     pub(super) args: Json,
-    /// In milliseconds since the Unix epoch.
+    /// When it is due, in milliseconds since the Unix epoch.
     pub(super) at_ms: f64,
 }
 
-/// How far from now a function can be scheduled, in milliseconds: five years, ahead or in the past,
-/// as at Convex. A time in the past means at once; one so long ago is a mistake, such as a time in
-/// seconds.
+/// How far from now a function can be scheduled, in milliseconds: five years ahead or in the past,
+/// as on Convex. A time in the past means immediately. One further back is a mistake, such as a
+/// time in seconds.
 const MAX_DISTANCE_MS: f64 = 5.0 * 365.0 * 24.0 * 3_600.0 * 1_000.0;
 
 impl Job {
@@ -70,7 +70,7 @@ impl Job {
         self.args.to_string().len() as u64
     }
 
-    /// Reads a document of [`SCHEDULED`] in `component`.
+    /// Parses a document of [`SCHEDULED`] in `component`.
     fn from_document(component: &ComponentPath, document: &Json) -> Option<Job> {
         let target = match document.get("component").and_then(Json::as_str) {
             Some(path) => ComponentPath::parse(path),
@@ -85,7 +85,7 @@ impl Job {
     }
 }
 
-/// Schedules a job, which will run if the transaction commits. Returns the id of its document.
+/// Schedules a job, which runs if the transaction commits. Returns the id of its document.
 pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<String, StoreError> {
     let Job { component, function, args, at_ms } = job;
     let mut document = json!({
@@ -101,7 +101,7 @@ pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<S
     tx.as_system(|tx| tx.insert(from, SCHEDULED, document))
 }
 
-/// Cancels a job that has not begun.
+/// Cancels a job that has not ended.
 pub(super) fn cancel(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -125,7 +125,7 @@ fn state_of(document: &Json) -> Option<&str> {
     document.get("state")?.get("kind")?.as_str()
 }
 
-/// Changes members of a document of a system table, outside of the limits of a function.
+/// Changes members of a document of a system table. Counts towards no limits of a function.
 pub(super) fn patch(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -137,7 +137,7 @@ pub(super) fn patch(
     tx.as_host(|tx| tx.patch(component, Some(table), id, members))
 }
 
-/// A document of a system table, outside of the limits of a function.
+/// Reads a document of a system table. Counts towards no limits of a function.
 pub(super) fn get(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -158,7 +158,7 @@ fn end(
     patch(tx, component, SCHEDULED, id, json!({ "state": state, "completedTime": now_ms as f64 }))
 }
 
-/// The most of an error that is kept, in bytes: it is stored beside arguments of up to a whole
+/// The maximum size of a stored error, in bytes. The arguments beside it may be as large as a whole
 /// document.
 const MAX_ERROR_BYTES: usize = 8 << 10;
 
@@ -166,12 +166,12 @@ fn failure(error: &str) -> Json {
     json!({ "kind": "failed", "error": &error[..error.floor_char_boundary(MAX_ERROR_BYTES)] })
 }
 
-/// Why the scheduler runs a function.
+/// The document that makes the scheduler run a function.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Due {
     /// A document of [`SCHEDULED`].
     Scheduled { component: ComponentPath, id: String },
-    /// A document of [`CRONS`]: when it was due, and when it is due next.
+    /// A document of [`CRONS`], with the times at which it was due and is due next.
     Cron { component: ComponentPath, id: String, at_ms: f64, next_ms: f64 },
 }
 
@@ -184,8 +184,8 @@ impl Due {
         }
     }
 
-    /// Whether it is still due. Read in the transaction of the function, so that a concurrent
-    /// cancellation conflicts with it.
+    /// Whether it is still due. Read in the function's transaction, so that a concurrent
+    /// cancellation conflicts.
     pub(super) fn is_due(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -199,10 +199,10 @@ impl Due {
         }
     }
 
-    /// Records that it succeeded.
+    /// Records in the function's transaction that it succeeded.
     ///
-    /// If the process dies before the transaction commits, the function has not run, and will.
-    /// After: it has run, and will not again.
+    /// If the process crashes before the transaction commits, the function has not run and will
+    /// run. After the commit it has run and will not run again.
     pub(super) fn succeeded(&self, tx: &mut Tx, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -212,7 +212,7 @@ impl Due {
         }
     }
 
-    /// Records that it failed, in a transaction of its own: that of the function was rolled back.
+    /// Records that it failed, in a separate transaction, since the function's was rolled back.
     pub(super) fn failed(&self, tx: &mut Tx, error: &str, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => end(tx, component, id, failure(error), now_ms),
@@ -222,8 +222,8 @@ impl Due {
 
     /// Records that an action begins.
     ///
-    /// If the process dies after this, the next one to open the store finds an action that began
-    /// and did not end, and records that it failed.
+    /// If the process crashes after this, the next one finds an action that began and did not end,
+    /// and records that it failed.
     pub(super) fn begins(&self, tx: &mut Tx) -> Result<(), StoreError> {
         match self {
             Due::Scheduled { component, id } => {
@@ -243,7 +243,7 @@ impl Due {
         let Due::Scheduled { component, id } = self else { return Ok(()) };
         let found = get(tx, component, SCHEDULED, id)?;
         if found.as_ref().and_then(state_of) != Some("inProgress") {
-            // It was cancelled while it ran.
+            // The action was cancelled while it ran.
             return Ok(());
         }
         let state = match error {
@@ -259,8 +259,8 @@ impl Due {
     }
 }
 
-/// Scheduled functions of a component in this state, the earliest first: at most `most` wanted
-/// ones, at most [`MAX_ARGS_BYTES`] of arguments, and up to the first that is due after a time.
+/// Scheduled functions of a component in this state, earliest first: at most `most` wanted ones, at
+/// most [`MAX_ARGS_BYTES`] of arguments, and up to the first that is due after `until_ms`.
 pub(super) fn in_state(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -294,11 +294,11 @@ pub(super) fn in_state(
     Ok(jobs)
 }
 
-/// The most arguments that are read together, in bytes. One job may exceed it.
+/// The maximum size of arguments that are read together, in bytes. A single job may exceed it.
 const MAX_ARGS_BYTES: u64 = 16 << 20;
 
-/// Scheduled functions of a component that ended before a time, in milliseconds since the Unix
-/// epoch.
+/// The ids of scheduled functions of a component that ended before `before_ms`, in milliseconds
+/// since the Unix epoch: at most `most` of each final state.
 pub(super) fn ended_before(
     tx: &mut Tx,
     component: &ComponentPath,
@@ -335,7 +335,7 @@ pub(super) fn ended_before(
 pub(super) struct CronState {
     pub(super) id: String,
     pub(super) name: String,
-    /// Its schedule, as JSON text.
+    /// The schedule, as JSON text.
     pub(super) schedule: String,
     pub(super) next_ms: f64,
 }
@@ -364,7 +364,8 @@ fn id_of(document: &Json) -> Option<String> {
     Some(document.get("_id")?.as_str()?.to_owned())
 }
 
-/// Passes the documents of a query to `show` until it returns false. They count towards no limit.
+/// Passes the documents of a query to `show` until it returns false. Counts towards no limits of a
+/// function.
 fn each(
     tx: &mut Tx,
     component: &ComponentPath,

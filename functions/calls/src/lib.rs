@@ -1,11 +1,11 @@
-//! Calls of functions, from a client's request to a running function and back.
+//! Runs functions: the way from a client's call to a running function and back.
 //!
-//! No query's result and no mutation's commit leaves this crate before its audit logs are durable:
-//! results come sealed from [`audit_runtime`], a cache holds them sealed, and every hand-out
-//! releases them for its own caller. Read it in this order: this file, the calls; `turns.rs` and
-//! `workers.rs`, when and where they run; `audited`, every seal, release and settlement;
-//! `operations.rs`, what a function can ask for; `action.rs`; `scheduler.rs`; `deployed.rs`, how
-//! one program takes another's place.
+//! No result of a query leaves this crate, and no mutation commits, before the audit logs are
+//! durable. Results come sealed from [`audit_runtime`], the cache keeps them sealed, and every
+//! release is for one caller. A reading order: `public.rs` has the calls; `turns.rs` and
+//! `workers.rs` decide when and where they run; `audited` has every seal, release and settlement;
+//! `operations` and `action.rs` have what functions can ask of the host; then `scheduler`, and
+//! `deployed.rs`, which replaces one program with another.
 
 mod action;
 mod audited;
@@ -18,6 +18,7 @@ mod http;
 mod http_action;
 mod jobs;
 mod operations;
+mod public;
 mod pulse;
 mod reference;
 mod schedule;
@@ -31,15 +32,14 @@ mod validate;
 mod workers;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use audit_runtime::{AuditRuntime, FunctionKind};
+use audit_runtime::AuditRuntime;
 use functions_engine::KeptEngines;
 use functions_fetch::Fetcher;
 use functions_program::{AuthProvider, Program};
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
-use functions_value::{Chance, ChanceSeed, Value};
-use serde_json::Value as Json;
+use functions_value::{Chance, ChanceSeed};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -57,7 +57,6 @@ use cache::QueryCache;
 use deployed::{Deployed, deployment_document};
 use faults::Faults;
 use pulse::longest_stretch;
-use reference::Target;
 use workers::{WorkerSettings, Workers};
 
 /// Runs functions. Cheap to clone.
@@ -71,8 +70,8 @@ struct Inner {
     store: Store,
     settings: FunctionSettings,
     deployed: RwLock<Arc<Deployed>>,
-    /// The document that every function reads and every deployment writes, so that a deployment
-    /// invalidates all earlier results.
+    /// The id of the document that every function reads and every deployment writes, so that a
+    /// deployment invalidates all earlier results.
     deployment_id: String,
     cache: QueryCache,
     workers: Workers,
@@ -86,12 +85,12 @@ struct Inner {
 }
 
 impl Functions {
-    /// Functions of a program, on a store. Starts the scheduler too, which ends when it is [told
-    /// to](Self::stop_scheduler), and with the last clone.
+    /// Serves the functions of a program on a store. Also starts the scheduler, which runs until
+    /// [`stop_scheduler`](Self::stop_scheduler) or until the last clone is dropped.
     ///
     /// # Errors
     ///
-    /// When the program does not fit what the store holds, or the store fails.
+    /// The program is invalid, documents violate its schema, or the store failed.
     pub async fn start(
         runtime: AuditRuntime,
         store: Store,
@@ -128,61 +127,61 @@ impl Functions {
         };
         let functions = Functions { inner: Arc::new(inner) };
         let scheduler = scheduler::start(&functions).await.map_err(|error| failed(&error))?;
-        *functions.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheduler);
+        *lock(&functions.inner.scheduler) = Some(scheduler);
         Ok(functions)
     }
 
-    /// Frees the memory of engines that are kept for later calls, as soon as their threads run
-    /// nothing: others need it.
+    /// Frees the memory of kept engines, as soon as their threads are idle.
     pub fn drop_kept_engines(&self) {
         self.inner.workers.drop_engines();
     }
 
-    /// Stops the scheduler: no scheduled function begins any more. Returns when the running ones
-    /// have ended. Functions can still be called.
+    /// Stops the scheduler, so that no more scheduled functions begin. Returns when the running
+    /// ones have ended. Functions can still be called.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the scheduler stopping.
+    /// The scheduler stops even if the future is dropped.
     pub async fn stop_scheduler(&self) {
         self.inner.stopping.send_replace(true);
-        let scheduler = self.inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let scheduler = lock(&self.inner.scheduler).take();
         if let Some(scheduler) = scheduler
             && let Err(error) = scheduler.await
         {
-            tracing::error!(%error, "the scheduler did not end in order");
+            tracing::error!(%error, "the scheduler did not end cleanly");
         }
     }
 
-    /// Announces a call in this lane that waits for the lane's calls before it, as a session's
-    /// mutations do. While any is announced, the lane's calls give way to those of callers who have
-    /// sent one. Drop the result when the call begins, or will not.
+    /// Announces a call in this lane that waits for the lane's earlier calls, as a session's
+    /// mutations do. While calls are announced, the lane's calls give way to those of callers with
+    /// a single call. Drop the result when the call begins, or when it will not.
     pub fn expect(&self, lane: Lane) -> Expected {
         self.inner.workers.expect(lane)
     }
 
-    /// Returns once so many threads were given up that the process should end in order and be
-    /// started again: what they run cannot be stopped in any other way.
+    /// Returns once so many threads are stuck that the process should shut down and restart: what
+    /// they run cannot be stopped in any other way.
     pub async fn exhausted(&self) {
         let mut exhausted = self.inner.workers.exhausted();
         // The sender lives as long as the functions.
         drop(exhausted.wait_for(|exhausted| *exhausted).await);
     }
 
-    /// Serves another program from now on. Queries that are followed run again; mutations that are
-    /// under way begin again.
+    /// Serves another program from now on. Subscribed queries run again, and running mutations are
+    /// retried.
     ///
     /// # Errors
     ///
-    /// When it does not fit what the store holds: the one before is served on.
+    /// The program is invalid, documents violate its schema, or the store failed. The previous
+    /// program is still served unless the store failed.
     pub async fn deploy(&self, program: Program) -> Result<(), DeployError> {
         let deployed = Arc::new(Deployed::new(program)?);
         let inner = Arc::clone(&self.inner);
-        // Those of the program that goes.
+        // The engines belong to the previous program.
         self.drop_kept_engines();
         let applied = tokio::task::spawn_blocking(move || {
             deployed.apply_schema(&inner.store)?;
-            // In this order: a function that sees the new document sees the new program.
+            // In this order, so that a function that sees the new document sees the new program.
             *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
             inner.note_deployment().map_err(|error| DeployError(audit_core::with_sources(&error)))
         });
@@ -194,17 +193,17 @@ impl Functions {
         Ok(())
     }
 
-    /// Whether the files of the program that is served have changed since it was loaded.
+    /// Whether the files of the served program have changed since it was loaded.
     pub fn has_changed(&self) -> bool {
         self.inner.deployed().program.has_changed()
     }
 
-    /// The newest state of the store.
+    /// The latest snapshot of the store.
     pub fn latest(&self) -> Snapshot {
         self.inner.store.latest()
     }
 
-    /// The store, for what no function can read, such as receipts.
+    /// The store, for data that functions cannot read, such as receipts.
     pub fn store(&self) -> &Store {
         &self.inner.store
     }
@@ -214,152 +213,14 @@ impl Functions {
         self.inner.deployed().program.auth_providers()
     }
 
-    /// What functions fetch with.
+    /// The client that functions fetch with.
     pub fn fetcher(&self) -> &Fetcher {
         &self.inner.fetcher
     }
 
-    /// The runtime that the functions are audited by.
+    /// The runtime that audits the functions.
     pub fn runtime(&self) -> &AuditRuntime {
         &self.inner.runtime
-    }
-
-    /// Calls a public query, or hands out what an earlier call gave.
-    ///
-    /// # Errors
-    ///
-    /// A function that fails is an answer. For the rest see [`CallError`].
-    pub async fn query(
-        &self,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<Arc<Answered>, CallError> {
-        let key = self.query_key(path, args, caller)?;
-        self.answer(&key, caller).await
-    }
-
-    /// As [`query`](Self::query), at an earlier state of the store.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
-    pub async fn query_at(
-        &self,
-        at: &Snapshot,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<Arc<Answered>, CallError> {
-        let key = self.query_key(path, args, caller)?;
-        self.sealed_at(at, &key, None).await.release(caller).await
-    }
-
-    /// The key of a call of a public query.
-    ///
-    /// # Errors
-    ///
-    /// [`CallError::NotFound`] and [`CallError::Invalid`].
-    pub fn query_key(
-        &self,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<QueryKey, CallError> {
-        let deployed = self.inner.deployed();
-        let target = deployed.public(path, FunctionKind::Query)?;
-        key_of(&target, args, caller)
-    }
-
-    /// The sealed result of a query on a snapshot. Callers of the same query share one computation.
-    ///
-    /// `journal` is [that](CachedQuery::journal) of the result that is to be replaced. A query that
-    /// failed is sealed too: its release says so.
-    pub async fn sealed_at(
-        &self,
-        at: &Snapshot,
-        key: &QueryKey,
-        journal: Option<&str>,
-    ) -> Arc<CachedQuery> {
-        let key = QueryKey { journal: journal.map(Into::into), ..key.clone() };
-        self.sealed(&key, Some(at)).await
-    }
-
-    /// Calls a public mutation.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
-    ///
-    /// # Cancellation
-    ///
-    /// Dropping the future leaves open whether it commits; if it does, its logs are durable.
-    pub async fn mutation(
-        &self,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<Mutated, CallError> {
-        let (component, name) = self.inner.deployed().public(path, FunctionKind::Mutation)?.owned();
-        self.mutate(component, name, args, caller, None).await
-    }
-
-    /// Calls a public action.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
-    ///
-    /// # Cancellation
-    ///
-    /// An action that has begun goes on to its end.
-    pub async fn action(
-        &self,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<Answered, CallError> {
-        let (component, name) = self.inner.deployed().public(path, FunctionKind::Action)?.owned();
-        action::run(self, component, name, args, caller, None).await
-    }
-
-    /// Calls a public function of any kind.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
-    pub async fn any(
-        &self,
-        path: &str,
-        args: &Json,
-        caller: &Caller,
-    ) -> Result<Arc<Answered>, CallError> {
-        let kind = {
-            let deployed = self.inner.deployed();
-            reference::public(&deployed.program, path).map_err(CallError::NotFound)?.function.kind
-        };
-        match kind {
-            FunctionKind::Query => self.query(path, args, caller).await,
-            FunctionKind::Mutation => {
-                Ok(Arc::new(self.mutation(path, args, caller).await?.answered))
-            }
-            FunctionKind::Action => Ok(Arc::new(self.action(path, args, caller).await?)),
-        }
-    }
-
-    /// Calls the public query that a [key](Self::query_key) names, or hands out what an earlier
-    /// call gave. The key holds the arguments, so its caller need not.
-    ///
-    /// # Errors
-    ///
-    /// As [`query`](Self::query).
-    pub async fn answer(
-        &self,
-        key: &QueryKey,
-        caller: &Caller,
-    ) -> Result<Arc<Answered>, CallError> {
-        let sealed = self.sealed(key, None).await;
-        sealed.release(caller).await
     }
 }
 
@@ -369,19 +230,9 @@ impl fmt::Debug for Functions {
     }
 }
 
-/// What a call of a query asks for.
-fn key_of(target: &Target<'_>, args: &Json, caller: &Caller) -> Result<QueryKey, CallError> {
-    let args = Value::from_json(args.clone())
-        .map_err(|error| CallError::Invalid(format!("the arguments are not a value: {error}")))?;
-    Ok(QueryKey {
-        component: target.component.clone(),
-        name: target.function.name.as_str().into(),
-        // Without a second tree, since arguments may have 16 MiB.
-        args: serde_json::to_string(&args).expect("values are JSON").into(),
-        identity: caller.identity.clone(),
-        journal: None,
-        lane: caller.lane,
-    })
+/// Locks a mutex, ignoring poison: every holder leaves the content consistent, even if it panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -389,7 +240,7 @@ impl Inner {
         Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A transaction of the host's own, retried until it conflicts with nothing. Blocks until it is
+    /// Runs one of the host's own transactions, retrying it on conflicts. Blocks until it is
     /// durable.
     fn write<T>(
         &self,

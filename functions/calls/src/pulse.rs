@@ -1,4 +1,4 @@
-//! How long a thread has been in JavaScript without a break, and when it takes one for others.
+//! [`Pulse`]: how long a thread has been in JavaScript, and its pauses for urgent jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,15 +12,15 @@ use super::urgent::Urgent;
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// When a thread last entered JavaScript, for a watchdog to read. The engine stops JavaScript at
-/// its limit, except in native code that never checks the clock.
+/// its time limit, but not in native code that never checks the clock.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
     /// Milliseconds since `start`, plus one; 0 while no JavaScript runs.
     since: AtomicU64,
-    /// What the job gives way to, if it does.
+    /// The urgent jobs that this job gives way to, if it does.
     urgent: Option<Arc<Urgent>>,
-    /// Nanoseconds that it has paused for urgent jobs.
+    /// How long the job has paused for urgent ones, in nanoseconds.
     paused: AtomicU64,
 }
 
@@ -31,13 +31,13 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Of a job that gives way to urgent jobs, or to none.
+    /// The pulse of a job that gives way to urgent jobs, or to none.
     pub(super) fn new(urgent: Option<Arc<Urgent>>) -> Pulse {
         Pulse { start: Instant::now(), since: AtomicU64::new(0), urgent, paused: AtomicU64::new(0) }
     }
 
-    /// Lets others have the processor, if the job is one that gives way: pauses while jobs are
-    /// urgent, but never for longer in all than the job has run.
+    /// Lets other jobs run first, if this job gives way: pauses while there are urgent jobs, but
+    /// never for longer in total than the job has run.
     pub(super) fn give_way(&self) {
         let Some(urgent) = &self.urgent else { return };
         let paused = Duration::from_nanos(self.paused.load(Ordering::Relaxed));
@@ -64,7 +64,7 @@ impl Pulse {
         done
     }
 
-    /// Answers an operation, in JavaScript that runs.
+    /// Handles an operation of the running JavaScript.
     pub(super) fn in_host<T>(&self, answer: impl FnOnce() -> T) -> T {
         self.since.store(0, Ordering::Relaxed);
         let answer = answer();
@@ -73,20 +73,20 @@ impl Pulse {
         answer
     }
 
-    /// How long JavaScript has run since it was last entered or returned to.
+    /// How long JavaScript has run since the thread last entered it or returned to it.
     pub(super) fn stretch(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.start.elapsed().saturating_sub(Duration::from_millis(since)))
     }
 }
 
-/// How long a job may pause that began this long ago and has paused for some of that.
+/// How long a job may pause that started `since_start` ago and has paused for `paused` of that.
 fn longest_pause(since_start: Duration, paused: Duration) -> Duration {
     since_start.saturating_sub(paused * 2).min(LONGEST_PAUSE)
 }
 
-/// The longest stretch of JavaScript that is limited to `time` in all. Beyond it, the thread must
-/// be in native code that no limit reaches. It is generous, since a busy machine may stop a thread
+/// The longest possible stretch of JavaScript that is limited to `time`. A longer one must be in
+/// native code, which ignores the limit. It is generous, since a busy machine may suspend a thread
 /// for a while.
 pub(super) fn longest_stretch(time: Duration) -> Duration {
     let longest = time.saturating_mul(10).min(time.saturating_add(Duration::from_secs(60)));
@@ -105,7 +105,7 @@ mod tests {
             assert!(pulse.stretch().is_some());
             pulse.in_host(|| {
                 assert_eq!(pulse.stretch(), None);
-                // A function that this one calls.
+                // A nested call.
                 pulse.in_engine(|| assert!(pulse.stretch().is_some()));
                 assert_eq!(pulse.stretch(), None);
             });
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_no_longer_than_what_has_run() {
+    fn a_job_pauses_no_longer_than_it_runs() {
         let ms = Duration::from_millis;
         assert_eq!(longest_pause(ms(0), ms(0)), ms(0));
         assert_eq!(longest_pause(ms(10), ms(0)), LONGEST_PAUSE);

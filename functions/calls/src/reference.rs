@@ -1,14 +1,14 @@
-//! Which function a call means.
+//! References to functions, and the functions they mean.
 
 use audit_runtime::FunctionKind;
 use functions_program::{Function, Program};
 use functions_value::ComponentPath;
 use serde_json::Value as Json;
 
-/// What a function handle begins with.
+/// The prefix of a function handle.
 const HANDLE: &str = "function://";
 
-/// A function and the component that it is in.
+/// A function and its component.
 #[derive(Debug, Clone)]
 pub(super) struct Target<'a> {
     pub(super) component: ComponentPath,
@@ -16,7 +16,7 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Whether it can be called as this.
+    /// Checks the function's kind.
     pub(super) fn expect(&self, kind: FunctionKind) -> Result<(), String> {
         let is = self.function.kind;
         if is == kind {
@@ -26,12 +26,12 @@ impl Target<'_> {
         }
     }
 
-    /// The same, to be found again in another program.
+    /// The component and name, by which the function can be found in another program.
     pub(super) fn owned(&self) -> (ComponentPath, String) {
         (self.component.clone(), self.function.name.clone())
     }
 
-    /// `messages:list`, or `component/messages:list`: how logs and errors name it.
+    /// The name in logs and errors: `messages:list`, or `component/messages:list`.
     pub(super) fn full_name(&self) -> String {
         full_name(&self.component, &self.function.name)
     }
@@ -50,18 +50,18 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// As a string that another function can be given, and that means this one from wherever it is
-    /// called.
+    /// The function handle: a string that means this function in any component.
     pub(super) fn handle(&self) -> String {
         format!("{HANDLE}{};{}", self.component, self.function)
     }
 }
 
-/// The function that a reference means, as the client library sends it, in a call from `from`: one
-/// of `{"name":"module:function"}`, in the same component;
-/// `{"reference":"_reference/function/<module:function>"}`, the same from older libraries;
-/// `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
-/// `{"functionHandle":"function://<component>;<module:function>"}`.
+/// The function that a reference means in a call from `from`. The client library sends one of:
+///
+/// - `{"name":"module:function"}`, in the same component;
+/// - `{"reference":"_reference/function/<module:function>"}`, the same from older libraries;
+/// - `{"reference":"_reference/childComponent/<name>/<module>/<function>"}`;
+/// - `{"functionHandle":"function://<component>;<module:function>"}`.
 pub(super) fn resolve<'a>(
     program: &'a Program,
     from: &ComponentPath,
@@ -71,8 +71,8 @@ pub(super) fn resolve<'a>(
     find(program, &component, &function).ok_or_else(|| not_found(program, &component, &function))
 }
 
-/// What a reference means to whoever calls it later, and its kind. One in a module with
-/// `"use node"` is there until it is called: its kind is unknown.
+/// The function that a reference means in a later call, and its kind. A function in a module with
+/// `"use node"` counts as existing until it is called; its kind is unknown.
 pub(super) fn for_later(
     program: &Program,
     from: &ComponentPath,
@@ -148,16 +148,15 @@ fn not_found(program: &Program, component: &ComponentPath, name: &str) -> String
     }
 }
 
-/// What is said of a function in a module with `"use node"`.
+/// The error for a function in a module with `"use node"`.
 pub(super) fn for_node(name: &str) -> String {
     format!(
         "Function {name:?} cannot run: its module has \"use node\", and this host has no Node.js runtime"
     )
 }
 
-/// A function that clients may call.
+/// Finds a function that clients may call. For them internal functions do not exist.
 pub(super) fn public<'a>(program: &'a Program, name: &str) -> Result<Target<'a>, String> {
-    // To a caller an internal function does not exist.
     let root = ComponentPath::root();
     let found = find(program, &root, name).filter(|target| target.function.is_public);
     let is_for_node = || program.component(&root).is_some_and(|app| app.is_for_node(name));

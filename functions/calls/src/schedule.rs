@@ -1,4 +1,4 @@
-//! When a cron is due.
+//! The schedules of crons.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use serde_json::Value as Json;
 
-/// Parses one cron of `crons.ts`, as the client library exports it.
+/// When a cron is due.
 #[derive(Debug)]
 pub(super) enum Schedule {
     /// Every this many milliseconds.
@@ -16,9 +16,7 @@ pub(super) enum Schedule {
 }
 
 impl Schedule {
-    /// # Errors
-    ///
-    /// What is wrong with it.
+    /// Parses a schedule of `crons.ts`, as the client library exports it.
     pub(super) fn from_json(json: &Json) -> Result<Schedule, String> {
         let number = |name: &str| json.get(name).and_then(Json::as_f64);
         let field = |name: &str, default: f64| number(name).unwrap_or(default);
@@ -58,7 +56,8 @@ impl Schedule {
             .map_err(|error| format!("{expression:?}: {error}"))
     }
 
-    /// When it is first due, in milliseconds since the Unix epoch. An interval is due at once.
+    /// When the cron is first due, in milliseconds since the Unix epoch. An interval is due
+    /// immediately.
     pub(super) fn first_ms(&self, now_ms: f64) -> f64 {
         match self {
             Schedule::Interval { .. } => now_ms,
@@ -66,8 +65,8 @@ impl Schedule {
         }
     }
 
-    /// The first due time after `due_ms` that is in the future. Times missed while the host was
-    /// down are skipped.
+    /// The first due time after `due_ms` that is in the future, in milliseconds since the Unix
+    /// epoch. Times missed while the host was down are skipped.
     pub(super) fn next_ms(&self, due_ms: f64, now_ms: f64) -> f64 {
         match self {
             Schedule::Interval { period_ms } => {
@@ -77,7 +76,7 @@ impl Schedule {
             Schedule::At(cron) => {
                 let after = DateTime::<Utc>::from_timestamp_millis(now_ms.max(due_ms) as i64);
                 let next = after.and_then(|after| cron.find_next_occurrence(&after, false).ok());
-                // A date that never comes, such as the 31st of February.
+                // There may be no such date, such as 31 February.
                 next.map_or(f64::MAX, |next| next.timestamp_millis() as f64)
             }
         }
@@ -98,11 +97,11 @@ mod tests {
     const HOUR_MS: f64 = 3_600_000.0;
 
     #[test]
-    fn intervals_begin_at_once_and_keep_their_beat() {
+    fn intervals_begin_immediately_and_stay_in_phase() {
         let every = schedule(json!({ "type": "interval", "minutes": 2 }));
         assert_eq!(every.first_ms(TUESDAY_MS), TUESDAY_MS);
         assert_eq!(every.next_ms(TUESDAY_MS, TUESDAY_MS + 5.0), TUESDAY_MS + 120_000.0);
-        // A host that was down for an hour and a second runs it once, and then on time.
+        // A host that was down for an hour and a second runs the cron once, and then on time.
         let missed = every.next_ms(TUESDAY_MS, TUESDAY_MS + HOUR_MS + 1_000.0);
         assert_eq!(missed, TUESDAY_MS + HOUR_MS + 120_000.0);
     }

@@ -1,4 +1,4 @@
-//! The settings of functions.
+//! [`FunctionSettings`].
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use functions_engine::Limits;
 use functions_fetch::FetchSettings;
 use serde_json::{Value as Json, json};
 
-/// The limits of functions, and what they can read about where they run.
+/// The limits of functions, and the deployment's metadata.
 #[derive(Debug, Clone)]
 pub struct FunctionSettings {
     /// The result of `ctx.meta.getDeploymentMetadata()`.
@@ -15,30 +15,29 @@ pub struct FunctionSettings {
     pub limits: Limits,
     /// The limits of one action's JavaScript.
     pub action_limits: Limits,
-    /// How many actions may run at once. Each has a thread of its own, since it waits for others.
+    /// The maximum number of actions that run at once. Each has its own thread, since it waits for
+    /// the functions that it calls.
     pub max_actions: usize,
-    /// How long one query or mutation may keep its thread, all that the host does for it included:
-    /// then it is given up, and its thread replaced. The default is 60 seconds, far more than the
-    /// limits on JavaScript, reads and writes allow on a slow disk. JavaScript that its engine does
-    /// not stop, since it is in native code, is given up earlier: after ten times its limit, or a
-    /// minute more than its limit if that is less, and a second.
+    /// How long one query or mutation may keep its thread, including the host's work for it. After
+    /// that it is abandoned and its thread replaced. The default is 60 seconds, far more than the
+    /// limits on JavaScript, reads and writes take on a slow disk. JavaScript that its engine
+    /// cannot stop, because it is in native code, is abandoned earlier: one second after ten times
+    /// its time limit, or one second after its limit plus a minute if that is less.
     pub overrun_after: Duration,
-    /// With as many threads that did not come back,
-    /// [`Functions::exhausted`](crate::Functions::exhausted) completes. Each takes a processor and
-    /// up to the memory of one function. The default is 8.
+    /// The number of stuck threads at which [`Functions::exhausted`](crate::Functions::exhausted)
+    /// completes. Each takes a processor and up to the memory of one function. The default is 8.
     pub max_stuck_threads: usize,
-    /// How many bytes the cache of queries' results may hold: of results, of the arguments and
-    /// identities that they are found by, of their sealed logs, and of what they read. What is used
-    /// least goes first. The default is 256 MiB: some ten thousand results of usual size, and no
-    /// more than four functions may take by default.
+    /// The size of the cache of query results, in bytes, including their keys, sealed logs and read
+    /// sets. The least used results are evicted first. The default is 256 MiB, for about ten
+    /// thousand results of the usual size; it is the memory of four functions.
     pub query_cache_bytes: usize,
     /// What actions may fetch.
     pub fetch: FetchSettings,
-    /// How many bytes the engines may take that worker threads keep ready for queries and
-    /// mutations, all threads together: about 1 MiB for each module of functions and thread, more
-    /// for large packages. Those that were used least recently go first. The default is 64 MiB, as
-    /// much as one function may take. With 0 each call starts an engine of its own, which takes
-    /// several times as long as a short function.
+    /// The memory of the engines that worker threads keep ready for queries and mutations, in
+    /// bytes, for all threads together. An engine takes about 1 MiB per module of functions and
+    /// thread, and more for large packages. The least recently used engines are dropped first. The
+    /// default is 64 MiB, the memory of one function. With 0 each call starts a new engine, which
+    /// takes several times as long as a short function.
     pub kept_engine_bytes: usize,
 }
 
@@ -59,14 +58,14 @@ impl Default for FunctionSettings {
     }
 }
 
-/// Where functions run, as they can read it.
+/// The metadata of the deployment, which functions can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// Its name, `local` by default.
+    /// The name, `local` by default.
     pub name: String,
-    /// The region that it is in, if it has one.
+    /// The region, if there is one.
     pub region: Option<String>,
-    /// How large it is, in Convex's classes: `s16` by default.
+    /// The size, as one of Convex's classes: `s16` by default.
     pub class: String,
 }
 

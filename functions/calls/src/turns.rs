@@ -1,15 +1,13 @@
-//! Whose turn it is on the worker threads: start-time fair queueing by the time that each caller
-//! has used.
+//! Turns on the worker threads: start-time fair queueing by the time that each caller has used.
 //!
-//! Each caller has a lane with its waiting jobs. The lane that has used the least time goes next,
-//! and a lane that was idle begins where the others are: it has no credit for having been idle, and
-//! at most one job of each other lane comes before its own. The host's own work (scheduled
-//! functions and crons) stands apart and gets at least a quarter of the time, however many callers
-//! there are.
+//! Each caller has a lane with its waiting jobs. The lane that has used the least time goes next. A
+//! lane that was idle starts level with the others: it gets no credit for idleness, and at most one
+//! job of each other lane runs before its own. The host's own work (scheduled functions and crons)
+//! is accounted separately and gets at least a quarter of the time, however many callers there are.
 //!
-//! A job that arrives at an idle lane, of a caller whose jobs have been short and who has sent no
-//! more of them, is **prompt**. Those have a thread kept for them, so that they need not wait for
-//! the rest of a long job of another caller.
+//! A job is **prompt** if its lane was idle, the lane's jobs have been short, and no others are
+//! waiting or expected. A thread is reserved for prompt jobs, so that they need not wait for the
+//! end of another caller's long job.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -19,7 +17,7 @@ use std::time::Duration;
 
 use audit_runtime::RequestContext;
 
-/// The caller that a job counts for.
+/// The queue of one caller's jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(Kind);
 
@@ -27,7 +25,7 @@ pub struct Lane(Kind);
 enum Kind {
     Host,
     Connection(u64),
-    /// An IPv6 client has a whole /64, so the rest is cut off.
+    /// An IPv6 address is truncated to its /64, which a single client usually has.
     Address(Option<IpAddr>),
 }
 
@@ -35,13 +33,13 @@ impl Lane {
     /// The host's own work: scheduled functions and crons.
     pub const HOST: Lane = Lane(Kind::Host);
 
-    /// A connection that is followed for longer than one call, such as a WebSocket.
+    /// A new lane, for a connection that lasts longer than one call, such as a WebSocket.
     pub fn connection() -> Lane {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Lane(Kind::Connection(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The address that a request came from. Clients that share an address share a lane.
+    /// The lane of a request's address. Clients that share an address share a lane.
     pub fn of(request: &RequestContext) -> Lane {
         Lane(Kind::Address(request.ip().map(|ip| match ip.to_canonical() {
             IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
@@ -50,34 +48,36 @@ impl Lane {
     }
 }
 
-/// What a job costs its lane at least, so that jobs of no time have an order too.
+/// The minimum charge for a job, so that lanes with very short jobs take turns too.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// The host's own work is charged three times its time, so that a quarter of it is its share.
+/// The factor by which the host's own work is charged. Three times its time makes its share a
+/// quarter.
 const HOST_WEIGHT: u32 = 3;
 
-/// A lane is prompt as long as its jobs take no longer than this.
+/// The expected time up to which a job can be prompt.
 const PROMPT: Duration = Duration::from_millis(5);
 
-/// Idle lanes are forgotten once there are more of them than this.
+/// The number of idle lanes above which they are forgotten.
 const MAX_IDLE: usize = 1_024;
 
-/// Waiting jobs, and what each lane has used.
+/// The waiting jobs, and the time that each lane has used.
 #[derive(Debug)]
 pub(super) struct Turns<J> {
     lanes: HashMap<Lane, Waiting<J>>,
-    /// The callers' lanes with waiting jobs, the one that goes next first.
+    /// The callers' lanes with waiting jobs, in the order of their turns.
     ready: BTreeSet<(Duration, u64, Lane)>,
-    /// The lanes whose first job is prompt, the one that has waited longest first.
+    /// The lanes whose first job is prompt, longest waiting first.
     prompt: BTreeSet<(u64, Lane)>,
-    /// How many prompt jobs run.
+    /// The number of running prompt jobs.
     prompt_running: usize,
-    /// How many more jobs each lane will have as soon as those before have ended.
+    /// The number of announced jobs of each lane, which arrive when the earlier ones have ended.
     expected: HashMap<Lane, usize>,
-    /// What the last lane had used when it had its turn. No lane is behind it.
+    /// The time that the last lane had used at its turn. All lanes have used at least as much.
     floor: Duration,
-    /// What all callers together have used, and the host itself by its weight.
+    /// The time that all callers together have used.
     clients: Used,
+    /// The weighted time that the host has used.
     host: Used,
     next_serial: u64,
     waiting: usize,
@@ -86,7 +86,7 @@ pub(super) struct Turns<J> {
 #[derive(Debug, Default)]
 struct Used {
     time: Duration,
-    /// Jobs that wait or run.
+    /// The number of jobs that wait or run.
     jobs: usize,
 }
 
@@ -94,19 +94,19 @@ struct Used {
 struct Waiting<J> {
     jobs: VecDeque<J>,
     used: Duration,
-    /// More than it had used at its last turn: what was charged too much is not given back beyond
-    /// that, or the lane would have several turns in a row.
+    /// A lower bound of `used`, above its value at the last turn. Refunds for overcharged jobs stop
+    /// there. Otherwise the lane would get several turns in a row.
     least: Duration,
     serial: u64,
     running: usize,
-    /// The number under which the lane stands in `prompt`, if it does.
+    /// The lane's number in `Turns::prompt`, if it is there.
     prompt: Option<u64>,
-    /// What a job of this lane took lately: it is charged when the job begins, and set right when
-    /// it ends, so that a lane does not begin many long jobs before the first has ended.
+    /// A moving average of the time of this lane's jobs. It is charged when a job begins and
+    /// corrected when it ends, so that a lane cannot begin many long jobs before the first ends.
     expected: Duration,
 }
 
-/// A job's turn. It ends with [`Turns::end`].
+/// The turn of a job, which [`Turns::end`] ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     lane: Lane,
@@ -176,7 +176,7 @@ impl<J> Turns<J> {
         waiting.jobs.push_back(job);
     }
 
-    /// The prompt job that has waited longest.
+    /// Begins the prompt job that has waited longest.
     pub(super) fn pop_prompt(&mut self) -> Option<(J, Turn)> {
         let (_, lane) = self.prompt.first().copied()?;
         let waiting = self.lanes.get(&lane)?;
@@ -184,7 +184,7 @@ impl<J> Turns<J> {
         self.take(lane)
     }
 
-    /// The job whose turn it is.
+    /// Begins the next job.
     pub(super) fn pop(&mut self) -> Option<(J, Turn)> {
         let host_waits = self.lanes.get(&Lane::HOST).is_some_and(|host| !host.jobs.is_empty());
         let first = self.ready.first().copied();
@@ -200,7 +200,7 @@ impl<J> Turns<J> {
         self.take(lane)
     }
 
-    /// Begins the first job of a lane that is not among the ready ones.
+    /// Begins the first job of a lane, which must not be in `ready`.
     fn take(&mut self, lane: Lane) -> Option<(J, Turn)> {
         let waiting = self.lanes.get_mut(&lane)?;
         let prompt = waiting.prompt.take();
@@ -227,7 +227,7 @@ impl<J> Turns<J> {
         Some((job, Turn { lane, charged, is_prompt: prompt.is_some() }))
     }
 
-    /// A job ended that took this long, or was not begun at all.
+    /// Ends the turn of a job that took this long, or `None` if it did not begin.
     pub(super) fn end(&mut self, turn: Turn, took: Option<Duration>) {
         let Turn { lane, charged, is_prompt } = turn;
         self.prompt_running -= usize::from(is_prompt);
@@ -252,7 +252,7 @@ impl<J> Turns<J> {
         self.forget_the_idle();
     }
 
-    /// Removes jobs of a lane that nobody wants any more.
+    /// Removes the jobs of a lane that are no longer wanted.
     pub(super) fn retain(&mut self, lane: Lane, is_wanted: impl FnMut(&J) -> bool) {
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         let before = waiting.jobs.len();
@@ -269,37 +269,37 @@ impl<J> Turns<J> {
         }
     }
 
-    /// How many jobs wait.
+    /// The number of waiting jobs.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Whether the first job of any lane is prompt.
+    /// Whether a prompt job waits.
     pub(super) fn has_prompt(&self) -> bool {
         !self.prompt.is_empty()
     }
 
-    /// How many prompt jobs wait or run.
+    /// The number of prompt jobs that wait or run.
     pub(super) fn prompt(&self) -> usize {
         self.prompt.len() + self.prompt_running
     }
 
-    /// How many jobs of this lane wait.
+    /// The number of waiting jobs of this lane.
     pub(super) fn waiting_of(&self, lane: Lane) -> usize {
         self.lanes.get(&lane).map_or(0, |waiting| waiting.jobs.len())
     }
 
-    /// Whether this lane has more jobs than those that run.
+    /// Whether this lane has jobs besides the running ones.
     pub(super) fn has_more(&self, lane: Lane) -> bool {
         self.waiting_of(lane) > 0 || self.expected.contains_key(&lane)
     }
 
-    /// Announces a job of a lane that comes when those before it have ended.
+    /// Announces a job of a lane that arrives when the earlier ones have ended.
     pub(super) fn expect(&mut self, lane: Lane) {
         *self.expected.entry(lane).or_default() += 1;
     }
 
-    /// A job that was announced comes now, or not at all.
+    /// Withdraws the announcement of a job: it arrives now, or not at all.
     pub(super) fn expect_no_more(&mut self, lane: Lane) {
         if let Entry::Occupied(mut expected) = self.expected.entry(lane) {
             *expected.get_mut() -= 1;
@@ -309,7 +309,7 @@ impl<J> Turns<J> {
         }
     }
 
-    /// A lane whose debt the others have caught up with is as good as a new one.
+    /// Forgets idle lanes, if there are many. A lane that owes nothing is equivalent to a new one.
     fn forget_the_idle(&mut self) {
         if self.lanes.len() > self.ready.len() + MAX_IDLE {
             let (floor, nothing_waits) = (self.floor, self.ready.is_empty());

@@ -1,11 +1,11 @@
-//! Jobs that are urgent, and the others that pause for them.
+//! [`Urgent`].
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many urgent jobs wait or run.
+/// The number of urgent jobs that wait or run. Other jobs pause for them.
 #[derive(Debug, Default)]
 pub(super) struct Urgent {
     jobs: Mutex<usize>,
@@ -21,7 +21,7 @@ impl Urgent {
         }
     }
 
-    /// Waits until there are none, but no longer than `longest`. Returns how long it waited.
+    /// Waits until there are no urgent jobs, at most for `longest`. Returns how long it waited.
     pub(super) fn wait(&self, longest: Duration) -> Duration {
         let jobs = self.jobs();
         if *jobs == 0 {
@@ -33,6 +33,6 @@ impl Urgent {
     }
 
     fn jobs(&self) -> MutexGuard<'_, usize> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        super::lock(&self.jobs)
     }
 }

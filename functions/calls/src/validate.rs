@@ -1,4 +1,4 @@
-//! Arguments and values against the validators that their function declares.
+//! Validation of arguments and results against a function's validators.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::call::Failed;
 use super::reference::Target;
 
-/// The validators of all functions of a program, parsed.
+/// The parsed validators of all functions of a program.
 #[derive(Debug)]
 pub(super) struct Validators(HashMap<ComponentPath, HashMap<String, Declared>>);
 
@@ -23,7 +23,7 @@ struct Declared {
 impl Validators {
     /// # Errors
     ///
-    /// The name of a function with an invalid validator, and what is wrong with it.
+    /// A validator is invalid. The message names its function.
     pub(super) fn of(program: &Program) -> Result<Validators, String> {
         let mut all = HashMap::new();
         for (path, component) in program.components() {
@@ -48,12 +48,12 @@ impl Validators {
         self.0.get(&target.component)?.get(&target.function.name)
     }
 
-    /// Whether these are arguments of the function, which another one of the same transaction gives
-    /// it if `is_nested`. `is_id` says whether a text is an id of a table.
+    /// Checks the arguments of a function. `is_nested` means that they come from another function
+    /// of the same transaction. `is_id(table, text)` returns whether a text is an id of a table.
     ///
     /// # Errors
     ///
-    /// The message for the caller.
+    /// The arguments are invalid. The message is for the caller.
     pub(super) fn check_arguments(
         &self,
         target: &Target<'_>,
@@ -63,7 +63,7 @@ impl Validators {
     ) -> Result<(), String> {
         let read = if is_nested { Value::from_json_of_mutation } else { Value::from_json };
         let args = read(args.clone())
-            .map_err(|error| format!("the arguments are not a value: {error}"))?;
+            .map_err(|error| format!("the arguments are not a Convex value: {error}"))?;
         if !matches!(args, Value::Object(_)) {
             return Err("the arguments must be an object".to_owned());
         }
@@ -74,12 +74,13 @@ impl Validators {
             .map_err(|message| format!("ArgumentValidationError: {message}"))
     }
 
-    /// Whether this is a value that the function may return, as JSON text: to another function of
-    /// its transaction if `is_nested`. What passes is written to clients and caches as it is.
+    /// Checks the result of a function, given as JSON text. With `is_nested`, it goes to another
+    /// function of the same transaction. Results that pass are sent to clients and caches
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// The message to the caller.
+    /// The result is invalid. The message is for the caller.
     pub(super) fn check_returned(
         &self,
         target: &Target<'_>,

@@ -2,7 +2,7 @@ import { log } from "convex/server";
 import { v } from "convex/values";
 import { mutation } from "./_generated/server";
 
-// Every kind of value that a body can have, and variables wherever a value can stand.
+// Every kind of value that a body can contain, and variables in every place where a value may be.
 export const everything = mutation({
   args: { tag: v.string() },
   handler: async (_ctx, { tag }) => {
@@ -22,7 +22,7 @@ export const everything = mutation({
   },
 });
 
-// What a user sent looks like a variable, and is refused as such.
+// Data from a user that looks like a variable is refused.
 export const forged = mutation({
   args: { sent: v.string() },
   handler: async (_ctx, { sent }) => {

@@ -2,7 +2,7 @@ import { log } from "convex/server";
 import { v } from "convex/values";
 import { mutation, query } from "./_generated/server";
 
-// Many clients at once are in each other's way: every attempt is logged.
+// Concurrent clients conflict with each other, and every attempt is logged.
 export const add = mutation({
   args: { name: v.string() },
   handler: async (ctx, { name }) => {

@@ -3,7 +3,7 @@ import { ConvexError, v } from "convex/values";
 import { internal } from "./_generated/api";
 import { internalMutation, mutation, query } from "./_generated/server";
 
-// Who looks, from where and when, are variables: the result may be cached, and each hand-out is logged as its own.
+// The viewer, address and time are variables: the result may be cached, and each delivery is logged with its own values.
 const source = () => ({
   ip: log.vars.ip,
   userAgent: log.vars.userAgent,
@@ -50,8 +50,8 @@ export const list = query({
   },
 });
 
-// A change, with everything that is known of who makes it and where; then a notice, by a function that runs later and has
-// nobody behind it: what it is to know of the request is passed on.
+// A change, logged with all metadata of its caller and deployment, followed by a notice from a scheduled function. That one has
+// no caller, so the request's metadata is passed to it.
 export const update = mutation({
   args: { documentId: v.id("documents"), text: v.string(), userId: v.string() },
   handler: async (ctx, { documentId, text, userId }) => {
@@ -95,7 +95,7 @@ export const notify = internalMutation({
   },
 });
 
-// Fails after it has logged and written: the write is undone, the log stays.
+// Fails after it has logged and written: the write is rolled back, and the log stays.
 export const refuse = mutation({
   args: { title: v.string() },
   handler: async (ctx, { title }) => {

@@ -3,8 +3,8 @@ import { v } from "convex/values";
 import { internal } from "./_generated/api";
 import { internalMutation, mutation } from "./_generated/server";
 
-// Tries to silence the log: it says something, and then so much more that no more is taken. It catches the error and
-// goes on as if nothing had happened; it fails all the same, and what it had said is kept.
+// Tries to silence the log: it logs something, and then more than the limit allows. It catches the error and continues as if
+// nothing had happened, but fails all the same, and the logs before the limit are kept.
 export const silence = mutation({
   args: { tag: v.string() },
   handler: async (ctx, { tag }) => {
@@ -14,7 +14,7 @@ export const silence = mutation({
       try {
         await log.audit({ action: "limits.noise", tag, i });
       } catch {
-        // Never mind.
+        // Ignored.
       }
     }
     return "silenced";
@@ -29,7 +29,7 @@ export const tooLarge = mutation({
   },
 });
 
-// What a nested call logs counts towards its caller.
+// The logs of a nested call count towards its caller's limits.
 export const together = mutation({
   args: { tag: v.string() },
   handler: async (ctx, { tag }) => {

@@ -16,7 +16,7 @@ export const sweep = internalMutation({
   },
 });
 
-// How many notices of a document were sent, and how often it was swept.
+// The number of notices sent for a document, and of sweeps of it.
 export const notices = query({
   args: { about: v.string() },
   handler: async (ctx, { about }) => {

@@ -3,7 +3,7 @@ import { v } from "convex/values";
 import { components, internal } from "./_generated/api";
 import { internalMutation, mutation } from "./_generated/server";
 
-// Calls a mutation that fails. What that one wrote is undone, what it logged stays.
+// Calls a mutation that fails. Its writes are rolled back, and its logs stay.
 export const outer = mutation({
   args: { tag: v.string() },
   handler: async (ctx, { tag }) => {

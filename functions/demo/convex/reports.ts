@@ -3,7 +3,7 @@ import { v } from "convex/values";
 import { api } from "./_generated/api";
 import { action } from "./_generated/server";
 
-// An action has no log of its own; what it calls is logged, each call on its own.
+// An action cannot log. Each call that it makes is logged on its own.
 export const make = action({
   args: { documentId: v.id("documents"), name: v.string() },
   handler: async (ctx, { documentId, name }): Promise<string> => {

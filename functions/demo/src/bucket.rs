@@ -11,14 +11,14 @@ use serde_json::Value as Json;
 /// One log in the bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
-    /// The line, unchanged.
+    /// The record's line as stored.
     pub(super) text: String,
     pub(super) json: Json,
 }
 
 impl Log {
-    /// Whether the host wrote it for a function that was refused before it had logged anything. Its
-    /// only member is one that no function can write.
+    /// Whether the host wrote this record for a function that was refused before it had logged
+    /// anything. The record's only member is one that functions cannot write.
     pub(super) fn is_of_host(&self) -> bool {
         let members = self.json.as_object().map_or(0, serde_json::Map::len);
         members == 1 && self.json.pointer("/$audit/event") == Some(&Json::from("refused"))
@@ -56,7 +56,7 @@ impl Logs {
                     .to_str()
                     .ok_or("a name that is no text")?
                     .to_owned();
-                // A killed host may leave part of an object under a temporary name.
+                // A killed host may leave a partial object under a temporary name.
                 if name.starts_with("dt=") && !is_leftover(&name) {
                     let key: ObjectKey =
                         name.parse().map_err(|error| format!("{name}: {error}"))?;

@@ -14,7 +14,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::process::Host;
 
-/// How long a client waits for a response, however busy the machine is.
+/// How long a client waits for a response. Generous, since the machine may be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A client with an address and a User-Agent of its own.
@@ -59,7 +59,7 @@ impl Client {
     pub(super) fn new(host: &Host, ip: impl Into<String>, user_agent: impl Into<String>) -> Client {
         let (ip, user_agent) = (ip.into(), user_agent.into());
         let (url, operators) = (host.url().to_owned(), host.operators().to_owned());
-        // The proxy settings of the machine do not apply.
+        // Ignore the proxy settings of the machine.
         let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
         Client { http, url, operators, ip, user_agent }
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::clients::{Client, PATIENCE};
 use super::stage::{LOOK_INTERVAL, Played, Proof, Stage, expect, first_line};
 
-/// How often a host is killed, and after how many acknowledged changes.
+/// The number of times a host is killed, and of acknowledged changes before each.
 const KILLS: usize = 4;
 const CHANGES_BEFORE_A_KILL: usize = 60;
 
@@ -35,9 +35,9 @@ pub(super) async fn killed_under_load(stage: &Stage) -> Played<Proof> {
                     let new = json!({ "title": title, "text": "", "orgId": "load" });
                     match client.mutation("documents:create", new).await {
                         Ok(answer) if answer.is_success() => titles.push(title),
-                        // Refused: it has no effect, and the host runs.
+                        // Refused without effect, while the host runs.
                         Ok(_) => continue,
-                        // The host is gone: the change may have committed or not.
+                        // The host was killed, so the change may or may not have committed.
                         Err(_) => break,
                     }
                     done.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +65,7 @@ pub(super) async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     let titles = client.query("documents:list", json!({ "orgId": "load" })).await?;
     let committed: Vec<String> = serde_json::from_value(titles.value()?.clone())?;
     host.stop().await?;
-    // Reading fails if a record is in the bucket twice.
+    // Reading fails if the bucket contains a record twice.
     let logs = stage.logs(DATA)?;
     let mut logged = BTreeMap::<&str, usize>::new();
     for log in logs.find("document.created", &[]) {
@@ -106,7 +106,7 @@ pub(super) async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     let host = stage.host(DATA, &options).await?;
     let client = Client::new(&host, "192.0.2.1", "patient");
     let new = |title: &str| json!({ "title": title, "text": "", "orgId": "withheld" });
-    // On a busy machine a log may be late: then nothing happened, and the client retries.
+    // On a busy machine, a log may be late. The change then had no effect, and the client retries.
     let create = async |title: &str| {
         let waiting = Instant::now();
         loop {
@@ -122,7 +122,7 @@ pub(super) async fn effects_wait_for_logs(stage: &Stage) -> Played<Proof> {
     while !client.query("documents:view", args.clone()).await?.is_success() {
         sleep(LOOK_INTERVAL).await;
     }
-    // A file in its place, so that writes fail.
+    // A file in place of the directory makes writes fail.
     let (bucket, aside) =
         (stage.directory.join(DATA).join("bucket"), stage.directory.join(DATA).join("aside"));
     fs::rename(&bucket, &aside)?;

@@ -1,9 +1,10 @@
 //! `functions-host demo`: clients call a host, and its audit logs prove that each promise holds.
 //!
-//! The host is a process of its own, this program with `serve`, so that it can be killed. The
-//! clients know only its address: they speak HTTP and WebSocket, each from an address of its own
-//! behind a proxy that the host trusts. The proof is read back from the bucket. `scene` has the
-//! calls and the logs that must follow, `faults.rs` and `modes.rs` those of other hosts.
+//! The host is a process of its own, this executable with `serve`, so that it can be killed.
+//! Clients know only its address. They use HTTP and WebSocket, each from an address of its own
+//! behind a proxy that the host trusts. The proof is read from the bucket. `scene` contains the
+//! calls to the main host and the logs that they must produce; `faults.rs` and `modes.rs` those of
+//! other hosts.
 
 mod bucket;
 mod clients;
@@ -44,12 +45,12 @@ const FUNCTIONS: &[(&str, &str)] = &[
 
 /// Plays all scenes and prints the proofs. Returns whether every promise holds.
 ///
-/// The host is the running program, started with `serve`. `variables` are the variables of the
-/// environment that it reads as settings: it is started without them.
+/// The host is the current executable, started with `serve`. `variables` are the environment
+/// variables that it would read as settings; they are removed from its environment.
 ///
 /// # Errors
 ///
-/// If a scene cannot be played: no port, no disk, no process.
+/// If a scene cannot be played, for example for lack of a port or disk space.
 pub async fn run(variables: &[OsString]) -> Result<bool, Box<dyn Error>> {
     let directory = PathBuf::from("audit-data")
         .join(format!("demo-{}", UniqueId::generate(&SystemClock, &SystemRandom)));

@@ -9,7 +9,7 @@ pub(super) struct Page {
     colours: bool,
 }
 
-/// The longest line of proof: about the width of a terminal.
+/// The longest line of proof, about the width of a terminal.
 const MAX_CHARS: usize = 150;
 
 impl Page {

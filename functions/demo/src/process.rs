@@ -15,12 +15,12 @@ pub(super) struct Host {
     child: Child,
     url: String,
     operators: String,
-    /// Drains the host's output, so that the host never waits for a reader.
+    /// Reads and discards the host's output, so that the host never waits for a reader.
     printed: JoinHandle<()>,
 }
 
 impl Host {
-    /// Starts this program with `serve`, without the variables in `unset`, and waits until it
+    /// Starts this executable with `serve`, without the variables in `unset`, and waits until it
     /// listens.
     pub(super) async fn start(
         functions: &Path,
@@ -42,17 +42,17 @@ impl Host {
             "--cut-after-ms",
             "200",
         ]);
-        // Long timeouts: only a busy machine is slow here.
+        // Long timeouts, since only a busy machine is slow here.
         command.args(["--function-timeout-ms", "60000", "--idle-timeout-ms", "600000"]);
         command.args(["--header-timeout-ms", "600000", "--body-timeout-ms", "600000"]);
         if !options.contains(&"--persist-timeout-ms") {
             command.args(["--persist-timeout-ms", "120000"]);
         }
-        // The machine's settings for another host do not apply.
+        // Settings that the environment has for another host do not apply.
         for name in unset {
             command.env_remove(name);
         }
-        // The failures are deliberate, and shown by their effects.
+        // Failures are deliberate, so the host's own log is off.
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
         command.args(options).current_dir(data.parent().unwrap_or(data));
         let mut child =
@@ -77,15 +77,14 @@ impl Host {
         &self.operators
     }
 
-    /// Kills it, as the operating system does when memory runs out: at once, in the middle of its
-    /// work.
+    /// Kills the process immediately, like the operating system when memory runs out.
     pub(super) async fn kill(mut self) -> Result<(), Box<dyn Error>> {
         self.child.kill().await?;
         self.printed.await?;
         Ok(())
     }
 
-    /// Tells it to end, which it does once its logs are in the bucket.
+    /// Tells the host to stop, and waits until it has, with its logs in the bucket.
     pub(super) async fn stop(mut self) -> Result<(), Box<dyn Error>> {
         if let Some(id) = self.child.id() {
             let asked = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
@@ -99,7 +98,7 @@ impl Host {
     }
 }
 
-/// The addresses for operators and for clients, which it prints when it starts.
+/// The addresses for operators and clients, as the host prints them when it starts.
 async fn addresses(
     lines: &mut Lines<BufReader<ChildStdout>>,
 ) -> Result<Option<(String, String)>, Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Where scenes are played, and how proofs are made.
+//! The directories and settings of scenes, and helpers for proofs.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use super::process::Host;
 
 pub(super) type Played<T> = Result<T, Box<dyn Error>>;
 
-/// The lines of proof, or why the promise does not hold.
+/// The lines of proof, or the reason why the promise does not hold.
 pub(super) type Proof = Result<Vec<String>, String>;
 
 /// The interval at which a condition is checked.
@@ -20,7 +20,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct Stage {
     pub(super) directory: PathBuf,
     functions: PathBuf,
-    /// The variables of the environment that hosts are started without.
+    /// Environment variables that hosts are started without.
     unset: Vec<OsString>,
 }
 

@@ -1,8 +1,8 @@
-// AsyncLocalStorage and AsyncResource, as Node.js has them, as far as the engine allows. Read when a function first uses one of
-// them.
+// AsyncLocalStorage and AsyncResource, like those of Node.js as far as the engine allows. Loaded when a function first uses one
+// of them.
 //
-// While code runs synchronously inside `run`, its store is known. After an `await` the engine does not tell to which `run` the
-// code belongs: it is the one that is under way. If several are, with different stores, asking is an error.
+// While code runs synchronously inside `run`, its store is known. After an `await`, the engine does not tell which `run` the
+// code belongs to. If only one is active, it is that one. If several are, with different stores, reading the store is an error.
 
 import { addClass, captured } from "convex:prelude";
 
@@ -15,9 +15,9 @@ let runOf;
 export class AsyncLocalStorage {
   #defaultValue;
   #name;
-  /// What is under way: `{ store }`.
+  /// The active runs: `{ store }`.
   #runs = new Set();
-  /// Set while code runs synchronously: `{ run }`, where no run is none.
+  /// Set while code runs synchronously: `{ run }`, where `run` is undefined outside any run.
   #now;
 
   constructor(options) {

@@ -1,8 +1,8 @@
-// What the walk over the body of an audit log (engine/audit.rs) asks of JavaScript: what is rare in a body.
+// The JavaScript side of the walk over an audit log body (engine/audit.rs), for values that are rare in bodies.
 //
-// It is read when first needed, and then builds on nothing but syntax and what `convex:prelude` kept of the language before
-// any module of a user was evaluated. The prototypes of the language are told from those that an author wrote: what a function
-// puts on the former never reaches a body.
+// Loaded when first needed. It relies only on syntax and on the built-ins that `convex:prelude` saved before any user module was
+// evaluated. It distinguishes built-in prototypes from those of users: whatever a function adds to a built-in prototype never
+// reaches a body.
 
 import { captured } from "convex:prelude";
 
@@ -11,7 +11,7 @@ const { getTime, iterators, mapGet, mapSet, primitives, symbolDescription, toISO
 const RealDate = captured.RealDate;
 const plain = captured.plainPrototype;
 
-/// Objects whose classes have no name, two for each: `values` are made by methods of the language.
+/// Instances of the classes without a name, two of each, whose `values` are made by built-in methods.
 function nameless() {
   const { arrayValues, mapKeys, setKeys, stringIterator, iteratorMap, iteratorFrom, RealSet, matched } = iterators;
   const values = apply(arrayValues, [], []);
@@ -22,14 +22,14 @@ function nameless() {
   ];
 }
 
-/// From each prototype of the language or of this host to what its own `toJSON` does, or null. Filled when first needed.
+/// Maps each prototype of the language or this host to its original `toJSON`, or null. Filled when first needed.
 let known;
 let count;
-/// From each of them to the name of its class.
+/// Maps each of these prototypes to the name of its class.
 const names = new RealMap();
 
 function prototypes() {
-  // A class of this host is read when a function first uses it.
+  // Classes of this host are loaded when a function first uses them.
   if (known !== undefined && count === captured.classes.length) return known;
   count = captured.classes.length;
   known = new RealMap();
@@ -52,11 +52,11 @@ function prototypes() {
   return known;
 }
 
-/// The method that an author gave to an object or to its class, or the original one of a class of the language.
+/// The method that the user defined on an object or its class, or the original method of a built-in class.
 function method(object, key) {
   for (let holder = object; holder !== null; holder = getPrototypeOf(holder)) {
     const original = apply(mapGet, prototypes(), [holder]);
-    // What comes after it is the language's too, or was put there.
+    // The prototypes above it are built in too, or were inserted.
     if (original !== undefined) return key === "toJSON" && original !== null ? original : undefined;
     const own = getOwnPropertyDescriptor(holder, key);
     if (own === undefined) continue;
@@ -75,7 +75,7 @@ export function toJson(object) {
   return method(object, "toJSON");
 }
 
-/// Whether a `toJSON` that a proxy gave is one that a function put on a prototype of the language.
+/// Whether a `toJSON` returned by a proxy is one that a function added to a built-in prototype.
 export function isForeign(toJSON) {
   for (let i = 0; i < constructors.length; i++) {
     const own = getOwnPropertyDescriptor(constructors[i].prototype, "toJSON");
@@ -87,7 +87,7 @@ export function isForeign(toJSON) {
 
 const traps = ["get", "has", "ownKeys", "getOwnPropertyDescriptor", "getPrototypeOf"];
 
-/// Whether the handler of a proxy has a trap that an author wrote.
+/// Whether the handler of a proxy has a trap defined by the user.
 export function isTrapped(handler) {
   let isAuthored = false;
   let foreign;
@@ -101,19 +101,19 @@ export function isTrapped(handler) {
   return isAuthored;
 }
 
-/// The primitive in a boxed one.
+/// The primitive value of a wrapper object.
 export function unboxed(value) {
   for (let i = 0; i < primitives.length; i++) {
     try {
       return apply(primitives[i], value, []);
     } catch {
-      // It is not boxed, or is another box.
+      // It is no wrapper object, or one of another type.
     }
   }
   return value;
 }
 
-/// The class of the language that an object is of, if its members do not show what it holds.
+/// The built-in class of an object, if the object's members do not show its contents.
 export function className(object) {
   for (let holder = getPrototypeOf(object); holder !== null; holder = getPrototypeOf(holder)) {
     if (apply(mapGet, prototypes(), [holder]) === undefined) continue;

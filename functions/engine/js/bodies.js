@@ -1,5 +1,4 @@
-// What requests and responses are made of: Headers, Blob, File, FormData, Request, Response. Read when a function first uses one
-// of them, or calls `fetch`.
+// Headers, Blob, File, FormData, Request and Response. Loaded when a function first uses one of them, or calls `fetch`.
 
 import { addClass, load, native } from "convex:prelude";
 const { bytesOf, decodeForm, raw } = load("convex:text");
@@ -10,7 +9,7 @@ const events = () => load("convex:events");
 
 const encode = (text) => native.utf8(text.toWellFormed());
 
-/// Bytes as text. A mark of the byte order is left out.
+/// Decodes UTF-8, without a byte order mark.
 function decode(bytes) {
   const text = native.text(raw(bytes), false);
   return text.startsWith("\ufeff") ? text.slice(1) : text;
@@ -166,7 +165,7 @@ export class FormData {
 
 const quoted = (name) => name.replace(/\r?\n|\r/g, "\r\n").replace(/\n/g, "%0A").replace(/\r/g, "%0D").replace(/"/g, "%22");
 
-/// A form as `multipart/form-data` (RFC 7578).
+/// Encodes a form as `multipart/form-data` (RFC 7578).
 function multipart(form) {
   let boundary = "----form-";
   for (let i = 0; i < 4; i++) boundary += Math.floor(native.random() * 2 ** 32).toString(16).padStart(8, "0");
@@ -184,7 +183,7 @@ function multipart(form) {
   return { bytes: joined(pieces), type: `multipart/form-data; boundary=${boundary}` };
 }
 
-/// Where `pattern` is in `bytes`, from `from` on; -1 if it is not.
+/// The index of `pattern` in `bytes`, at or after `from`, or -1.
 function find(bytes, pattern, from) {
   for (let at = bytes.indexOf(pattern[0], from); at >= 0; at = bytes.indexOf(pattern[0], at + 1)) {
     let i = 1;
@@ -239,7 +238,7 @@ let lists;
 let sealing;
 
 export class Headers {
-  /// Names in lower case, each with its values.
+  /// Values by lowercase name.
   #lists = new Map();
   #isSealed = false;
 
@@ -323,7 +322,7 @@ export class Headers {
   }
 }
 
-/// Pairs as they are sent.
+/// The headers as pairs, as they are sent.
 export function pairsOf(headers) {
   const pairs = [];
   for (const [name, values] of lists(headers)) for (const value of values) pairs.push([name, value]);
@@ -332,7 +331,7 @@ export function pairsOf(headers) {
 
 // ---- bodies --------------------------------------------------------------------------------------------------------
 
-/// What a body is made of: its bytes or a stream, and the type that it names by itself.
+/// The content of a body: its bytes or a stream, and the media type that it implies.
 function extract(given) {
   if (typeof given === "string") return { bytes: encode(given), type: "text/plain;charset=UTF-8" };
   if (given instanceof Blob) return { bytes: blobBytes(given), type: given.type || null };
@@ -352,7 +351,7 @@ function extract(given) {
 let bodyOf;
 
 class Body {
-  /// Null without a body. `bytes` until somebody asks for the stream.
+  /// Null without a body. Holds `bytes` until the stream is requested.
   #content = null;
   #isUsed = false;
   #headers = null;
@@ -364,14 +363,14 @@ class Body {
         body.#headers = headers;
         if (content?.type && !headers.has("content-type")) headers.append("content-type", content.type);
       },
-      /// The content, for another body that takes it over.
+      /// Takes the content, for another body. This body counts as read.
       take(body) {
         if (body.bodyUsed) throw new TypeError("the body was read already");
         const content = body.#content;
         body.#isUsed = content !== null;
         return content;
       },
-      /// The same content for two.
+      /// The content for a clone. A stream is split in two.
       share(body) {
         if (body.bodyUsed || body.body?.locked) throw new TypeError("a body that was read or is locked cannot be cloned");
         const content = body.#content;
@@ -434,7 +433,7 @@ class Body {
   }
 }
 
-/// All bytes of a stream of bytes.
+/// Reads all bytes of a byte stream.
 async function readAll(stream) {
   const reader = stream.getReader();
   const pieces = [];
@@ -445,7 +444,7 @@ async function readAll(stream) {
   }
 }
 
-/// A chunk of a body's stream, which is bytes.
+/// Checks that a chunk of a body's stream is bytes.
 export function chunkOf(value) {
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return bytesOf(value);
   throw new TypeError("the stream of a body gives bytes: a TextEncoderStream makes them of text");
@@ -471,7 +470,7 @@ export class Request extends Body {
       if (["CONNECT", "TRACE", "TRACK"].includes(method.toUpperCase())) throw new TypeError(`Request: the method ${method} is not allowed`);
     }
     const { username, password } = new URL(url);
-    if (from === undefined && (username !== "" || password !== "")) throw new TypeError("Request: a URL must not hold a name and password");
+    if (from === undefined && (username !== "" || password !== "")) throw new TypeError("Request: a URL must not contain a user name or password");
     const signal = given.signal === undefined ? from?.signal : given.signal;
     if (signal !== undefined && signal !== null && typeof signal.addEventListener !== "function") {
       throw new TypeError("Request: the signal must be an AbortSignal");
@@ -576,7 +575,7 @@ function made(of, headers, content) {
   return response;
 }
 
-/// What `fetch` sends of a request. Its body counts as read.
+/// The parts of a request that `fetch` sends. Its body counts as read.
 export function sendingOf(request) {
   const { url, method, redirect, signal } = requestOf(request);
   const content = contentOf(request);
@@ -589,7 +588,7 @@ export function madeResponse(of, pairs, stream) {
   return made({ type: "basic", ...of }, headers, stream === null ? null : { stream, type: null });
 }
 
-/// The content of a body that is sent: null, its bytes, or a stream of them. It counts as read.
+/// The content of a body to send: null, its bytes, or a stream of bytes. The body counts as read.
 export function contentOf(body) {
   const content = bodyOf.take(body);
   return content === null ? null : (content.bytes ?? content.stream);

@@ -1,4 +1,4 @@
-// structuredClone. Read when a function first uses it.
+// `structuredClone`. Loaded when a function first uses it.
 
 import { load } from "convex:prelude";
 
@@ -40,7 +40,7 @@ export const structuredClone = (source, options) => {
   return copy(source);
 };
 
-/// The copy of an object of a class that has one of its own.
+/// Clones an object whose class needs special treatment.
 function special(value, copy, keep) {
   if (value instanceof Date) return keep(new Date(value.getTime()));
   if (value instanceof RegExp) return keep(new RegExp(value.source, value.flags));

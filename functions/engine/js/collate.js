@@ -1,5 +1,5 @@
-// `localeCompare` by the root collation, as far as it is known: what is not known is an error. Read when a function first
-// compares texts by locale.
+// `localeCompare` by the root collation, as far as its order is known here. Other characters are an error. Loaded when a function
+// first compares strings by locale.
 
 import { load } from "convex:prelude";
 
@@ -11,7 +11,7 @@ groups.forEach((group, primary) => [...group].forEach((char, tertiary) => ranks.
 const marked = new Map([...marks].map((mark, i) => [mark, i + 1]));
 const nothing = new Set(ignored);
 
-/// After a letter of these, a mark is a weight of its own. With others, the two can be one weight.
+/// After these letters, a mark has a weight of its own. After others, letter and mark may share one weight.
 const lettersForMarks = /^[A-Za-z\u0391-\u03c9\u0410-\u044f]$/;
 const isMark = /^\p{M}$/u;
 
@@ -19,7 +19,7 @@ const isDigit = (char) => char >= "0" && char <= "9" && char.length === 1;
 
 const cyrillic = /^[\u0400-\u045f]$/;
 
-/// A text's characters as they are compared: without marks that are a part of them, but for letters with one that are one weight.
+/// The characters of a text as they are compared: marks are separated from their letters, unless both share one weight.
 function charactersOf(text) {
   const characters = [];
   for (const char of text.normalize("NFD")) {
@@ -31,7 +31,7 @@ function charactersOf(text) {
   return characters;
 }
 
-/// The weights of a text, up to what is not known.
+/// The weights of a text, up to the first unknown character.
 function weightsOf(text, isNumeric) {
   const primaries = [];
   const secondaries = [];
@@ -60,7 +60,7 @@ function weightsOf(text, isNumeric) {
       tertiaries.push(0);
       takesMark = false;
     } else if (ranks.has(char)) {
-      // A letter with a dot after it is one letter.
+      // A letter followed by a middle dot can be a single letter.
       if (char === "\u00b7" && takesMark) return { primaries, unknown: char };
       takesMark = lettersForMarks.test(char);
       const next = characters[i + 1];
@@ -91,7 +91,7 @@ const ofLists = (a, b) => {
 
 const ZERO = ranks.get("0")[0];
 
-/// Two primary weights, of which one can be a number.
+/// Compares two primary weights, either of which may be a number.
 function ofPrimaries(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
   if (typeof a === "number") return a < ZERO ? -1 : 1;
@@ -99,7 +99,7 @@ function ofPrimaries(a, b) {
   return a.digits.length - b.digits.length || (a.digits < b.digits ? -1 : a.digits > b.digits ? 1 : 0);
 }
 
-/// Less than zero, zero, or more, as `a` stands before `b`, is the same, or stands after it.
+/// Returns a negative number, zero, or a positive one if `a` sorts before, equal to, or after `b`.
 export function collate(a, b, { sensitivity = "variant", isNumeric = false }, unknown) {
   if (a === b) return 0;
   const [one, other] = [weightsOf(a, isNumeric), weightsOf(b, isNumeric)];
@@ -110,7 +110,7 @@ export function collate(a, b, { sensitivity = "variant", isNumeric = false }, un
     if (order !== 0) return Math.sign(order);
   }
   if (one.unknown !== undefined || other.unknown !== undefined) {
-    // One goes on with what is not known, and the other with what is, or ends.
+    // One continues with an unknown character, and the other with a known one or not at all.
     const side = (mine, theirs) => {
       const next = theirs.primaries[length];
       if (mine.before === undefined || mine.primaries.length !== length) return undefined;

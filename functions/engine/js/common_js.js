@@ -1,4 +1,4 @@
-// What stands between CommonJS modules and ES modules, as esbuild has it.
+// Interoperation of CommonJS modules and ES modules, as in esbuild.
 
 import { captured } from "convex:prelude";
 
@@ -6,10 +6,10 @@ const { apply, defineProperty, getOwnPropertyDescriptor, hasOwn, mapGet, mapSet,
 const RealProxy = Proxy;
 const { create, getPrototypeOf } = Object;
 
-/// What each CommonJS module is, by the function that gives its exports.
+/// The `module` object of each CommonJS module, by the function that returns its exports.
 const modules = new RealMap();
 
-/// The exports of a module, which is evaluated when they are first asked for. A module that throws is evaluated anew.
+/// Returns the exports of a module, which is evaluated when they are first requested. A module that throws is evaluated again.
 export function evaluate(load, body, require, file) {
   let module = apply(mapGet, modules, [load]);
   if (module === undefined) {
@@ -27,16 +27,16 @@ export function evaluate(load, body, require, file) {
   return module.exports;
 }
 
-/// `require`: `find` knows what was there when the program was loaded.
+/// Returns a `require` function. `find` finds the modules that existed when the program was loaded.
 export function requirer(find) {
   return function require(specifier) {
     const load = find(specifier);
     if (load !== undefined) return load();
-    throw missing(specifier, "a specifier that is put together while the function runs cannot be followed");
+    throw missing(specifier, "specifiers that are computed at run time cannot be followed");
   };
 }
 
-/// What `require` throws for a module that there is none of.
+/// The error that `require` throws for a missing module.
 export function missing(specifier, why) {
   const error = new RealError(`Cannot find module '${specifier}': ${why}`);
   error.code = "MODULE_NOT_FOUND";
@@ -57,8 +57,8 @@ function copyMembers(target, source) {
 
 const seen = { node: new RealMap(), others: new RealMap() };
 
-/// What an ES module sees of a CommonJS module. `isNode`: the importer is what Node.js takes for an ES module, which gets
-/// `module.exports` as default, whatever `__esModule` says.
+/// The namespace that an ES module imports from a CommonJS module. With `isNode`, the importer is an ES module in Node's sense,
+/// whose default import is `module.exports` regardless of `__esModule`.
 export function namespaceOf(exports, isNode) {
   const known = isNode ? seen.node : seen.others;
   let namespace = apply(mapGet, known, [exports]);
@@ -75,7 +75,7 @@ function makeNamespace(exports, isNode) {
 
 const namespaces = new RealMap();
 
-/// What `require` gives of an ES module.
+/// The value that `require` returns for an ES module.
 export function exportsOf(namespace) {
   let exports = apply(mapGet, namespaces, [namespace]);
   if (exports === undefined) {
@@ -87,7 +87,7 @@ export function exportsOf(namespace) {
   return exports;
 }
 
-/// What stands for a module of Node.js, and for whatever is asked of it: an error when it is used.
+/// A stand-in for a module of Node.js or any of its members, which throws when it is used.
 export function ofNode(name) {
   if (name === "async_hooks" && globalThis.AsyncLocalStorage !== undefined) {
     const { AsyncLocalStorage, AsyncResource } = globalThis;

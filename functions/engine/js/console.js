@@ -1,4 +1,4 @@
-// The console. Read when a function first writes to it.
+// The console. Loaded when a function first writes to it.
 
 import { native } from "convex:prelude";
 
@@ -11,7 +11,7 @@ function line(level, values) {
   return [`[${level}]`, ...values.map((value) => inspect(value, 0, []))].join(" ").toWellFormed();
 }
 
-/// A value as a developer wants to see it: `'text'`, `{ a: 1, b: [ 'x' ] }`.
+/// Formats a value for developers: `'text'`, `{ a: 1, b: [ 'x' ] }`.
 function inspect(value, depth, around) {
   try {
     const shown = inspected(value, depth, around);
@@ -68,7 +68,7 @@ function inspected(value, depth, around) {
 
 // ---- tables --------------------------------------------------------------------------------------------------------
 
-/// A table as text: a row for each member of `data`, a column for each key of those, or those that are named.
+/// Formats a table, with a row for each member of `data` and a column for each of their keys, or for the given keys.
 function table(data, wanted) {
   const isRow = (row) => typeof row === "object" && row !== null;
   const entries = data instanceof Map ? [...data] : data instanceof Set ? [...data.values()].map((row, i) => [i, row]) : Object.entries(data);
@@ -92,7 +92,7 @@ function table(data, wanted) {
     (left > 0 ? `\n… and ${left} more` : "");
 }
 
-// ---- what functions find -------------------------------------------------------------------------------------------
+// ---- the object ----------------------------------------------------------------------------------------------------
 
 export function makeConsole() {
   const write = (level) => (...values) => native.log(line(level, values));

@@ -1,10 +1,10 @@
-// `crypto`: random values, and the part of Web Crypto that the host has. Read when a function first uses it.
+// `crypto`: random values, and the part of Web Crypto that the host supports. Loaded when a function first uses it.
 
 import { addClass, isDeterministic, load, native } from "convex:prelude";
 const { bytesOf, fromBase64Url, raw, toBase64Url } = load("convex:text");
 
 const HASHES = { "SHA-1": 20, "SHA-256": 32, "SHA-384": 48, "SHA-512": 64 };
-/// The block of each hash, which is as long as a key of HMAC is by default.
+/// The block size of each hash, which is the default length of an HMAC key.
 const BLOCKS = { "SHA-1": 64, "SHA-256": 64, "SHA-384": 128, "SHA-512": 128 };
 const CURVES = { "P-256": 32, "P-384": 48, "P-521": 66 };
 const OIDS = {
@@ -16,7 +16,7 @@ const OIDS = {
   ed25519: [0x2b, 0x65, 0x70],
 };
 
-/// Asks the host, which takes bytes as text.
+/// Calls the host, to which bytes are passed as text.
 const host = (name, ...args) => native[name](...args.map((arg) => (arg instanceof Uint8Array ? raw(arg) : arg)));
 
 const fails = (name, message) => new DOMException(message, name);
@@ -44,12 +44,12 @@ export class CryptoKey {
   }
 }
 
-/// `bytes` are a secret, PKCS#8 of a private key, or the inner part of a public one's SubjectPublicKeyInfo.
+/// `bytes` is a secret, a private key in PKCS#8, or the inner part of a public key's SubjectPublicKeyInfo.
 function makeKey(type, algorithm, extractable, usages, bytes) {
   return new CryptoKey(making, { type, extractable: Boolean(extractable) || type === "public", algorithm, usages: [...usages].map(String), bytes });
 }
 
-/// The name of an algorithm as it is spelled, and its parameters.
+/// The canonical name of an algorithm, and its parameters.
 function algorithmOf(given) {
   const parameters = typeof given === "string" ? { name: given } : given ?? {};
   const wanted = String(parameters.name).toLowerCase();
@@ -76,7 +76,7 @@ function checkUse(key, algorithm, usage) {
   return keyOf(key);
 }
 
-// ---- DER, in which keys are written --------------------------------------------------------------------------------
+// ---- DER, the encoding of keys -------------------------------------------------------------------------------------
 
 const join = (...parts) => Uint8Array.from(parts.flatMap((part) => [...part]));
 
@@ -97,7 +97,7 @@ const integer = (bytes) => {
   return der(2, short[0] >= 128 ? [0] : [], short);
 };
 
-/// The elements of what is written, each with its tag.
+/// Parses a sequence of elements, each with its tag.
 function elements(bytes) {
   const found = [];
   let at = 0;
@@ -127,7 +127,7 @@ const inside = (bytes, tag = 0x30) => {
 
 const isOid = (element, oid) => element?.tag === 6 && element.content.length === oid.length && oid.every((byte, i) => element.content[i] === byte);
 
-/// What says which kind of key it is.
+/// The AlgorithmIdentifier of a key.
 function identifier(algorithm) {
   if (algorithm.name === "Ed25519") return der(0x30, der(6, OIDS.ed25519));
   if (algorithm.name === "ECDSA") return der(0x30, der(6, OIDS.ec), der(6, OIDS[algorithm.namedCurve]));
@@ -150,7 +150,7 @@ function fromSpki(algorithm, bytes) {
   return key.content.slice(1);
 }
 
-/// The inner part of a private key.
+/// The inner part of a private key's PKCS#8.
 function fromPkcs8(algorithm, bytes) {
   const [, kind, key] = inside(bytes);
   checkIdentifier(kind, algorithm);
@@ -169,7 +169,7 @@ function part(jwk, name) {
 
 const padded = (bytes, length) => join(new Uint8Array(Math.max(0, length - bytes.length)), bytes);
 
-/// The type of a key and its bytes.
+/// The type and bytes of a key.
 function fromJwk(algorithm, jwk) {
   const kind = { RSASSA: "RSA", "RSA-PS": "RSA", ECDSA: "EC", Ed2551: "OKP" }[algorithm.name.slice(0, 6)] ?? "oct";
   if (jwk?.kty !== kind) throw badKey(`the JSON Web Key is of the type ${jwk?.kty}, and ${algorithm.name} needs ${kind}`);
@@ -217,7 +217,7 @@ const secretName = ({ name, hash }, bytes) => (name === "HMAC" ? `HS${hash.name.
 
 // ---- algorithms ----------------------------------------------------------------------------------------------------
 
-/// How keys of secret bytes are made: the algorithm of the key, if the bytes fit.
+/// The algorithm of a secret key, after checking that the bytes suit it.
 const secrets = {
   HMAC({ hash }, bytes) {
     if (bytes.length === 0) throw badKey("the key of HMAC is empty");
@@ -231,7 +231,7 @@ const secrets = {
   HKDF: () => ({ name: "HKDF" }),
 };
 
-/// What the host calls the scheme of a signature.
+/// The host's name for a signature scheme.
 const schemes = {
   "RSASSA-PKCS1-v1_5": ({ hash }) => `RSASSA ${hash.name}`,
   "RSA-PSS": ({ hash }) => `RSA-PSS ${hash.name}`,
@@ -241,14 +241,14 @@ const schemes = {
 
 const ALGORITHMS = { ...HASHES, ...secrets, ...schemes };
 
-/// The algorithm that a key of signatures has.
+/// The algorithm of a signature key.
 function signingAlgorithm(given) {
   if (given.name === "Ed25519") return { name: "Ed25519" };
   if (given.name === "ECDSA") return { name: "ECDSA", namedCurve: curveOf(given) };
   return { name: given.name, hash: { name: hashOf(given.hash) } };
 }
 
-/// Adds what only the key tells, and refuses bytes that are no key.
+/// Adds the parameters that are part of the key itself, and refuses bytes that are not a key.
 function withLength(algorithm, type, bytes) {
   const kind = algorithm.name === "ECDSA" ? `ECDSA ${algorithm.namedCurve}` : algorithm.name === "Ed25519" ? "Ed25519" : "RSA";
   if (!host("isKey", kind, type === "private", bytes)) throw badKey(`the ${type} key is not one of ${algorithm.name} that this host can use`);
@@ -258,7 +258,7 @@ function withLength(algorithm, type, bytes) {
   return { ...algorithm, modulusLength: modulus.length * 8 - Math.clz32(modulus[0]) + 24, publicExponent: exponent.slice() };
 }
 
-/// How many times a password may be hashed: some seconds, which nothing could interrupt.
+/// The limit of PBKDF2 iterations, which take some seconds and cannot be interrupted.
 const MAX_ITERATIONS = 2_000_000;
 
 function derive(given, key, bits) {

@@ -1,4 +1,4 @@
-// What `schema`, `crons` and `convex.config` are made with. A part of `convex/server` that most calls do not need.
+// The builders of `schema`, `crons` and `convex.config`: the part of `convex/server` that most calls do not need.
 
 import { argsObject, functionName, getFunctionName, pathProxy, toReferencePath } from "convex:server";
 import { asObjectValidator, convexToJson, isValidator, v } from "convex/values";
@@ -34,7 +34,7 @@ class Crons {
     this.#add(name, { ...schedule, type: "interval" }, reference, args);
   }
   hourly(name, schedule, reference, args) {
-    // The schedule may be left out.
+    // The schedule may be omitted.
     const isReference = typeof schedule === "string" || Boolean(schedule[functionName]);
     if (isReference) this.#add(name, { type: "hourly" }, schedule, reference);
     else this.#add(name, { ...minute(schedule), type: "hourly" }, reference, args);
@@ -126,7 +126,7 @@ export function defineTable(schema) {
   return new TableDefinition(asObjectValidator(schema));
 }
 
-/// The validator of a table's whole documents, with what the system puts into them.
+/// The validator of a table's complete documents, including system fields.
 export function docValidator(tableName, table) {
   const whole = (validator) => {
     switch (validator.kind) {

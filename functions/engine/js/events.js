@@ -1,8 +1,8 @@
-// Events and the signals that abort operations. Read when a function first uses one of them.
+// Events and abort signals. Loaded when a function first uses one of them.
 
 import { addClass } from "convex:prelude";
 
-/// The internals of these classes, for each other and for this module alone.
+/// The internals of these classes, shared only within this module.
 let eventOf;
 let signalOf;
 
@@ -142,7 +142,7 @@ export class EventTarget {
     of.isDispatched = true;
     of.isEnded = false;
     const call = (callback) => {
-      // What a listener throws is reported, and the next one is called.
+      // An error thrown by a listener is reported, and the next listener is called.
       try {
         if (typeof callback === "function") callback.call(this, event);
         else callback.handleEvent(event);
@@ -163,7 +163,7 @@ export class EventTarget {
   }
 }
 
-/// Only this module makes signals.
+/// Only this module constructs signals.
 const making = {};
 
 export class AbortSignal extends EventTarget {
@@ -217,7 +217,7 @@ function abort(signal, reason = new DOMException("This operation was aborted", "
   signal.dispatchEvent(new Event("abort"));
 }
 
-/// Calls `callback` once `signal` is aborted, now if it is. Gives what forgets it.
+/// Calls `callback` when `signal` is aborted, or now if it is already. Returns a function that unsubscribes.
 export function onAbort(signal, callback) {
   const of = signalOf(signal);
   if (of.isAborted) {

@@ -1,10 +1,10 @@
-// `fetch`, for actions. Read when a function first uses it.
+// `fetch`, for actions. Loaded when a function first uses it.
 
 import { asyncSyscall, captured, kindOf, load, native } from "convex:prelude";
 
 const { parse, stringify } = captured;
 
-/// A stream's bytes are sent in pieces, so that none is much of an engine's memory.
+/// The size of the pieces in which a stream is sent, which is small compared to an engine's memory.
 const PIECE_BYTES = 1 << 20;
 
 let last = 0;
@@ -27,7 +27,7 @@ export async function fetch(input, init = undefined) {
   const ask = (op, args) => asyncSyscall(op, stringify({ __proto__: null, id, ...args }));
   const stream = content !== null && !(content instanceof Uint8Array) ? content : null;
   const body = content instanceof Uint8Array ? text(content) : null;
-  /// What has ended the fetch before its response was complete.
+  /// The error that ended the fetch before its response was complete.
   let ended = null;
   /// The controller of the response's body.
   let receiving = null;
@@ -98,7 +98,7 @@ export async function fetch(input, init = undefined) {
           await ask("host/fetchSend", { bytes: text(bytes.subarray(at, at + PIECE_BYTES)) });
         }
       } catch (error) {
-        // The response came first, or the fetch failed, which says why. A limit is an error of its own.
+        // The response arrived first, or the fetch failed with a reason of its own. Exceeding a limit is an error of its own.
         await reader.cancel(error).catch(() => {});
         if (error.message.startsWith("the body of the request has")) throw error;
         return;

@@ -1,14 +1,14 @@
-// What loops.js does in the place of the engine when it is rare: loops in JavaScript, which the clock ends.
+// The rare cases of loops.js: loops in JavaScript, which the clock can interrupt, instead of the engine's own.
 //
-// It is read when first needed, and then builds on nothing but what `convex:prelude` kept of the language.
+// Loaded when first needed. It relies only on the built-ins that `convex:prelude` saved.
 
 import { captured } from "convex:prelude";
 
 const { apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype, RealObject, RealTypeError, trunc } = captured;
 const { asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable, MAX_SAFE_INTEGER, RealArray } = captured;
 
-/// An object behind traps: each access is a call of JavaScript, so that a loop of the engine over it is one that the clock ends,
-/// however long the object says that it is, and whenever it says so.
+/// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt a loop of the engine over it,
+/// whatever length the object claims to have, and whenever.
 export const traps = {
   __proto__: null,
   get: (target, key) => get(target, key),
@@ -19,7 +19,7 @@ export const traps = {
   getOwnPropertyDescriptor: (target, key) => getOwnPropertyDescriptor(target, key),
 };
 
-/// The order of a sort that is given none.
+/// The default order of a sort.
 export function byText(a, b) {
   const first = typeof a === "string" ? a : `${a}`;
   const second = typeof b === "string" ? b : `${b}`;
@@ -47,7 +47,7 @@ function spreads(value) {
   return spreadable === undefined ? isArray(value) : !!spreadable;
 }
 
-/// An array of the kind that this one's methods give.
+/// Creates an array of the species that the given array's methods return.
 function similar(source) {
   return apply(arraySlice, isArray(source) ? source : [], [0, 0]);
 }
@@ -98,7 +98,7 @@ export function flatMap(original, self, args) {
   return target;
 }
 
-/// The same iterator, of which each step is a call of JavaScript.
+/// Wraps an iterator so that each of its steps is a call of JavaScript.
 function paced(iterator) {
   const { next } = iterator;
   return {
@@ -111,12 +111,12 @@ function paced(iterator) {
   };
 }
 
-/// Calls a method of an iterator that goes on without a call of JavaScript.
+/// Calls an iterator method that would otherwise loop without calling JavaScript.
 export function follow(original, self, args) {
   return apply(original, isObject(self) ? paced(self) : self, args);
 }
 
-/// Calls a method of a set that follows another one's keys.
+/// Calls a set method that iterates over the keys of another set.
 export function withSet(original, self, args) {
   const other = args[0];
   if (!isObject(other)) return apply(original, self, args);
@@ -141,7 +141,7 @@ function pacedKeys(iterator) {
   return isObject(iterator) ? paced(iterator) : iterator;
 }
 
-/// An array of the kind that `type` makes, if it is one that makes any.
+/// Creates an array with `type`, if that is a constructor.
 function arrayOf(type, ...length) {
   try {
     construct(RealObject, [], type);

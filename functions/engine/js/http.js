@@ -1,4 +1,4 @@
-// HTTP actions: a request that the host received, and the response to it. Read when one is called.
+// HTTP actions: requests that the host received, and the responses to them. Loaded when one is called.
 
 import { asyncSyscall, captured, load, native } from "convex:prelude";
 
@@ -7,7 +7,7 @@ const { raw } = load("convex:text");
 const { apply, parse, stringify } = captured;
 const { slice, startsWith } = String.prototype;
 
-/// A response's body in pieces, so that none is much of an engine's memory.
+/// The size of the pieces in which a response is sent, which is small compared to an engine's memory.
 const PIECE_BYTES = 1 << 20;
 
 const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
@@ -45,7 +45,7 @@ export async function answer(router, described, prefix, isLast) {
       try {
         await send(chunkOf(value));
       } catch (error) {
-        // The client is gone, or had enough.
+        // The client disconnected or stopped reading.
         await reader.cancel(error).catch(() => {});
         throw error;
       }

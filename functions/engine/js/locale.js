@@ -1,11 +1,11 @@
-// What depends on a language: right where the answer is certain to be that of V8 in English (en-US) and UTC, and otherwise an
-// error that names what was called. Read when a function first uses any of it.
+// Locale-dependent functions. They return the result of V8 in English (en-US) and UTC where it is certain, and otherwise throw an
+// error that names the function. Loaded when a function first uses any of them.
 
 import { load } from "convex:prelude";
 
 const unsupported = (what, instead) => new DOMException(`${what} is not supported by this host: ${instead}`, "NotSupportedError");
 
-/// The first of the locales that a call names; undefined without one.
+/// The first of the locales passed to a call, or undefined.
 function localeOf(locales) {
   const first = Array.isArray(locales) ? locales[0] : locales;
   if (first === undefined) return undefined;
@@ -20,7 +20,7 @@ function english(what, locales, instead) {
   if (locale !== undefined && locale !== "en" && locale !== "en-us") throw unsupported(`${what} with the locale ${locale}`, instead);
 }
 
-/// The options of a call that are set, each of which must be known.
+/// The options set in a call, each of which must be known.
 function optionsOf(what, options, known, instead) {
   if (options === undefined) return {};
   if (options === null) throw new TypeError("Cannot convert undefined or null to object");
@@ -42,7 +42,7 @@ function choice(name, value, choices) {
 
 // ---- texts ---------------------------------------------------------------------------------------------------------
 
-/// Languages that are sorted as the root collation says.
+/// Languages sorted by the root collation.
 const ROOT = ["en", "de", "it", "pt", "nl", "fr"];
 
 export function localeCompare(self, that, locales, options) {
@@ -68,7 +68,7 @@ function comparer(what, locales, options) {
   return (a, b) => collate(a, b, { sensitivity, isNumeric }, unknown);
 }
 
-/// Languages with rules of their own.
+/// Languages with case rules of their own.
 const CASED = { toLocaleUpperCase: ["tr", "az", "lt", "el", "hy"], toLocaleLowerCase: ["tr", "az", "lt"] };
 
 function cased(name, plain) {
@@ -96,7 +96,7 @@ function digitsOption(name, value, fallback) {
   return digits;
 }
 
-/// The whole and the fraction of a number that is not negative, rounded half away from zero.
+/// The integer and fraction digits of a non-negative number, rounded half away from zero.
 function rounded(value, most) {
   if (typeof value === "bigint") return [value.toString(), ""];
   const [mantissa, exponent] = value.toExponential().split("e");
@@ -142,7 +142,7 @@ function numberFormat(what, locales, options) {
   };
 }
 
-/// A hundred times a number, without rounding in between.
+/// Multiplies a number by a hundred without intermediate rounding.
 function percent(value, most) {
   if (typeof value === "bigint") return rounded(value * 100n, most);
   const [whole, fraction] = rounded(value, most + 2);
@@ -164,10 +164,10 @@ export function bigintToLocaleString(self, locales, options) {
 
 const open = [];
 
-/// Of an array, or of what looks like one.
+/// `toLocaleString` of an array or array-like object.
 export function arrayToLocaleString(self, locales, options) {
   const array = Object(self);
-  // As V8 does with an array in itself.
+  // V8 does this for an array that contains itself.
   if (open.includes(array)) return "";
   open.push(array);
   try {
@@ -186,7 +186,7 @@ export function arrayToLocaleString(self, locales, options) {
 
 // ---- dates ---------------------------------------------------------------------------------------------------------
 
-/// Of a date that is valid. `parts` is "date", "time" or "all".
+/// Formats a valid date. `parts` is "date", "time" or "all".
 export function dateToLocaleString(what, date, parts, locales, options) {
   const instead = "use toISOString(), or the getUTC methods";
   english(what, locales, instead);
@@ -246,7 +246,7 @@ class DateTimeFormat {
   }
 }
 
-/// As functions, which can be called without `new`.
+/// Functions, so that they can be called without `new`.
 const callable = (type) => {
   const made = { [type.name]: function (...args) { return Reflect.construct(type, args, new.target ?? type); } }[type.name];
   Object.defineProperty(made, "prototype", { value: type.prototype, writable: false });

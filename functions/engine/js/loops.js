@@ -1,7 +1,7 @@
-// The engine looks at the clock where JavaScript loops and calls. In some methods it loops itself, over as many elements as an
-// object says that it has, so that one call could be endless, and many calls could take long between two looks.
+// The engine checks the clock when JavaScript loops or calls. Some built-in methods loop natively over as many elements as an
+// object claims to have, so that a single call could be endless, and many calls could take long between two checks.
 //
-// This module is evaluated in every engine before any module of a user, so it is small: what is rare is in flatten.js.
+// This module is evaluated in every engine before any user module, so it is small. Rare cases are in flatten.js.
 
 const { apply } = Reflect;
 const { defineProperty } = Object;
@@ -15,17 +15,17 @@ const RealRangeError = RangeError;
 const typedArrays = Reflect.getPrototypeOf(Int8Array).prototype;
 const typedLength = Reflect.getOwnPropertyDescriptor(typedArrays, "length").get;
 
-/// More elements than fit into a function's memory.
+/// More elements than fit into the memory of a function.
 const MAX_LENGTH = 1 << 23;
-/// From here on a loop takes long enough for the clock to be looked at.
+/// The length from which a loop takes long enough to check the clock.
 const LONG_LENGTH = 1 << 14;
-/// How many comparisons the search for a text in another may take at worst, and from where on the clock is looked at.
+/// The most comparisons that a search for one text in another may need, and the number from which the clock is checked.
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
 
 const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
 
-/// `load` gives the functions of flatten.js.
+/// `load` returns the functions of flatten.js.
 export function boundLoops(native, load) {
   const { isArray } = native;
   const look = () => {
@@ -38,7 +38,7 @@ export function boundLoops(native, load) {
     }
     look();
   };
-  /// The methods stay hidden members, as those that they replace.
+  /// Replacements are not enumerable, like the methods they replace.
   const bound = (prototype, names, call) => {
     for (let i = 0; i < names.length; i++) {
       const name = names[i];
@@ -51,7 +51,7 @@ export function boundLoops(native, load) {
     }
   };
 
-  /// An array that is one has the length that it says; what only looks like one can say another each time.
+  /// A real array has the length that it reports. An array-like object may report a different one each time.
   const array = (original, self, args, name) => {
     if (isArray(self)) {
       check(name, self.length);
@@ -62,7 +62,7 @@ export function boundLoops(native, load) {
     const result = apply(original, traced, args);
     return result === traced ? self : result;
   };
-  /// Without a function that compares, the engine compares texts by itself.
+  /// Without a comparison function, the engine compares strings natively.
   const sort = (original, self, args, name) => {
     const isLong = args[0] === undefined && isArray(self) && self.length > LONG_LENGTH;
     return array(original, self, isLong ? [load().byText] : args, name);
@@ -71,8 +71,8 @@ export function boundLoops(native, load) {
   bound(arrays, ["copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed", "toSpliced", "with"], array);
   bound(arrays, ["sort", "toSorted"], sort);
 
-  // The engine's own go into the elements, which can be long too, or the same ones any number of times. Where they are not all
-  // plain values and short arrays, a loop of JavaScript does the same.
+  // The engine's methods descend into the elements, which can be long themselves, or repeated any number of times. Unless all are
+  // primitive values and short arrays, a loop in JavaScript does the same.
   const isShort = (value) => {
     if (!isObject(value)) return true;
     if (!isArray(value)) return false;
@@ -89,7 +89,7 @@ export function boundLoops(native, load) {
   bound(arrays, ["concat"], concat);
   bound(arrays, ["flat", "flatMap"], flat);
 
-  // The engine frees an element twice where the clock ends its own. It may be an array that only says that it has a length.
+  // The engine frees an element twice if the clock ends its own method. The receiver may merely claim to have a length.
   const find = (name, isLast, isIndex) => {
     const method = {
       [name](test, self) {
@@ -113,7 +113,7 @@ export function boundLoops(native, load) {
   find("findLast", true, false);
   find("findLastIndex", true, true);
 
-  // A typed array fits into the function's memory. One call over it ends; many must not go unseen.
+  // A typed array fits into the function's memory, so a single call ends, but a series of calls must check the clock.
   const typed = (original, self, args) => {
     if (apply(typedLength, self, []) > LONG_LENGTH) look();
     return apply(original, self, args);
@@ -127,7 +127,7 @@ export function boundLoops(native, load) {
 
   const search = (original, self, args, name) => {
     const pattern = args[0];
-    // What is not a string is asked for one now, and not once more.
+    // A value that is not a string is converted once, here.
     const text = isObject(self) && !isObject(pattern) ? `${self}` : self;
     if (typeof text === "string" && typeof pattern === "string") {
       const comparisons = pattern.length * text.length;
@@ -143,10 +143,10 @@ export function boundLoops(native, load) {
   };
   bound(String.prototype, ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"], search);
 
-  // Iterators of the language are not called by its own methods, but followed without a look at the clock.
+  // Built-in methods iterate over built-in iterators natively, without checking the clock.
   bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) => load().follow(original, self, args));
-  // The engine reads these three when they are first touched. It loses count of its values where the clock ends that, and would
-  // end the process with the call.
+  // The engine initializes these three when they are first accessed. If the clock ends that, it miscounts references, and would
+  // abort the process at the end of the call.
   delete Iterator.zip;
   delete Iterator.zipKeyed;
   delete Array.fromAsync;

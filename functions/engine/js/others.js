@@ -1,9 +1,9 @@
-// Small globals that few functions use: references that are weak elsewhere, what describes where a function runs, and what this
-// host does not have and says so when it is used.
+// Small globals that few functions use: weak references, descriptions of the environment, and globals that this host does not
+// support, which throw when they are used.
 
 import { addClass } from "convex:prelude";
 
-/// When something is collected would differ from run to run, so here it is kept.
+/// The target is kept alive, since the time of its collection would differ between runs.
 export class WeakRef {
   #target;
 
@@ -42,7 +42,7 @@ const missing = (name) => ({
   },
 }[name]);
 
-/// A package that asks whether it can use WebAssembly is told that it cannot.
+/// Packages that check for WebAssembly find that it is not available.
 export const WebAssembly = { validate: () => false };
 for (const name of ["compile", "compileStreaming", "instantiate", "instantiateStreaming"]) {
   WebAssembly[name] = async () => missing(`WebAssembly.${name}`)();
@@ -55,7 +55,7 @@ Object.defineProperty(WebAssembly, Symbol.toStringTag, { value: "WebAssembly", c
 
 // ---- messages ------------------------------------------------------------------------------------------------------
 
-/// Two ports, each of which hears what the other is given, a microtask later.
+/// Two ports, each of which receives the messages posted to the other, a microtask later.
 class MessagePort {
   onmessage = null;
   #other;

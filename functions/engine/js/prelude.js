@@ -1,7 +1,7 @@
-// What stands under every module: the globals that functions expect, and the engine's side of a call.
+// The base of every module: the globals that functions expect, and the engine's side of a call.
 //
-// It is evaluated before any module of a user and keeps what it needs of the language to itself, so that a function that
-// overwrites `JSON.stringify` or `Object.prototype` harms its own call alone.
+// It is evaluated before any user module and saves the built-ins that it needs, so that a function that overwrites
+// `JSON.stringify` or `Object.prototype` harms only its own call.
 
 import { boundLoops } from "convex:loops";
 
@@ -20,7 +20,7 @@ const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
 const mapSize = Reflect.getOwnPropertyDescriptor(Map.prototype, "size").get;
 const { toWellFormed, slice } = String.prototype;
 
-/// What `convex:audit`, `convex:flatten` and `convex:rarely` need of the language as it was.
+/// The original built-ins that `convex:audit`, `convex:flatten` and `convex:rarely` need.
 export const captured = {
   __proto__: null,
   arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty, deleteProperty: Reflect.deleteProperty, get: Reflect.get,
@@ -47,23 +47,23 @@ export const captured = {
     stringIterator: String.prototype[Symbol.iterator], iteratorMap: Iterator.prototype.map, iteratorFrom: Iterator.from,
     matched: "".matchAll(/a/g),
   },
-  /// Classes of this host that functions find among their globals, with their own `toJSON`.
+  /// The host's own classes among the globals, with their original `toJSON`.
   classes: [],
 };
 
-/// Adds one, before a function can change it.
+/// Registers such a class before a function can change it.
 export function addClass({ name, prototype }) {
   const { classes, hasOwn } = captured;
   const toJSON = hasOwn(prototype, "toJSON") ? prototype.toJSON : null;
   classes[classes.length] = { __proto__: null, name, prototype, toJSON };
 }
 
-/// A question about what is rare in a body.
+/// Calls a function of audit.js about a value that is rare in bodies.
 function rare(name, value, key) {
   return apply(load("convex:audit")[name], undefined, [value, key]);
 }
 
-/// Globals that are made when they are first used, and the module of this host that has them.
+/// Globals that are created when they are first used, by the module that exports them.
 const globals = [
   "convex:text", ["TextEncoder", "TextDecoder", "atob", "btoa"],
   "convex:url", ["URL", "URLSearchParams"],
@@ -84,16 +84,16 @@ const globals = [
 
 export let native;
 
-/// The kind of the function; undefined while modules are only looked at.
+/// The kind of the function, or undefined while modules are only described.
 export const kindOf = () => native.kind();
-/// Whether the function must be the same each time.
+/// Whether the function must be deterministic.
 export const isDeterministic = () => native.kind() !== "action";
 
 const waiting = new Map();
 let nextId = 1;
 
-/// Called by the engine once, before anything else. `settings` are `process.env` as JSON text, and the names of the variables of
-/// audit logs. What differs from call to call is asked of `natives` when it is used: an engine can be prepared for many calls.
+/// Called once by the engine, before anything else. `settings` contains `process.env` as JSON text, and the names of audit log
+/// variables. Values that differ between calls are requested from `natives` when used, since an engine may serve many calls.
 export function install(natives, settings) {
   native = natives;
   const { env, auditVars } = settings;
@@ -123,7 +123,7 @@ export function install(natives, settings) {
     describe: (namespace) => rarely().describe(namespace),
     nextTimer,
     fireTimers: () => rarely().fireTimers(),
-    /// Reads what many calls use, in an engine that is prepared for many.
+    /// Loads commonly used modules, in an engine that is to serve many calls.
     warm: () => {
       rarely();
       load("convex:console");
@@ -131,12 +131,12 @@ export function install(natives, settings) {
   };
 }
 
-/// A member as those that a global object is born with.
+/// Defines a member like those that a global object has initially.
 export function hidden(object, name, value) {
   defineProperty(object, name, { value, writable: true, configurable: true, enumerable: false });
 }
 
-/// What depends on a language, and which the engine does not know.
+/// Locale-dependent functions, which the engine lacks.
 function byLocale() {
   const method = (prototype, name, as = name) => {
     hidden(prototype, name, { [name](...args) { return load("convex:locale")[as](this, ...args); } }[name]);
@@ -148,7 +148,7 @@ function byLocale() {
   method(captured.getPrototypeOf(Int8Array).prototype, "toLocaleString", "arrayToLocaleString");
 }
 
-/// The engine loses count of other values that are set here, and would end the process with the call.
+/// If other values are set here, the engine miscounts references, and would abort the process at the end of the call.
 function guardErrors() {
   const only = (type, name) => {
     const { set } = captured.getOwnPropertyDescriptor(RealError, name);
@@ -162,14 +162,14 @@ function guardErrors() {
   only("number", "stackTraceLimit");
 }
 
-/// The engine is given code when the program is loaded, and none while a function runs.
+/// Code is compiled when the program is loaded, and never while a function runs.
 function refuseCode() {
   const refuse = () => {
     throw new RealEvalError("Code generation from strings disallowed for this context");
   };
   hidden(globalThis, "eval", { eval: (code) => (typeof code === "string" ? refuse() : code) }.eval);
   const { prototype } = Function;
-  // How packages ask for the global object.
+  // Packages use this to get the global object.
   const isThis = (code, more) => code === "return this" && more.length === 0;
   const Refusing = { Function: function (code, ...more) { return isThis(code, more) ? () => globalThis : refuse(); } }.Function;
   defineProperty(Refusing, "prototype", { value: prototype, writable: false });
@@ -179,7 +179,7 @@ function refuseCode() {
 
 const accessor = { __proto__: null, get: undefined, set: undefined, configurable: true, enumerable: false };
 
-/// A global that is made when it is first used, by a function or by the module that has it. Most calls use few of them.
+/// Defines a global that is created by a function or module when it is first used, since most calls use few of them.
 function lazily(name, from) {
   accessor.get = () => {
     const value = typeof from === "string" ? load(from)[name] : from();
@@ -192,7 +192,7 @@ function lazily(name, from) {
 
 const loaded = new Map();
 
-/// A module of this host that is read when it is first needed.
+/// Loads a module of this host when it is first needed.
 export function load(name) {
   let module = apply(mapGet, loaded, [name]);
   if (module === undefined) apply(mapSet, loaded, [name, (module = native.load(name))]);
@@ -220,7 +220,7 @@ export async function asyncSyscall(op, args) {
   return answer === undefined ? await later(id) : answer;
 }
 
-/// The promise of an answer that comes later.
+/// The promise of an asynchronous operation.
 function later(id) {
   return new RealPromise((resolve, reject) => {
     apply(mapSet, waiting, [id, { resolve, reject }]);
@@ -235,18 +235,18 @@ function jsSyscall(op) {
 const vars = {};
 const symbols = [];
 
-/// The body becomes text in Rust, see engine/audit.rs.
+/// The body is serialized in Rust; see engine/audit.rs.
 async function audit(body) {
   const id = nextId++;
   if (native.audit(id, body, plainPrototype, arrayPrototype, symbols, rare) === undefined) await later(id);
 }
 
-/// `log` of `convex/server`, also where Convex's package is installed.
+/// The `log` of `convex/server`, also when Convex's package is installed.
 export const log = freeze({ audit, vars });
 
 // ---- the engine's side ---------------------------------------------------------------------------------------------
 
-/// Calls a function, as `convex/server` made it. Gives the promise of its result as JSON text.
+/// Calls a function built by `convex/server`. Returns a promise of its result as JSON text.
 async function invoke(fn, requestId, args) {
   const kind = native.kind();
   if (kind === "query") return await fn.invokeQuery(args);
@@ -254,7 +254,7 @@ async function invoke(fn, requestId, args) {
   return await fn.invokeAction(requestId, args);
 }
 
-/// Answers an HTTP request with the router that `http.ts` exports.
+/// Answers an HTTP request using the router that `http.ts` exports.
 async function answerHttp(router, request, prefix, isLast) {
   const isRouted = await load("convex:http").answer(router, request, prefix, isLast);
   return isRouted ? "null" : '"unrouted"';
@@ -274,7 +274,7 @@ function settle(id, isOk, answer, data) {
   }
 }
 
-/// What is to be said about a value that nobody caught, as JSON text.
+/// Describes an uncaught value, as JSON text.
 function explain(thrown) {
   if (typeof thrown !== "object" || thrown === null) {
     return stringify({ __proto__: null, text: wellFormed(shown(thrown)), stack: "", data: null });
@@ -289,7 +289,7 @@ function explain(thrown) {
   });
 }
 
-/// What an error says of its cause, as that of `fetch` does.
+/// The cause of an error, for its message, such as that of `fetch`.
 function because(thrown) {
   try {
     if (thrown.message === "Buffer is not defined") return " (this host has no Buffer: use Uint8Array, TextEncoder, atob and btoa)";
@@ -309,7 +309,7 @@ function isConvexError(thrown) {
   }
 }
 
-/// Text that has a UTF-8, and not more of it than anybody reads.
+/// Replaces lone surrogates in a text, and truncates it to a readable length.
 function wellFormed(value) {
   return apply(toWellFormed, apply(slice, value, [0, 16384]), []);
 }
@@ -333,10 +333,10 @@ function shown(value) {
 
 // ---- time ----------------------------------------------------------------------------------------------------------
 
-/// What waits for its time in an action: id to the time, from the start of the call, and what is to be called.
+/// The timers of an action: by id, the time from the start of the call, and the callback.
 export const timed = new Map();
 
-/// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
+/// The time of the next timer, in milliseconds from the start of the call, or -1 if there is none.
 function nextTimer() {
   return apply(mapSize, timed, []) === 0 ? -1 : rarely().nextTimer();
 }

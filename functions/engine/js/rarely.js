@@ -1,11 +1,11 @@
-// What few calls need of the prelude: it is read when first needed, and then builds on what was kept of the language.
+// The part of the prelude that few calls need. Loaded when first needed. It relies only on the built-ins that the prelude saved.
 
 import { captured, hidden, isDeterministic, load, native, timed } from "convex:prelude";
 
 const { RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet, ownKeys, parse, push } = captured;
 const { stringify } = captured;
 
-/// What a module holds, as JSON text.
+/// Describes the exports of a module, as JSON text.
 export function describe(namespace) {
   const functions = [];
   for (const name of ownKeys(namespace)) {
@@ -44,7 +44,7 @@ function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal })
   return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
 }
 
-/// A `Date` that begins at the call's own time, and knows no time zone but UTC: that of a machine is not the same everywhere.
+/// A `Date` whose current time is that of the call, and whose only time zone is UTC, since machines' time zones differ.
 export function makeDate() {
   const now = () => (isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs()));
   const prototype = RealDate.prototype;
@@ -74,7 +74,7 @@ export function makeDate() {
   hidden(prototype, "getTimezoneOffset", function getTimezoneOffset() {
     return apply(prototype.getTime, this, []) * 0;
   });
-  // `Thu, 01 Jan 1970 00:00:00 GMT` has all the parts.
+  // `Thu, 01 Jan 1970 00:00:00 GMT` contains all the parts.
   const parts = (date) => prototype.toUTCString.call(date).split(/,? /);
   const invalid = (date) => Number.isNaN(prototype.getTime.call(date));
   const day = ([weekday, date, month, year]) => `${weekday} ${month} ${date} ${year}`;
@@ -119,14 +119,14 @@ export function timers() {
   };
 }
 
-/// When the next timer is due, in milliseconds from the start of the call; -1 if there is none.
+/// The time of the next timer, in milliseconds from the start of the call, or -1 if there is none.
 export function nextTimer() {
   let next = -1;
   for (const { at } of timed.values()) if (next < 0 || at < next) next = at;
   return next;
 }
 
-/// Calls what is due. What throws there is nobody's: the next one is called all the same.
+/// Calls the callbacks that are due. An error thrown by one does not prevent the next from being called.
 export function fireTimers() {
   const now = native.elapsedMs();
   const due = [...timed].filter(([, { at }]) => at <= now).sort(([, a], [, b]) => a.at - b.at);

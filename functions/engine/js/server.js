@@ -1,5 +1,5 @@
-// `convex/server`: how functions are made and what they reach the database with, for functions that run without the npm
-// package. It stands on the same operations of the host as the package does.
+// `convex/server`: the builders of functions and their access to the database, for functions that run without the npm package.
+// It uses the same operations of the host as the package does.
 
 import { load, log } from "convex:prelude";
 import {
@@ -14,7 +14,7 @@ import {
   v,
 } from "convex/values";
 
-/// What the host is told with some operations; of no consequence to it.
+/// The version passed to the host with some operations, which ignores it.
 const VERSION = "1.48.0";
 const MAX_QUERY_OPERATORS = 256;
 
@@ -57,7 +57,7 @@ export function argsObject(args) {
 
 // ---- references to functions ---------------------------------------------------------------------------------------
 
-/// How the host knows a function.
+/// The host's identification of a function.
 export function getFunctionAddress(reference) {
   if (typeof reference === "string") {
     return reference.startsWith("function://") ? { functionHandle: reference } : { name: reference };
@@ -81,7 +81,7 @@ export function makeFunctionReference(name) {
   return { [functionName]: name };
 }
 
-/// An object whose members, however deep, are known by their path. `read` says what a path is under symbols.
+/// An object whose members, at any depth, are identified by their path. `read` returns the value of a symbol member for a path.
 export function pathProxy(parts, read) {
   return new Proxy({}, {
     get(_, property) {
@@ -169,7 +169,7 @@ const filterBuilder = {
   field: (path) => new Expression({ $field: path }),
 };
 
-/// A chain of steps, each of which makes a new link; a link can be used once.
+/// A chain of steps, each of which creates a new link. A link can be used once.
 class Chain {
   #steps;
   #isUsed = false;
@@ -219,7 +219,7 @@ export class SearchFilter extends Chain {
   }
 }
 
-/// What `db.query(table)` gives: a query whose index is still to be chosen.
+/// The result of `db.query(table)`: a query whose index has not been chosen.
 class QueryInitializer {
   #table;
 
@@ -274,11 +274,11 @@ class QueryInitializer {
   }
 }
 
-/// A query that is put together, then read once.
+/// A query that is built, and then read once.
 class Query {
-  /// What is to be asked, until it is asked or handed on to the next link.
+  /// The query, until it is executed or passed to the next link.
   #query;
-  /// The host's number for the stream of results, while there is one.
+  /// The host's number of the stream of results, while it is open.
   #stream;
   #table;
 
@@ -500,7 +500,7 @@ function scheduler(schedule, cancel, more) {
   };
 }
 
-/// File storage. The host says that it has none.
+/// File storage, which the host does not support.
 function storage(isAction) {
   const ask = (op) => (storageId) => asyncOperation(op, { requestId: "", version: VERSION, storageId });
   const blob = (op) => async () => Convex.jsSyscall(op, {});
@@ -612,7 +612,7 @@ async function invoke(handler, ctx, argsText) {
   return JSON.stringify(convexToJson(result === undefined ? null : result));
 }
 
-/// The text of a validator, in which nothing may be missing.
+/// A validator as JSON text. It must be complete.
 function validatorText(validator) {
   return JSON.stringify(validator.json, (field, value) => {
     if (value === undefined) {
@@ -622,7 +622,7 @@ function validatorText(validator) {
   });
 }
 
-/// Makes `query`, `internalMutation` and the like.
+/// Creates `query`, `internalMutation` and the like.
 function maker(name, flags, methods) {
   return (definition) => {
     const handler = typeof definition === "function" ? definition : definition.handler;
@@ -698,7 +698,7 @@ export class HttpRouter {
     const prefixes = sorted(this.prefixRoutes).flatMap(([method, paths]) => sorted(paths).map(([path, handler]) => [`${path}*`, method, handler]));
     return [...exact, ...prefixes];
   };
-  /// The handler, method and path of the route for a request: the path itself, or else the longest prefix.
+  /// The handler, method and path of the route for a request: the exact path, or else the longest prefix.
   lookup = (path, requested) => {
     const method = requested === "HEAD" ? "GET" : requested;
     const exact = this.exactRoutes.get(path)?.get(method);
@@ -732,7 +732,7 @@ export function paginationResultValidator(item) {
   });
 }
 
-// ---- what only definitions need, read when a module has one --------------------------------------------------------
+// ---- definitions, loaded when a module has one ---------------------------------------------------------------------
 
 const definition = (name) => (...args) => load("convex:definitions")[name](...args);
 

@@ -15,7 +15,7 @@ function rank(value) {
   return Array.isArray(value) ? 7 : 8;
 }
 
-/// Strings in the order of their UTF-8, which is that of their code points.
+/// Compares strings by their UTF-8, which is the order of their code points.
 function compareStrings(a, b) {
   for (let i = 0; i < a.length && i < b.length; i++) {
     if (a[i] === b[i]) continue;
@@ -25,7 +25,7 @@ function compareStrings(a, b) {
   return a.length - b.length;
 }
 
-/// Numbers by the bits that order them totally: -0 before 0, NaN at either end by its sign.
+/// Compares numbers by the bits of their total order: -0 before 0, and NaN at either end according to its sign.
 function orderedBits(number) {
   const view = new DataView(new ArrayBuffer(8));
   view.setFloat64(0, number);
@@ -85,7 +85,7 @@ function utf8Length(text) {
   return bytes;
 }
 
-/// How many bytes a value counts in the database.
+/// The size of a value in the database, in bytes.
 export function getConvexSize(value) {
   switch (rank(value)) {
     case 0:
@@ -112,7 +112,7 @@ export function getConvexSize(value) {
   }
 }
 
-// A document's id is a string of 31 characters or 32 at most; its field name and its kind add 6. A creation time is a number.
+// A document's id is a string of 31 or 32 characters; the field name and kind add 6. The creation time is a number.
 const ID_FIELD_BYTES = 38;
 const CREATION_TIME_FIELD_BYTES = 23;
 

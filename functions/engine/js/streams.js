@@ -1,6 +1,6 @@
-// The streams of the Streams standard. Read when a function first uses one of them.
+// The streams of the Streams standard. Loaded when a function first uses one of them.
 //
-// A stream is two objects: what functions hold, and behind a private member the machine that does the work.
+// A stream consists of two objects: the one that functions hold, and a private state machine that does the work.
 
 import { addClass } from "convex:prelude";
 
@@ -12,7 +12,7 @@ function later() {
   return { promise, ...settle };
 }
 
-/// A promise that may be rejected without failing the function.
+/// Marks a promise as handled, so that its rejection does not fail the function.
 function quiet(promise) {
   promise.then(undefined, () => {});
   return promise;
@@ -20,7 +20,7 @@ function quiet(promise) {
 
 const rejected = (error) => quiet(Promise.reject(error));
 
-/// Calls a method of what an author gave. What it throws becomes a rejection.
+/// Calls a user-defined method. An error that it throws becomes a rejection.
 function calling(object, name, ...args) {
   const method = object?.[name];
   if (method === undefined) return () => Promise.resolve(undefined);
@@ -149,7 +149,7 @@ class Readable {
     this.pull();
     return read.promise;
   }
-  /// Puts back what a reader with a buffer of its own did not take.
+  /// Puts back the bytes that a BYOB reader did not take.
   unread(chunk) {
     this.queue.unshift({ chunk, size: 0 });
   }
@@ -165,7 +165,7 @@ class Readable {
 }
 
 let readableOf;
-/// Only this module makes controllers and readers of its own kind.
+/// Only this module constructs controllers.
 const making = {};
 const illegal = (key) => {
   if (key !== making) throw new TypeError("Illegal constructor");
@@ -321,7 +321,7 @@ export class ReadableStream {
     const controller = new Controller(making, this.#readable);
     const [pull, cancel] = [calling(given, "pull", controller), calling(given, "cancel")];
     const { start } = given;
-    // What `start` throws, the constructor throws.
+    // The constructor throws the error that `start` throws.
     const started = start === undefined ? undefined : start.call(given, controller);
     this.#readable.start(() => started, pull, cancel);
   }
@@ -443,7 +443,7 @@ export class ReadableStream {
 
 const asyncIterators = Object.getPrototypeOf(Object.getPrototypeOf((async function* () {}).prototype));
 
-/// Whether something is a stream that nobody has read from, locked, or something else.
+/// Distinguishes unused streams, used or locked streams, and other values.
 export function stateOf(value) {
   if (!(value instanceof ReadableStream)) return undefined;
   const readable = readableOf(value);
@@ -539,7 +539,7 @@ class Writable {
     }
     if (this.#isStarted && !this.#isBusy) this.#end();
   }
-  /// Ends a stream that has failed, once nothing is being written.
+  /// Completes the failure of a stream, once no write is in progress.
   #end() {
     this.state = "errored";
     for (const { written } of this.#queue.splice(0)) {
@@ -791,7 +791,7 @@ export class TransformStream {
 
   constructor(transformer, writableStrategy, readableStrategy) {
     const given = transformer ?? {};
-    // Whether the readable side wants a chunk, and who waits for that to change.
+    // Whether the readable side wants a chunk, and the promise that waits for that to change.
     let isWanted = false;
     let change = later();
     const of = {
@@ -887,7 +887,7 @@ export class TextEncoderStream {
 
   constructor() {
     const encoder = new TextEncoder();
-    // Half of a surrogate pair waits for the other half.
+    // Half of a surrogate pair is kept until the other half arrives.
     let half = "";
     this.#stream = new TransformStream({
       transform(chunk, controller) {

@@ -1,4 +1,4 @@
-// Text and bytes: TextEncoder, TextDecoder, atob, btoa. Read when a function first uses one of them.
+// Text and bytes: TextEncoder, TextDecoder, atob, btoa. Loaded when a function first uses one of them.
 
 import { addClass, native } from "convex:prelude";
 
@@ -11,7 +11,7 @@ export const bytesOf = (source) => {
   throw new TypeError("bytes are an ArrayBuffer or a view of one");
 };
 
-/// Bytes as a text with a character for each, in which form the host takes them.
+/// Converts bytes to a string with one character for each, the form in which the host accepts them.
 export const raw = (bytes) => {
   let characters = "";
   for (let i = 0; i < bytes.length; i += 8192) characters += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192));
@@ -45,7 +45,7 @@ for (const label of ["utf-16le", "utf-16", "ucs-2", "unicode", "iso-10646-ucs-2"
 for (const label of ["windows-1252", "latin1", "iso-8859-1", "iso8859-1", "ascii", "us-ascii", "l1", "cp1252"]) {
   LABELS.set(label, "windows-1252");
 }
-/// What windows-1252 has from 0x80 to 0x9f.
+/// The characters of windows-1252 from 0x80 to 0x9f.
 const WINDOWS = "€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ";
 
 function decode(encoding, bytes, fatal) {
@@ -67,7 +67,7 @@ function decode(encoding, bytes, fatal) {
   return text.toWellFormed() + (bytes.length % 2 === 0 ? "" : "\ufffd");
 }
 
-/// How many bytes at the end may be the beginning of a character.
+/// The number of bytes at the end that may be the beginning of a character.
 function unfinished(encoding, bytes) {
   const { length } = bytes;
   if (encoding === "windows-1252") return 0;
@@ -88,7 +88,7 @@ export class TextDecoder {
   #encoding;
   #fatal;
   #ignoreBOM;
-  /// The bytes of a stream's character that is not complete yet.
+  /// The bytes of an incomplete character of a stream.
   #rest = new Uint8Array(0);
   #isBegun = false;
 
@@ -165,7 +165,7 @@ export const atob = (source) => {
   return out;
 };
 
-/// Bytes as base64url without padding, as JSON Web Keys have it, and back.
+/// Converts bytes to and from base64url without padding, as in JSON Web Keys.
 export const toBase64Url = (bytes) => native.base64(raw(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 
 export const fromBase64Url = (text) => {
@@ -174,7 +174,7 @@ export const fromBase64Url = (text) => {
   return bytes;
 };
 
-// ---- the query of a URL, which forms have too ----------------------------------------------------------------------
+// ---- URL-encoded parameters, of URLs and forms ---------------------------------------------------------------------
 
 const encodePart = (value) =>
   encodeURIComponent(value.toWellFormed())
@@ -187,7 +187,7 @@ const decodePart = (value) => {
   try {
     return decodeURIComponent(spaced);
   } catch {
-    // What is no escape stays, and what is no UTF-8 becomes U+FFFD.
+    // Invalid escapes are kept, and invalid UTF-8 becomes U+FFFD.
     const written = native.utf8(spaced.toWellFormed());
     const bytes = [];
     const digit = (byte) => parseInt(String.fromCharCode(byte ?? 0), 16);

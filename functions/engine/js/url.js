@@ -1,9 +1,9 @@
-// URL and URLSearchParams. Read when a function first uses one of them.
+// URL and URLSearchParams. Loaded when a function first uses one of them.
 
 import { addClass, load, native } from "convex:prelude";
 const { decodeForm, encodeForm } = load("convex:text");
 
-/// Between a URL and its parameters.
+/// Links a URL and its parameters.
 let follow;
 let refill;
 
@@ -11,7 +11,7 @@ const text = (value) => String(value).toWellFormed();
 
 export class URLSearchParams {
   #pairs = [];
-  /// What is told of a change.
+  /// The callback for changes.
   #changed = () => {};
 
   constructor(init = "") {

@@ -1,4 +1,4 @@
-// `convex/values`: Convex's values, their JSON, and validators, for functions that run without the npm package.
+// `convex/values`: Convex's values, their JSON encoding, and validators, for functions that run without the npm package.
 
 import { load } from "convex:prelude";
 
@@ -73,10 +73,10 @@ export class CommitTsPlaceholder {
   }
 }
 
-/// One, so that what is read back in the mutation that wrote it equals `db.vars.commitTs`.
+/// A single instance, so that a value read back in the mutation that wrote it equals `db.vars.commitTs`.
 export const commitTsPlaceholder = new CommitTsPlaceholder();
 
-/// Whether a value is an object that is nothing but its members.
+/// Whether a value is a plain object.
 export function isSimpleObject(value) {
   if (typeof value !== "object" || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
@@ -112,7 +112,7 @@ function checkFieldName(name) {
   }
 }
 
-/// A value as an error shows it, at most 16 KiB.
+/// Formats a value for an error, in at most 16 KiB.
 export function shownInError(value) {
   const text =
     JSON.stringify(value, (_, member) => {
@@ -171,7 +171,7 @@ function toJson(value, path, whole, isPatch) {
   return json;
 }
 
-/// Gives an object a member, be it one called `__proto__`.
+/// Sets a member of an object, even one named `__proto__`.
 function put(object, name, value) {
   if (name === "__proto__") {
     Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
@@ -184,12 +184,12 @@ export function convexToJson(value) {
   return toJson(value, "", value, false);
 }
 
-/// As an operand of a filter or of a range, where `undefined` means that a field is absent.
+/// Encodes an operand of a filter or range, where `undefined` means that a field is absent.
 export function operandToJson(value) {
   return value === undefined ? { $undefined: null } : convexToJson(value);
 }
 
-/// As the change of `db.patch`, where `undefined` removes a field.
+/// Encodes the change of `db.patch`, where `undefined` removes a field.
 export function patchToJson(value) {
   return toJson(value, "", value, true);
 }
@@ -232,7 +232,7 @@ export function jsonToConvex(json) {
 
 // ---- order and size ------------------------------------------------------------------------------------------------
 
-// Few functions need them: they are read when they are first used.
+// Few functions need these, so they are loaded when first used.
 const sizes = (name) => (...args) => load("convex:sizes")[name](...args);
 
 export const compareValues = sizes("compareValues");
@@ -263,7 +263,7 @@ function missing(what, field) {
   return new Error(`The validator for ${where} is undefined. Do modules import each other in a circle?`);
 }
 
-/// What all validators are. A subclass says what distinguishes it in `parts` and `json`.
+/// The base class of all validators. Subclasses define `parts` and `json`.
 class Validator {
   type;
   fieldPaths;
@@ -275,7 +275,7 @@ class Validator {
     this.kind = kind;
   }
 
-  /// The same validator for a member that may be absent.
+  /// The same validator, for a member that may be absent.
   optional() {
     return new this.constructor({ ...this, isOptional: "optional" });
   }
@@ -285,7 +285,7 @@ class Validator {
   }
 }
 
-/// A kind of validator that has nothing but its name.
+/// A kind of validator without parameters.
 function simple(kind, type) {
   return class extends Validator {
     constructor(parts) {
@@ -426,7 +426,7 @@ export const v = {
   nullable: (validator) => new VUnion({ members: [validator, new VNull({})] }),
 };
 
-/// The validator that an object of validators stands for.
+/// The validator denoted by an object of validators.
 export function asObjectValidator(fields) {
   return isValidator(fields) ? fields : v.object(fields);
 }

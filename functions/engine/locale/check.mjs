@@ -1,4 +1,4 @@
-// Compares js/collate.js with Node.js on random texts: `node check.mjs [COUNT]`.
+// Compares js/collate.js with Node.js on random strings: `node check.mjs [COUNT]`.
 import { readFileSync } from "node:fs";
 
 const read = (name) => readFileSync(new URL(`../js/${name}.js`, import.meta.url), "utf8");

@@ -1,4 +1,4 @@
-//! The host's own JavaScript modules, compiled once for the process.
+//! The built-in JavaScript modules, compiled once per process.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use super::Bytecode;
 use super::bytecode::Keep;
 use super::heap::Usage;
 
-/// The specifier of an import, and the module that it resolves to.
+/// The specifier of an import, and the module it resolves to.
 type Import = (&'static str, &'static str);
 
 struct BuiltIn {
@@ -18,7 +18,7 @@ struct BuiltIn {
     imports: &'static [Import],
 }
 
-/// The base module: the globals, and the engine's side of a call.
+/// The base module, with the globals and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
 const BUILT_IN: [BuiltIn; 26] = [
@@ -146,24 +146,24 @@ const BUILT_IN: [BuiltIn; 26] = [
     },
 ];
 
-/// Source and lines of these modules never appear in a stack trace.
+/// Compiled without positions, so that these modules never appear in a stack trace.
 static COMPILED: LazyLock<[Option<Bytecode>; BUILT_IN.len()]> = LazyLock::new(|| {
     BUILT_IN.map(|module| Bytecode::compile(module.name, module.source, Keep::Nothing).ok())
 });
 
-/// The module `name`, if it is one of these.
+/// The bytecode of the built-in module `name`.
 pub fn bytecode(name: &str) -> Option<&'static Bytecode> {
     let place = BUILT_IN.iter().position(|module| module.name == name)?;
     COMPILED[place].as_ref()
 }
 
-/// The source of the module `name`.
+/// The source of the built-in module `name`.
 pub fn source(name: &str) -> Option<&'static str> {
     BUILT_IN.iter().find(|module| module.name == name).map(|module| module.source)
 }
 
-/// The module that stands for `convex/server` or `convex/values` where the package is not
-/// installed.
+/// The built-in module that stands in for `convex/server` or `convex/values` if the npm package is
+/// not installed.
 pub fn standing_for(specifier: &str) -> Option<&'static str> {
     match specifier {
         "convex/server" => Some("convex:server"),
@@ -172,23 +172,23 @@ pub fn standing_for(specifier: &str) -> Option<&'static str> {
     }
 }
 
-/// The module that stands for a file of an installed package.
+/// The built-in module that replaces a file of an installed npm package.
 pub fn replacing(file: &Path) -> Option<&'static str> {
     let is_log = |kind: &str| file.ends_with(format!("convex/dist/{kind}/server/log.js"));
     (is_log("esm") || is_log("cjs")).then_some("convex:log")
 }
 
-/// Resolves an import of the module `base` to one of these.
+/// Resolves an import in the built-in module `base`.
 pub fn import(base: &str, specifier: &str) -> Option<&'static str> {
     let module = BUILT_IN.iter().find(|module| module.name == base)?;
     module.imports.iter().find(|(written, _)| *written == specifier).map(|(_, module)| *module)
 }
 
-/// The memory, in bytes, that an engine must have free before it reads one of these modules. It
-/// does not survive running out of memory while it reads.
+/// The memory that an engine must have free before it reads a built-in module, in bytes. An engine
+/// does not survive running out of memory while it reads a module.
 const HEADROOM_BYTES: usize = 1 << 20;
 
-/// Reads and evaluates a module that was not needed before.
+/// Loads a built-in module on first use.
 pub(super) fn load<'js>(
     ctx: &Ctx<'js>,
     name: &str,
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_module_of_this_host_compiles() {
+    fn every_built_in_module_compiles() {
         for module in BUILT_IN {
             assert!(bytecode(module.name).is_some(), "{}", module.name);
         }

@@ -1,8 +1,7 @@
-//! Modules compiled once, for all later engines.
+//! Modules compiled once for all engines.
 //!
-//! One of the three places in this crate with `unsafe`. An engine trusts the bytecode that it reads
-//! as it trusts its own machine code, so reading it is safe only if an engine of the same build
-//! wrote it.
+//! One of the three files in this crate with `unsafe`. An engine trusts bytecode as it trusts its
+//! own machine code, so reading it is safe only if an engine of the same build wrote it.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -12,28 +11,28 @@ use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::{Declared, WriteOptions};
 use rquickjs::{Context, Ctx, Module, Runtime};
 
-/// A compiled module. Its bytes never leave the process, and nothing but
-/// [`compile`](Bytecode::compile) makes one.
+/// A compiled module. Only [`compile`](Bytecode::compile) creates one, and its bytes never leave
+/// the process.
 #[derive(Clone)]
 pub struct Bytecode(Arc<[u8]>);
 
-/// The part of a module's source that its bytecode keeps.
+/// How much of a module's source the bytecode keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// The text of functions, and lines and columns for stack traces.
+    /// The source of functions, and line and column numbers for stack traces.
     Everything,
-    /// Lines and columns.
+    /// Line and column numbers.
     Positions,
     /// Nothing.
     Nothing,
 }
 
 impl Bytecode {
-    /// Compiles a module. Nothing of it runs.
+    /// Compiles a module without running it.
     ///
     /// # Errors
     ///
-    /// The engine's syntax error.
+    /// The module has a syntax error. The message is the engine's.
     pub fn compile(name: &str, source: &str, keep: Keep) -> Result<Bytecode, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         runtime.set_loader(Unknown, Unknown);
@@ -55,12 +54,12 @@ impl Bytecode {
 
     /// Declares the module in an engine.
     pub fn declare<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Module<'js, Declared>> {
-        // SAFETY: `JS_ReadObject` must be given what `JS_WriteObject` of the same build of the
-        // engine wrote, unchanged. `self.0` is that: it is private to this module, `compile` is the
-        // only place that makes it, from `Module::write`, nothing writes to it afterwards, and it
-        // is neither stored outside of this process nor read from there, so that both calls are the
-        // same code. The bytes may be dropped afterwards: this engine copies what it keeps (its
-        // flag for bytes that stay is without effect).
+        // SAFETY: `JS_ReadObject` requires the unchanged output of `JS_WriteObject` from the same
+        // build of the engine. `self.0` is that: it is private to this module, only `compile`
+        // creates it, from `Module::write`, and nothing changes it afterwards. It is never stored
+        // outside the process or read from there, so both calls are the same code. The bytes may be
+        // dropped afterwards: the engine copies what it keeps (its flag for static bytes has no
+        // effect).
         unsafe { Module::load(ctx.clone(), &self.0) }
     }
 }
@@ -71,8 +70,8 @@ impl fmt::Debug for Bytecode {
     }
 }
 
-/// Stand-ins for the imports of a module while it is compiled. The engine requires them but does
-/// not evaluate them.
+/// Resolves all imports to empty modules while a module is compiled. The engine requires imports to
+/// resolve, but does not evaluate them.
 struct Unknown;
 
 impl Resolver for Unknown {

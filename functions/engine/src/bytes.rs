@@ -1,20 +1,21 @@
 //! Bytes and text for JavaScript.
 //!
-//! Bytes come from JavaScript as a text with a character for each: the engine lends its buffers to
-//! unsafe code alone. They go there as a copy in the engine's own memory, which counts.
+//! Bytes come from JavaScript as a string with one character per byte, since only unsafe code can
+//! borrow the engine's buffers. They go to JavaScript as a copy, which counts towards the engine's
+//! memory.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rquickjs::{Ctx, Exception, Function, Object, String as Text, TypedArray};
 
-/// Base64 that may lack its padding.
+/// Base64, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Adds the functions that the modules of this host use.
+/// Adds the functions that the built-in modules use.
 pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Result<()> {
     natives.set("utf8", Function::new(ctx.clone(), utf8)?)?;
     natives.set("text", Function::new(ctx.clone(), text)?)?;
@@ -22,7 +23,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Resul
     natives.set("fromBase64", Function::new(ctx.clone(), from_base64)?)
 }
 
-/// The bytes that a text stands for.
+/// The bytes of a string with one character per byte.
 pub(super) fn of_characters(characters: &str) -> Vec<u8> {
     characters.chars().filter_map(|byte| u8::try_from(u32::from(byte)).ok()).collect()
 }
@@ -43,7 +44,7 @@ fn base64(bytes: String) -> String {
     BASE64.encode(of_characters(&bytes))
 }
 
-/// None if it is not base64.
+/// The decoded bytes, or `None` if the text is not base64.
 fn from_base64(ctx: Ctx<'_>, text: String) -> rquickjs::Result<Option<TypedArray<'_, u8>>> {
     BASE64.decode(text).ok().map(|bytes| TypedArray::new_copy(ctx, bytes)).transpose()
 }

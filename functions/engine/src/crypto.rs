@@ -1,5 +1,5 @@
-//! The cryptography behind `crypto.subtle`. The names and keys are checked in `js/crypto.js`; here
-//! none is trusted, and what cannot be done gives nothing.
+//! The cryptography behind `crypto.subtle`. `js/crypto.js` checks names and keys, but nothing here
+//! trusts them: an operation that is not possible returns `None`.
 
 use std::num::NonZeroU32;
 
@@ -22,7 +22,7 @@ use super::bytes::of_characters;
 
 type Bytes<'js> = rquickjs::Result<Option<TypedArray<'js, u8>>>;
 
-/// Adds the functions that the module of `crypto` uses.
+/// Adds the functions that `js/crypto.js` uses.
 pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Result<()> {
     let digested = |ctx: Ctx<'js>, hash: String, data: String| -> Bytes<'js> {
         given(ctx, digest_of(&hash).map(|hash| digest::digest(hash, &of_characters(&data))))
@@ -150,7 +150,7 @@ fn seal(is_seal: bool, key: &str, iv: &str, more: &str, data: &str) -> Option<Ve
     Some(data)
 }
 
-/// Signs with a private key in PKCS#8.
+/// Signs with a private key in PKCS#8 format.
 fn sign(scheme: &str, key: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     let random = SystemRandom::new();
     let encoding: &'static RsaSignatureEncoding = match scheme {
@@ -177,7 +177,7 @@ fn sign(scheme: &str, key: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     Some(signature)
 }
 
-/// The curve of a key, and the hash that it signs with.
+/// The algorithm of a key's curve, and the hash that it signs with.
 fn ecdsa(kind: &str) -> Option<(&'static EcdsaSigningAlgorithm, &'static str)> {
     match kind {
         "ECDSA P-256" => Some((&ECDSA_P256_SHA256_FIXED_SIGNING, "SHA-256")),
@@ -204,7 +204,7 @@ fn verification(scheme: &str) -> Option<&'static dyn VerificationAlgorithm> {
     })
 }
 
-/// Whether a key is one of this kind that can be used.
+/// Whether a key is a usable one of this kind.
 fn is_key(kind: &str, is_private: bool, key: &[u8]) -> bool {
     if is_private {
         return match (kind, ecdsa(kind)) {

@@ -1,9 +1,9 @@
-//! What functions find around them.
+//! [`Env`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What functions find around them. Cheap to clone.
+/// The environment of functions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Env(Arc<Around>);
 
@@ -15,8 +15,9 @@ struct Around {
 }
 
 impl Env {
-    /// `variables` are what `process.env` holds; `audit_vars` the names of the variables that the
-    /// host registered beside those of the contract (`ip`, `userAgent`, `requestId`, `now`).
+    /// An environment with these variables in `process.env`. `audit_vars` are the names of the
+    /// audit variables that the host registered in addition to those of the contract (`ip`,
+    /// `userAgent`, `requestId`, `now`).
     pub fn new(
         variables: BTreeMap<String, String>,
         audit_vars: impl IntoIterator<Item = String>,
@@ -27,7 +28,7 @@ impl Env {
         Env(Arc::new(Around { variables, variables_json, audit_vars }))
     }
 
-    /// Whether the other is a clone of this one.
+    /// Whether `other` is a clone of this one.
     pub(crate) fn is(&self, other: &Env) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -37,24 +38,24 @@ impl Env {
         &self.0.variables_json
     }
 
-    /// The names of all variables of audit logs.
+    /// The names of all audit variables.
     pub(crate) fn audit_vars(&self) -> Vec<String> {
         self.0.audit_vars.clone()
     }
 
-    /// The same with other variables in `process.env`.
+    /// The same environment with other variables in `process.env`.
     pub fn with_variables(&self, variables: BTreeMap<String, String>) -> Env {
         let variables_json = json_of(&variables);
         Env(Arc::new(Around { variables, variables_json, audit_vars: self.audit_vars() }))
     }
 
-    /// What `process.env` holds.
+    /// The variables in `process.env`.
     pub fn variables(&self) -> &BTreeMap<String, String> {
         &self.0.variables
     }
 }
 
-/// `process.env` as JSON. Packages ask whether they are in production, and are, as with Convex.
+/// `process.env` as JSON. Packages look for `NODE_ENV`, which is `production`, as on Convex.
 fn json_of(variables: &BTreeMap<String, String>) -> String {
     let mut all = BTreeMap::from([("NODE_ENV", "production")]);
     all.extend(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -62,7 +63,8 @@ fn json_of(variables: &BTreeMap<String, String>) -> String {
 }
 
 impl Default for Env {
-    /// No variables, and `convexActor` beside those of the contract.
+    /// An environment without variables in `process.env`, with the contract's audit variables and
+    /// `convexActor`.
     fn default() -> Env {
         Env::new(BTreeMap::new(), ["convexActor".to_owned()])
     }

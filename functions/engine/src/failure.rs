@@ -25,7 +25,7 @@ impl Failure {
         Failure { message: message.into(), data: None, kind }
     }
 
-    /// Of a call whose stopwatch is over.
+    /// The failure of a call whose stopwatch is over.
     pub(super) fn over(stopwatch: &Stopwatch, limits: &Limits) -> Failure {
         if stopwatch.is_out_of_memory() {
             Failure::memory_limit(limits)
@@ -54,7 +54,7 @@ impl Failure {
         Failure::new(FailureKind::MemoryLimit, message)
     }
 
-    /// The failure of an uncaught value. `explain` is the prelude's.
+    /// The failure of a call that threw `value`. `explain` is the prelude's function.
     pub(crate) fn thrown<'js>(
         ctx: &Ctx<'js>,
         explain: &Function<'js>,
@@ -62,7 +62,7 @@ impl Failure {
         limits: &Limits,
     ) -> Failure {
         if matches!(value.type_of(), Type::Null | Type::Uninitialized) {
-            // An engine without memory for an error throws null. So can a function.
+            // An engine without memory for an error throws null. A function can do so too.
             let mib = limits.memory_bytes >> 20;
             let message = format!(
                 "Uncaught null: the function threw it, or ran out of memory (maximum memory usage: {mib} MiB)"
@@ -93,7 +93,7 @@ impl Failure {
     }
 }
 
-/// The message of an error of the engine's interface, and of the exception behind it.
+/// The message of an engine error, or of the exception behind it.
 pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
     if !error.is_exception() {
         return error.to_string();
@@ -108,8 +108,8 @@ pub(crate) fn text_of(ctx: &Ctx<'_>, error: &Error) -> String {
     }
 }
 
-/// Frames of the engine and of the built-in modules are left out: they tell the author nothing. The
-/// host's own modules are compiled without names.
+/// Whether a stack frame is the author's. Frames of the engine, of the npm package and of the
+/// built-in modules, which are compiled without names, would not help the author.
 fn is_of_user(frame: &str) -> bool {
     frame.starts_with("at ")
         && !frame.ends_with("(native)")
@@ -118,7 +118,7 @@ fn is_of_user(frame: &str) -> bool {
         && !frame.starts_with("at $commonJs ")
 }
 
-/// Cut to [`MAX_MESSAGE_BYTES`] at a character boundary.
+/// The text, truncated to [`MAX_MESSAGE_BYTES`] at a character boundary.
 fn bounded(mut text: String) -> String {
     if text.len() > MAX_MESSAGE_BYTES {
         text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));

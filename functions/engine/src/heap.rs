@@ -1,13 +1,13 @@
 //! The memory of one engine.
 //!
-//! One of the three places in this crate with `unsafe`. The engine is C: where it has no memory for
-//! something small, it can lose count of its values or read memory that is not its own, and so end
-//! the process. What is small is therefore given beyond the limit too, from a reserve; the call is
-//! ended when the engine next looks at the clock. The engine also leaves strings behind when it
-//! ends, which are freed with its heap.
+//! One of the three files in this crate with `unsafe`. The engine is written in C. When a small
+//! allocation fails, it may miscount references or read out of bounds, which can crash the process.
+//! Small allocations beyond the limit are therefore served from a reserve, and the call is ended
+//! when the engine next checks the clock. The engine also leaks strings when it ends; they are
+//! freed with its heap.
 //!
-//! All that an engine knows is in its heap. So an [`Image`] of it, taken between two calls, makes
-//! the engine what it was then, whatever a call did to it: see `realm.rs`.
+//! All state of an engine is in its heap. Restoring an [`Image`] of the heap therefore returns the
+//! engine to the state in which the image was taken, whatever a call did to it: see `realm.rs`.
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
@@ -19,15 +19,15 @@ use std::rc::Rc;
 
 use rquickjs::allocator::Allocator;
 
-/// What an engine can take beyond its limit, in bytes, until its call is ended: it looks at the
-/// clock after at most 10,000 steps.
+/// How far an engine may exceed its limit before its call is ended, in bytes. It checks the clock
+/// after at most 10,000 steps.
 pub(super) const RESERVE_BYTES: usize = 32 << 20;
 
-/// What is larger is refused beyond the limit: strings, buffers, and arrays that grow, where the
-/// engine expects it.
+/// The maximum size of an allocation from the reserve, in bytes. Larger ones are strings, buffers
+/// and growing arrays, for which the engine handles failure.
 const MAX_SMALL_BYTES: usize = 64 << 10;
 
-/// What an engine has taken.
+/// The memory usage of an engine.
 #[derive(Debug)]
 pub(super) struct Usage {
     bytes: Cell<usize>,
@@ -41,7 +41,7 @@ impl Usage {
         Usage { bytes, limit, is_exhausted: Cell::new(false) }
     }
 
-    /// From here on. What was taken before counts.
+    /// Sets the limit. Memory that is already in use counts.
     pub(super) fn limit(&self, bytes: usize) {
         self.limit.set(bytes);
     }
@@ -50,17 +50,17 @@ impl Usage {
         self.bytes.get()
     }
 
-    /// Whether a block of this size could be given now.
+    /// Whether a block of this size is within the limit.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.bytes.get().saturating_add(bytes) <= self.limit.get()
     }
 
-    /// Whether the engine went beyond its limit, which ends its call for good.
+    /// Whether the engine exceeded its limit, which ends its call.
     pub(super) fn is_exhausted(&self) -> bool {
         self.is_exhausted.get()
     }
 
-    /// Counts `more` bytes for a block of `size`; false if there are none for it.
+    /// Counts `more` bytes for a block of `size` bytes. Returns false if they are not available.
     fn take(&self, more: usize, size: usize) -> bool {
         let bytes = self.bytes.get().saturating_add(more);
         let limit = self.limit.get();
@@ -82,41 +82,42 @@ impl Usage {
     }
 }
 
-/// What stands before each block.
+/// The header before each block.
 #[repr(C, align(16))]
 struct Header {
-    /// Of the block, in bytes.
+    /// The size of the block, in bytes.
     size: usize,
-    /// Where it stands among the blocks that were given, or one of the two below.
+    /// The block's index in `Blocks::given`, [`KEPT`] or [`KEPT_AND_FREED`].
     place: usize,
 }
 
-/// The place of a block that an image holds.
+/// The place of a block that the image contains.
 const KEPT: usize = usize::MAX;
 
-/// The place of a block that an image holds and that the engine has freed since.
+/// The place of a block that the image contains and that the engine has freed since.
 const KEPT_AND_FREED: usize = usize::MAX - 1;
 
 const HEADER_BYTES: usize = size_of::<Header>();
 
-/// The layout of a block with its header. None if no machine has so much.
+/// The layout of a block with its header, or `None` if it would overflow.
 fn layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size.checked_add(HEADER_BYTES)?, align_of::<Header>()).ok()
 }
 
-/// Where an engine's blocks come from. All of them are freed with the last clone.
+/// The allocator of an engine. Dropping the last clone frees all blocks.
 #[derive(Clone)]
 pub(super) struct Heap(Rc<RefCell<Blocks>>);
 
 struct Blocks {
-    /// Those that no image holds.
+    /// The blocks that are not in the image.
     given: Vec<NonNull<Header>>,
-    /// Those that the image holds, and their sizes: a header stands where a call could write.
+    /// The blocks in the image, and their sizes. The sizes are not read from the headers, which a
+    /// call could have overwritten.
     kept: Vec<(NonNull<Header>, usize)>,
     usage: Rc<Usage>,
 }
 
-/// What an engine's heap held at some time.
+/// The contents of an engine's heap at one moment.
 pub(super) struct Image {
     /// The contents of the kept blocks, in their order.
     contents: Vec<MaybeUninit<u8>>,
@@ -124,7 +125,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// The memory that it and the blocks that it holds take, in bytes.
+    /// The memory of the image and of the blocks in it, in bytes.
     pub(super) fn bytes(&self) -> usize {
         2 * self.contents.len()
     }
@@ -135,15 +136,15 @@ impl Heap {
         Heap(Rc::new(RefCell::new(Blocks { given: Vec::new(), kept: Vec::new(), usage })))
     }
 
-    /// What the heap holds now, in place of any earlier image. Its blocks stay where they are from
-    /// here on, also if the engine frees them.
+    /// Takes an image of the heap, replacing any earlier one. From now on its blocks stay in place,
+    /// even if the engine frees them.
     pub(super) fn image(&self) -> Image {
         let blocks = &mut *self.0.borrow_mut();
         blocks.forget_image();
         let mut contents = Vec::new();
         for header in std::mem::take(&mut blocks.given) {
-            // SAFETY: the block is alive, and as long as its header says. Its bytes are copied
-            // without a look at them: the engine need not have written all.
+            // SAFETY: the block is alive, and as long as its header says. Its bytes are copied as
+            // `MaybeUninit`, since the engine may not have written all of them.
             unsafe {
                 (*header.as_ptr()).place = KEPT;
                 let block = header.as_ptr().cast::<MaybeUninit<u8>>().add(HEADER_BYTES);
@@ -155,23 +156,24 @@ impl Heap {
         Image { contents, used_bytes: blocks.usage.bytes.get() }
     }
 
-    /// Makes the heap what it was when its last image was taken.
+    /// Restores the heap to its last image.
     ///
     /// # Safety
     ///
-    /// `image` is the last one of this heap, whose engine does not run. Nothing outside of the heap
-    /// refers to a value that is in it now and was not then, and whatever the engine's values refer
-    /// to outside of the heap is as it was then.
+    /// `image` is the last image of this heap, and the engine is not running. Nothing outside the
+    /// heap refers to a value in it that was created since, and everything outside the heap that
+    /// the engine's values refer to is as it was when the image was taken.
     pub(super) unsafe fn restore(&self, image: &Image) {
         let blocks = &mut *self.0.borrow_mut();
         for header in blocks.given.drain(..) {
-            // SAFETY: what refers to the block is overwritten below, or gone as the caller says.
+            // SAFETY: all references to the block are in the heap, which is overwritten below, or
+            // are gone as the caller guarantees.
             unsafe { free(header, header.read().size) };
         }
         let mut contents = image.contents.as_ptr();
         for &(header, size) in &blocks.kept {
-            // SAFETY: the block was kept, so it is where it was and as long as it was: the contents
-            // hold as many bytes for it.
+            // SAFETY: the block was kept, so its address and size are unchanged, and the contents
+            // have as many bytes for it.
             unsafe {
                 header.write(Header { size, place: KEPT });
                 let block = header.as_ptr().cast::<MaybeUninit<u8>>().add(HEADER_BYTES);
@@ -185,10 +187,10 @@ impl Heap {
 }
 
 impl Blocks {
-    /// The blocks of the image are like all others again.
+    /// Drops the image: its blocks become ordinary ones.
     fn forget_image(&mut self) {
         for (header, size) in std::mem::take(&mut self.kept) {
-            // SAFETY: a kept block is alive, and the engine does not use one that it freed.
+            // SAFETY: a kept block is alive, and the engine no longer uses one that it freed.
             unsafe {
                 if (*header.as_ptr()).place == KEPT_AND_FREED {
                     free(header, size);
@@ -200,10 +202,10 @@ impl Blocks {
         }
     }
 
-    /// A block for `size` bytes that are counted already.
+    /// Allocates a block of `size` bytes that are already counted.
     fn give(&mut self, size: usize, take: unsafe fn(Layout) -> *mut u8) -> *mut u8 {
         let Some(layout) = layout(size) else { return ptr::null_mut() };
-        // SAFETY: the layout is that of a header at least, so not empty.
+        // SAFETY: the layout includes a header, so it is not empty.
         let block = unsafe { take(layout) };
         let Some(header) = NonNull::new(block.cast::<Header>()) else { return ptr::null_mut() };
         // SAFETY: the block was just allocated with room for a header, and aligned for one.
@@ -224,13 +226,13 @@ impl Blocks {
         block
     }
 
-    /// Frees a block, which is counted no more already. One that an image holds stays.
+    /// Frees a block that is no longer counted. A block in the image stays allocated.
     ///
     /// # Safety
     ///
-    /// A heap gave the block, and nothing uses it afterwards.
+    /// This heap allocated the block, and nothing uses it afterwards.
     unsafe fn release(&mut self, header: NonNull<Header>) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let Header { size, place } = header.read();
             if place == KEPT {
@@ -246,20 +248,20 @@ impl Blocks {
     }
 }
 
-/// The header of a block that a [`Heap`] gave.
+/// The header of a block.
 ///
 /// # Safety
 ///
-/// A heap gave `block`, which was not freed since.
+/// A [`Heap`] allocated `block`, and it has not been freed.
 unsafe fn header_of(block: *mut u8) -> NonNull<Header> {
-    // SAFETY: `Blocks::give` and `realloc` give what stands behind a header.
+    // SAFETY: `Blocks::give` and `realloc` return addresses behind a header.
     unsafe { NonNull::new_unchecked(block.sub(HEADER_BYTES).cast()) }
 }
 
-// SAFETY: `alloc`, `calloc` and `realloc` give null, or memory of the global allocator that is at
-// least `size` bytes long behind its header and aligned to 16 bytes; `usable_size` gives the size
-// that was asked for. `given` holds exactly the headers of the blocks that were given and not
-// freed, each at its `place`, but for those of the image, which are in `kept`.
+// SAFETY: `alloc`, `calloc` and `realloc` return null, or memory of the global allocator that has
+// at least `size` bytes after its header and is aligned to 16 bytes; `usable_size` returns the
+// requested size. `given` holds exactly the headers of the live blocks, each at its `place`, except
+// for those in the image, which are in `kept`.
 unsafe impl Allocator for Heap {
     fn alloc(&mut self, size: usize) -> *mut u8 {
         self.0.borrow_mut().take(size, alloc::alloc)
@@ -273,7 +275,7 @@ unsafe impl Allocator for Heap {
     }
 
     unsafe fn dealloc(&mut self, block: *mut u8) {
-        // SAFETY: the engine frees what this heap gave, once.
+        // SAFETY: the engine frees a block of this heap once.
         unsafe {
             let header = header_of(block);
             let blocks = &mut *self.0.borrow_mut();
@@ -283,7 +285,7 @@ unsafe impl Allocator for Heap {
     }
 
     unsafe fn realloc(&mut self, block: *mut u8, size: usize) -> *mut u8 {
-        // SAFETY: the engine grows and shrinks what this heap gave. On failure the block stays.
+        // SAFETY: the engine passes a block of this heap. On failure the block stays valid.
         unsafe {
             let header = header_of(block);
             let Header { size: old_size, place } = header.read();
@@ -323,17 +325,19 @@ unsafe impl Allocator for Heap {
     }
 
     unsafe fn usable_size(block: *mut u8) -> usize {
-        // SAFETY: the engine asks about what this heap gave.
+        // SAFETY: the engine passes a block of this heap.
         unsafe { header_of(block).read().size }
     }
 }
 
+/// Frees a block.
+///
 /// # Safety
 ///
 /// `header` is that of a block of `size` bytes of a [`Heap`], and nothing uses it afterwards.
 unsafe fn free(header: NonNull<Header>, size: usize) {
     if let Some(layout) = layout(size) {
-        // SAFETY: it was allocated with this layout, or reallocated to it.
+        // SAFETY: the block was allocated with this layout, or reallocated to it.
         unsafe { alloc::dealloc(header.as_ptr().cast(), layout) };
     }
 }
@@ -341,7 +345,7 @@ unsafe fn free(header: NonNull<Header>, size: usize) {
 impl Drop for Blocks {
     fn drop(&mut self) {
         for header in self.given.drain(..) {
-            // SAFETY: the engine is gone: its runtime drops its allocator last.
+            // SAFETY: the engine is gone, since its runtime drops its allocator last.
             unsafe { free(header, header.read().size) };
         }
         for (header, size) in self.kept.drain(..) {

@@ -1,4 +1,4 @@
-//! The functions of Rust that JavaScript can call.
+//! The Rust functions that JavaScript can call.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -21,15 +21,15 @@ use super::{Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, byt
 
 scoped_thread_local! {
     /// The handler of the operations of the call that runs on this thread. A nested call has its
-    /// own, after which the outer one is restored. It is kept here since the functions of an engine
-    /// live as long as the engine and cannot borrow it.
+    /// own, after which the outer one is restored. It is thread-local because the engine's
+    /// functions live as long as the engine and so cannot borrow it.
     pub(super) static mut HOST: for<'a> &'a mut (dyn Syscalls + 'a)
 }
 
-/// The most lines that one call can write to the console.
+/// The maximum number of lines that one call can write to the console.
 const MAX_LOG_LINES: usize = 256;
 
-/// The most bytes of all those lines.
+/// The maximum size of all those lines, in bytes.
 const MAX_LOG_BYTES: usize = 256 << 10;
 
 /// The console output of a call.
@@ -66,28 +66,27 @@ pub(super) struct Shared {
     pub(super) stopwatch: Stopwatch,
     pub(super) usage: Rc<Usage>,
     call: RefCell<OfCall>,
-    /// Whether the engine is being prepared for calls, and anything was asked that is not the same
-    /// for all of them.
+    /// Set while the engine is being prepared for calls.
     preparing: Cell<Option<Touched>>,
 }
 
-/// Whether something depended on the call.
+/// Whether the preparation used anything that differs between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Touched(bool);
 
-/// What belongs to one call.
+/// The state of one call.
 struct OfCall {
     kind: Option<FunctionKind>,
     seed: Seed,
-    /// Of the seed; made when it is first drawn from.
+    /// The random bits of the seed; created on first use.
     chance: Option<Chance>,
     started: Instant,
     lines: LogLines,
     /// The pending operations.
     pending: HashSet<u32>,
-    /// The members of audit logs that the call was warned about.
+    /// The members of audit logs that the call has been warned about.
     hollow: HashSet<String>,
-    /// One for each call: a [`Later`] can outlive its call.
+    /// Not shared between calls, since a [`Later`] can outlive its call.
     asking: Arc<Asking>,
     sender: Option<Sender<Completion>>,
 }
@@ -109,31 +108,30 @@ impl OfCall {
 }
 
 impl Shared {
-    /// That of an engine that is being prepared.
+    /// The state of an engine that is being prepared.
     pub(super) fn new(stopwatch: Stopwatch, usage: Rc<Usage>) -> Shared {
         let call = OfCall::new(None, Seed { random: 0.into(), now_ms: 0.0 }, None);
         let preparing = Cell::new(Some(Touched(false)));
         Shared { stopwatch, usage, call: RefCell::new(call), preparing }
     }
 
-    /// Begins a call.
     pub(super) fn begin(&self, kind: Option<FunctionKind>, seed: Seed, sender: Sender<Completion>) {
         self.preparing.set(None);
         *self.call.borrow_mut() = OfCall::new(kind, seed, Some(sender));
     }
 
-    /// Forgets the call.
+    /// Discards the state of the call.
     pub(super) fn end(&self) {
         *self.call.borrow_mut() = OfCall::new(None, Seed { random: 0.into(), now_ms: 0.0 }, None);
         self.preparing.set(Some(Touched(false)));
     }
 
-    /// Whether anything depended on the call since the engine is being prepared.
+    /// Whether the preparation used anything that differs between calls.
     pub(super) fn is_touched(&self) -> bool {
         self.preparing.get() == Some(Touched(true))
     }
 
-    /// Notes that what follows depends on the call.
+    /// Records the use of something that differs between calls.
     fn touch(&self) {
         if self.preparing.get().is_some() {
             self.preparing.set(Some(Touched(true)));
@@ -148,17 +146,17 @@ impl Shared {
         self.call.borrow_mut().lines.take()
     }
 
-    /// How many operations are pending.
+    /// The number of pending operations.
     pub(super) fn pending(&self) -> usize {
         self.call.borrow().pending.len()
     }
 
-    /// Whether this operation was pending, which it is no longer.
+    /// Removes an operation from the pending ones. Returns whether it was pending.
     pub(super) fn settles(&self, id: u32) -> bool {
         self.call.borrow_mut().pending.remove(&id)
     }
 
-    /// How long ago the call began.
+    /// The time since the call began.
     pub(super) fn elapsed(&self) -> Duration {
         self.call.borrow().started.elapsed()
     }
@@ -170,9 +168,9 @@ impl Shared {
     }
 
     /// Calls the host while the stopwatch is stopped.
-    fn asked<T>(
+    fn ask<T>(
         &self,
-        ask: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
+        operation: impl FnOnce(&mut dyn Syscalls) -> Result<T, SyscallError>,
     ) -> Result<T, SyscallError> {
         self.touch();
         if self.stopwatch.is_over() {
@@ -183,12 +181,10 @@ impl Shared {
                 "Convex operations cannot be used while modules are loaded, only in a function's handler",
             ));
         }
-        self.stopwatch.pause(|| HOST.with(|host| ask(host)))
+        self.stopwatch.pause(|| HOST.with(|host| operation(host)))
     }
-}
 
-impl Shared {
-    /// Starts the asynchronous operation `id`. None if it is answered later.
+    /// Starts the asynchronous operation `id`. Returns `None` if it is answered later.
     fn start(
         &self,
         ctx: &Ctx<'_>,
@@ -202,11 +198,11 @@ impl Shared {
         };
         let later = Later { id, asking: Arc::clone(&asking), sender };
         asking.begin(id);
-        let answer = self.asked(|host| Ok(host.async_syscall(op, args, later)));
-        let is_given_up = asking.end();
+        let answer = self.ask(|host| Ok(host.async_syscall(op, args, later)));
+        let is_dropped = asking.end();
         let answer = match answer {
             Ok(Answer::Now(answer)) => answer,
-            Ok(Answer::Later) if is_given_up => Err(SyscallError::given_up()),
+            Ok(Answer::Later) if is_dropped => Err(SyscallError::dropped()),
             Ok(Answer::Later) => {
                 self.call.borrow_mut().pending.insert(id);
                 return Ok(None);
@@ -215,10 +211,8 @@ impl Shared {
         };
         answer.map(Some).map_err(|error| throw(ctx, &error))
     }
-}
 
-impl Shared {
-    /// `log.audit`. None if it is answered later.
+    /// Runs `log.audit`. Returns `None` if it is answered later.
     fn audit<'js>(
         &self,
         ctx: &Ctx<'js>,
@@ -227,7 +221,7 @@ impl Shared {
         body: Value<'js>,
     ) -> rquickjs::Result<Option<String>> {
         let refuse = |reason: &str| {
-            let refused = self.asked(|host| Ok(host.refuse_audit(reason)));
+            let refused = self.ask(|host| Ok(host.refuse_audit(reason)));
             refused.unwrap_or_else(|error| error)
         };
         match audit::write(ctx, rules, body) {
@@ -247,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// Warns once that a member's content is not logged.
+    /// Warns once per member that its content is not logged.
     fn warn_of_hollow(&self, path: &str, class: &str) {
         // The elements of an array count as one member.
         let elements =
@@ -264,8 +258,9 @@ impl Shared {
 
 /// The functions passed to the prelude.
 ///
-/// All are made here, before an image of the engine is taken: what a function holds outside of the
-/// engine's heap is freed with the function, and a function that a call makes would never be.
+/// All are created here, before an image of the engine is taken. The closure of a function is
+/// outside the engine's heap and freed with the function; restoring the image would leak that of a
+/// function created by a call.
 pub(super) fn natives<'js>(
     ctx: &Ctx<'js>,
     shared: &Rc<Shared>,
@@ -276,7 +271,7 @@ pub(super) fn natives<'js>(
     let operations = Rc::clone(shared);
     let syscall = move |ctx: Ctx<'js>, op: Text<'js>, args: Text<'js>| {
         let (op, args) = (op.to_string()?, args.to_string()?);
-        let answer = operations.asked(|host| host.syscall(&op, &args));
+        let answer = operations.ask(|host| host.syscall(&op, &args));
         answer.map_err(|error| throw(&ctx, &error))
     };
     natives.set("syscall", Function::new(ctx.clone(), syscall)?)?;
@@ -338,7 +333,7 @@ pub(super) fn natives<'js>(
     let is_over = move || of_call.stopwatch.is_over();
     natives.set("isOver", Function::new(ctx.clone(), is_over)?)?;
 
-    // Without proxies, which can report any length.
+    // Excludes proxies, which can report any length.
     let is_array = |value: Value<'js>| value.is_array();
     natives.set("isArray", Function::new(ctx.clone(), is_array)?)?;
 
@@ -352,8 +347,8 @@ pub(super) fn natives<'js>(
     Ok(natives)
 }
 
-/// Lets the host pause the call if a slice of its processor time is over. Called by the engine
-/// every so often while JavaScript runs, and between the steps that start and end an engine.
+/// Lets the host pause the call at the end of a time slice. Called by the engine periodically while
+/// JavaScript runs, and between the steps that start and end an engine.
 pub(super) fn give_way(stopwatch: &Stopwatch) {
     if stopwatch.ends_slice() && HOST.is_set() {
         stopwatch.pause(|| HOST.with(|host| host.give_way()));
@@ -372,7 +367,7 @@ fn throw(ctx: &Ctx<'_>, error: &SyscallError) -> rquickjs::Error {
     thrown().unwrap_or_else(|error: rquickjs::Error| error)
 }
 
-/// The upper 53 bits as a number from 0 up to but not including 1.
+/// The upper 53 bits as a number in [0, 1).
 fn unit(bits: u64) -> f64 {
     const STEP: f64 = 1.0 / (1_u64 << 53) as f64;
     (bits >> 11) as f64 * STEP

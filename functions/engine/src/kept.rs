@@ -21,25 +21,26 @@ pub struct KeptEngines(Arc<Budget>);
 struct Budget {
     limit: usize,
     taken: AtomicUsize,
-    /// How often all were to be dropped.
+    /// The number of calls of [`KeptEngines::drop_all`].
     dropped: AtomicUsize,
 }
 
 impl KeptEngines {
-    /// At most `limit_bytes` of memory. With 0 none is kept: each call starts an engine of its own.
+    /// Keeps engines within `limit_bytes` of memory. With 0 none is kept, and each call starts a
+    /// new engine.
     pub fn new(limit_bytes: usize) -> KeptEngines {
         let (taken, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0));
         KeptEngines(Arc::new(Budget { limit: limit_bytes, taken, dropped }))
     }
 
-    /// The memory that they take, in bytes: that of the engines, and of what they are restored
-    /// from. What a running call takes beyond that does not count.
+    /// The memory of the kept engines and their images, in bytes. The memory that a running call
+    /// allocates in addition does not count.
     pub fn bytes(&self) -> usize {
         self.0.taken.load(Ordering::Relaxed)
     }
 
-    /// Keeps engines on this thread until the result is dropped: calls of [`run`](super::run) find
-    /// an engine that is ready, from the second call of a module's functions on.
+    /// Keeps engines on this thread until the result is dropped. From the second call of a module's
+    /// functions on, [`run`](super::run) finds an engine that is ready.
     #[must_use = "engines are kept until this is dropped"]
     pub fn on_this_thread(&self) -> Keeping {
         let pool = Pool {
@@ -51,34 +52,34 @@ impl KeptEngines {
         Keeping { before, _not_send: PhantomData }
     }
 
-    /// Has every thread drop its engines, when it next calls [`trim`](Self::trim) or ends a call.
+    /// Makes every thread drop its engines when it next calls [`trim`](Self::trim) or ends a call.
     pub fn drop_all(&self) {
         self.0.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether [`trim`](Self::trim) would drop any.
+    /// Whether [`trim`](Self::trim) would drop an engine.
     pub fn has_to_trim() -> bool {
         POOL.with_borrow(|pool| pool.as_ref().is_some_and(Pool::has_to_trim))
     }
 
-    /// Drops this thread's engines if [`drop_all`](Self::drop_all) was called since they were kept,
-    /// and those whose program is gone.
+    /// Drops this thread's engines whose program is gone, or all of them if
+    /// [`drop_all`](Self::drop_all) was called since they were kept.
     pub fn trim() {
         let gone = POOL.with_borrow_mut(|pool| pool.as_mut().map(Pool::trim));
         drop(gone);
     }
 }
 
-/// A thread keeps engines as long as it has this.
+/// Makes its thread keep engines until it is dropped.
 pub struct Keeping {
     before: Option<Pool>,
-    /// It is of the thread that it was made on.
+    /// Belongs to the thread that created it.
     _not_send: PhantomData<*const ()>,
 }
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        // At the end of the thread its pool may be gone already.
+        // When the thread ends, the pool may already be gone.
         drop(POOL.try_with(|pool| pool.replace(self.before.take())));
     }
 }
@@ -89,7 +90,7 @@ impl fmt::Debug for Keeping {
     }
 }
 
-/// The engines of one thread, those that were used last at the end.
+/// The idle engines of one thread, most recently used last.
 struct Pool {
     budget: Arc<Budget>,
     idle: Vec<Idle>,
@@ -138,7 +139,7 @@ impl Pool {
             || self.idle.iter().any(|idle| idle.modules.strong_count() == 0)
     }
 
-    /// Takes out what is not to be kept any longer.
+    /// Removes the engines that are no longer needed.
     fn trim(&mut self) -> Vec<Idle> {
         let dropped = self.budget.dropped.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.dropped, dropped) != dropped {
@@ -153,7 +154,7 @@ pub(super) fn is_on() -> bool {
     POOL.with_borrow(Option::is_some)
 }
 
-/// An engine that is ready for a call.
+/// Takes an engine that is ready for a call, if there is one.
 pub(super) fn take(call: &Call<'_>) -> Option<Realm> {
     KeptEngines::trim();
     POOL.with_borrow_mut(|pool| {
@@ -163,8 +164,8 @@ pub(super) fn take(call: &Call<'_>) -> Option<Realm> {
     })
 }
 
-/// Keeps an engine after a call, if there is memory for it: those that were not used for longest go
-/// first, this thread's only.
+/// Keeps an engine after a call, if the budget allows it. Makes room by dropping the least recently
+/// used engines of this thread.
 pub(super) fn put_back(call: &Call<'_>, mut realm: Realm) {
     let Some(bytes) = realm.kept_bytes() else { return };
     realm.restore();

@@ -1,13 +1,13 @@
-//! One call of one function, in one JavaScript engine of its own.
+//! Runs one call of one function in a JavaScript engine of its own.
 //!
-//! Every call has a fresh engine: nothing that a call does to its globals, its modules or its
-//! memory reaches another call, and the memory limit is exact. Precompiled modules make that
-//! affordable (see `bytecode.rs`), and threads that keep engines ([`KeptEngines`]) restore one to
-//! how it was before any call (see `realm.rs`), which is the same and takes less.
+//! Every call has a fresh engine. Nothing that a call does to its globals, modules or memory
+//! reaches another call, and the memory limit is exact. Precompiled modules make this affordable
+//! (see `bytecode.rs`). Threads that keep engines ([`KeptEngines`]) restore one to its state before
+//! any call instead, which is equivalent and cheaper (see `realm.rs`).
 //!
 //! A function reaches the host through the three operations of Convex's function ABI,
-//! `Convex.syscall`, `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the
-//! [`Syscalls`] of the call, JSON text in and out.
+//! `Convex.syscall`, `Convex.asyncSyscall` and `Convex.jsSyscall`. The first two go to the call's
+//! [`Syscalls`] as JSON text.
 
 mod audit;
 pub mod built_in;
@@ -43,33 +43,33 @@ use modules::Loaded;
 pub use modules::{ModuleName, Modules};
 pub use running::{Described, DescribedFunction, describe};
 
-/// Where the routes of a router are.
+/// The place at which a router is mounted.
 #[derive(Debug, Clone, Copy)]
 pub struct Mount<'a> {
-    /// The beginning of their paths, with a slash at its end.
+    /// The prefix of the paths of its routes, which ends with a slash.
     pub prefix: &'a str,
-    /// Whether no other router may have a route for the request. The last one answers 404, others
-    /// give [`UNROUTED`].
+    /// Whether no other router may have a route for the request. Without a route, the last router
+    /// answers 404, and the others return [`UNROUTED`].
     pub is_last: bool,
 }
 
-/// What a call of a router gives that has no route for its request, as JSON.
+/// The result, as JSON, of calling a router that has no route for the request.
 pub const UNROUTED: &str = "\"unrouted\"";
 
 /// A function and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The modules of its program.
+    /// The modules of the program.
     pub modules: &'a Arc<Modules>,
-    /// The module that it is in.
+    /// The function's module.
     pub module: &'a str,
-    /// What the module exports it as.
+    /// The name of the function's export.
     pub export: &'a str,
-    /// Query, mutation or action.
+    /// The kind of the function.
     pub kind: FunctionKind,
-    /// If the export is a router, which answers the HTTP request that `args` describes.
+    /// Set if the export is a router, which answers the HTTP request that `args` describes.
     pub http: Option<Mount<'a>>,
-    /// What it finds around it.
+    /// The function's environment.
     pub env: &'a Env,
     /// The arguments as the text of a JSON array, such as `[{"id":"…"}]`.
     pub args: &'a str,
@@ -77,24 +77,25 @@ pub struct Call<'a> {
     pub request_id: &'a str,
 }
 
-/// The limits of one call. Exceeding one fails that call alone.
+/// The limits of one call. Exceeding one fails only that call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Processor time of JavaScript, with that of the calls that it makes on its thread. Neither
-    /// the time that the host takes for operations nor what other threads take counts.
+    /// The CPU time of JavaScript, including that of calls that it makes on its thread. The host's
+    /// operations and other threads do not count.
     pub time: Duration,
-    /// Time from the beginning to the end of the call, waiting included.
+    /// The wall-clock time of the call, including waiting.
     pub wall: Duration,
-    /// The heap of the engine, in bytes, everything that the engine itself needs included (about
-    /// 400 KB), together with the engines of the calls that wait for this one. A call that goes
-    /// beyond it is ended soon after, so that the engine can have 32 MiB more for a moment.
+    /// The size of the engine's heap, in bytes, including what the engine itself needs (about
+    /// 400 KB), together with the engines of calls that wait for this one. A call that exceeds it
+    /// is ended soon after; until then the engine can take up to 32 MiB more.
     pub memory_bytes: usize,
-    /// The stack, in bytes.
+    /// The size of the stack, in bytes.
     pub stack_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Those of a query or a mutation: 1 s of JavaScript, 64 MiB, and 512 KiB of stack.
+    /// The limits of a query or mutation: 1 s of JavaScript, 600 s in all, 64 MiB of heap, and
+    /// 512 KiB of stack.
     fn default() -> Limits {
         Limits {
             time: Duration::from_secs(1),
@@ -105,45 +106,45 @@ impl Default for Limits {
     }
 }
 
-/// The randomness and time of a call. The same seed gives the same run.
+/// The randomness and time of a call. Calls with the same seed run the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seed {
     /// The seed of `Math.random` and `crypto`.
     pub random: ChanceSeed,
-    /// `Date.now()`, in milliseconds since the Unix epoch. In a query and a mutation the clock
-    /// stands still; in an action it goes on from here.
+    /// `Date.now()`, in milliseconds since the Unix epoch. The clock stands still in queries and
+    /// mutations, and advances from here in actions.
     pub now_ms: f64,
 }
 
 /// The handler of the operations of one call.
 pub trait Syscalls {
-    /// `Convex.syscall(op, args)`. JSON text in, JSON text out.
+    /// Handles `Convex.syscall(op, args)`. Arguments and result are JSON text.
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError>;
 
-    /// `Convex.asyncSyscall(op, args)`, answered now, or by [`Later`] from any thread.
+    /// Handles `Convex.asyncSyscall(op, args)`: answers it now, or through `later` from any thread.
     fn async_syscall(&mut self, op: &str, args: &str, later: Later) -> Answer;
 
-    /// The body of an audit log has no JSON. The function must fail, whatever it does about the
-    /// error. Returns the error that it sees.
+    /// Called when the body of an audit log cannot be written as JSON. The function must then fail,
+    /// even if it catches the error that this returns.
     fn refuse_audit(&mut self, reason: &str) -> SyscallError {
         SyscallError::new(reason)
     }
 
-    /// Called each 100 µs of processor time that the call takes, or the start of its engine.
-    /// The call goes on when this returns: a host can let others go first.
+    /// Called after every 100 µs of CPU time that the call or the start of its engine takes. The
+    /// call continues when this returns, so a host can let other calls run first.
     fn give_way(&mut self) {}
 }
 
 /// The answer to an asynchronous operation.
 #[derive(Debug)]
 pub enum Answer {
-    /// Now. The [`Later`] of the operation is ignored.
+    /// The answer. The operation's [`Later`] is ignored.
     Now(Result<String, SyscallError>),
-    /// Later, by [`Later::complete`].
+    /// [`Later::complete`] answers the operation.
     Later,
 }
 
-/// Completes one asynchronous operation and wakes the engine that waits for it. Dropped, it fails
+/// Completes one asynchronous operation and wakes the engine that waits for it. Dropping it fails
 /// the operation.
 pub struct Later {
     id: u32,
@@ -155,7 +156,7 @@ pub struct Later {
 type Completion = (u32, Option<Result<String, SyscallError>>);
 
 impl Later {
-    /// Answers the operation. If the call has ended already, nothing happens.
+    /// Answers the operation. Does nothing if the call has ended.
     pub fn complete(mut self, answer: Result<String, SyscallError>) {
         self.send(Some(answer));
     }
@@ -170,9 +171,9 @@ impl Later {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        // During the host's call its return value decides, since most operations are answered at
-        // once.
-        if self.sender.is_some() && !self.asking.given_up(self.id) {
+        // While the host handles the operation, its return value decides: most operations are
+        // answered immediately.
+        if self.sender.is_some() && !self.asking.is_dropped(self.id) {
             self.send(None);
         }
     }
@@ -190,36 +191,37 @@ struct Asking(AtomicU32);
 
 impl Asking {
     const NOTHING: u32 = 0;
-    const GIVEN_UP: u32 = u32::MAX;
+    const DROPPED: u32 = u32::MAX;
 
     fn begin(&self, id: u32) {
         self.0.store(id, Ordering::Release);
     }
 
-    /// Ends the host's call. True if the host dropped the operation's [`Later`] meanwhile.
+    /// Ends the operation. Returns whether the host dropped its [`Later`] meanwhile.
     fn end(&self) -> bool {
-        self.0.swap(Self::NOTHING, Ordering::AcqRel) == Self::GIVEN_UP
+        self.0.swap(Self::NOTHING, Ordering::AcqRel) == Self::DROPPED
     }
 
-    /// Records that the host dropped the [`Later`] of `id`. False if it is not handling `id` now.
-    fn given_up(&self, id: u32) -> bool {
-        self.0.compare_exchange(id, Self::GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Records that the host dropped the [`Later`] of `id`. Returns false if it is not handling
+    /// `id` now.
+    fn is_dropped(&self, id: u32) -> bool {
+        self.0.compare_exchange(id, Self::DROPPED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-/// An operation that failed. In JavaScript it is an `Error` that the function can catch.
+/// A failed operation. In JavaScript it is an `Error` that the function can catch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyscallError {
     /// The error's message.
     pub message: String,
-    /// The JSON text of a `ConvexError`'s data, if that is what failed.
+    /// The JSON text of the data, if the error is a `ConvexError`.
     pub data: Option<String>,
 }
 
 impl SyscallError {
     /// The error of an operation that was never answered.
-    fn given_up() -> SyscallError {
-        SyscallError::new("the host gave up on this operation")
+    fn dropped() -> SyscallError {
+        SyscallError::new("the host dropped this operation")
     }
 
     /// An error without data.
@@ -231,46 +233,46 @@ impl SyscallError {
 /// A call that has ended.
 #[derive(Debug)]
 pub struct Ran {
-    /// What the function returned, as JSON text, or how it failed.
+    /// The function's result as JSON text, or its failure.
     pub result: Result<String, Failure>,
-    /// What it wrote to the console, such as `[LOG] 'text'`.
+    /// The lines that it wrote to the console, such as `[LOG] 'text'`.
     pub log_lines: Vec<String>,
-    /// How long its JavaScript ran.
+    /// The CPU time of its JavaScript.
     pub js_time: Duration,
 }
 
-/// Why a call failed.
+/// The failure of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The message for people: `Uncaught Error: boom`, and the author's lines of the stack trace.
+    /// The message, such as `Uncaught Error: boom`, and the author's frames of the stack trace.
     pub message: String,
     /// The JSON text of the data, if a `ConvexError` was thrown.
     pub data: Option<String>,
-    /// What kind of failure it is.
+    /// The kind of the failure.
     pub kind: FailureKind,
 }
 
-/// Kinds of [`Failure`].
+/// The kind of a [`Failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// The function threw.
     Thrown,
-    /// It ran or waited for too long.
+    /// The call ran or waited for too long.
     TimeLimit,
-    /// It needed too much memory.
+    /// The call needed too much memory.
     MemoryLimit,
-    /// Its calls nested too deeply. It could have caught that.
+    /// The function's calls nested too deeply. It could have caught this error.
     StackOverflow,
-    /// It awaits a promise that nothing will settle.
+    /// The function awaits a promise that nothing will settle.
     NeverResolves,
-    /// A module could not be evaluated, or does not hold the function.
+    /// A module could not be evaluated, or lacks the function.
     Load,
 }
 
-/// Runs one call to its end on this thread. It blocks while an operation is answered later.
+/// Runs one call to its end on this thread, blocking while it waits for an operation.
 ///
-/// A [`Syscalls`] may call this function again, for a nested call: that is a new engine, on the
-/// same thread's stack.
+/// A [`Syscalls`] may call this function for a nested call, which has its own engine on the same
+/// thread's stack.
 pub fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
     running::run(call, seed, limits, host)
 }

@@ -17,14 +17,14 @@ pub type ModuleName = Arc<str>;
 /// All modules of a program, compiled, with their imports resolved.
 #[derive(Debug, Default)]
 pub struct Modules {
-    /// The modules.
+    /// The compiled modules.
     pub compiled: HashMap<ModuleName, Bytecode>,
-    /// For each module its specifiers and the modules that they resolve to.
+    /// The imports of each module: the specifiers, and the modules they resolve to.
     pub imports: HashMap<ModuleName, HashMap<String, ModuleName>>,
 }
 
 impl Modules {
-    /// All modules that `module` can reach, by static and dynamic imports, itself first.
+    /// All modules that `module` can reach by static and dynamic imports, itself first.
     fn reachable(&self, module: &str) -> Vec<&ModuleName> {
         let mut found: Vec<&ModuleName> =
             self.compiled.get_key_value(module).map(|(name, _)| name).into_iter().collect();
@@ -39,10 +39,10 @@ impl Modules {
         found
     }
 
-    /// Declares a module and all that it can reach in an engine, without running any.
+    /// Declares a module and all that it can reach in an engine, without running them.
     ///
-    /// An engine does not survive running out of memory while it reads a module. So all modules are
-    /// read before the function's memory is limited, those of `import()` too.
+    /// An engine does not survive running out of memory while it reads a module. So all modules,
+    /// including those of `import()`, are read before the function's memory is limited.
     pub(crate) fn declare(
         &self,
         ctx: &Ctx<'_>,
@@ -64,7 +64,7 @@ impl Modules {
 /// The resolver and loader of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
-    /// An engine that is kept for later calls does not keep their program.
+    /// Weak, so that a kept engine does not keep the program alive.
     modules: Weak<Modules>,
     /// The modules that the engine has read.
     read: Rc<RefCell<HashSet<String>>>,
@@ -79,14 +79,14 @@ impl Loaded {
         self.read.borrow_mut().insert(name.to_owned())
     }
 
-    /// The names of what was read so far.
+    /// The names of the modules read so far.
     pub(crate) fn names(&self) -> HashSet<String> {
         self.read.borrow().clone()
     }
 
-    /// Forgets what was read since [`names`](Self::names) gave these.
+    /// Forgets the modules read since [`names`](Self::names) returned `names`.
     pub(crate) fn restore(&self, names: &HashSet<String>) {
-        // What was read is only added to.
+        // The set only grows, so an equal length means an equal set.
         if self.read.borrow().len() != names.len() {
             self.read.borrow_mut().clone_from(names);
         }
@@ -112,8 +112,7 @@ impl Resolver for Loaded {
             None => Err(Error::new_resolving_message(
                 base,
                 name,
-                "it was not there when the program was loaded; a specifier that is put together while the function runs cannot \
-                 be followed",
+                "it was not there when the program was loaded; specifiers that are computed at run time cannot be followed",
             )),
         }
     }

@@ -1,21 +1,23 @@
 //! An engine that is ready for calls.
 //!
-//! What starting an engine costs is what is the same for each call: the language's own objects, the
-//! reading of modules, their evaluation. So an engine can be kept: an image of its heap is taken
-//! once it is ready, and after each call the heap is made what it was. A call leaves nothing
-//! behind, as in an engine of its own, since all that an engine knows is in its heap.
+//! Starting an engine spends its time on work that is the same for each call: creating the
+//! built-in objects, and reading and evaluating modules. So an engine can be kept: an image of its
+//! heap is taken once it is ready, and restored after each call. Since all state of an engine is in
+//! its heap, a call leaves nothing behind, as if each had its own engine.
 //!
-//! One of the three places in this crate with `unsafe`. An image can be restored if what is outside
-//! of the heap is as it was:
+//! One of the three files in this crate with `unsafe`. An image may be restored if everything
+//! outside the heap is as it was:
 //!
-//! - Rust values that refer to values of the engine. Those of a call ([`Rejections`]) are dropped
-//!   before; those that stay ([`Kept`]) were made before the image, which counts them.
-//! - Rust values that values of the engine refer to. They are the functions of `host.rs`, all made
-//!   before the image. A function in the heap is freed with its Rust closure, so [`Kept`] holds
-//!   each of them: no call can free one that the image brings back.
-//! - What the engine's bindings keep beside the heap: the handlers of the runtime, set once, and
-//!   the prototypes of Rust classes. Functions are the only class in use, and are made before.
-//! - The engine itself keeps nothing outside of its heap but the addresses of C functions.
+//! - Rust values that refer to values of the engine: those of a call ([`Rejections`]) are dropped
+//!   before; those that stay ([`Kept`]) were created before the image, whose reference counts
+//!   include them.
+//! - Rust values that values of the engine refer to: these are the functions of `host.rs`, all
+//!   created before the image. Freeing a function in the heap frees its Rust closure, so [`Kept`]
+//!   holds each of them, and no call can free one that the image brings back.
+//! - The state of the engine's bindings outside the heap: the handlers of the runtime, which are
+//!   set once, and the prototypes of Rust classes. Functions are the only class in use, and their
+//!   prototype is created before the image.
+//! - The engine itself has nothing outside its heap but the addresses of C functions.
 #![allow(unsafe_code)]
 
 use std::collections::HashSet;
@@ -35,8 +37,8 @@ use super::stopwatch::Stopwatch;
 use super::{Env, Failure, FailureKind, Limits, Loaded};
 
 /// The intrinsics of a context. Left out are `performance`, whose clock advances (the prelude has
-/// one that follows the seed), weak references, which reveal garbage collection, and `eval`: an
-/// engine that runs out of memory while it compiles reads and writes memory that is not its own.
+/// one that follows the seed); weak references, which reveal garbage collection; and `eval`, since
+/// an engine that runs out of memory while it compiles reads and writes out of bounds.
 type Intrinsics = (
     intrinsic::Date,
     intrinsic::RegExpCompiler,
@@ -49,13 +51,13 @@ type Intrinsics = (
     intrinsic::DOMException,
 );
 
-/// The first garbage collection comes at a sixteenth of the heap's limit, before which most calls
-/// end. It is at least this, the engine's default.
+/// The lower bound of the heap size at which garbage collection starts, in bytes: the engine's
+/// default. Otherwise that is a sixteenth of the heap's limit, which most calls never reach.
 const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 
 /// An engine, with the modules that a call can reach.
 pub(super) struct Realm {
-    // Values of an engine are dropped before it.
+    // Fields drop in this order: the engine's values must go before the engine.
     kept: Kept,
     rejections: Rejections,
     context: Context,
@@ -65,7 +67,7 @@ pub(super) struct Realm {
     runtime: Runtime,
 }
 
-/// What is outside of the heap and changes with it.
+/// The state outside the heap that is restored with it.
 struct Outside {
     loaded: Loaded,
     names: HashSet<String>,
@@ -76,7 +78,7 @@ struct Kept {
     control: Persistent<Object<'static>>,
     /// The exports of the functions' module, if it was evaluated before any call.
     namespace: Option<Persistent<Object<'static>>>,
-    /// The functions of Rust.
+    /// The Rust functions.
     _natives: Vec<Persistent<Value<'static>>>,
 }
 
@@ -133,8 +135,8 @@ impl Realm {
         give_way(&shared.stopwatch);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
         give_way(&shared.stopwatch);
-        // Allocations so far count but cannot fail, since neither creating a context nor reading a
-        // module survives that.
+        // So far allocations count but never fail: neither the creation of a context nor the
+        // reading of a module would survive that.
         let kept = context.with(|ctx| {
             let kept = install(&ctx, env, &shared).map_err(out_of_memory)?;
             give_way(&shared.stopwatch);
@@ -145,10 +147,10 @@ impl Realm {
         Ok(Realm { kept, rejections, context, shared, image: None, heap, runtime })
     }
 
-    /// Makes it one that can be kept for other calls of this module's functions, evaluated already
-    /// if that does not depend on the call: on the time, on chance, on the kind of the function, or
-    /// on what the host says. What cannot be evaluated so is evaluated by each call, within its
-    /// limits.
+    /// Prepares the engine to be kept for other calls of this module's functions. Evaluates the
+    /// module in advance, unless its evaluation depends on the call: on the time, on randomness, on
+    /// the kind of the function, or on the host. Such a module is evaluated by each call, within
+    /// the call's limits.
     pub(super) fn keep(&mut self, loaded: Loaded, module: &str, limits: &Limits) {
         let warmed = self.context.with(|ctx| {
             let control = self.kept.control.clone().restore(&ctx)?;
@@ -174,32 +176,33 @@ impl Realm {
         self.image = Some((self.heap.image(), Outside { loaded, names }));
     }
 
-    /// The memory that it takes if it is kept, in bytes.
+    /// The memory of the kept engine, in bytes, or `None` if it cannot be kept.
     pub(super) fn kept_bytes(&self) -> Option<usize> {
         self.image.as_ref().map(|(image, _)| image.bytes())
     }
 
-    /// Makes it what it was before the call, if it can be kept.
+    /// Restores the state before the call, if there is an image.
     pub(super) fn restore(&mut self) {
         self.rejections.clear();
         self.shared.end();
         let Some((image, Outside { loaded, names })) = &self.image else { return };
         loaded.restore(names);
-        // SAFETY: it is the heap's last image, since `take_image` alone takes any. The engine runs
-        // in `with` only, which nothing that has this as `&mut` is in. Why nothing refers to what a
-        // call left behind, and all that the heap refers to is as it was: see above.
+        // SAFETY: this is the heap's last image, since only `take_image` takes one. The engine runs
+        // only within `with`, which borrows `self`, so it is not running now. The module's
+        // documentation explains why nothing outside refers to values of the call, and why
+        // everything that the heap refers to is unchanged.
         unsafe { self.heap.restore(image) };
     }
 
-    /// Does something in the engine within limits, which begin now.
+    /// Does `work` in the engine within the limits, which start now.
     pub(super) fn with<T>(
         &self,
         limits: &Limits,
         work: impl for<'js> FnOnce(Ctx<'js>, Control<'js>, Option<Object<'js>>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let Limits { stack_bytes, memory_bytes, .. } = *limits;
-        // SAFETY: the pointer is that of the living runtime. From here on its stack is measured
-        // from this frame: it may have been started deeper or less deep in it.
+        // SAFETY: the pointer is that of the live runtime. This measures its stack from the current
+        // frame, since the engine may have been started at another depth.
         unsafe { qjs::JS_UpdateStackTop(self.context.get_runtime_ptr()) };
         self.runtime.set_max_stack_size(stack_bytes);
         self.runtime.set_gc_threshold((memory_bytes / 16).max(MIN_GC_THRESHOLD_BYTES));
@@ -235,7 +238,7 @@ impl Realm {
 }
 
 impl Drop for Realm {
-    /// An engine ends as it was before its call, whatever that did to it.
+    /// Restores the engine before it ends, so that it ends cleanly whatever its call did to it.
     fn drop(&mut self) {
         self.restore();
     }

@@ -7,15 +7,15 @@ use std::rc::Rc;
 
 use rquickjs::{Ctx, Persistent, Runtime, Value};
 
-/// The rejected promises of a runtime that are not handled yet.
+/// The unhandled rejected promises of a runtime.
 ///
-/// It holds values of the engine, so it must be dropped before the engine.
+/// Holds values of the engine, so it must be dropped before the engine.
 pub(super) struct Rejections(Rc<RefCell<Unhandled>>);
 
 #[derive(Default)]
 struct Unhandled {
-    /// In the order of rejection: the promise, which is kept so that its address is not reused, and
-    /// the reason.
+    /// The promise and the reason, in the order of rejection. Keeping the promise prevents its
+    /// address from being reused.
     promises: BTreeMap<u64, [Persistent<Value<'static>>; 2]>,
     /// The position of each promise in that order.
     order: HashMap<u64, u64>,
@@ -23,29 +23,29 @@ struct Unhandled {
 }
 
 impl Rejections {
-    /// Follows a runtime's promises from here on.
+    /// Starts tracking a runtime's rejections.
     pub(super) fn of(runtime: &Runtime) -> Rejections {
         let unhandled: Rc<RefCell<Unhandled>> = Rc::default();
-        let told = Rc::clone(&unhandled);
+        let tracked = Rc::clone(&unhandled);
         runtime.set_host_promise_rejection_tracker(Some(Box::new(
-            move |ctx, promise, reason, is_handled| note(&told, &ctx, promise, reason, is_handled),
+            move |ctx, promise, reason, is_handled| {
+                track(&tracked, &ctx, promise, reason, is_handled);
+            },
         )));
         Rejections(unhandled)
     }
 
-    /// The reason of the first one.
+    /// The reason of the first unhandled rejection.
     pub(super) fn first<'js>(&self, ctx: &Ctx<'js>) -> Option<Value<'js>> {
         let unhandled = self.0.borrow();
         let [_, reason] = unhandled.promises.values().next()?;
         reason.clone().restore(ctx).ok()
     }
 
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().promises.is_empty()
     }
 
-    /// Forgets all.
     pub(super) fn clear(&self) {
         let unhandled = std::mem::take(&mut *self.0.borrow_mut());
         drop(unhandled);
@@ -58,8 +58,8 @@ impl Drop for Rejections {
     }
 }
 
-/// Called when a promise is rejected without a handler, and when it gets one after all.
-fn note<'js>(
+/// Called when a promise is rejected without a handler, and when it gets one later.
+fn track<'js>(
     unhandled: &RefCell<Unhandled>,
     ctx: &Ctx<'js>,
     promise: Value<'js>,
@@ -91,7 +91,7 @@ fn identity(value: &Value<'_>) -> u64 {
                 self.0 = self.0 << 8 | u64::from(*byte);
             }
         }
-        // The tag: it is that of an object.
+        // The tag, which is always that of an object.
         fn write_i32(&mut self, _: i32) {}
         fn write_u64(&mut self, bits: u64) {
             self.0 = bits;

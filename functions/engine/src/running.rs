@@ -18,11 +18,10 @@ use super::{
     Syscalls,
 };
 
-/// The memory, in bytes, that a stalled engine can still allocate unless it stalled for want of
-/// memory.
+/// If a stalled engine cannot allocate this many bytes, it stalled for lack of memory.
 const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
 
-/// How long the modules that a module needs may take while a program is loaded.
+/// The CPU time limit for evaluating a module and its imports while a program is loaded.
 const LOAD_TIME: Duration = Duration::from_secs(5);
 
 /// See [`super::run`].
@@ -44,7 +43,8 @@ pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn 
     })
 }
 
-/// An engine for the functions of the call's module. It can be kept if the thread keeps any.
+/// Starts an engine for the functions of the call's module. It can be kept if the thread keeps
+/// engines.
 fn started(call: &Call<'_>, limits: &Limits) -> Result<Realm, Failure> {
     let loaded = Loaded::new(call.modules);
     let declare = |ctx: &Ctx<'_>| call.modules.declare(ctx, call.module, &loaded);
@@ -61,15 +61,15 @@ fn started(call: &Call<'_>, limits: &Limits) -> Result<Realm, Failure> {
 pub struct Described {
     /// The functions.
     pub functions: Vec<DescribedFunction>,
-    /// The result of the default export's `export()`: a schema, crons, a component's definition.
+    /// The result of the default export's `export()`: a schema, crons, or a component's definition.
     pub exported: Option<serde_json::Value>,
-    /// Whether its default export is a router of HTTP actions.
+    /// Whether the default export is a router of HTTP actions.
     pub is_router: bool,
     /// The default export itself, if it is plain data.
     pub plain: Option<serde_json::Value>,
 }
 
-/// A function that a module exports.
+/// A function exported by a module.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DescribedFunction {
@@ -79,9 +79,9 @@ pub struct DescribedFunction {
     pub kind: String,
     /// Whether it can be called from outside.
     pub is_public: bool,
-    /// The validator of its arguments, as JSON.
+    /// The validator of the arguments, as JSON.
     pub args: serde_json::Value,
-    /// The validator of what it returns, as JSON; null if it has none.
+    /// The validator of the result, as JSON; null if there is none.
     pub returns: serde_json::Value,
 }
 
@@ -89,7 +89,7 @@ pub struct DescribedFunction {
 ///
 /// # Errors
 ///
-/// If a module of them cannot be loaded or evaluated.
+/// The module or one of its imports cannot be loaded or evaluated.
 pub fn describe<M>(module: &str, modules: M, env: &Env) -> Result<Described, Failure>
 where
     M: Resolver + Loader + Clone + 'static,
@@ -131,8 +131,8 @@ impl Realm {
         Ran { result, log_lines, js_time }
     }
 
-    /// Evaluates a module before any call, as far as it goes without waiting. `None` if that
-    /// failed, or depended on a call.
+    /// Evaluates a module before any call, without waiting. Returns `None` if that failed or
+    /// depended on the call.
     pub(super) fn evaluated(
         &self,
         module: &str,
@@ -170,7 +170,7 @@ pub(super) struct Engine<'js, 'a> {
     rejections: &'a Rejections,
     kind: Option<FunctionKind>,
     control: Control<'js>,
-    /// What the function's module exports, if it was evaluated before the call.
+    /// The exports of the function's module, if it was evaluated before the call.
     namespace: Option<Object<'js>>,
 }
 
@@ -264,8 +264,8 @@ impl<'js> Engine<'js, '_> {
         }
     }
 
-    /// Runs calls that the function did not await, as far as they go without waiting. A log that
-    /// they emit or fail to emit counts.
+    /// Runs the pending jobs, of calls that the function did not await, without waiting. Logs that
+    /// they emit, or fail to emit, count.
     fn finish_jobs(&self) -> Result<(), Failure> {
         loop {
             if self.shared.stopwatch.is_over() {
@@ -299,7 +299,7 @@ impl<'js> Engine<'js, '_> {
             Some(FunctionKind::Query | FunctionKind::Mutation) | None => -1.0,
         };
         if shared.pending() == 0 && timer_ms < 0.0 {
-            // An engine without memory for a promise's next step skips it.
+            // An engine that lacks memory for a promise's next step skips that step.
             if rquickjs::String::from_str(self.ctx.clone(), &" ".repeat(ENOUGH_MEMORY_BYTES))
                 .is_err()
             {
@@ -316,12 +316,12 @@ impl<'js> Engine<'js, '_> {
         let wait = until_timer.map_or(left, |until_timer| until_timer.min(left));
         match stopwatch.pause(|| self.completions.recv_timeout(wait)) {
             Ok((id, answer)) => {
-                // An operation that was answered at once is not pending, whatever else the host
-                // does with it.
+                // An operation that was answered immediately is not pending, even if the host
+                // answers it a second time.
                 if !shared.settles(id) {
                     return Ok(());
                 }
-                let answer = answer.unwrap_or_else(|| Err(SyscallError::given_up()));
+                let answer = answer.unwrap_or_else(|| Err(SyscallError::dropped()));
                 let settled = match answer {
                     Ok(text) => self.control.settle.call::<_, ()>((id, true, text)),
                     Err(error) => {

@@ -1,4 +1,4 @@
-//! The processor time that JavaScript takes.
+//! The CPU time of JavaScript.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,23 +10,23 @@ use super::Limits;
 use super::heap::Usage;
 use super::outer;
 
-/// The processor time between two times that a call [gives way](super::Syscalls::give_way).
+/// The CPU time after which a call [gives way](super::Syscalls::give_way).
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Measures the processor time of JavaScript on this thread, so that a busy machine does not
-/// shorten what a function may compute. It is stopped while the host handles an operation or the
-/// engine waits for one.
+/// Measures the CPU time of JavaScript on this thread, so that a busy machine does not reduce what
+/// a function may compute. It pauses while the host handles an operation or the engine waits for
+/// one.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
     limit: Cell<Duration>,
     spent: Cell<Duration>,
-    /// When it was started, in processor time of this thread, unless it is stopped.
+    /// The thread's CPU time when the stopwatch was started. `None` while it is paused.
     since: Cell<Option<Duration>>,
-    /// What was spent when the last slice ended.
+    /// The time spent when the last slice ended.
     sliced: Cell<Duration>,
-    /// Set once the limit is exceeded, for good: no JavaScript of the call runs afterwards.
+    /// Whether the limit was exceeded. No JavaScript of the call runs afterwards.
     over: Cell<bool>,
-    /// The engine's memory, which ends its call too.
+    /// The engine's memory usage, which can also end the call.
     usage: Rc<Usage>,
 }
 
@@ -43,7 +43,7 @@ impl Stopwatch {
         }
     }
 
-    /// Starts again, for another call.
+    /// Restarts the stopwatch for another call.
     pub(super) fn restart(&self, limits: &Limits) {
         let spent = outer::taken().time;
         self.limit.set(limits.time);
@@ -53,7 +53,7 @@ impl Stopwatch {
         self.over.set(false);
     }
 
-    /// What of the limit is spent.
+    /// How much of the limit is spent.
     pub(super) fn spent(&self) -> Duration {
         self.spent.get()
             + self
@@ -62,7 +62,7 @@ impl Stopwatch {
                 .map_or(Duration::ZERO, |since| processor_time().saturating_sub(since))
     }
 
-    /// Whether a slice of processor time has passed since this was last true.
+    /// Whether a slice of CPU time has passed since this last returned true.
     pub(super) fn ends_slice(&self) -> bool {
         let spent = self.spent();
         let ends = spent.saturating_sub(self.sliced.get()) >= SLICE;
@@ -72,7 +72,7 @@ impl Stopwatch {
         ends
     }
 
-    /// Whether the call must end: its time is over, or its memory is exhausted.
+    /// Whether the call must end: its time is up, or its memory is exhausted.
     pub(super) fn is_over(&self) -> bool {
         if !self.over.get() && (self.usage.is_exhausted() || self.spent() > self.limit.get()) {
             self.over.set(true);
@@ -80,12 +80,12 @@ impl Stopwatch {
         self.over.get()
     }
 
-    /// Whether it is its memory that must end it.
+    /// Whether the call must end for lack of memory.
     pub(super) fn is_out_of_memory(&self) -> bool {
         self.usage.is_exhausted()
     }
 
-    /// Stops it for as long as `outside` takes. Calls that run in it count.
+    /// Pauses the stopwatch while `outside` runs. The calls made within it count.
     pub(super) fn pause<T>(&self, outside: impl FnOnce() -> T) -> T {
         let spent = self.spent();
         self.spent.set(spent);
@@ -97,7 +97,7 @@ impl Stopwatch {
     }
 }
 
-/// The processor time that this thread has used.
+/// The CPU time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_takes_no_processor_time() {
+    fn waiting_takes_no_cpu_time() {
         let stopwatch = started();
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let timeout = receiver.recv_timeout(Duration::from_millis(40));
@@ -142,7 +142,7 @@ mod tests {
         assert!(stopwatch.ends_slice());
         let first = stopwatch.sliced.get();
         assert!(first >= SLICE);
-        // The second look may come late, but then it is a slice later.
+        // The second check may come late, but then a whole slice has passed.
         assert!(!stopwatch.ends_slice() || stopwatch.sliced.get() >= first + SLICE);
     }
 }

@@ -1,16 +1,16 @@
-//! URLs for JavaScript, by the URL standard.
+//! URLs for JavaScript, following the URL standard.
 
 use rquickjs::prelude::Opt;
 use rquickjs::{Ctx, Function, Object};
 use url::{Url, quirks};
 
-/// Adds the functions that the modules of this host use.
+/// Adds the functions that the built-in modules use.
 pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Result<()> {
     natives.set("url", Function::new(ctx.clone(), parse)?)?;
     natives.set("changeUrl", Function::new(ctx.clone(), change)?)
 }
 
-/// The parts of an address as JSON text, none if it is not one.
+/// The parts of a URL as JSON text, or `None` if it is invalid.
 fn parse(href: String, base: Opt<Option<String>>) -> Option<String> {
     let url = match base.0.flatten() {
         Some(base) => Url::parse(&base).ok()?.join(&href).ok()?,
@@ -19,7 +19,7 @@ fn parse(href: String, base: Opt<Option<String>>) -> Option<String> {
     Some(parts(&url))
 }
 
-/// The parts of an address with one changed, none if that cannot be changed so.
+/// The parts of a URL with one part changed, or `None` if the change is invalid.
 fn change(href: String, part: String, value: String) -> Option<String> {
     let mut url = Url::parse(&href).ok()?;
     match part.as_str() {

@@ -1,4 +1,4 @@
-//! The bodies of requests, as they are sent, and of responses, as they arrive.
+//! Request bodies that are streamed, and response bodies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::decode::{Decoder, Step};
 use crate::error::failed;
 use crate::memory::Share;
 
-/// How much of a response is received before it is read, in bytes.
+/// The number of bytes of a response that are received before they are read.
 const WINDOW_BYTES: usize = 128 << 10;
 
-/// The most bytes of one piece.
+/// The maximum size of one piece, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Whether a response has a body.
@@ -26,14 +26,16 @@ pub(crate) fn has_body(method: &Method, status: StatusCode) -> bool {
     method != Method::HEAD && !matches!(status.as_u16(), 204 | 205 | 304)
 }
 
-/// The body of a response from the network, decompressed, within its limit.
+/// The body of a response: decompressed, and within its limit.
 pub(crate) struct Incoming {
     response: Response,
     decoder: Option<Decoder>,
-    is_whole: bool,
+    is_complete: bool,
     limit: usize,
+    /// The number of bytes received.
     arrived: usize,
-    given: usize,
+    /// The number of bytes decompressed.
+    decoded: usize,
 }
 
 impl Incoming {
@@ -49,36 +51,37 @@ impl Incoming {
                 codings.map(|coding| String::from_utf8_lossy(coding.as_bytes())).collect();
             decoder = Decoder::of(&codings.join(","))?;
         }
-        // They are of the body as it was sent. A response that is passed on has another.
+        // These headers describe the compressed body, and would be wrong in a response that a
+        // function passes on.
         if decoder.is_some() {
             response.headers_mut().remove(CONTENT_ENCODING);
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        Ok(Incoming { response, decoder, is_whole: false, limit, arrived: 0, given: 0 })
+        Ok(Incoming { response, decoder, is_complete: false, limit, arrived: 0, decoded: 0 })
     }
 
     pub(crate) fn response(&self) -> &Response {
         &self.response
     }
 
-    /// The next bytes; none after the last.
+    /// The next bytes, or `None` at the end.
     ///
     /// # Cancellation
     ///
-    /// Nothing is lost.
+    /// Dropping the future loses no bytes.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         loop {
             if let Some(decoder) = &mut self.decoder {
                 match decoder.step()? {
                     Step::Bytes(bytes) => {
-                        self.given = within(self.given + bytes.len(), self.limit)?;
+                        self.decoded = within(self.decoded + bytes.len(), self.limit)?;
                         return Ok(Some(bytes));
                     }
                     Step::End => return Ok(None),
-                    Step::Hungry if self.is_whole => return Ok(None),
-                    Step::Hungry => {}
+                    Step::NeedsInput if self.is_complete => return Ok(None),
+                    Step::NeedsInput => {}
                 }
-            } else if self.is_whole {
+            } else if self.is_complete {
                 return Ok(None);
             }
             let chunk = self.response.chunk().await;
@@ -86,7 +89,7 @@ impl Incoming {
             self.arrived = within(self.arrived + chunk.as_ref().map_or(0, Bytes::len), self.limit)?;
             match (chunk, &mut self.decoder) {
                 (None, decoder) => {
-                    self.is_whole = true;
+                    self.is_complete = true;
                     if let Some(decoder) = decoder {
                         decoder.finish();
                     }
@@ -107,28 +110,28 @@ fn within(bytes: usize, limit: usize) -> Result<usize, FetchError> {
     Ok(bytes)
 }
 
-/// What was received, for the one who reads it.
+/// A received part of a response, on its way to the reader.
 #[derive(Debug)]
 enum Received {
     Bytes(Bytes),
-    /// With what the pieces before it take of memory.
+    /// The end, with the memory share of the unread pieces before it.
     End(#[allow(dead_code, reason = "it is held until the end is read")] Share),
     Failed(FetchError),
 }
 
-/// The side of a response's body that receives.
+/// The receiving side of a response body.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     room: Arc<Semaphore>,
     pieces: mpsc::UnboundedSender<Received>,
 }
 
-/// The side of a response's body that is read.
+/// The reading side of a response body.
 #[derive(Debug)]
 pub(crate) struct Reading {
     room: Arc<Semaphore>,
     pieces: mpsc::UnboundedReceiver<Received>,
-    /// What came after the last bytes that were read.
+    /// The end or error that followed the bytes last read.
     last: Option<Received>,
 }
 
@@ -140,7 +143,7 @@ pub(crate) fn window() -> (Receiving, Reading) {
 }
 
 impl Receiving {
-    /// Hands over bytes, once there is room for them.
+    /// Passes bytes to the reader, waiting for room.
     pub(crate) async fn give(&self, mut bytes: Bytes) {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
@@ -148,7 +151,7 @@ impl Receiving {
             if let Ok(room) = self.room.acquire_many(permits).await {
                 room.forget();
             }
-            // The reader may be gone: then this task is about to be ended.
+            // The reader may be gone: then this task is about to be aborted.
             let _ = self.pieces.send(Received::Bytes(piece));
         }
     }
@@ -164,11 +167,12 @@ impl Receiving {
 }
 
 impl Reading {
-    /// The next bytes, as many as are there but at most [`WINDOW_BYTES`]; none after the last.
+    /// All bytes that have arrived, waiting for the first ones; at most [`WINDOW_BYTES`]. `None` at
+    /// the end.
     ///
     /// # Cancellation
     ///
-    /// Nothing is lost.
+    /// Dropping the future loses no bytes.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, FetchError> {
         let first = match self.last.take() {
             Some(last) => Some(last),
@@ -194,14 +198,14 @@ impl Reading {
     }
 }
 
-/// A piece of a request's body that a function sends bit by bit.
+/// A piece of a streamed request body.
 #[derive(Debug)]
 pub(crate) enum Sent {
     Bytes(Bytes),
     End,
 }
 
-/// The body of such a request.
+/// A streamed request body.
 #[derive(Debug)]
 pub(crate) struct Outgoing(pub(crate) mpsc::Receiver<Sent>);
 

@@ -1,4 +1,4 @@
-//! Decompression, a bounded piece at a time: few bytes can stand for very many.
+//! Decompression in bounded steps: a few compressed bytes can expand to very many.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,17 +7,17 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::FetchError;
 
-/// The most bytes that one step gives.
+/// The maximum output of one step, in bytes.
 const STEP_BYTES: usize = 16 << 10;
 
-/// What is to be decoded: what arrived of it so far.
+/// The compressed bytes that have arrived and are not decoded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     bytes: Bytes,
-    is_whole: bool,
+    is_complete: bool,
 }
 
-/// Without bytes it would block, until all have arrived: the decoders go on where they were.
+/// Fails with `WouldBlock` until more bytes arrive. The decoders then resume where they stopped.
 impl Read for Arrived {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let found = self.fill_buf()?;
@@ -30,7 +30,7 @@ impl Read for Arrived {
 
 impl BufRead for Arrived {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.bytes.is_empty() && !self.is_whole {
+        if self.bytes.is_empty() && !self.is_complete {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(&self.bytes)
@@ -41,28 +41,27 @@ impl BufRead for Arrived {
     }
 }
 
-/// A decoder of a response's body.
+/// A decoder of a response body.
 #[derive(Debug)]
 pub(crate) enum Decoder {
     Gzip(Box<MultiGzDecoder<Arrived>>),
     Zlib(Box<ZlibDecoder<Arrived>>),
-    /// What some servers send as `deflate`.
+    /// Raw DEFLATE, which some servers send as `deflate`.
     Raw(Box<DeflateDecoder<Arrived>>),
-    /// `deflate`, before its first byte.
+    /// `deflate` before its first byte, which tells [`Zlib`](Self::Zlib) from [`Raw`](Self::Raw).
     Deflate,
 }
 
-/// What a step gives.
+/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Bytes(Bytes),
-    /// More has to arrive.
-    Hungry,
+    NeedsInput,
     End,
 }
 
 impl Decoder {
-    /// For a content coding; none for `identity`.
+    /// The decoder for a content coding; `None` for `identity`.
     pub(crate) fn of(coding: &str) -> Result<Option<Decoder>, FetchError> {
         let coding = coding.trim();
         let is = |name: &str| coding.eq_ignore_ascii_case(name);
@@ -73,7 +72,7 @@ impl Decoder {
             }
             () if is("deflate") => Ok(Some(Decoder::Deflate)),
             () => Err(FetchError::new(format!(
-                "the body has the content coding {coding:?}, and this host decodes gzip and deflate"
+                "the body has the content coding {coding:?}; this host decodes gzip and deflate"
             ))),
         }
     }
@@ -87,7 +86,7 @@ impl Decoder {
         }
     }
 
-    /// Adds what arrived, after all before it was taken.
+    /// Sets the next input. The decoder must have consumed all input before.
     pub(crate) fn feed(&mut self, bytes: Bytes) {
         if let (Decoder::Deflate, Some(first)) = (&*self, bytes.first()) {
             *self = if first & 0x0f == 8 {
@@ -101,10 +100,10 @@ impl Decoder {
         }
     }
 
-    /// All has arrived.
+    /// Marks the input as complete.
     pub(crate) fn finish(&mut self) {
         if let Some(arrived) = self.arrived() {
-            arrived.is_whole = true;
+            arrived.is_complete = true;
         }
     }
 
@@ -114,7 +113,7 @@ impl Decoder {
             Decoder::Gzip(decoder) => decoder.read(&mut piece),
             Decoder::Zlib(decoder) => decoder.read(&mut piece),
             Decoder::Raw(decoder) => decoder.read(&mut piece),
-            Decoder::Deflate => return Ok(Step::Hungry),
+            Decoder::Deflate => return Ok(Step::NeedsInput),
         };
         match read {
             Ok(0) => Ok(Step::End),
@@ -122,7 +121,7 @@ impl Decoder {
                 piece.truncate(length);
                 Ok(Step::Bytes(piece.into()))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Hungry),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::NeedsInput),
             Err(error) => Err(FetchError::new(format!("the body cannot be decompressed: {error}"))),
         }
     }

@@ -1,4 +1,4 @@
-//! Why a fetch failed.
+//! [`FetchError`].
 
 use std::error::Error;
 use std::fmt;
@@ -7,8 +7,8 @@ use std::io;
 use audit_egress::PrivateAddress;
 use url::Url;
 
-/// Why a fetch failed. `Display` may reach the function's author and its callers: it names what the
-/// function named, and no address that a name resolves to.
+/// A failed fetch. The message may reach the function's author and its callers, so it repeats only
+/// what the function named, never an address that a name resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchError {
     message: String,
@@ -28,7 +28,7 @@ impl fmt::Display for FetchError {
 
 impl Error for FetchError {}
 
-/// What is said of an error of the client.
+/// The error for a failure of the HTTP client.
 pub(crate) fn failed(error: &reqwest::Error, url: &Url) -> FetchError {
     let host = url.host_str().unwrap_or_default();
     let mut kind = None;
@@ -46,7 +46,7 @@ pub(crate) fn failed(error: &reqwest::Error, url: &Url) -> FetchError {
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             kind = Some(io.kind());
-            // An error of TLS, or of a body, is inside of it.
+            // It may wrap an error of a request body.
             if let Some(fetch) = io.get_ref().and_then(|inner| inner.downcast_ref::<FetchError>()) {
                 return fetch.clone();
             }

@@ -15,30 +15,30 @@ use crate::memory::{FETCH_BYTES, Memory, Share};
 use crate::request::Sending;
 use crate::{FetchError, FetchRequest, Fetcher, Reached, too_slow};
 
-/// The most bytes that are sent at once of a body that is sent bit by bit.
+/// The maximum size of a piece of a streamed request body, in bytes.
 const MAX_SENT_BYTES: usize = 1 << 20;
 
-/// What the pieces of such a body take, in bytes: one that waits, and one that is sent.
+/// The memory of a streamed request body, in bytes: one piece that waits, and one being sent.
 const STREAM_BYTES: usize = 2 * MAX_SENT_BYTES;
 
 /// The head of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// What the status means.
+    /// The standard reason phrase of the status.
     pub status_text: &'static str,
     /// The URL that responded, without its fragment.
     pub url: String,
-    /// Whether another URL redirected to that.
+    /// Whether there was a redirect to that URL.
     pub redirected: bool,
-    /// Its headers. Values are Latin-1.
+    /// The headers. Values are Latin-1.
     pub headers: Vec<(String, String)>,
     /// Whether there is a body to read.
     pub has_body: bool,
 }
 
-/// The fetches of one call, each under a number that the call gives it. Dropped, all of them end.
+/// The fetches of one call, each under a number that the call chooses. Dropping it cancels them.
 #[derive(Debug)]
 pub struct Fetches {
     fetcher: Fetcher,
@@ -67,7 +67,7 @@ impl Drop for Open {
 }
 
 impl Fetcher {
-    /// The fetches of a call, which run on this runtime.
+    /// The fetches of a new call. They run on this runtime.
     pub fn fetches(&self, tasks: Handle) -> Fetches {
         let largest = self.inner.settings.max_request_bytes + FETCH_BYTES;
         let memory = self.inner.memory.quarter(largest);
@@ -76,7 +76,7 @@ impl Fetcher {
 }
 
 fn unknown() -> FetchError {
-    FetchError::new("there is no such fetch")
+    FetchError::new("no such fetch is open")
 }
 
 impl Fetches {
@@ -84,11 +84,11 @@ impl Fetches {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a fetch. `done` is called with the head of the response, or the error.
+    /// Begins a fetch. `done` is called with the head of the response, or with the error.
     ///
     /// # Errors
     ///
-    /// If the number is taken, or the body is too large.
+    /// The number is in use, or the body is too large. `done` is not called then.
     pub fn begin(
         &self,
         id: u32,
@@ -124,18 +124,18 @@ impl Fetches {
         let all = Arc::clone(&self.open);
         let mut open = self.open();
         if open.contains_key(&id) {
-            return Err(FetchError::new("there is such a fetch already"));
+            return Err(FetchError::new("a fetch with this number is already open"));
         }
         let task = self.tasks.spawn(async move {
             let counted = Counted::begin();
             let mut done = Some(done);
-            let mut told = |head: Result<Head, FetchError>| {
-                counted.told(head.is_ok());
+            let mut respond = |head: Result<Head, FetchError>| {
+                counted.set_result(head.is_ok());
                 if let Some(done) = done.take() {
                     done(head);
                 }
             };
-            if !Box::pin(running.run(request, stream, &mut told)).await {
+            if !Box::pin(running.run(request, stream, &mut respond)).await {
                 // There is nothing to read.
                 all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             }
@@ -145,12 +145,12 @@ impl Fetches {
         Ok(())
     }
 
-    /// Sends a piece of a body that is sent bit by bit, at most 1 MiB. The future completes when
-    /// there is room for the next.
+    /// Sends a piece of a streamed request body, at most 1 MiB. The future completes when there is
+    /// room for the next piece.
     ///
     /// # Errors
     ///
-    /// If there is no such body any more, or it becomes too large.
+    /// The fetch or its request body has ended, or the body is too large.
     pub fn send(
         &self,
         id: u32,
@@ -162,17 +162,17 @@ impl Fetches {
         let upload = upload.ok_or_else(unknown)?;
         upload.sent_bytes = upload.sent_bytes.saturating_add(piece.len());
         if upload.sent_bytes > limit || piece.len() > MAX_SENT_BYTES {
-            return Err(too_large(upload.sent_bytes, limit.min(MAX_SENT_BYTES.max(limit))));
+            return Err(too_large(upload.sent_bytes, limit));
         }
         let pieces = upload.pieces.clone();
         Ok(pass(pieces, Sent::Bytes(Bytes::from(piece))))
     }
 
-    /// Ends a body that is sent bit by bit.
+    /// Ends a streamed request body.
     ///
     /// # Errors
     ///
-    /// If there is no such body any more.
+    /// The fetch or its request body has ended.
     pub fn send_end(
         &self,
         id: u32,
@@ -181,11 +181,11 @@ impl Fetches {
         Ok(pass(upload.ok_or_else(unknown)?.pieces, Sent::End))
     }
 
-    /// The next bytes of a response's body; none after the last.
+    /// The next bytes of a response body, or `None` at the end.
     ///
     /// # Errors
     ///
-    /// If there is no such fetch; the future, if the body is not complete.
+    /// No such fetch is open. The future fails if the body ends early.
     pub fn read(
         &self,
         id: u32,
@@ -202,23 +202,23 @@ impl Fetches {
         })
     }
 
-    /// Ends a fetch, if there is such a one.
+    /// Cancels a fetch, if it is open.
     pub fn cancel(&self, id: u32) {
         self.open().remove(&id);
     }
 
-    /// What ends all that are under way, from elsewhere.
+    /// A handle that cancels all open fetches of the call.
     pub fn canceller(&self) -> Canceller {
         Canceller(Arc::downgrade(&self.open))
     }
 }
 
-/// Ends the fetches of a call that are under way.
+/// Cancels the open fetches of a call.
 #[derive(Debug, Clone)]
 pub struct Canceller(Weak<Mutex<HashMap<u32, Open>>>);
 
 impl Canceller {
-    /// Ends them, if the call has not ended.
+    /// Cancels the fetches, unless the call has ended.
     pub fn cancel(&self) {
         if let Some(open) = self.0.upgrade() {
             open.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -228,13 +228,13 @@ impl Canceller {
 
 impl Drop for Fetches {
     fn drop(&mut self) {
-        // Reads hold the map too.
+        // Pending reads hold the map too.
         self.open().clear();
     }
 }
 
 async fn pass(pieces: mpsc::Sender<Sent>, piece: Sent) -> Result<(), FetchError> {
-    let gone = |_| FetchError::new("the rest of the request's body is not wanted");
+    let gone = |_| FetchError::new("the request has ended before its body");
     pieces.send(piece).await.map_err(gone)
 }
 
@@ -244,11 +244,11 @@ fn too_large(bytes: usize, limit: usize) -> FetchError {
     FetchError::new(message)
 }
 
-/// A fetch that runs.
+/// A running fetch.
 struct Running {
     fetcher: Fetcher,
     memory: Memory,
-    /// What it takes of memory.
+    /// Its share of the memory, in bytes.
     bytes: usize,
     receiving: Receiving,
 }
@@ -259,15 +259,15 @@ impl Running {
         self,
         request: FetchRequest,
         stream: Option<Body>,
-        told: &mut (dyn FnMut(Result<Head, FetchError>) + Send),
+        respond: &mut (dyn FnMut(Result<Head, FetchError>) + Send),
     ) -> bool {
         let Running { fetcher, memory, bytes, receiving } = self;
         let settings = &fetcher.inner.settings;
         let until = Instant::now() + settings.timeout;
         let share = timeout_at(until, Share::take(&memory, &fetcher.inner.memory, bytes)).await;
         let Ok(share) = share else {
-            told(Err(FetchError::new(format!(
-                "the memory of fetches was in use for {} ms: read or cancel the bodies of responses",
+            respond(Err(FetchError::new(format!(
+                "the memory for fetches was in use for {} ms: read or cancel the bodies of responses",
                 settings.timeout.as_millis()
             ))));
             return false;
@@ -283,14 +283,14 @@ impl Running {
         let (mut incoming, head) = match incoming {
             Ok(incoming) => incoming,
             Err(error) => {
-                told(Err(error));
+                respond(Err(error));
                 return false;
             }
         };
         let has_body = head.has_body;
-        // The request's body is sent, or not wanted.
+        // The request body was sent, or is no longer needed.
         let share = share.shrunk(FETCH_BYTES);
-        told(Ok(head));
+        respond(Ok(head));
         if !has_body {
             return false;
         }
@@ -308,8 +308,7 @@ impl Running {
                 }
                 Err(_) => {
                     let ms = settings.timeout.as_millis();
-                    let message =
-                        format!("nothing more of the response's body came within {ms} ms");
+                    let message = format!("no more of the response body arrived within {ms} ms");
                     receiving.fail(FetchError::new(message));
                     return true;
                 }
@@ -336,7 +335,7 @@ fn head(incoming: &Incoming, mut url: url::Url, method: &Method, redirected: boo
     }
 }
 
-/// Counts a fetch: how many are under way, and how each of them ended.
+/// Counts a fetch in the metrics: as running, and by its result when it ends.
 struct Counted {
     result: Mutex<&'static str>,
 }
@@ -347,7 +346,7 @@ impl Counted {
         Counted { result: Mutex::new("cancelled") }
     }
 
-    fn told(&self, is_ok: bool) {
+    fn set_result(&self, is_ok: bool) {
         let result = if is_ok { "responded" } else { "failed" };
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = result;
     }

@@ -1,11 +1,12 @@
 //! `fetch` for functions: requests to addresses that a function chooses.
 //!
-//! A function is not trusted, and neither is who answers it. So each connection is checked by the
-//! address that it is made to ([`audit_egress`]), redirects are followed here, hop by hop, and time
-//! and bytes are limited. What a fetch takes of memory is counted, for its call and in all; a fetch
-//! waits for its share.
+//! Neither the function nor the server that it fetches from is trusted. So every connection is
+//! checked by its actual address ([`audit_egress`]), redirects are followed here hop by hop, and
+//! time and bytes are limited. Memory is shared out, per call and in total; a fetch waits for its
+//! share.
 //!
-//! [`Fetcher`] is the host's client. [`Fetches`] are those of one call: dropped, they end.
+//! [`Fetcher`] is the host's client. [`Fetches`] holds the fetches of one call; dropping it cancels
+//! them.
 
 mod body;
 mod decode;
@@ -40,17 +41,16 @@ use memory::Memory;
 use redirect::{Hop, next_hop};
 use request::Sending;
 
-/// How long a connection may take to be made. What does not answer by then rarely does.
+/// The time limit for connecting. A server that has not answered by then rarely does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept for the next request. Servers close earlier or later; a minute
-/// covers a burst of calls.
+/// How long an idle connection is kept for the next request. A minute covers a burst of calls.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections that are kept to one host.
+/// The maximum number of idle connections per host.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
-/// The most redirects of one fetch, as in the Fetch standard.
+/// The maximum number of redirects of one fetch, as in the Fetch standard.
 const MAX_REDIRECTS: usize = 20;
 
 /// The host's client. Cheap to clone.
@@ -62,7 +62,7 @@ pub struct Fetcher {
 struct Inner {
     settings: FetchSettings,
     egress: Egress,
-    /// Made when it is first used: it reads the system's certificates.
+    /// Created on first use, since that reads the system's certificates.
     client: OnceLock<Result<Client, FetchError>>,
     memory: Memory,
 }
@@ -82,7 +82,7 @@ impl Fetcher {
         Fetcher::with_egress(settings, egress)
     }
 
-    /// As [`new`](Self::new), with names resolved by `resolver` in the place of the system's.
+    /// As [`new`](Self::new), with names resolved by `resolver` instead of the system's.
     pub fn with_resolver(settings: FetchSettings, resolver: Arc<dyn Resolve>) -> Fetcher {
         let egress = Egress::allowing(settings.networks.iter().copied()).with_resolver(resolver);
         Fetcher::with_egress(settings, egress)
@@ -94,15 +94,15 @@ impl Fetcher {
         Fetcher { inner: Arc::new(Inner { settings, egress, client, memory }) }
     }
 
-    /// The body of a successful response to `GET`, of `max_bytes` at most.
+    /// Sends a `GET` request and returns the response body of at most `max_bytes`.
     ///
     /// # Errors
     ///
-    /// If there is none: the error says why.
+    /// The request failed, the body is larger, or the status is not 2xx.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future ends the request.
+    /// Dropping the future cancels the request.
     pub async fn get(&self, url: Url, max_bytes: usize) -> Result<Bytes, FetchError> {
         let read = async {
             let Reached { response, method, .. } = self.reach(FetchRequest::get(url), None).await?;
@@ -121,7 +121,7 @@ impl Fetcher {
         timeout(limit, Box::pin(read)).await.unwrap_or_else(|_| Err(too_slow(limit)))
     }
 
-    /// Sends a request and follows redirects, without a limit on time.
+    /// Sends a request and follows redirects, without a time limit.
     async fn reach(
         &self,
         request: FetchRequest,
@@ -150,9 +150,8 @@ impl Fetcher {
             let response = builder.send().await.map_err(|error| failed(&error, &hop.url))?;
             let status = response.status();
             if status.is_informational() {
-                let message = format!(
-                    "the response has the status {status}, which asks for what fetch has not"
-                );
+                let message =
+                    format!("the response has the status {status}, which fetch does not support");
                 return Err(FetchError::new(message));
             }
             match next_hop(&hop, status, response.headers(), redirect)? {
@@ -183,14 +182,14 @@ impl Inner {
     fn make_client(&self) -> Result<Client, FetchError> {
         let mut client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            // Those of the environment are for the host, and would be asked to resolve names.
+            // The environment's proxies are for the host, and would resolve names themselves.
             .no_proxy()
-            // Its windows would hold more of a body than is counted.
+            // HTTP/2's windows would hold more of a body than is counted.
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            // Does a function's request once: what is sent again may be done twice.
+            // A request that is sent twice may take effect twice.
             .retry(reqwest::retry::never())
             .user_agent(request::USER_AGENT);
         client = match &self.settings.proxy {
@@ -200,12 +199,11 @@ impl Inner {
                 client.proxy(proxy.map_err(|_| FetchError::new("the proxy's URL is invalid"))?)
             }
         };
-        // The reason is about the host's certificates.
-        client.build().map_err(|_| FetchError::new("the host's client cannot be made"))
+        // The source describes the host's certificates, which functions must not see.
+        client.build().map_err(|_| FetchError::new("the host's HTTP client cannot be created"))
     }
 
-    /// Whether a URL may be fetched as far as it says by itself. Names are checked when they are
-    /// resolved.
+    /// Checks a URL before connecting. Names are checked when they are resolved.
     fn check(&self, url: &Url) -> Result<(), FetchError> {
         request::check_url(url)?;
         let address = match url.host() {

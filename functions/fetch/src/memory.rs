@@ -1,17 +1,17 @@
-//! What fetches take of memory.
+//! The memory of fetches, which they share.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bytes of one permit. Permits are counted in 32 bits.
+/// The number of bytes per permit. Permits are counted in 32 bits.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// What a fetch takes while it is under way, in bytes: 128 KiB of its response that were not read,
-/// what the client reads at once (408 KiB), and a piece on its way to the function.
+/// The memory of a running fetch, in bytes: 128 KiB of unread response, the client's read buffer
+/// (408 KiB), and a piece on its way to the function.
 pub(crate) const FETCH_BYTES: usize = 1 << 20;
 
-/// An amount of memory that is shared.
+/// An amount of memory to share.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     semaphore: Arc<Semaphore>,
@@ -19,19 +19,19 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// `bytes`, or `least` if that is more.
+    /// An amount of `bytes`, or `least` if that is more.
     pub(crate) fn new(bytes: usize, least: usize) -> Memory {
         let units =
             (bytes.max(least) / UNIT_BYTES).clamp(FETCH_BYTES / UNIT_BYTES, u32::MAX as usize >> 3);
         Memory { semaphore: Arc::new(Semaphore::new(units)), units }
     }
 
-    /// A quarter of it, or `least` if that is more, for one call.
+    /// The limit of one call: a quarter of this amount, or `least` if that is more.
     pub(crate) fn quarter(&self, least: usize) -> Memory {
         Memory::new(self.units * UNIT_BYTES / 4, least)
     }
 
-    /// A share, once there is room for it; at most all of it.
+    /// Waits for a share of `bytes`, or of everything if that is less.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = bytes.div_ceil(UNIT_BYTES).min(self.units);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
@@ -39,23 +39,23 @@ impl Memory {
     }
 }
 
-/// A share of a call's memory, and of that of all. Dropping it frees it.
+/// A share of a call's memory and of the total. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct Share([Option<OwnedSemaphorePermit>; 2]);
 
 impl Share {
-    /// Waits for the call's before that of all, so that a call which waits for itself holds up no
-    /// other.
+    /// Waits for the call's memory first, so that a call that waits for its own fetches holds up no
+    /// other call.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future frees what it has.
+    /// Dropping the future frees what it has taken.
     pub(crate) async fn take(call: &Memory, all: &Memory, bytes: usize) -> Share {
         let of_call = call.take(bytes).await;
         Share([of_call, all.take(bytes).await])
     }
 
-    /// The same with so many bytes, the rest freed.
+    /// Frees all but `bytes` of the share.
     pub(crate) fn shrunk(mut self, bytes: usize) -> Share {
         for permit in self.0.iter_mut().flatten() {
             let units = bytes.div_ceil(UNIT_BYTES).max(1);

@@ -1,4 +1,4 @@
-//! Where a redirect leads, and with what: section "HTTP-redirect fetch" of the Fetch standard.
+//! Redirects, by section "HTTP-redirect fetch" of the Fetch standard.
 
 use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION, CONTENT_TYPE, COOKIE,
@@ -37,7 +37,7 @@ pub(crate) fn next_hop(
         return Err(FetchError::new(message));
     }
     let Some(location) = response.get(LOCATION) else { return Ok(None) };
-    // Servers send UTF-8.
+    // Servers send UTF-8 here.
     let location = String::from_utf8_lossy(location.as_bytes());
     let mut url = hop
         .url
@@ -68,7 +68,7 @@ pub(crate) fn next_hop(
         }
     }
     if matches!(next.body, Sending::Stream) {
-        let message = "the response redirects a request whose body was a stream and is gone";
+        let message = "the response redirects a request whose streamed body cannot be sent twice";
         return Err(FetchError::new(message));
     }
     if next.url.origin() != hop.url.origin() {

@@ -1,4 +1,4 @@
-//! The request of a fetch, as a function describes it. Nothing of it is trusted.
+//! The request of a fetch, as an untrusted function describes it.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -12,15 +12,16 @@ use crate::FetchError;
 
 pub(crate) const USER_AGENT: &str = "audit-functions";
 
-/// The codings that are decoded.
+/// The content codings that are decoded.
 const ENCODINGS: &str = "gzip, deflate";
 
-/// The most bytes of a URL, and of all headers: more than servers take.
+/// The maximum size of a URL, in bytes. Servers accept less.
 const MAX_URL_BYTES: usize = 64 << 10;
+/// The maximum size of all headers, in bytes. Servers accept less.
 const MAX_HEADERS_BYTES: usize = 64 << 10;
 
-/// The ports that the Fetch standard blocks: what listens there may take a request for its own
-/// protocol, such as SMTP.
+/// The ports that the Fetch standard blocks: a server of another protocol, such as SMTP, may
+/// mistake a request for its own.
 const BLOCKED_PORTS: [u16; 83] = [
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
     102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
@@ -29,18 +30,18 @@ const BLOCKED_PORTS: [u16; 83] = [
     6668, 6669, 6679, 6697, 10080,
 ];
 
-/// What becomes of a redirect.
+/// How a fetch treats a redirect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectMode {
-    /// It is followed.
+    /// Follows it.
     Follow,
-    /// It fails the fetch.
+    /// Fails.
     Error,
-    /// It is the response.
+    /// Returns it as the response.
     Manual,
 }
 
-/// A request.
+/// The request of a fetch.
 #[derive(Debug)]
 pub struct FetchRequest {
     pub(crate) url: Url,
@@ -55,7 +56,7 @@ pub struct FetchRequest {
 pub(crate) enum Sending {
     None,
     Bytes(Bytes),
-    /// What the function sends bit by bit. It can be sent once.
+    /// A stream. It can be sent only once.
     Stream,
 }
 
@@ -64,7 +65,7 @@ impl FetchRequest {
     ///
     /// # Errors
     ///
-    /// If the URL, the method or a header cannot be sent.
+    /// The URL, the method or a header is invalid, not allowed or too long.
     pub fn new(
         url: &str,
         method: &str,
@@ -89,13 +90,13 @@ impl FetchRequest {
         FetchRequest { url, method: Method::GET, headers, redirect, body: Sending::None }
     }
 
-    /// The same with this body.
+    /// The request with this body.
     #[must_use]
     pub fn with_body(self, body: Vec<u8>) -> FetchRequest {
         FetchRequest { body: Sending::Bytes(body.into()), ..self }
     }
 
-    /// The same with a body that the function sends bit by bit.
+    /// The request with a streamed body, to be sent by [`Fetches::send`](crate::Fetches::send).
     #[must_use]
     pub fn with_stream(self) -> FetchRequest {
         FetchRequest { body: Sending::Stream, ..self }
@@ -107,7 +108,7 @@ fn is_allowed(method: &Method) -> bool {
     !["CONNECT", "TRACE", "TRACK"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
 }
 
-/// Whether a URL can be fetched, without regard to where it leads.
+/// Checks the scheme, credentials and port of a URL, but not its host.
 pub(crate) fn check_url(url: &Url) -> Result<(), FetchError> {
     if !matches!(url.scheme(), "http" | "https") {
         let scheme = url.scheme();
@@ -116,18 +117,18 @@ pub(crate) fn check_url(url: &Url) -> Result<(), FetchError> {
         )));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(FetchError::new("the URL must not hold a name and password"));
+        return Err(FetchError::new("the URL must not contain a user name or password"));
     }
     match url.port() {
         Some(port) if BLOCKED_PORTS.contains(&port) => {
-            Err(FetchError::new(format!("the port {port} is that of another protocol")))
+            Err(FetchError::new(format!("port {port} is blocked: it is that of another protocol")))
         }
         _ => Ok(()),
     }
 }
 
-/// Headers as they are sent: without those that are the connection's. As in browsers, these are
-/// left out without an error, so that the headers of one request can be passed to the next.
+/// The headers to send. Headers of the connection are dropped silently, as in browsers, so that a
+/// function can pass on the headers of a request that it received.
 fn sent(headers: &[(String, String)]) -> Result<HeaderMap, FetchError> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_HEADERS_BYTES {

@@ -1,4 +1,4 @@
-//! The settings of fetches.
+//! [`FetchSettings`].
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,30 +7,32 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-/// The limits of fetches, and where they may go.
+/// The limits of fetches, and the addresses that they may connect to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// How long a response may take to begin, and how long the next bytes of its body may take. The
-    /// default is 5 minutes, as in Node.js: models answer slowly. The whole has the action's time.
+    /// The time limit for a response to begin, and for each further part of its body to arrive. The
+    /// default is 5 minutes, as in Node.js, since AI models answer slowly. The action's own limit
+    /// applies to the whole fetch.
     pub timeout: Duration,
-    /// The most bytes of a request's body. The default is 20 MiB, the most that an HTTP action may
-    /// respond with.
+    /// The maximum size of a request body, in bytes. The default is 20 MiB, which is also the limit
+    /// of an HTTP action's response.
     pub max_request_bytes: usize,
-    /// The most bytes of a response's body, as it arrives and as it is decompressed. The default is
-    /// 64 MiB, which is a function's memory.
+    /// The maximum size of a response body, in bytes, both compressed and decompressed. The default
+    /// is 64 MiB, the memory of a function.
     pub max_response_bytes: usize,
-    /// The memory of all fetches together, in bytes. Each takes 1 MiB while it is under way, and
-    /// the body of its request; a response that was received and not read takes its bytes. One call
-    /// may take a quarter, or one fetch if that is more. What finds no room waits. The default is
+    /// The memory of all fetches together, in bytes. A running fetch takes 1 MiB and its request
+    /// body; a response that is complete but unread takes its size. One call may take a quarter of
+    /// the total, or enough for one fetch if that is more. Fetches wait for memory. The default is
     /// 128 MiB.
     pub memory_bytes: usize,
-    /// Networks that may be fetched from though they are not public. None by default: the URL may
-    /// be a user's.
+    /// Private networks that functions may fetch from. None by default, since a URL may come from a
+    /// user.
     pub networks: Vec<IpNet>,
-    /// A proxy for all fetches. It resolves names and decides where they lead; addresses that are
-    /// written in a URL are checked all the same. None by default, whatever the environment says.
+    /// A proxy for all fetches. The proxy resolves names and decides which addresses are allowed;
+    /// an address written in a URL is still checked here. None by default, whatever the environment
+    /// says.
     pub proxy: Option<Url>,
-    /// The addresses where the host serves its own HTTP actions, which may be fetched from.
+    /// The addresses of the host's own HTTP actions, which functions may fetch from.
     pub own_addresses: Vec<SocketAddr>,
 }
 
@@ -48,7 +50,7 @@ impl Default for FetchSettings {
     }
 }
 
-/// Without the proxy's URL, which can hold a password.
+/// Leaves out the proxy's URL, which may contain a password.
 impl fmt::Debug for FetchSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FetchSettings")

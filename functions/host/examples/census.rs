@@ -1,8 +1,8 @@
-//! Serves one app and calls each of its functions once: what `functions/census` counts.
+//! Serves one app and calls each of its functions once, for `functions/census` to count.
 //!
 //! `cargo run -p functions-host --example census -- CONVEX_DIRECTORY [VARIABLES.json]`
 //!
-//! Prints one line of JSON. The directory has `census_seed.js` in it, which makes up arguments.
+//! Prints one line of JSON. The directory must contain `census_seed.js`, which generates arguments.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,13 +18,13 @@ use functions_store::Store;
 use functions_value::ComponentPath;
 use serde_json::{Value, json};
 
-/// The module with the census's own functions.
+/// The module that contains the census's own functions.
 const SEED: &str = "census_seed";
 
-/// How many times slower an engine is that was built without optimization.
+/// The factor by which an engine built without optimization is slower.
 const SLOWNESS: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 
-/// How long one function may take, in seconds.
+/// The time limit of one function, in seconds.
 const SECONDS: u64 = 10 * SLOWNESS as u64;
 
 #[tokio::main]
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Err(error) => json!({ "error": error.to_string() }),
     };
     println!("{found}");
-    // Functions that were begun may go on for minutes.
+    // Functions still running may take minutes.
     std::process::exit(0);
 }
 
@@ -52,7 +52,7 @@ async fn served(
     let root = program.component(&ComponentPath::root()).ok_or("no app")?;
     let mut all: Vec<Function> = root.functions().cloned().collect();
     all.retain(|function| !function.name.starts_with(SEED));
-    // What reads first, so that it meets what is there; what removes last.
+    // Queries run first, so that they find the seeded documents, and removals last.
     let removes = |name: &str| ["delete", "remove", "clear"].iter().any(|word| name.contains(word));
     all.sort_by_key(|function| {
         let name = function.name.to_lowercase();

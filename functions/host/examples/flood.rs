@@ -1,15 +1,15 @@
-//! What a client feels of three others that flood the host, over HTTP and over WebSocket.
+//! Measures the latency of one client while three others flood the host over HTTP or WebSocket.
 //!
 //! ```sh
 //! cargo build --release -p functions-host
 //! cargo run --release -p functions-host --example flood
 //! ```
 //!
-//! One client, a process of its own, calls a quick query again and again, each time with other
-//! arguments, so that none is answered from the cache. Three others, at addresses of their own,
-//! have 64 calls in flight each: as short as that query, or of 20 ms. Quiet and flooded rounds take
-//! turns; a flood is measured once each flooder has had as many answers as it has calls in flight.
-//! Linux only: other systems have no 127.0.0.2.
+//! One client, in a process of its own, calls a short query repeatedly, with different arguments
+//! each time, so that no result comes from the cache. Three flooding clients, each at an address of
+//! its own, keep 64 calls in flight each: either as short as that query, or of about 20 ms. Quiet
+//! and flooded rounds alternate. Measuring starts once each flooding client has received as many
+//! answers as it has calls in flight. Linux only: other systems do not have 127.0.0.2.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -31,7 +31,7 @@ const FUNCTIONS: &str = r#"
 import { query, mutation } from "./_generated/server";
 import { log } from "convex/server";
 export const quick = query(async (_ctx, { n }) => { await log.audit({ action: "quick", n }); return n; });
-// A query's clock stands still, so that its length is a number of steps.
+// The clock stands still during a query, so its length is given as a number of steps.
 const work = ({ n, steps }) => { let sum = n; for (let i = 0; i < steps; i++) sum = (sum + i) % 1009; return sum; };
 export const slow = query(async (_ctx, args) => work(args));
 export const change = mutation(async (_ctx, args) => work(args));
@@ -50,10 +50,10 @@ struct Host(Child, SocketAddr);
 
 impl Host {
     fn start(directory: &std::path::Path) -> Result<Host, Failure> {
-        // target/<profile>/examples/flood: the host is beside the folder.
+        // The executable is target/<profile>/examples/flood; the host is one directory up.
         let flood = std::env::current_exe()?;
         let host = flood.parent().and_then(|examples| examples.parent());
-        let host = host.ok_or("the example stands in no folder")?.join("functions-host");
+        let host = host.ok_or("the example is in no directory")?.join("functions-host");
         let functions = directory.join("convex");
         std::fs::create_dir(&functions)?;
         std::fs::write(functions.join("flood.js"), FUNCTIONS)?;
@@ -105,7 +105,7 @@ async fn call(
     Ok(is_ok)
 }
 
-/// Runs the quick client: its times, sorted.
+/// Runs the measuring client in a process of its own, and returns its latencies, sorted.
 async fn measure(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure> {
     let client = tokio::process::Command::new(std::env::current_exe()?)
         .args([host.to_string(), from.to_string()])
@@ -119,7 +119,7 @@ async fn measure(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure
     times.lines().map(|us| Ok(Duration::from_micros(us.parse()?))).collect()
 }
 
-/// Times of the quick client's calls, one after the other.
+/// Calls the short query [`CALLS`] times in sequence, and returns the latencies, sorted.
 async fn call_quickly(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure> {
     let http = client(9)?;
     let mut times = Vec::new();
@@ -146,7 +146,7 @@ async fn flood_http(
         let (http, answers) = (http.clone(), Arc::clone(&answers));
         calls.spawn(async move {
             for n in (usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
-                // Refused or not, the next one follows.
+                // The next call follows whether or not this one was refused.
                 drop(call(&http, host, "slow", json!({ "n": n, "steps": steps })).await);
                 answers.add_permits(1);
             }
@@ -167,7 +167,7 @@ async fn flood_socket(
     let stream = socket.connect(host).await?;
     let url = format!("ws://{host}/api/sync");
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
-    // A new one each time: the host answers the numbers that it has seen from memory.
+    // A new session each time: the host answers request numbers that it has seen from memory.
     static SESSIONS: AtomicU32 = AtomicU32::new(0);
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let session = format!("00000000-0000-4000-8000-{session:012x}");
@@ -236,7 +236,7 @@ async fn main() -> Result<(), Failure> {
                 return Err("a flood ended".into());
             }
             flooders.shutdown().await;
-            // Mutations that run go on without their callers.
+            // Mutations that are running continue without their callers.
             tokio::time::sleep(PAUSE).await;
             from += 2 * CALLS;
             let ratio = shown(&flooded, 0.99) / shown(&quiet, 0.99);

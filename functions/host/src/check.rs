@@ -1,4 +1,4 @@
-//! `serve --check`: tries what a start needs.
+//! `serve --check`: checks everything that a start depends on.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,8 +12,11 @@ use functions_store::Store;
 use crate::serve::env;
 use crate::settings::Settings;
 
-/// Tries functions, addresses, destinations, store and keys. An error means that a start would
-/// fail.
+/// Checks the functions, addresses, destinations, store and issuers' keys.
+///
+/// # Errors
+///
+/// If any check found a problem, with which a start would fail.
 pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let mut checks = Checks::shown_on(output.clone());
     let mut app_issuers = 0;

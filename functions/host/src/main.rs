@@ -1,4 +1,4 @@
-//! The host as a program: `functions-host demo` and `functions-host serve DIR`.
+//! The `functions-host` executable: `functions-host demo` and `functions-host serve DIR`.
 
 mod check;
 mod serve;
@@ -17,12 +17,13 @@ fn main() -> ExitCode {
     start()
 }
 
-/// Has the allocator of glibc return blocks of 128 KiB and more to the system when they are freed.
+/// Makes glibc's allocator return blocks of 128 KiB and more to the system when they are freed.
 ///
-/// Otherwise it raises that threshold to the largest block that was ever freed, up to 32 MiB, and
-/// keeps what is smaller: a process that had served large requests was found to hold 130 MiB more
-/// than they took, and what it holds at most cannot be told. The variable is read before `main`, so
-/// the program starts itself anew, under the same process id. Who sets the variable decides.
+/// By default, glibc raises this threshold to the size of the largest block freed so far, up to
+/// 32 MiB, and keeps smaller blocks. A process that had served large requests was measured to hold
+/// 130 MiB more than it used, so its memory use could not be bounded. glibc reads the variable
+/// before `main`, so the program executes itself again, under the same process id. A value that is
+/// already set is left alone.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn free_large_blocks() {
     use std::os::unix::process::CommandExt;
@@ -31,10 +32,10 @@ fn free_large_blocks() {
     let (mut arguments, program) = (std::env::args_os(), std::env::current_exe());
     let (Some(name), Ok(program)) = (arguments.next(), program) else { return };
     if std::env::var_os(THRESHOLD).is_none() {
-        let mut anew = std::process::Command::new(program);
-        anew.arg0(name).args(arguments).env(THRESHOLD, (128 << 10).to_string());
-        // This returns only if it fails, and then the host runs with the allocator as it is.
-        drop(anew.exec());
+        let mut again = std::process::Command::new(program);
+        again.arg0(name).args(arguments).env(THRESHOLD, (128 << 10).to_string());
+        // `exec` returns only on failure. The host then runs with the allocator's defaults.
+        drop(again.exec());
     }
 }
 
@@ -60,58 +61,58 @@ async fn start() -> ExitCode {
         }
     };
     let output = Output::stdout();
-    let begun = Asked::of(command).and_then(|(asked, format, collector)| {
-        Ok((asked, log_and_trace("warn", format, "functions-host", collector.as_deref())?))
+    let started = Task::of(command).and_then(|(task, format, collector)| {
+        Ok((task, log_and_trace("warn", format, "functions-host", collector.as_deref())?))
     });
-    let (asked, (errors, traces)) = begun
+    let (task, (errors, traces)) = started
         .unwrap_or_else(|error| exit("functions-host", Err(error), &Output::stderr(), &output));
-    let ended = run(asked, &output).await;
-    traces.finish(LAST_WORDS);
+    let ended = run(task, &output).await;
+    traces.finish(OUTPUT_TIMEOUT);
     match ended {
         Ok(true) => exit("functions-host", Ok(()), &errors, &output),
         Ok(false) => {
-            output.finish(LAST_WORDS);
+            output.finish(OUTPUT_TIMEOUT);
             std::process::exit(1)
         }
         Err(error) => exit("functions-host", Err(error), &errors, &output),
     }
 }
 
-/// How long the end of the process waits for whoever reads its output.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the process waits at its end for its output to be read.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the command line asks for, with its settings.
-enum Asked {
+/// What to run, with its settings.
+enum Task {
     Demo,
     Check(Box<Settings>),
     PrintConfig(Box<Settings>),
     Serve(Box<Settings>),
 }
 
-impl Asked {
-    /// With how the host logs, and where its traces go.
-    fn of(command: Command) -> Result<(Asked, LogFormat, Option<String>), Box<dyn Error>> {
+impl Task {
+    /// The task of a command, the format of the host's log, and the collector of traces.
+    fn of(command: Command) -> Result<(Task, LogFormat, Option<String>), Box<dyn Error>> {
         let Command::Serve(serve) = command else {
-            return Ok((Asked::Demo, LogFormat::Text, None));
+            return Ok((Task::Demo, LogFormat::Text, None));
         };
-        let asked = match (serve.check, serve.print_config) {
-            (true, _) => Asked::Check,
-            (false, true) => Asked::PrintConfig,
-            (false, false) => Asked::Serve,
+        let task = match (serve.check, serve.print_config) {
+            (true, _) => Task::Check,
+            (false, true) => Task::PrintConfig,
+            (false, false) => Task::Serve,
         };
         let settings = Box::new(serve.settings()?);
         let (format, collector) = (settings.log_format, settings.traces.clone());
-        Ok((asked(settings), format, collector))
+        Ok((task(settings), format, collector))
     }
 }
 
-/// Whether all is well in the end.
-async fn run(asked: Asked, output: &Output) -> Result<bool, Box<dyn Error>> {
-    match asked {
-        Asked::Demo => return functions_demo::run(&CommandLine::variables()).await,
-        Asked::Check(settings) => check::check(&settings, output).await?,
-        Asked::PrintConfig(settings) => settings.print(output),
-        Asked::Serve(settings) => serve::serve(*settings, output).await?,
+/// Runs a task. Returns `false` if the demonstration found a promise broken.
+async fn run(task: Task, output: &Output) -> Result<bool, Box<dyn Error>> {
+    match task {
+        Task::Demo => return functions_demo::run(&CommandLine::variables()).await,
+        Task::Check(settings) => check::check(&settings, output).await?,
+        Task::PrintConfig(settings) => settings.print(output),
+        Task::Serve(settings) => serve::serve(*settings, output).await?,
     }
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! `functions-host serve`: assembles the parts and runs them until the process is stopped.
+//! `functions-host serve`: assembles the parts and runs them until the process is told to stop.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,22 +28,23 @@ use tokio::time::interval;
 
 use crate::settings::Settings;
 
-/// How much longer than the sink itself a call waits: the sink's error says what it waited for.
+/// How much longer a call waits than the sink itself, whose error names what it waited for.
 const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
-/// The interval of checks of the directory of functions.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// How often the directory of functions is checked for changes.
+const POLL_PERIOD: Duration = Duration::from_millis(500);
 
-/// The variable of the host: who acts with an administrator's rights. This host has none, so that
-/// it is null; functions written for Convex name it all the same.
+/// The variable that names the administrator a client acts as. This host has no administrators, so
+/// it is null, but functions written for Convex may name it.
 const ACTOR: &str = "convexActor";
 const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
-/// Serves functions until the process is stopped.
+/// Serves functions until the process is told to stop.
 ///
 /// # Errors
 ///
-/// When something cannot be opened: the functions, the store, the bucket, the port.
+/// If the functions, the store, the bucket or a port cannot be opened, if the server fails, or if
+/// delivery to the bucket does not end in time at shutdown.
 pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let listener = TcpListener::bind(settings.listen)
@@ -83,7 +84,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let functions =
         Functions::start(runtime, documents, program, function_settings(&settings, site.as_ref())?)
             .await?;
-    // What a start writes is little, and without it there would be no queries and no probes.
+    // A start writes little, and without it there would be neither queries nor probes.
     functions.store().set_reserve(settings.store_reserve_bytes);
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let operators = match settings.operators_listen {
@@ -94,7 +95,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     };
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
     output.line(&match (&opened, settings.destinations.journal()) {
-        (None, _) => "no bucket: audit logs are checked and thrown away".to_owned(),
+        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
         (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
         (Some(sink), Some(journal)) => {
             format!("audit logs go to {sink} by way of {}{shown}", journal.display())
@@ -125,8 +126,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         }
     });
     let stopped = OptionFuture::from(stopped);
-    let why = Arc::new(OnceLock::new());
-    let noted = Arc::clone(&why);
+    let stop_reason = Arc::new(OnceLock::new());
+    let reported = Arc::clone(&stop_reason);
     let drain_timeout = settings.network.serve.drain_timeout;
     let parts = ServerParts {
         auth,
@@ -138,25 +139,25 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         limits: settings.network,
     };
     let is_exhausted = Arc::new(AtomicBool::new(false));
-    let (told, is_told) = tokio::sync::oneshot::channel();
+    let (stopping, is_stopping) = tokio::sync::oneshot::channel();
     let stop = {
         let (functions, is_exhausted) = (functions.clone(), Arc::clone(&is_exhausted));
         async move {
             tokio::select! {
                 () = stop_signal() => {}
-                Some(reason) = stopped => noted.set(reason).unwrap_or_default(),
+                Some(reason) = stopped => reported.set(reason).unwrap_or_default(),
                 () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
             }
             notify_stopping();
-            // Whoever waits is there, or has ended with the host.
-            let _ = told.send(());
+            // The receiver is dropped only if the host has already ended.
+            let _ = stopping.send(());
         }
     };
-    // What is due from then on runs after the next start. What runs has as long as calls have: an
-    // action may take ten minutes.
+    // Functions that become due from now on run after the next start. Running ones get as long as
+    // calls do, since an action may take ten minutes.
     let scheduled = async {
-        // It ends with an error if the server failed before anybody told it to stop.
-        let _ = is_told.await;
+        // An error means that the server failed before it was told to stop.
+        let _ = is_stopping.await;
         if tokio::time::timeout(drain_timeout, functions.stop_scheduler()).await.is_err() {
             tracing::warn!(
                 "scheduled functions did not end within {drain_timeout:?} of being told to stop"
@@ -168,22 +169,22 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     watching.abort();
     served?;
 
-    // Nothing that was answered waits for this. It lets what is on its way arrive, and says if it
-    // did not.
+    // All calls have been answered. This delivers the outcomes that are still in memory, and
+    // reports a failure to.
     let outcomes = functions.runtime().drain_outcomes();
     let closed = close_after(outcomes, &*sink, settings.close_timeout).await;
-    if let Some(reason) = why.get() {
+    if let Some(reason) = stop_reason.get() {
         return Err(StoppedError(reason.clone()).into());
     }
     closed?;
     if is_exhausted.load(Ordering::Relaxed) {
-        return Err("too many functions kept their threads for ever; start the host again".into());
+        return Err("too many functions never released their threads; restart the host".into());
     }
     Ok(())
 }
 
-/// What functions find in `process.env`: where this host is, unless the settings say otherwise, and
-/// what the settings say.
+/// The variables of `process.env`: the addresses of this host, and those of the settings, which
+/// take precedence.
 pub(crate) fn env(settings: &Settings, listen: SocketAddr, site: Option<SocketAddr>) -> Env {
     let mut variables = BTreeMap::new();
     variables.insert("CONVEX_CLOUD_URL".to_owned(), format!("http://{listen}"));
@@ -229,17 +230,17 @@ fn function_settings(
     Ok(settings)
 }
 
-/// Serves the functions anew whenever their files change. What cannot be served is said once, and
-/// the functions before it are served on.
+/// Deploys the functions again whenever their files change. If that fails, the error is printed
+/// once and the previous functions remain deployed.
 async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Output) {
-    let mut looks = interval(LOOK_PERIOD);
-    let mut complaint = None;
+    let mut polls = interval(POLL_PERIOD);
+    let mut printed = None;
     loop {
-        looks.tick().await;
-        let (looking, directory, env) = (functions.clone(), directory.clone(), env.clone());
-        // Loading is work for a while.
+        polls.tick().await;
+        let (current, directory, env) = (functions.clone(), directory.clone(), env.clone());
+        // Loading blocks its thread for a while.
         let loaded = tokio::task::spawn_blocking(move || {
-            looking.has_changed().then(|| Program::load(&directory, &env))
+            current.has_changed().then(|| Program::load(&directory, &env))
         })
         .await;
         let deployed = match loaded {
@@ -252,26 +253,25 @@ async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Outp
         };
         match deployed {
             Ok(()) => {
-                complaint = None;
-                output.line("the functions have changed, and are served as they are now");
+                printed = None;
+                output.line("the functions have changed and were deployed again");
             }
-            Err(problem) if complaint.as_ref() == Some(&problem) => {}
+            Err(problem) if printed.as_ref() == Some(&problem) => {}
             Err(problem) => {
                 output
-                    .line(&format!("the functions have changed, and cannot be served: {problem}"));
-                complaint = Some(problem);
+                    .line(&format!("the functions have changed and cannot be deployed: {problem}"));
+                printed = Some(problem);
             }
         }
     }
 }
 
-/// Completes on Ctrl-C or SIGTERM. A second signal ends the process at once, whatever its threads
-/// do.
+/// Completes on Ctrl-C or SIGTERM. A second signal ends the process immediately.
 async fn stop_signal() {
     match Shutdown::on_signals() {
         Ok(shutdown) => shutdown.told().await,
         Err(error) => {
-            tracing::error!(%error, "the host cannot be told to stop in order");
+            tracing::error!(%error, "cannot listen for signals, so the host cannot be shut down gracefully");
             std::future::pending().await
         }
     }

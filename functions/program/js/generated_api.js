@@ -1,4 +1,4 @@
-// What stands for `_generated/api` in a directory that has none.
+// The stand-in for `_generated/api` in a directory without one.
 
 import { anyApi, componentsGeneric } from "convex/server";
 

@@ -1,4 +1,4 @@
-// What stands for `_generated/server` in a directory that has none.
+// The stand-in for `_generated/server` in a directory without one.
 
 import {
   actionGeneric,

@@ -1,25 +1,25 @@
-//! The issuers of tokens that an app's `auth.config` names.
+//! The token issuers that an app's `auth.config` names.
 
 use serde_json::Value;
 
-/// An issuer of tokens that an app's `auth.config` names.
+/// A token issuer that an app's `auth.config` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthProvider {
-    /// The `iss` of its tokens. That of an OpenID provider is written without a slash at its end,
-    /// and its tokens may have one.
+    /// The `iss` of its tokens. For an OpenID provider, it does not end with a slash, although that
+    /// of its tokens may.
     pub issuer: String,
-    /// The `aud` of its tokens. With none, tokens for any other service of the issuer are accepted.
+    /// The `aud` of its tokens. If `None`, tokens for any service of the issuer are accepted.
     pub application_id: Option<String>,
-    /// Its keys.
+    /// The location of its keys.
     pub keys: AuthKeys,
 }
 
-/// Where an issuer's keys are.
+/// The location of an issuer's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthKeys {
-    /// Where OpenID Connect Discovery says, for any algorithm with public keys.
+    /// The URL found by OpenID Connect Discovery. The keys are for any algorithm with public keys.
     Discovered,
-    /// At a URL, which can be a `data:` URL. They are for one algorithm.
+    /// A URL, possibly a `data:` URL. The keys are for one algorithm.
     At {
         /// The URL.
         jwks: String,
@@ -28,8 +28,8 @@ pub enum AuthKeys {
     },
 }
 
-/// The providers in the default export of `auth.config`, and why others are left out. None if the
-/// export is not a configuration.
+/// The providers in the default export of `auth.config`, and the reasons why others are left out.
+/// `None` if the export is not a configuration.
 pub(crate) fn providers(config: &Value) -> Option<(Vec<AuthProvider>, Vec<String>)> {
     let (mut providers, mut left_out) = (Vec::new(), Vec::new());
     for (place, provider) in config.get("providers")?.as_array()?.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! CommonJS modules, written as ES modules.
+//! CommonJS modules, converted to ES modules.
 //!
 //! A CommonJS module becomes an ES module that exports one function, [`LOAD`], which evaluates it
-//! on the first call: modules are evaluated when they are required, as their authors intended. An
-//! ES module that imports one gets an adapter module, which has just the exports that it names.
-//! This is what esbuild does; the engine's `js/common_js.js` has its rules.
+//! on the first call, so that modules are evaluated when they are required. An ES module that
+//! imports one imports an adapter module instead, with just the exports that it names. This is how
+//! esbuild does it; the rules are in the engine's `js/common_js.js`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,10 +19,10 @@ pub(crate) const TARGET: &str = "common-js";
 /// The function that returns the exports of a CommonJS module.
 const LOAD: &str = "$commonJs";
 
-/// A specifier as written, marked as an argument of `require`.
+/// The prefix of a specifier that marks it as an argument of `require`.
 const REQUIRE: &str = "require:";
 
-/// The argument of `require`, if the import was written by this file.
+/// The argument of `require`, if [`finder`] generated this import.
 pub(crate) fn required(specifier: &str) -> Option<&str> {
     specifier.strip_prefix(REQUIRE)
 }
@@ -33,7 +33,7 @@ pub(crate) enum Required {
     CommonJs,
     /// The namespace of an ES module.
     Module,
-    /// A module that browsers do not have: empty.
+    /// An empty object, for a module that browsers do not have.
     Nothing,
     /// The stand-in for a module of Node.js.
     Node(String),
@@ -52,7 +52,7 @@ fn finder(requires: &[(String, Required)]) -> String {
     for (place, (specifier, required)) in requires.iter().enumerate() {
         let name = quoted(specifier);
         let from = quoted(&format!("{REQUIRE}{specifier}"));
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = match required {
             Required::CommonJs => {
                 write!(imports, "import{{{LOAD} as ${place}}}from{from};")
@@ -90,7 +90,7 @@ pub(crate) fn broken(file: &str, why: &str) -> String {
     module(&format!("throw new SyntaxError({})", quoted(why)), file, &[])
 }
 
-/// A module of data: its text is an expression.
+/// A module that exports data. Its text is an expression.
 pub(crate) fn data(text: &str, file: &str) -> String {
     module(&format!("module.exports=\n{text}"), file, &[])
 }

@@ -2,7 +2,7 @@
 
 use super::tests::Files;
 
-/// Loads `a.ts` among files. It throws unless `got` is as expected.
+/// Loads `a.ts` with these files, and panics unless its variable `got` has the expected value.
 fn expect(module: &str, expected: &str, files: &[(&str, &str)]) {
     let all = Files::new(files);
     all.write(
@@ -84,7 +84,7 @@ fn exports_are_imported_as_by_the_bundler() {
             "this.a = 1; (function () { this.b = 2; }).call(this);",
             "{ a: 1, b: 2 }",
         ),
-        // As UMD bundles are written.
+        // A UMD bundle.
         (
             "import x from 'm'; const got = x.u;",
             "(function (g, f) { typeof exports === 'object' && typeof module !== 'undefined' ? module.exports = f() : typeof define === 'function' && define.amd ? define(f) : (g.u = f()); })(this, function () { return { u: 1 }; });",
@@ -132,8 +132,7 @@ fn exports_are_imported_as_by_the_bundler() {
             ],
         );
     }
-    // An importer that is an ES module for Node.js gets `module.exports`, whatever `__esModule`
-    // says.
+    // An ES module in Node's sense imports `module.exports`, regardless of `__esModule`.
     for (name, files) in
         [("m.mjs", &[][..]), ("m.js", &[("lib/package.json", "{\"type\":\"module\"}")])]
     {
@@ -196,7 +195,7 @@ fn missing_modules_fail_at_use() {
           'Cannot find module \\'absent\\': \"absent\" is imported, and is not installed; npm install it where the functions are',
           'node_modules/m/broken.js:2:7: unexpected token in expression: \\';\\'',
           'os.hostname is of Node.js, which this host does not have: it cannot be used in its functions',
-          'Cannot find module \\'x\\': a specifier that is put together while the function runs cannot be followed',
+          'Cannot find module \\'x\\': specifiers that are computed at run time cannot be followed',
           'fallback',
           'object',
           'fs.readFileSync is of Node.js, which this host does not have: it cannot be used in its functions',
@@ -248,7 +247,7 @@ fn failures_have_the_lines_of_packages() {
 }
 
 #[test]
-fn jsx_is_written_out() {
+fn jsx_is_compiled() {
     expect(
         "import { page } from './page'; const got = page('x');",
         "['div', { id: 'x', children: ['a', 1] }]",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::LoadError;
 
-/// The modules whose exports are functions, and those with a name that Convex defines.
+/// Finds the modules whose exports are functions, and those with names that Convex reserves.
 pub(super) fn modules_of(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let mut files = Vec::new();
     walk(directory, directory, &mut HashSet::new(), &mut files)?;
@@ -21,7 +21,7 @@ fn walk(
     files: &mut Vec<PathBuf>,
 ) -> Result<(), LoadError> {
     let failed = |error| LoadError::at(directory, error);
-    // A link can lead back to its own directory.
+    // A symbolic link may point to a directory above it.
     if !seen.insert(std::fs::canonicalize(directory).map_err(failed)?) {
         return Ok(());
     }
@@ -30,7 +30,7 @@ fn walk(
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
             return Err(LoadError::at(&path, "the name is not UTF-8"));
         };
-        // As Convex does, which also ignores names with spaces.
+        // Convex ignores these too, including names with spaces.
         if name.starts_with(['.', '#']) || name.contains(' ') {
             continue;
         }
@@ -43,7 +43,7 @@ fn walk(
         if let Some((stem, "ts" | "mts" | "cts" | "tsx" | "js" | "mjs" | "cjs" | "jsx")) =
             name.rsplit_once('.')
         {
-            // Tests, declarations and configuration of tools have a second dot.
+            // Tests, declarations and tools' configuration have a second dot in their names.
             let is_special = directory == root && matches!(stem, "auth.config" | "convex.config");
             if !stem.contains('.') || is_special {
                 files.push(path);

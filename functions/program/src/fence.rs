@@ -1,4 +1,4 @@
-//! The files that a program may be made from.
+//! The files that a program may contain.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,8 +14,8 @@ use super::LoadError;
 /// The longest file that is read, in bytes. Bundles are far smaller.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// The directory of the app, and all installed packages. Other files do not exist for a program,
-/// whether it names them by `..`, by an absolute path or through a link.
+/// Restricts a program to the directory of the app and all installed packages. Other files do not
+/// exist for it, whether it names them by `..`, an absolute path or a symbolic link.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
     root: PathBuf,
@@ -24,8 +24,8 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// Around the app of the functions in `directory`: its workspace or repository, otherwise the
-    /// nearest package, otherwise the directory above.
+    /// The fence around the app of the functions in `directory`: its workspace or repository, or
+    /// else the nearest package, or else the parent directory.
     pub(crate) fn around(directory: &Path) -> Fence {
         let parent = directory.parent().unwrap_or(directory);
         let is_workspace = |directory: &&Path| {
@@ -48,14 +48,14 @@ impl Fence {
             || real.components().any(|part| part.as_os_str() == OsStr::new("node_modules"))
     }
 
-    /// The real path of a file that may be read.
+    /// The real path of a file, which is an error unless the file may be read.
     pub(crate) fn real(&self, path: &Path) -> std::io::Result<PathBuf> {
         let real = std::fs::canonicalize(path)?;
         if self.allows(&real) {
             return Ok(real);
         }
         let message = format!(
-            "it is outside of the app, which is {}, and of what is installed in a node_modules",
+            "it is outside the app, which is {}, and outside node_modules",
             self.root.display()
         );
         Err(Error::new(ErrorKind::PermissionDenied, message))
@@ -63,7 +63,7 @@ impl Fence {
 
     fn bytes(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         let real = self.real(path)?;
-        // A pipe, for example, might never end.
+        // Reading a pipe, for example, might never end.
         if !std::fs::metadata(&real)?.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "it is not a file"));
         }
@@ -125,7 +125,7 @@ impl FileSystem for Fence {
 
     fn symlink_metadata(&self, path: &Path) -> std::io::Result<FileMetadata> {
         let found = FileSystemOs.symlink_metadata(path)?;
-        // The directories above the app lead to packages.
+        // Directories above the app are allowed, since they may contain packages.
         if found.is_file() {
             self.real(path)?;
         }

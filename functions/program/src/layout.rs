@@ -1,4 +1,4 @@
-//! Lays out printed code as its author wrote it.
+//! Restores the author's layout in printed code.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,7 +30,7 @@ impl<'a> Lines<'a> {
         (line, self.text.get(self.starts[line]..byte).unwrap_or_default())
     }
 
-    /// The place of a byte, counted back from a later place.
+    /// The position of a byte, counted back from a later position.
     fn place_before(&self, byte: usize, later: usize, (line, column): Place) -> Place {
         let between = &self.text[byte..later];
         if !between.contains(['\n', '\r', '\u{2028}', '\u{2029}']) {
@@ -41,8 +41,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Finds the bytes at places. Each search begins at the previous place, since most places come
-/// later.
+/// Converts positions to byte offsets. Each search starts at the previous position, since positions
+/// mostly ascend.
 struct Bytes<'a> {
     lines: &'a Lines<'a>,
     place: Place,
@@ -70,18 +70,18 @@ fn units(text: &str) -> u32 {
     text.encode_utf16().count() as u32
 }
 
-/// Bytes of a source that its map does not have.
+/// Byte offsets in a source that its source map lacks.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// The beginnings of the texts of templates.
+    /// The starts of the literal parts of templates.
     pub(super) quasis: HashSet<u32>,
-    /// The parentheses of calls, in order.
+    /// The opening parentheses of calls, in ascending order.
     pub(super) calls: Vec<u32>,
-    /// The parentheses of arrow functions that are printed without them, by the beginning of the
-    /// parameter.
+    /// The opening parentheses of arrow functions that are printed without them, by the start of
+    /// the parameter.
     pub(super) arrows: HashMap<u32, u32>,
-    /// The beginnings of constructor parameters that are also properties. They are printed as
-    /// fields, before fields that the author wrote above them.
+    /// The starts of constructor parameters that are also properties. They are printed as fields,
+    /// before fields that come earlier in the source.
     pub(super) properties: HashSet<u32>,
 }
 
@@ -92,12 +92,11 @@ impl Marks {
     }
 }
 
-/// Adds line breaks and spaces to printed code, so that each token is on its line and in its column
-/// of `source`. Code that the compiler added moves the rest of its line to the right. So the
-/// engine's stack traces have the author's lines, and nothing is translated when an error is
-/// thrown.
+/// Adds line breaks and spaces to printed code, so that each token has the line and column that it
+/// has in `source`. Code added by the compiler shifts the rest of its line to the right. The
+/// engine's stack traces therefore refer to the source without being translated.
 ///
-/// `printed` has no line breaks but those within templates.
+/// `printed` must contain no line breaks except within templates.
 pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &Marks) -> String {
     let code = printed.code.as_str();
     let mut bytes = Bytes { lines: source, place: (0, 0), byte: 0 };
@@ -119,7 +118,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
         }
         let byte = bytes.at(origin);
         let is_quasi = marks.quasis.contains(&(byte as u32));
-        // Some spaces are printed after the place that the map has for the token.
+        // Some spaces are printed after the position that the map gives for the token.
         while !is_quasi && code[to..].starts_with(' ') {
             (to, place.1) = (to + 1, place.1 + 1);
         }
@@ -130,7 +129,7 @@ pub(super) fn laid_out(printed: &CodegenReturn<'_>, source: &Lines<'_>, marks: &
             output.push(")");
             before = &before[name..];
         }
-        // The engine reports a call at its parenthesis, which the map does not have.
+        // The engine reports a call at its parenthesis, which the map lacks.
         let calls = if is_literal { &[] } else { marks.calls_between(last, byte) };
         let (mut rest, mut calls) = (before, calls.iter());
         if rest.matches('(').count() != calls.len() && !rest.ends_with('(') {
@@ -187,10 +186,10 @@ impl Output {
         }
     }
 
-    /// Goes to a place, if it is later.
+    /// Advances to a position, if it is later than the current one.
     ///
-    /// After some keywords a line break ends the statement. The author's parenthesis of `return (`
-    /// prevented that, and it is not printed.
+    /// After some keywords, a line break ends the statement. In the source, the parenthesis of
+    /// `return (` prevents that, but it is not printed.
     fn go_to(&mut self, (line, column): Place, next: &str) {
         if line > self.line {
             let mut at = self.text.len();

@@ -1,8 +1,8 @@
 //! Loads a directory of functions.
 //!
 //! Loading removes types, compiles every module, and evaluates each once to learn its functions and
-//! their validators, the schema, the crons and the components. A loaded program does not change; a
-//! host that watches the directory loads it again when [`Program::has_changed`].
+//! their validators, the schema, the crons and the components. A loaded program is immutable. A
+//! host that watches the directory loads it again when [`Program::has_changed`] returns `true`.
 
 mod auth;
 mod common_js;
@@ -47,7 +47,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// If one of its modules cannot be used. The error names the module and what to do.
+    /// If one of its modules cannot be used. The error names the module and a remedy.
     pub fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
         load::load(directory, env)
     }
@@ -57,7 +57,7 @@ impl Program {
         self.components.get(path)
     }
 
-    /// The app and all components that are mounted in it, at any depth.
+    /// The app and all components mounted in it, at any depth.
     pub fn components(&self) -> impl Iterator<Item = (&ComponentPath, &Component)> {
         self.components.iter()
     }
@@ -79,8 +79,8 @@ impl Program {
         self.stamps.have_changed()
     }
 
-    /// A call of one of its functions, for an engine. `args` is the text of a JSON array;
-    /// `request_id` a token that an action passes back with some operations.
+    /// A call of one of the program's functions, for an engine. `args` is the text of a JSON array,
+    /// and `request_id` a token that an action returns with some operations.
     pub fn call<'a>(
         &'a self,
         component: &ComponentPath,
@@ -100,8 +100,8 @@ impl Program {
         }
     }
 
-    /// The routers that may have a route for a path of a request, those with the longest prefix
-    /// first.
+    /// The routers that may have a route for the path of a request, ordered by descending length of
+    /// their prefixes.
     pub fn routers(&self, path: &str) -> Vec<Router<'_>> {
         let routers = self.components.iter().filter_map(|(component, of)| {
             let (function, prefix) = (of.http.as_ref()?, of.site.as_deref()?);
@@ -134,7 +134,7 @@ impl Program {
     }
 }
 
-/// The app, or a component that is mounted in it.
+/// The app, or a component mounted in it.
 #[derive(Debug)]
 pub struct Component {
     /// The components that it mounts, by the names that its functions use.
@@ -144,7 +144,7 @@ pub struct Component {
     /// Its crons.
     pub crons: Vec<Cron>,
     functions: HashMap<String, Function>,
-    /// The modules with `"use node"`, named as in functions' names.
+    /// The modules with `"use node"`, as they are named in functions' names.
     node_modules: BTreeSet<String>,
     auth: Arc<[AuthProvider]>,
     /// The router of its HTTP actions, if it has one.
@@ -165,8 +165,8 @@ impl Component {
         self.functions.get(&format!("{module}:{export}"))
     }
 
-    /// Whether the function `name` is, or would be, in a module with `"use node"`, whose exports
-    /// are unknown.
+    /// Whether the function `name` is or would be in a module with `"use node"`, whose exports are
+    /// unknown.
     pub fn is_for_node(&self, name: &str) -> bool {
         let module = name.split_once(':').map_or(name, |(module, _)| module);
         self.node_modules.contains(module.strip_suffix(".js").unwrap_or(module))
@@ -181,15 +181,15 @@ impl Component {
 /// A router of HTTP actions, which `http.ts` exports.
 #[derive(Debug, Clone, Copy)]
 pub struct Router<'a> {
-    /// The component that it is of.
+    /// The component that the router belongs to.
     pub component: &'a ComponentPath,
     /// The router.
     pub function: &'a Function,
-    /// The beginning of the paths of its routes, with a slash at its end.
+    /// The prefix of the paths of its routes, which ends with a slash.
     pub prefix: &'a str,
 }
 
-/// A line of `crons.ts`.
+/// A cron defined in `crons.ts`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cron {
     /// Its name.
@@ -210,7 +210,7 @@ pub struct Function {
     pub name: String,
     /// Query, mutation or action.
     pub kind: FunctionKind,
-    /// Whether it can be called from outside.
+    /// Whether clients can call it.
     pub is_public: bool,
     /// The validator of its arguments, as JSON.
     pub args: Value,
@@ -220,7 +220,7 @@ pub struct Function {
     export: String,
 }
 
-/// Why a directory of functions cannot be used.
+/// The reason why a directory of functions cannot be used.
 #[derive(Debug)]
 pub struct LoadError {
     /// The file, with line and column if they are known.

@@ -1,6 +1,6 @@
-//! The imports and exports in the text of a module.
+//! The imports and exports in the source of a module.
 
-// Few kinds of syntax concern modules.
+// Only a few kinds of syntax concern modules.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,39 +23,38 @@ use super::source::on_a_large_stack;
 /// The imports and exports of a JavaScript module.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// Whether it has the syntax of ES modules.
+    /// Whether it uses the syntax of ES modules.
     pub(crate) is_module: bool,
-    /// Whether it names `module`, `exports` or `require`.
+    /// Whether it refers to `module`, `exports` or `require`.
     pub(crate) is_common_js: bool,
     /// The names that it exports as an ES module, except those of `export * from`.
     pub(crate) own: BTreeSet<String>,
     /// Its imports, by specifier.
     pub(crate) imports: BTreeMap<String, Imports>,
-    /// Edits of the text that make the variables and classes of the module's top level `undefined`
-    /// before they are initialized, as esbuild does, and not an error. Lines stay.
+    /// Edits that make the module's top-level variables and classes `undefined` before they are
+    /// initialized, as esbuild does, instead of an error to access. Line numbers are preserved.
     pub(crate) hoisted: Vec<(usize, usize, String)>,
     /// `import("…")`: the specifiers, and the ends of the expressions.
     pub(crate) dynamic: Vec<(String, u32)>,
-    /// `require("…")`: the specifiers, and whether all calls are in a `try`.
+    /// `require("…")`: the specifiers, each with whether all its calls are within a `try`.
     pub(crate) requires: BTreeMap<String, bool>,
-    /// Whether it has a `require` of its own.
+    /// Whether it declares a `require` of its own.
     pub(crate) declares_require: bool,
-    /// The members that it adds to `exports`, as far as its text shows.
+    /// The members that it adds to `exports`, as far as its source shows.
     pub(crate) exported: BTreeSet<String>,
     /// The modules whose exports it re-exports.
     pub(crate) re_exported: BTreeSet<String>,
 }
 
-/// The imports of a module from one other.
+/// The imports of a module from another one.
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
-    /// Where the first of them stands.
+    /// The position of the first of them.
     pub(crate) first: u32,
     pub(crate) names: BTreeSet<String>,
-    /// Its `export * from`, from `export` to the specifier.
+    /// The spans of `export * from`, from `export` to the specifier.
     pub(crate) stars: Vec<Span>,
-    /// Its namespace imports, and their replacements if the namespace is one value of the other
-    /// module.
+    /// The namespace imports, with their replacements if the namespace is a single value.
     pub(crate) namespaces: Vec<(Span, String)>,
 }
 
@@ -63,7 +62,7 @@ pub(crate) struct Imports {
 pub(crate) const ALL: &str = "$all";
 
 impl Links {
-    /// Reads JavaScript. Syntax errors are left for the engine to report.
+    /// Parses JavaScript. Syntax errors are left for the engine to report.
     pub(crate) fn of(path: &Path, text: &str) -> Links {
         let links = on_a_large_stack(path, || Ok(read(text)));
         let looks_like_one =
@@ -101,7 +100,7 @@ fn read(text: &str) -> Option<Links> {
 }
 
 impl Links {
-    /// The imports of `source`, of which one stands at `place`.
+    /// The entry for imports from `source`, one of which is at `place`.
     fn imports_of(&mut self, source: &str, place: u32) -> &mut Imports {
         let new = || Imports { first: place, ..Imports::default() };
         self.imports.entry(source.to_owned()).or_insert_with(new)

@@ -1,4 +1,4 @@
-//! Makes a program of the modules of a directory.
+//! Loads a program from the modules of a directory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     if !directory.is_dir() {
         return Err(LoadError::at(&directory, "there is no such directory"));
     }
-    // Files are known by their real paths.
+    // Files are identified by their real paths.
     let directory =
         std::fs::canonicalize(&directory).map_err(|error| LoadError::at(&directory, error))?;
     let graph = Graph::new(&directory);
@@ -46,7 +46,7 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
 /// A program that is being loaded.
 struct Loading {
     graph: Graph,
-    /// The contents of each directory of modules. A component can be mounted more than once.
+    /// The contents of each directory of modules, since a component can be mounted more than once.
     contents: HashMap<PathBuf, Rc<Contents>>,
     warnings: Vec<String>,
 }
@@ -59,7 +59,7 @@ struct Contents {
     crons: Vec<Cron>,
     auth: Arc<[AuthProvider]>,
     children: Vec<Child>,
-    /// Where an app's own HTTP actions are.
+    /// The prefix of the app's own HTTP actions.
     http_prefix: Option<String>,
     node_modules: BTreeSet<String>,
     http: Option<Function>,
@@ -70,7 +70,7 @@ struct Child {
     name: String,
     directory: PathBuf,
     env: Vec<(String, Value)>,
-    /// Where its HTTP actions are, below those of its parent.
+    /// The prefix of its HTTP actions, relative to those of its parent.
     http_prefix: Option<String>,
 }
 
@@ -86,9 +86,8 @@ impl Loading {
         components: &mut BTreeMap<ComponentPath, Component>,
     ) -> Result<(), LoadError> {
         if path.names().len() > MAX_COMPONENT_DEPTH {
-            let message = format!(
-                "components are mounted in one another more than {MAX_COMPONENT_DEPTH} deep: {path}"
-            );
+            let message =
+                format!("components are nested more than {MAX_COMPONENT_DEPTH} deep: {path}");
             return Err(LoadError::at(directory, message));
         }
         let contents = match self.contents.get(directory) {
@@ -165,8 +164,8 @@ impl Loading {
         Ok(contents)
     }
 
-    /// Follows `import("…")`, which evaluating modules does not. A module that cannot be found or
-    /// evaluated fails the function that imports it, when it runs.
+    /// Follows dynamic imports, which evaluating the modules does not. If such a module cannot be
+    /// found or evaluated, the function that imports it fails when it runs.
     fn follow_dynamic(&self, env: &Env) {
         loop {
             let Some((from, specifier)) = self.graph.0.borrow_mut().dynamic.pop() else { return };
@@ -239,7 +238,7 @@ impl Contents {
                 "query" => FunctionKind::Query,
                 "mutation" => FunctionKind::Mutation,
                 "action" => FunctionKind::Action,
-                // An HTTP action, which a router may name.
+                // An HTTP action, which a router may refer to.
                 _ => continue,
             };
             let name = format!("{stem}:{}", function.name);
@@ -315,8 +314,8 @@ fn children_of(
     children.iter().map(|value| child(value).ok_or_else(error)).collect()
 }
 
-/// The `process.env` of a component: the variables that it is mounted with, and where its HTTP
-/// actions are.
+/// The `process.env` of a component: the variables it is mounted with, and the URL of its
+/// HTTP actions.
 fn child_env(child: &Child, parent: &Env, prefix: Option<&str>) -> Env {
     let site = prefix.and_then(|prefix| {
         let site = parent.variables().get(SITE_URL)?.trim_end_matches('/');

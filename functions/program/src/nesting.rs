@@ -1,24 +1,25 @@
-//! Bounds the nesting of a text before it is parsed.
+//! Limits the nesting of source text before it is parsed.
 //!
-//! Parsers and tree walks recurse for each level, and a stack overflow ends the process. A text is
-//! at most as deep as it has tokens that can begin a level. This counts those tokens without
-//! knowing the language: the count may be too high, but not for code that people write.
+//! Parsers and tree walks recurse for each level, and a stack overflow aborts the process. The
+//! depth of a text is at most the number of its tokens that can begin a level. This module counts
+//! those tokens without parsing the language. The count may be too high, but not for code that
+//! people write.
 
 use std::path::Path;
 
 use super::LoadError;
 
-/// The deepest nesting of brackets. The engine itself accepts less.
+/// The deepest nesting of brackets, which is more than the engine itself accepts.
 const MAX_BRACKETS: usize = 5_000;
 
-/// The most tokens between one bracket, comma or semicolon and the next, those of the enclosing
-/// brackets included: the nesting that operators, arrow functions and conditions can cause.
+/// The most tokens between one bracket, comma or semicolon and the next, including those of the
+/// enclosing brackets. It limits the nesting of operators, arrow functions and conditions.
 const MAX_TOKENS: usize = 100_000;
 
 /// Fails for a text that could be nested too deeply to be parsed safely.
 pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
     let mut around: Vec<usize> = Vec::new();
-    // The counts of the enclosing levels; the count of this level.
+    // The counts of the enclosing levels, and the count of this level.
     let (mut above, mut here, mut is_in_word, mut line) = (0_usize, 0_usize, false, 1_usize);
     for byte in text.bytes() {
         let was_in_word = std::mem::take(&mut is_in_word);
@@ -29,7 +30,7 @@ pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
                 here = 0;
             }
             b')' | b']' | b'}' => {
-                // A closed level is one token of the level around it.
+                // A closed level counts as one token of the enclosing level.
                 here = around.pop().unwrap_or(here);
                 above = above.saturating_sub(here);
             }
@@ -45,7 +46,7 @@ pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
         if around.len() > MAX_BRACKETS || above + here > MAX_TOKENS {
             let place = format!("{}:{line}", path.display());
             let message = format!(
-                "it is nested too deeply to be read: more than {MAX_BRACKETS} brackets in one another, or {MAX_TOKENS} tokens in one expression"
+                "it is nested too deeply: more than {MAX_BRACKETS} nested brackets, or {MAX_TOKENS} tokens in one expression"
             );
             return Err(LoadError::new(place, message));
         }

@@ -1,4 +1,4 @@
-//! Deeply nested text does not end the process.
+//! Deeply nested source does not abort the process.
 
 use super::Env;
 use super::Program;
@@ -8,10 +8,10 @@ fn nested(open: &str, middle: &str, close: &str, levels: usize) -> String {
     [open.repeat(levels).as_str(), middle, close.repeat(levels).as_str()].concat()
 }
 
-/// Each text is a program or an error, at any depth, and never ends the process.
+/// At any depth, each text either loads or is refused, and never aborts the process.
 #[test]
-fn deeply_nested_text_is_an_error_or_a_program() {
-    // Before, for each level, in the middle, for each level, after.
+fn deeply_nested_text_loads_or_is_refused() {
+    // The prefix, the opening of each level, the middle, the closing of each level, the suffix.
     let javascript = [
         ("export const a = ", "(", "1", ")", ";"),
         ("export const a = ", "[", "", "]", ";"),
@@ -100,7 +100,7 @@ fn deeply_nested_text_is_an_error_or_a_program() {
                     let text = format!("import b from './{name}'; export const x = b;");
                     std::fs::write(convex.join("a.ts"), text).unwrap();
                 }
-                // It may run in a loop, or fail when it is evaluated.
+                // Evaluating it may loop or fail.
                 if let Err(error) = Program::load(&convex, &Env::default()) {
                     assert!(error.to_string().contains(": "), "{error}");
                 }

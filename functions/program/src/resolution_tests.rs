@@ -17,7 +17,7 @@ fn expect(imports: &str, expression: &str, expected: &str, files: &[(&str, &str)
 }
 
 #[test]
-fn packages_are_resolved_as_the_bundler_does() {
+fn packages_are_resolved_as_by_the_bundler() {
     let manifest = |name: &str, rest: &str| {
         (format!("node_modules/{name}/package.json"), format!("{{\"name\":\"{name}\",{rest}}}"))
     };
@@ -27,7 +27,7 @@ fn packages_are_resolved_as_the_bundler_does() {
         manifest("conditions", r#""exports":{"types":"./x.d.ts","convex":"./convex.js","import":"./import.js","default":"./no.js"}"#),
         says("conditions/convex.js"),
         says("conditions/import.js"),
-        // The first condition in the manifest that applies counts.
+        // The first condition of the manifest that applies wins.
         manifest("order", r#""exports":{"import":"./import.js","convex":"./convex.js"}"#),
         says("order/import.js"),
         says("order/convex.js"),
@@ -119,9 +119,9 @@ fn packages_are_resolved_as_the_bundler_does() {
     );
 }
 
-/// Equal specifiers of two components are different modules.
+/// The same specifier in two components denotes different modules.
 #[test]
-fn a_specifier_is_resolved_from_its_importer_first() {
+fn specifiers_are_resolved_per_importer() {
     let config = |name: &str, uses: &str| {
         format!(
             "import {{ defineComponent }} from 'convex/server'; {uses}
@@ -149,9 +149,9 @@ fn a_specifier_is_resolved_from_its_importer_first() {
     assert_eq!(paths, ["", "one", "one/two"]);
 }
 
-/// Files outside of the app do not exist for it, however they are named.
+/// Files outside the app do not exist for it, whatever path leads to them.
 #[test]
-fn nothing_outside_of_the_app_is_read() {
+fn files_outside_the_app_are_not_read() {
     use std::os::unix::fs::symlink;
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
@@ -215,12 +215,12 @@ fn nothing_outside_of_the_app_is_read() {
     // Modules of functions, directories of them, and settings.
     app.write("convex/a.ts", "export {};");
     symlink(secret.join("s.ts"), root.join("convex/link.ts")).unwrap();
-    assert!(app.error().contains("outside of the app"), "{}", app.error());
+    assert!(app.error().contains("outside the app"), "{}", app.error());
     std::fs::remove_file(root.join("convex/link.ts")).unwrap();
     symlink(&secret, root.join("convex/link")).unwrap();
-    assert!(app.error().contains("outside of the app"), "{}", app.error());
+    assert!(app.error().contains("outside the app"), "{}", app.error());
     std::fs::remove_file(root.join("convex/link")).unwrap();
-    // A link to its own directory, and a pipe.
+    // A symbolic link to its own directory, and a pipe.
     symlink(root.join("convex"), root.join("convex/again")).unwrap();
     app.loaded();
     let pipe = root.join("convex/pipe.ts");
@@ -230,7 +230,7 @@ fn nothing_outside_of_the_app_is_read() {
     app.write("tsconfig.json", &format!("{{\"extends\":\"{real}/tsconfig.json\"}}"));
     app.write("convex/a.ts", "import x from 'x'; console.log(x);");
     assert!(app.error().contains("is not installed"), "{}", app.error());
-    // Within the app, links are followed.
+    // Symbolic links within the app are followed.
     app.write("tsconfig.json", "{}");
     app.write("lib/l.ts", "export const l = {};");
     symlink(root.join("lib"), root.join("convex/lib")).unwrap();
@@ -242,7 +242,7 @@ fn nothing_outside_of_the_app_is_read() {
 }
 
 #[test]
-fn modules_for_node_leave_the_rest_of_the_app_alone() {
+fn modules_for_node_do_not_affect_the_rest_of_the_app() {
     let files = Files::new(&[
         (
             "convex/mail.ts",

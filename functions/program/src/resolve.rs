@@ -1,5 +1,5 @@
-//! Resolves imports as Convex's bundler does: esbuild for a browser, with the conditions `convex`
-//! and `module`.
+//! Resolves imports like Convex's bundler: esbuild for browsers, with the conditions `convex` and
+//! `module`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub(crate) enum Manner {
 pub(crate) enum Found {
     /// A file, by its real path.
     File(PathBuf),
-    /// An empty module: the package has none for browsers.
+    /// An empty module, since the package has none for browsers.
     Nothing,
     /// A module of Node.js, by its name without `node:`.
     Node(String),
@@ -34,13 +34,13 @@ pub(crate) enum Found {
     Missing(String),
 }
 
-/// The extensions that a specifier may omit, in order of preference. In packages compiled files
-/// come before their sources.
+/// The extensions that a specifier may omit, in order of preference. In packages, compiled files
+/// are preferred to their sources.
 const EXTENSIONS: [&str; 8] = [".tsx", ".ts", ".mts", ".jsx", ".js", ".mjs", ".cjs", ".json"];
 const EXTENSIONS_IN_PACKAGES: [&str; 8] =
     [".jsx", ".js", ".mjs", ".cjs", ".tsx", ".ts", ".mts", ".json"];
 
-/// The condition for the sources of a component whose package was not built.
+/// The condition for the sources of a component whose package has not been built.
 const SOURCES: &str = "@convex-dev/component-source";
 
 type Resolver = ResolverGeneric<Fence>;
@@ -56,7 +56,7 @@ pub(crate) struct Finder {
     sources: Resolver,
     built_in: Resolver,
     tsconfigs: RefCell<HashMap<PathBuf, Option<Arc<TsConfig>>>>,
-    /// Whether the files of a directory are ES modules, whatever their syntax.
+    /// Whether the files of a directory are ES modules regardless of their syntax.
     module_directories: RefCell<HashMap<PathBuf, bool>>,
     warnings: RefCell<Vec<(PathBuf, String)>>,
 }
@@ -69,7 +69,7 @@ impl Finder {
             alias_fields: vec![strings(&["browser"])],
             main_fields: strings(mains),
             extensions: strings(extensions),
-            // In TypeScript, an import of `.js` means the `.ts` that compiles to it.
+            // In TypeScript, an import of a `.js` file means the `.ts` file that compiles to it.
             extension_alias: [
                 (".js", &[".js", ".ts", ".tsx"][..]),
                 (".jsx", &[".jsx", ".tsx"]),
@@ -79,7 +79,7 @@ impl Finder {
             .map(|(written, meant)| (written.to_owned(), strings(meant)))
             .into(),
             node_path: false,
-            // The `tsconfig.json` is given for each import, not here.
+            // The `tsconfig.json` is set for each import instead.
             tsconfig: Some(TsconfigDiscovery::Manual(TsconfigOptions {
                 config_file: PathBuf::new(),
                 references: TsconfigReferences::Disabled,
@@ -87,7 +87,7 @@ impl Finder {
             ..ResolveOptions::default()
         };
         let imported = options("import", &EXTENSIONS, &["browser", "module", "main"]);
-        // A package's `module` is for imports.
+        // The `module` field of a package applies to imports only.
         let required = options("require", &EXTENSIONS, &["browser", "main", "module"]);
         let in_package = |options: &ResolveOptions| ResolveOptions {
             extensions: strings(&EXTENSIONS_IN_PACKAGES),
@@ -232,7 +232,7 @@ pub(crate) fn is_relative(specifier: &str) -> bool {
     specifier.starts_with("./") || specifier.starts_with("../") || matches!(specifier, "." | "..")
 }
 
-/// `a/./b/../c` as `a/c`, without the file system.
+/// Normalizes a path, such as `a/./b/../c` to `a/c`, without accessing the file system.
 pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

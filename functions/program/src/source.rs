@@ -1,6 +1,6 @@
 //! Compiles a source file to JavaScript for the engine.
 
-// Few kinds of syntax concern modules.
+// Only a few kinds of syntax concern modules.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -25,7 +25,7 @@ use super::layout::{Lines, Marks, laid_out};
 /// An import or a re-export: the specifier of a module, and a name that it exports.
 pub(crate) type Imported = (String, String);
 
-/// A source file, read.
+/// A compiled source file.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     /// Its JavaScript.
@@ -36,15 +36,15 @@ pub(crate) struct Source {
 /// The exports of a module that exist at run time.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Exports {
-    /// The names that it declares itself.
+    /// The names that the module declares itself.
     pub(crate) own: BTreeSet<String>,
-    /// Its re-exports, by the name here. This file does not show which of them are types.
+    /// Re-exports, by their exported name. The file alone does not show which of them are types.
     pub(crate) others: BTreeMap<String, Imported>,
     /// The modules of `export * from`.
     pub(crate) all_of: Vec<String>,
 }
 
-/// Whether a file must be compiled: TypeScript, or JSX.
+/// Whether a file must be compiled because it is TypeScript or JSX.
 pub(crate) fn is_compiled(path: &Path) -> bool {
     matches!(extension(path), "ts" | "mts" | "cts" | "tsx" | "jsx")
 }
@@ -53,9 +53,9 @@ pub(crate) fn extension(path: &Path) -> &str {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
-/// Compiles a source file. From TypeScript it removes types, imports that are used only as types,
-/// and the re-exports in `types`; it compiles enums, namespaces, parameter properties and JSX.
-/// Lines and columns stay those of the source.
+/// Compiles a source file. Removes TypeScript types, imports that are used only as types, and the
+/// re-exports in `types`; compiles enums, namespaces, parameter properties and JSX. Lines and
+/// columns are those of the source.
 pub(crate) fn read(
     path: &Path,
     text: String,
@@ -67,7 +67,7 @@ pub(crate) fn read(
     Ok(Source { code: text, exports: Exports::default() })
 }
 
-/// The exports of a JavaScript file. None if it cannot be parsed.
+/// The exports of a JavaScript file, or `None` if it cannot be parsed.
 pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> {
     let exports = on_a_large_stack(path, || {
         let allocator = Allocator::default();
@@ -77,9 +77,9 @@ pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> 
     exports.ok().flatten()
 }
 
-/// The stack for compiling one file, in bytes. The compiler recurses for each level of an
-/// expression or a type, and a stack overflow ends the process; this is enough for thousands of
-/// nested brackets. It is address space: memory is allocated as it is used.
+/// The stack size for compiling a file, in bytes. The compiler recurses for each level of an
+/// expression or type, and a stack overflow aborts the process. This is enough for thousands of
+/// nested brackets. It is address space, whose memory is allocated as it is used.
 const STACK_BYTES: usize = 1 << 30;
 
 pub(crate) fn on_a_large_stack<T: Send>(
@@ -130,7 +130,7 @@ fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source
     Ok(Source { code: laid_out(&printed, &lines, &marks), exports })
 }
 
-/// Fails with the compiler's first error. A warning means syntax that it removes.
+/// Fails with the compiler's first error. Warnings are about syntax that it removes.
 fn first_of(
     diagnostics: Vec<OxcDiagnostic>,
     path: &Path,
@@ -152,14 +152,14 @@ fn first_of(
     Err(LoadError::new(place, format!("{}{help}", first.message)))
 }
 
-/// Collects the positions that the map of the printed code does not have.
+/// Collects the positions that the source map of the printed code lacks.
 struct Marking<'a> {
     text: &'a str,
     marks: Marks,
 }
 
 impl Marking<'_> {
-    /// Adds the parenthesis of a call, the first after `from`.
+    /// Adds the opening parenthesis of a call, the first after `from`.
     fn call(&mut self, from: Span, call: Span) {
         let rest = self.text.get(from.end as usize..call.end as usize);
         self.marks.calls.extend(rest.and_then(|rest| Some(from.end + rest.find('(')? as u32)));
@@ -201,7 +201,7 @@ impl<'a> Visit<'a> for Marking<'_> {
     }
 }
 
-/// The names of an import: here, and in the other module.
+/// The local name of an import, and its name in the other module.
 fn names_of<'a>(specifier: &'a ImportDeclarationSpecifier<'_>) -> (&'a str, String) {
     match specifier {
         ImportDeclarationSpecifier::ImportSpecifier(specifier) => {
@@ -273,7 +273,7 @@ fn exports_of(program: &Program<'_>) -> Exports {
     exports
 }
 
-/// Removes re-exports of types.
+/// Removes re-exported types.
 fn remove(program: &mut Program<'_>, types: &HashSet<Imported>) {
     let is_type = |source: &str, name: &str| types.contains(&(source.to_owned(), name.to_owned()));
     let mut exported = HashSet::new();

@@ -1,4 +1,4 @@
-//! Detects changes of files.
+//! Detects changes to files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use super::directory::modules_of;
 
-/// The files and directories that a program was made from.
+/// The files and directories that a program was loaded from.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
-    /// All files that were read, those of packages included.
+    /// All files that were read, including those of packages.
     files: BTreeMap<PathBuf, Stamp>,
     /// The directories of functions, and their modules.
     directories: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
@@ -58,7 +58,7 @@ impl Stamp {
         {
             return false;
         }
-        // Editors and version control rewrite files without changing them.
+        // Editors and version control may rewrite files without changing them.
         std::fs::read(path).map_or(true, |bytes| hash(&bytes) != self.content)
     }
 }

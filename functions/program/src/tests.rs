@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A directory with files; `convex` is where the functions are.
+/// A temporary directory with files. The functions are in `convex`.
 pub(super) struct Files(tempfile::TempDir);
 
 impl Files {
@@ -63,7 +63,7 @@ fn names(component: &Component) -> Vec<&str> {
 }
 
 #[test]
-fn functions_are_known_by_their_modules_and_exports() {
+fn functions_are_named_by_module_and_export() {
     let files = Files::new(&[
         (
             "convex/messages.ts",
@@ -214,7 +214,7 @@ fn schema_crons_and_auth_are_read_from_exports() {
 }
 
 #[test]
-fn components_have_their_names_and_their_own_modules() {
+fn components_have_their_own_names_and_modules() {
     let schema =
         "import { defineSchema, defineTable } from 'convex/server'; import { v } from 'convex/values';
                   export default defineSchema({ blobs: defineTable({ n: v.number() }) });";
@@ -268,7 +268,7 @@ fn components_have_their_names_and_their_own_modules() {
     assert_eq!(component.children, BTreeMap::from([("blobs".to_owned(), mounted.child("blobs"))]));
     assert_eq!(names(program.component(&mounted.child("blobs")).unwrap()), ["put:f"]);
     assert_eq!(names(program.component(&root.child("counter")).unwrap()), ["public:f"]);
-    // A component sees what it was mounted with, and nothing of the app.
+    // A component sees the variables it was mounted with, and none of the app's.
     let env = |path: &ComponentPath| {
         let variables = program.env_of(path).variables().iter();
         variables.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
@@ -279,7 +279,7 @@ fn components_have_their_names_and_their_own_modules() {
 }
 
 #[test]
-fn modules_that_cannot_be_loaded_are_named_with_their_place() {
+fn load_errors_name_the_module_and_position() {
     let one = |name: &str, text: &str| Files::new(&[(&format!("convex/{name}"), text)]).error();
     let error = one("a.ts", "const x: number = 1;\nconst y = {{;\n");
     assert!(error.starts_with("convex/a.ts:2:12: "), "{error}");
@@ -336,7 +336,7 @@ fn modules_that_cannot_be_loaded_are_named_with_their_place() {
 }
 
 #[test]
-fn an_import_that_is_handled_is_not_what_failed() {
+fn handled_import_errors_are_not_reported() {
     let handled =
         "await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
     let after = [
@@ -348,7 +348,7 @@ fn an_import_that_is_handled_is_not_what_failed() {
         let error = Files::new(&[("convex/a.ts", &format!("{handled} {text}"))]).error();
         assert_eq!(error.lines().next(), Some(message), "{text}");
     }
-    // One module's failure is not another's.
+    // The failure of one module is not attributed to another.
     let error = Files::new(&[
         ("convex/a.ts", handled),
         ("convex/b.ts", "throw new Error('mine');"),
@@ -358,7 +358,7 @@ fn an_import_that_is_handled_is_not_what_failed() {
 }
 
 #[test]
-fn enums_namespaces_and_properties_are_written_out() {
+fn enums_namespaces_and_properties_are_compiled() {
     let files = Files::new(&[(
         "convex/a.ts",
         "import { query } from './_generated/server';
@@ -371,7 +371,7 @@ fn enums_namespaces_and_properties_are_written_out() {
 }
 
 #[test]
-fn packages_are_found_as_node_finds_them() {
+fn packages_are_found_as_by_node() {
     let files = Files::new(&[
         (
             "convex/a.ts",
@@ -398,14 +398,14 @@ fn packages_are_found_as_node_finds_them() {
 }
 
 #[test]
-fn a_program_notices_that_its_files_changed() {
+fn programs_detect_changed_files() {
     let files = Files::new(&[
         ("convex/a.ts", "import { b } from '../lib/b'; export const a = b;"),
         ("lib/b.ts", "export const b = 1;"),
     ]);
     let program = files.loaded();
     assert!(!program.has_changed());
-    // Written again as it was.
+    // Rewritten with the same contents.
     files.write("convex/a.ts", "import { b } from '../lib/b'; export const a = b;");
     assert!(!program.has_changed());
     files.write("convex/notes.md", "not a module");

@@ -14,16 +14,16 @@ fn code(name: &str, text: &str) -> String {
     }
 }
 
-/// The code with its spaces normalized.
+/// The code with whitespace normalized.
 fn close(code: &str) -> String {
     let words: Vec<_> = code.split_whitespace().collect();
     words.join(" ").replace("{ ", "{").replace("from \"", "from\"").replace("import \"", "import\"")
 }
 
-/// As TypeScript without `verbatimModuleSyntax`, and esbuild: imports that are not used as values
-/// are removed, and a module without remaining imports is not loaded.
+/// As in esbuild, and TypeScript without `verbatimModuleSyntax`, imports not used as values are
+/// removed, and a module without remaining imports is not loaded.
 #[test]
-fn imports_without_a_use_as_a_value_are_dropped() {
+fn imports_not_used_as_values_are_dropped() {
     let table = [
         ("import { T } from './a'; let x: T;", "let x;"),
         ("import { T, v } from './a'; let x: T = v;", "import{v}from\"./a\";let x = v;"),
@@ -55,10 +55,10 @@ fn imports_without_a_use_as_a_value_are_dropped() {
         ("interface T {} export { T }; f();", "f();"),
         ("type T = 1; export default T; f();", "f();"),
         ("export declare const x: number; export const y = 1;", "export const y = 1;"),
-        // Imported for its effects.
+        // Imported for its side effects.
         ("import './a';", "import\"./a\";"),
         ("import {} from './a';", "import\"./a\";"),
-        // One file does not show whether these are types.
+        // The file alone does not show whether these are types.
         ("export { v } from './a';", "export{v}from\"./a\";"),
         ("export * from './a';", "export*from\"./a\";"),
         ("import { v } from './a'; export { v };", "import{v}from\"./a\";export{v};"),
@@ -72,7 +72,7 @@ fn imports_without_a_use_as_a_value_are_dropped() {
     assert_eq!(code("a.js", text), text, "JavaScript stays as it is");
 }
 
-/// Each `@` becomes a name with its place: `p2_7` in line 2, column 7.
+/// Each `@` becomes a name that contains its position: `p2_7` in line 2, column 7.
 fn placed(text: &str) -> String {
     let mut placed = String::new();
     for char in text.chars() {
@@ -88,7 +88,7 @@ fn placed(text: &str) -> String {
 }
 
 #[test]
-fn every_name_stays_on_its_line_and_in_its_column() {
+fn names_keep_their_lines_and_columns() {
     let table = [
         "const @ = <any>@, @: Array<string> = @ as any;",
         "@<string>(@); @.@<number>(@, <T>@)!.@!();",

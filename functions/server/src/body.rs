@@ -1,4 +1,4 @@
-//! The body of a call over HTTP.
+//! Request bodies.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use super::Server;
 use super::budget::{Budget, FREE_BYTES, MAX_BODY_BYTES, Refused, Share};
 use super::problem::Problem;
 
-/// How long the rest of a refused body is drained.
+/// The time limit for draining the rest of a refused body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The complete body of a call, and its shares of the budget.
 #[derive(Debug)]
 pub(super) struct Received {
     bytes: Vec<u8>,
-    /// For the bytes.
+    /// The share of the bytes.
     _received: Option<Share>,
-    /// For the call.
+    /// The share of the call.
     performing: Share,
 }
 
@@ -30,7 +30,8 @@ impl Received {
         &self.bytes
     }
 
-    /// Frees the bytes and their share. The caller holds the call's share until the call has ended.
+    /// Frees the bytes and their share. The caller must hold the call's share until the call has
+    /// ended.
     pub(super) fn into_share(self) -> Share {
         self.performing
     }
@@ -46,7 +47,8 @@ impl FromRequest<Server> for Received {
     }
 }
 
-/// The body of a request for an HTTP action, which may be anything, and its shares of the budget.
+/// The body of a request for an HTTP action, which need not be a call, and its shares of the
+/// budget.
 #[derive(Debug)]
 pub(super) struct Anything {
     pub(super) bytes: Vec<u8>,
@@ -63,7 +65,7 @@ impl FromRequest<Server> for Anything {
     }
 }
 
-/// The bytes of a body and their share. What is refused is drained.
+/// Reads a whole body. Returns its bytes and their share. Drains a refused body.
 async fn whole(request: Request, server: &Server) -> Result<(Vec<u8>, Option<Share>), Problem> {
     let until = Instant::now() + server.limits().body_timeout;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
@@ -80,7 +82,7 @@ async fn whole(request: Request, server: &Server) -> Result<(Vec<u8>, Option<Sha
     }
 }
 
-/// The bytes of a body and their share, once it is complete.
+/// Reads a body until it is complete. Returns its bytes and their share.
 async fn arrive(
     chunks: &mut BodyDataStream,
     budget: &Budget,
@@ -111,7 +113,7 @@ async fn arrive(
         }
         let needed = body.len() + chunk.len();
         if body.capacity() < needed {
-            // No more than announced: most bodies have a length.
+            // No more than the announced length, which most bodies have.
             let most = if announced == 0 { MAX_BODY_BYTES } else { announced };
             let capacity = (2 * body.capacity()).min(most).max(needed);
             body.reserve_exact(capacity - body.len());
@@ -120,8 +122,8 @@ async fn arrive(
     }
 }
 
-/// Drains the body for a moment: many clients read a response only after they have sent the whole
-/// body.
+/// Drains the body for a moment, since many clients read a response only after they have sent the
+/// whole body.
 async fn discard(mut chunks: BodyDataStream) {
     let reading = async {
         let mut bytes = 0;

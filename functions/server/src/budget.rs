@@ -1,11 +1,11 @@
 //! The memory of all requests together, from the first byte of a body until the response is
 //! written.
 //!
-//! Each stage has a budget of its own, so that slow bodies never hold up complete ones.
-//! *Receiving*: the bytes of incomplete bodies and messages. *Performing*: the memory of a parsed
-//! call, estimated from its text before it is parsed. Small calls have a share of their own: they
-//! are answered whatever large ones do. *Answering*: responses until the client has read them (see
-//! [`Pool`]). Sessions hold the arguments of the queries that they subscribe to.
+//! Each stage has its own budget, so that slow bodies never hold up complete ones. *Receiving* is
+//! the bytes of incomplete bodies and messages. *Performing* is the memory of a parsed call,
+//! estimated from its text before it is parsed; small calls have a separate share, so large ones
+//! cannot hold them up. *Answering* is responses until the client has read them (see [`Pool`]).
+//! Sessions also hold the arguments of the queries that they subscribe to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,28 +20,31 @@ use super::limits::NetworkLimits;
 use super::pool::Pool;
 use super::problem::Problem;
 
-/// The longest body or message, in bytes: the largest arguments (16 MiB), and their envelope.
+/// The maximum size of a body or message, in bytes: the largest arguments (16 MiB) and their
+/// envelope.
 pub(super) const MAX_BODY_BYTES: usize = 17 << 20;
 
-/// The bytes that each connection may receive uncounted. Connections are bounded.
+/// The number of bytes that each connection may receive uncounted. The number of connections is
+/// limited.
 pub(super) const FREE_BYTES: usize = 64 << 10;
 
-/// The deepest nesting of a body: more than that of arguments (64), and as deep as the parser goes.
+/// The maximum nesting of a body, in levels: more than that of arguments (64), and within the limit
+/// of the parser.
 const MAX_DEPTH: usize = 120;
 
-/// The largest estimate of a small call, in bytes.
+/// The maximum estimated memory of a small call, in bytes.
 const SMALL_BYTES: usize = 1 << 20;
 
-/// How long a large call waits for others.
+/// How long a call waits for its share.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// The bytes of one permit. Permits are counted in 32 bits.
+/// The number of bytes per permit. Permits are counted in 32 bits.
 const UNIT_BYTES: usize = 1 << 10;
 
 /// The budget of all requests together.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// Whose engines that are kept for later calls are freed when there is no room.
+    /// The functions whose kept engines are dropped when memory is short.
     functions: Option<Functions>,
     receiving: Arc<Semaphore>,
     small: Arc<Semaphore>,
@@ -59,10 +62,10 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Adds another share to this one. What is counted as in flight stays counted.
-    pub(super) fn merge(&mut self, other: Share) {
+    /// Adds another share to this one.
+    pub(super) fn merge(&mut self, mut other: Share) {
+        // Dropping `other` subtracts its bytes, which stay in flight.
         in_flight().increment((other.permit.num_permits() * UNIT_BYTES) as f64);
-        let mut other = other;
         if let Some(permit) = other.permit.split(other.permit.num_permits()) {
             self.permit.merge(permit);
         }
@@ -79,16 +82,16 @@ fn in_flight() -> metrics::Gauge {
     metrics::gauge!("functions_requests_bytes")
 }
 
-/// Why a request is refused.
+/// The reason that a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It exceeds the limit of one request.
+    /// The request exceeds the limit of one request.
     TooLarge,
     TooDeep,
     TooManyNodes,
-    /// Other requests use the budget.
+    /// Other requests use up the budget.
     Busy,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     TooSlow,
     /// The body ended early.
     Broken,
@@ -110,14 +113,14 @@ impl Refused {
         match self {
             Refused::TooLarge => {
                 format!(
-                    "the body exceeds the limit of {MAX_BODY_BYTES} bytes, or of what a call may take of memory"
+                    "the body exceeds the limit of {MAX_BODY_BYTES} bytes, or that of the memory of one call"
                 )
             }
             Refused::TooDeep => format!("the body is nested deeper than {MAX_DEPTH} levels"),
             Refused::TooManyNodes => "the body has more values than a call may have".to_owned(),
-            Refused::Busy => "too much is under way: retry later".to_owned(),
+            Refused::Busy => "too many requests are in progress: retry later".to_owned(),
             Refused::TooSlow => "the body did not arrive in time".to_owned(),
-            Refused::Broken => "the body broke off".to_owned(),
+            Refused::Broken => "the body ended early".to_owned(),
         }
     }
 
@@ -145,8 +148,8 @@ impl From<Refused> for Problem {
 impl Budget {
     pub(super) fn new(limits: &NetworkLimits) -> Budget {
         let units = limits.request_memory_bytes / UNIT_BYTES;
-        // Half for large calls. An eighth each for what arrives, for small calls and for answers, a
-        // sixteenth each for queries that are followed and for outcomes of mutations.
+        // A half is for large calls, an eighth each for incomplete bodies, for small calls and for
+        // answers, and a sixteenth each for subscribed queries and for outcomes of mutations.
         let (receiving, small, large_units) = (units / 8, units / 8, units / 2);
         let bytes = limits.request_memory_bytes;
         Budget {
@@ -161,17 +164,17 @@ impl Budget {
         }
     }
 
-    /// The same, which frees engines that are kept for later calls when there is no room.
-    pub(super) fn beside(self, functions: Functions) -> Budget {
+    /// The same budget, which drops the kept engines of these functions when memory is short.
+    pub(super) fn with_engines_of(self, functions: Functions) -> Budget {
         Budget { functions: Some(functions), ..self }
     }
 
-    /// The bytes for outcomes of mutations that a client may request again.
+    /// The limit of the outcomes of mutations that clients may ask for in retries, in bytes.
     pub(super) fn outcomes_bytes(limits: &NetworkLimits) -> usize {
         limits.request_memory_bytes / 16
     }
 
-    /// Responses that clients have not read yet.
+    /// The responses that clients have not read yet.
     pub(super) fn answers(&self) -> &Arc<Pool> {
         &self.answers
     }
@@ -181,15 +184,15 @@ impl Budget {
         &self.followed
     }
 
-    /// A share for received bytes, if there is room now. A client that has sent half of a body must
-    /// not wait for others in the same state.
+    /// Takes a share for received bytes, without waiting: clients that have each sent half of a
+    /// body must not wait for each other.
     pub(super) fn receive(&self, bytes: usize) -> Result<Share, Refused> {
         let units = units(bytes);
         let permit = Arc::clone(&self.receiving).try_acquire_many_owned(units);
         permit.map(share).map_err(|_| Refused::Busy)
     }
 
-    /// A share for a call with this text, once there is room. It is held until the call has ended.
+    /// Waits for a share for a call with this text, to be held until the call has ended.
     pub(super) async fn perform(&self, text: &[u8]) -> Result<Share, Refused> {
         let scanned = Scanned::of(text);
         if scanned.depth > MAX_DEPTH {
@@ -201,8 +204,8 @@ impl Budget {
         self.take(scanned.memory_bytes(text.len())).await
     }
 
-    /// As [`perform`](Self::perform), for a body that the host only carries: its bytes, and twice
-    /// as base64 on the way into the engine.
+    /// As [`perform`](Self::perform), for a body that is not parsed: its bytes, and twice its
+    /// base64 on the way into the engine.
     pub(super) async fn carry(&self, bytes: usize) -> Result<Share, Refused> {
         self.take(5 * bytes).await
     }
@@ -244,7 +247,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_budget_holds_and_small_calls_have_their_share() {
+    async fn the_budget_is_kept_and_small_calls_have_a_share() {
         let limits = NetworkLimits {
             request_memory_bytes: 64 << 20,
             max_request_values: 1_000_000,

@@ -1,7 +1,7 @@
-//! The memory of a call, estimated from its text.
+//! Estimates the memory of a call from its text.
 
-/// The contents of a call's text, counted without parsing it. The counts of invalid JSON are
-/// harmless.
+/// The contents of a call's text, counted without parsing. For invalid JSON the counts mean nothing
+/// and do no harm.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scanned {
     pub(super) values: usize,
@@ -41,23 +41,23 @@ impl Scanned {
         scanned
     }
 
-    /// The most memory of a call with these contents, in bytes.
+    /// The maximum memory of a call with these contents, in bytes.
     ///
-    /// The text itself is copied often: escaped and unescaped on the way into the engine, by the
-    /// function, and on its way to the store and to the log. One string of 12 MiB took 14 times its
-    /// length. Three trees are alive at once: the parsed one, the one passed on, and the function's
-    /// value. A test compares this with the memory of a process.
+    /// The text is copied many times: escaped and unescaped on the way into the engine, by the
+    /// function, and on the way to the store and to the log. A single string of 12 MiB took 14
+    /// times its length. Three trees exist at once: the parsed arguments, their copy, and the
+    /// function's value. A test compares the estimate with the memory of a process.
     pub(super) fn memory_bytes(&self, text_bytes: usize) -> usize {
         const TREES: usize = 3;
         const TEXTS: usize = 15;
         TEXTS * text_bytes + TREES * self.tree_bytes()
     }
 
-    /// The most memory of a tree with these contents, in bytes, without its texts.
+    /// The maximum memory of a tree with these contents, in bytes, without its strings.
     ///
-    /// A value has 32 bytes, in a vector that may be twice as large and is copied as it grows; the
-    /// first node of an object's B-tree 640, with room for 11 members; a member of nodes that are
-    /// half full 110; and each text a block of the allocator.
+    /// A value takes 32 bytes, in a vector that may have twice that capacity and is copied as it
+    /// grows. The first node of an object's B-tree takes 640, with room for 11 members. In
+    /// half-full nodes a member takes 110. Each string is a block of the allocator.
     pub(super) fn tree_bytes(&self) -> usize {
         let Scanned { values, objects, members, depth: _ } = *self;
         128 * values + 640 * objects + 142 * members

@@ -1,6 +1,6 @@
-//! Converts Convex's encoding of values to the plain JSON of its public HTTP API, in which some
-//! types look alike. The text is rewritten as it is read: a tree of a long result would take many
-//! times its length.
+//! Converts Convex's encoding of values to the plain JSON of its public HTTP API, which does not
+//! distinguish all types. The text is converted as it is read, since a tree of a long result would
+//! take many times its length.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// 64-bit integers become decimal strings, bytes stay Base64, and floats that JSON cannot express
-/// become their names.
+/// Appends the plain JSON of a value. 64-bit integers become decimal strings, bytes stay base64,
+/// and floats that JSON cannot express become their names.
 ///
 /// # Panics
 ///
-/// If the text is not a value in Convex's encoding.
+/// The text is not a value in Convex's encoding.
 pub(super) fn plain(text: &str, out: &mut String) {
     let mut json = serde_json::Deserializer::from_str(text);
     Plain(out).deserialize(&mut json).expect("a function's value is JSON");
 }
 
-/// Writes a value while it reads it.
+/// Writes a value while reading it.
 struct Plain<'a>(&'a mut String);
 
 impl<'de> DeserializeSeed<'de> for Plain<'_> {
@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Plain<'_> {
         let begin = self.0.len();
         self.0.push('{');
         while let Some(name) = members.next_key::<String>()? {
-            // It is the only member: no user's field begins with `$`.
+            // The only member, since no user's field begins with `$`.
             if name.starts_with('$') {
                 let text = members.next_value::<String>()?;
                 self.0.truncate(begin);
@@ -113,7 +113,7 @@ impl<'de> Visitor<'de> for Plain<'_> {
     }
 }
 
-/// Writes a value that is encoded as an object with one member.
+/// Writes a value whose encoding is an object with a single member.
 fn special(name: &str, text: &str, out: &mut String) -> Result<(), &'static str> {
     let bytes = || {
         let bytes = BASE64_STANDARD.decode(text).ok();
@@ -166,7 +166,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn values_look_as_convex_exports_them(value in any_value()) {
+        fn values_are_exported_as_by_convex(value in any_value()) {
             let encoded = serde_json::Value::from(value.clone());
             let mut written = String::new();
             plain(&encoded.to_string(), &mut written);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::{Budget, FREE_BYTES, Share};
 
-/// The bytes since the last complete message of a WebSocket. They are counted: a message may be
-/// long, and the WebSocket library buffers it out of sight.
+/// Counts the bytes since the last complete message of a WebSocket. A message may be long, and the
+/// WebSocket library does not show how much of it is buffered.
 #[derive(Debug)]
 pub(super) struct Inflow {
     budget: Arc<Budget>,
@@ -24,21 +24,25 @@ impl Inflow {
         Inflow { budget, state: Mutex::default() }
     }
 
-    /// A message is complete.
+    /// Frees the bytes of a complete message.
     pub(super) fn settle(&self) {
         let mut state = self.state();
         state.bytes = 0;
         state.shares.clear();
     }
 
-    /// Fails if there is no room for what has arrived.
+    /// Counts received bytes.
+    ///
+    /// # Errors
+    ///
+    /// The budget has no room for them.
     pub(super) fn received(&self, bytes: usize) -> io::Result<()> {
         let mut state = self.state();
         let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
         let before = state.bytes;
         state.bytes += bytes;
-        // A growing buffer may take twice its length. Counted by 64 KiB, so that the shares are
-        // few.
+        // A growing buffer may take twice its length. Counted in steps of 64 KiB, so that there are
+        // few shares.
         let steps = |bytes: usize| beyond(bytes).div_ceil(FREE_BYTES);
         let more = steps(state.bytes) - steps(before);
         if more > 0 {

@@ -4,23 +4,23 @@
 //! | | |
 //! |---|---|
 //! | `POST /api/query`, `/api/mutation`, `/api/action` | calls a public function: `{"path":"messages:list","args":{},"format":"json"}` |
-//! | `POST /api/function`, `/api/run/messages/list` | the same, of whatever kind |
-//! | `GET /api/query?path=messages:list&args={}` | a query; the answer is not to be cached |
-//! | `POST /api/query_batch` | several queries at one time: `{"queries":[…]}` gives `{"results":[…]}` |
-//! | `POST /api/query_ts`, `/api/query_at_ts` | several queries at one time, which is good for 30 seconds |
-//! | `GET /api/sync`, `/api/{version}/sync` | WebSocket: queries that are followed, mutations, actions |
+//! | `POST /api/function`, `/api/run/messages/list` | calls a public function of any kind |
+//! | `GET /api/query?path=messages:list&args={}` | a query, whose response must not be cached |
+//! | `POST /api/query_batch` | several queries on one snapshot: `{"queries":[…]}` returns `{"results":[…]}` |
+//! | `POST /api/query_ts`, `/api/query_at_ts` | several queries on one snapshot, which is kept for 30 seconds |
+//! | `GET /api/sync`, `/api/{version}/sync` | WebSocket: subscriptions to queries, mutations, actions |
 //! | `GET /version` | this host's version |
-//! | `GET /livez`, `/readyz`, `/healthz` | 200 or 503, and no reason |
+//! | `GET /livez`, `/readyz`, `/healthz` | 200 or 503, without the reason |
 //!
-//! Operators have an [address of their own](ServerParts::operators): there the same say why
-//! (`/healthz?verbose` says all), and `GET /metrics` is for Prometheus.
+//! Operators have a [separate address](ServerParts::operators). There the probes include the reason
+//! (`/healthz?verbose` has all details), and `GET /metrics` is for Prometheus.
 //!
-//! A function's answer is `{"status":"success","value":…,"logLines":[]}`, or with status 560
-//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`, also where there is no such
-//! function; everything else that goes wrong is `{"code":…,"message":…}`.
+//! A function's response is `{"status":"success","value":…,"logLines":[]}`, or with status 560
+//! `{"status":"error","errorMessage":…,"errorData":…,"logLines":[]}`, which is also that of a
+//! missing function. All other errors are `{"code":…,"message":…}`.
 //!
-//! `auth` identifies the caller; [`audit_runtime::http`] finds its address. `calls` is HTTP, `sync`
-//! is WebSocket. `budget.rs` and `pool.rs` bound the memory of all clients together, by
+//! `auth` identifies the caller; [`audit_runtime::http`] determines its address. `calls` is HTTP,
+//! `sync` is WebSocket. `budget.rs` and `pool.rs` limit the memory of all clients together, by
 //! `limits.rs`.
 
 pub mod auth;
@@ -63,7 +63,7 @@ use self::sync::{MutationOutcome, Mutations};
 
 pub use self::limits::NetworkLimits;
 
-/// How long sessions without a connection have to end.
+/// How long sessions may take to end after their connections.
 const SESSIONS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server of one host. Cheap to clone.
@@ -83,16 +83,16 @@ struct Inner {
     snapshots: Snapshots<Snapshot>,
     mutations: Arc<Mutations<MutationOutcome>>,
     stopping: watch::Sender<bool>,
-    /// Each session holds a clone. When the last is dropped, all have ended.
+    /// Each session holds a clone, so all have ended when the last is dropped.
     sessions: mpsc::Sender<()>,
 }
 
 /// The parts of a server besides its functions.
 #[derive(Debug)]
 pub struct ServerParts {
-    /// Verifies tokens.
+    /// The verifier of tokens.
     pub auth: Authenticator,
-    /// Proxies whose headers are trusted.
+    /// The proxies whose headers are trusted.
     pub proxies: TrustedProxies,
     /// The sink whose health is reported, if there is a bucket.
     pub bucket: Option<Arc<dyn AuditSink>>,
@@ -102,18 +102,18 @@ pub struct ServerParts {
     pub operators: Option<TcpListener>,
     /// The listener for HTTP actions, if they are served.
     pub site: Option<TcpListener>,
-    /// Limits on clients.
+    /// The limits on clients.
     pub limits: NetworkLimits,
 }
 
 impl Server {
-    /// Serves on this listener until `stop` completes; then no more is accepted, sessions are told,
-    /// and calls have the [drain timeout](audit_host::ServeLimits::drain_timeout) to end.
+    /// Serves on this listener until `stop` completes. Then it accepts no more connections,
+    /// notifies sessions, and gives calls the [drain
+    /// timeout](audit_host::ServeLimits::drain_timeout) to end.
     ///
     /// # Errors
     ///
-    /// If there are not the file descriptors for the connections that are set, or the operators'
-    /// listener fails.
+    /// The process has too few file descriptors for the configured number of connections.
     pub async fn serve(
         functions: Functions,
         parts: ServerParts,
@@ -129,7 +129,7 @@ impl Server {
         let (sessions, mut ended) = mpsc::channel(1);
         let store = functions.store().clone();
         let inner = Inner {
-            budget: Arc::new(Budget::new(&limits).beside(functions.clone())),
+            budget: Arc::new(Budget::new(&limits).with_engines_of(functions.clone())),
             functions,
             auth,
             proxies,
@@ -147,13 +147,13 @@ impl Server {
             server.inner.metrics.clone().map(|metrics| tokio::spawn(telemetry::upkeep(metrics)));
         let stopping = server.inner.stopping.clone();
         let probe = server.inner.probe.clone();
-        let told = async move {
+        let stopped = async move {
             stop.await;
             probe.stopping();
             stopping.send_replace(true);
         };
-        // The operators' address answers until the end.
-        let looking = operators.map(|listener| {
+        // The operators' address is served until the end.
+        let serving_operators = operators.map(|listener| {
             let router = operators::router(server.clone());
             tokio::spawn(async move {
                 for_operators.serve(listener, router, std::future::pending()).await
@@ -168,11 +168,11 @@ impl Server {
             connections.serve(listener, site::router(server.clone()), stop)
         }));
         let router = router::router(server);
-        tokio::join!(connections.serve(listener, router, told), site);
-        if let Some(looking) = looking {
-            looking.abort();
+        tokio::join!(connections.serve(listener, router, stopped), site);
+        if let Some(serving_operators) = serving_operators {
+            serving_operators.abort();
         }
-        // The router is gone and the connections have ended or were cut off, so their sessions end.
+        // The router is gone and all connections have ended, so their sessions end.
         if tokio::time::timeout(SESSIONS_TIMEOUT, ended.recv()).await.is_err() {
             tracing::warn!("sessions did not end within {SESSIONS_TIMEOUT:?} of their connections");
         }
@@ -228,7 +228,7 @@ impl Server {
         self.inner.sessions.clone()
     }
 
-    /// A new request by the client of another one.
+    /// A new request of the same client as another one.
     fn request_like(&self, request: &RequestContext) -> RequestContext {
         let mut fresh = self.functions().runtime().new_request();
         if let Some(ip) = request.ip() {

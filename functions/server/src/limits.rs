@@ -7,19 +7,22 @@ use audit_host::ServeLimits;
 /// Limits on connections and requests, with the reason of each default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkLimits {
-    /// Limits on connections. [`idle_timeout`](ServeLimits::idle_timeout) also bounds how long a
-    /// WebSocket gives no sign of life: 75 seconds are five pings.
+    /// Limits on connections. [`idle_timeout`](ServeLimits::idle_timeout) also limits how long a
+    /// WebSocket may go without a heartbeat: its default of 75 seconds is five pings.
     pub serve: ServeLimits,
-    /// Memory for all requests together, in bytes: what arrives, what calls take once they are
-    /// parsed, and answers until they are written. JavaScript engines are bounded apart, by their
-    /// number. 512 MiB: a host of 2 GiB has room for its cache and its engines beside it.
+    /// The memory of all requests together, in bytes: incomplete bodies, parsed calls, and
+    /// responses until they are written. JavaScript engines are limited separately, by their
+    /// number. The default is 512 MiB, which leaves a host of 2 GiB room for its cache and its
+    /// engines.
     pub request_memory_bytes: usize,
-    /// The most values in the JSON of one request. 1,000,000: arguments of 16 MiB have fewer,
-    /// unless they are meant to be expensive.
+    /// The maximum number of values in the JSON of one request. The default is 1,000,000; arguments
+    /// of 16 MiB have fewer, unless they are made to be expensive.
     pub max_request_values: usize,
-    /// How long a body may take. 60 seconds: 16 MiB at 2.3 Mbit/s.
+    /// The time limit for receiving a body. The default is 60 seconds, in which 16 MiB arrive at
+    /// 2.3 Mbit/s.
     pub body_timeout: Duration,
-    /// How long a new WebSocket may be silent. 10 seconds: clients send `Connect` at once.
+    /// How long a new WebSocket may be silent. The default is 10 seconds; clients send `Connect`
+    /// immediately.
     pub first_message_timeout: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! What operators look at, on an address of its own: probes, metrics and receipts. No page of
-//! another origin may read it.
+//! Probes, metrics and receipts for operators, on a separate address. Pages of other origins cannot
+//! read them.
 
 use audit_core::{Commits, Usage};
 use audit_host::Answer;
@@ -16,7 +16,7 @@ use super::receipts;
 
 pub(super) fn router(server: Server) -> Router {
     Router::new()
-        .route("/livez", get(async |State(server): State<Server>| told(server.probe().live())))
+        .route("/livez", get(async |State(server): State<Server>| respond(server.probe().live())))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
         .route("/metrics", get(metrics_page))
@@ -24,10 +24,10 @@ pub(super) fn router(server: Server) -> Router {
         .with_state(server)
 }
 
-/// For load balancers that know only the clients' address: a status, and no reason.
+/// Probes for load balancers, which only know the clients' address: a status without the reason.
 pub(super) fn public_probes() -> Router<Server> {
-    let ready = async |State(server): State<Server>| told(server.probe().ready().public());
-    let live = async |State(server): State<Server>| told(server.probe().live().public());
+    let ready = async |State(server): State<Server>| respond(server.probe().ready().public());
+    let live = async |State(server): State<Server>| respond(server.probe().live().public());
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -38,10 +38,10 @@ async fn ready(State(server): State<Server>, RawQuery(query): RawQuery) -> Respo
     let is_verbose = query.is_some_and(|query| {
         query.split('&').any(|part| part.split('=').next() == Some("verbose"))
     });
-    told(if is_verbose { server.probe().verbose() } else { server.probe().ready() })
+    respond(if is_verbose { server.probe().verbose() } else { server.probe().ready() })
 }
 
-fn told(answer: Answer) -> Response {
+fn respond(answer: Answer) -> Response {
     let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(answer.body)).into_response()
 }
@@ -57,13 +57,13 @@ async fn metrics_page(State(server): State<Server>) -> Response {
             ([(CONTENT_TYPE, kind)], metrics.render()).into_response()
         }
         None => {
-            Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no recorder of metrics is installed")
+            Problem::new(StatusCode::NOT_FOUND, "NoMetrics", "no metrics recorder is installed")
                 .into_response()
         }
     }
 }
 
-/// The metered usage: logs that were made durable so far.
+/// Counts the metered usage, which is the logs made durable so far.
 fn count_usage(usage: Usage) {
     metrics::counter!("audit_usage_logs_total").absolute(usage.logs());
     metrics::counter!("audit_usage_bytes_total").absolute(usage.bytes());

@@ -1,15 +1,16 @@
-//! Memory that clients hold for as long as they like: responses that they have not read yet, and
-//! the arguments of their subscriptions.
+//! Memory that clients can hold for as long as they like: responses that they have not read yet,
+//! and the arguments of their subscriptions.
 //!
-//! Nobody waits for it: a client that reads a byte at a time would make others wait. Beyond the
-//! limit the client that holds the most is cut off instead, at its largest entry, and at the oldest
-//! of equals.
+//! No client waits for this memory, since one that reads a byte at a time would make others wait.
+//! Instead, above the limit the client that holds the most is cut off: the connection of its
+//! largest entry, or of the oldest among equals.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_host::{Connection, client_of};
+use axum::body::Bytes;
 
 /// The holder of memory.
 #[derive(Debug, Clone)]
@@ -19,13 +20,13 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// The client at this address, if it is known, on this connection.
+    /// The client at this address, if known, on this connection.
     pub(super) fn new(address: Option<IpAddr>, connection: Arc<Connection>) -> Holder {
         Holder { client: address.map(client_of), connection }
     }
 }
 
-/// Memory of one kind, with a limit on all of it.
+/// Memory of one kind, with a limit on the total.
 #[derive(Debug)]
 pub(super) struct Pool {
     kind: &'static str,
@@ -42,7 +43,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    /// 0 once it is cut off.
+    /// 0 once the connection is cut off.
     bytes: usize,
     holder: Holder,
 }
@@ -59,7 +60,7 @@ impl Pool {
         Pool { kind, limit_bytes, state: Mutex::default() }
     }
 
-    /// Holds these bytes on this account.
+    /// Holds this many bytes for a holder.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Held {
         let mut state = self.state();
         let number = state.next;
@@ -77,7 +78,7 @@ impl Pool {
         while state.bytes > self.limit_bytes {
             let Some(victim) = state.victim() else { break };
             if victim == number && bytes == state.bytes {
-                // Nobody else holds anything: an entry larger than the pool passes.
+                // Nothing else is held. An entry larger than the pool is allowed then.
                 break;
             }
             state.cut_off(victim);
@@ -96,7 +97,7 @@ impl State {
         let Some(entry) = self.entries.get(&victim) else { return };
         let connection = Arc::clone(&entry.holder.connection);
         connection.cut_off();
-        // All that it holds is freed with it.
+        // Everything that the connection holds is freed with it.
         for entry in self.entries.values_mut() {
             if Arc::ptr_eq(&entry.holder.connection, &connection) {
                 self.bytes -= std::mem::take(&mut entry.bytes);
@@ -104,7 +105,7 @@ impl State {
         }
     }
 
-    /// The largest entry, and of equals the oldest, of the client that holds the most.
+    /// The largest entry of the client that holds the most; the oldest among equals.
     fn victim(&self) -> Option<u64> {
         let mut by_client = HashMap::<_, usize>::new();
         for entry in self.entries.values() {
@@ -112,15 +113,32 @@ impl State {
         }
         let (most, _) = by_client.into_iter().max_by_key(|(client, bytes)| (*bytes, *client))?;
         let entries = self.entries.iter().filter(|(_, entry)| entry.holder.client == most);
-        // The last of equals is the maximum.
+        // Reversed, since `max_by_key` returns the last among equals.
         entries.rev().max_by_key(|(_, entry)| entry.bytes).map(|(number, _)| *number)
     }
 }
 
 impl Held {
-    /// Holds so many bytes from now on.
+    /// Changes the number of held bytes.
     pub(super) fn resize(&self, bytes: usize) {
         self.pool.resize(&mut self.pool.state(), self.number, bytes);
+    }
+
+    /// Bytes that are held until they are written, or dropped with their connection.
+    pub(super) fn of_bytes(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        self.resize(bytes.as_ref().len());
+        Bytes::from_owner(HeldBytes { bytes, _held: self })
+    }
+}
+
+struct HeldBytes<T> {
+    bytes: T,
+    _held: Held,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for HeldBytes<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
     }
 }
 
@@ -161,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_larger_than_the_pool_is_let_through_alone() {
+    fn an_entry_larger_than_the_pool_is_allowed_alone() {
         let pool = Arc::new(Pool::new("tests", 100));
         let (small, large) = (holder("192.0.2.1"), holder("192.0.2.2"));
         let alone = pool.hold(101, &large);

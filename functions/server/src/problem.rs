@@ -1,4 +1,4 @@
-//! The errors that are not a function's.
+//! [`Problem`].
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use functions_calls::CallError;
 use serde_json::json;
 
-/// An error that is not a function's, in Convex's form.
+/// An error other than a function's failure, in Convex's format.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,

@@ -1,5 +1,5 @@
-//! For operators: from a document to the records of its last change, and from a record to the
-//! documents that its mutation changed. Old receipts are removed when an operator says so.
+//! Receipts for operators: from a document to the records of its last change, and from a record to
+//! the documents that its mutation changed. Operators can also remove old receipts.
 
 use audit_core::{Place, UniqueId};
 use axum::Json;
@@ -22,7 +22,7 @@ pub(super) struct Wanted {
     document: Option<String>,
 }
 
-/// A mutation that committed, where its records stand, and what it changed.
+/// A committed mutation, the place of its records, and the documents that it changed.
 #[derive(Debug, Serialize)]
 struct Committed {
     execution: String,
@@ -35,13 +35,13 @@ struct Committed {
 
 pub(super) async fn find(State(server): State<Server>, Query(wanted): Query<Wanted>) -> Response {
     let store = server.functions().store().clone();
-    // It may wait for the disk.
-    let found = tokio::task::spawn_blocking(move || look(&store, wanted)).await;
+    // A lookup may wait for the disk.
+    let found = tokio::task::spawn_blocking(move || look_up(&store, wanted)).await;
     match found.unwrap_or_else(|error| Err(StoreError::failed(error))) {
         Ok(Some(committed)) => Json(committed).into_response(),
         Ok(None) => {
-            let said = "no committed mutation has this";
-            Problem::new(StatusCode::NOT_FOUND, "NoReceipt", said).into_response()
+            let message = "no committed mutation matches";
+            Problem::new(StatusCode::NOT_FOUND, "NoReceipt", message).into_response()
         }
         Err(error) => failed(&error, "read"),
     }
@@ -54,10 +54,10 @@ pub(super) struct Old {
     before: u64,
 }
 
-/// How many receipts are removed in one commit: so other commits wait for a moment only.
+/// The number of receipts removed per commit. A larger one would delay other commits.
 const REMOVED_AT_ONCE: usize = 1_000;
 
-/// Removes old receipts. Those that were removed before an error stay removed.
+/// Removes old receipts. Those removed before an error stay removed.
 pub(super) async fn remove(State(server): State<Server>, Query(old): Query<Old>) -> Response {
     let store = server.functions().store().clone();
     let remove = move || {
@@ -82,9 +82,9 @@ fn failed(error: &StoreError, what: &str) -> Response {
     Problem::new(status, "StoreFailed", "the store failed").into_response()
 }
 
-fn look(store: &Store, wanted: Wanted) -> Result<Option<Committed>, StoreError> {
+fn look_up(store: &Store, wanted: Wanted) -> Result<Option<Committed>, StoreError> {
     let Wanted { execution, stream, sequence, document } = wanted;
-    // A text that is no identifier names nothing.
+    // An invalid identifier matches nothing.
     let id = |text: Option<String>| text?.parse::<UniqueId>().ok();
     let receipt = match (id(execution), id(stream), sequence, document) {
         (Some(execution), ..) => store.receipt(execution)?,

@@ -1,4 +1,4 @@
-//! The routes for clients, and what all of them have in common.
+//! The routes for clients, and their common layers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
 
 /// `GET /`
 async fn hello() -> &'static str {
-    "This is a host for functions. POST to /api/query, /api/mutation or /api/action, or give this address to a client of Convex.\n"
+    "This is a host for functions. POST to /api/query, /api/mutation or /api/action, or give this address to a Convex client.\n"
 }
 
 /// `GET /version`
@@ -64,16 +64,16 @@ async fn version() -> &'static str {
 
 async fn unknown(request: Request) -> Problem {
     let path: String = request.uri().path().chars().take(200).collect();
-    Problem::new(StatusCode::NOT_FOUND, "NotFound", format!("there is nothing at {path}"))
+    Problem::new(StatusCode::NOT_FOUND, "NotFound", format!("no such path: {path}"))
 }
 
 async fn wrong_method(request: Request) -> Problem {
-    let message = format!("{} is not for {}", request.uri().path(), request.method());
+    let message = format!("{} does not support {}", request.uri().path(), request.method());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
 
-/// Counts requests that found their route, and how long they took. A WebSocket's request ends when
-/// it is one.
+/// Counts requests with a route, and measures how long they take. The request of a WebSocket ends
+/// when it is upgraded.
 async fn count(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let began = tokio::time::Instant::now();
@@ -87,20 +87,20 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Allows pages of any origin. There are no cookies that a page could misuse: tokens come in a
-/// header.
+/// Allows pages of any origin. There are no cookies that a page could misuse, since tokens are sent
+/// in a header.
 async fn allow_other_origins(request: Request, next: Next) -> Response {
-    let asks = request.method() == Method::OPTIONS
+    let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response =
-        if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+        if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("x-request-id, retry-after"),
     );
-    if asks {
+    if is_preflight {
         let methods = HeaderValue::from_static("GET, POST, OPTIONS");
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
         let allowed =

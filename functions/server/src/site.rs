@@ -1,4 +1,4 @@
-//! HTTP actions, on an address of their own.
+//! HTTP actions, on their own address.
 
 use std::io;
 
@@ -19,12 +19,11 @@ use super::Server;
 use super::body::Anything;
 use super::budget::Share;
 use super::calls::Client;
-use super::pool::{Held, Holder};
+use super::pool::Holder;
 use super::problem::Problem;
 use super::router::peer;
 
-/// All that is asked of this address goes to the app, which alone decides who may read an answer
-/// in a browser.
+/// Routes all requests to the app, which alone decides which origins may read a response.
 pub(super) fn router(server: Server) -> Router {
     let layer = RequestContextLayer::new(server.functions().runtime().clone(), peer);
     let layer = layer.with_trusted_proxies(server.inner.proxies.clone());
@@ -63,8 +62,8 @@ async fn respond(server: &Server, request: Request) -> Result<Response, Problem>
     let method = parts.method.as_str().to_owned();
     let body = Anything::from_request(Request::from_parts(parts, body), server).await?;
     let Anything { bytes, shares } = body;
-    let asked = HttpRequest { method, path_and_query, host, headers, body: bytes, refused_token };
-    let answered = server.functions().http(asked, &caller).await;
+    let request = HttpRequest { method, path_and_query, host, headers, body: bytes, refused_token };
+    let answered = server.functions().http(request, &caller).await;
     let HttpResponse { status, headers, body, rest } = answered.map_err(problem)?;
     let invalid = || {
         Problem::new(
@@ -78,11 +77,11 @@ async fn respond(server: &Server, request: Request) -> Result<Response, Problem>
     *response.headers_mut() = sent(headers).ok_or_else(invalid)?;
     let (pool, holder) = (server.budget().answers(), client.holder());
     *response.body_mut() = match rest {
-        None => Body::from(counted(body, pool.hold(0, &holder))),
+        None => Body::from(pool.hold(0, &holder).of_bytes(body)),
         Some(rest) => {
             let held = pool.hold(0, &holder);
             let state = Streaming { rest, shares, server: server.clone(), holder };
-            let first = (!body.is_empty()).then(|| Ok(counted(body, held)));
+            let first = (!body.is_empty()).then(|| Ok(held.of_bytes(body)));
             let pieces = stream::unfold(state, async |mut state| {
                 let piece = state.next().await.transpose()?;
                 Some((piece, state))
@@ -93,7 +92,7 @@ async fn respond(server: &Server, request: Request) -> Result<Response, Problem>
     Ok(response)
 }
 
-/// A response of which more is to come, with what its request takes of memory.
+/// The rest of a response, with its request's shares of the budget.
 struct Streaming {
     rest: HttpPieces,
     shares: (Option<Share>, Share),
@@ -106,28 +105,11 @@ impl Streaming {
         let _ = &self.shares;
         let piece = self.rest.next().await.map_err(io::Error::other)?;
         let held = self.server.budget().answers();
-        Ok(piece.map(|bytes| counted(bytes, held.hold(0, &self.holder))))
+        Ok(piece.map(|bytes| held.hold(0, &self.holder).of_bytes(bytes)))
     }
 }
 
-/// Bytes that are counted until they are written, or dropped with their connection.
-struct Counted {
-    bytes: Vec<u8>,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-fn counted(bytes: Vec<u8>, held: Held) -> Bytes {
-    held.resize(bytes.len());
-    Bytes::from_owner(Counted { bytes, _held: held })
-}
-
-/// The headers of a response, without those that are the connection's. None if one is invalid.
+/// The headers to send, without those of the connection. `None` if one is invalid.
 fn sent(headers: Vec<(String, String)>) -> Option<HeaderMap> {
     let mut sent = HeaderMap::new();
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! Snapshots whose times clients hold, for as long as they may read at them.
+//! Snapshots at whose times clients may read for a while.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a client may read at the time of a snapshot.
+/// How long clients may read at a snapshot.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// The most snapshots. Each keeps the store from reclaiming what was overwritten since, so the
-/// oldest is dropped first.
+/// The maximum number of snapshots. Each prevents the store from reclaiming data overwritten since,
+/// so the oldest is dropped first.
 const MAX_KEPT: usize = 1_024;
 
 /// Snapshots by their time.
@@ -35,8 +35,8 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
         let until = Instant::now() + KEPT_FOR;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_empty() {
-            // Ends when no snapshot is kept.
-            tokio::spawn(self.clone().let_go());
+            // Ends when no snapshot is kept any more.
+            tokio::spawn(self.clone().expire());
         }
         kept.insert(ts, (snapshot, until));
         if kept.len() > MAX_KEPT {
@@ -52,7 +52,7 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
             .map(|(snapshot, _)| snapshot.clone())
     }
 
-    async fn let_go(self) {
+    async fn expire(self) {
         loop {
             let next = {
                 let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,25 +73,25 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_snapshot_is_kept_for_its_time_and_then_let_go() {
+    async fn a_snapshot_is_kept_for_a_while_and_then_dropped() {
         let snapshots = Snapshots::default();
         let snapshot = Arc::new(());
         snapshots.keep(5, Arc::clone(&snapshot));
         assert!(snapshots.at(5).is_some() && snapshots.at(4).is_none());
         tokio::time::sleep(KEPT_FOR / 2).await;
-        // Handed out again: its time starts over.
+        // Keeping it a second time restarts its time.
         snapshots.keep(5, Arc::clone(&snapshot));
         tokio::time::sleep(KEPT_FOR - Duration::from_millis(1)).await;
         assert!(snapshots.at(5).is_some());
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert!(snapshots.at(5).is_none());
-        assert_eq!(Arc::strong_count(&snapshot), 1, "nobody asks, and it is let go all the same");
+        assert_eq!(Arc::strong_count(&snapshot), 1, "it is dropped without another request");
         snapshots.keep(6, snapshot);
         assert!(snapshots.at(6).is_some());
     }
 
     #[tokio::test]
-    async fn not_more_than_a_number_of_them_are_kept() {
+    async fn the_number_of_snapshots_is_limited() {
         let snapshots = Snapshots::default();
         for ts in 0..=MAX_KEPT as u64 {
             snapshots.keep(ts, ());

@@ -1,110 +1,98 @@
-//! What the metrics of the server mean, and the upkeep of their recorder.
+//! The descriptions of the server's metrics, and the upkeep of their recorder.
 
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-/// How often histograms are drained, in case nobody reads the metrics.
+/// How often histograms are drained, in case nothing scrapes the metrics.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) fn describe_metrics() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_counter!("audit_usage_logs_total", "Audit logs made durable");
-    describe_counter!("audit_usage_bytes_total", Unit::Bytes, "Their bytes");
+    describe_counter!("audit_usage_bytes_total", Unit::Bytes, "Bytes of audit logs made durable");
     describe_counter!(
         "audit_usage_metered_bytes_total",
         Unit::Bytes,
-        "What they count as, each rounded up to the next 5,000"
+        "Metered bytes of audit logs made durable, each log rounded up to the next 5,000"
     );
-    describe_counter!(
-        "functions_query_cache_hits_total",
-        "Results of queries that were computed before"
-    );
-    describe_counter!(
-        "functions_query_cache_misses_total",
-        "Results of queries that were computed"
-    );
+    describe_counter!("functions_query_cache_hits_total", "Query results found in the cache");
+    describe_counter!("functions_query_cache_misses_total", "Query results that were computed");
     describe_gauge!(
         "functions_query_cache_bytes",
         Unit::Bytes,
-        "What the cache of results holds, arguments and sealed logs included"
+        "Memory of the result cache, including arguments and sealed logs"
     );
     describe_gauge!(
         "functions_kept_engines_bytes",
         Unit::Bytes,
-        "What the engines take that threads keep for later calls"
+        "Memory of the engines that threads keep for later calls"
     );
     describe_gauge!("functions_query_cache_entries", "Results in the cache");
-    describe_counter!(
-        "functions_query_cache_evictions_total",
-        "Results that the cache evicted for want of room"
-    );
+    describe_counter!("functions_query_cache_evictions_total", "Results evicted from the cache");
     describe_counter!(
         "functions_scheduler_panics_total",
-        "Panics of the scheduler, after each of which it began again"
+        "Panics of the scheduler, each followed by a restart"
     );
     describe_counter!("functions_http_requests_total", "Requests, by route and status");
     describe_histogram!(
         "functions_http_seconds",
         Unit::Seconds,
-        "From a request to its response, by route"
+        "Time from a request to its response, by route"
     );
-    describe_gauge!(
-        "functions_workers_waiting",
-        "Runs of queries and mutations that wait for a thread"
-    );
+    describe_gauge!("functions_workers_waiting", "Queries and mutations that wait for a thread");
     describe_histogram!(
         "functions_workers_wait_seconds",
         Unit::Seconds,
-        "How long a run waited for its thread"
+        "Time that queries and mutations waited for a thread"
     );
     describe_counter!(
         "functions_workers_skipped_total",
-        "Runs that were not begun, since their callers went away"
+        "Queries and mutations that did not begin because their callers went away"
     );
     describe_counter!(
         "functions_workers_given_up_total",
-        "Runs that kept their thread for too long and were given up"
+        "Functions that kept their thread for too long and were abandoned"
     );
-    describe_gauge!("functions_workers_stuck", "Threads that were given up and have not come back");
+    describe_gauge!("functions_workers_stuck", "Abandoned threads that have not returned");
     describe_gauge!(
         "functions_store_accepts",
-        "Whether the store takes changes: 0 without room on its disk, or until a restart"
+        "Whether the store accepts changes: 0 if its disk is short of space, or until a restart"
     );
     describe_gauge!(
         "functions_requests_bytes",
         Unit::Bytes,
-        "Memory that requests and messages are reckoned to take now"
+        "Estimated memory of the requests and messages in progress"
     );
     describe_counter!(
         "functions_requests_refused_total",
-        "Requests and messages that were refused for a limit, by reason"
+        "Requests and messages refused because of a limit, by reason"
     );
-    describe_gauge!("functions_fetches", "Fetches of actions that are under way");
+    describe_gauge!("functions_fetches", "Running fetches of actions");
     describe_counter!(
         "functions_fetches_total",
-        "Fetches that ended: responded, failed, or cancelled"
+        "Fetches by result: responded, failed, or cancelled"
     );
-    describe_gauge!("functions_sync_sessions", "Clients that are connected");
-    describe_counter!("functions_sync_transitions_total", "Steps that clients were sent");
-    describe_counter!("functions_sync_results_total", "Results that clients were handed in them");
+    describe_gauge!("functions_sync_sessions", "Connected clients");
+    describe_counter!("functions_sync_transitions_total", "Steps sent to clients");
+    describe_counter!("functions_sync_results_total", "Results released to clients in steps");
     describe_gauge!(
         "functions_held_bytes",
         Unit::Bytes,
-        "Memory that clients hold: answers until they are taken, arguments of followed queries"
+        "Memory that clients hold: unread responses, and arguments of subscribed queries"
     );
     describe_counter!(
         "functions_clients_cut_off_total",
-        "Connections that were cut off since they held the most of what there is"
+        "Connections cut off because their client held the most memory"
     );
     describe_gauge!(
         "functions_outcomes_bytes",
         Unit::Bytes,
-        "Outcomes of mutations that are kept for clients that send them again"
+        "Outcomes of mutations that are kept for retries of clients"
     );
 }
 
-/// Drains histograms, without end.
+/// Drains histograms forever.
 pub(super) async fn upkeep(metrics: PrometheusHandle) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {

@@ -36,7 +36,7 @@ pub(super) struct Table {
     pub(super) indexes: Vec<Index>,
     /// The validator of its documents, and the JSON it was parsed from.
     pub(super) validator: Option<(Validator, Json)>,
-    /// The key under which the table is stored; in the read set of every transaction that used it.
+    /// The key of the table's entry. Every transaction that uses the table has it in its read set.
     key: Key,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Index {
     pub(super) fields: Vec<Vec<String>>,
 }
 
-/// The indexes of system tables.
+/// The indexes of a system table.
 fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static str])] {
     match table {
         "_scheduled_functions" => &[("by_state_and_time", &["state.kind", "scheduledTime"])],
@@ -60,13 +60,13 @@ fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static st
     }
 }
 
-/// Whether a system table has this index, even before its first document.
+/// Whether a system table has this index, even if the table has no documents yet.
 pub(super) fn is_system_index(table: &str, index: &str) -> bool {
     system_indexes(table).iter().any(|(name, _)| *name == index)
 }
 
 impl Table {
-    /// A table that does not exist yet, without a schema.
+    /// A new table without a schema.
     pub(super) fn new(
         component: ComponentPath,
         name: &str,
@@ -95,12 +95,11 @@ impl Table {
         self.indexes.iter().find(|index| index.name == name)
     }
 
-    /// The key under which the table is stored; in the read set of every transaction that used it.
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The bytes that are stored.
+    /// The table's entry in the store.
     pub(super) fn encode(&self) -> Vec<u8> {
         let indexes = self.indexes.iter().map(|index| {
             let fields = index.fields.iter().map(|path| Value::String(path.join("."))).collect();
@@ -182,7 +181,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Adds a table, or replaces the one of its name.
+    /// Adds a table, replacing one of the same name.
     pub(super) fn insert(&mut self, table: Arc<Table>) {
         self.numbers.insert(table.number, Arc::clone(&table));
         self.names.entry(table.component.clone()).or_default().insert(table.name.clone(), table);
@@ -204,7 +203,7 @@ impl Catalog {
         self.numbers.values()
     }
 
-    /// The table of a key and, if it has one, its document.
+    /// The name of a key's table, and the id of its document if it has one.
     pub(super) fn describe(&self, key: &[u8]) -> (String, Option<String>) {
         let about = key::about(key);
         let is_meant = |table: &&Arc<Table>| match about.number {
@@ -261,7 +260,7 @@ pub(super) fn field_path(text: &str) -> Vec<String> {
     text.split('.').map(str::to_owned).collect()
 }
 
-/// Whether the table of this name is a system table, which only the host writes.
+/// Whether this is the name of a system table, which only the host writes.
 pub(super) fn is_system(table: &str) -> bool {
     table.starts_with('_')
 }

@@ -1,15 +1,15 @@
 //! Cursors and journals: positions between the rows of a query, held by clients.
 //!
-//! A position is the key of a row. It contains values that a function may hide, and a forged one
-//! could read anywhere. So both are encrypted and authenticated with a key of the store, and bound
-//! to their purpose: a **cursor** to its component and query, including the index range; a
-//! **journal** (the end of a client's page) to the function and all parameters of the page, so that
-//! it can only end the same page at the same position. They are not bound to an identity: the
+//! A position is the key of a row. The key may contain values that the function hides, and a forged
+//! one could read any row. Both are therefore encrypted and authenticated with a key of the store,
+//! and bound to their purpose: a **cursor** to its component and query, including the index range;
+//! a **journal** (the end of a client's page) to the function and all parameters of the page, so
+//! that it can only end the same page at the same position. They are not bound to an identity: the
 //! function decides what each caller may query.
 //!
-//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce derived from the purpose: the same
-//! position always has the same cursor, since results must not depend on when they are computed.
-//! Two cursors reveal only whether they are equal, and the length of their keys in steps of
+//! The cipher is AES-256-GCM-SIV (RFC 8452) with a nonce derived from the purpose. The same
+//! position thus always has the same cursor: results must not depend on when they are computed.
+//! Two cursors reveal only whether they are equal, and the lengths of their keys in steps of
 //! [`PADDING`] bytes.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -27,7 +27,7 @@ use super::{
 /// The size of the store's key for cursors, in bytes.
 pub(super) const SECRET_BYTES: usize = 32;
 
-/// The format, before the encrypted part.
+/// The version of the format, which precedes the encrypted part.
 const FORMAT: u8 = 1;
 
 const PADDING: usize = 64;
@@ -41,10 +41,10 @@ pub(super) enum Position {
     End,
 }
 
-/// The key of a store, for cursors and journals.
+/// The store's key for cursors and journals.
 pub(super) struct CursorKey(LessSafeKey);
 
-/// The purpose that a cursor or journal is bound to. It cannot be opened for another purpose.
+/// The purpose of a cursor or journal. It cannot be opened for another purpose.
 pub(super) struct Purpose([u8; 32]);
 
 impl Purpose {
@@ -116,7 +116,7 @@ impl CursorKey {
         let mut bytes = Vec::with_capacity(key.len() + 2 * PADDING);
         bytes.push(tag);
         bytes.extend_from_slice(key);
-        // Padding of ISO/IEC 7816-4: a one, then zeros.
+        // ISO/IEC 7816-4 padding: a one bit, then zeros.
         bytes.push(0x80);
         bytes.resize(bytes.len().next_multiple_of(PADDING), 0);
         self.0

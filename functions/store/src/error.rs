@@ -4,16 +4,16 @@ use std::{fmt, path::Path, sync::Arc};
 
 use functions_value::{ValueError, encoding::Undecodable};
 
-/// Why an operation failed.
+/// An operation on the store failed.
 #[derive(Debug, Clone)]
 pub enum StoreError {
-    /// An error of the caller, described for the function's author.
+    /// The caller's error. The message is for the author of the function.
     User(String),
     /// The store cannot be read or written, or is damaged.
     Failed(Arc<Failure>),
 }
 
-/// What failed in the store itself.
+/// A failure of the store itself.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -30,7 +30,7 @@ impl StoreError {
         Self::damaged(format!("the store failed: {what}"))
     }
 
-    /// The disk has less room than is kept free.
+    /// The disk has less free space than the reserve.
     pub(super) fn no_room(directory: &Path, free: u64, reserve: u64) -> Self {
         let directory = directory.display();
         Self::damaged(format!(

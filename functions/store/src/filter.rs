@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 
 use super::{catalog::field_path, error::StoreError};
 
-/// An expression on a document. A missing field evaluates to nothing, which equals only itself and
-/// comes before every value.
+/// An expression over a document. A missing field evaluates to `None`, which equals only itself and
+/// sorts before every value.
 #[derive(Debug, Clone)]
 pub(super) enum Expression {
     Literal(Option<Value>),
@@ -93,10 +93,6 @@ impl Expression {
 
     /// Whether the document passes.
     pub(super) fn accepts(&self, document: &Object) -> Result<bool, StoreError> {
-        self.truth(document)
-    }
-
-    fn truth(&self, document: &Object) -> Result<bool, StoreError> {
         match self.evaluate(document)?.as_deref() {
             Some(Value::Boolean(boolean)) => Ok(*boolean),
             // A missing optional boolean field.
@@ -118,7 +114,7 @@ impl Expression {
                 .map(Cow::Borrowed)),
             Self::Compare(comparison, operands) => {
                 let [left, right] = &**operands;
-                // `None` comes before `Some`, as a missing field comes before all values.
+                // `None` sorts before `Some`, as a missing field sorts before all values.
                 let order = left.evaluate(document)?.cmp(&right.evaluate(document)?);
                 boolean(match comparison {
                     Comparison::Equal => order.is_eq(),
@@ -147,7 +143,7 @@ impl Expression {
             },
             Self::And(operands) => {
                 for operand in operands {
-                    if !operand.truth(document)? {
+                    if !operand.accepts(document)? {
                         return boolean(false);
                     }
                 }
@@ -155,13 +151,13 @@ impl Expression {
             }
             Self::Or(operands) => {
                 for operand in operands {
-                    if operand.truth(document)? {
+                    if operand.accepts(document)? {
                         return boolean(true);
                     }
                 }
                 boolean(false)
             }
-            Self::Not(operand) => boolean(!operand.truth(document)?),
+            Self::Not(operand) => boolean(!operand.accepts(document)?),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the store takes commits.
+//! [`Gate`].
 
 use std::io;
 use std::path::PathBuf;
@@ -9,12 +9,13 @@ use tokio::sync::watch;
 
 use crate::error::StoreError;
 
-/// How many bytes of its disk the store leaves free, unless it is told otherwise. A write or a
-/// background compaction that finds no room stops the store until a restart; one table that is
-/// written out and the next log of writes take 64 MiB each.
+/// The default number of bytes that the store keeps free on its disk. A write or background
+/// compaction that runs out of space stops the store until a restart; one table being written out
+/// and the next write-ahead log take 64 MiB each.
 pub const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
 
-/// Refuses commits before the disk does, and remembers a failure.
+/// Decides whether the store accepts commits. It refuses them before the disk is full, and for good
+/// after a failure.
 pub(crate) struct Gate {
     directory: PathBuf,
     reserve_bytes: AtomicU64,
@@ -33,7 +34,7 @@ impl Gate {
 
     /// Whether a commit can succeed now.
     pub(crate) fn state(&self) -> Commits {
-        // The state says it.
+        // Updates the state; an error is part of it.
         let _ = self.check_room();
         self.state.borrow().clone()
     }
@@ -48,15 +49,15 @@ impl Gate {
             });
             match reason {
                 Ok(reason) => reason,
-                // The store is closed, and cannot stop any more.
+                // The store is closed, so it can no longer stop.
                 Err(_) => std::future::pending().await,
             }
         }
     }
 
-    /// Checks that a group of commits can be written: the store has not stopped, its directory is
-    /// there, and the disk has room. Nothing has been written yet, so a refusal is certain to have
-    /// no effect. One for lack of room passes.
+    /// Checks that a group of commits can be written: the store has not stopped, its directory
+    /// exists, and the disk has space. Nothing has been written yet, so a refused commit certainly
+    /// has no effect. A refusal for lack of space is temporary.
     pub(crate) fn check_room(&self) -> Result<(), StoreError> {
         if let Commits::Stopped { reason } = &*self.state.borrow() {
             return Err(StoreError::damaged(reason.clone()));
@@ -64,15 +65,15 @@ impl Gate {
         let reserve = self.reserve_bytes.load(Ordering::Relaxed);
         let free = match audit_core::free_bytes(&self.directory) {
             Ok(free) => free,
-            // Somebody removed it. Commits would be written to files without a name, and gone with
-            // the process.
+            // The directory was removed. Commits would go to unlinked files and be lost when the
+            // process ends.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = self.directory.display();
                 let error = StoreError::damaged(format!("the directory {directory} was removed"));
                 self.stop(&error);
                 return Err(error);
             }
-            // A disk that cannot be asked is full when a write fails.
+            // The free space is unknown, so a full disk shows only when a write fails.
             Err(_) => u64::MAX,
         };
         if free >= reserve {
@@ -102,7 +103,8 @@ impl Gate {
         Err(error)
     }
 
-    /// A write failed: only the recovery of the next opening finds out what is stored.
+    /// Stops the store after a failed write: only recovery at the next start can determine what is
+    /// stored.
     pub(crate) fn stop(&self, error: &StoreError) {
         let changed = self.state.send_if_modified(|state| {
             let stops = !matches!(state, Commits::Stopped { .. });

@@ -1,5 +1,5 @@
-//! Ids of documents: 32 characters of Crockford's base 32 in lower case for 20 bytes: the table's
-//! number, random bytes, a checksum. The characters' order is that of the bytes.
+//! Document ids: 20 bytes (the table's number, random bytes and a checksum) as 32 characters of
+//! Crockford's base 32 in lower case. The characters sort like the bytes.
 
 /// The length of an id, in characters.
 pub(super) const ID_LENGTH: usize = 32;
@@ -23,7 +23,7 @@ const NO_DIGIT: u8 = 0xFF;
 
 const _: () = assert!(ALL_BYTES * 8 == ID_LENGTH * 5);
 
-/// Numbers of tables are below this.
+/// The exclusive upper bound of table numbers.
 pub(super) const MAX_NUMBER: u32 = 1 << (8 * NUMBER_BYTES);
 
 /// The id of a document in the table with this number.

@@ -9,7 +9,7 @@ use super::key::Key;
 #[derive(Debug, Default)]
 pub(super) struct Intervals {
     root: Tree,
-    /// The source of priorities, which must be independent of the keys but not unpredictable.
+    /// The source of priorities. They must be independent of the keys, but may be predictable.
     state: u64,
 }
 
@@ -60,8 +60,8 @@ impl Intervals {
     }
 
     /// Calls `found` with the owner of each range that contains the key.
-    pub(super) fn find(&self, key: &Key, told: &mut impl FnMut(u64)) {
-        find(&self.root, key, told);
+    pub(super) fn find(&self, key: &Key, found: &mut impl FnMut(u64)) {
+        find(&self.root, key, found);
     }
 
     #[cfg(test)]
@@ -70,17 +70,17 @@ impl Intervals {
     }
 }
 
-fn find(tree: &Tree, key: &Key, told: &mut impl FnMut(u64)) {
+fn find(tree: &Tree, key: &Key, found: &mut impl FnMut(u64)) {
     let Some(node) = tree else { return };
     if node.highest_end <= *key {
         return;
     }
-    find(&node.left, key, told);
+    find(&node.left, key, found);
     if node.start <= *key {
         if node.end > *key {
-            told(node.owner);
+            found(node.owner);
         }
-        find(&node.right, key, told);
+        find(&node.right, key, found);
     }
 }
 
@@ -100,7 +100,7 @@ fn split(tree: Tree, start: &Key, owner: u64) -> (Tree, Tree) {
     }
 }
 
-/// Joins two trees. All of the first comes before the second.
+/// Joins two trees, all of whose first sorts before the second.
 fn merge(left: Tree, right: Tree) -> Tree {
     match (left, right) {
         (None, tree) | (tree, None) => tree,

@@ -1,6 +1,6 @@
-//! The keys of everything stored, and of some things that are read but not stored. All ranges that
-//! a transaction can read lie in this one key space, so a read set is a set of ranges and a commit
-//! a set of keys.
+//! The keys of all stored entries, and of some that are read but never stored. Everything that a
+//! transaction can read lies in this one key space, so a read set is a set of key ranges and a
+//! commit is a set of keys.
 
 use functions_value::{ComponentPath, encoding};
 
@@ -18,8 +18,8 @@ const COUNTS: u8 = 2;
 const DOCUMENTS: u8 = 3;
 /// Entries of indexes, by index and indexed values.
 const ENTRIES: u8 = 4;
-/// Tables by number. Never stored, but written when a table is created, so that transactions that
-/// looked for it conflict.
+/// Tables by number. Never stored, but part of a commit that creates a table, so that transactions
+/// that looked for the table conflict with it.
 const NUMBERS: u8 = 5;
 /// Receipts of audit logs, which transactions do not read: see `receipts.rs`.
 const RECEIPTS: u8 = 6;
@@ -28,10 +28,10 @@ const RECEIPTS: u8 = 6;
 /// are far shorter.
 pub(super) const MAX_KEY_BYTES: usize = 32 << 10;
 
-/// The size of the encoded id at the end of an index entry: tag, characters, terminator.
+/// The size of the encoded id at the end of an index entry, in bytes: tag, characters, terminator.
 const ENCODED_ID: usize = ID_LENGTH + 3;
 
-/// The format of the store.
+/// The version of the store's format.
 pub(super) fn format() -> [u8; 2] {
     [META, 0]
 }
@@ -69,7 +69,7 @@ pub(super) fn count(number: u32) -> Key {
     numbered(COUNTS, number).into()
 }
 
-/// The table of a key of [`count`].
+/// The number of the table that a key of [`count`] belongs to.
 pub(super) fn count_table(key: &[u8]) -> Result<u32, StoreError> {
     match key {
         [COUNTS, number @ ..] => decode_u32(number),
@@ -77,7 +77,7 @@ pub(super) fn count_table(key: &[u8]) -> Result<u32, StoreError> {
     }
 }
 
-/// Whether there is a table with a number.
+/// The existence of the table with this number.
 pub(super) fn number(number: u32) -> Key {
     numbered(NUMBERS, number).into()
 }
@@ -105,7 +105,7 @@ pub(super) fn entries(index: u32) -> Vec<u8> {
     numbered(ENTRIES, index)
 }
 
-/// The index of an entry.
+/// The number of the index that an entry belongs to.
 pub(super) fn entry_index(key: &[u8]) -> Result<u32, StoreError> {
     match key {
         [ENTRIES, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
@@ -125,12 +125,12 @@ pub(super) fn receipt(execution: &[u8; 16]) -> Key {
     [&[RECEIPTS, 0], &execution[..]].concat().into()
 }
 
-/// The receipt by its first record.
+/// The receipt whose first record this is.
 pub(super) fn receipt_of_record(stream: &[u8; 16], sequence: u64) -> Key {
     [&[RECEIPTS, 1], &stream[..], &sequence.to_be_bytes()].concat().into()
 }
 
-/// The execution that changed a document last.
+/// The execution that last changed a document.
 pub(super) fn receipt_of_document(encoded_id: &[u8]) -> Key {
     [&[RECEIPTS, 2], encoded_id].concat().into()
 }
@@ -203,10 +203,9 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Key {
     next.into()
 }
 
-/// Shortens a bound to the maximum length of a key, so that it still separates the same stored
-/// keys.
+/// Shortens a bound to the maximum length of a key. It still separates the same stored keys.
 pub(super) fn clamp(bound: Key) -> Key {
-    // The only key that can be stored with this prefix is the truncated bound itself, which comes
+    // The only key with this prefix that can be stored is the truncated bound itself, which sorts
     // before the bound.
     if bound.len() > MAX_KEY_BYTES { after(&bound[..MAX_KEY_BYTES]) } else { bound }
 }

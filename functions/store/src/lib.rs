@@ -1,14 +1,14 @@
-//! Documents, indexes, transactions, and dependency tracking.
+//! An embedded document store with indexes, transactions and dependency tracking.
 //!
 //! A [`Store`] keeps the documents of all components in one embedded key-value store. A [`Tx`]
-//! reads a [`Snapshot`] and buffers its writes; [`Tx::commit`] succeeds exactly if no commit since
-//! the snapshot wrote to its reads, so committed transactions are serializable in the order of
-//! their timestamps. Its [`ReadSet`] contains ranges of keys, no wider than what was consumed. A
-//! read set can also be [watched](Watch): a later commit that writes to it invalidates the watch.
-//! This one comparison, of a read set with a commit's keys, decides conflicts, invalidates cached
-//! results, and wakes subscriptions.
+//! reads a [`Snapshot`] and buffers its writes. [`Tx::commit`] succeeds if no commit since the
+//! snapshot wrote to its reads, so committed transactions are serializable in timestamp order. A
+//! [`ReadSet`] is a set of key ranges, no wider than the rows that were consumed. A read set can
+//! also be [watched](Watch): a later commit that writes to it invalidates the watch. Comparing a
+//! read set with a commit's keys thus detects conflicts, invalidates cached results, and wakes
+//! subscriptions.
 //!
-//! With its writes, a commit stores the place of its mutation's audit logs, a [`Receipt`].
+//! A commit stores its writes together with the place of its mutation's audit logs, a [`Receipt`].
 //!
 //! # Durability
 //!
@@ -66,11 +66,10 @@ pub use tx::{
 };
 pub use watch::Watch;
 
-/// The time of a commit, in nanoseconds since the Unix epoch as far as the clock allows. Strictly
-/// increasing.
+/// A commit time, in nanoseconds since the Unix epoch by the store's clock. Strictly increasing.
 pub type Timestamp = u64;
 
-/// The format of the stored keys and values. A store of any other format is not opened.
+/// The format of the stored keys and values. Stores of other formats are not opened.
 const FORMAT: &[u8] = b"functions-host store 1";
 
 /// An open store. Cheap to clone; clones are the same store.
@@ -83,9 +82,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     cursors: CursorKey,
     gate: Gate,
-    /// The latest snapshot. Replaced by each group of commits, under the lock of `recent`.
+    /// The latest snapshot. Each group of commits replaces it under the lock of `recent`.
     latest: RwLock<Snapshot>,
-    /// Requests that wait for the current leader.
+    /// Requests waiting for the current leader.
     queue: Mutex<Queue>,
     /// Held by the leader, across the sync.
     committer: Mutex<Committer>,
@@ -99,7 +98,7 @@ struct Inner {
     creation_time: AtomicU64,
 }
 
-/// A consistent view as of one commit. Nothing that it sees is reclaimed while it is held.
+/// A consistent view as of one commit. Its data is not reclaimed while it is held.
 #[derive(Clone)]
 pub struct Snapshot(Arc<SnapshotInner>);
 
@@ -147,7 +146,7 @@ impl Store {
         Self::open_with_clock(directory, Arc::new(SystemClock))
     }
 
-    /// As [`open`](Self::open), with timestamps and creation times from another clock.
+    /// As [`open`](Self::open), with commit and creation times from another clock.
     ///
     /// # Errors
     ///
@@ -177,8 +176,8 @@ impl Store {
                 )));
             }
         };
-        // A store of an earlier version has none. A crash before it is stored is harmless: no
-        // cursor was sealed with it.
+        // A store of an earlier version has no secret. A crash before a new one is stored is
+        // harmless: no cursor has been sealed with it.
         let secret = match data.get(key::cursor_secret())? {
             Some(secret) => secret,
             None => {
@@ -218,19 +217,20 @@ impl Store {
         Ok(store)
     }
 
-    /// Leaves so many bytes of the disk free: with less, commits are refused before anything is
-    /// written, and accepted again once there is room. [`DEFAULT_RESERVE_BYTES`] at first; 0 leaves
-    /// it to the disk to refuse, which stops the store until it is opened again.
+    /// Sets how many bytes of the disk stay free. With less, commits are refused before anything is
+    /// written, until there is space again. Initially [`DEFAULT_RESERVE_BYTES`]. With 0, commits
+    /// fail only when the disk is full, which stops the store until it is reopened.
     pub fn set_reserve(&self, bytes: u64) {
         self.0.gate.set_reserve(bytes);
     }
 
-    /// Whether it takes commits now.
+    /// Whether the store accepts commits now.
     pub fn commits(&self) -> Commits {
         self.0.gate.state()
     }
 
-    /// Completes with the reason once the store takes no commits until it is opened again.
+    /// Completes with the reason once the store accepts no commits until it is reopened. Never
+    /// completes if the store is dropped before.
     pub fn stopped(&self) -> impl Future<Output = String> + Send + 'static {
         self.0.gate.stopped()
     }
@@ -245,22 +245,20 @@ impl Store {
         Tx::new(self.clone(), snapshot.clone(), seed.into())
     }
 
-    /// Watches the reads of a transaction as of `at`. Commits since then count.
+    /// Watches the reads of a transaction. Commits after `at` invalidate the watch.
     pub fn watch(&self, reads: Arc<ReadSet>, at: Timestamp) -> Watch {
         Watch::new(self, reads, at)
     }
 
-    /// Applies schemas atomically: every table of the named components gets the indexes and
-    /// validators of its component's schema (`None`: no schema); other components are unchanged. A
-    /// schema is the JSON that `defineSchema(…).export()` returns.
+    /// Applies schemas atomically: every table of the given components gets the indexes and
+    /// validators of its component's schema, or none if the component has no schema. Other
+    /// components are unchanged. A schema is the JSON that `defineSchema(…).export()` returns.
     ///
-    /// Commits wait while indexes are built. An open transaction that used a changed table
-    /// conflicts.
+    /// Commits wait while indexes are built. Open transactions that used a changed table conflict.
     ///
     /// # Errors
     ///
-    /// The schema is invalid, or an existing document violates a validator. Nothing is changed
-    /// then.
+    /// A schema is invalid, or an existing document violates a validator. Nothing is changed then.
     pub fn set_schema(
         &self,
         schemas: &BTreeMap<ComponentPath, Option<serde_json::Value>>,
@@ -268,7 +266,7 @@ impl Store {
         schema::set(self, schemas)
     }
 
-    /// The timestamp of a commit after `last`. It exceeds all creation times, so that these keep
+    /// The timestamp of a commit after `last`. It exceeds all creation times, which therefore keep
     /// increasing after the store is reopened.
     fn commit_time(&self, last: Timestamp) -> Timestamp {
         let created =
@@ -281,8 +279,8 @@ impl Store {
         now_ns(&*self.0.clock).max(last + 1).max((created * 1e6) as u64)
     }
 
-    /// The creation time of a document, in milliseconds since the Unix epoch. Strictly increasing,
-    /// so that documents are in the order of insertion even if the clock does not distinguish them.
+    /// The creation time of a new document, in milliseconds since the Unix epoch. Strictly
+    /// increasing, so documents sort in the order of insertion whatever the clock's resolution.
     fn new_creation_time(&self) -> f64 {
         let now = ms(now_ns(&*self.0.clock)).to_bits();
         // The bits of positive floats are in the order of the floats.
@@ -294,7 +292,7 @@ impl Store {
         f64::from_bits(next(last.unwrap_or_else(|last| last)))
     }
 
-    /// A number never used for a table or index.
+    /// A number that no table or index has ever had.
     fn new_number(&self) -> u32 {
         self.0.next_number.fetch_add(1, Ordering::Relaxed)
     }
@@ -319,7 +317,7 @@ impl Store {
     }
 }
 
-/// Creates the directory, private to its owner: it contains documents and the key of cursors.
+/// Creates the directory, accessible only to its owner: it contains documents and the cursor key.
 fn make_private(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     #[cfg(unix)]
@@ -330,8 +328,8 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Locks a mutex, ignoring poison: holders keep its content consistent even if they panic, or mark
-/// it as failed.
+/// Locks a mutex, ignoring poison: a holder that panics leaves the content consistent or marked as
+/// failed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -340,7 +338,7 @@ fn now_ns(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000)
 }
 
-/// Milliseconds, with the fraction that a float can represent.
+/// Nanoseconds as milliseconds, with the fraction that a float can represent.
 fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }

@@ -6,7 +6,7 @@ use super::key::{self, Key};
 
 /// The reads of a transaction: disjoint, non-adjacent ranges of keys.
 ///
-/// It includes ranges without rows, so that a new row in one is detected.
+/// It includes ranges without rows, so that a row inserted there is detected.
 #[derive(Debug, Clone, Default)]
 pub struct ReadSet {
     /// The first key of each range, with the first key after it.
@@ -14,21 +14,11 @@ pub struct ReadSet {
 }
 
 impl ReadSet {
-    /// Whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// An upper estimate of its memory while it is watched, in bytes.
+    /// An upper estimate of the memory of a watched read set, in bytes.
     pub fn bytes(&self) -> usize {
-        // A watch stores the ranges a second time; the keys are shared.
+        // A watch stores the ranges a second time and shares the keys.
         const RANGE: usize = 4 * size_of::<Key>() + 64;
         self.ranges.iter().map(|(start, end)| start.len() + end.len() + RANGE).sum()
-    }
-
-    /// The number of ranges.
-    pub fn len(&self) -> usize {
-        self.ranges.len()
     }
 
     pub(super) fn add_key(&mut self, key: &Key) {

@@ -1,4 +1,4 @@
-//! Receipts: the place of the audit logs of committed transactions, beside the changed documents.
+//! Receipts: where the audit logs of a committed transaction are, stored with its changes.
 //!
 //! ```text
 //! 6 0 execution             → attempt (4), stream (16), first sequence (8), count (4)
@@ -7,9 +7,9 @@
 //! 6 3 execution, encoded id → nothing: a document that the execution changed
 //! ```
 //!
-//! Numbers are big-endian; an execution and a stream have 16 bytes. They are part of the commit's
-//! batch, so a receipt exists exactly if the changes do: about 150 bytes for each commit with logs,
-//! and 100 for each changed document. They stay until an operator removes old ones.
+//! Numbers are big-endian; executions and streams are 16 bytes. A receipt is part of the commit's
+//! batch, so it exists if and only if the changes do. It takes about 150 bytes for each commit with
+//! logs, and 100 for each changed document, until an operator removes old receipts.
 
 use audit_core::{Place, UniqueId};
 use functions_value::encoding;
@@ -97,10 +97,8 @@ impl Store {
     ) -> Result<Option<Receipt>, StoreError> {
         let stream = id_bytes(stream);
         let first = key::receipt_of_record(&stream, 0);
-        let mut end = key::receipt_of_record(&stream, sequence).to_vec();
-        // The first key after this one.
-        end.push(0);
-        let Some(last) = self.range_at(&self.latest(), first..end.into()).next_back() else {
+        let end = key::after(&key::receipt_of_record(&stream, sequence));
+        let Some(last) = self.range_at(&self.latest(), first..end).next_back() else {
             return Ok(None);
         };
         let (_, execution) = last.into_inner()?;
@@ -110,7 +108,7 @@ impl Store {
         }))
     }
 
-    /// The receipt of a document's last change, if that had logs.
+    /// The receipt of a document's last change, if that change had logs.
     ///
     /// # Errors
     ///
@@ -124,15 +122,15 @@ impl Store {
         }
     }
 
-    /// Removes receipts of calls before this time, in milliseconds since the Unix epoch: at most
-    /// `most`, oldest first. Returns how many were removed.
+    /// Removes the receipts of calls before `time_ms`, in milliseconds since the Unix epoch: at
+    /// most `most`, oldest first. Returns how many were removed. A crash removes all or none.
     ///
-    /// The entry with a document's last call stays, since a concurrent commit may be writing it; it
-    /// then has no receipt.
+    /// The entry that names a document's last call stays, since a concurrent commit may be writing
+    /// it. It then leads to no receipt.
     ///
     /// # Errors
     ///
-    /// The store failed. A crash removes all of them or none.
+    /// The store failed.
     pub fn remove_receipts_before(&self, time_ms: u64, most: usize) -> Result<usize, StoreError> {
         // An id begins with its creation time.
         let end = id_bytes(UniqueId::from_bits(u128::from(time_ms) << 80));

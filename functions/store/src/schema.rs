@@ -29,10 +29,10 @@ const MAX_INDEX_FIELDS: usize = 16;
 /// The number of index entries written or removed per batch.
 const BATCH_ENTRIES: usize = 4_096;
 
-/// Why a schema was not applied.
+/// A schema was not applied.
 #[derive(Debug)]
 pub enum SchemaError {
-    /// The schema is invalid, or existing documents violate it; the message says which.
+    /// The schema is invalid, or a document violates it. The message explains which.
     Refused(String),
     /// The store failed.
     Store(StoreError),
@@ -85,8 +85,8 @@ pub(super) fn set(
     });
     let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
     store.exclusively(|before| change(store, before, &wanted))?;
-    // Replaced indexes are removed once the change is durable, or after a crash when the store is
-    // opened.
+    // Replaced indexes are removed once the change is durable. After a crash, opening the store
+    // removes them.
     store.drop_unknown_indexes()?;
     Ok(())
 }
@@ -198,7 +198,7 @@ fn check_documents(
     Ok(())
 }
 
-/// Writes the entries of new indexes, which are not read until the table names the indexes.
+/// Writes the entries of new indexes. Nothing reads them until the table lists the indexes.
 fn fill(
     store: &Store,
     snapshot: &Snapshot,
@@ -234,8 +234,8 @@ fn documents<'a>(
 }
 
 impl Store {
-    /// Removes the entries of indexes without a table: a schema dropped them, or a crash
-    /// interrupted building them.
+    /// Removes the entries of indexes that no table lists: a schema dropped the index, or a crash
+    /// interrupted building it.
     pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
         self.exclusively(|latest| {
             let known: BTreeSet<_> = latest
@@ -302,8 +302,8 @@ fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
     tables.collect()
 }
 
-/// A schema may name the fields that every document has: `_id` and `_creationTime`. The store sets
-/// them, so there is nothing to check.
+/// Removes `_id` and `_creationTime` from a document type: a schema may declare them, but the store
+/// sets them, so there is nothing to check.
 fn remove_system_fields(document_type: &mut Json) {
     match document_type.get("type").and_then(Json::as_str) {
         Some("object") => {

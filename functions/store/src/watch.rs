@@ -30,10 +30,10 @@ pub(super) struct Written {
 pub(super) struct Recent {
     log: VecDeque<Arc<Written>>,
     keys: usize,
-    /// Commits up to this timestamp have been dropped from the log.
+    /// The log no longer has commits up to this timestamp.
     horizon: Timestamp,
     watches: HashMap<u64, Arc<Watched>>,
-    /// The watches by number.
+    /// The watched ranges. Their owners are the numbers of watches.
     ranges: Intervals,
     next_watch: u64,
 }
@@ -57,8 +57,9 @@ impl Recent {
             self.ranges.find(key, &mut |number| numbers.push(number));
         }
         // A watch is invalidated only once.
-        let told: Vec<_> = numbers.into_iter().filter_map(|number| self.remove(number)).collect();
-        for watched in &told {
+        let invalid: Vec<_> =
+            numbers.into_iter().filter_map(|number| self.remove(number)).collect();
+        for watched in &invalid {
             watched.invalidate(written.ts);
         }
         self.keys += written.keys.len();
@@ -68,7 +69,7 @@ impl Recent {
             self.keys -= first.keys.len();
             self.horizon = first.ts;
         }
-        told
+        invalid
     }
 
     fn add(&mut self, watched: &Arc<Watched>) -> u64 {
@@ -99,13 +100,13 @@ impl Recent {
     }
 }
 
-/// The watched read set.
+/// A watched read set.
 #[derive(Debug)]
 pub(super) struct Watched {
     reads: Arc<ReadSet>,
     /// The first commit that wrote to it; 0 if there is none.
     invalid_since: AtomicU64,
-    /// Weak, since an unchanging result may have many successive followers.
+    /// Weak, since a result that does not change may have many followers in turn.
     notifies: Mutex<Vec<Weak<Notify>>>,
 }
 
@@ -121,7 +122,7 @@ impl Watched {
     }
 }
 
-/// Tracks whether a read set has been written to since. Dropping it ends the watch.
+/// A watch on a read set, which later writes to it invalidate. Dropping it ends the watch.
 pub struct Watch {
     watched: Arc<Watched>,
     store: Weak<Inner>,
@@ -147,8 +148,8 @@ impl Watch {
                     None => Some(recent.add(&watched)),
                 }
             }
-            // The commits since then were dropped, so the next one is assumed to have written to
-            // it.
+            // The log no longer has the commits since then. The first one is assumed to have
+            // written to the read set.
             None => {
                 watched.invalidate(at + 1);
                 None
@@ -162,8 +163,8 @@ impl Watch {
         &self.watched.reads
     }
 
-    /// The first commit after the read that wrote to the read set. It is set before any snapshot
-    /// shows that commit.
+    /// The first commit after the read that wrote to the read set, if any. It is set before a
+    /// snapshot shows that commit.
     pub fn invalid_since(&self) -> Option<Timestamp> {
         match self.watched.invalid_since.load(Ordering::Acquire) {
             0 => None,
@@ -172,8 +173,8 @@ impl Watch {
     }
 
     /// Gives `notify` a permit ([`Notify::notify_one`]) once [`invalid_since`](Self::invalid_since)
-    /// is set and [`Store::latest`] shows the invalidating commit; at once if that has already
-    /// happened.
+    /// is set and [`Store::latest`] shows the invalidating commit, or immediately if both are
+    /// already the case.
     pub fn on_invalid(&self, notify: &Arc<Notify>) {
         let mut notifies = lock(&self.watched.notifies);
         if notifies.len() == notifies.capacity() {
@@ -182,7 +183,7 @@ impl Watch {
         notifies.push(Arc::downgrade(notify));
         drop(notifies);
         if self.invalid_since().is_some() {
-            // The commit holds this lock until it is published.
+            // The committer holds this lock until the commit is published.
             if let Some(store) = self.store.upgrade() {
                 drop(lock(&store.recent));
             }

@@ -1,4 +1,4 @@
-//! What a transaction does to one document.
+//! A transaction's write to one document.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use functions_value::{Object, Value, encoding};
 
 use super::{Timestamp, catalog::Table, error::StoreError, key::Key};
 
-/// A document as the snapshot has it and as it is now.
+/// A document in the snapshot (`base`) and in the transaction (`current`).
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     pub(crate) table: Arc<Table>,
@@ -24,7 +24,7 @@ impl Write {
         current.is_some_and(|document| document.values().any(Value::has_commit_ts))
     }
 
-    /// Puts the time of the commit into the document.
+    /// Replaces the document's commit times with `ts`.
     pub(crate) fn set_commit_ts(&mut self, ts: Timestamp) {
         let Some(document) = &mut self.current else { return };
         for value in Arc::make_mut(document).values_mut() {
@@ -32,7 +32,8 @@ impl Write {
         }
     }
 
-    /// Adds what the write stores and removes, and the keys whose readers see a change.
+    /// Adds the keys to store or remove to `puts`, and those whose readers see a change to
+    /// `written`.
     pub(crate) fn encode(
         &self,
         key: Key,
@@ -46,7 +47,7 @@ impl Write {
         });
         written.push(key.clone());
         puts.push((key, value));
-        // A document that changed in place has changed for readers of the index too.
+        // Readers of the index see a change even if the entry stays the same.
         for index in &self.table.indexes {
             let before = self.base.as_ref().map(|document| index.entry(document)).transpose()?;
             let after = self.current.as_ref().map(|document| index.entry(document)).transpose()?;

@@ -5,8 +5,8 @@ use std::fmt;
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
-/// A stream of random bits from a seed. No part of it can be computed from another part, so an id
-/// or number that a function shows reveals nothing about others.
+/// A stream of random bits from a seed. No part of it can be computed from another, so an id or
+/// number that a function reveals says nothing about the others.
 pub struct Chance(ChaCha12Rng);
 
 /// The seed of a [`Chance`].
@@ -29,7 +29,7 @@ impl Chance {
         u128::from(self.next_u64()) << 64 | u128::from(self.next_u64())
     }
 
-    /// A seed for another stream, which reveals nothing about this one.
+    /// A seed for an independent stream.
     pub fn next_seed(&mut self) -> ChanceSeed {
         let mut seed = [0; 32];
         self.0.fill_bytes(&mut seed);
@@ -38,7 +38,7 @@ impl Chance {
 }
 
 impl ChanceSeed {
-    /// An unpredictable seed, from four times 64 random bits.
+    /// A seed from four calls of `bits`; unpredictable if they are.
     pub fn from_bits(mut bits: impl FnMut() -> u64) -> ChanceSeed {
         let mut seed = [0; 32];
         for part in seed.as_chunks_mut::<8>().0 {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// The names of components from the root down: empty for the app itself, `["files", "blobs"]` for a
-/// nested component.
+/// The names of components from the root down: empty for the app, `["files", "blobs"]` for a nested
+/// component.
 ///
-/// Displayed as `files/blobs`; the root as the empty text.
+/// Displayed as `files/blobs`; the root as an empty string.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ComponentPath(Vec<String>);
 
@@ -33,8 +33,7 @@ impl ComponentPath {
         &self.0
     }
 
-    /// Parses the form that [`Display`](fmt::Display) writes. Empty names are skipped, so any text
-    /// is a path.
+    /// Parses the [`Display`](fmt::Display) form. Empty names are skipped, so any text is a path.
     pub fn parse(text: &str) -> ComponentPath {
         ComponentPath(text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }

@@ -1,11 +1,11 @@
-//! An order-preserving byte encoding of values: `encode(a) < encode(b)` exactly if `a < b`, also as
-//! parts of a longer key. It can be decoded, so documents are stored in it too.
+//! An order-preserving byte encoding of values: `encode(a) < encode(b)` if and only if `a < b`. The
+//! order also holds when values are parts of a longer key. Documents are stored in this encoding.
 //!
-//! A value is a tag, in the order of types, and its content. Integers and floats are big-endian,
-//! with bits flipped so that their order is that of unsigned bytes. Strings and bytes end with `00
-//! 01`, and a zero byte within them becomes `00 FF`, so shorter ones come first. Arrays and objects
-//! end with a zero byte, which is not a tag. No encoding is a prefix of another one, so all keys
-//! that begin with a value's encoding have this value there.
+//! A value is a tag, in the order of types, followed by its content. Integers and floats are
+//! big-endian, with bits flipped so that they sort as unsigned bytes. Strings and bytes end with
+//! `00 01`, and a zero byte within them becomes `00 FF`, so shorter ones sort first. Arrays and
+//! objects end with a zero byte, which is not a tag. No encoding is a prefix of another, so a key
+//! that begins with a value's encoding has that value as its first part.
 
 use super::{MAX_NESTING, Object, Value};
 
@@ -27,7 +27,7 @@ const END_OF_BYTES: [u8; 2] = [0, 1];
 /// Follows a zero byte that belongs to a string.
 const ESCAPE: u8 = 0xFF;
 
-/// The bytes do not encode a value: the store's files are damaged.
+/// The error for bytes that do not encode a value: the store's files are damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 
@@ -47,13 +47,13 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) {
             out.push(INT64);
             out.extend_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
         }
-        // Of keys within a transaction: nothing with it is stored.
+        // Occurs only in a transaction's own keys, never in stored ones.
         Value::CommitTs => encode(&Value::Int64(i64::MAX), out),
         Value::Float64(number) => {
             out.push(FLOAT64);
             let bits = number.to_bits();
-            // IEEE 754's total order: negative numbers are in reverse order, so all their bits are
-            // flipped.
+            // IEEE 754's total order. Negative numbers sort in reverse by their bits, so all bits
+            // are flipped.
             let ordered = if bits >> 63 == 0 { bits ^ (1 << 63) } else { !bits };
             out.extend_from_slice(&ordered.to_be_bytes());
         }

@@ -1,5 +1,5 @@
-//! Values as JSON, in the form of Convex's clients: values that JSON lacks are objects with one key
-//! that begins with `$`.
+//! Values as JSON, as Convex's clients write it: a value without a JSON equivalent is an object
+//! with a single key that begins with `$`.
 
 use std::fmt::{self, Write as _};
 
@@ -11,7 +11,7 @@ use super::{
     MAX_ARRAY_ELEMENTS, MAX_FIELD_NAME_BYTES, MAX_NESTING, MAX_OBJECT_FIELDS, Object, Value,
 };
 
-/// Why JSON is not a Convex value. The message names the path.
+/// The error for JSON that is not a Convex value. The message names the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     message: String,
@@ -88,19 +88,19 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// A malformed special object, a field name that is not allowed, a value past a limit of size
-    /// or depth, or the time of a commit, which only a mutation knows:
-    /// [`from_json_of_mutation`](Self::from_json_of_mutation).
+    /// The JSON has a malformed special object or an invalid field name, exceeds a limit of size or
+    /// depth, or contains the commit time, which is valid only within a mutation (see
+    /// [`from_json_of_mutation`](Self::from_json_of_mutation)).
     pub fn from_json(json: Json) -> Result<Value, ValueError> {
         let value = from_json(json, 0)?;
         if value.has_commit_ts() { Err(misplaced_commit_ts()) } else { Ok(value) }
     }
 
-    /// The value of this JSON within a mutation, where it may hold the time of the commit.
+    /// Parses the JSON of a value within a mutation, where it may contain the commit time.
     ///
     /// # Errors
     ///
-    /// As [`from_json`](Self::from_json), but for that.
+    /// As [`from_json`](Self::from_json), except that the commit time is allowed.
     pub fn from_json_of_mutation(json: Json) -> Result<Value, ValueError> {
         from_json(json, 0)
     }
@@ -134,7 +134,7 @@ impl Value {
     }
 }
 
-/// As [`Value::to_json`], without an intermediate tree.
+/// Serializes the same JSON as [`Value::to_json`], without building a tree.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let special = |serializer: S, key: &str, bytes: &[u8]| {
@@ -177,7 +177,7 @@ fn is_special(number: f64) -> bool {
     !number.is_finite() || (number == 0.0 && number.is_sign_negative())
 }
 
-/// Whole numbers are written without `.0`, as in JavaScript.
+/// The number as an integer, if it is whole: JavaScript writes those without `.0`.
 fn as_integer(number: f64) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and within 53 bits")]
@@ -243,7 +243,7 @@ pub(super) fn check_fields(count: usize) -> Result<(), ValueError> {
     )))
 }
 
-/// An object whose only key begins with `$`.
+/// Parses an object whose only key begins with `$`.
 pub(super) fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
     let bytes = || {
         let text = content

@@ -1,9 +1,9 @@
-//! Convex values, which make up documents, arguments and results.
+//! Convex values: documents, arguments and results.
 //!
-//! [`Value`] has a total order over values of all types, and a [byte encoding](encoding) that keeps
-//! this order, which the store uses for index keys and for documents alike. A [`Validator`] checks
-//! values. A [`ComponentPath`] names the component of a table or function. [`Chance`] provides the
-//! random bits of one execution, for example for ids.
+//! A [`Value`] has a total order across all types and a [byte encoding](encoding) that preserves
+//! it; the store encodes index keys and documents with it. A [`Validator`] checks values. A
+//! [`ComponentPath`] names the component of a table or function. [`Chance`] generates the random
+//! bits of one execution, for example for ids.
 
 mod chance;
 mod component_path;
@@ -58,8 +58,8 @@ pub enum Value {
     String(String),
     /// An `ArrayBuffer`.
     Bytes(Vec<u8>),
-    /// The time of the commit that writes it, `db.vars.commitTs`. It exists within a transaction
-    /// alone, where it comes after all int64s, and becomes one in the commit.
+    /// The commit time, `db.vars.commitTs`. It exists only within a transaction, where it sorts
+    /// after all int64s; the commit replaces it with an int64.
     CommitTs,
     /// An array.
     Array(Vec<Value>),
@@ -97,7 +97,7 @@ impl Value {
         if let Value::Object(fields) = self { Some(fields) } else { None }
     }
 
-    /// Whether the time of the commit is in it.
+    /// Whether the value contains the commit time.
     pub fn has_commit_ts(&self) -> bool {
         match self {
             Value::CommitTs => true,
@@ -112,7 +112,7 @@ impl Value {
         }
     }
 
-    /// Puts the time of the commit in its places.
+    /// Replaces every [`Value::CommitTs`] with `ts`.
     pub fn set_commit_ts(&mut self, ts: i64) {
         match self {
             Value::CommitTs => *self = Value::Int64(ts),

@@ -1,4 +1,4 @@
-//! Values as quoted in messages.
+//! Values as messages show them.
 
 use std::fmt::Write as _;
 

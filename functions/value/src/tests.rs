@@ -206,7 +206,7 @@ fn each_validator_accepts_only_its_values() {
     ];
     let string = json!({ "type": "string" });
     let number = json!({ "type": "number" });
-    // Each with the indexes of the values above that it accepts.
+    // Each validator, with the indexes of the values above that it accepts.
     let cases: [(serde_json::Value, &[usize]); 16] = [
         (json!({ "type": "any" }), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         (json!({ "type": "null" }), &[0]),

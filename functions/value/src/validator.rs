@@ -45,11 +45,11 @@ pub enum Validator {
 pub struct Field {
     /// The validator of its value.
     pub validator: Validator,
-    /// Whether it is optional.
+    /// Whether the field may be missing.
     pub optional: bool,
 }
 
-/// The JSON is not a validator.
+/// The error for JSON that is not a validator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatorError(String);
 
@@ -62,12 +62,12 @@ impl fmt::Display for ValidatorError {
 impl std::error::Error for ValidatorError {}
 
 impl Validator {
-    /// Parses a validator from the JSON of the npm package (its `json`). JSON null, which means
-    /// that none was given, is [`Validator::Any`].
+    /// Parses a validator from the npm package's JSON. JSON null means that there is no validator,
+    /// which is [`Validator::Any`].
     ///
     /// # Errors
     ///
-    /// Malformed JSON, or a validator of a later version of the package; the message quotes it.
+    /// The JSON is malformed, or from a later version of the package. The message quotes it.
     pub fn from_json(json: &Json) -> Result<Self, ValidatorError> {
         if json.is_null() {
             return Ok(Self::Any);
@@ -107,12 +107,12 @@ impl Validator {
         })
     }
 
-    /// Checks a value. `is_id(table, text)` says whether a text is the id of a document in that
-    /// table.
+    /// Checks a value. `is_id(table, text)` returns whether the text is the id of a document in
+    /// that table.
     ///
     /// # Errors
     ///
-    /// The problem, its path, the value and the validator, in Convex's words.
+    /// The value is invalid. The message is Convex's, with the path, the value and the validator.
     pub fn check(&self, value: &Value, is_id: &dyn Fn(&str, &str) -> bool) -> Result<(), String> {
         self.check_at(value, &mut Path::default(), is_id).map_err(|mismatch| mismatch.to_string())
     }
@@ -231,8 +231,8 @@ impl Validator {
     }
 }
 
-/// The member of a union of objects that the value selects by a discriminating literal field, so
-/// that the error describes the problem within it.
+/// The member of a union of objects that the value selects by a discriminating literal field. The
+/// error then describes the mismatch with that member.
 fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Validator> {
     let object = value.as_object()?;
     let literals = |member: &'a Validator| {

@@ -1,7 +1,7 @@
-//! The cached result of a query: sealed, so that every release makes its logs durable.
+//! [`CachedQuery`]: the sealed result of a query, whose every release makes its logs durable.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use audit_runtime::{Audited, RequestContext};
 use functions_store::{Timestamp, Watch};
@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::call::{Answered, CallError, Caller, unreleased};
+use crate::lock;
 
 /// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
 pub struct CachedQuery {
     sealed: Audited<Result<Arc<Answered>, CallError>>,
-    /// The hash of the result, if there is one. It only tells whether a subscriber has this result.
+    /// The hash of the result, if there is one. It only serves to compare results.
     digest: Option<[u8; 32]>,
-    /// An upper estimate of its memory, in bytes, which the cache counts.
+    /// An upper estimate of the memory, in bytes, for the cache's limit.
     bytes: usize,
     at: Timestamp,
     watch: Watch,
@@ -28,17 +29,17 @@ pub struct CachedQuery {
 /// The metadata of a result.
 pub(crate) struct Facts {
     pub(crate) digest: Option<[u8; 32]>,
-    /// Of the result, in bytes.
+    /// The size of the result, in bytes.
     pub(crate) bytes: usize,
     pub(crate) at: Timestamp,
     pub(crate) watch: Watch,
     pub(crate) journal: Option<String>,
-    /// Whether the result is for one identity alone.
+    /// Whether the result is for one identity only.
     pub(crate) is_personal: bool,
     pub(crate) may_be_kept: bool,
 }
 
-/// Callers that arrive during a release. They share the next write.
+/// Callers that arrive during a release and share the next write.
 #[derive(Default)]
 struct Releases {
     under_way: bool,
@@ -47,8 +48,8 @@ struct Releases {
 
 type HandedOut = Result<Arc<Answered>, CallError>;
 
-/// The maximum number of releases that share a write. It bounds how long the first waits for the
-/// last.
+/// The maximum number of releases that share a write, which bounds how long they wait for each
+/// other.
 const MAX_RELEASED_TOGETHER: usize = 4_096;
 
 impl CachedQuery {
@@ -86,7 +87,7 @@ impl CachedQuery {
         &self.watch
     }
 
-    /// Where the query's pages ended. Passed to the next run, they end there again.
+    /// Where the query's pages ended. Passed to the next run, it makes them end there again.
     pub fn journal(&self) -> Option<&str> {
         self.journal.as_deref()
     }
@@ -103,42 +104,41 @@ impl CachedQuery {
         self.may_be_kept
     }
 
-    /// The time of the snapshot that it read.
+    /// The time of the snapshot that the query read.
     pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// Whether nothing that it read has changed since it was computed.
+    /// Whether nothing that the query read has changed since.
     pub(crate) fn is_fresh(&self) -> bool {
         self.watch.invalid_since().is_none()
     }
 
-    /// Whether it is the query's result at that time.
+    /// Whether this is the query's result at that time.
     pub(crate) fn holds_at(&self, time: Timestamp) -> bool {
         self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
     }
 
-    /// Makes the logs of one release durable, then returns the value. Callers that arrive while
-    /// others are served share one write.
+    /// Makes the logs of one release durable, then returns the value. Callers that arrive during a
+    /// write share the next one.
     ///
     /// # Errors
     ///
-    /// [`CallError::NotDurable`]: nothing was handed out. Others: the query has no result, and what
-    /// it logged is durable.
+    /// [`CallError::NotDurable`] if nothing was handed out. With any other error the query has no
+    /// result, and its logs are durable.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future hands out nothing to this caller. Its logs may become durable all the
-    /// same.
+    /// If the future is dropped, this caller receives nothing. Its logs may still become durable.
     pub async fn release(self: &Arc<Self>, caller: &Caller) -> Result<Arc<Answered>, CallError> {
         let (answer, answered) = oneshot::channel();
         let begin = {
-            let mut releases = self.releases();
+            let mut releases = lock(&self.releases);
             releases.waiting.push((caller.request.clone(), answer));
             !std::mem::replace(&mut releases.under_way, true)
         };
         if begin {
-            // In a task of its own: if the first caller goes away, the others must still be served.
+            // A separate task, so that the others are served even if the first caller is dropped.
             tokio::spawn(Arc::clone(self).release_waiting().in_current_span());
         }
         answered.await.unwrap_or_else(|_| Err(CallError::internal("the host is stopping")))
@@ -147,7 +147,7 @@ impl CachedQuery {
     async fn release_waiting(self: Arc<Self>) {
         loop {
             let (requests, answers): (Vec<_>, Vec<_>) = {
-                let mut releases = self.releases();
+                let mut releases = lock(&self.releases);
                 if releases.waiting.is_empty() {
                     releases.under_way = false;
                     return;
@@ -156,18 +156,14 @@ impl CachedQuery {
                 releases.waiting.drain(..together).unzip()
             };
             let released = match self.sealed.release_all(&requests).await {
-                Ok(outcome) => outcome.expect("somebody waits").clone(),
+                Ok(outcome) => outcome.expect("a caller waits").clone(),
                 Err(error) => unreleased(&error).map(Arc::new),
             };
             for answer in answers {
-                // A caller that went away is not told.
+                // Fails if the caller went away.
                 drop(answer.send(released.clone()));
             }
         }
-    }
-
-    fn releases(&self) -> MutexGuard<'_, Releases> {
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

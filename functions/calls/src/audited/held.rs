@@ -1,23 +1,23 @@
 //! An execution whose function runs on a worker thread.
 //!
 //! The thread only logs through it. The task that waits for the thread takes the execution and
-//! seals it, whether the function returned a value or a failure, panicked, or never returned.
+//! seals it, whether the function succeeded, failed, panicked, or never returned.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use audit_runtime::{
     AuditError, Audited, Audits, Execution, FunctionKind, FunctionName, Mutation, Query,
 };
 
-/// Shared by the task that seals and the thread that logs.
+/// An execution shared by the task that seals it and the thread that logs.
 pub(super) struct Held<K: Audits>(Arc<Mutex<State<K>>>);
 
-#[allow(clippy::large_enum_variant, reason = "one for each run, in an allocation of its own")]
+#[allow(clippy::large_enum_variant, reason = "one per run, in its own allocation")]
 enum State<K: Audits> {
     /// The thread has not begun the function.
     Waiting,
     Running(Execution<K>),
-    /// It was sealed or abandoned. Nothing can be logged in it.
+    /// The execution was sealed or abandoned. Nothing can be logged any more.
     Ended,
 }
 
@@ -30,12 +30,13 @@ impl<K: Audits> Held<K> {
         Held(Arc::new(Mutex::new(State::Running(execution))))
     }
 
-    /// For the thread that logs.
+    /// A handle for the thread that logs.
     pub(super) fn share(&self) -> Held<K> {
         Held(Arc::clone(&self.0))
     }
 
-    /// Begins the execution, on its thread, and returns its time. `None` if it was abandoned.
+    /// Begins the execution, on its thread. Returns its time in milliseconds since the Unix epoch,
+    /// or `None` if it was abandoned.
     pub(super) fn begin(&self, execution: impl FnOnce() -> Execution<K>) -> Option<i64> {
         let mut state = self.state();
         if !matches!(*state, State::Waiting) {
@@ -47,8 +48,8 @@ impl<K: Audits> Held<K> {
         Some(now_ms)
     }
 
-    /// Takes the execution, to end it. Nothing can be logged in it from here on, even by a thread
-    /// that was given up.
+    /// Takes the execution out, to end it. Nothing can be logged in it afterwards, not even by an
+    /// abandoned thread.
     pub(super) fn take(&self) -> Option<Execution<K>> {
         match std::mem::replace(&mut *self.state(), State::Ended) {
             State::Running(execution) => Some(execution),
@@ -57,7 +58,7 @@ impl<K: Audits> Held<K> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0)
     }
 }
 
@@ -82,8 +83,8 @@ impl Unsealed {
         self.0.share()
     }
 
-    /// Seals it with its outcome, which is the only way on. `unbegun` makes the execution of a
-    /// query that did not begin, and so logged nothing.
+    /// Seals the execution with its outcome. `unbegun` creates the execution of a query that did
+    /// not begin, and so logged nothing.
     pub(super) fn seal<T>(
         self,
         outcome: T,
@@ -94,7 +95,8 @@ impl Unsealed {
 }
 
 impl Drop for Unsealed {
-    /// The caller went away while the query ran. Nothing is handed out, so there is nothing to log.
+    /// Runs if the caller went away while the query ran. Nothing is handed out, so nothing is
+    /// logged.
     fn drop(&mut self) {
         if let Some(execution) = self.0.take() {
             drop(execution.seal(()));
@@ -102,10 +104,10 @@ impl Drop for Unsealed {
     }
 }
 
-/// Where a function logs: to the execution itself, or to a call nested in it.
+/// The log of a function: that of the execution, or of a call nested in it.
 pub(crate) struct Log {
     execution: Shared,
-    /// The function that was called by the one that the execution began with, if it is one.
+    /// The function, if another one of the execution called it.
     nested: Option<(FunctionKind, FunctionName)>,
 }
 
@@ -131,7 +133,7 @@ impl Log {
         }
     }
 
-    /// Emits a log. `None` if the execution has ended: the function was given up.
+    /// Emits a log. Returns `None` if the execution has ended, since the function was abandoned.
     pub(crate) fn audit_json(&self, text: &str) -> Option<Result<(), AuditError>> {
         match &self.execution {
             Shared::Query(held) => {
@@ -158,7 +160,8 @@ impl Log {
         }
     }
 
-    /// Refuses a log that has no JSON, which fails the function. `None` if the execution has ended.
+    /// Refuses a log that cannot be written as JSON, which fails the function. Returns `None` if
+    /// the execution has ended.
     pub(crate) fn refuse(&self, reason: &str) -> Option<AuditError> {
         match &self.execution {
             Shared::Query(held) => Some(held.state().execution()?.log().refuse(reason)),
@@ -170,7 +173,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// The message for the function, if it may not call one of this kind.
+    /// The function may not call one of this kind. The message is for the function.
     pub(crate) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
         match (self.kind(), kind) {
             (FunctionKind::Query, FunctionKind::Mutation) => {

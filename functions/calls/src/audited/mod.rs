@@ -1,7 +1,7 @@
-//! Every seal, release and settlement: from an execution to its response.
+//! Every seal, release and settlement: the way from an execution to its response.
 //!
-//! A run is two functions. The first runs on a worker thread and may return early, panic, or never
-//! return. The second takes its outcome, whatever that is, and seals it.
+//! A run consists of two functions. The first runs on a worker thread and may return early, panic,
+//! or never return. The second seals the execution with the outcome, whatever it is.
 
 mod cached;
 mod held;
@@ -24,12 +24,11 @@ pub(crate) use cached::Facts;
 pub(crate) use held::Log;
 
 impl Inner {
-    /// A transaction for a function, with the program to run it from.
+    /// Begins a transaction for a function. Also returns the program to run the function from.
     fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
-        // A program that is deployed from here on conflicts with this transaction, and invalidates
-        // its result.
+        // A later deployment conflicts with this transaction and invalidates its result.
         jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
         Ok((tx, self.deployed()))
     }

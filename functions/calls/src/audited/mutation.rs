@@ -1,4 +1,4 @@
-//! Mutations: attempts until one commits, each sealed and settled.
+//! Mutations: attempts, each sealed and settled, until one commits.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,13 +18,14 @@ use crate::reference::full_name;
 use crate::workers::{Broken, Presence};
 use crate::{Functions, Inner};
 
-/// A call of a mutation, for all its attempts.
+/// A call of a mutation, shared by all its attempts.
 struct MutationCall {
     component: ComponentPath,
     name: String,
     args: Json,
     caller: Caller,
-    /// The id of the document that scheduled it, or the action that calls it.
+    /// The id of the scheduled function's document, if the mutation or the action that calls it was
+    /// scheduled.
     scheduled: Option<String>,
     due: Option<Due>,
     committed: Arc<OnceLock<Timestamp>>,
@@ -49,8 +50,8 @@ impl MutationCall {
 }
 
 impl Functions {
-    /// Runs a mutation until it commits, fails, or has met too many write conflicts. `due` is what
-    /// made it run, if nobody called it.
+    /// Runs a mutation until it commits, fails, or has had too many write conflicts. `due` is the
+    /// scheduled function or cron that makes it run, if no caller does.
     pub(crate) async fn mutate(
         &self,
         component: ComponentPath,
@@ -63,7 +64,8 @@ impl Functions {
         self.run_mutation(MutationCall::new(component, name, args, caller, scheduled, due)).await
     }
 
-    /// Runs a mutation that an action calls. `scheduled` is the id of what scheduled the action.
+    /// Runs a mutation that an action calls. `scheduled` is the id of the action's document, if it
+    /// was scheduled.
     pub(crate) async fn mutate_within(
         &self,
         component: ComponentPath,
@@ -76,8 +78,8 @@ impl Functions {
     }
 
     async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
-        // In a task of its own: a mutation that has begun runs to its end when its caller goes
-        // away, so that its logs match an outcome. One that has not begun is not begun.
+        // A separate task, so that a mutation that has begun runs to its end even if its caller
+        // goes away: its logs then match an outcome. One that has not begun never begins.
         let present = Arc::new(());
         let (functions, caller) = (self.clone(), Presence::of(&present));
         let attempts = async move { functions.attempts(call, caller).await };
@@ -98,7 +100,7 @@ impl Functions {
             let (running, held, called) = (Arc::clone(inner), execution.share(), Arc::clone(&call));
             let work = move |pulse: &Pulse| running.attempt(held, pulse, now_ms, &called);
             let ran = inner.workers.run(call.caller.lane, caller.clone(), work).await;
-            let execution = execution.take().expect("nobody else takes it");
+            let execution = execution.take().expect("only this task takes it");
             Ok(Inner::seal_attempt(execution, &call, ran))
         };
         match inner.runtime.run_mutation(full_name, &call.caller.request, attempt).await {
@@ -112,8 +114,8 @@ impl Functions {
 }
 
 impl Inner {
-    /// Runs one attempt at a mutation, on a worker thread. The returned transaction is to be
-    /// committed if the function succeeded.
+    /// Runs one attempt at a mutation, on a worker thread. Returns the transaction to commit if the
+    /// function succeeded.
     fn attempt(
         &self,
         execution: Held<Mutation>,
@@ -130,7 +132,7 @@ impl Inner {
         }
         let failed = |answered| AttemptError::Failed(Box::new(answered));
         let target = deployed.target(&call.component, &call.name);
-        // The program was replaced meanwhile.
+        // The function is gone if the program was replaced meanwhile.
         let target = target.map_err(|error| failed(Answered::failed(error.to_string())))?;
         let facts = Facts {
             program: &deployed.program,
@@ -157,7 +159,7 @@ impl Inner {
         Ok((tx, answered))
     }
 
-    /// Ends one attempt at a mutation, however it ended.
+    /// Seals one attempt at a mutation, however it ended.
     fn seal_attempt(
         execution: Execution<Mutation>,
         call: &MutationCall,

@@ -1,4 +1,4 @@
-//! Queries: run on a snapshot, sealed, cached.
+//! Queries: run on a snapshot, sealed and cached.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -37,7 +37,7 @@ impl Functions {
                 let computed = tokio::select! {
                     biased;
                     () = flight.landed() => match is_mine.load(Ordering::Acquire) {
-                        // A query that has begun is sealed, even if its caller has gone.
+                        // A query that has begun is sealed even if its caller is gone.
                         true => computing.await,
                         false => continue,
                     },
@@ -47,8 +47,8 @@ impl Functions {
                     return result;
                 }
             }
-            // Another caller computes it. A computation whose thread never returns, and whose
-            // caller is gone too, is abandoned.
+            // Another caller computes the result. If its thread does not return and the caller is
+            // gone too, the computation is abandoned.
             let patience = self.inner.settings.overrun_after;
             if tokio::time::timeout(patience, flight.landed()).await.is_err() {
                 cache.land(&flight);
@@ -56,7 +56,7 @@ impl Functions {
         }
     }
 
-    /// Computes a result once a thread is free. `None` if another caller computes it.
+    /// Computes a result once a thread is free. Returns `None` if another caller computes it.
     async fn compute(
         &self,
         key: &QueryKey,
@@ -72,8 +72,8 @@ impl Functions {
                 let landing = Landing::claim(&inner, flight)?;
                 is_mine.store(true, Ordering::Release);
                 let at = at.unwrap_or_else(|| inner.store.latest());
-                // The landing outlives a panic, so that callers look for a result after it was
-                // sealed.
+                // The landing outlives a panic, so that callers look for the result only after it
+                // was sealed.
                 let run = AssertUnwindSafe(|| inner.run_query(held, pulse, &key, &at));
                 let ran = catch_unwind(run);
                 Some((landing, ran.map_err(|panic| Broken::Panicked(panic_message(&*panic)))))
@@ -89,13 +89,13 @@ impl Functions {
         let result = Arc::new(self.inner.seal_query(execution, key, ran));
         self.inner.cache.insert(key, &result);
         drop(landing);
-        // A computation that was given up holds its landing as long as it is stuck.
+        // The stuck thread of an abandoned computation still holds the landing.
         self.inner.cache.land(flight);
         Some(result)
     }
 }
 
-/// Ends a computation when it is dropped: after its result was sealed, or when it was abandoned.
+/// Ends a computation when dropped: after its result was sealed, or when it was abandoned.
 struct Landing {
     inner: Arc<Inner>,
     flight: Arc<Flight>,
@@ -149,8 +149,8 @@ impl Inner {
         Ok(QueryRan { answered, at: at.ts(), watch, gathered })
     }
 
-    /// Seals a query, however it ended. From here on only a release reaches its outcome, after it
-    /// made the logs durable.
+    /// Seals a query, however it ended. From here on its outcome can be reached only by a release,
+    /// which makes the logs durable first.
     fn seal_query(
         &self,
         execution: Unsealed,
@@ -198,7 +198,7 @@ struct QueryRan {
     gathered: Gathered,
 }
 
-/// The hash and size of a result. Console output does not count.
+/// The hash of a result, and its size with the console output in bytes.
 fn digest(answered: &Answered) -> ([u8; 32], usize) {
     let (kind, text, data): (u8, &str, &str) = match &answered.result {
         Ok(value) => (0, value, ""),

@@ -1,4 +1,4 @@
-//! The store's transactions, as the audit runtime orders them.
+//! The store's transactions, as [`Transaction`]s of the audit runtime.
 
 use std::error::Error;
 use std::fmt;
@@ -12,30 +12,30 @@ use crate::call::{Answered, CallError, Internal, Mutated, not_stored, unreleased
 
 /// One attempt's transaction.
 pub(super) struct Attempt {
-    /// None if the function failed: then there is nothing to commit.
+    /// `None` if the function failed, so that there is nothing to commit.
     tx: Option<Tx>,
     committed: Arc<OnceLock<Timestamp>>,
 }
 
 impl Attempt {
-    /// `committed` is notified when it commits.
+    /// `committed` is set to the commit's timestamp when the attempt commits.
     pub(super) fn new(tx: Option<Tx>, committed: Arc<OnceLock<Timestamp>>) -> Attempt {
         Attempt { tx, committed }
     }
 }
 
-/// Why an attempt at a mutation did not commit.
+/// An attempt at a mutation did not commit.
 #[derive(Debug)]
 pub(super) enum AttemptError {
     /// The function failed.
     Failed(Box<Answered>),
-    /// It was scheduled, and is not to run any more: it was cancelled, or has run.
+    /// The scheduled function is no longer due: it was cancelled, or has run.
     NotDue,
-    /// The host failed while it ran, or did not begin it.
+    /// The host failed while the function ran, or did not begin it.
     Broken(CallError),
     /// The store failed.
     Store(StoreError),
-    /// It conflicts with another transaction, or the store failed.
+    /// The transaction conflicts with another one, or the store failed.
     Commit(CommitError),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AttemptError::Failed(_) => f.write_str("the function failed"),
-            AttemptError::NotDue => f.write_str("the scheduled function is not to run any more"),
+            AttemptError::NotDue => f.write_str("the scheduled function is no longer due"),
             AttemptError::Broken(error) => error.fmt(f),
             AttemptError::Store(error) => error.fmt(f),
             AttemptError::Commit(error) => error.fmt(f),
@@ -106,9 +106,8 @@ impl Transaction for Attempt {
     async fn commit(self) -> Result<(), AttemptError> {
         let Attempt { tx, committed } = self;
         let Some(tx) = tx else { return Ok(()) };
-        // It waits for the disk.
         let done = tokio::task::spawn_blocking(move || tx.commit()).await;
-        // One that panicked may have come as far as the disk.
+        // A commit that panicked may have reached the disk.
         let done = done.unwrap_or_else(|error| Err(CommitError::Failed(StoreError::failed(error))));
         let at = done.map_err(AttemptError::Commit)?;
         committed.get_or_init(|| at);
@@ -116,7 +115,7 @@ impl Transaction for Attempt {
     }
 
     async fn rollback(self) -> Result<(), AttemptError> {
-        // Its writes were in memory alone.
+        // Its writes are only in memory.
         drop(self);
         Ok(())
     }

@@ -41,7 +41,7 @@ impl Host {
         tx.commit().unwrap();
     }
 
-    /// The document, as a query gives it.
+    /// The result of a query that reads the document.
     fn query(&self, at: &Snapshot) -> Arc<CachedQuery> {
         let mut tx = self.store.begin(at, 0);
         let number = self.read(&mut tx).to_string();
@@ -85,7 +85,7 @@ fn key(args: &str) -> QueryKey {
 }
 
 #[test]
-fn all_that_an_entry_holds_counts_and_the_sum_is_bounded() {
+fn all_memory_of_an_entry_counts_and_the_sum_is_bounded() {
     let host = Host::new();
     let at = host.store.latest();
     let large = "x".repeat(250_000);
@@ -108,7 +108,7 @@ fn all_that_an_entry_holds_counts_and_the_sum_is_bounded() {
         let result = host.cached(&at, ReadSet::default(), "1", std::slice::from_ref(&large));
         let asked = key(&format!("{number}{large}"));
         cache.insert(&asked, &result);
-        // Entries hold the only references but for this test's own.
+        // Now only the entry holds the result.
         drop(result);
         let state = cache.state();
         let held: usize =
@@ -117,7 +117,7 @@ fn all_that_an_entry_holds_counts_and_the_sum_is_bounded() {
         assert!(state.entries.weight() <= 16 << 20);
         assert!(number < 40 || held > 14 << 20, "{held} bytes are held");
     }
-    // One that is too large by itself is not kept, and nothing else goes for it.
+    // A result that is too large by itself is not cached, and evicts nothing.
     let before = cache.state().entries.len();
     let huge = host.cached(&at, ReadSet::default(), &"x".repeat(17 << 20), &[]);
     cache.insert(&key("huge"), &huge);
@@ -135,19 +135,19 @@ fn used_entries_stay_cached() {
         cache.insert(&asked, &host.cached(&at, ReadSet::default(), &"x".repeat(5_000), &[]));
         cache.get(&key("0"), Wanted::Fresh);
     }
-    assert!(cache.get(&key("0"), Wanted::Fresh).is_some(), "it was used all the time");
+    assert!(cache.get(&key("0"), Wanted::Fresh).is_some(), "it was used all along");
     let is_there = |number: &u32| cache.get(&key(&number.to_string()), Wanted::Fresh).is_some();
-    assert!((1..2_000).filter(is_there).count() < 200, "others went");
+    assert!((1..2_000).filter(is_there).count() < 200, "others were evicted");
 }
 
 #[derive(Debug, Clone)]
 enum Event {
     Write,
-    /// A client keeps the time of now, to read at it later.
+    /// A client keeps the current snapshot, to read at it later.
     Keep,
-    /// A query begins to run at one of the times kept.
+    /// A query starts at one of the kept snapshots.
     Run(usize),
-    /// One of those that run ends, and its result is inserted.
+    /// A running query ends, and its result is inserted.
     Insert(usize),
     GetFresh,
     GetAt(usize),
@@ -169,7 +169,7 @@ proptest! {
         let (cache, asked) = (QueryCache::new(1 << 20), key("{}"));
         let mut kept = vec![host.store.latest()];
         let mut running = Vec::new();
-        // The newest that was inserted, unless it was found out of date since.
+        // The newest result inserted, unless a lookup has found it outdated.
         let mut newest: Option<(f64, Arc<CachedQuery>)> = None;
         let value_at = |at: &Snapshot| host.read(&mut host.store.begin(at, 0));
         for (number, event) in events.into_iter().enumerate() {
@@ -210,7 +210,7 @@ proptest! {
             if let Some((found, (value, expected))) = found.zip(expected) {
                 prop_assert_eq!(found.at(), expected.at());
                 prop_assert_eq!(value, value_at(&at));
-                // It served, so it stays.
+                // It was served, so it stays.
                 newest = Some((value, expected));
             }
         }

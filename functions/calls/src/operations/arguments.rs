@@ -7,15 +7,15 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-pub(super) fn failed(message: impl Into<String>) -> SyscallError {
-    SyscallError { message: message.into(), data: None }
+pub(crate) fn failed(message: impl Into<String>) -> SyscallError {
+    SyscallError::new(message)
 }
 
-pub(super) fn given_up() -> SyscallError {
-    failed("the function was given up")
+pub(super) fn abandoned() -> SyscallError {
+    failed("the function was abandoned")
 }
 
-/// Operations that are not supported, and their names.
+/// The feature that an unsupported operation belongs to.
 pub(super) fn left_out(op: &str) -> Option<&'static str> {
     Some(match op {
         "1.0/storageGetUrl"
@@ -39,7 +39,7 @@ pub(crate) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
     }
 }
 
-/// Operations that queries may not use, and why.
+/// The error for an operation that queries may not use.
 pub(super) fn not_in_query(op: &str) -> SyscallError {
     match op {
         "1.0/insert" | "1.0/shallowMerge" | "1.0/replace" | "1.0/remove" | "1.0/schedule"
@@ -51,19 +51,18 @@ pub(super) fn not_in_query(op: &str) -> SyscallError {
     }
 }
 
-/// The arguments of an audit log: its body as it was written, and what else the client library
-/// sends.
+/// The arguments of an audit log. Other members that the client library sends are ignored.
 #[derive(Deserialize)]
 struct AuditArgs<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
 }
 
-/// The text of the body in the arguments of `1.0/auditLog`, as it was written.
+/// The unchanged text of the body in the arguments of `1.0/auditLog`.
 ///
 /// # Errors
 ///
-/// If it is missing.
+/// The arguments are not JSON, or lack a body.
 pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
     let AuditArgs { body } =
         serde_json::from_str(args).map_err(|error| failed(format!("no audit log: {error}")))?;

@@ -1,6 +1,6 @@
 //! The operations of queries and mutations, behind `Convex.syscall` and `Convex.asyncSyscall`.
 //!
-//! All of them run synchronously, on the function's thread.
+//! All of them run synchronously on the function's thread.
 
 mod arguments;
 mod reads;
@@ -28,16 +28,16 @@ use crate::faults::Faults;
 use crate::pulse::Pulse;
 use crate::reference::{Target, for_later, resolve};
 use crate::validate::{self, Validators};
-use arguments::{failed, given_up, not_in_query, parse, text};
+use arguments::{abandoned, not_in_query, parse, text};
 use writes::{MAX_SCHEDULED, MAX_SCHEDULED_BYTES};
 
 pub use arguments::audit_body;
-pub(crate) use arguments::unknown;
+pub(crate) use arguments::{failed, unknown};
 
-/// The deepest nesting of calls.
+/// The maximum nesting of calls.
 const MAX_DEPTH: u32 = 8;
 
-/// What a function and all functions that it calls share.
+/// The context that a function shares with all functions that it calls.
 pub(crate) struct Facts<'a> {
     pub(crate) program: &'a Program,
     pub(crate) validators: &'a Validators,
@@ -45,7 +45,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) identity: Option<&'a Identity>,
     /// The request of a mutation. Queries have none.
     pub(crate) request: Option<&'a RequestContext>,
-    /// The id of the document that scheduled it, if one did.
+    /// The id of the function's document, if it was scheduled.
     pub(crate) scheduled: Option<&'a str>,
     pub(crate) now_ms: i64,
     pub(crate) limits: Limits,
@@ -53,28 +53,28 @@ pub(crate) struct Facts<'a> {
     pub(crate) pulse: &'a Pulse,
 }
 
-/// What is collected while a function and those that it calls run.
+/// The data collected while a function and those that it calls run.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    /// Whether the identity was read. The result is for that identity alone then.
+    /// Whether the identity was read, so that the result is only for that identity.
     pub(crate) asked_identity: bool,
     /// Where the first page of a reactive query should end, and where it ended.
     pub(crate) journal: Option<String>,
     pub(crate) ended: Option<String>,
     pub(crate) log_lines: Vec<String>,
-    /// Whether it failed for a reason that may not recur, such as its time limit.
+    /// Whether a function failed for a reason that may not recur, such as its time limit.
     pub(crate) by_chance: bool,
-    /// The failure of the store, if it failed. The function fails with it, whatever it catches.
+    /// The failure of the store, if any. The function fails with it even if it catches the error.
     failure: Option<StoreError>,
-    /// The panic of an operation, if one panicked. The engine would show it to the function as an
-    /// error that it could catch.
+    /// The panic of an operation, if any. In the engine it would become an error that the function
+    /// could catch.
     panic: Option<Box<dyn Any + Send>>,
     scheduled: u64,
     scheduled_bytes: u64,
 }
 
 impl Gathered {
-    /// For a query whose pages should end where they ended before.
+    /// The data of a query whose pages should end where they ended before.
     pub(crate) fn following(journal: Option<&str>) -> Gathered {
         Gathered { journal: journal.map(str::to_owned), ..Gathered::default() }
     }
@@ -95,8 +95,7 @@ pub(crate) struct InTransaction<'a> {
     has_paginated: bool,
 }
 
-/// Runs a function in a transaction. Its arguments and its value are validated; its writes stay in
-/// `tx`.
+/// Runs a function in a transaction. Validates its arguments and value. Its writes stay in `tx`.
 pub(crate) fn run(
     facts: &Facts<'_>,
     target: &Target<'_>,
@@ -111,7 +110,7 @@ pub(crate) fn run(
     Ok(answered)
 }
 
-#[allow(clippy::too_many_arguments, reason = "the one place where all of it meets")]
+#[allow(clippy::too_many_arguments, reason = "the one place that needs all of them")]
 fn run_at(
     facts: &Facts<'_>,
     target: &Target<'_>,
@@ -130,7 +129,7 @@ fn run_at(
     if let Err(message) = checked {
         return Ok(Answered::failed(message));
     }
-    let text = serde_json::to_string(&[args]).expect("a value has no keys but texts");
+    let text = serde_json::to_string(&[args]).expect("values are JSON");
     let request_id = facts.request.map_or("", |request| request.request_id().as_str());
     let call = facts.program.call(&target.component, target.function, &text, request_id);
     let engine_seed = Seed { random: chance.next_seed(), now_ms: facts.now_ms as f64 };
@@ -176,8 +175,8 @@ fn run_at(
 }
 
 impl InTransaction<'_> {
-    /// Turns an error of the store into one for the function. If the store itself failed, the
-    /// function fails with it, whatever it catches.
+    /// Converts an error of the store for the function. If the store itself failed, the function
+    /// fails even if it catches the error.
     fn stored<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, SyscallError> {
         answer.map_err(|error| match error {
             StoreError::User(message) => failed(message),
@@ -210,8 +209,8 @@ impl InTransaction<'_> {
             }
             "1.0/db/normalizeId" => {
                 let (table, id) = (text(&args, "table")?, text(&args, "idString")?);
-                let normal = self.tx.normalize_id(&self.target.component, table, id);
-                Ok(json!({ "id": self.stored(normal)? }))
+                let is_id = self.tx.is_id(&self.target.component, table, id);
+                Ok(json!({ "id": is_id.then_some(id) }))
             }
             "1.0/getSnapshotTs" => {
                 Ok(Value::Int64(self.tx.snapshot().ts().cast_signed()).to_json())
@@ -229,7 +228,7 @@ impl InTransaction<'_> {
             return match self.log.audit_json(body) {
                 Some(Ok(())) => Ok("null".to_owned()),
                 Some(Err(error)) => Err(failed(error.to_string())),
-                None => Err(given_up()),
+                None => Err(abandoned()),
             };
         }
         let met = self.facts.faults.meet(op);
@@ -264,8 +263,8 @@ impl InTransaction<'_> {
         done.map(|json| json.to_string())
     }
 
-    /// Calls a query or mutation. A mutation is a nested transaction: if it fails, its writes are
-    /// undone and its logs stay.
+    /// Calls a query or mutation, in a nested transaction. If it fails, its writes are rolled back
+    /// and its logs stay.
     fn run_function(&mut self, args: &Json) -> Result<String, SyscallError> {
         let kind = match text(args, "udfType")? {
             "query" | "snapshotQuery" => FunctionKind::Query,
@@ -344,7 +343,7 @@ pub(crate) fn request_metadata(
 }
 
 impl InTransaction<'_> {
-    /// Runs one operation. A panic in it is kept, and resumed once the engine has ended.
+    /// Runs one operation. Keeps a panic, which is resumed once the engine has ended.
     fn guarded(
         &mut self,
         operation: impl FnOnce(&mut Self) -> Result<String, SyscallError>,
@@ -371,7 +370,7 @@ impl Syscalls for InTransaction<'_> {
     }
 
     fn refuse_audit(&mut self, reason: &str) -> SyscallError {
-        self.log.refuse(reason).map_or_else(given_up, |error| failed(error.to_string()))
+        self.log.refuse(reason).map_or_else(abandoned, |error| failed(error.to_string()))
     }
 
     fn async_syscall(&mut self, op: &str, args: &str, _later: Later) -> Answer {

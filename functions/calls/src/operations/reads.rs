@@ -1,4 +1,4 @@
-//! Reading documents: by id, from a query, page by page.
+//! Reading documents: by id, from a query, and page by page.
 
 use audit_runtime::FunctionKind;
 use functions_engine::SyscallError;
@@ -13,7 +13,7 @@ impl InTransaction<'_> {
     pub(super) fn stream(&self, args: &Json) -> Option<u32> {
         let stream =
             args.get("queryId").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())?;
-        // A function sees its own streams and not those of its caller.
+        // A function can use its own streams, but not those of its caller.
         self.streams.contains(&stream).then_some(stream)
     }
 
@@ -42,7 +42,7 @@ impl InTransaction<'_> {
                  they ended before; read an index range with take(), or paginate with convex-helpers",
             ));
         }
-        // The journal is that of one page.
+        // There is only one journal, which is that of one page.
         if std::mem::replace(&mut self.has_paginated, true) {
             return Err(failed(
                 "a function can call paginate() once: its pages are followed by one cursor",
@@ -56,8 +56,8 @@ impl InTransaction<'_> {
             },
         };
         let cursor = |name: &str| args.get(name).and_then(Json::as_str);
-        // The pages of a reactive query end where they ended before, so that they neither overlap
-        // nor leave a gap.
+        // The pages of a reactive query end where they ended before. Otherwise they could overlap
+        // or leave gaps.
         let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
             function: &self.target.function.name,

@@ -1,4 +1,4 @@
-//! Writing documents and scheduling functions, in a mutation.
+//! Writing documents and scheduling functions in mutations.
 
 use audit_runtime::FunctionKind;
 use functions_engine::SyscallError;
@@ -10,8 +10,9 @@ use super::{Gathered, InTransaction, request_metadata};
 use crate::jobs::{self, Job};
 use crate::reference::for_later;
 
-/// The most functions that one mutation may schedule, and the most bytes of their arguments.
+/// The maximum number of functions that one mutation may schedule.
 pub(super) const MAX_SCHEDULED: u64 = 1_000;
+/// The maximum size of their arguments together, in bytes.
 pub(super) const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
 
 impl InTransaction<'_> {

@@ -1,4 +1,4 @@
-//! The crons of a program, stored.
+//! The stored crons of a program.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::Inner;
 use crate::jobs::{self, CRONS};
 use crate::schedule::Schedule;
 
-/// Brings the stored crons in line with the program. A cron whose schedule is unchanged keeps its
-/// next time.
+/// Updates the stored crons to those of the program. A cron whose schedule is unchanged keeps its
+/// next due time.
 pub(crate) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let inner = Arc::clone(inner);
     let written = tokio::task::spawn_blocking(move || {
@@ -32,7 +32,7 @@ pub(crate) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreErro
                     if state.is_some_and(|state| state.schedule == schedule) {
                         continue;
                     }
-                    // It was checked when the program was deployed.
+                    // The schedule was checked when the program was deployed.
                     let Ok(parsed) = Schedule::from_json(&cron.schedule) else { continue };
                     let next = parsed.first_ms(now_ms);
                     match state {

@@ -1,8 +1,8 @@
 //! Runs scheduled functions and crons when they are due.
 //!
-//! Due functions are read from the store, and a watch on what was read wakes the scheduler: no
-//! second list could differ from the first. These functions have no client, so their logs have no
-//! address and no User-Agent.
+//! The scheduler reads due functions from the store, and a watch on its reads wakes it. So there is
+//! no second list that could differ from the store. These functions have no client, so their logs
+//! have no address and no User-Agent.
 
 mod crons;
 mod records;
@@ -32,36 +32,36 @@ use taken_up::{FIRST_BACKOFF, Job, MAX_AT_ONCE_PERMITS, MAX_BACKOFF, TakenUp, Ta
 
 pub(crate) use crons::write_down_crons;
 
-/// The longest sleep, in case the clock was set.
+/// The longest sleep in milliseconds, in case the clock is adjusted.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;
 
-/// How often older records are removed.
+/// How often old records are removed.
 const CLEANING_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// The outcome of running a due function.
 enum Ran {
-    /// Ended, and recorded.
+    /// It ended, and that is recorded.
     Done,
     /// The host could not run it.
     Later,
-    /// Ended, and still to be recorded.
+    /// It ended, and that must still be recorded.
     Note(Note),
 }
 
-/// What is to be recorded.
+/// An outcome to be recorded.
 #[derive(Debug, Clone)]
 enum Note {
-    /// It failed, and its own transaction was rolled back.
+    /// The function failed, and its transaction was rolled back.
     Failed(String),
-    /// The action ended, with an error or without.
+    /// The action ended, with or without an error.
     Ended(Option<String>),
 }
 
-/// Picks up what an earlier process left, and runs in the background until it is stopped or the
-/// last [`Functions`] is dropped.
+/// Starts the scheduler after cleaning up after an earlier process. It runs until it is stopped or
+/// the last [`Functions`] is dropped.
 pub(crate) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
     let inner = Arc::clone(&functions.inner);
-    tokio::task::spawn_blocking(move || inner.note_what_was_cut_short())
+    tokio::task::spawn_blocking(move || inner.fail_interrupted_actions())
         .await
         .unwrap_or_else(|error| Err(StoreError::failed(error)))?;
     write_down_crons(&functions.inner).await?;
@@ -77,11 +77,11 @@ async fn supervise(inner: Weak<Inner>, wake: Arc<Notify>, stopping: watch::Recei
         let running = run(inner.clone(), Arc::clone(&wake), stopping.clone(), taken_up.clone());
         let Err(panic) = AssertUnwindSafe(running).catch_unwind().await else { break };
         let panic = panic_message(&*panic);
-        tracing::error!(panic, "the scheduler panicked: it begins again");
+        tracing::error!(panic, "the scheduler panicked and is restarted");
         metrics::counter!("functions_scheduler_panics_total").increment(1);
         sleep(FIRST_BACKOFF).await;
     }
-    // With all permits in hand, nothing runs.
+    // Once all permits are free, nothing runs any more.
     drop(taken_up.mutations.acquire_many(MAX_AT_ONCE_PERMITS).await);
     drop(taken_up.actions.acquire_many(MAX_AT_ONCE_PERMITS).await);
 }
@@ -105,7 +105,7 @@ async fn run(
             if let Err(error) = cleaning.unwrap_or_else(|error| Err(StoreError::failed(error))) {
                 tracing::warn!(
                     error = with_sources(&error),
-                    "functions that ran long ago could not be removed"
+                    "the records of old scheduled functions could not be removed"
                 );
             }
         }
@@ -123,7 +123,7 @@ async fn run(
                 let now_ms = functions.inner.now_ms() as f64;
                 let wait_ms = (until_ms - now_ms).clamp(0.0, LONGEST_SLEEP_MS);
                 let due = Instant::now() + Duration::from_secs_f64(wait_ms / 1_000.0);
-                // The watches live until the scheduler wakes.
+                // The watches must live until the scheduler wakes.
                 Some((taken_up.next(began_to_look).map_or(due, |rested| rested.min(due)), watches))
             }
             Err(error) => {
@@ -145,8 +145,8 @@ async fn run(
     }
 }
 
-/// Runs a due function once there is a permit. Only a running function holds one, not one that
-/// waits for another attempt or for its end to be recorded.
+/// Runs a due function once a permit is free. Only a running function holds a permit, not one that
+/// waits for a retry or for its end to be recorded.
 fn begin(functions: Functions, task: Task, taken_up: &TakenUp, wake: Arc<Notify>) {
     let key = key(&task.due);
     let backoff = taken_up.take_up(&key);
@@ -205,10 +205,10 @@ impl Functions {
                     Ok(Mutated { answered: Answered { result: Err(failed), .. }, .. }) => {
                         failed.message
                     }
-                    // It was cancelled, or ran.
+                    // It was cancelled, or has run.
                     Err(CallError::NotFound(_)) => return Ran::Done,
                     Err(error) if error.may_pass() => {
-                        tracing::warn!(function = name, %error, "a scheduled function has to wait");
+                        tracing::warn!(function = name, %error, "a scheduled function must be retried");
                         return Ran::Later;
                     }
                     Err(error) => error.to_string(),
@@ -230,8 +230,8 @@ impl Functions {
         Ran::Note(Note::Failed(failed))
     }
 
-    /// If the process dies before the beginning of the action is recorded, it begins later. After:
-    /// it does not begin again.
+    /// Runs a due action. If the process crashes before the beginning of the action is recorded,
+    /// the action begins later. After that, it never begins again.
     async fn run_due_action(
         &self,
         due: Due,
@@ -256,7 +256,7 @@ impl Functions {
         }
         let scheduled = due.scheduled_id().map(str::to_owned);
         let name = full_name(&component, &function);
-        // The scheduler has permits of its own, so that callers cannot use up all of them.
+        // The scheduler has its own permits, which callers cannot exhaust.
         let ran = action::run_with((), self, component, function, &args, &caller, scheduled).await;
         let error = match ran {
             Ok(Answered { result: Ok(_), .. }) => None,
@@ -269,7 +269,7 @@ impl Functions {
         Ran::Note(Note::Ended(error))
     }
 
-    /// Records how a function ended, as soon as the store accepts it.
+    /// Records how a function ended, retrying until the store accepts it.
     async fn note_end(&self, due: Due, note: Note) {
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -282,7 +282,7 @@ impl Functions {
             match written.await {
                 Ok(()) => return,
                 Err(StoreError::User(error)) => {
-                    tracing::error!(error, "how a scheduled function ended cannot be noted");
+                    tracing::error!(error, "the end of a scheduled function cannot be recorded");
                     return;
                 }
                 Err(error @ StoreError::Failed(_)) => {
@@ -297,7 +297,7 @@ impl Functions {
         }
     }
 
-    /// A transaction of the scheduler's own.
+    /// Runs one of the scheduler's own transactions.
     async fn write_note<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Tx) -> Result<T, StoreError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The stored records of scheduled functions: which are due, which were cut short, which are old.
+//! The stored records of scheduled functions: those that are due, interrupted, or old.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::Inner;
 use crate::jobs::{self, Due, SCHEDULED};
 use crate::schedule::Schedule;
 
-/// How long the record of an ended function is kept.
+/// How long the record of an ended function is kept, in milliseconds.
 const KEPT_MS: f64 = 7.0 * 24.0 * 3_600.0 * 1_000.0;
 
-/// What was read from the store.
+/// The due functions, read from the store.
 pub(super) struct Looked {
     pub(super) due: Vec<Task>,
     /// When the next one is due, in milliseconds since the Unix epoch.
     pub(super) until_ms: f64,
-    /// Watches on what was read.
+    /// Watches on the reads.
     pub(super) watches: Vec<Watch>,
 }
 
@@ -33,7 +33,7 @@ impl Inner {
             let mut tx = self.store.begin(&at, 0);
             let room = taken_up.room(path);
             let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
-            // Even without room the next one is read, for its due time.
+            // The next one is read even without room, for its due time.
             let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
             for (id, job) in jobs {
                 if job.at_ms > now_ms {
@@ -41,7 +41,7 @@ impl Inner {
                     continue;
                 }
                 if room == 0 {
-                    // Its end wakes the scheduler.
+                    // The end of a running one wakes the scheduler.
                     break;
                 }
                 let due = Due::Scheduled { component: path.clone(), id };
@@ -59,7 +59,7 @@ impl Inner {
                 }
                 let cron = component.crons.iter().find(|cron| cron.name == state.name);
                 let Some(cron) = cron else { continue };
-                // It was checked when the program was deployed.
+                // The schedule was checked when the program was deployed.
                 let Ok(schedule) = Schedule::from_json(&cron.schedule) else { continue };
                 let next_ms = schedule.next_ms(state.next_ms, now_ms);
                 let due = Due::Cron {
@@ -80,13 +80,13 @@ impl Inner {
         Ok(looked)
     }
 
-    /// Fails the actions that had begun when an earlier process ended. How far they came is
-    /// unknown, so they are not begun again.
-    pub(super) fn note_what_was_cut_short(&self) -> Result<(), StoreError> {
+    /// Marks the actions as failed that were running when an earlier process ended. How far they
+    /// got is unknown, so they do not run again.
+    pub(super) fn fail_interrupted_actions(&self) -> Result<(), StoreError> {
         let deployed = self.deployed();
         let now_ms = self.now_ms();
         for (path, _) in deployed.program.components() {
-            // In batches, since each may have arguments of up to a whole document.
+            // In batches, since the arguments of each may be as large as a whole document.
             let some = |tx: &mut Tx| {
                 let jobs =
                     jobs::in_state(tx, path, "inProgress", MAX_LOOKED_AT, f64::MAX, &|_| true)?;

@@ -1,7 +1,7 @@
 //! The functions that the scheduler has begun.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use functions_value::ComponentPath;
@@ -11,21 +11,22 @@ use tokio::time::Instant;
 
 use crate::jobs::Due;
 
-/// The most mutations that the scheduler runs at once, and the most actions, which may take
-/// minutes.
+/// The maximum number of mutations that the scheduler runs at once, and also that of actions, which
+/// may take minutes.
 pub(super) const MAX_AT_ONCE_PERMITS: u32 = 16;
 const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
 
-/// The most functions of one component that run or wait for a permit at once, the earliest first.
+/// The maximum number of functions of one component that run or wait for a permit, earliest first.
 pub(super) const MAX_LOOKED_AT: usize = 64;
 
-/// The most functions that wait for another attempt after the host could not run them. Beyond it no
-/// others are begun: the fault is the host's, and they would likely fail too.
+/// The maximum number of functions that wait for a retry after the host could not run them. With
+/// more no others begin: the fault is the host's, so they would likely fail too.
 const MAX_RESTING: usize = 1_024;
 
-/// The least and the greatest backoff before another attempt at a function that the host could not
-/// run. It doubles in between.
+/// The first backoff before a function that the host could not run is retried. It doubles each
+/// time.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// The longest backoff.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// A due function.
@@ -53,7 +54,7 @@ pub(super) struct TakenUp {
 pub(super) enum Job {
     /// Running, or waiting for a permit.
     Active,
-    /// Waiting for another attempt. Nothing else of it is held.
+    /// Waiting for a retry. Everything else is in the store.
     Resting { until: Instant, backoff: Duration },
 }
 
@@ -67,10 +68,10 @@ impl TakenUp {
     }
 
     pub(super) fn jobs(&self) -> MutexGuard<'_, HashMap<Key, Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.jobs)
     }
 
-    /// How many more functions of a component may be begun.
+    /// How many more functions of a component may begin.
     pub(super) fn room(&self, component: &ComponentPath) -> usize {
         let (jobs, now) = (self.jobs(), Instant::now());
         let is_resting = |job: &&Job| matches!(job, Job::Resting { until, .. } if *until > now);
@@ -82,7 +83,7 @@ impl TakenUp {
         MAX_LOOKED_AT.saturating_sub(active)
     }
 
-    /// Whether a due function may be begun now.
+    /// Whether a due function may begin now.
     pub(super) fn is_free(&self, key: &Key) -> bool {
         match self.jobs().get(key) {
             None => true,
@@ -91,7 +92,7 @@ impl TakenUp {
         }
     }
 
-    /// Begins it. Returns its backoff in case the host cannot run it.
+    /// Marks a function as begun. Returns its backoff in case the host cannot run it.
     pub(super) fn take_up(&self, key: &Key) -> Duration {
         match self.jobs().insert(key.clone(), Job::Active) {
             Some(Job::Resting { backoff, .. }) => (backoff * 2).min(MAX_BACKOFF),
@@ -99,8 +100,8 @@ impl TakenUp {
         }
     }
 
-    /// When the next backoff ends, of those that had not ended when the store was read. The others
-    /// have been begun by now, or there was no room, or they are no longer due.
+    /// When the next backoff ends, among those that had not ended when the store was read. The
+    /// other functions have begun since, had no room, or are no longer due.
     pub(super) fn next(&self, looked: Instant) -> Option<Instant> {
         let mut jobs = self.jobs();
         let until = |job: &Job| match job {

@@ -1,5 +1,5 @@
-//! Callers who ask for the same share one computation, and none of them waits behind what another
-//! one sent before.
+//! Callers of the same query share one computation, and none of them waits for the earlier jobs of
+//! another.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -23,8 +23,8 @@ export const get = query(async () => { await log.audit({ mark: "got" }); return 
 async fn shared_queries_run_in_the_first_lane() {
     let host = Host::with_module("shared.ts", MODULE, FunctionSettings::default()).await;
     let (functions, workers) = (&host.functions, &host.functions.inner.workers);
-    // All threads are blocked, the one for prompt jobs last. One of the others is released once
-    // everything waits, so that all jobs run on it, one after the other.
+    // All threads are blocked, the one for prompt jobs last. One of the others is released when
+    // everything waits, so that all jobs run on it one after the other.
     let mut blocked = Vec::new();
     for _ in 0..=workers.threads() {
         let (release, hold) = mpsc::channel::<()>();
@@ -70,7 +70,7 @@ async fn shared_queries_run_in_the_first_lane() {
         },
     );
     assert_eq!(first.unwrap().result, second.unwrap().result);
-    // One computation, and each caller is logged.
+    // There was one computation, and each caller is logged.
     assert_eq!(host.logs("got"), 2);
     first_task.await.unwrap().unwrap();
     for (release, task) in blocked {

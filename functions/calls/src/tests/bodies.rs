@@ -1,9 +1,9 @@
-//! What reaches the sink of each kind of body: by this host's `log`, and by that of Convex's
-//! package.
+//! The line that reaches the sink for each kind of body, with this host's `log` and with that of
+//! Convex's npm package.
 //!
-//! A function never gets the package's own `log`, since this host's stands for it, whether it is
-//! imported or required. It is tested as a module of its own, with the package whose directory
-//! `CONVEX_NPM_PACKAGE` names: `functions/with-npm` does that. functions/README.md explains the
+//! Functions never get the package's own `log`: this host's replaces it, whether it is imported or
+//! required. It is tested as a separate module, from the package in the directory
+//! `CONVEX_NPM_PACKAGE`, which `functions/with-npm` sets. functions/README.md explains the
 //! differences.
 
 use serde_json::{Value as Json, json};
@@ -11,23 +11,23 @@ use serde_json::{Value as Json, json};
 use super::super::FunctionSettings;
 use super::Host;
 
-/// What becomes of a body.
+/// The expected outcome of a body.
 #[derive(Clone, Copy)]
 enum Cell {
     /// The line that reaches the sink.
     Line(&'static str),
-    /// The reason that is on record and in the message that the caller gets.
+    /// The reason that is recorded, and that the caller's message contains.
     Refused(&'static str),
-    /// The message of an error that the function could catch. Nothing is on record.
+    /// The message of an error that the function could catch. Nothing is recorded.
     Thrown(&'static str),
-    /// As in the column before.
+    /// The same as in the previous column.
     Same,
 }
 
 use Cell::{Line, Refused, Same, Thrown};
 
-/// A name of the body; an expression for it, where `log` is the one of the column; what becomes of
-/// it by this host's `log`; what by the package's.
+/// The name of a body; an expression for it, in which `log` is that of the column; the outcome with
+/// this host's `log`; the outcome with the package's.
 type Row = (&'static str, &'static str, Cell, Cell);
 
 #[rustfmt::skip]
@@ -160,7 +160,8 @@ const ROWS: [Row; 63] = [
         Refused("audit log exceeds limit of 1000000 bytes"), Same),
 ];
 
-/// The functions: `read` and `write` log the body of a row with one of these `log`s.
+/// The module of the functions `read` and `write`, which log the body of a row with one of the
+/// `log`s.
 fn module(has_package: bool) -> String {
     let package = "../node_modules/convex/dist/esm/server";
     let imports = if has_package {
@@ -192,7 +193,7 @@ enum Found {
     Thrown(String),
 }
 
-/// What became of a body.
+/// The actual outcome of a body.
 async fn logged(host: &Host, function: &str, args: &Json) -> Found {
     let before = host.sink.lines().len();
     let result = if function == "read" {

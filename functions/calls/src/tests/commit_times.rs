@@ -1,4 +1,4 @@
-//! `db.vars.commitTs` and `ctx.meta.getSnapshotTs`, as functions see them.
+//! `db.vars.commitTs` and `ctx.meta.getSnapshotTs` in functions.
 
 use serde_json::json;
 
@@ -46,7 +46,7 @@ async fn documents_have_the_time_of_their_commit() {
     let read = host.functions.query("events:read", &args, &host.caller()).await.unwrap();
     assert_eq!(read.result.as_ref().unwrap().to_string(), r#"["bigint",true,true,true]"#);
 
-    // Nothing outside of the mutation takes it.
+    // It is not accepted outside the mutation.
     for (name, args) in [
         ("events:taken", json!({ "at": { "$commitTs": null } })),
         ("events:later", json!({})),

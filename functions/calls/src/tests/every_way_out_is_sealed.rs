@@ -1,4 +1,4 @@
-//! However a function ends, its logs are durable before the end is reported, and what it wrote is
+//! However a function ends, its logs are durable before its outcome is returned, and its writes are
 //! committed only if it succeeded.
 
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ use super::super::faults::Fault;
 use super::super::{Answered, CallError, FunctionSettings};
 use super::Host;
 
-/// What only the operator may read.
+/// A reason that only the operator may read.
 const SECRET: &str = "/var/lib/secret: disk on fire";
 
 const MODULE: &str = r#"
@@ -24,7 +24,7 @@ const end = (way) => {
 
 export const one = query(async () => 1);
 
-// What fails here cannot be caught, though it is tried.
+// Failures of the host in here cannot be caught.
 const reads = async (ctx, id) => {
   try { await reading(ctx, id); } catch {}
 };
@@ -68,7 +68,7 @@ export const act = action(async (ctx, args) =>
   args.writes ? ctx.runMutation(anyApi.ways.write, args) : ctx.runQuery(anyApi.ways.read, args));
 "#;
 
-/// The operations that both functions reach after they logged.
+/// The operations that both functions use after they have logged.
 const READS: [&str; 7] = [
     "1.0/db/normalizeId",
     "1.0/getUserIdentity",
@@ -79,7 +79,7 @@ const READS: [&str; 7] = [
     "1.0/runUdf",
 ];
 
-/// Those that only the mutation reaches.
+/// The operations that only the mutation uses.
 const WRITES: [&str; 5] =
     ["1.0/shallowMerge", "1.0/replace", "1.0/remove", "1.0/schedule", "1.0/cancel_job"];
 
@@ -107,7 +107,7 @@ impl Path {
         matches!(self, Path::Mutation | Path::ActionsMutation)
     }
 
-    /// Calls the function. `Ok`: a value was handed out.
+    /// Calls the function. Returns `Ok` if a value was handed out.
     async fn call(self, host: &Host, mut args: Json) -> Result<String, String> {
         let caller = host.caller();
         let functions = &host.functions;
@@ -144,21 +144,21 @@ async fn start() -> (Host, String) {
     (host, id)
 }
 
-/// How many documents of this mark are committed.
+/// The number of committed documents with this mark.
 async fn made(host: &Host, mark: &str) -> String {
     let args = json!({ "mark": mark });
     let made = host.functions.query("ways:made", &args, &host.caller()).await.unwrap();
     made.result.as_ref().unwrap().to_string()
 }
 
-/// That what was logged is durable, and what was written committed only with a value.
+/// Checks that the log is durable, and that the write is committed only with a value.
 async fn check(host: &Host, path: Path, mark: &str, outcome: &Result<String, String>) {
     assert_eq!(host.logs(mark), 1, "{mark}: {outcome:?}");
     let made = made(host, mark).await;
     let expected = if path.writes() && outcome.is_ok() { "1" } else { "0" };
     assert_eq!(made, expected, "{mark}: {outcome:?}");
-    if let Err(told) = outcome {
-        assert!(!told.contains("secret") && !told.contains("fire"), "{told}");
+    if let Err(message) = outcome {
+        assert!(!message.contains("secret") && !message.contains("fire"), "{message}");
     }
 }
 
@@ -167,7 +167,7 @@ async fn values_and_failures_are_sealed() {
     let (host, id) = start().await;
     for path in Path::ALL {
         for way in ["value", "error", "time"] {
-            // Those that reach the limit take their time, so not on every path.
+            // Reaching the time limit takes long, so not every path is tested.
             if way == "time" && !matches!(path, Path::Query | Path::Mutation) {
                 continue;
             }
@@ -200,7 +200,7 @@ async fn store_failures_and_panics_are_sealed_at_each_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_function_that_is_given_up_is_sealed() {
+async fn an_abandoned_function_is_sealed() {
     let (host, id) = start().await;
     let mut held = Vec::new();
     for path in Path::ALL {
@@ -209,11 +209,11 @@ async fn a_function_that_is_given_up_is_sealed() {
         let (release, hold) = mpsc::channel();
         host.functions.inner.faults.script("1.0/get", Fault::Hang { reached, hold });
         let call = path.call(&host, json!({ "mark": mark, "way": "value", "id": id }));
-        let give_up = async {
+        let abandon = async {
             hangs.await.unwrap();
-            host.functions.inner.workers.give_up_all();
+            host.functions.inner.workers.abandon_all();
         };
-        let (outcome, ()) = tokio::join!(call, give_up);
+        let (outcome, ()) = tokio::join!(call, abandon);
         assert!(outcome.is_err(), "{mark}: {outcome:?}");
         check(&host, path, &mark, &outcome).await;
         held.push((release, path, mark));
@@ -226,7 +226,7 @@ async fn a_function_that_is_given_up_is_sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mutation_whose_caller_goes_away_ends_as_if_it_had_stayed() {
+async fn a_mutation_ends_even_if_its_caller_goes_away() {
     let (host, id) = start().await;
     for path in [Path::Query, Path::AtTs, Path::Subscription, Path::Mutation] {
         let mark = format!("{path:?} dropped");
@@ -247,7 +247,7 @@ async fn a_mutation_whose_caller_goes_away_ends_as_if_it_had_stayed() {
                 tokio::task::yield_now().await;
             }
         } else {
-            // Nobody was handed anything. Whoever comes next is, and is logged.
+            // Nothing was handed out, so nothing is logged. The next caller is logged.
             let outcome = path.call(&host, args).await;
             check(&host, path, &mark, &outcome).await;
         }

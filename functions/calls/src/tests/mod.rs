@@ -1,8 +1,8 @@
-//! Tests that make the host itself fail.
+//! Tests with a whole host, many of which inject faults into it.
 
 mod a_shared_query_waits_for_nobody;
-mod actions_are_given_up;
-mod arguments_are_checked_as_at_convex;
+mod actions_are_abandoned;
+mod arguments_are_checked_as_on_convex;
 mod bodies;
 mod commit_times;
 mod every_way_out_is_sealed;
@@ -25,7 +25,7 @@ use serde_json::Value as Json;
 
 use super::{Caller, FunctionSettings, Functions};
 
-/// Functions on a store in a directory of their own, and a sink in memory.
+/// Functions on a store in a temporary directory, with a sink in memory.
 struct Host {
     functions: Functions,
     sink: Arc<MemorySink>,
@@ -68,7 +68,7 @@ impl Host {
         Caller::anonymous(request.with_ip(IpAddr::from([192, 0, 2, 1])))
     }
 
-    /// How many logs there are with this mark.
+    /// The number of logs with this mark.
     fn logs(&self, mark: &str) -> usize {
         let lines = self.sink.lines();
         let logs = lines.iter().map(|line| serde_json::from_str::<Json>(line).unwrap());

@@ -1,5 +1,5 @@
-//! Ids, what a function draws, and what the functions that it calls draw come from streams of their
-//! own: how much is taken of one changes nothing in another.
+//! Ids, a function's random values, and those of the functions that it calls come from independent
+//! streams: drawing from one does not change another.
 
 use audit_core::Random;
 use serde_json::{Value as Json, json};
@@ -31,7 +31,7 @@ export const outer = mutation(async (ctx, { draws, inserts, calls, innerDraws })
 export const inner = mutation(async (ctx, { draws }) => draw(draws));
 "#;
 
-/// The same bits for every execution, so that executions can be compared.
+/// Returns the same bits for every execution, so that executions can be compared.
 #[derive(Debug)]
 struct Fixed(u64);
 
@@ -41,7 +41,7 @@ impl Random for Fixed {
     }
 }
 
-/// What a mutation draws on a host of its own.
+/// The random values of a mutation on a new host.
 async fn outer(seed: u64, [draws, inserts, calls, inner_draws]: [usize; 4]) -> Json {
     let settings = FunctionSettings::default();
     let host = Host::with_random("random.js", MODULE, settings, Fixed(seed)).await;
@@ -68,7 +68,7 @@ async fn draws_from_one_stream_change_no_other() {
         }
         assert!(agree(&base["inner"][0], &other["inner"][0]), "{amounts:?}: inner");
     }
-    // Each of the streams is another one.
+    // The streams differ from each other.
     assert!(!agree(&base["drawn"], &base["inner"][0]));
     assert!(!agree(&base["inner"][0], &base["inner"][1]));
     let unlike = outer(8, [6, 3, 2, 6]).await;

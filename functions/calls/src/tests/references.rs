@@ -1,4 +1,4 @@
-//! How functions of a package name other functions.
+//! References to functions, as npm packages write them.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ export const call = mutation(async (ctx, reference) => {
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_function_is_named_in_several_ways() {
+async fn all_kinds_of_references_are_resolved() {
     let host = Host::with_module("a.js", MODULE, FunctionSettings::default()).await;
     let cases = [
         (json!({ "name": "a:one" }), Ok("1")),

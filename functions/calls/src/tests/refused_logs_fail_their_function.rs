@@ -5,8 +5,7 @@ use serde_json::{Value as Json, json};
 use super::super::FunctionSettings;
 use super::Host;
 
-/// Bodies that are refused, as expressions: by the engine, by the runtime, and one that only
-/// arguments can make.
+/// Expressions for bodies that the engine or the runtime refuses. The first needs an argument.
 const BODIES: [&str; 17] = [
     "{ note }",
     "{ a: [1, { b: 5n }] }",
@@ -27,7 +26,7 @@ const BODIES: [&str; 17] = [
     "new Date(0)",
 ];
 
-/// What a function does about the promise of `log.audit`.
+/// How a function treats the promise of `log.audit`.
 const WAYS: [(&str, &str); 5] = [
     ("awaited", "await log.audit(body());"),
     ("caught", "try { await log.audit(body()); } catch {}"),
@@ -36,7 +35,7 @@ const WAYS: [(&str, &str); 5] = [
     ("later", "(async () => { for (let i = 0; i < 9; i++) await null; log.audit(body()); })();"),
 ];
 
-/// Calls of the operation itself, as Convex's package does them.
+/// Arguments of direct calls of the operation, as Convex's package makes them.
 const OPERATIONS: [&str; 4] = ["{}", "", "{\"body\":{\"a\":1,}}", "{\"body\":5}"];
 
 fn module() -> String {
@@ -85,7 +84,7 @@ async fn refused_logs_fail_their_function() {
     for (body, way, is_raw) in raw.chain(bodies) {
         for function in ["read", "write", "calls"] {
             let mark = format!("{function} {body} {way} {is_raw}");
-            // An int64 that a client sends.
+            // An int64 from a client.
             let note = json!({ "$integer": "BQAAAAAAAAA=" });
             let args =
                 json!({ "mark": mark, "body": body, "way": way, "isRaw": is_raw, "note": note });
@@ -99,16 +98,16 @@ async fn refused_logs_fail_their_function() {
             };
             let what = if is_raw { OPERATIONS[body] } else { BODIES[body] };
             assert!(result.is_err(), "{mark} {}: {what} gave {result:?}", WAYS[way].0);
-            assert_eq!(host.logs(&mark), 1, "{mark}: what came before is durable");
+            assert_eq!(host.logs(&mark), 1, "{mark}: the earlier log is durable");
         }
     }
     let made = host.functions.query("logs:made", &json!({}), &host.caller()).await.unwrap();
     assert_eq!(made.result.as_ref().unwrap().to_string(), "0", "nothing was committed");
 }
 
-/// An action has no log: it can catch that, and fails if it does not look.
+/// Actions cannot log. An action that does not catch the error fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_action_that_ignores_that_it_cannot_log_fails() {
+async fn an_action_that_logs_without_catching_fails() {
     let settings = FunctionSettings::default();
     let host = Host::with_module("logs.js", &module(), settings).await;
     for args in [json!({ "a": 1 }), json!({ "a": { "$integer": "BQAAAAAAAAA=" } }), Json::Null] {

@@ -1,4 +1,4 @@
-//! A scheduled function that cannot succeed fails once, and none is in the others' way.
+//! A scheduled function that cannot succeed fails once, and does not hold up others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +51,7 @@ export const reads = mutation(async (ctx) => {
 
 async fn start() -> Host {
     let mut settings = FunctionSettings::default();
-    // Filling up a transaction takes its time.
+    // Filling up a transaction takes long.
     settings.limits.time = Duration::from_secs(60);
     Host::with_module("jobs.ts", MODULE, settings).await
 }
@@ -69,7 +69,7 @@ impl Host {
         serde_json::from_str(state.result.as_ref().unwrap()).unwrap()
     }
 
-    /// The state of a job that has ended, once it has.
+    /// Waits until a job has ended. Returns its state.
     async fn end(&self, id: &str) -> Json {
         let (functions, caller, changed) =
             (&self.functions, self.caller(), Arc::new(Notify::new()));
@@ -113,11 +113,11 @@ async fn jobs_with_the_largest_arguments_still_end() {
         inner.write(|tx| jobs::schedule(tx, &ComponentPath::root(), &job))
     };
     let (now, never) = (1.0, 1e13);
-    // More than one transaction of a function could read are due, and then wait.
+    // More are due than one function's transaction could read.
     for _ in 0..17 {
         schedule(1_000_000, "healthy", now).unwrap();
     }
-    // The most that is accepted, found by halving: what is around it is the store's own affair.
+    // Finds the largest accepted text by bisection.
     let (mut fits, mut too_much) = ((1 << 20) - (1 << 10), 1 << 20);
     while too_much - fits > 1 {
         let middle = (fits + too_much) / 2;
@@ -129,7 +129,7 @@ async fn jobs_with_the_largest_arguments_still_end() {
     for (name, kind) in
         [("healthy", "success"), ("throws", "failed"), ("acts", "success"), ("actFails", "failed")]
     {
-        // The names differ in length by a few letters.
+        // The names differ in length.
         let id = schedule(fits - 8, name, now).unwrap();
         assert_eq!(host.end(&id).await["kind"], kind, "{name}");
     }
@@ -143,7 +143,7 @@ async fn jobs_with_the_largest_arguments_still_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_the_host_cannot_run_hold_up_no_others() {
     let host = start().await;
-    // No log becomes durable any more, however often it is tried.
+    // From now on no log becomes durable, however often it is retried.
     host.sink.script([MemoryFault::FailBefore; 10_000]);
     let mut waiting = Vec::new();
     for _ in 0..100 {

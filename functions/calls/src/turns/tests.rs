@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_waiting_client_precedes_the_next_round_of_a_flood() {
-    // With several worker threads jobs begin while others run: 1 to 4 of them here.
+    // With several threads, jobs begin while others run.
     for threads in 1..=4 {
         let mut turns = Turns::default();
         let floods: Vec<_> = (0..3).map(|_| Lane::connection()).collect();
@@ -31,7 +31,7 @@ fn a_waiting_client_precedes_the_next_round_of_a_flood() {
 }
 
 #[test]
-fn time_is_shared_and_not_the_number_of_jobs() {
+fn lanes_share_time_regardless_of_the_number_of_jobs() {
     let mut turns = Turns::default();
     let (long, short) = (Lane::connection(), Lane::connection());
     for _ in 0..10_000 {
@@ -118,7 +118,7 @@ fn lanes_that_expect_more_are_not_prompt() {
 }
 
 #[test]
-fn lanes_that_are_idle_are_forgotten() {
+fn idle_lanes_are_forgotten() {
     let mut turns = Turns::default();
     for _ in 0..10 * MAX_IDLE {
         turns.push(Lane::connection(), ());
@@ -163,9 +163,8 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever ran before and however long it took: nothing is lost, each lane keeps its
-    /// order, and the first job of a lane that owes nothing has at most one job of each other
-    /// lane before it.
+    /// Whatever ran before and however long it took, no job is lost, each lane keeps its order, and
+    /// at most one job of each other lane runs before the first job of a lane that owes nothing.
     #[test]
     fn no_lane_waits_for_more_than_one_job_of_each_other(
         events in prop::collection::vec(event(), 0..200),
@@ -174,7 +173,7 @@ proptest! {
         let mut turns = Turns::default();
         let mut running = Vec::new();
         let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); 6];
-        // For each lane with a first job that waits: what of the others began since.
+        // For each lane with a waiting first job: how many jobs of each other lane began since.
         let mut began: HashMap<usize, [u32; 6]> = HashMap::new();
         for (number, event) in events.into_iter().enumerate() {
             match event {
@@ -204,7 +203,7 @@ proptest! {
                     prop_assert!(most.is_none_or(|most| *most <= 1), "{:?}", began);
                     running.push(turn);
                 }
-                // Another thread takes it, so it holds nobody up.
+                // Another thread takes it, so it holds up no lane.
                 Event::PopPrompt => {
                     let Some((number, turn)) = turns.pop_prompt() else { continue };
                     let lane = lanes.iter().position(|lane| *lane == turn.lane).unwrap();
@@ -218,7 +217,7 @@ proptest! {
                 Event::End { which, took_ms } => {
                     let turn = running.swap_remove(which % running.len());
                     turns.end(turn, Some(Duration::from_millis(took_ms)));
-                    // It took longer than it was charged, so the lane owes something now.
+                    // The job may have taken longer than charged, so the lane may owe time now.
                     began.retain(|lane, _| lanes[*lane] != turn.lane);
                 }
                 Event::Cancel { lane, number } => {

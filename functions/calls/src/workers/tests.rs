@@ -1,6 +1,7 @@
 use std::sync::mpsc;
 
 use futures::future::join_all;
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -12,7 +13,7 @@ fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
 
 const NEVER: Duration = Duration::from_secs(100_000);
 
-/// Keeps a thread until the sender is dropped. Returns once it has begun.
+/// Blocks a thread until the sender is dropped. Returns once the thread is blocked.
 async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
     block_in(workers, Lane::connection()).await
 }
@@ -36,9 +37,9 @@ async fn block_in(
 }
 
 #[tokio::test]
-async fn a_client_goes_before_the_next_round_of_those_who_flood() {
+async fn a_client_precedes_the_next_round_of_a_flood() {
     let workers = Arc::new(start(1, NEVER, 1));
-    // The second one is prompt, and blocks the thread for those.
+    // The second job is prompt, and blocks the thread for prompt jobs.
     let (release, blocked) = block(&workers).await;
     let (release_prompt, blocked_prompt) = block(&workers).await;
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -50,8 +51,8 @@ async fn a_client_goes_before_the_next_round_of_those_who_flood() {
     let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
     let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
     jobs.push(job(Lane::connection(), "quiet"));
-    // All of them wait before the first one begins, and all run on one thread, so that they begin
-    // in the order in which they note their names.
+    // All jobs wait before the first one begins, and all run on one thread, so the recorded order
+    // is the order of their turns.
     let (done, ()) = futures::join!(join_all(jobs), async { drop(release) });
     assert!(done.iter().all(Result::is_ok));
     let quiet = lock(&order).iter().position(|name| *name == "quiet");
@@ -66,7 +67,7 @@ async fn a_prompt_job_does_not_wait_for_a_long_one() {
     let workers = Arc::new(start(2, NEVER, 1));
     let (first, one) = block_in(&workers, Lane::connection()).await;
     let (second, two) = block_in(&workers, Lane::connection()).await;
-    // Each in a lane of its own: on a busy machine a job of no time may take long.
+    // In separate lanes, since a short job may take long on a busy machine.
     for number in 0..2 {
         let ran = workers.run(Lane::connection(), Presence::default(), move |_| number).await;
         assert_eq!(ran, Ok(number));
@@ -112,7 +113,7 @@ async fn jobs_pause_while_a_prompt_one_runs() {
 }
 
 #[tokio::test]
-async fn calls_that_more_follow_give_way_and_are_not_prompt() {
+async fn calls_with_announced_successors_give_way() {
     let workers = Arc::new(start(1, NEVER, 1));
     let lane = Lane::connection();
     let expected = workers.expect(lane);
@@ -122,11 +123,11 @@ async fn calls_that_more_follow_give_way_and_are_not_prompt() {
 }
 
 #[tokio::test]
-async fn work_whose_caller_went_away_is_not_begun() {
+async fn work_does_not_begin_after_its_caller_went_away() {
     let workers = Arc::new(start(1, NEVER, 1));
     let (release, blocked) = block(&workers).await;
     let began = Arc::new(Mutex::new(Vec::new()));
-    // The host's jobs are never prompt, so that they wait for the blocked thread.
+    // The host's jobs are never prompt, so they wait for the blocked thread.
     let lane = Lane::HOST;
     let job = |number: usize| {
         let began = Arc::clone(&began);
@@ -138,7 +139,7 @@ async fn work_whose_caller_went_away_is_not_begun() {
     }
     let stays = jobs.split_off(4 * MIN_SWEEP - 1).pop().unwrap();
     drop(jobs);
-    // So many that wait for nobody do not wait for their turn to be forgotten.
+    // Unwanted jobs are removed before their turn if there are many.
     let more: Vec<_> = (0..4 * MIN_SWEEP).map(|_| job(usize::MAX)).collect();
     let mut waits = Vec::new();
     for mut job in more {
@@ -162,7 +163,7 @@ async fn panics_are_returned_and_threads_survive() {
 }
 
 #[tokio::test]
-async fn a_thread_that_does_not_come_back_is_replaced_and_counted() {
+async fn a_stuck_thread_is_replaced_and_counted() {
     let limit = Duration::from_millis(1);
     let workers = start(1, limit, 3);
     let mut exhausted = workers.exhausted();
@@ -176,14 +177,14 @@ async fn a_thread_that_does_not_come_back_is_replaced_and_counted() {
         assert_eq!(broken, Err(Broken::Overran(limit)), "{number}");
         assert_eq!(*exhausted.borrow_and_update(), number == 3);
     }
-    // The thread in its place works. It may itself be given up on a busy machine.
+    // The replacement works, though on a busy machine it may be abandoned itself.
     let ran = workers.run(Lane::connection(), Presence::default(), |_| 7).await;
     assert!(matches!(ran, Ok(7) | Err(Broken::Overran(_))));
     drop(held);
 }
 
 #[tokio::test]
-async fn unstoppable_javascript_is_given_up() {
+async fn unstoppable_javascript_is_abandoned() {
     let longest_stretch = Duration::from_millis(1);
     let settings =
         WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };

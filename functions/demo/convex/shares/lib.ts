@@ -1,4 +1,4 @@
-// A component: its tables are its own, and what it logs counts towards the function that calls it.
+// A component, with tables of its own. Its logs count towards the limits of the function that calls it.
 import { log } from "convex/server";
 import { v } from "convex/values";
 import { mutation, query } from "./_generated/server";

@@ -1,4 +1,4 @@
-//! The calls of clients on one host.
+//! The clients' calls to one host.
 
 mod proofs;
 
@@ -12,7 +12,7 @@ use super::clients::{Answer, Client, PATIENCE};
 use super::process::Host;
 use super::stage::{LOOK_INTERVAL, Played};
 
-/// The calls of clients, and their responses.
+/// The clients' calls, and their responses.
 pub(super) struct Scene {
     /// The call that logs a body with all kinds of values, and its client.
     body: Answer,
@@ -130,7 +130,7 @@ impl Scene {
         let shared =
             ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
 
-        // The function that the update scheduled, and the cron, which begins at once.
+        // The function scheduled by the update, and the cron, which first runs immediately.
         let waiting = Instant::now();
         loop {
             let done = ada

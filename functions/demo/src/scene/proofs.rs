@@ -1,4 +1,4 @@
-//! What the logs of the scene must be, promise by promise.
+//! Checks of the scene's logs, promise by promise.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ impl Scene {
         let user_agent = "é".repeat(256);
         let expected = format!(
             r#"{{"action":"bodies.everything","tag":"body","text":"quotes \" and \\ and {separator} and é and 😀","numbers":[0,-1,1.5,1e+21,null],"date":"1970-01-01T00:00:00.000Z","left":{{"kept":null}},"nested":{{"deep":[{{"ip":"{ip}"}},[{now},{now}]]}},"userAgent":"{user_agent}","requestId":"{id}","convexActor":null}}"#,
-            // Some readers take it for the end of a line, so it is escaped.
+            // Some readers treat it as a line break, so it is escaped.
             separator = r"\u2028",
             ip = self.body_client.ip(),
             id = self.body.request_id,
@@ -227,7 +227,7 @@ impl Scene {
         let by_functions = logs.all.iter().filter(|log| !log.is_of_host());
         let counted: Usage = by_functions.map(|log| Usage::of_log(log.text.len())).sum();
         let Metered { logs: said, bytes, metered_bytes } = self.metered;
-        // The bucket also has the logs since the last check. The checks themselves log nothing.
+        // The bucket also contains the logs since the last check. Checks themselves log nothing.
         expect(said == counted.logs() as f64, || {
             format!("{said} logs metered, {} in the bucket", counted.logs())
         })?;

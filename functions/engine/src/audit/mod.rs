@@ -1,9 +1,10 @@
 //! The body of `log.audit` as JSON text.
 //!
-//! One walk over the JavaScript value, by the rules of `JSON.stringify`, with variables in place of
-//! their symbols. In Rust it is faster than copying the value with sentinels and calling
-//! `JSON.stringify`, and beyond the reach of functions that change `JSON` or prototypes.
+//! One walk over the JavaScript value writes the JSON by the rules of `JSON.stringify`, replacing
+//! symbols with the variables that they stand for. This is faster than copying the value with
+//! sentinels for `JSON.stringify`, and functions that change `JSON` or prototypes cannot affect it.
 
+mod members;
 mod walk;
 
 use rquickjs::{Array, Ctx, Exception, Function, Object, Value};
@@ -11,37 +12,37 @@ use rquickjs::{Array, Ctx, Exception, Function, Object, Value};
 use super::stopwatch::Stopwatch;
 use walk::{End, Ended, Key, MAX_TEXT_BYTES, Walk};
 
-/// Values that a walk needs, from the prelude. Rust closures must not keep values of an engine,
-/// since its garbage collector would not see them.
+/// Values that a walk needs, passed by the prelude. Rust closures cannot hold them, since the
+/// engine's garbage collector would not see that.
 pub(super) struct Rules<'a, 'js> {
     /// The symbols of `log.vars`.
     pub(super) symbols: Array<'js>,
     /// Their names.
     pub(super) names: &'a [String],
-    /// The usual prototype of objects.
+    /// The original `Object.prototype`.
     pub(super) plain: Value<'js>,
-    /// The usual prototype of arrays.
+    /// The original `Array.prototype`.
     pub(super) arrays: Object<'js>,
-    /// `(name, value, key) => …`: functions for rare cases, see `js/audit.js`.
+    /// `(name, value, key) => …`: functions for rare cases, in `js/audit.js`.
     pub(super) rare: Function<'js>,
     pub(super) stopwatch: &'a Stopwatch,
 }
 
-/// The arguments of the operation, with the body in them.
+/// A written body.
 pub(super) struct Written {
-    /// `{"body":…}`.
+    /// The arguments of the operation: `{"body":…}`.
     pub(super) args: String,
-    /// Members whose content JSON does not show: their paths, and the classes of their values.
+    /// The path and class of each member whose content JSON cannot represent.
     pub(super) hollow: Vec<(String, String)>,
 }
 
 /// A body that was refused.
 pub(super) enum Refused<'js> {
-    /// It breaks a rule: which, and where.
+    /// The body breaks a rule. The message names the rule and the path.
     Because(String),
-    /// Something in it threw, and where.
+    /// A getter or `toJSON` threw this value at this path.
     Thrown(Value<'js>, String),
-    /// The function's time is over, or the engine failed.
+    /// The function's time is up, or the engine failed.
     Stopped(rquickjs::Error),
 }
 
@@ -103,8 +104,8 @@ pub(super) fn write<'js>(
             let message = "the function's time is over";
             Err(Refused::Stopped(Exception::throw_message(ctx, message)))
         }
-        // The host fails a function for a log that is too large, so that catching the error does
-        // not help.
+        // The host rejects this body as too large and fails the function, even if the function
+        // catches the error.
         Err(End(Ended::TooLarge, _)) => {
             let args = format!("{{\"body\":{{\"\":\"{}\"}}}}", " ".repeat(MAX_TEXT_BYTES));
             Ok(Written { args, hollow: Vec::new() })
@@ -112,7 +113,7 @@ pub(super) fn write<'js>(
     }
 }
 
-/// A path as people write it: `a.b[1].c`.
+/// The path in JavaScript's notation, such as `a.b[1].c`.
 fn place(mut upwards: Vec<String>) -> String {
     upwards.reverse();
     upwards.join(".").replace(".[", "[")

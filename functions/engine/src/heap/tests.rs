@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn beyond_the_limit_small_blocks_come_from_the_reserve() {
+fn small_blocks_beyond_the_limit_come_from_the_reserve() {
     let usage = Rc::new(Usage::unlimited());
     let mut heap = Heap::new(Rc::clone(&usage));
     usage.limit(1 << 20);
     assert!(heap.alloc(2 << 20).is_null());
-    assert!(!usage.is_exhausted(), "what is refused at once leaves the call as it was");
+    assert!(!usage.is_exhausted(), "a refused large block does not end the call");
     let mut given = 0;
     while !heap.alloc(MAX_SMALL_BYTES).is_null() {
         given += MAX_SMALL_BYTES;
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn contents((block, size, _): (*mut u8, usize, u8)) -> Vec<u8> {
-    // SAFETY: the heap gave the block, and all of it was written.
+    // SAFETY: the heap allocated the block, and all of it was written.
     unsafe { std::slice::from_raw_parts(block, size) }.to_vec()
 }
 
@@ -52,7 +52,7 @@ fn apply(heap: &mut Heap, blocks: &mut Vec<(*mut u8, usize, u8)>, steps: Vec<Ste
             Step::Resize { .. } | Step::Free { .. } if blocks.is_empty() => {}
             Step::Resize { which, size } => {
                 let which = which % blocks.len();
-                // SAFETY: the heap gave the block, and gives a new one that is that long.
+                // SAFETY: the heap allocated the block, and returns a new one of this size.
                 unsafe {
                     let block = heap.realloc(blocks[which].0, size);
                     block.write_bytes(mark, size);
@@ -61,7 +61,7 @@ fn apply(heap: &mut Heap, blocks: &mut Vec<(*mut u8, usize, u8)>, steps: Vec<Ste
             }
             Step::Free { which } => {
                 let (block, _, _) = blocks.swap_remove(which % blocks.len());
-                // SAFETY: the heap gave the block.
+                // SAFETY: the heap allocated the block.
                 unsafe { heap.dealloc(block) };
             }
         }
@@ -71,10 +71,9 @@ fn apply(heap: &mut Heap, blocks: &mut Vec<(*mut u8, usize, u8)>, steps: Vec<Ste
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each block keeps what was written to it, whatever happens to the others, and what is
-    /// counted is what is there.
+    /// Each block keeps its contents whatever happens to the others, and the usage is exact.
     #[test]
-    fn blocks_are_apart_and_counted(steps in prop::collection::vec(step(), 0..60)) {
+    fn blocks_are_disjoint_and_counted(steps in prop::collection::vec(step(), 0..60)) {
         let usage = Rc::new(Usage::unlimited());
         let mut heap = Heap::new(Rc::clone(&usage));
         let mut blocks: Vec<(*mut u8, usize, u8)> = Vec::new();
@@ -96,7 +95,7 @@ proptest! {
                 Step::Resize { which, size } => {
                     let which = which % blocks.len();
                     let (block, old_size, mark) = blocks[which];
-                    // SAFETY: the heap gave the block; of the new one this much is written.
+                    // SAFETY: the heap allocated the block; this much of the new one is written.
                     unsafe {
                         let block = heap.realloc(block, size);
                         let kept = std::slice::from_raw_parts(block, size.min(old_size));
@@ -107,7 +106,7 @@ proptest! {
                 }
                 Step::Free { which } => {
                     let (block, size, mark) = blocks.swap_remove(which % blocks.len());
-                    // SAFETY: the heap gave the block, and all of it was written.
+                    // SAFETY: the heap allocated the block, and all of it was written.
                     unsafe {
                         let bytes = std::slice::from_raw_parts(block, size);
                         prop_assert!(bytes.iter().all(|byte| *byte == mark));
@@ -122,10 +121,10 @@ proptest! {
         }
     }
 
-    /// What was in a heap when its image was taken is there again, however often the engine
-    /// goes on from there and whatever it does, and nothing else is.
+    /// Restoring an image brings back exactly the contents of the heap at that time, however often
+    /// and whatever the engine did since.
     #[test]
-    fn images_bring_back_what_was_there(
+    fn images_restore_the_heap(
         before in prop::collection::vec(step(), 0..30),
         between in prop::collection::vec(step(), 0..30),
         rounds in prop::collection::vec(prop::collection::vec(step(), 0..60), 1..4),
@@ -134,7 +133,7 @@ proptest! {
         let mut heap = Heap::new(Rc::clone(&usage));
         let mut blocks = Vec::new();
         apply(&mut heap, &mut blocks, before);
-        // An image that another one takes the place of.
+        // A later image replaces this one.
         drop(heap.image());
         apply(&mut heap, &mut blocks, between);
         let image = heap.image();
@@ -143,16 +142,16 @@ proptest! {
         for steps in rounds {
             let mut blocks = blocks.clone();
             apply(&mut heap, &mut blocks, steps);
-            // SAFETY: it is the last image, and no block that was given since is used again.
+            // SAFETY: this is the last image, and no block allocated since is used again.
             unsafe { heap.restore(&image) };
             prop_assert_eq!(usage.bytes.get(), used);
         }
         let now: Vec<_> = blocks.iter().map(|block| contents(*block)).collect();
         prop_assert_eq!(&now, &there);
         prop_assert!(heap.0.borrow().given.is_empty());
-        // The heap goes on as any other does.
+        // The heap remains usable.
         for (block, _, _) in blocks {
-            // SAFETY: the heap gave it before the image, and it is there again.
+            // SAFETY: the heap allocated the block before the image, which was restored.
             unsafe { heap.dealloc(block) };
         }
         prop_assert_eq!(usage.bytes.get(), 0);

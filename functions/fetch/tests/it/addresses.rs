@@ -1,4 +1,4 @@
-//! No fetch reaches a host that is not public and not allowed, however its address is written.
+//! Fetches reach only public or allowed hosts, however the address is written.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::site::{Site, response, whole};
 use super::*;
 
-/// Each names the local host or another that is not public, with `PORT` for that of a server.
+/// URLs of the local host or of another private address. `PORT` stands for a server's port.
 const PRIVATE: [&str; 40] = [
     "http://127.0.0.1:PORT/",
     "http://127.0.0.2:PORT/",
@@ -69,7 +69,7 @@ async fn no_spelling_of_a_private_address_is_fetched() {
     for url in PRIVATE {
         let call = Call::new(FetchSettings::default());
         let error = call.failure(request(&url.replace("PORT", &port))).await;
-        // Not every resolver knows the name with a dot.
+        // Some resolvers do not know the name with a trailing dot.
         let is_unknown = error == "the name localhost. could not be resolved";
         assert!(is_refused(&error) || is_unknown, "{url}: {error}");
     }
@@ -115,9 +115,12 @@ async fn a_redirect_to_a_private_address_is_not_followed() {
         ),
         (
             "http://a:b@127.0.0.1/",
-            "the response redirects: the URL must not hold a name and password",
+            "the response redirects: the URL must not contain a user name or password",
         ),
-        ("http://127.0.0.1:25/", "the response redirects: the port 25 is that of another protocol"),
+        (
+            "http://127.0.0.1:25/",
+            "the response redirects: port 25 is blocked: it is that of another protocol",
+        ),
         ("http://[", "the response redirects to an invalid URL"),
     ];
     for (location, expected) in others {
@@ -129,7 +132,7 @@ async fn a_redirect_to_a_private_address_is_not_followed() {
     assert!(hidden.asked().is_empty());
 }
 
-/// Gives other addresses each time that it is asked, as a hostile name server does.
+/// Resolves a name to other addresses each time, like a hostile name server.
 struct Rebinding {
     answers: Vec<Vec<SocketAddr>>,
     asked: AtomicUsize,
@@ -147,7 +150,7 @@ impl Resolve for Rebinding {
 async fn a_name_that_changes_its_address_is_checked_each_time() {
     let open = Site::start(|_| response("200 OK", "connection: close\r\n", b"open")).await;
     let port = open.address.port();
-    // On the same port, as the port is in the URL.
+    // The same port, since the URL contains it.
     let hidden =
         Site::start_at(&format!("127.0.0.2:{port}"), |_| response("200 OK", "", b"secret")).await;
     let (first, other) = (open.address, hidden.address);

@@ -1,4 +1,4 @@
-//! Responses: whole, compressed, too large, too slow, broken off.
+//! Response bodies: whole, compressed, too large, too slow, truncated.
 
 use std::io::Write;
 
@@ -54,9 +54,9 @@ async fn compressed_bodies_are_decoded() {
         let site = Site::start(move |_| response("200 OK", &header, &bytes)).await;
         let (head, body) = Call::new(settings()).fetch(1, request(&site.url("/"))).await.unwrap();
         assert!(body == all, "{coding}");
-        // The headers tell of the body as it is now.
-        let is_told = head.headers.iter().any(|(name, _)| name == "content-encoding");
-        assert_eq!(is_told, coding == "identity", "{coding}");
+        // The headers describe the decompressed body.
+        let has_coding = head.headers.iter().any(|(name, _)| name == "content-encoding");
+        assert_eq!(has_coding, coding == "identity", "{coding}");
     }
     let broken = [
         ("gzip", gzip(&all)[..1_000].to_vec(), "the body cannot be decompressed: "),
@@ -64,7 +64,7 @@ async fn compressed_bodies_are_decoded() {
         (
             "br",
             b"x".to_vec(),
-            "the body has the content coding \"br\", and this host decodes gzip and deflate",
+            "the body has the content coding \"br\"; this host decodes gzip and deflate",
         ),
         ("gzip, gzip", b"x".to_vec(), "the body has the content coding \"gzip, gzip\""),
     ];
@@ -74,14 +74,14 @@ async fn compressed_bodies_are_decoded() {
         let error = Call::new(settings()).failure(request(&site.url("/"))).await;
         assert!(error.starts_with(expected), "{error}");
     }
-    // No body, whatever its coding.
+    // A response without a body may name any coding.
     let site =
         Site::start(|_| site::whole("HTTP/1.1 200 OK\r\ncontent-encoding: br\r\n\r\n")).await;
     let head = requested("HEAD", &site.url("/"), &[]).unwrap();
     assert!(!Call::new(settings()).fetch(1, head).await.unwrap().0.has_body);
 }
 
-/// However little of it arrives.
+/// The limit applies to the compressed body and to the decompressed one.
 #[tokio::test]
 async fn bodies_have_a_limit() {
     const LIMIT: usize = 1 << 20;
@@ -115,15 +115,15 @@ async fn bodies_have_a_limit() {
     assert_eq!(call.fetch(1, request(&site.url("/"))).await.unwrap().1.len(), LIMIT);
 }
 
-/// Time stands still once the server has done all that it will.
+/// The clock is paused once the server has sent everything.
 #[tokio::test]
-async fn slow_servers_are_given_up() {
+async fn fetches_from_slow_servers_time_out() {
     let table = [
         ("", "there was no response within 60000 ms"),
         ("HTTP/1.1 200 OK\r\nx-slow", "there was no response within 60000 ms"),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegun",
-            "nothing more of the response's body came within 60000 ms",
+            "no more of the response body arrived within 60000 ms",
         ),
     ];
     for (sent, expected) in table {
@@ -150,7 +150,7 @@ async fn slow_servers_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_fails() {
+async fn truncated_and_refused_responses_fail() {
     let site =
         Site::start(|_| site::whole("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegun")).await;
     let error = Call::new(settings()).failure(request(&site.url("/"))).await;
@@ -161,7 +161,7 @@ async fn a_body_that_breaks_off_fails() {
         )),
         "{error}"
     );
-    // And what is no HTTP at all, and what listens nowhere.
+    // A server that does not speak HTTP, and a closed port.
     let site = Site::start(|_| site::whole("220 mail.example ESMTP\r\n")).await;
     let error = Call::new(settings()).failure(request(&site.url("/"))).await;
     assert!(error.starts_with(&format!("the connection to {} failed", site.address)), "{error}");

@@ -1,4 +1,4 @@
-//! How many fetches there are at once, and when they end.
+//! How many fetches run at once, and when they end.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ async fn fetches_end_with_their_call() {
         assert_eq!(call.0.read(2).unwrap().await.unwrap().unwrap(), b"begun");
         let rest = call.0.read(2).unwrap();
         let canceller = call.0.canceller();
-        // Both have arrived.
+        // Wait until both requests have arrived.
         while site.asked().len() < 2 * (how + 1) {
             tokio::task::yield_now().await;
         }
@@ -50,9 +50,9 @@ async fn fetches_end_with_their_call() {
     }
 }
 
-/// Each waits for its share of the memory, and has its turn.
+/// Each fetch waits for its share of the memory, and gets its turn.
 #[tokio::test]
-async fn fetches_at_once_are_limited_for_a_call_and_in_all() {
+async fn concurrent_fetches_are_limited_per_call_and_in_total() {
     let under_way = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
     let waiting: Arc<Mutex<VecDeque<oneshot::Sender<()>>>> = Arc::default();
@@ -74,7 +74,7 @@ async fn fetches_at_once_are_limited_for_a_call_and_in_all() {
         max_request_bytes: 1,
         ..settings()
     };
-    // A call may take a quarter of what there is.
+    // A call may take a quarter of the memory.
     for (memory, calls, limit) in [(8, 1, 2), (4, 8, 4)] {
         most.store(0, Ordering::SeqCst);
         let fetcher = Fetcher::new(mebibytes(memory));
@@ -87,7 +87,7 @@ async fn fetches_at_once_are_limited_for_a_call_and_in_all() {
             .collect();
         for _ in 0..heads.len() {
             arrivals.recv().await.unwrap();
-            // Lets all come that may.
+            // Let all arrive that may.
             while (most.load(Ordering::SeqCst)) < limit && arrivals.try_recv().is_ok() {}
             let next = waiting.lock().unwrap().pop_front();
             under_way.fetch_sub(1, Ordering::SeqCst);
@@ -100,7 +100,7 @@ async fn fetches_at_once_are_limited_for_a_call_and_in_all() {
     }
 }
 
-/// A loop that looks at no response must not run dry.
+/// A loop of fetches whose responses are never read must not block.
 #[tokio::test]
 async fn unread_responses_keep_no_more_than_their_bytes() {
     let site = Site::start(|_| response("200 OK", "", b"nobody reads this")).await;

@@ -1,4 +1,4 @@
-//! Fetches from servers of these tests, some of them hostile.
+//! Fetches from test servers, some of them hostile.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
@@ -16,7 +16,7 @@ use functions_fetch::{
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// Settings by which the servers of these tests may be fetched from, and other local ones not.
+/// Settings that allow fetches from the test servers but not from other local addresses.
 fn settings() -> FetchSettings {
     let networks = vec!["127.0.0.1/32".parse().unwrap()];
     FetchSettings { networks, timeout: Duration::from_secs(60), ..FetchSettings::default() }
@@ -36,7 +36,7 @@ fn requested(
     FetchRequest::new(url, method, &headers, RedirectMode::Follow)
 }
 
-/// One call with its fetches.
+/// The fetches of one call.
 struct Call(Fetches);
 
 impl Call {
@@ -44,7 +44,7 @@ impl Call {
         Call(Fetcher::new(settings).fetches(Handle::current()))
     }
 
-    /// The head of a response, and its body.
+    /// The head and body of a response.
     async fn fetch(&self, id: u32, request: FetchRequest) -> Result<(Head, Vec<u8>), FetchError> {
         let head = self.begin(id, request).await.unwrap()?;
         let body = if head.has_body { self.rest(id).await? } else { Vec::new() };

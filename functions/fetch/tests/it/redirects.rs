@@ -1,4 +1,4 @@
-//! Redirects are followed as the Fetch standard says.
+//! Redirects follow the Fetch standard.
 
 use super::site::{Site, response, whole};
 use super::*;
@@ -17,7 +17,7 @@ async fn site() -> Site {
 }
 
 #[tokio::test]
-async fn methods_and_bodies_change_as_in_the_standard() {
+async fn methods_and_bodies_change_as_standardized() {
     let table = [
         (301, "GET", "GET", false),
         (301, "POST", "GET", false),
@@ -48,7 +48,7 @@ async fn methods_and_bodies_change_as_in_the_standard() {
         let has_type = last.header("content-type").is_some();
         assert_eq!(last.body == b"body", keeps_body, "{status} {method}");
         assert_eq!(has_type, keeps_body || ["GET", "HEAD"].contains(&method), "{status} {method}");
-        // The same origin.
+        // The origin stays the same, so credentials do too.
         assert_eq!(
             (last.header("authorization"), last.header("x-a")),
             (Some("Bearer t"), Some("b"))

@@ -1,10 +1,10 @@
-//! What is sent: nothing that the connection decides, and nothing that is more than one header.
+//! Requests: functions control neither the connection's headers nor more than one header at a time.
 
 use super::site::{Site, response};
 use super::*;
 
 #[tokio::test]
-async fn headers_of_the_connection_are_the_hosts() {
+async fn functions_cannot_set_connection_headers() {
     let site = Site::start(|_| response("200 OK", "", b"")).await;
     let headers = [
         ("Host", "internal.example"),
@@ -51,7 +51,7 @@ async fn headers_of_the_connection_are_the_hosts() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_body_says_so() {
+async fn requests_without_a_body_have_length_zero() {
     let site = Site::start(|_| response("200 OK", "", b"")).await;
     for (method, length) in
         [("GET", None), ("POST", Some("0")), ("PUT", Some("0")), ("DELETE", None)]
@@ -101,9 +101,9 @@ fn nothing_can_be_injected() {
         ("ftp://example.com/", "only http: and https: can be fetched, not ftp:"),
         ("data:,x", "only http: and https: can be fetched, not data:"),
         ("file:///etc/passwd", "only http: and https: can be fetched, not file:"),
-        ("http://user:secret@example.com/", "the URL must not hold a name and password"),
+        ("http://user:secret@example.com/", "the URL must not contain a user name or password"),
         ("http://example.com:6379/", ""),
-        ("http://example.com:6667/", "the port 6667 is that of another protocol"),
+        ("http://example.com:6667/", "port 6667 is blocked: it is that of another protocol"),
         ("/relative", "the URL is invalid: relative URL without a base"),
     ];
     for (url, expected) in urls {
@@ -111,7 +111,7 @@ fn nothing_can_be_injected() {
             requested("GET", url, &[]).err().map_or(String::new(), |error| error.to_string());
         assert_eq!(error, expected, "{url}");
     }
-    // What a URL has of line breaks is not sent.
+    // Line breaks in a URL are removed.
     let request =
         FetchRequest::new("http://example.com/a\r\nx: y", "GET", &[], RedirectMode::Follow);
     assert!(format!("{:?}", request.unwrap()).contains("/ax:%20y"));
@@ -123,7 +123,7 @@ fn nothing_can_be_injected() {
 }
 
 #[tokio::test]
-async fn a_body_can_be_sent_bit_by_bit() {
+async fn a_request_body_can_be_streamed() {
     let site = Site::start(|asked| response("200 OK", "", &asked.body)).await;
     let call = Call::new(settings());
     let head = call.begin(1, requested("POST", &site.url("/"), &[]).unwrap().with_stream());
@@ -137,7 +137,7 @@ async fn a_body_can_be_sent_bit_by_bit() {
 }
 
 #[tokio::test]
-async fn a_streamed_body_has_its_limit_and_is_not_redirected() {
+async fn a_streamed_body_is_limited_and_not_redirected() {
     let limited = FetchSettings { max_request_bytes: 10, ..settings() };
     let site = Site::start(|asked| match asked.path() {
         "/307" => site::whole("HTTP/1.1 307 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n"),
@@ -161,5 +161,5 @@ async fn a_streamed_body_has_its_limit_and_is_not_redirected() {
     let head = call.begin(3, request("/307").with_stream());
     call.0.send_end(3).unwrap().await.unwrap();
     let error = head.await.unwrap().unwrap_err().to_string();
-    assert_eq!(error, "the response redirects a request whose body was a stream and is gone");
+    assert_eq!(error, "the response redirects a request whose streamed body cannot be sent twice");
 }

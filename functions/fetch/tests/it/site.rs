@@ -1,4 +1,4 @@
-//! A server of HTTP/1 that answers as a test tells it to.
+//! An HTTP/1 server with scripted replies.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -30,11 +30,11 @@ impl Asked {
 pub(crate) enum Reply {
     /// These bytes; then the connection ends.
     Whole(Vec<u8>),
-    /// These bytes, and then others again and again.
+    /// These bytes, then the second ones forever.
     Endless(Vec<u8>, Vec<u8>),
-    /// These bytes, and then nothing. The channel is told when the client goes away.
+    /// These bytes, then nothing. Sends on the channel when the client disconnects.
     Stall(Vec<u8>, mpsc::UnboundedSender<()>),
-    /// Once the channel is told.
+    /// These bytes, once something arrives on the channel.
     After(oneshot::Receiver<()>, Vec<u8>),
 }
 
@@ -85,7 +85,7 @@ impl Site {
     }
 }
 
-/// Errors are the client's going away.
+/// Serves one request. Returns `None` if the client disconnects.
 async fn serve(
     mut stream: TcpStream,
     noted: &Mutex<Vec<Asked>>,

@@ -47,17 +47,16 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", env = "FUNCTIONS_HOST_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Try what a start needs (functions, addresses, bucket, journal, keys, log streams, store),
-    /// print a line for each, and end: with the code 1 if a start would fail
+    /// Check everything that a start depends on (functions, addresses, bucket, journal, keys, log
+    /// streams, store), print a line for each, and exit, with the code 1 if a start would fail
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Print all settings as a settings file, each with where it came from, and end. Secrets are
-    /// not shown
+    /// Print all settings as a settings file, each with its source, and exit. Secrets are not shown
     #[arg(long, conflicts_with = "check")]
     pub(crate) print_config: bool,
 
-    /// Where the flags and variables below came from.
+    /// The sources of the flags and variables below.
     #[arg(skip)]
     pub(super) sources: Sources,
 

@@ -1,4 +1,4 @@
-//! Where the audit logs go.
+//! The destinations of audit logs.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 
 use super::options::{CompressionName, Options};
 
-/// Where the audit logs go.
+/// The destinations of audit logs.
 pub(super) fn destinations(
     options: &Options,
     deployment: &str,
@@ -46,7 +46,7 @@ pub(super) fn destinations(
     ))
 }
 
-/// A bucket, and how it is written to.
+/// A bucket and the options for writing to it.
 fn to_bucket(
     options: &Options,
     url: String,
@@ -76,7 +76,7 @@ fn to_bucket(
     Ok((url, Box::new(settings)))
 }
 
-/// What is written so that outsiders can verify the bucket, if anything.
+/// The evidence written so that outsiders can verify the bucket, if it is enabled.
 fn evidence(options: &Options, data_dir: &Path) -> Option<EvidenceSettings> {
     let name = options.evidence.as_deref().unwrap_or("functions-host");
     let settings = EvidenceSettings::new(name);

@@ -17,7 +17,7 @@ impl EnvVar {
         let begins =
             letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !begins || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
-            // Not quoted: it may be a value by mistake.
+            // Not quoted: the text may be a value given by mistake.
             return Err(
                 "the name of a variable has letters, digits and `_`, and no digit first".to_owned()
             );

@@ -1,4 +1,4 @@
-//! What functions may fetch.
+//! Settings of `fetch` in functions.
 
 use functions_fetch::FetchSettings;
 use url::Url;
@@ -6,7 +6,7 @@ use url::Url;
 use super::Options;
 use super::limits::positive_ms;
 
-/// The largest amount of memory that can be set, in MiB.
+/// The largest memory limit that can be set, in MiB.
 const MAX_MIB: usize = 1 << 20;
 
 pub(super) fn fetch(options: &Options) -> Result<FetchSettings, String> {
@@ -46,7 +46,7 @@ pub(super) fn fetch(options: &Options) -> Result<FetchSettings, String> {
     })
 }
 
-/// The error does not quote the URL, which can hold a password.
+/// Parses the proxy's URL. The error does not quote it, since it may contain a password.
 fn proxy(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| url.has_host());
     url.filter(|url| matches!(url.scheme(), "http" | "https"))

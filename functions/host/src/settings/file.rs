@@ -8,7 +8,7 @@ use functions_server::auth::AuthSettings;
 use super::{CommandLine, Options};
 
 impl Options {
-    /// Reads a file. Returns the names of what it sets too.
+    /// Reads a settings file. Also returns the names of the settings in it.
     pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>), Box<dyn Error>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!("the settings file {} cannot be read: {error}", path.display())
@@ -36,7 +36,7 @@ impl Options {
     }
 }
 
-/// The line and reason of an error, without the values in the file.
+/// Describes an error with its line, without quoting values from the file.
 fn without_values(text: &str, error: &toml::de::Error) -> String {
     let message = error.message();
     let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
@@ -49,7 +49,7 @@ fn without_values(text: &str, error: &toml::de::Error) -> String {
     let Some(span) = error.span() else { return message };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    // The setting's name, if the line begins with one; nothing else of the file is shown.
+    // The name of the setting is shown if the line begins with one, and nothing else of the file.
     let begin = before.rfind('\n').map_or(0, |at| at + 1);
     let name = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
     let is_setting =

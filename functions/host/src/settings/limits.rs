@@ -14,7 +14,7 @@ pub(crate) struct FunctionLimits {
     pub(crate) time: Duration,
     /// How long the JavaScript of an action may run.
     pub(crate) action_time: Duration,
-    /// How much memory it may use, in bytes.
+    /// How much memory a function may use, in bytes.
     pub(crate) memory_bytes: usize,
 }
 
@@ -107,7 +107,7 @@ pub(super) fn network(options: &Options) -> Result<NetworkLimits, String> {
     })
 }
 
-/// 4 GiB: the engine has 32-bit offsets.
+/// 4 GiB, since the engine has 32-bit offsets.
 const MAX_FUNCTION_MEMORY_MIB: usize = 4_096;
 
 /// One day.

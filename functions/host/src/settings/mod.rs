@@ -1,4 +1,4 @@
-//! Settings: by flags, by the environment, by a file, in this order of precedence.
+//! Settings, from flags, environment variables and a file, in this order of precedence.
 
 mod command_line;
 mod deployment;
@@ -31,19 +31,19 @@ pub(crate) use self::env::{EnvVar, FunctionEnv};
 pub(crate) use self::limits::FunctionLimits;
 pub(crate) use self::options::Options;
 
-/// Some ten thousand results of typical size; as much memory as four functions may use.
+/// Room for some ten thousand results of typical size: the memory of four functions.
 const DEFAULT_QUERY_CACHE_MIB: usize = 256;
 
-/// Some twenty modules on each of three threads; as much memory as one function may use.
+/// Room for some twenty modules on each of three threads: the memory of one function.
 const DEFAULT_KEPT_ENGINES_MIB: usize = 64;
 
-/// Together with 10 seconds for calls it fits into the 30 that Kubernetes allows by default.
+/// With 10 seconds for calls, this fits into the 30 seconds that Kubernetes allows by default.
 const DEFAULT_CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The file that is read when none is named, if it exists.
+/// The settings file that is read, if it exists, when none is named.
 const DEFAULT_FILE: &str = "functions-host.toml";
 
-/// Where Convex's own local backend listens, so that examples for it work as they are.
+/// The port of Convex's own local backend, so that examples for it work unchanged.
 const DEFAULT_PORT: u16 = 3210;
 
 const OPERATORS_PORT: u16 = 3211;
@@ -61,11 +61,11 @@ pub(crate) struct Settings {
     pub(crate) operators_listen: Option<SocketAddr>,
     /// The address for HTTP actions, if they are served.
     pub(crate) site_listen: Option<SocketAddr>,
-    /// Where the settings came from.
+    /// The source of each setting.
     sources: Sources,
-    /// How the host's own log is written.
+    /// The format of the host's own log.
     pub(crate) log_format: LogFormat,
-    /// The collector of traces, if there is one.
+    /// The URL of the trace collector, if traces are exported.
     pub(crate) traces: Option<String>,
     /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub(crate) show_logs: Option<bool>,
@@ -75,7 +75,7 @@ pub(crate) struct Settings {
     pub(crate) close_timeout: Duration,
     /// The directory for documents, and for the journal and bucket by default.
     pub(crate) data_dir: PathBuf,
-    /// Where the audit logs go.
+    /// The destinations of audit logs.
     pub(crate) destinations: Destinations,
     /// The file of log streams, if one is named.
     log_streams: Option<PathBuf>,
@@ -90,13 +90,13 @@ pub(crate) struct Settings {
     pub(crate) limits: FunctionLimits,
     /// The size of the query result cache, in bytes.
     pub(crate) query_cache_bytes: usize,
-    /// How much of its disk the store leaves free, in bytes.
+    /// How much disk space the store leaves free, in bytes.
     pub(crate) store_reserve_bytes: u64,
-    /// What functions may fetch.
+    /// Limits and permissions of `fetch`.
     pub(crate) fetch: FetchSettings,
-    /// The memory of engines that are kept for later calls, in bytes.
+    /// The memory of engines kept for later calls, in bytes.
     pub(crate) kept_engine_bytes: usize,
-    /// Whether to end when audit logs cannot be made durable before a restart.
+    /// Whether the process exits when audit logs cannot be made durable before a restart.
     pub(crate) exit_when_stopped: bool,
     /// Deployment metadata for functions.
     pub(crate) deployment: Deployment,
@@ -107,7 +107,7 @@ pub(crate) struct Settings {
 }
 
 impl Serve {
-    /// All settings, from flags and the environment, then the file, then the defaults.
+    /// Combines flags and the environment, the file, and the defaults, in this order of precedence.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<Sock
     }
 }
 
-/// At the address of `listen`, since those who call HTTP actions are as far away as other clients.
+/// On the IP address of `listen`, since HTTP actions are called by the same clients.
 fn site_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
     match set {
         Some("none") => Ok(None),

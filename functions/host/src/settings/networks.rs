@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// Networks that may be fetched from though they are not public.
+/// Networks that functions may fetch from although they are not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchNetworks(pub(super) Vec<IpNet>);
 

@@ -14,8 +14,8 @@ use serde::de::{Deserializer, Error as _};
 use super::networks::FetchNetworks;
 use super::{DeploymentClass, EnvVar};
 
-/// Settings that a flag, an environment variable or a member of the file can give, each under the
-/// same name.
+/// Settings that can be given by a flag, an environment variable or a member of the file, all of
+/// the same name.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Options {
@@ -23,25 +23,25 @@ pub(crate) struct Options {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Where operators find /livez, /readyz, /healthz, /healthz?verbose and /metrics; or `none`.
-    /// They show paths and addresses, so clients should not reach this address. [default:
-    /// 127.0.0.1:3211, or a free port where `listen` takes one]
+    /// The address for operators, which serves /livez, /readyz, /healthz, /healthz?verbose and
+    /// /metrics; or `none`. These show paths and addresses, so clients should not be able to reach
+    /// it. [default: 127.0.0.1:3211, or a free port where `listen` takes one]
     #[arg(long, env = "OPERATORS_LISTEN", value_name = "ADDRESS")]
     pub(crate) operators_listen: Option<String>,
 
-    /// Where HTTP actions (`http.ts`) are served; or `none`. Functions find the address in
-    /// process.env.CONVEX_SITE_URL, unless --env sets that to the one that clients use. [default:
+    /// The address at which HTTP actions (`http.ts`) are served; or `none`. Functions find it in
+    /// process.env.CONVEX_SITE_URL, unless --env sets that to the address clients use. [default:
     /// port 3212 beside `listen`, or a free port where `listen` takes one]
     #[arg(long, env = "SITE_LISTEN", value_name = "ADDRESS")]
     pub(crate) site_listen: Option<String>,
 
-    /// How the host's own log is written to standard error: as text or as JSON. [default: text]
+    /// The format of the host's own log on standard error: text or JSON. [default: text]
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
     pub(crate) log_format: Option<LogFormat>,
 
-    /// Where traces go: the URL of a collector of OpenTelemetry, OTLP over HTTP, such as
-    /// http://127.0.0.1:4318/v1/traces. It needs a build with the feature `traces`. [default: none
-    /// are made]
+    /// The URL of an OpenTelemetry collector that receives traces, by OTLP over HTTP, such as
+    /// http://127.0.0.1:4318/v1/traces. Needs a build with the feature `traces`. [default: no
+    /// traces]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", value_name = "URL")]
     pub(crate) traces: Option<String>,
 
@@ -50,28 +50,29 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_SHOW_LOGS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) show_logs: Option<bool>,
 
-    /// How much memory all requests together may take, in MiB: what arrives, what calls take once
-    /// they are parsed, and answers until they are written. Engines and the cache of results come
-    /// on top. More is answered 503. [default: 512]
+    /// How much memory all requests together may take, in MiB: data as it arrives, calls once they
+    /// are parsed, and answers until they are written. Engines and the cache of results are not
+    /// included. Requests beyond it are answered 503. [default: 512]
     #[arg(long, env = "REQUEST_MEMORY_MIB", value_name = "MIB")]
     pub(crate) request_memory_mib: Option<usize>,
 
-    /// How many values the JSON of one request may have. More is answered 413. [default: 1000000]
+    /// How many values the JSON of one request may have. Larger ones are answered 413. [default:
+    /// 1000000]
     #[arg(long, env = "MAX_REQUEST_VALUES", value_name = "COUNT")]
     pub(crate) max_request_values: Option<usize>,
 
-    /// How many connections there may be. More are answered 503. [default: the limit of open files
-    /// less 256 (or half of it), which are kept for the journal, the bucket and the store]
+    /// How many connections may be open. Further ones are answered 503. [default: the limit of open
+    /// files less 256 (or half of it), which are kept for the journal, the bucket and the store]
     #[arg(long, env = "MAX_CONNECTIONS", value_name = "COUNT")]
     pub(crate) max_connections: Option<usize>,
 
-    /// How many connections there may be from one address (of IPv6, one /64) that is no trusted
-    /// proxy's. More are answered 429. [default: 256]
+    /// How many connections may be open from one address (for IPv6, one /64) other than a trusted
+    /// proxy's. Further ones are answered 429. [default: 256]
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub(crate) max_connections_per_address: Option<usize>,
 
-    /// How long a connection may take for its first request's header, in milliseconds. [default:
-    /// 10000]
+    /// How long a connection may take to send the header of its first request, in milliseconds.
+    /// [default: 10000]
     #[arg(long, env = "HEADER_TIMEOUT_MS", value_name = "MS")]
     pub(crate) header_timeout_ms: Option<u64>,
 
@@ -83,18 +84,18 @@ pub(crate) struct Options {
     #[arg(long, env = "FIRST_MESSAGE_TIMEOUT_MS", value_name = "MS")]
     pub(crate) first_message_timeout_ms: Option<u64>,
 
-    /// How long a connection stays open without a request, and a WebSocket without a sign of life,
-    /// in milliseconds: longer than a load balancer in front keeps it. Answers to pings count.
-    /// [default: 75000]
+    /// How long a connection stays open without a request, and a WebSocket without a message or an
+    /// answer to a ping, in milliseconds. Choose it longer than the idle timeout of a load balancer
+    /// in front. [default: 75000]
     #[arg(long, env = "IDLE_TIMEOUT_MS", value_name = "MS")]
     pub(crate) idle_timeout_ms: Option<u64>,
 
-    /// How long a client may be behind with taking what it is sent, in milliseconds; each second
-    /// that it is waited for counts, less what it takes at --min-send-rate. [default: 30000]
+    /// How long a client may be behind in reading what it is sent, in milliseconds. Each second of
+    /// waiting counts, less the time for what it reads at --min-send-rate. [default: 30000]
     #[arg(long, env = "SEND_TIMEOUT_MS", value_name = "MS")]
     pub send_timeout_ms: Option<u64>,
 
-    /// How many bytes a second a client takes at least of what it is sent. [default: 4096]
+    /// The slowest rate at which a client may read, in bytes per second. [default: 4096]
     #[arg(long, env = "MIN_SEND_RATE", value_name = "BYTES")]
     pub min_send_rate: Option<u32>,
 
@@ -103,40 +104,41 @@ pub(crate) struct Options {
     #[arg(long, env = "DRAIN_TIMEOUT_MS", value_name = "MS")]
     pub(crate) drain_timeout_ms: Option<u64>,
 
-    /// How long delivery to the bucket may take after that before the process exits with code 3, in
-    /// milliseconds. [default: 15000]
+    /// How long delivery to the bucket may take after that, in milliseconds, before the process
+    /// exits with code 3. [default: 15000]
     #[arg(long, env = "CLOSE_TIMEOUT_MS", value_name = "MS")]
     pub(crate) close_timeout_ms: Option<u64>,
 
-    /// The directory for documents, journal and bucket, where no other place is given for them.
-    /// Made if it does not exist. [default: audit-data]
+    /// The directory for documents, journal and bucket, unless other places are given for them.
+    /// Created if it does not exist. [default: audit-data]
     #[arg(long, env = "DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Where the audit logs go: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
-    /// file:///path, or `none`, which checks and discards them. Credentials and regions come
-    /// from the provider's usual environment variables. [default: the directory `bucket` in the
-    /// data directory]
+    /// The destination of audit logs: s3://bucket/prefix, gs://bucket/prefix,
+    /// az://container/prefix, file:///path, or `none`, which checks and discards them. Credentials
+    /// and regions come from the provider's usual environment variables. [default: the directory
+    /// `bucket` in the data directory]
     #[arg(long, env = "AUDIT_BUCKET", value_name = "URL")]
     pub(crate) bucket: Option<String>,
 
     /// The directory of the journal, where logs become durable before they are delivered to the
-    /// bucket; or `none`, and each call waits for the bucket itself. [default: the directory
-    /// `journal` in the data directory]
+    /// bucket; or `none`, in which case each call waits for the bucket itself. [default: the
+    /// directory `journal` in the data directory]
     #[arg(long, env = "AUDIT_JOURNAL", value_name = "DIR")]
     pub(crate) journal: Option<String>,
 
-    /// A file with log streams that get the audit logs too, a table `[[log_stream]]` for each. With
-    /// `bucket` at `none` they go there alone. The settings file may have these tables itself.
+    /// A file of log streams that also receive the audit logs, with a table `[[log_stream]]` for
+    /// each. With `bucket` set to `none`, only they do. The settings file may have these tables
+    /// too.
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
-    /// The name under which the host signs what it logs, so that an outsider can verify the bucket
-    /// with the public key that is shown at the start; or `off`. [default: functions-host]
+    /// The name under which the host signs audit logs, so that outsiders can verify the bucket with
+    /// the public key shown at the start; or `off`. [default: functions-host]
     #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME")]
     pub(crate) evidence: Option<String>,
 
-    /// The file of the private key for that; made if it does not exist. [default: the text in
+    /// The file of the private key for signing, created if it does not exist. [default: the text in
     /// AUDIT_EVIDENCE_KEY if that is set, or `evidence.key` in the data directory]
     #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
     pub(crate) evidence_key: Option<PathBuf>,
@@ -147,15 +149,15 @@ pub(crate) struct Options {
     #[serde(deserialize_with = "networks_text")]
     pub(crate) trusted_proxies: Option<TrustedProxies>,
 
-    /// The header in which they write the client's address: X-Forwarded-For, Forwarded (RFC 7239),
-    /// or another that holds an address, as X-Real-IP. No other header counts. [default:
-    /// x-forwarded-for]
+    /// The header in which trusted proxies give the client's address: X-Forwarded-For, Forwarded
+    /// (RFC 7239), or another that holds an address, such as X-Real-IP. Other headers are ignored.
+    /// [default: x-forwarded-for]
     #[arg(long, env = "CLIENT_ADDRESS_HEADER", value_name = "HEADER", value_parser = header)]
     #[serde(deserialize_with = "header_text")]
     pub(crate) client_address_header: Option<ClientAddressHeader>,
 
-    /// With a journal: how late a log may be where it goes, in milliseconds. [default: 5000 for a
-    /// bucket, 200 for a log stream]
+    /// With a journal: how late a log may arrive at its destination, in milliseconds. [default:
+    /// 5000 for a bucket, 200 for a log stream]
     #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_name = "MS")]
     pub(crate) cut_after_ms: Option<u64>,
 
@@ -173,12 +175,12 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_COMPRESSION", value_name = "KIND")]
     pub(crate) compression: Option<CompressionName>,
 
-    /// Add to each log which execution of which function it comes from. [default: false]
+    /// Add the function and execution that emitted it to each log. [default: false]
     #[arg(long, env = "AUDIT_PROVENANCE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) provenance: Option<bool>,
 
-    /// Record what became of each attempt at a mutation: committed, conflict, rolled back, failed.
-    /// Switches --provenance on. [default: false]
+    /// Record the outcome of each attempt at a mutation: committed, conflict, rolled back or
+    /// failed. Implies --provenance. [default: false]
     #[arg(long, env = "AUDIT_OUTCOMES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) outcomes: Option<bool>,
 
@@ -194,73 +196,72 @@ pub(crate) struct Options {
     #[arg(long, env = "FUNCTION_MEMORY_MIB", value_name = "MIB")]
     pub(crate) function_memory_mib: Option<usize>,
 
-    /// How much memory the cache of queries' results may take, with their arguments and sealed
-    /// logs, in MiB. What is used least goes first; 0 keeps nothing. [default: 256]
+    /// How much memory the cache of query results may take, with their arguments and sealed logs,
+    /// in MiB. The least recently used are evicted first; 0 disables the cache. [default: 256]
     #[arg(long, env = "QUERY_CACHE_MIB", value_name = "MIB")]
     pub(crate) query_cache_mib: Option<usize>,
 
-    /// How much room the store leaves on its disk, in MiB. With less, mutations are answered 503,
-    /// without effect, until there is room again. With 0, a full disk stops the store until a
+    /// How much disk space the store leaves free, in MiB. With less, mutations are answered 503,
+    /// without effect, until there is space again. With 0, a full disk stops the store until a
     /// restart. [default: 256]
     #[arg(long, env = "STORE_RESERVE_MIB", value_name = "MIB")]
     pub(crate) store_reserve_mib: Option<u64>,
 
-    /// How long a response to `fetch` may take to begin, and the next bytes of its body to come, in
+    /// How long `fetch` waits for a response to begin, and for each further part of its body, in
     /// milliseconds. [default: 300000]
     #[arg(long, env = "FETCH_TIMEOUT_MS", value_name = "MS")]
     pub(crate) fetch_timeout_ms: Option<u64>,
 
-    /// The most that `fetch` may send as the body of a request, in MiB. [default: 20]
+    /// The largest request body that `fetch` may send, in MiB. [default: 20]
     #[arg(long, env = "FETCH_REQUEST_MIB", value_name = "MIB")]
     pub(crate) fetch_request_mib: Option<usize>,
 
-    /// The largest body of a response to `fetch`, decompressed, in MiB. [default: 64]
+    /// The largest response body that `fetch` accepts, decompressed, in MiB. [default: 64]
     #[arg(long, env = "FETCH_RESPONSE_MIB", value_name = "MIB")]
     pub(crate) fetch_response_mib: Option<usize>,
 
-    /// How much memory all fetches together may take, in MiB. Each takes 1 and the body of its
-    /// request; one action may take a quarter. Others wait. [default: 128]
+    /// How much memory all fetches together may take, in MiB. Each takes 1 MiB and its request
+    /// body; one action may take a quarter. Further fetches wait. [default: 128]
     #[arg(long, env = "FETCH_MEMORY_MIB", value_name = "MIB")]
     pub(crate) fetch_memory_mib: Option<usize>,
 
-    /// Networks that functions may fetch from though they are not public, for example 10.0.0.0/8.
+    /// Networks that functions may fetch from although they are not public, for example 10.0.0.0/8.
     /// [default: none]
     #[arg(long, env = "FETCH_NETWORKS", value_name = "NETWORKS", value_parser = fetch_networks)]
     #[serde(deserialize_with = "fetch_networks_text")]
     pub(crate) fetch_networks: Option<FetchNetworks>,
 
-    /// A proxy for `fetch`, which then decides where names lead: http://proxy:3128. The variables
-    /// HTTP_PROXY and HTTPS_PROXY do not count. [default: none]
+    /// A proxy for `fetch`, which then resolves names: http://proxy:3128. The variables HTTP_PROXY
+    /// and HTTPS_PROXY are ignored. [default: none]
     #[arg(long, env = "FETCH_PROXY", value_name = "URL")]
     pub(crate) fetch_proxy: Option<String>,
 
     /// How much memory the engines may take that threads keep ready for queries and mutations, in
-    /// MiB: about 1 for each module and thread. With 0 each call starts an engine, which takes
+    /// MiB: about 1 for each module and thread. With 0, each call starts an engine, which takes
     /// several times as long as a short function. [default: 64]
     #[arg(long, env = "KEPT_ENGINES_MIB", value_name = "MIB")]
     pub(crate) kept_engines_mib: Option<usize>,
 
-    /// End the process in order, with the code 4, when audit logs cannot be made durable before a
-    /// restart, as after a failed sync of the journal, or when the store takes no changes before
-    /// one: for a supervisor that starts it again.
-    /// [default: false]
+    /// Shut down, with the exit code 4, when audit logs cannot be made durable before a restart, as
+    /// after a failed sync of the journal, or when the store accepts no changes before one. For use
+    /// with a supervisor that restarts the host. [default: false]
     #[arg(long, env = "AUDIT_EXIT_WHEN_STOPPED", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) exit_when_stopped: Option<bool>,
 
-    /// The name that functions find in the metadata of their deployment. [default: local]
+    /// The name of the deployment in its metadata for functions. [default: local]
     #[arg(long, env = "DEPLOYMENT_NAME", value_name = "NAME")]
     pub(crate) deployment_name: Option<String>,
 
-    /// The region that functions find there, such as aws-us-east-1. [default: null]
+    /// The region of the deployment in that metadata, such as aws-us-east-1. [default: null]
     #[arg(long, env = "DEPLOYMENT_REGION", value_name = "REGION")]
     pub(crate) deployment_region: Option<String>,
 
-    /// The class that functions find there. [default: s16]
+    /// The class of the deployment in that metadata. [default: s16]
     #[arg(long, env = "DEPLOYMENT_CLASS", value_name = "CLASS")]
     pub(crate) deployment_class: Option<DeploymentClass>,
 
-    /// A variable that functions find in process.env. May be given more than once. A command line
-    /// can be seen by others on the same computer: secrets belong into the file
+    /// A variable that functions find in process.env. May be given more than once. Other users of
+    /// the same computer can see the command line: put secrets into the file instead.
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(skip)]
     pub(crate) env: Vec<EnvVar>,

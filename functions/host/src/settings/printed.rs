@@ -1,4 +1,4 @@
-//! All settings as they are in effect, for `--print-config`.
+//! All settings in effect, for `--print-config`.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use serde_json::{Value as Json, json};
 use super::Settings;
 
 impl Settings {
-    /// Prints them as a settings file. Values of variables for functions are secret: their names
-    /// are comments, as are tables.
+    /// Prints all settings as a settings file. Values of variables for functions are secret, so
+    /// only their names are printed, as comments. Tables are comments too.
     pub(crate) fn print(&self, output: &Output) {
         self.sources.print(self.shown(), output);
         let comment = |name: &str, text: String| {
@@ -31,7 +31,7 @@ impl Settings {
         }
     }
 
-    /// Each setting with its value, by its name in the file; null is for what is not set.
+    /// Each setting with its value, by its name in the file; null if it is not set.
     pub(super) fn shown(&self) -> Vec<(&'static str, Json)> {
         let bucket = self.destinations.bucket.as_ref();
         let sink = bucket.map(|(_, sink)| sink);

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 
-/// Settings of a command line, with a data directory and, if there is one, a file.
+/// Settings from a command line, with a data directory and, optionally, a file.
 fn settings(file: Option<&str>, flags: &[&str]) -> Result<Settings, String> {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
@@ -253,7 +253,7 @@ fn no_error_shows_a_value() {
     let mut rejected = 0;
     for file in values.iter().flat_map(|value| files_with(value)) {
         if let Err(error) = settings(Some(&file), &[]) {
-            // The name of a field that is unknown is shown, and is no value.
+            // The name of an unknown field is shown: it is not a value.
             let shown = error.replace(&format!("unknown field `{SECRET}`"), "");
             assert!(!shown.contains(SECRET), "{file}\n{error}");
             rejected += 1;

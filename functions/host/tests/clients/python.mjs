@@ -1,4 +1,4 @@
-// Runs Convex's client for Python, and checks what was logged for it. Run by ../../../with-npm.
+// Runs Convex's Python client and checks what the host logged for it. Run by ../../../with-npm.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";

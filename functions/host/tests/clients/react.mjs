@@ -1,4 +1,4 @@
-// Uses a page with Convex's React client in two browsers, and checks what was logged for each. Run by ../../../with-npm.
+// Opens a page with Convex's React client in two browsers, and checks what the host logged for each. Run by ../../../with-npm.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -22,10 +22,10 @@ await once(pages, "listening");
 const t = await record({ functions: "convex" });
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 
-/// A browser of its own. What the host sends to it is held back while `isHeld`.
+/// A separate browser. Messages from the host are held back while `isHeld`.
 async function open(userAgent, texts) {
   const context = await browser.newContext({ userAgent });
-  // Nothing here is a matter of time: a busy machine may take long.
+  // The time limits are generous, since the machine may be busy.
   context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   page.wrong = [];
@@ -48,7 +48,7 @@ async function open(userAgent, texts) {
   return page;
 }
 
-/// Waits until a page shows these texts.
+/// Waits until a page shows all of these texts.
 async function shows(page, selector, texts) {
   const expected = JSON.stringify(texts);
   const isShown = ({ selector, expected }) => JSON.stringify([...document.querySelectorAll(selector)].map((one) => one.textContent)) === expected;
@@ -84,7 +84,7 @@ await shows(ada, "#list li", [...texts, "of Ada (sending)"]);
 ada.release();
 await shows(ada, "#list li", [...texts, "of Ada"]);
 
-// It is taken back if the mutation fails.
+// The update is rolled back if the mutation fails.
 ada.isHeld = true;
 await add(ada, "");
 await shows(ada, "#list li", [...texts, "of Ada", " (sending)"]);
@@ -92,7 +92,7 @@ ada.release();
 await shows(ada, "#failure", ["EMPTY"]);
 await shows(ada, "#list li", [...texts, "of Ada"]);
 
-// Pages grow, and follow what changes.
+// Paginated lists grow, and follow changes.
 for (const page of [ada, bob]) {
   await shows(page, "#pages li", ["of Ada", ...newest.slice(0, 5)]);
   await page.locator("#more").click();
@@ -102,7 +102,7 @@ for (const page of [ada, bob]) {
   await shows(page, "#status", ["Exhausted"]);
 }
 
-// Each browser was handed the list twice, and each time was logged as its own.
+// Each browser received the list twice, and each delivery was logged for its own caller.
 for (const userAgent of ["Ada's browser", "Bob's browser"]) {
   const mine = t.logs().filter((log) => log.userAgent === userAgent);
   assert.ok(mine.every(({ ip }) => ip === "127.0.0.1"));
@@ -113,7 +113,7 @@ for (const userAgent of ["Ada's browser", "Bob's browser"]) {
 }
 const added = t.logs().filter(({ action }) => action === "note.added");
 assert.deepEqual(added.map(({ text, userAgent }) => [text, userAgent]), [["of Ada", "Ada's browser"], ["", "Ada's browser"]]);
-// Convex's client reports the mutation that failed.
+// Convex's client logs the mutation that failed.
 assert.equal(ada.wrong.length, 1, ada.wrong.join("\n"));
 assert.match(ada.wrong[0], /notes:add/);
 assert.deepEqual(bob.wrong, []);

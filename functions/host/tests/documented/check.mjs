@@ -1,4 +1,4 @@
-// Checks what drive.mjs left in the bucket. Run by ../../../with-npm.
+// Checks the logs that drive.mjs left in the bucket. Run by ../../../with-npm.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -34,7 +34,7 @@ assert.deepEqual(email.source, { ip: "127.0.0.1", userAgent: "node", requestId: 
 assert.deepEqual(email.own, { ip: null, userAgent: null });
 assert.equal(email.scheduled, true);
 
-// Two over HTTP and three that the live query saw, the last of them after another client's change.
+// Two over HTTP, and three for the live query, the last of them after another client's change.
 assert.equal(of("documents.listed").length, 5);
 for (const log of [...of("documents.listed"), ...of("document.renamed")]) {
   assert.equal(log.metadata.ip, "127.0.0.1");

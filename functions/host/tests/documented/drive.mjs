@@ -1,4 +1,4 @@
-// Drives a host with the clients of the `convex` package from npm, as an application does. Run by ../../../with-npm.
+// Drives a host with the clients of the `convex` package from npm, as an application would. Run by ../../../with-npm.
 import assert from "node:assert/strict";
 import { ConvexClient, ConvexHttpClient } from "convex/browser";
 import { anyApi as api } from "convex/server";
@@ -17,18 +17,18 @@ const document = await http.mutation(api.updateDocument.updateDocument, { userId
 assert.equal(document._id, documentId);
 assert.equal(document.title, "Plan");
 
-// What was scheduled runs by itself.
+// The scheduled function runs without a further call.
 await within(20_000, "the email", (async () => {
   while ((await http.query(api.updateDocument.emails, {})).length === 0);
 })());
 
-// Validators speak, and internal functions do not exist.
+// Validators reject bad arguments, and internal functions are not callable.
 await assert.rejects(http.mutation(api.updateDocument.createDocument, { orgId: 1, title: "x", text: "" }), /ArgumentValidationError/);
 await assert.rejects(http.mutation(api.updateDocument.sendEmail, { to: "x", requestMetadata: { ip: null, userAgent: null, requestId: "r" } }), /Could not find/);
 assert.deepEqual(await http.query(api.customFunctions.titles, { orgId: "acme" }), ["Plan"]);
 assert.deepEqual(await http.consistentQuery(api.customFunctions.titles, { orgId: "acme" }), ["Plan"]);
 
-// A live query sees the change that a mutation over the same socket makes.
+// A live query sees the change made by a mutation over the same socket.
 const live = new ConvexClient(url);
 const seen = [];
 let saw = () => {};

@@ -22,7 +22,7 @@ export const me = query(async (ctx) => {
 });
 "#;
 
-/// The app issues its tokens itself, as apps with Convex Auth do.
+/// The app issues tokens itself, like apps with Convex Auth.
 const HTTP: &str = r#"
 import { httpRouter } from "convex/server";
 import { httpAction } from "./_generated/server";
@@ -63,7 +63,7 @@ async fn host() -> Served {
     let fetch = FetchSettings { networks, ..FetchSettings::default() };
     let settings = FunctionSettings { fetch, ..FunctionSettings::default() };
     let served = Served::with_settings(program(&[("users.ts", USERS)]), settings).await;
-    // The address of HTTP actions is known by now.
+    // The address of HTTP actions is known only now.
     let mut jwk = Jwk::from_encoding_key(&key(), Algorithm::ES256).unwrap();
     jwk.common.key_id = Some("1".to_owned());
     let variables = BTreeMap::from([
@@ -81,7 +81,7 @@ async fn host() -> Served {
 }
 
 impl Served {
-    /// The answer of `users:me` to the bearer of a token.
+    /// The result of `users:me` for a bearer token.
     async fn me(&self, token: &str) -> (u16, Json) {
         let call = json!({ "path": "users:me", "args": {} });
         self.post("/api/query", &call, &[("Authorization", &format!("Bearer {token}"))]).await
@@ -108,24 +108,24 @@ async fn an_apps_own_issuers_are_believed() {
         socket.follow(0, "users:me", json!({})).await;
         let mut heard = String::new();
         while !heard.contains("tokenIdentifier") {
-            heard = format!("{:?}", socket.hear().await.unwrap());
+            heard = format!("{:?}", socket.receive().await.unwrap());
         }
         assert!(heard.contains(&format!("{issuer}|ada")), "{heard}");
     }
-    // Of another key.
+    // Signed with another key.
     let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::HS256) };
     let claims = json!({ "iss": site, "aud": "convex", "sub": "root", "exp": 4_000_000_000_i64 });
     let secret = EncodingKey::from_secret(b"0123456789abcdef0123456789abcdef");
     let (status, body) = served.me(&jsonwebtoken::encode(&header, &claims, &secret).unwrap()).await;
     assert_eq!((status, body["code"].as_str()), (401, Some("Unauthenticated")), "{body}");
 
-    // An issuer is believed as long as the app names it.
+    // An issuer is trusted only while the app names it.
     served.functions.deploy(program(&[("users.ts", USERS)])).await.unwrap();
     let (status, body) = served.me(&token(&site, "ada")).await;
     assert_eq!(status, 401, "{body}");
 }
 
-/// Clients try again, and are not told that their token is bad.
+/// Clients retry, and are not told that their token is invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_is_down_is_no_bad_token() {
     let served = host().await;
@@ -135,6 +135,6 @@ async fn an_issuer_that_is_down_is_no_bad_token() {
     assert!(!body.to_string().contains("nowhere"), "{body}");
     let mut socket = served.socket().await;
     socket.authenticate(0, &token).await;
-    let ended = socket.hear().await.unwrap_err();
+    let ended = socket.receive().await.unwrap_err();
     assert!(ended.starts_with("1013: the keys of the token's issuer"), "{ended}");
 }

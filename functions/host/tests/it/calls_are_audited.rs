@@ -1,11 +1,11 @@
-//! Each promise about logs, for functions in JavaScript.
+//! Each of the audit log's guarantees, for functions in JavaScript.
 
 use serde_json::json;
 
 use crate::support::{Host, document, failure, value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cached_result_is_logged_for_each_who_gets_it() {
+async fn cached_results_are_logged_for_each_caller() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let args = json!({ "documentId": id });
@@ -22,7 +22,7 @@ async fn a_cached_result_is_logged_for_each_who_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_that_fails_emits_what_it_logged() {
+async fn failed_queries_emit_their_logs() {
     let host = Host::with_modules(&[(
         "late.ts",
         r#"

@@ -1,8 +1,8 @@
 //! Convex's own Rust client, unmodified.
 //!
-//! A host is stopped once its clients' connections are gone. The task of a client whose connection
-//! fails after the client itself was dropped waits for a request that cannot come, in a loop that
-//! never yields (`convex` 0.10.4): neither it nor the runtime would end.
+//! Tests stop a host only after its clients' connections are closed. If the connection of a client
+//! fails after the client itself was dropped, its task waits for a request that cannot come, in a
+//! loop that never yields (`convex` 0.10.4), and neither the task nor the runtime ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ fn text(text: &str) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test]
-async fn the_rust_client_queries_mutates_acts_and_follows() {
+async fn the_rust_client_makes_all_kinds_of_calls() {
     let host = Served::start().await;
     let proxy = Proxy::start(&host.url).await;
     let mut client = ConvexClient::new(&proxy.url).await.unwrap();
@@ -59,7 +59,7 @@ async fn the_rust_client_queries_mutates_acts_and_follows() {
     assert_eq!(with_action(&records, "broken").len(), 1);
     let counts: Vec<_> =
         with_action(&records, "listed").iter().map(|log| log["count"].clone()).collect();
-    // Another user is handed the list again.
+    // Another user receives the list again.
     assert_eq!(counts, [0, 1, 2, 2]);
 }
 

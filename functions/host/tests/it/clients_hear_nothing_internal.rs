@@ -1,4 +1,4 @@
-//! Messages to clients contain nothing internal: no paths, buckets or providers' texts.
+//! Messages to clients reveal nothing internal: no paths, buckets or providers' texts.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::served::{Served, Socket};
 use crate::support::program;
 
-/// What no client may see.
+/// Texts that no client may see.
 const MARKER: &str = "s3://secret-bucket/prefix";
 
 const MODULE: &str = r#"
@@ -65,7 +65,7 @@ export const uncaught = action({
   handler: async (ctx) => ctx.runMutation(api.f.write, {}),
 });
 
-// Logs nothing, so that it commits whatever the sink does.
+// Logs nothing, so that it commits even if the sink fails.
 export const plan = mutation({
   args: {},
   handler: async (ctx) => { await ctx.scheduler.runAfter(0, api.f.uncaught, {}); },
@@ -77,7 +77,7 @@ export const planned = query({
 });
 "#;
 
-/// Fails as scripted, with a marker in every text of its errors.
+/// Fails as scripted, with a marker in the text of each error.
 #[derive(Debug)]
 struct Telling(Mutex<(SinkErrorKind, Outcome)>);
 
@@ -119,7 +119,7 @@ impl AuditSink for Telling {
     }
 }
 
-/// Calls everything in every way, and gives every text that the host answered.
+/// Calls every kind of function over every transport, and returns all texts that the host sent.
 async fn heard(served: &Served) -> Vec<(String, String)> {
     let mut heard = Vec::new();
     let calls = [
@@ -146,16 +146,16 @@ async fn heard(served: &Served) -> Vec<(String, String)> {
 
     let mut socket = Socket::connect(&served.url).await;
     socket.follow(0, "f:seen", json!({})).await;
-    heard.push(("sync query".to_owned(), format!("{:?}", socket.hear().await.unwrap())));
+    heard.push(("sync query".to_owned(), format!("{:?}", socket.receive().await.unwrap())));
     socket.mutate(1, "f:write", json!({})).await;
-    heard.push(("sync mutation".to_owned(), format!("{:?}", socket.hear().await.unwrap())));
+    heard.push(("sync mutation".to_owned(), format!("{:?}", socket.receive().await.unwrap())));
     for (id, function) in [(2, "f:caught"), (3, "f:uncaught")] {
         let action =
             json!({ "type": "Action", "requestId": id, "udfPath": function, "args": [{}] });
         socket.say(action).await;
-        // Steps of the query may come in between.
+        // Transitions of the query may arrive in between.
         loop {
-            let message = format!("{:?}", socket.hear().await.unwrap());
+            let message = format!("{:?}", socket.receive().await.unwrap());
             let is_answer = message.starts_with("ActionResponse");
             heard.push((format!("sync {function}"), message));
             if is_answer {
@@ -183,7 +183,7 @@ async fn responses_hide_internal_causes() {
             assert!(!text.contains("nothing was thrown"), "{kind:?} {outcome:?} {what}: {text}");
         }
     }
-    // What is written down of a scheduled function can be read by functions.
+    // Functions can read the recorded state of a scheduled function.
     let (status, body) =
         served.post("/api/mutation", &json!({ "path": "f:plan", "args": {} }), &[]).await;
     assert_eq!(status, 200, "{body}");

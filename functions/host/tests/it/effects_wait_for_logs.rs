@@ -1,4 +1,4 @@
-//! Nothing leaves and nothing commits whose logs are not durable.
+//! No answer is sent and no write commits before its logs are durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,9 @@ use serde_json::json;
 use crate::support::{Host, document, failure, value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_durable_logs_nothing_commits_or_leaves() {
+async fn undurable_logs_block_commits_and_answers() {
     let host = Host::demo().await;
-    // A cron would take a fault that is meant for another.
+    // A cron would consume a fault that is meant for another call.
     host.functions.stop_scheduler().await;
     let id = document(&host).await;
     let view = json!({ "documentId": id });
@@ -26,7 +26,7 @@ async fn without_durable_logs_nothing_commits_or_leaves() {
         host.sink.script([fault]);
         let error = host.query("documents:view", view.clone()).await.unwrap_err();
         assert!(matches!(error, CallError::NotDurable(_)), "{error:?}");
-        // What an action calls fails it, if it does not catch it.
+        // An action fails if a function that it calls fails and it does not catch the error.
         host.sink.script([fault]);
         let made =
             host.action("reports:make", json!({ "documentId": id, "name": "lost" })).await.unwrap();
@@ -39,7 +39,7 @@ async fn without_durable_logs_nothing_commits_or_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_without_room_fails_mutations_and_no_queries() {
+async fn a_full_disk_fails_mutations_but_not_queries() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let store = host.functions.store();
@@ -50,7 +50,7 @@ async fn a_store_without_room_fails_mutations_and_no_queries() {
         assert!(error.to_string().contains("takes no changes now"), "{error}");
         host.query("documents:view", json!({ "documentId": id })).await.unwrap();
     }
-    // Each attempt was made durable before it was refused.
+    // Each attempt became durable before it was refused.
     assert_eq!(host.logs("counter.added").len(), 3);
     store.set_reserve(0);
     let mutated = host.mutation("counters:add", json!({ "name": "full" })).await.unwrap();
@@ -69,8 +69,8 @@ async fn conflicting_mutations_commit_once_and_log_each_attempt() {
     }
     values.sort_by(f64::total_cmp);
     assert_eq!(values, (1..=12).map(f64::from).collect::<Vec<_>>());
-    // An attempt that conflicts has read what another one has changed since: each attempt of a
-    // request logs a greater value than the one before, and the last one logs what it committed.
+    // A conflicting attempt is repeated on data that another mutation has changed, so each attempt
+    // of a request logs a greater value than the one before, and the last logs what it committed.
     let logs = host.logs("counter.added");
     let mut last_of: BTreeMap<&str, f64> = BTreeMap::new();
     let mut attempts = BTreeSet::new();
@@ -88,7 +88,7 @@ async fn conflicting_mutations_commit_once_and_log_each_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_who_ask_together_are_each_logged_once() {
+async fn concurrent_callers_are_each_logged_once() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let args = json!({ "documentId": id });

@@ -126,7 +126,7 @@ export default http;
 "#;
 
 async fn respond(request: Request, gone: mpsc::UnboundedSender<&'static str>) -> Response {
-    /// Tells when the client has gone.
+    /// Signals that the client has disconnected.
     struct Told(mpsc::UnboundedSender<&'static str>, &'static str);
     impl Drop for Told {
         fn drop(&mut self) {
@@ -178,7 +178,7 @@ async fn respond(request: Request, gone: mpsc::UnboundedSender<&'static str>) ->
     }
 }
 
-/// A server, and what it says of clients that have gone.
+/// A server, and a channel that reports disconnected clients.
 async fn site() -> (String, mpsc::UnboundedReceiver<&'static str>) {
     let (gone, is_gone) = mpsc::unbounded_channel();
     let router =
@@ -208,7 +208,7 @@ fn check(found: &Json, expected: &Json) {
 }
 
 #[tokio::test]
-async fn actions_fetch_as_elsewhere() {
+async fn fetch_works_as_in_other_runtimes() {
     let (url, _) = site().await;
     let answered = host().await.action("fetches:bodies", json!({ "url": url })).await.unwrap();
     let private = "127.0.0.2 is not a public address, and this host's settings do not allow it";
@@ -229,7 +229,7 @@ async fn actions_fetch_as_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_fails_says_why() {
+async fn failed_fetches_give_their_reason() {
     let (url, _) = site().await;
     let host = host().await;
     let answered = host.action("fetches:errors", json!({ "url": url })).await.unwrap();
@@ -249,12 +249,12 @@ async fn a_fetch_that_fails_says_why() {
             "relative": "TypeError: Invalid URL: '/a'",
             "scheme": "TypeError: fetch failed (only http: and https: can be fetched, not ftp:)",
             "data": "TypeError: fetch failed (only http: and https: can be fetched, not data:)",
-            "credentials": "TypeError: Request: a URL must not hold a name and password",
+            "credentials": "TypeError: Request: a URL must not contain a user name or password",
             "body": "TypeError: Request: one with GET has no body",
             "header": "TypeError: Headers: a value has characters that it must not have",
             "private": private("10.0.0.1"), "metadata": private("169.254.169.254"), "broken": null,
-            // The address 127.0.0.1 is allowed, so the name is.
-            "name": "TypeError: fetch failed (the port 1 is that of another protocol)",
+            // The name resolves to 127.0.0.1, which is allowed.
+            "name": "TypeError: fetch failed (port 1 is blocked: it is that of another protocol)",
             "aborted": "AbortError: This operation was aborted", "reason": "Error: mine",
             "waiting": "AbortError: This operation was aborted", "timeout": "TimeoutError: The operation timed out.",
             "body_aborted": "AbortError: This operation was aborted",
@@ -267,7 +267,7 @@ async fn a_fetch_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn queries_and_mutations_do_not_fetch() {
+async fn queries_and_mutations_cannot_fetch() {
     let host = host().await;
     let expected = "fetch() is for actions only: a query or mutation cannot reach outside; call it in an action";
     let args = json!({ "url": "http://example.com" });
@@ -291,18 +291,18 @@ async fn fetches_end_with_their_action() {
     assert_eq!(ended, ["endless", "never"]);
 }
 
-/// The engine's side is no boundary: a function can ask the host for anything.
+/// The JavaScript side is no security boundary: a function can send the host any request.
 #[tokio::test]
-async fn a_hostile_request_of_the_engine_is_refused() {
+async fn hostile_requests_from_javascript_are_refused() {
     let found = value(&host().await.action("fetches:raw", json!({})).await.unwrap());
     let expected = [
         "10.0.0.1 is not a public address, and this host's settings do not allow it",
         "only http: and https: can be fetched, not file:",
         "the name of a header is invalid",
         "missing field `url`",
-        "there is no such fetch",
+        "no such fetch is open",
         "Invalid last symbol 120, offset 0.",
-        "host/fetchOther is no operation of a fetch",
+        "host/fetchOther is not an operation of fetch",
     ];
     assert_eq!(found.as_array().unwrap().len(), expected.len());
     for (found, expected) in found.as_array().unwrap().iter().zip(expected) {
@@ -312,14 +312,14 @@ async fn a_hostile_request_of_the_engine_is_refused() {
 }
 
 #[tokio::test]
-async fn http_actions_pass_responses_on() {
+async fn http_actions_forward_responses() {
     let (url, mut is_gone) = site().await;
     let served = Served::with_settings(program(&[("http.ts", HTTP)]), settings()).await;
     let through =
         |path: &str| served.http.get(format!("{}/through?url={url}{path}", served.site_url)).send();
     let response = through("/parts").await.unwrap();
     assert_eq!(response.text().await.unwrap(), "one t\u{e4}three");
-    // A client that goes away ends what is fetched for it.
+    // When a client disconnects, the fetch that serves it is cancelled.
     let mut response = through("/endless").await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     drop(response);

@@ -1,4 +1,4 @@
-//! Scheduled functions and crons: once each, across restarts, with nobody behind them.
+//! Scheduled functions and crons run once each, across restarts, without a caller.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ async fn ask(functions: &Functions, path: &str, args: Json) -> Json {
     value(&functions.query(path, &args, &caller(functions)).await.unwrap())
 }
 
-/// The job, once it is in this state: the query that shows it is asked again whenever its answer
+/// Waits for a job to reach a state, and returns it. The query is repeated whenever its result
 /// changes.
 async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
     let (args, caller) = (json!({ "id": id }), caller(functions));
@@ -104,7 +104,7 @@ async fn in_state(functions: &Functions, id: &str, state: &str) -> Json {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scheduled_functions_run_once_and_their_end_is_visible() {
+async fn scheduled_functions_run_once_and_show_their_state() {
     let host = Host::start(later(), FunctionSettings::default()).await;
     let functions = &host.functions;
     let ran = schedule(functions, "ran", 0, "run").await;
@@ -137,7 +137,7 @@ async fn scheduled_functions_run_once_and_their_end_is_visible() {
         json!(acted),
         "what a scheduled action calls knows what scheduled it"
     );
-    // A mutation that fails is logged as any, and what it wrote is undone.
+    // A failed mutation is logged like any other, and its writes are rolled back.
     assert_eq!(host.logs("failed").len(), 1);
 }
 
@@ -154,7 +154,7 @@ async fn cancelled_functions_do_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scheduled_mutation_waits_until_its_logs_can_be_durable() {
+async fn scheduled_mutations_wait_for_durable_logs() {
     let host = Host::start(later(), FunctionSettings::default()).await;
     let functions = &host.functions;
     host.sink.script([MemoryFault::FailBefore]);
@@ -182,7 +182,7 @@ async fn functions_scheduled_before_a_restart_run_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crons_keep_their_beat_and_follow_the_program() {
+async fn crons_keep_their_interval_and_follow_the_program() {
     let crons = r#"
         import { cronJobs } from "convex/server";
         import { internal } from "./_generated/api";
@@ -197,8 +197,8 @@ async fn crons_keep_their_beat_and_follow_the_program() {
     .await;
     let functions = &host.functions;
     ran_at_least(functions, "beat", 2).await;
-    // The scheduler never begins one before the one before it has committed: logs and documents
-    // agree.
+    // The scheduler starts a run only after the one before has committed, so the logs and the
+    // documents agree.
     functions.deploy(later()).await.unwrap();
     let after = schedule(functions, "after", 0, "run").await;
     in_state(functions, &after, "success").await;
@@ -247,9 +247,9 @@ async fn functions_for_node_fail_by_name_when_they_are_due() {
     let error = job["state"]["error"].as_str().unwrap();
     assert!(error.contains("\"node:render\"") && error.contains("\"use node\""), "{error}");
     in_state(functions, ids[1].as_str().unwrap(), "success").await;
-    // The other cron has its beat: the one for Node.js was due as often, and holds up nobody.
+    // The other cron keeps its interval. The one for Node.js was due as often, and delays no other.
     ran_at_least(functions, "beat", 2).await;
-    // What the app schedules later runs as well.
+    // Functions that the app schedules later run as well.
     let after = schedule(functions, "after", 0, "run").await;
     in_state(functions, &after, "success").await;
 }

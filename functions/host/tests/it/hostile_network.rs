@@ -1,4 +1,4 @@
-//! Clients that mean harm: slow, silent, many, deep and wide.
+//! Hostile clients: slow ones, silent ones, too many of them, and deep, wide or large requests.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tokio::net::TcpStream;
 
 use crate::served::{Served, Socket};
 
-/// Short for a test that waits for it, and long for what should be in time on a busy machine.
+/// Short enough for a test to wait for, and long enough to respond in on a busy machine.
 const SHORT: Duration = Duration::from_secs(3);
 
 async fn connect(host: &Served) -> TcpStream {
     TcpStream::connect(host.url.strip_prefix("http://").unwrap()).await.unwrap()
 }
 
-/// What a host answers until it closes the connection.
+/// Returns all that a host sends until it closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // It may close with a reset.
+    // The host may close with a reset.
     drop(stream.read_to_end(&mut answer).await);
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -53,7 +53,7 @@ async fn slow_and_silent_clients_are_disconnected() {
         .await
         .unwrap();
     let mut no_connect = Socket::silent(&host.url).await;
-    // It says Connect and reads nothing after that, so its pings are not answered.
+    // It sends Connect and then reads nothing, so the host's pings go unanswered.
     let half_open = Socket::connect(&host.url).await;
 
     assert_eq!(rest(&mut silent).await, "");
@@ -61,7 +61,7 @@ async fn slow_and_silent_clients_are_disconnected() {
     assert!(rest(&mut kept_alive).await.contains("200 OK"), "and then it is closed");
     let answer = rest(&mut slow_body).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    let end = no_connect.hear().await.unwrap_err();
+    let end = no_connect.receive().await.unwrap_err();
     assert_eq!(end, "1008: no Connect");
     let sessions = "functions_sync_sessions 0";
     while !host.metrics().contains(sessions) {
@@ -72,7 +72,7 @@ async fn slow_and_silent_clients_are_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_bounded_and_come_back() {
+async fn connections_are_limited_and_become_free_again() {
     let serve = ServeLimits { max_connections: Some(5), ..ServeLimits::default() };
     let limits = NetworkLimits { serve, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
@@ -87,7 +87,7 @@ async fn connections_are_bounded_and_come_back() {
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(host.metrics().contains("audit_connections_refused_total{reason=\"connections\"}"));
     drop(open);
-    // As soon as the host has seen that they are gone.
+    // Succeeds as soon as the host has noticed that the connections are closed.
     while reqwest::get(format!("{}/version", host.url)).await.map_or(503, |r| r.status().as_u16())
         != 200
     {
@@ -95,7 +95,7 @@ async fn connections_are_bounded_and_come_back() {
     }
 }
 
-/// A connection whose first request is answered, or what is answered instead of it.
+/// A connection whose first request was answered, or the refusal it received instead.
 #[cfg(target_os = "linux")]
 async fn connect_from(host: &Served, address: [u8; 4]) -> Result<TcpStream, String> {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -107,15 +107,15 @@ async fn connect_from(host: &Served, address: [u8; 4]) -> Result<TcpStream, Stri
     match stream.read_exact(&mut status).await {
         Ok(_) if status.ends_with(b"200") => Ok(stream),
         Ok(_) => Err(String::from_utf8_lossy(&status).into_owned()),
-        // It was closed before the request was read, which resets it.
+        // The host closed it before reading the request, which resets it.
         Err(_) => Err(String::new()),
     }
 }
 
-/// The proxy that the host trusts is at 127.0.0.1; the rest of 127.0.0.0/8 are strangers.
+/// The host trusts a proxy at 127.0.0.1; other addresses in 127.0.0.0/8 are ordinary clients.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_takes_no_more_than_its_connections() {
+async fn connections_per_address_are_limited() {
     let serve = ServeLimits { max_connections_per_address: 3, ..ServeLimits::default() };
     let limits = NetworkLimits { serve, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
@@ -130,12 +130,12 @@ async fn one_address_takes_no_more_than_its_connections() {
     }
     let refused = "audit_connections_refused_total{reason=\"connections_of_address\"}";
     assert!(host.metrics().contains(refused));
-    // Neither another client nor a proxy, which speaks for many, is held up by that.
+    // That affects neither other clients nor a proxy, which forwards for many.
     open.push(connect_from(&host, other).await.unwrap());
     for _ in 0..10 {
         open.push(connect_from(&host, proxy).await.unwrap());
     }
-    // As soon as the host has seen that they are gone.
+    // Succeeds as soon as the host has noticed that the connections are closed.
     drop(open);
     while connect_from(&host, greedy).await.is_err() {
         tokio::task::yield_now().await;
@@ -157,7 +157,7 @@ async fn websockets_count_as_connections() {
     }
 }
 
-/// Asks for an answer of so many KiB, and reads no more than its first byte.
+/// Requests an answer of this many KiB, and reads only its first byte.
 async fn untaken(host: &Served, kib: usize) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -174,7 +174,7 @@ async fn untaken(host: &Served, kib: usize) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_responses_end_with_their_connection() {
+async fn unread_responses_close_their_connection() {
     let serve = ServeLimits { send_timeout: SHORT, ..ServeLimits::default() };
     let host = Served::with_limits(NetworkLimits { serve, ..NetworkLimits::default() }).await;
     let mut stream = untaken(&host, 8 << 10).await;
@@ -187,10 +187,10 @@ async fn unread_responses_end_with_their_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_not_taken_are_bounded_together() {
+async fn unread_answers_share_one_memory_limit() {
     let limits = NetworkLimits { request_memory_bytes: 64 << 20, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
-    // Of 64 MiB answers have 8: no two of these.
+    // Answers have 8 of the 64 MiB, which is too little for two of these.
     let mut untaken_answers = Vec::new();
     for _ in 0..3 {
         untaken_answers.push(untaken(&host, 6 << 10).await);
@@ -199,29 +199,29 @@ async fn answers_that_are_not_taken_are_bounded_together() {
     let (answer, _, _) = futures::future::select_all(ends).await;
     assert!(answer.len() < 6 << 20, "{}", answer.len());
     assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"answers\"}"));
-    // Whoever takes its answers gets them.
+    // Clients that read their answers receive them.
     let call = json!({ "path": "messages:large", "args": { "kib": 6 << 10 } });
     assert_eq!(host.post("/api/query", &call, &[]).await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn followed_arguments_are_bounded_together() {
+async fn arguments_of_live_queries_share_one_memory_limit() {
     let limits = NetworkLimits { request_memory_bytes: 64 << 20, ..NetworkLimits::default() };
     let host = Served::with_limits(limits).await;
-    // Of 64 MiB they have 4: of these two the first is cut off.
+    // Arguments have 4 of the 64 MiB, so the first of these two connections is closed.
     let args = json!({ "list": vec![0; 20_000] });
     let mut first = Socket::connect(&host.url).await;
     first.follow(0, "messages:count", args.clone()).await;
-    first.hear().await.unwrap();
+    first.receive().await.unwrap();
     let mut second = Socket::connect(&host.url).await;
     second.follow(0, "messages:count", args).await;
-    second.hear().await.unwrap();
-    first.hear().await.unwrap_err();
+    second.receive().await.unwrap();
+    first.receive().await.unwrap_err();
     assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"followed\"}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deep_wide_and_large_requests_are_refused_by_number() {
+async fn deep_wide_and_large_requests_are_refused() {
     let host = Served::with_limits(NetworkLimits {
         request_memory_bytes: 64 << 20,
         ..NetworkLimits::default()
@@ -248,7 +248,7 @@ async fn deep_wide_and_large_requests_are_refused_by_number() {
                 "{{\"type\":\"Mutation\",\"requestId\":1,\"udfPath\":\"messages:send\",\"args\":[{args}]}}"
             ))
             .await;
-        let end = socket.hear().await.unwrap_err();
+        let end = socket.receive().await.unwrap_err();
         assert!(end.starts_with(code), "{end}");
     }
     let header = "x".repeat(1 << 20);
@@ -261,23 +261,23 @@ async fn deep_wide_and_large_requests_are_refused_by_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_never_arrive_hold_no_more_than_their_part() {
+async fn stalled_request_bodies_share_one_memory_limit() {
     let host = Served::with_limits(NetworkLimits {
         request_memory_bytes: 64 << 20,
         ..NetworkLimits::default()
     })
     .await;
-    // Each sends 4 MiB of a longer body, and stops: eight of them would take 64 MiB.
+    // Each sends 4 MiB of a longer body and stops: eight of them would take 64 MiB.
     let mut stalled = Vec::new();
     for _ in 0..8 {
         let mut stream = connect(&host).await;
         let head = "POST /api/query HTTP/1.1\r\nhost: x\r\ncontent-length: 16000000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        // Those for which there is no room are answered, and closed.
+        // Requests for which there is no memory are answered and closed.
         drop(stream.write_all(&vec![b' '; 4 << 20]).await);
         stalled.push(stream);
     }
-    // Not all could be taken, whichever they are: those that were end after a minute.
+    // Some were refused, whichever they were. The others end when their time limit is reached.
     let ends = stalled.iter_mut().map(|stream| Box::pin(rest(stream)));
     let (answer, _, _) = futures::future::select_all(ends).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -285,7 +285,7 @@ async fn bodies_that_never_arrive_hold_no_more_than_their_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_look_elsewhere_and_clients_learn_nothing() {
+async fn operators_have_their_own_address() {
     let host = Served::start().await;
     let get = async |url: String| {
         let response = host.http.get(url).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! HTTP actions: what is routed to them, what they find, and what they may send.
+//! HTTP actions: their routes, requests and responses.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ async fn ask(served: &Served, method: Method, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn requests_are_routed_as_at_convex() {
+async fn requests_are_routed_as_on_convex() {
     let (served, _) = served().await;
     let table = [
         (Method::GET, "/files/exact", (200, "exact")),
@@ -124,10 +124,10 @@ async fn calls_of_http_actions_are_audited_for_their_request() {
     for again in 1..=2 {
         let (status, text) = ask(&served, Method::GET, "/notes").await;
         assert_eq!((status, &*text), (200, "[[\"hello\"],[\"hello\"]]"));
-        // One for each release, including the action's.
+        // One log for each release, including the action's own.
         assert_eq!(logs(&sink, "read").len(), 2 * again);
     }
-    // Nothing is handed out or committed whose logs are not durable.
+    // No answer is sent and no write commits before its logs are durable.
     sink.script([MemoryFault::FailBefore, MemoryFault::FailBefore]);
     assert_eq!(hook("lost").await.unwrap().status().as_u16(), 500);
     assert_eq!(ask(&served, Method::GET, "/notes").await.0, 500);
@@ -136,7 +136,7 @@ async fn calls_of_http_actions_are_audited_for_their_request() {
 }
 
 #[tokio::test]
-async fn requests_and_responses_arrive_whole() {
+async fn requests_and_responses_arrive_complete() {
     let (served, _) = served().await;
     let bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
     let request = served.http.post(format!("{}/echo?a=b", served.site_url)).body(bytes.clone());
@@ -152,7 +152,7 @@ async fn requests_and_responses_arrive_whole() {
 }
 
 #[tokio::test]
-async fn http_actions_know_their_request_and_its_user() {
+async fn http_actions_see_their_request_and_user() {
     let (served, _) = served().await;
     let who = async |authorization: &str| {
         let request = served.http.get(format!("{}/who", served.site_url));
@@ -191,7 +191,7 @@ async fn failed_http_actions_hide_their_reason() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_does_not_look_whole() {
+async fn interrupted_responses_do_not_look_complete() {
     let (served, _) = served().await;
     let response = served.http.get(format!("{}/breaks", served.site_url)).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
@@ -269,7 +269,7 @@ async fn components_answer_below_their_prefixes() {
         ("/one/two/who", answer("two", "/one/two/who", "/one/two", 1)),
         ("/one/two/all/x", answer("two", "/one/two/all/x", "/one/two", 2)),
         ("/one/", answer("one", "/one/", "/one", 2)),
-        // What a component has no route for goes to the next.
+        // Requests without a route in a component are passed to the next router.
         ("/one/all/two/who", answer("one", "/one/all/two/who", "/one", 3)),
         ("/all/one/x", answer("root", "/all/one/x", "", 1)),
         ("/who", answer("root", "/who", "", 2)),

@@ -1,4 +1,4 @@
-//! The public HTTP API, as curl and the clients of Convex use it.
+//! The public HTTP API, as used by curl and Convex's clients.
 
 use audit_core::testing::MemoryFault;
 use reqwest::Method;
@@ -48,7 +48,7 @@ async fn functions_answer_in_both_formats() {
 }
 
 #[tokio::test]
-async fn a_function_that_fails_answers_as_clients_expect() {
+async fn failed_functions_answer_as_clients_expect() {
     let host = Served::start().await;
     let (status, body) = host.post("/api/query", &encoded("messages:broken", json!({})), &[]).await;
     assert_eq!((status, &body["status"]), (560, &json!("error")));
@@ -65,7 +65,7 @@ async fn a_function_that_fails_answers_as_clients_expect() {
 }
 
 #[tokio::test]
-async fn queries_can_be_asked_at_one_time() {
+async fn queries_can_share_one_timestamp() {
     let host = Served::start().await;
     host.send("a").await;
     let (_, given) = host.post("/api/query_ts", &Json::Null, &[]).await;
@@ -86,7 +86,7 @@ async fn queries_can_be_asked_at_one_time() {
 }
 
 #[tokio::test]
-async fn functions_that_do_not_exist_answer_like_ones_that_fail() {
+async fn missing_functions_answer_like_failed_ones() {
     let host = Served::start().await;
     let hidden = json!({ "path": "lib:of", "componentPath": "shares" });
     let cases = [
@@ -108,7 +108,7 @@ async fn functions_that_do_not_exist_answer_like_ones_that_fail() {
 }
 
 #[tokio::test]
-async fn a_query_in_a_url_is_logged_each_time_and_never_cached() {
+async fn queries_in_urls_are_logged_and_not_cached() {
     let host = Served::start().await;
     host.send("a").await;
     for (args, format) in
@@ -124,7 +124,7 @@ async fn a_query_in_a_url_is_logged_each_time_and_never_cached() {
 }
 
 #[tokio::test]
-async fn queries_of_a_batch_are_answered_in_order_and_logged_each() {
+async fn batched_queries_are_ordered_and_logged_one_by_one() {
     let host = Served::start().await;
     host.send("a").await;
     let list = call("messages:list", json!({}));
@@ -190,7 +190,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn callers_are_known_by_valid_tokens_only() {
+async fn only_valid_tokens_identify_callers() {
     let host = Served::start().await;
     let whoami = call("messages:whoami", json!({}));
     let (_, anonymous) = host.post("/api/query", &whoami, &[]).await;
@@ -247,7 +247,7 @@ async fn logs_name_the_origin_of_a_call() {
 }
 
 #[tokio::test]
-async fn undurable_logs_mean_no_result() {
+async fn results_are_withheld_without_durable_logs() {
     let (host, sink) = Served::with_memory_sink().await;
     sink.script([MemoryFault::FailBefore, MemoryFault::FailBefore]);
     for (path, body) in [
@@ -263,7 +263,7 @@ async fn undurable_logs_mean_no_result() {
 }
 
 #[tokio::test]
-async fn pages_from_elsewhere_may_call() {
+async fn pages_of_other_origins_may_call() {
     let host = Served::start().await;
     let preflight = host
         .http
@@ -283,7 +283,7 @@ async fn pages_from_elsewhere_may_call() {
 }
 
 #[tokio::test]
-async fn operators_see_how_the_host_is() {
+async fn operators_see_health_and_metrics() {
     let host = Served::start().await;
     host.send("a").await;
     let get = async |path: &str| {
@@ -307,7 +307,7 @@ async fn operators_see_how_the_host_is() {
 }
 
 #[tokio::test]
-async fn documents_and_their_records_lead_to_each_other() {
+async fn documents_and_records_reference_each_other() {
     let (host, sink) = Served::with_memory_sink().await;
     host.send("a").await;
     host.send("b").await;
@@ -340,7 +340,7 @@ async fn documents_and_their_records_lead_to_each_other() {
     }
     let client = host.http.get(format!("{}/receipts?document=x", host.url)).send().await.unwrap();
     assert_eq!(client.status().as_u16(), 404, "clients are not told");
-    // An operator removes those that are older than what anybody asks for.
+    // An operator removes the receipts that are older than anyone will ask for.
     let remove = async |url: &str, before: &str| {
         let sent = host.http.delete(format!("{url}/receipts?{before}")).send().await.unwrap();
         (sent.status().as_u16(), sent.text().await.unwrap())

@@ -13,7 +13,7 @@ mod hostile_network;
 mod http_actions;
 mod http_api;
 mod process;
-mod results_are_cached_for_whom_they_are;
+mod results_are_cached_per_identity;
 mod served;
 mod support;
 mod sync_protocol;

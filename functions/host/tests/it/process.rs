@@ -15,18 +15,18 @@ struct Process {
     child: Child,
     url: String,
     operators: String,
-    /// Read no further than to where the host listens.
+    /// The host's output, read as far as the line with its address.
     _out: BufReader<std::process::ChildStdout>,
     directory: tempfile::TempDir,
 }
 
 impl Process {
     fn start(flags: &[&str]) -> Process {
-        // The most open umask there is: what the host writes is private by its own doing.
+        // The most permissive umask, under which the host's own modes must keep its files private.
         Process::start_with("umask 000", flags)
     }
 
-    /// After a command of the shell's.
+    /// Runs a shell command before the host.
     fn start_with(before: &str, flags: &[&str]) -> Process {
         let directory = tempfile::tempdir().unwrap();
         let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
@@ -60,7 +60,7 @@ impl Process {
         let args = json!({ "title": "x", "text": text, "orgId": "org" });
         let call = json!({ "path": "documents:create", "args": args });
         let sent = http.post(format!("{}/api/mutation", self.url)).body(call.to_string()).send();
-        // 0: the connection was refused before it was answered.
+        // 0 means that the connection was refused before it was answered.
         sent.await.map_or(0, |answer| answer.status().as_u16())
     }
 
@@ -79,10 +79,10 @@ impl Drop for Process {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_stops_nothing() {
+async fn a_stalled_output_reader_stalls_nothing() {
     let mut host = Process::start(&["--show-logs"]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    // More than a pipe holds, and its title is in each log that is shown.
+    // More than fits into a pipe, and each log shown contains its title.
     for _ in 0..40 {
         let args = json!({ "title": "t".repeat(10_000), "text": "", "orgId": "org" });
         let call = json!({ "path": "documents:create", "args": args });
@@ -111,7 +111,7 @@ async fn files_of_a_host_are_private_to_its_owner() {
 }
 
 #[tokio::test]
-async fn sockets_that_do_nothing_leave_descriptors_for_delivery() {
+async fn idle_sockets_leave_descriptors_for_delivery() {
     let flags = ["--header-timeout-ms", "2000", "--cut-after-ms", "10"];
     let mut host = Process::start_with("ulimit -n 150", &flags);
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().unwrap();
@@ -121,7 +121,7 @@ async fn sockets_that_do_nothing_leave_descriptors_for_delivery() {
     for _ in 0..200 {
         idle.push(tokio::net::TcpStream::connect(&address).await.unwrap());
     }
-    // Over the connection that is open, or once the idle ones are ended.
+    // Over the open connection, or once the idle ones are closed.
     while host.create(&http, "during").await != 200 {
         tokio::task::yield_now().await;
     }
@@ -133,7 +133,7 @@ async fn sockets_that_do_nothing_leave_descriptors_for_delivery() {
     host.stop();
 }
 
-/// The most memory that the process had at a time, in bytes.
+/// The peak memory of the process so far, in bytes.
 #[cfg(target_os = "linux")]
 fn most_memory(id: u32, clear: bool) -> usize {
     if clear {
@@ -144,18 +144,18 @@ fn most_memory(id: u32, clear: bool) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// What all requests may take together, and what the process may take beyond it: allocators and
+/// The memory budget of all requests, and the allowance for the rest of the process: allocators and
 /// engines.
 #[cfg(target_os = "linux")]
 const BUDGET_MIB: usize = 256;
 #[cfg(target_os = "linux")]
 const BEYOND_MIB: usize = 64;
 
-/// Of 64 at once, each as expensive for its bytes as is known, none may take the host beyond its
-/// budget.
+/// Sends 64 requests at once, each of the kind that takes the most memory for its size. They must
+/// not take the host beyond its budget.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_worst_requests_take_no_more_than_their_budget() {
+async fn the_most_expensive_requests_stay_in_budget() {
     let host = Process::start(&["--request-memory-mib", &BUDGET_MIB.to_string()]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     assert_eq!(host.create(&http, "text").await, 200);
@@ -170,7 +170,7 @@ async fn the_worst_requests_take_no_more_than_their_budget() {
             "{{{}\"z\":0}}",
             (0..150_000).map(|n| format!("\"k{n}\":{n},")).collect::<String>()
         ),
-        // The longest for which the budget has room.
+        // The longest that the budget has room for.
         format!("\"{}\"", "x".repeat(10 << 20)),
         format!("\"{}\"", "\\n".repeat(5 << 20)),
         format!("\"{}\"", "\u{101}".repeat(5 << 20)),
@@ -199,8 +199,8 @@ async fn the_worst_requests_take_no_more_than_their_budget() {
     assert_eq!(host.create(&http, "after").await, 200);
 }
 
-/// The client does not wait for answers. Each is answered, or the client is told that there is no
-/// room.
+/// The client sends without waiting for answers. Each mutation is answered, or the connection is
+/// closed for lack of memory.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn mutations_of_one_socket_stay_within_the_budget() {
@@ -223,7 +223,7 @@ async fn mutations_of_one_socket_stay_within_the_budget() {
     }
     let mut answered = 0;
     let end = loop {
-        match socket.hear().await {
+        match socket.receive().await {
             Ok(ServerMessage::MutationResponse { .. }) => answered += 1,
             Ok(_) => {}
             Err(end) => break end,
@@ -240,7 +240,7 @@ async fn mutations_of_one_socket_stay_within_the_budget() {
 }
 
 #[tokio::test]
-async fn outcomes_are_in_the_bucket_when_a_host_has_stopped() {
+async fn outcomes_are_in_the_bucket_after_shutdown() {
     let mut host = Process::start(&["--outcomes", "--compression", "none"]);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for text in ["one", "two", "three"] {
@@ -267,7 +267,7 @@ async fn outcomes_are_in_the_bucket_when_a_host_has_stopped() {
 }
 
 #[test]
-fn a_check_tries_what_a_start_needs() {
+fn check_covers_everything_a_start_needs() {
     let directory = tempfile::tempdir().unwrap();
     let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
     let check = |functions: &str, flags: &[&str]| {

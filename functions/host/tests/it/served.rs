@@ -1,4 +1,4 @@
-//! A host with its network, and what is in its bucket.
+//! A host that serves a network, and the logs in its bucket.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,7 +31,7 @@ use walkdir::WalkDir;
 
 use crate::support::program;
 
-/// Functions that most tests get along with.
+/// The functions that most tests use.
 pub(crate) const MESSAGES: (&str, &str) = ("messages.ts", include_str!("messages.ts"));
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
@@ -41,7 +41,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) struct Served {
     pub(crate) url: String,
     pub(crate) operators_url: String,
-    /// Where HTTP actions are.
+    /// The address of HTTP actions.
     pub(crate) site_url: String,
     pub(crate) functions: Functions,
     pub(crate) http: reqwest::Client,
@@ -51,106 +51,86 @@ pub(crate) struct Served {
     serving: JoinHandle<()>,
 }
 
-/// Of the whole process: there is one recorder.
+/// The metrics recorder, of which a process has only one.
 fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
 }
 
+/// The parts of a host that differ between tests.
+struct Setup {
+    directory: TempDir,
+    sink: Arc<dyn AuditSink>,
+    bucket: Option<Arc<dyn AuditSink>>,
+    program: Program,
+    clock: Arc<dyn Clock>,
+    limits: NetworkLimits,
+    settings: FunctionSettings,
+}
+
+impl Setup {
+    /// Uses a sink in memory, and defaults for the rest.
+    fn new() -> Setup {
+        Setup {
+            directory: tempfile::tempdir().unwrap(),
+            sink: Arc::new(MemorySink::new()),
+            bucket: None,
+            program: program(&[MESSAGES]),
+            clock: Arc::new(SystemClock),
+            limits: NetworkLimits::default(),
+            settings: FunctionSettings::default(),
+        }
+    }
+}
+
 impl Served {
-    /// With a bucket in a directory.
+    /// Uses a bucket in a directory.
     pub(crate) async fn start() -> Served {
         Served::with_program(program(&[MESSAGES])).await
     }
 
+    /// Uses a bucket in a directory, and this program.
     pub(crate) async fn with_program(program: Program) -> Served {
-        let directory = tempfile::tempdir().unwrap();
-        let bucket = directory.path().join("bucket");
+        let setup = Setup::new();
+        let bucket = setup.directory.path().join("bucket");
         std::fs::create_dir(&bucket).unwrap();
         let settings =
             audit_sink_s3::Settings { linger_ms: 0, ..audit_sink_s3::Settings::default() };
         let url = format!("file://{}", bucket.display());
         let sink: Arc<dyn AuditSink> = Arc::new(S3Sink::open(&url, settings).await.unwrap());
-        Served::start_on(directory, Arc::clone(&sink), Some(sink), program, Arc::new(SystemClock))
-            .await
+        let bucket = Some(Arc::clone(&sink));
+        Served::from(Setup { sink, bucket, program, ..setup }).await
     }
 
-    /// With a sink in memory, which can be told to fail.
+    /// Uses a sink in memory, which can be made to fail.
     pub(crate) async fn with_memory_sink() -> (Served, Arc<MemorySink>) {
         let sink = Arc::new(MemorySink::new());
-        let directory = tempfile::tempdir().unwrap();
-        let program = program(&[MESSAGES]);
-        let served = Served::start_on(
-            directory,
-            Arc::clone(&sink) as _,
-            None,
-            program,
-            Arc::new(SystemClock),
-        )
-        .await;
-        (served, sink)
+        let setup = Setup { sink: Arc::clone(&sink) as _, ..Setup::new() };
+        (Served::from(setup).await, sink)
     }
 
-    /// With this sink.
+    /// Uses this sink.
     pub(crate) async fn with_sink(sink: Arc<dyn AuditSink>, program: Program) -> Served {
-        let directory = tempfile::tempdir().unwrap();
-        Served::start_on(directory, sink, None, program, Arc::new(SystemClock)).await
+        Served::from(Setup { sink, program, ..Setup::new() }).await
     }
 
-    /// With a clock by which tokens expire.
+    /// Uses this clock to decide which tokens have expired.
     pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Served {
-        let directory = tempfile::tempdir().unwrap();
-        let sink = Arc::new(MemorySink::new());
-        Served::start_on(directory, sink, None, program(&[MESSAGES]), clock).await
+        Served::from(Setup { clock, ..Setup::new() }).await
     }
 
-    /// With a sink in memory, and other settings of functions.
+    /// Uses these settings of functions.
     pub(crate) async fn with_settings(program: Program, settings: FunctionSettings) -> Served {
-        let (directory, sink) = (tempfile::tempdir().unwrap(), Arc::new(MemorySink::new()));
-        let clock = Arc::new(SystemClock);
-        let limits = NetworkLimits::default();
-        Served::with_all(directory, sink, None, program, clock, limits, settings).await
+        Served::from(Setup { program, settings, ..Setup::new() }).await
     }
 
-    async fn start_on(
-        directory: TempDir,
-        sink: Arc<dyn AuditSink>,
-        bucket: Option<Arc<dyn AuditSink>>,
-        program: Program,
-        clock: Arc<dyn Clock>,
-    ) -> Served {
-        Served::with_limits_on(directory, sink, bucket, program, clock, NetworkLimits::default())
-            .await
-    }
-
-    /// With limits that a test can reach.
+    /// Uses limits small enough for a test to reach.
     pub(crate) async fn with_limits(limits: NetworkLimits) -> Served {
-        let (directory, sink) = (tempfile::tempdir().unwrap(), Arc::new(MemorySink::new()));
-        let program = program(&[MESSAGES]);
-        Served::with_limits_on(directory, sink, None, program, Arc::new(SystemClock), limits).await
+        Served::from(Setup { limits, ..Setup::new() }).await
     }
 
-    async fn with_limits_on(
-        directory: TempDir,
-        sink: Arc<dyn AuditSink>,
-        bucket: Option<Arc<dyn AuditSink>>,
-        program: Program,
-        clock: Arc<dyn Clock>,
-        limits: NetworkLimits,
-    ) -> Served {
-        let settings = FunctionSettings::default();
-        Served::with_all(directory, sink, bucket, program, clock, limits, settings).await
-    }
-
-    async fn with_all(
-        directory: TempDir,
-        sink: Arc<dyn AuditSink>,
-        bucket: Option<Arc<dyn AuditSink>>,
-        program: Program,
-        clock: Arc<dyn Clock>,
-        limits: NetworkLimits,
-        settings: FunctionSettings,
-    ) -> Served {
+    async fn from(setup: Setup) -> Served {
+        let Setup { directory, sink, bucket, program, clock, limits, settings } = setup;
         let metrics = metrics();
         let mut vars = Vars::new();
         vars.register("convexActor", 256).unwrap();
@@ -199,7 +179,7 @@ impl Served {
         }
     }
 
-    /// Posts a body and gives status, headers and the body of the response.
+    /// Posts a body and returns the status, headers and body of the response.
     pub(crate) async fn post(
         &self,
         path: &str,
@@ -224,26 +204,26 @@ impl Served {
         (status, headers, response.json().await.unwrap())
     }
 
-    /// Sends a message, and waits until that is done.
+    /// Sends a message, and waits until it has been processed.
     pub(crate) async fn send(&self, text: &str) {
         let call = json!({ "path": "messages:send", "args": { "text": text } });
         let (status, body) = self.post("/api/mutation", &call, &[]).await;
         assert_eq!(status, 200, "{body}");
     }
 
-    /// A token for this host.
+    /// A valid token for this host.
     pub(crate) fn token(&self, subject: &str, expires_s: i64) -> String {
         let claims = json!({ "iss": ISSUER, "aud": "app", "sub": subject, "exp": expires_s, "role": "reader" });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     }
 
-    /// A client of the sync protocol that sends what a test tells it to.
+    /// A client of the sync protocol whose messages the test chooses.
     pub(crate) async fn socket(&self) -> Socket {
         Socket::connect(&self.url).await
     }
 
-    /// Asks the host to stop.
+    /// Tells the host to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         drop(self.stop.take());
     }
@@ -253,7 +233,7 @@ impl Served {
         metrics().render()
     }
 
-    /// Stops the host, and gives what is in its bucket.
+    /// Stops the host, and returns the records in its bucket.
     pub(crate) async fn stop(mut self) -> Vec<Json> {
         self.ask_to_stop();
         self.serving.await.unwrap();
@@ -261,13 +241,13 @@ impl Served {
         records(&self.directory.path().join("bucket"))
     }
 
-    /// What is in the bucket now: without a journal, all that was answered.
+    /// The records in the bucket now. Without a journal, these are the logs of all answered calls.
     pub(crate) fn records(&self) -> Vec<Json> {
         records(&self.directory.path().join("bucket"))
     }
 }
 
-/// The records in a directory, in the order of their numbers: each is there once.
+/// The records in a directory, ordered by their sequence numbers, each of which must occur once.
 fn records(bucket: &Path) -> Vec<Json> {
     let mut records = BTreeMap::new();
     for entry in WalkDir::new(bucket)
@@ -293,12 +273,12 @@ fn records(bucket: &Path) -> Vec<Json> {
     records.into_values().collect()
 }
 
-/// Of these records, those with this action.
+/// The records whose action is this.
 pub(crate) fn with_action(records: &[Json], action: &str) -> Vec<Json> {
     records.iter().filter(|record| record["action"] == action).cloned().collect()
 }
 
-/// A WebSocket, and messages of the sync protocol in Convex's own types.
+/// A WebSocket that carries messages of the sync protocol, in Convex's own types.
 pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 /// Any value, as JSON.
@@ -314,14 +294,14 @@ impl TryFrom<Json> for Value {
 }
 
 impl Socket {
-    /// A connection, and nothing said yet.
+    /// Opens a connection without sending anything.
     pub(crate) async fn silent(url: &str) -> Socket {
         let url = format!("{}/api/1.48.0/sync", url.replace("http:", "ws:"));
         let (stream, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         Socket(stream)
     }
 
-    /// A client for which the network holds little that it has not read.
+    /// Opens a connection whose network buffers hold little unread data.
     pub(crate) async fn with_small_buffer(url: &str) -> Socket {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(64 << 10).unwrap();
@@ -339,7 +319,7 @@ impl Socket {
         Socket::connect_as(url, 7).await
     }
 
-    /// Connects as the client of a session.
+    /// Sends `Connect` as the client of a session.
     pub(crate) async fn connect_as(url: &str, session: u128) -> Socket {
         let mut socket = Socket::silent(url).await;
         socket.say_connect(session).await;
@@ -366,7 +346,7 @@ impl Socket {
         self.0.send(Message::Text(text.into())).await.unwrap();
     }
 
-    /// Whether the host still takes what it is sent.
+    /// Whether the host still accepts messages.
     pub(crate) async fn try_say_text(&mut self, text: String) -> bool {
         self.0.send(Message::Text(text.into())).await.is_ok()
     }
@@ -396,14 +376,14 @@ impl Socket {
             .await;
     }
 
-    /// The next message but pings, or the reason why there is none.
-    pub(crate) async fn hear(&mut self) -> Result<ServerMessage<Value>, String> {
-        // Not a measure of speed: a test that waits for ever does not say for what.
-        let heard = tokio::time::timeout(Duration::from_secs(600), self.hear_at_last()).await;
-        heard.expect("the host says something")
+    /// The next message other than a ping, or the reason why the connection was closed.
+    pub(crate) async fn receive(&mut self) -> Result<ServerMessage<Value>, String> {
+        // The limit only makes a test that would wait forever say what it waited for.
+        let received = tokio::time::timeout(Duration::from_secs(600), self.receive_any()).await;
+        received.expect("the host says something")
     }
 
-    async fn hear_at_last(&mut self) -> Result<ServerMessage<Value>, String> {
+    async fn receive_any(&mut self) -> Result<ServerMessage<Value>, String> {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(text))) => {
@@ -423,14 +403,14 @@ impl Socket {
     }
 }
 
-/// A proxy that says of each connection that it comes from another address.
+/// A proxy that gives each connection a different client address.
 pub(crate) struct Proxy {
     pub(crate) url: String,
     open: watch::Sender<usize>,
 }
 
 impl Proxy {
-    /// The address that the client of a connection has.
+    /// The client address of a connection.
     pub(crate) fn address(number: usize) -> String {
         format!("10.1.{}.{}", number / 200, number % 200 + 1)
     }
@@ -447,7 +427,7 @@ impl Proxy {
                 let (upstream, connections) = (upstream.clone(), connections.clone());
                 connections.send_modify(|open| *open += 1);
                 tokio::spawn(async move {
-                    // Either side may end as it likes.
+                    // Either side may disconnect at any time.
                     drop(Proxy::pass_on(client, &upstream, number).await);
                     connections.send_modify(|open| *open -= 1);
                 });
@@ -470,7 +450,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Waits until no connection is open any more, on either side.
+    /// Waits until all connections are closed on both sides.
     pub(crate) async fn unused(&self) {
         self.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
     }

@@ -36,7 +36,7 @@ impl Host {
             .await
     }
 
-    /// From modules that are written in a test.
+    /// Uses the modules that a test gives as text.
     pub(crate) async fn with_modules(modules: &[(&str, &str)]) -> Host {
         Host::start(program(modules), FunctionSettings::default()).await
     }
@@ -94,7 +94,7 @@ pub(crate) fn program(modules: &[(&str, &str)]) -> Program {
     Program::load(directory.path(), &Env::default()).unwrap()
 }
 
-/// The value of a call that succeeded.
+/// The value returned by a call that succeeded.
 pub(crate) fn value(answered: &Answered) -> Json {
     match &answered.result {
         Ok(value) => serde_json::from_str(value).unwrap(),
@@ -102,7 +102,7 @@ pub(crate) fn value(answered: &Answered) -> Json {
     }
 }
 
-/// The message of a call that failed.
+/// The error message of a call that failed.
 pub(crate) fn failure(answered: &Answered) -> String {
     match &answered.result {
         Ok(value) => panic!("{value}"),
@@ -110,7 +110,7 @@ pub(crate) fn failure(answered: &Answered) -> String {
     }
 }
 
-/// A document, and its id.
+/// A document with its id.
 pub(crate) async fn document(host: &Host) -> String {
     let created = host.mutation(
         "documents:create",

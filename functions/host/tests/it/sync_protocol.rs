@@ -10,10 +10,10 @@ use serde_json::{Value as Json, json};
 use crate::served::{MESSAGES, Served, Socket, Value, with_action};
 use crate::support::program;
 
-/// What one step says of each query: its value, its error, or that it is removed.
+/// The changes in one transition, by query: its value, its error, or that it is removed.
 type Changes = Vec<(u32, Result<Json, String>)>;
 
-/// Reads steps and checks that each begins where the one before ended.
+/// Reads transitions and checks that each begins where the one before ended.
 struct Follower {
     socket: Socket,
     version: StateVersion,
@@ -24,10 +24,10 @@ impl Follower {
         Follower { socket, version: StateVersion::initial() }
     }
 
-    /// The changes of the next step. Other messages are given to `other`.
+    /// The changes of the next transition. Other messages are passed to `other`.
     async fn step_and(&mut self, mut other: impl FnMut(ServerMessage<Value>)) -> Changes {
         loop {
-            let message = self.socket.hear().await.unwrap();
+            let message = self.socket.receive().await.unwrap();
             let ServerMessage::Transition { start_version, end_version, modifications, .. } =
                 message
             else {
@@ -56,7 +56,7 @@ impl Follower {
         self.step_and(|message| panic!("{message:?}")).await
     }
 
-    /// The next step that changes something.
+    /// The changes of the next transition that has any.
     async fn change(&mut self) -> Changes {
         loop {
             let changes = self.step().await;
@@ -74,7 +74,7 @@ async fn followed(host: &Served, path: &str) -> Follower {
 }
 
 #[tokio::test]
-async fn clients_get_only_the_queries_they_follow() {
+async fn clients_receive_only_their_own_queries() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:list").await;
     assert_eq!(follower.step().await, [(0, Ok(json!([])))]);
@@ -99,16 +99,16 @@ async fn clients_get_only_the_queries_they_follow() {
 }
 
 #[tokio::test]
-async fn a_result_that_stays_the_same_is_neither_sent_nor_logged() {
+async fn unchanged_results_are_neither_sent_nor_logged() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:whoami").await;
     assert_eq!(follower.step().await, [(0, Ok(Json::Null))]);
     follower.socket.follow(1, "messages:large", json!({ "kib": 1 })).await;
     follower.step().await;
-    // It reads what the message changes; `whoami` does not.
+    // It reads data that the message changes; `whoami` does not.
     host.send("a").await;
     assert_eq!(follower.step().await.len(), 1);
-    // A new program is run afresh, and gives the same.
+    // Under a new program, the query runs again and returns the same.
     host.functions.deploy(program(&[MESSAGES])).await.unwrap();
     host.send("b").await;
     let changes = follower.step().await;
@@ -118,7 +118,7 @@ async fn a_result_that_stays_the_same_is_neither_sent_nor_logged() {
 }
 
 #[tokio::test]
-async fn a_new_program_reaches_those_who_follow() {
+async fn new_programs_reach_live_queries() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:count").await;
     assert_eq!(follower.step().await, [(0, Ok(json!(0)))]);
@@ -128,12 +128,12 @@ async fn a_new_program_reaches_those_who_follow() {
 }
 
 #[tokio::test]
-async fn all_results_of_a_client_are_of_one_time() {
+async fn results_of_a_client_share_one_timestamp() {
     let host = Served::start().await;
     let mut follower = Follower::new(host.socket().await);
     let add = |query_id: u32, path: &str| json!({ "type": "Add", "queryId": query_id, "udfPath": path, "args": [{}] });
     let queries = [add(0, "messages:list"), add(1, "messages:count"), add(2, "messages:nothing")];
-    // That there is no such function disturbs nobody.
+    // A query for a function that does not exist does not affect the others.
     let modify = json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": queries });
     follower.socket.say(modify).await;
     let sending = async {
@@ -162,7 +162,7 @@ async fn all_results_of_a_client_are_of_one_time() {
 }
 
 #[tokio::test]
-async fn mutations_are_answered_and_then_seen() {
+async fn mutations_are_answered_before_they_are_visible() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:list").await;
     follower.step().await;
@@ -208,16 +208,16 @@ async fn failed_mutations_return_their_data_before_a_transition() {
     let mut socket = host.socket().await;
     socket.mutate(3, "messages:refuse", json!({})).await;
     let ServerMessage::MutationResponse { request_id: 3, result: Err(error), ts: None, .. } =
-        socket.hear().await.unwrap()
+        socket.receive().await.unwrap()
     else {
         panic!("no such answer");
     };
     assert!(
         matches!(error, ErrorPayload::ErrorData { data: Value(data), .. } if data == json!({ "code": "NO" }))
     );
-    assert!(matches!(socket.hear().await.unwrap(), ServerMessage::Transition { .. }));
+    assert!(matches!(socket.receive().await.unwrap(), ServerMessage::Transition { .. }));
     socket.mutate(4, "messages:nothing", json!({})).await;
-    let answer = socket.hear().await.unwrap();
+    let answer = socket.receive().await.unwrap();
     assert!(
         matches!(answer, ServerMessage::MutationResponse { request_id: 4, result: Err(_), .. }),
         "{answer:?}"
@@ -227,10 +227,10 @@ async fn failed_mutations_return_their_data_before_a_transition() {
 }
 
 #[tokio::test]
-async fn actions_of_a_client_run_at_once() {
+async fn actions_of_a_client_run_concurrently() {
     let host = Served::start().await;
     let mut socket = host.socket().await;
-    // The first ends once the second has run.
+    // The first action ends only after the second has run.
     for (request_id, path, args) in [
         (0, "messages:waitFor", json!({ "count": 1 })),
         (1, "messages:sendLater", json!({ "text": "a" })),
@@ -241,7 +241,7 @@ async fn actions_of_a_client_run_at_once() {
     }
     let mut ended = Vec::new();
     for _ in 0..2 {
-        match socket.hear().await.unwrap() {
+        match socket.receive().await.unwrap() {
             ServerMessage::ActionResponse { request_id, result: Ok(value), .. } => {
                 ended.push((request_id, value.0))
             }
@@ -257,21 +257,21 @@ async fn resent_mutations_run_once() {
     let host = Served::start().await;
     let mut socket = Socket::connect_as(&host.url, 5).await;
     socket.mutate(0, "messages:send", json!({ "text": "a" })).await;
-    let first = socket.hear().await.unwrap();
+    let first = socket.receive().await.unwrap();
     drop(socket);
     let mut socket = Socket::connect_as(&host.url, 5).await;
     socket.mutate(0, "messages:send", json!({ "text": "a" })).await;
-    assert_eq!(socket.hear().await.unwrap(), first);
-    // Another client, and the same number.
+    assert_eq!(socket.receive().await.unwrap(), first);
+    // Another session may use the same number.
     let mut other = Socket::connect_as(&host.url, 6).await;
     other.mutate(0, "messages:send", json!({ "text": "b" })).await;
-    other.hear().await.unwrap();
+    other.receive().await.unwrap();
     drop((socket, other));
     assert_eq!(with_action(&host.stop().await, "sent").len(), 2);
 }
 
 #[tokio::test]
-async fn results_without_durable_logs_are_held_back_and_retried() {
+async fn results_without_durable_logs_are_retried() {
     let (host, sink) = Served::with_memory_sink().await;
     sink.script([MemoryFault::FailBefore]);
     let mut follower = followed(&host, "messages:list").await;
@@ -284,8 +284,8 @@ async fn results_without_durable_logs_are_held_back_and_retried() {
     assert_eq!(sink.records().len(), 1);
 }
 
-/// What the host says at the end of a connection that said this.
-async fn last_words(host: &Served, messages: &[Json]) -> (Option<ServerMessage<Value>>, String) {
+/// The host's last messages on a connection that sends these.
+async fn until_closed(host: &Served, messages: &[Json]) -> (Option<ServerMessage<Value>>, String) {
     let mut socket = Socket::silent(&host.url).await;
     for message in messages {
         match message {
@@ -295,7 +295,7 @@ async fn last_words(host: &Served, messages: &[Json]) -> (Option<ServerMessage<V
     }
     let mut last = None;
     loop {
-        match socket.hear().await {
+        match socket.receive().await {
             Ok(message) => last = Some(message),
             Err(reason) => return (last, reason),
         }
@@ -319,7 +319,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
         (vec![connect(), connect()], "was sent before"),
         (vec![connect(), modify(1, 2, json!([]))], "version 0"),
         (vec![connect(), modify(0, 0, json!([]))], "does not come after"),
-        (vec![connect(), modify(0, 1, json!([add, add]))], "added before"),
+        (vec![connect(), modify(0, 1, json!([add, add]))], "already been added"),
         (vec![connect(), modify(0, 1, json!([{ "type": "Remove", "queryId": 4 }]))], "no query 4"),
         (
             vec![
@@ -348,7 +348,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
             "version 0",
         ),
     ] {
-        let (last, reason) = last_words(&host, &messages).await;
+        let (last, reason) = until_closed(&host, &messages).await;
         let Some(ServerMessage::FatalError { error_message }) = last else {
             panic!("{messages:?}: {last:?} {reason}")
         };
@@ -357,8 +357,8 @@ async fn protocol_violations_are_named_and_end_the_session() {
     }
     let mut socket = host.socket().await;
     socket.say_bytes(vec![0; 9]).await;
-    assert!(matches!(socket.hear().await, Ok(ServerMessage::FatalError { .. })));
-    // And all the others are served as before.
+    assert!(matches!(socket.receive().await, Ok(ServerMessage::FatalError { .. })));
+    // All other clients are still served.
     let mut follower = followed(&host, "messages:count").await;
     follower
         .socket
@@ -368,7 +368,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
 }
 
 #[tokio::test]
-async fn a_client_is_whom_its_token_names() {
+async fn tokens_identify_clients() {
     let host = Served::start().await;
     let mut follower = followed(&host, "messages:whoami").await;
     assert_eq!(follower.step().await, [(0, Ok(Json::Null))]);
@@ -380,7 +380,7 @@ async fn a_client_is_whom_its_token_names() {
         "{changes:?}"
     );
     assert_eq!(follower.version.identity, 1);
-    // The same user with a newer token: nothing changes, and that is confirmed.
+    // A newer token of the same user changes no results, and is confirmed.
     follower.socket.authenticate(1, &host.token("ada", 4_000_000_001)).await;
     assert_eq!(follower.step().await, []);
     assert_eq!(follower.version.identity, 2);
@@ -412,7 +412,7 @@ async fn invalid_tokens_are_refused_and_not_served_anonymously() {
         (admin, "no admin keys"),
     ] {
         let (last, reason) =
-            last_words(&host, &[connect(), authenticate, follow.clone(), send.clone()]).await;
+            until_closed(&host, &[connect(), authenticate, follow.clone(), send.clone()]).await;
         let Some(ServerMessage::AuthError { error_message, base_version, auth_update_attempted }) =
             last
         else {
@@ -425,26 +425,26 @@ async fn invalid_tokens_are_refused_and_not_served_anonymously() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_ends_the_session() {
-    // A tenth of a second before the leeway is over.
+async fn expired_tokens_end_the_session() {
+    // A tenth of a second before the leeway ends.
     let clock = ManualClock::at(1_700_000_004_900);
     let host = Served::with_clock(Arc::new(clock)).await;
     let mut follower = followed(&host, "messages:count").await;
     follower.step().await;
     follower.socket.authenticate(0, &host.token("ada", 1_700_000_000)).await;
     follower.step().await;
-    let message = follower.socket.hear().await.unwrap();
+    let message = follower.socket.receive().await.unwrap();
     let ServerMessage::AuthError { error_message, base_version, auth_update_attempted } = message
     else {
         panic!("{message:?}");
     };
     assert_eq!((base_version, auth_update_attempted), (Some(0), Some(false)));
     assert!(error_message.contains("expired"));
-    assert!(follower.socket.hear().await.unwrap_err().starts_with("1008"));
+    assert!(follower.socket.receive().await.unwrap_err().starts_with("1008"));
 }
 
 #[tokio::test]
-async fn a_stalled_client_delays_no_other() {
+async fn stalled_clients_do_not_delay_others() {
     const CHANGES: u32 = 12;
     let host = Served::start().await;
     let mut slow = Follower::new(Socket::with_small_buffer(&host.url).await);
@@ -457,8 +457,8 @@ async fn a_stalled_client_delays_no_other() {
         let changes = follower.step().await;
         assert!(matches!(&changes[..], [(0, Ok(large))] if large["count"] == number), "{number}");
     }
-    // When it reads at last, it gets fewer steps than there were changes, and the last is to the
-    // newest time.
+    // When it finally reads, it receives fewer transitions than there were changes, and the last is
+    // at the newest timestamp.
     let mut steps = 0;
     loop {
         let changes = slow.step().await;
@@ -471,13 +471,15 @@ async fn a_stalled_client_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_behind_has_a_negative_skew() {
+async fn a_client_clock_that_is_behind_has_negative_skew() {
     let host = Served::start().await;
-    // The client says that it is 1970.
+    // The client claims that it is 1970.
     let mut socket = host.socket().await;
     socket.follow(0, "messages:count", json!({})).await;
-    let heard = socket.hear().await.unwrap();
-    let ServerMessage::Transition { client_clock_skew, .. } = heard else { panic!("{heard:?}") };
+    let received = socket.receive().await.unwrap();
+    let ServerMessage::Transition { client_clock_skew, .. } = received else {
+        panic!("{received:?}")
+    };
     assert!(client_clock_skew.unwrap() < -1_700_000_000_000);
 }
 
@@ -487,13 +489,13 @@ async fn a_stopping_host_notifies_clients() {
     let mut follower = followed(&host, "messages:count").await;
     follower.step().await;
     host.ask_to_stop();
-    assert_eq!(follower.socket.hear().await.unwrap_err(), "1001: the host is stopping");
+    assert_eq!(follower.socket.receive().await.unwrap_err(), "1001: the host is stopping");
     drop(follower);
     host.stop().await;
 }
 
 #[tokio::test]
-async fn a_component_is_not_called_from_outside() {
+async fn components_are_not_callable_by_clients() {
     let demo = Program::load(crate::support::demo(), &Env::default()).unwrap();
     let host = Served::with_program(demo).await;
     let mut socket = host.socket().await;
@@ -503,7 +505,7 @@ async fn a_component_is_not_called_from_outside() {
     socket
         .say(json!({ "type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add] }))
         .await;
-    let ServerMessage::Transition { modifications, .. } = socket.hear().await.unwrap() else {
+    let ServerMessage::Transition { modifications, .. } = socket.receive().await.unwrap() else {
         panic!("no step")
     };
     let [StateModification::QueryFailed { query_id, error_message, .. }] = &modifications[..]

@@ -15,8 +15,8 @@ use super::read::{Kind, Read};
 use super::{Reached, Target, place};
 
 impl Reached {
-    /// The code of a module, with its namespace imports of CommonJS modules rewritten: such a
-    /// namespace is one value, with the members that it has at run time.
+    /// The code of a module, with its namespace imports of CommonJS modules rewritten. Such a
+    /// namespace is a single value, whose members are known only at run time.
     pub(super) fn linked(&mut self, path: &Path, read: &Read) -> String {
         let mut edits: Vec<(usize, usize, String)> = Vec::new();
         let mut exported = read.links.own.clone();
@@ -64,7 +64,7 @@ impl Reached {
         code
     }
 
-    /// Whether an adapter is imported.
+    /// Whether a specifier imports an adapter, whose namespace is a single value.
     fn is_one_value(&mut self, from: &Path, specifier: &str) -> bool {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) => self.read(&file).is_ok_and(|read| read.kind != Kind::Module),
@@ -95,7 +95,7 @@ impl Reached {
         links.requires.iter().map(required).collect()
     }
 
-    /// The names that a CommonJS module exports, as far as its text shows.
+    /// The names that a CommonJS module exports, as far as its source shows.
     fn exported_by(&mut self, path: &Path, seen: &mut HashSet<PathBuf>) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         if !seen.insert(path.to_owned()) {
@@ -111,8 +111,8 @@ impl Reached {
         names
     }
 
-    /// The names that `from` imports from a CommonJS module, and whether `from` is an ES module for
-    /// Node.js.
+    /// The names that `from` imports from a CommonJS module, and whether `from` is an ES module in
+    /// Node's sense.
     pub(super) fn wanted(
         &mut self,
         from: &Path,
@@ -169,7 +169,7 @@ impl Reached {
         code: &str,
         imports: [(&str, ModuleName); N],
     ) -> Result<(), LoadError> {
-        // Its lines belong to no author.
+        // The code is generated, so its positions mean nothing to the author.
         let bytecode = Bytecode::compile(name, code, Keep::Nothing)
             .map_err(|message| LoadError::new(place(name), message))?;
         self.modules.compiled.insert(Arc::clone(name), bytecode);

@@ -1,15 +1,16 @@
 //! Modules that import each other.
 //!
-//! The language evaluates the modules of a cycle in an order that depends on the module by which
-//! the cycle is entered. esbuild, which bundles an app for Convex, has one order for the whole app:
-//! that of one entry, whoever imports the cycle. The same entry is found here, and every other
-//! module of the cycle is imported from outside through a gate, which imports the entry first.
+//! JavaScript evaluates the modules of a cycle in an order that depends on the module that is
+//! imported first. esbuild, which bundles apps for Convex, uses one order for the whole app, in
+//! which a cycle always begins with the same module, its entry. This module finds the same entry.
+//! Modules outside the cycle import its other modules through a gate, which imports the entry
+//! first.
 //!
-//! esbuild puts the modules that the same entry points reach into one chunk, and orders a chunk by
-//! a depth-first walk that begins with the modules nearest to an entry point, then with those that
-//! a depth-first walk from all entry points leaves first. Cycles within installed packages keep the
-//! language's order: esbuild leaves out of packages what they declare to be unused, which would
-//! have to be known to find the same entry.
+//! esbuild puts modules that are reachable from the same entry points into one chunk. It orders a
+//! chunk by a depth-first walk, which starts from the modules nearest to an entry point and, among
+//! these, from those that a depth-first walk of all entry points leaves first. Cycles within
+//! installed packages keep JavaScript's order: esbuild drops unused modules of packages that
+//! declare themselves free of side effects, and this host does not know which.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::replace;
@@ -26,7 +27,7 @@ use super::{Graph, Reached, Target};
 /// The end of a gate's name.
 pub(super) const GATE: &str = "#cycle";
 
-/// The modules of cycles, and the entry of each one's cycle.
+/// The modules that are part of a cycle, each with the entry of its cycle.
 pub(super) type Cycles = HashMap<PathBuf, PathBuf>;
 
 /// The files that an app's modules import, by number.
@@ -34,9 +35,9 @@ pub(super) type Cycles = HashMap<PathBuf, PathBuf>;
 struct Files {
     paths: Vec<PathBuf>,
     numbers: HashMap<PathBuf, usize>,
-    /// Their imports and `require`, in the order of the source.
+    /// The static imports and `require` calls of each file, in source order.
     imports: Vec<Vec<usize>>,
-    /// Their `import()`.
+    /// The dynamic imports of each file.
     late: Vec<Vec<usize>>,
 }
 
@@ -54,7 +55,7 @@ impl Graph {
     pub(in super::super) fn find_cycles(&self, modules: &[PathBuf]) {
         let mut reached = self.0.borrow_mut();
         let is_entry = |reached: &Reached, path: &Path| {
-            // Convex bundles these apart from the others.
+            // Convex bundles these separately.
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_apart = name.starts_with("schema.") || name.matches('.').count() > 1;
             !is_apart && reached.fence.read(path).is_ok_and(|text| !uses_node(&text))
@@ -72,8 +73,8 @@ impl Graph {
 }
 
 impl Reached {
-    /// All files that the entries import. Whatever cannot be read or found is left for the import
-    /// itself to report.
+    /// All files reachable from the entries. Files that cannot be found or read are skipped here,
+    /// and reported by the import itself.
     fn files_of(&mut self, entries: Vec<PathBuf>) -> (Files, Vec<usize>) {
         let mut files = Files::default();
         let entries = entries.into_iter().map(|path| files.number(path)).collect();
@@ -102,7 +103,8 @@ impl Reached {
         (files, entries)
     }
 
-    /// The module of a file, compiled, as a file outside of its cycle imports it.
+    /// The compiled module that `from` imports for a file: the gate if the file is in a cycle that
+    /// `from` is outside of.
     pub(super) fn entered(
         &mut self,
         from: Option<&Path>,
@@ -156,7 +158,7 @@ fn walk<'a>(
     }
 }
 
-/// For each file the number of its cycle; the cycles of more than one file that are all `wanted`.
+/// The component of each file, and the components that are cycles of which all files are `wanted`.
 fn components(
     files: &Files,
     mut wanted: impl FnMut(&Path) -> bool,
@@ -190,7 +192,7 @@ fn cycles_of(files: &Files, mut entries: Vec<usize>, wanted: impl FnMut(&Path) -
     }
     let count = files.paths.len();
 
-    // The order in which a walk from all entry points leaves the files.
+    // The order in which a depth-first walk of all entry points leaves the files.
     let all: Vec<Vec<usize>> = files
         .imports
         .iter()
@@ -204,7 +206,7 @@ fn cycles_of(files: &Files, mut entries: Vec<usize>, wanted: impl FnMut(&Path) -
         walk(entry, |file| &all[file], &mut seen, |_| (), leave);
     }
 
-    // What `import()` names is an entry point too.
+    // Targets of dynamic imports are entry points too.
     let mut late: Vec<usize> = files.late.concat();
     late.sort_by_key(|file| rank[*file]);
     for file in late {

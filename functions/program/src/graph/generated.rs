@@ -1,4 +1,4 @@
-//! Modules that this host writes: stand-ins for `_generated`, definitions of components.
+//! Modules that this host generates: stand-ins for `_generated`, and definitions of components.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ const GENERATED: [(&str, &str); 3] = [
     ("dataModel", "export {};"),
 ];
 
-/// The stand-in for a file of `_generated`: its name and its text.
+/// The name and source of the stand-in for a file of `_generated`.
 pub(super) fn generated(path: &Path) -> Option<(&'static str, &'static str)> {
     let stem = path.file_stem()?.to_str()?;
     path.parent()?.ends_with("_generated").then_some(())?;

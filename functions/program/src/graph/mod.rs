@@ -1,4 +1,4 @@
-//! The modules of a program, by the imports that lead to them.
+//! The modules of a program, found by following imports.
 
 mod adapters;
 mod cycles;
@@ -28,17 +28,17 @@ use cycles::{Cycles, GATE};
 use generated::generated;
 use read::{Kind, Read, uses_node};
 
-/// The name of a module for its author: relative to the directory above the functions.
+/// The name of a module in messages: its path relative to the directory above the functions.
 pub(super) fn place(module: &str) -> &str {
     let module = module.strip_suffix(GATE).unwrap_or(module);
     module.strip_prefix("../").unwrap_or(module)
 }
 
 fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
-    // `toString()` works for the app's own functions.
+    // The app's own functions keep their source, for `toString()`.
     let keep = if name.contains("node_modules/") { Keep::Positions } else { Keep::Everything };
     Bytecode::compile(name, source, keep).map_err(|message| {
-        // The first frame is the place of the error in the file.
+        // The first frame is the position of the error in the file.
         let (message, frame) = message.split_once('\n').unwrap_or((&message, ""));
         let at =
             frame.lines().next().and_then(|frame| frame.trim().strip_prefix("at ")).unwrap_or(name);
@@ -46,8 +46,8 @@ fn compile(name: &str, source: &str) -> Result<Bytecode, LoadError> {
     })
 }
 
-/// The modules that were reached so far. An engine that evaluates a module while the program is
-/// loaded gets the module's imports from here.
+/// The modules reached so far. While a program is loaded, engines that evaluate its modules resolve
+/// imports here.
 #[derive(Clone)]
 pub(super) struct Graph(pub(super) Rc<RefCell<Reached>>);
 
@@ -63,7 +63,8 @@ pub(super) struct Reached {
     paths: HashMap<ModuleName, PathBuf>,
     read: HashMap<PathBuf, Rc<Read>>,
     targets: HashMap<(PathBuf, String, Manner), Target>,
-    /// The adapters between ES modules and others, by what they adapt.
+    /// The adapters of CommonJS modules, by module, imported names, and whether the importer is an
+    /// ES module in Node's sense.
     between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
     /// The modules that import each other.
     cycles: Cycles,
@@ -72,10 +73,10 @@ pub(super) struct Reached {
     pub(super) definitions: HashMap<String, PathBuf>,
     /// The exports of modules that were looked up so far, by file, or by name for built-in modules.
     exports: HashMap<PathBuf, Option<Exports>>,
-    /// Dynamic imports that were not followed yet.
+    /// Dynamic imports not yet followed.
     pub(super) dynamic: Vec<(ModuleName, String)>,
-    /// Errors of the resolver while a module is described. The engine reports their text alone, and
-    /// a module may handle them.
+    /// Errors of the resolver while a module is described. The engine passes on only their text,
+    /// and the module may handle them.
     pub(super) errors: Vec<LoadError>,
 }
 
@@ -115,7 +116,7 @@ impl Graph {
         })))
     }
 
-    /// The module of a file of functions, compiled. None if it is for Node.js.
+    /// The compiled module of a file of functions, or `None` if it begins with `"use node"`.
     pub(super) fn functions_of(&self, path: &Path) -> Result<Option<ModuleName>, LoadError> {
         let mut reached = self.0.borrow_mut();
         let refused = |error: &dyn Display| LoadError::at(&reached.shown(path), error);
@@ -156,7 +157,7 @@ impl Reached {
         PathBuf::from(place(&self.name_of(path)))
     }
 
-    /// The module of a file, compiled.
+    /// The compiled module of a file.
     fn file(&mut self, path: &Path) -> Result<ModuleName, LoadError> {
         let name = self.name_of(path);
         if self.modules.compiled.contains_key(&name) {
@@ -177,7 +178,7 @@ impl Reached {
                     let code = self.linked(path, &read);
                     common_js::module(&code, shown, &self.required_by(path, &read.links))
                 };
-                // A module that is never evaluated does no harm.
+                // A broken module fails only when it is evaluated.
                 if let Err(error) = self.add(&name, &code) {
                     self.add(&name, &common_js::broken(shown, &error.to_string()))?;
                 }
@@ -194,7 +195,8 @@ impl Reached {
         Ok(())
     }
 
-    /// `../convex/messages.ts`: relative to the directory above the functions, as Convex shows it.
+    /// The name of a module as Convex shows it, relative to the directory above the functions:
+    /// `../convex/messages.ts`.
     fn name_of(&self, path: &Path) -> ModuleName {
         let mut ups = String::from("../");
         for base in self.base.ancestors() {
@@ -206,7 +208,7 @@ impl Reached {
         path.display().to_string().into()
     }
 
-    /// The module that `specifier` means in the module `from`.
+    /// Resolves `specifier` in the module `from`.
     pub(super) fn import(&mut self, from: &str, specifier: &str) -> Result<ModuleName, LoadError> {
         let known = self.modules.imports.get(from).and_then(|imports| imports.get(specifier));
         if let Some(known) = known {
@@ -302,7 +304,7 @@ impl Reached {
     }
 
     fn found(&self, from: &Path, specifier: &str, manner: Manner) -> Target {
-        // A marker for the bundler of Next.js.
+        // Next.js uses this package as a marker for its bundler.
         if specifier == "server-only" {
             return Target::Nothing;
         }
@@ -323,7 +325,7 @@ impl Reached {
         let path = if is_relative(specifier) {
             from.parent().map(|directory| normal(&directory.join(specifier)))
         } else {
-            // By a TypeScript path, or by the name of a package in the same repository.
+            // A TypeScript path, or a package in the same repository.
             let stem = specifier.rsplit_once("_generated/").map(|(_, stem)| stem);
             stem.map(|stem| self.functions.join("_generated").join(stem))
         };
@@ -361,7 +363,7 @@ impl Loader for Graph {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> rquickjs::Result<Module<'js, Declared>> {
-        // Declaring a module loads its imports, by this function again.
+        // Declaring a module loads its imports through this function.
         let bytecode = self.0.borrow().modules.compiled.get(name).cloned();
         match bytecode.or_else(|| built_in::bytecode(name).cloned()) {
             Some(bytecode) => bytecode.declare(ctx),

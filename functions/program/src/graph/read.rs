@@ -1,4 +1,4 @@
-//! The files of a program, read.
+//! Reading the files of a program.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use super::super::source::extension;
 use super::super::{LoadError, nesting};
 use super::Reached;
 
-/// A file of a program, read.
+/// The contents of a file of a program.
 pub(super) struct Read {
-    /// Its JavaScript; for data, an expression.
+    /// The file's JavaScript, or an expression for data.
     pub(super) code: String,
     pub(super) links: Links,
     pub(super) kind: Kind,
@@ -94,7 +94,7 @@ impl Reached {
             "cjs" => Kind::CommonJs,
             _ if links.is_module => Kind::Module,
             _ if self.is_of_modules(path) => Kind::Module,
-            // A module of functions without any.
+            // A module without imports or exports.
             _ if !links.is_common_js && !is_in_package(path) => Kind::Module,
             _ => Kind::CommonJs,
         }

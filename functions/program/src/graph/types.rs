@@ -1,4 +1,4 @@
-//! Re-exports of types, which are removed.
+//! Removal of re-exported types.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,8 @@ impl Reached {
         if types.is_empty() { Ok(read.code) } else { Ok(source::read(shown, text, &types)?.code) }
     }
 
-    /// Whether an import of the file `from` is a type: the module is known, and does not export the
-    /// name as a value.
+    /// Whether an import of the file `from` is a type: whether its module is known and does not
+    /// export the name as a value.
     fn is_type(
         &mut self,
         from: &Path,
@@ -67,8 +67,8 @@ impl Reached {
             || others.all(|specifier| self.is_type(&module, &(specifier, name.clone()), seen))
     }
 
-    /// The file or built-in module that `specifier` means in the file `from`. A missing file may
-    /// hold types.
+    /// The file or built-in module to which `specifier` resolves in the file `from`. A missing file
+    /// may be one of types.
     fn located(&mut self, from: &Path, specifier: &str) -> Option<PathBuf> {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) | Target::Generated(file) => Some(file),
@@ -80,7 +80,7 @@ impl Reached {
         }
     }
 
-    /// The exports of a file or built-in module. None if they cannot be determined.
+    /// The exports of a file or built-in module, or `None` if they cannot be determined.
     fn exports_at(&self, module: &Path) -> Option<Exports> {
         if source::is_compiled(module) {
             let text = self.fence.read(module).ok()?;

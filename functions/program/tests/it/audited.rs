@@ -1,9 +1,9 @@
-//! `log.audit`: what reaches the host. With the npm package it is this host's too.
+//! The bodies that `log.audit` sends to the host, also when the npm package is used.
 
 use super::*;
 
-/// The bodies of a function that logs what `bodies` makes, one by one; what is refused is its
-/// message.
+/// Logs each of the values that `bodies` returns. The result is the body sent to the host, or the
+/// message with which `log.audit` refused it.
 fn bodies(expressions: &[&str]) -> Vec<String> {
     let cases: Vec<String> =
         expressions.iter().map(|expression| format!("() => ({expression})")).collect();
@@ -76,7 +76,7 @@ fn bodies_match_json_stringify() {
 }
 
 #[test]
-fn variables_stand_at_any_depth() {
+fn variables_may_occur_at_any_depth() {
     let body = bodies(&[
         "{ ip: log.vars.ip, all: [log.vars.now, { agent: log.vars.userAgent }, [log.vars.requestId, log.vars.ip]], by: log.vars.convexActor }",
     ]);
@@ -86,7 +86,7 @@ fn variables_stand_at_any_depth() {
 }
 
 #[test]
-fn data_shaped_like_a_variable_is_refused() {
+fn data_that_looks_like_a_variable_is_refused() {
     let refused = bodies(&[
         "{ a: Symbol('var.ip') }",
         "{ a: { '$var': 'ip' } }",
@@ -149,10 +149,10 @@ fn values_without_json_are_refused_with_their_path() {
     assert_eq!(&refused[12..], ["mine", "trap"]);
 }
 
-/// The host is the one that ends a function for a log that is too large: it must be told, also if
-/// the function catches errors.
+/// The host ends a function whose log is too large, so the log must reach it even if the function
+/// catches errors.
 #[test]
-fn a_body_larger_than_any_log_reaches_the_host_as_one() {
+fn oversized_bodies_reach_the_host() {
     let fixture = fixture(
         "const long = 'x'.repeat(1e6);
          export const audit = query(async () => { await log.audit({ list: new Array(1e4).fill(long) }); });
@@ -187,9 +187,9 @@ fn getters_and_proxies_run_once() {
     );
 }
 
-/// What JSON has no form for is said once, with its place.
+/// A member that JSON cannot represent is reported once, with its path.
 #[test]
-fn a_member_that_is_silently_empty_is_reported_once() {
+fn members_that_json_drops_are_reported_once() {
     let fixture = fixture(
         "export const audit = query(async () => {
            const all = () => ({ error: new Error('m'), map: new Map([[1, 2]]), deep: [{ set: new Set([1]) }, { set: new Set([2]) }],
@@ -215,9 +215,9 @@ fn a_member_that_is_silently_empty_is_reported_once() {
     assert_eq!(ran.log_lines, expected);
 }
 
-/// A small body can take long to walk.
+/// Walking a small body can take long.
 #[test]
-fn a_walk_ends_with_its_functions_time() {
+fn the_time_limit_ends_walks_of_bodies() {
     let fixture = fixture(
         "const wide = (member: any) => Object.fromEntries(Array.from({ length: 1e4 }, (_, i) => ['k' + i, member]));
          export const empty = query(async () => { await log.audit({ all: new Array(1e6).fill(wide(undefined)) }); });
@@ -243,8 +243,8 @@ fn a_walk_ends_with_its_functions_time() {
     }
 }
 
-/// A body has its own members: what is gone when its turn comes is left out, as by `JSON.stringify`
-/// of a language that nobody changed, whatever the prototypes hold by then.
+/// Only own members are part of a body. A member deleted before it is visited is left out, as by
+/// the original `JSON.stringify`, even if a prototype has a member of that name by then.
 #[test]
 fn members_that_getters_delete_are_not_inherited() {
     let keys = ["z", "toString", "constructor", "toJSON2", "0", "length2"];

@@ -1,11 +1,11 @@
-//! What a function finds around it, and what its caller sees.
+//! The environment of a function, and the results and errors its caller receives.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
 #[test]
-fn errors_of_typescript_name_the_authors_lines() {
+fn typescript_errors_have_source_positions() {
     let fixture = fixture(
         "export const list = query({ handler: async (ctx: any, args: { n: number }): Promise<number> => args.n + Date.now() });
 export const fails = query({ handler: async () => {
@@ -27,9 +27,9 @@ function area(shape: Shape): number {
     assert_eq!(message.lines().count(), 3, "{message}");
 }
 
-/// What is between ‹ and › is there in TypeScript alone.
+/// Text between ‹ and › is part of the TypeScript only.
 #[test]
-fn stack_traces_of_typescript_are_those_of_its_javascript() {
+fn typescript_stack_traces_match_javascript() {
     let text = "
 ‹interface Shape { side: number }›
 ‹enum Unused { A, B }› class Base { ‹private› text = 'ünï';
@@ -49,7 +49,7 @@ export const run = query(async (ctx‹: any›, { how }‹: { how: string }›)�
   if (how === 'async') await (async ‹<T>›(one‹: T›) => { null‹!›.x; })(1);
   if (how === 'new') new Thing‹<any>›(fail‹<T>›);
   return (
-    // Above what it stands for.
+    // Above the code that it refers to.
     undefined‹ as any›
   ).x;
 });";
@@ -82,7 +82,7 @@ export const run = query(async (ctx‹: any›, { how }‹: { how: string }›)�
 }
 
 #[test]
-fn a_statement_in_parentheses_ends_after_them() {
+fn parenthesized_statements_end_after_the_parentheses() {
     let fixture = fixture(
         "export const run = query(async (): Promise<any> => {
            const double = async (
@@ -109,7 +109,7 @@ c`]
 }
 
 #[test]
-fn a_convex_error_keeps_its_data() {
+fn convex_errors_keep_their_data() {
     let fixture = fixture(
         "export const data = query(async () => { throw new ConvexError({ code: 7n, why: 'x' }); });
          export const text = mutation(async () => { throw new ConvexError('nope'); });
@@ -139,7 +139,7 @@ fn a_convex_error_keeps_its_data() {
 }
 
 #[test]
-fn an_operation_that_fails_is_an_error_that_can_be_caught() {
+fn failed_operations_throw_catchable_errors() {
     let fixture = fixture(
         "export const caught = mutation(async (ctx) => {
            try { await ctx.db.insert('t', {}); } catch (e) { return [e instanceof ConvexError, e.message, (e as any).data ?? null]; }
@@ -167,7 +167,7 @@ fn an_operation_that_fails_is_an_error_that_can_be_caught() {
 }
 
 #[test]
-fn runs_depend_on_their_seed_and_leave_no_state() {
+fn calls_are_deterministic_and_leave_no_state() {
     let fixture = fixture(
         "let calls = 0;
          (globalThis as any).leak ??= 0;
@@ -189,7 +189,7 @@ fn runs_depend_on_their_seed_and_leave_no_state() {
 }
 
 #[test]
-fn dates_know_no_zone_but_utc() {
+fn dates_are_in_utc() {
     let fixture = fixture(
         "export const dates = query(async () => [
            new Date(2024, 0, 2, 3, 4, 5, 6).getTime() === Date.UTC(2024, 0, 2, 3, 4, 5, 6),
@@ -209,7 +209,7 @@ fn dates_know_no_zone_but_utc() {
 }
 
 #[test]
-fn the_console_is_kept_and_bounded() {
+fn console_output_is_kept_and_bounded() {
     let fixture = fixture(
         "export const lines = query(async () => {
            console.log('a', 1, { b: [1, 'x', { c: null }], 'd-e': undefined }, [], new Map([[1, { a: 2n }]]), new Set(['s']));
@@ -240,7 +240,7 @@ fn the_console_is_kept_and_bounded() {
 }
 
 #[test]
-fn the_globals_that_functions_expect_are_there() {
+fn expected_globals_exist() {
     let fixture = fixture(
         "export const all = query(async () => [
            process.env.GREETING, process.env.NOTHING === undefined, Object.isFrozen(process.env),
@@ -270,7 +270,7 @@ fn the_globals_that_functions_expect_are_there() {
     says("messages:stored", "storage/storeBlob: file storage is not supported by this host");
 }
 
-/// Hands what is to be completed to another thread.
+/// Passes operations to another thread, which completes them.
 struct Elsewhere(Sender<(String, Later)>);
 
 impl Syscalls for Elsewhere {
@@ -290,7 +290,7 @@ fn elsewhere(complete: impl FnOnce(Receiver<(String, Later)>) + Send + 'static) 
     Elsewhere(sender)
 }
 
-/// Says that it will answer, and will not.
+/// Accepts operations and never answers them.
 struct Dropping;
 
 impl Syscalls for Dropping {
@@ -322,7 +322,7 @@ const ACTIONS: &str = "
     });";
 
 #[test]
-fn an_action_waits_for_answers_from_other_threads_in_any_order() {
+fn actions_accept_answers_in_any_order() {
     let fixture = fixture(ACTIONS);
     let mut host = elsewhere(|operations| {
         let (one, two) = (operations.recv().unwrap(), operations.recv().unwrap());
@@ -337,17 +337,17 @@ fn an_action_waits_for_answers_from_other_threads_in_any_order() {
 }
 
 #[test]
-fn an_answer_that_never_comes_does_not_hang_the_call() {
+fn a_missing_answer_does_not_hang_the_call() {
     let fixture = fixture(ACTIONS);
     let mut host = elsewhere(|operations| drop(operations.recv()));
     let ran = fixture.run_with("messages:dropped", "[{}]", &SEED, &ample(), &mut host);
-    assert_eq!(ran.result.unwrap(), "\"the host gave up on this operation undefined\"");
+    assert_eq!(ran.result.unwrap(), "\"the host dropped this operation undefined\"");
 
     let mut host = Dropping;
     let ran = fixture.run_with("messages:dropped", "[{}]", &SEED, &ample(), &mut host);
-    assert_eq!(ran.result.unwrap(), "\"the host gave up on this operation undefined\"");
+    assert_eq!(ran.result.unwrap(), "\"the host dropped this operation undefined\"");
 
-    // Held for longer than the call may take.
+    // Held for longer than the time limit of the call.
     let (sender, held) = channel();
     let mut host = Elsewhere(sender);
     let limits = Limits { wall: Duration::from_millis(20), ..ample() };
@@ -376,7 +376,7 @@ fn timers_run_in_actions() {
     assert_eq!(fixture(ACTIONS).value("messages:timed", "[{}]"), "[[1,2],true]");
 }
 
-/// Calls the function that it is asked for, in an engine of its own.
+/// Calls the requested function in an engine of its own.
 struct Nested<'a>(&'a Fixture, u32);
 
 impl Syscalls for Nested<'_> {

@@ -1,9 +1,9 @@
-// Calls every function that can be reached from the global object and from the syntax, with receivers and arguments that mean harm.
+// Calls every function reachable from the global object and from syntax, with hostile receivers and arguments.
 
 const { apply, construct, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
 const HUGE = 2 ** 53 - 1;
 
-/// Everything that can be reached: path and value.
+/// All reachable values, with their paths.
 function reachable() {
   const found = [];
   const seen = new Set();
@@ -33,7 +33,7 @@ function reachable() {
 }
 
 const iteratorOf = (length) => [].values.call({ length });
-/// What takes its time to make is made once.
+/// Values that are slow to create are created once.
 const once = (make) => {
   let made;
   return () => (made ??= make());
@@ -96,7 +96,7 @@ const lists = {
   iterator: ["iterator", "nothing", "huge"], own: ["own", "own"], constructor: ["constructor", "derived", "fixed"],
 };
 const all = ownKeys(lists);
-/// Receiver and arguments. "new" stands for a constructor's call.
+/// Receivers and arguments. "new" stands for a constructor call.
 const cases = [];
 const cross = (receivers, args) => {
   for (const receiver of receivers) for (const list of args) cases.push([receiver, list]);
@@ -111,8 +111,8 @@ cross(["bigint", "number", "date", "buffer", "view", "bytes"], ["number", "bigin
 
 const functions = reachable().filter(([, value]) => typeof value === "function");
 const { syscall } = Convex;
-/// What the engine does to its end, and only the watchdog ends: a set of what an iterator of the language never stops giving, and JSON
-/// of what holds far more than fits into memory.
+/// Calls that the engine does not interrupt, so that only the watchdog ends them: sets of endless built-in iterators, and JSON of
+/// values far larger than memory.
 const left = [
   ["globalThis.Set", "iterable"], ["globalThis.JSON.stringify", "sparse"], ["globalThis.JSON.stringify", "twins"],
   ["globalThis.Response.json", "sparse"], ["globalThis.Response.json", "twins"],
@@ -120,14 +120,14 @@ const left = [
 const isLeft = (path, list) => left.some(([function_, arguments_]) => function_ === path && arguments_ === list);
 
 export const described = query(async () => ({ functions: functions.map(([path]) => path), cases }));
-/// Makes every `share`th call from one on. `skipped` are the cases that need not be tried of the first function.
+/// Makes every `share`th call, beginning at a given one. `skipped` are the cases of the first function to skip.
 export const call = query({ args: { from: v.array(v.number()), skipped: v.array(v.number()), share: v.number() }, handler: (_ctx, { from, skipped, share }) => {
   const make = (name) => values[name]();
   for (let i = from[0]; i < functions.length; i++) {
     const fn = functions[i][1];
     for (let j = i === from[0] ? from[1] : 0; j < cases.length; j++) {
       if (i === from[0] && skipped.includes(j)) continue;
-      // Of each function other ones than of its neighbours.
+      // Neighbouring functions are called with different cases.
       if ((i + j) % share !== 0) continue;
       const [receiver, list] = cases[j];
       if (isLeft(functions[i][0], list)) continue;
@@ -135,7 +135,7 @@ export const call = query({ args: { from: v.array(v.number()), skipped: v.array(
       try {
         const args = lists[list].map(make);
         const result = receiver === "new" ? construct(fn, args) : apply(fn, make(receiver), args);
-        // What it gives can loop too.
+        // The result can loop too.
         if (typeof result?.next === "function") result.next();
         if (typeof result?.then === "function") result.then(() => {}, () => {});
       } catch {}

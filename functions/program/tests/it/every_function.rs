@@ -1,7 +1,8 @@
-//! Every function that can be reached from the global object ends with its function's time.
+//! The time limit ends calls of every built-in function.
 //!
-//! It calls every function in one of 32 cases, and other functions in others. With
-//! `AUDIT_EVERY_FUNCTION_SHARE=1` it makes all 190,000 calls, which takes minutes.
+//! Every function reachable from the global object is called in one of 32 cases, chosen so that
+//! neighbouring functions use different ones. With `AUDIT_EVERY_FUNCTION_SHARE=1`, the test makes
+//! all 190,000 calls, which takes minutes.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,19 +11,19 @@ use super::*;
 
 const MODULE: &str = include_str!("every_function.js");
 
-/// How long the clock may be passed by before the test says that a call is endless.
+/// How far a call may exceed the time limit before the test considers it endless.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The limit of one run.
+/// The time limit of one run.
 const LIMIT: Duration = Duration::from_millis(10);
 
-/// Tells how far a run came.
+/// Reports the progress of a run.
 struct Noting(mpsc::Sender<[usize; 2]>);
 
 impl Syscalls for Noting {
     fn syscall(&mut self, op: &str, args: &str) -> Result<String, SyscallError> {
         if op == "at" {
-            // Nobody listens to a run that was found to be endless.
+            // The receiver is gone if the run was considered endless.
             let _ = self.0.send(serde_json::from_str(args).unwrap());
         }
         Ok("null".to_owned())
@@ -40,7 +41,7 @@ struct Described {
 }
 
 #[test]
-fn every_function_ends_with_its_functions_time() {
+fn the_time_limit_ends_every_built_in_function() {
     let fixture = Arc::new(fixture(MODULE));
     let described = fixture.value("messages:described", "[{}]");
     let Described { functions, cases } = serde_json::from_str(&described).unwrap();
@@ -49,11 +50,12 @@ fn every_function_ends_with_its_functions_time() {
     let share: usize = share.map_or(32, |share| share.parse().unwrap());
     let mut limits = Limits { time: LIMIT, ..Limits::default() };
     let mut from = [0, 0];
-    // The cases of one function that were stopped.
+    // The cases of the current function that the time limit ended.
     let mut stopped: Vec<usize> = Vec::new();
     let mut endless = Vec::new();
     while from[0] < functions.len() {
-        // A receiver or list that the clock ended twice ends so with all others.
+        // A receiver or argument list that the time limit ended twice is assumed to end so in all
+        // cases.
         let is_tried = |case: &(String, String)| {
             let like = |same: &dyn Fn(&(String, String)) -> bool| {
                 stopped.iter().filter(|stopped| same(&cases[**stopped])).count() >= 2
@@ -78,7 +80,7 @@ fn every_function_ends_with_its_functions_time() {
         };
         let Some(mut at) = at else {
             assert!(has_ended, "the start of a run is endless");
-            // A busy machine: it came no further than its start.
+            // The machine is busy, and the run did not get past its start.
             limits.time *= 2;
             continue;
         };

@@ -1,5 +1,5 @@
-//! The globals that functions written for Convex expect: each is there, does what it should, or
-//! fails by name where it is used.
+//! The globals that functions written for Convex expect. Each exists and works, or fails with its
+//! name when it is used.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ fn check(kind: &str, table: &[(&str, &str, Value)]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The names that a program can expect, by how `typeof` shows them.
+/// The names that a program can expect, by the result of `typeof`.
 const THERE: [(&str, &str); 63] = [
     ("AbortController", "function"),
     ("AbortSignal", "function"),
@@ -109,7 +109,7 @@ const THERE: [(&str, &str); 63] = [
 ];
 
 #[test]
-fn each_global_is_there_in_every_kind_of_function() {
+fn globals_exist_in_every_kind_of_function() {
     let names: String = THERE.iter().map(|(name, _)| format!("typeof {name},")).collect();
     for kind in ["query", "mutation", "action"] {
         let module = format!("export const run = {kind}(async () => [{names}]);");
@@ -121,7 +121,7 @@ fn each_global_is_there_in_every_kind_of_function() {
     }
 }
 
-/// Packages look at globals, make classes of them and read `crypto.subtle` when they are loaded.
+/// Packages inspect globals, subclass them and read `crypto.subtle` when they are loaded.
 #[test]
 fn globals_can_be_used_while_modules_are_loaded() {
     let fixture = fixture(
@@ -434,7 +434,7 @@ fn urls_and_text_work() {
 }
 
 #[test]
-fn subtle_crypto_works_or_fails_by_name() {
+fn subtle_crypto_works_or_names_what_is_missing() {
     let keys = "const text = (t: string) => new TextEncoder().encode(t); const hex = (b: ArrayBuffer) => [...new Uint8Array(b)].map((n) => n.toString(16).padStart(2, '0')).join('');";
     let sign = |name: &str, import: &str| {
         format!(
@@ -587,9 +587,9 @@ fn the_console_shows_tables_and_counts() {
     assert_eq!(ran.log_lines, expected);
 }
 
-/// What V8 gives in English and UTC, or an error that names what was called: nothing else.
+/// The result must equal V8's in English and UTC, or be an error that names the function.
 #[test]
-fn language_dependent_calls_are_right_or_errors() {
+fn locale_dependent_calls_match_v8_or_fail() {
     let refused = |what: &str, instead: &str| {
         json!(format!("NotSupportedError: {what} is not supported by this host: {instead}"))
     };
@@ -697,7 +697,7 @@ fn language_dependent_calls_are_right_or_errors() {
 }
 
 #[test]
-fn a_missing_buffer_says_what_to_use() {
+fn using_buffer_fails_with_an_alternative() {
     let failure =
         fixture("export const run = query(async () => (globalThis as any, Buffer.from('x')));")
             .failure("messages:run");

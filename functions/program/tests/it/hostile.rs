@@ -1,8 +1,8 @@
-//! Functions that mean harm fail alone, and say why.
+//! Hostile functions fail without affecting others, with an error that gives the reason.
 
 use super::*;
 
-/// After whatever a function did, the next call is as it would have been.
+/// Runs a function that fails, and checks that the next call is unaffected.
 pub(super) fn fails_alone(fixture: &Fixture, name: &str, limits: &Limits) -> Failure {
     let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
     let ran = fixture.run_with(&format!("messages:{name}"), "[{}]", &SEED, limits, &mut host);
@@ -14,7 +14,7 @@ pub(super) fn fails_alone(fixture: &Fixture, name: &str, limits: &Limits) -> Fai
 }
 
 #[test]
-fn an_endless_loop_ends_with_its_function() {
+fn endless_loops_end_their_function() {
     let fixture = fixture(
         "export const plain = query(async () => { for (;;) {} });
          export const caught = query(async () => { for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } } });
@@ -61,9 +61,9 @@ fn an_endless_loop_ends_with_its_function() {
     }
 }
 
-/// Where the engine itself loops it does not look at the clock.
+/// The engine does not check the clock within its own loops.
 #[test]
-fn one_call_of_the_language_is_not_endless() {
+fn single_built_in_calls_are_interrupted() {
     let fixture = fixture(
         "const sparse = () => new Array(2 ** 32 - 1);
          export const joined = query(async () => sparse().join(''));
@@ -94,9 +94,9 @@ fn one_call_of_the_language_is_not_endless() {
     assert_eq!(fails_alone(&fixture, "repeated", &limits).kind, FailureKind::TimeLimit);
 }
 
-/// Lengths that are lies, arrays that are in themselves, and many calls that are each short.
+/// False lengths, arrays that contain themselves, and many short calls.
 #[test]
-fn loops_of_the_language_end_with_their_functions_time() {
+fn the_time_limit_ends_built_in_loops() {
     let fixture = fixture(
         "const H = 2 ** 53 - 1;
          const lying = () => { let asked = 0; return { get length() { return asked++ === 0 ? 3 : H; } }; };
@@ -141,7 +141,7 @@ fn loops_of_the_language_end_with_their_functions_time() {
     }
 }
 
-/// The engine counts what it is given here, and a wrong count ends the process.
+/// The engine counts references to these settings, and a wrong count aborts the process.
 #[test]
 fn stack_trace_settings_end_with_the_call() {
     let fixture = fixture(
@@ -162,9 +162,9 @@ fn stack_trace_settings_end_with_the_call() {
     }
 }
 
-/// Iterators of the language, and sorts that compare texts by themselves.
+/// Built-in iterators, and sorts of strings without a comparison function.
 #[test]
-fn long_iterations_and_sorts_end_with_their_functions_time() {
+fn the_time_limit_ends_iterations_and_sorts() {
     let fixture = fixture(
         "const endless = (): any => [].values.call({ length: 2 ** 53 - 1 });
          const like = (): any => ({ size: Infinity, has: () => true, keys: endless });
@@ -192,7 +192,7 @@ fn long_iterations_and_sorts_end_with_their_functions_time() {
 }
 
 #[test]
-fn bounded_methods_follow_the_language() {
+fn bounded_methods_follow_the_specification() {
     let fixture = fixture(
         "class Mine extends Array { more = 1; }
          export const same = query(async () => {
@@ -218,14 +218,14 @@ fn bounded_methods_follow_the_language() {
 }
 
 #[test]
-fn the_time_that_the_host_takes_is_not_the_functions() {
+fn time_spent_in_the_host_does_not_count() {
     let fixture = fixture(
         "export const asks = query(async () => { await Convex.asyncSyscall('op', '{}'); return 1; });",
     );
     let mut slow = Host {
         asked: Vec::new(),
         answer: |_: &str, _: &str| {
-            // Longer than the function may run itself.
+            // Longer than the function's own time limit.
             let started = tokio::time::Instant::now();
             while started.elapsed() < Duration::from_millis(1_100) {
                 std::hint::spin_loop();
@@ -240,7 +240,7 @@ fn the_time_that_the_host_takes_is_not_the_functions() {
 }
 
 #[test]
-fn endless_allocation_ends_with_its_function() {
+fn endless_allocation_ends_its_function() {
     let fixture = fixture(
         "export const objects = query(async () => { const all = []; for (;;) all.push({}); });
          export const strings = query(async () => { let text = 'x'; for (;;) text += text + 'y'; });
@@ -267,7 +267,7 @@ fn endless_allocation_ends_with_its_function() {
     for name in names {
         let failure = fails_alone(&fixture, name, &limits);
         let is_clear = failure.kind == FailureKind::MemoryLimit
-            // What the language itself refuses, whatever the memory.
+            // The language itself refuses these, however much memory there is.
             || failure.message.starts_with("Uncaught RangeError: ")
             || failure.message.starts_with("Uncaught InternalError: string too long");
         assert!(is_clear, "{name}: {:?} {}", failure.kind, failure.message);
@@ -279,14 +279,14 @@ fn endless_allocation_ends_with_its_function() {
             );
         }
     }
-    // What the engine refuses by other limits of its own, or can do.
+    // The engine refuses these by other limits of its own, or they succeed.
     for name in ["bigint", "pattern"] {
         let _ = fixture.ran(&format!("messages:{name}"), "[{}]");
         assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
     }
 }
 
-/// Memory can run out at any allocation, those of the engine's own start among them.
+/// Memory can run out at any allocation, including those of the engine's start.
 #[test]
 fn an_engine_survives_running_out_of_memory_anywhere() {
     let fixture = fixture(
@@ -317,14 +317,14 @@ fn an_engine_survives_running_out_of_memory_anywhere() {
                 assert_eq!(failure.kind, FailureKind::MemoryLimit, "{bytes}: {}", failure.message)
             }
         }
-        // A prime, so that steps fall on ever other allocations.
+        // A prime, so that the steps hit different allocations.
         bytes += 2_221;
     }
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
 
 #[test]
-fn deep_recursion_ends_with_its_function_or_can_be_caught() {
+fn deep_recursion_fails_or_is_caught() {
     let fixture = fixture(
         "const deep = (n: number): number => deep(n + 1) + 1;
          export const plain = query(async () => deep(0));
@@ -353,7 +353,7 @@ fn deep_recursion_ends_with_its_function_or_can_be_caught() {
     for name in ["getter", "proxy", "text", "json", "written", "returned", "pattern", "evaluated"] {
         fails_alone(&fixture, name, &ample());
     }
-    // These may succeed: what counts is that the process is there afterwards.
+    // These may succeed, as long as the process survives.
     for name in ["matched", "bound", "chain"] {
         let _ = fixture.ran(&format!("messages:{name}"), "[{}]");
         assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
@@ -361,7 +361,7 @@ fn deep_recursion_ends_with_its_function_or_can_be_caught() {
 }
 
 #[test]
-fn changed_globals_affect_their_own_call_alone() {
+fn changed_globals_affect_only_their_own_call() {
     let fixture = fixture(
         "const spoilers: Record<string, () => void> = {
            json: () => { JSON.stringify = () => 'nonsense'; JSON.parse = () => ({}); },
@@ -428,7 +428,7 @@ fn arguments_may_be_named_like_members_of_objects() {
 }
 
 #[test]
-fn code_is_not_made_from_text() {
+fn code_cannot_be_compiled_from_text() {
     let fixture = fixture(
         "const made: Record<string, () => unknown> = {
            eval: () => eval('1'), indirect: () => (0, eval)('1'), function: () => new Function('return 1')(), called: () => Function('1'),
@@ -451,10 +451,10 @@ fn code_is_not_made_from_text() {
     assert_eq!(fixture.value("messages:kept", "[{}]"), "[1,\"Function\",1,true,true,true]");
 }
 
-/// The engine would read these from bytecode when they are touched, and end the process if the
-/// function's time was over then.
+/// The engine would read these functions from bytecode when they are first accessed, and abort the
+/// process if the function's time was over by then.
 #[test]
-fn no_function_is_read_when_it_is_touched() {
+fn functions_are_not_read_lazily_from_bytecode() {
     let fixture = fixture(
         "const of = (Array as any).fromAsync;
          async function* later() { yield 1; yield 2; }
@@ -481,7 +481,7 @@ fn no_function_is_read_when_it_is_touched() {
 }
 
 #[test]
-fn small_objects_beyond_the_limit_end_the_call_for_good() {
+fn exceeding_memory_with_small_objects_ends_the_call() {
     let fixture = fixture(
         "export const objects = query(async () => { try { const all = []; for (;;) all.push(new Array(100).fill(0)); } catch {} return 1; });
          export const awaited = query(async () => { let last: any; for (;;) { try { last = { last, text: await `${'x'.repeat(500)}` }; } catch {} } });
@@ -495,15 +495,16 @@ fn small_objects_beyond_the_limit_end_the_call_for_good() {
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
 
-/// The engine's own free an element twice where the clock ends them.
+/// The engine's own search functions free an element twice if the clock ends them.
 #[test]
-fn a_search_that_the_clock_ends_leaves_the_engine_whole() {
+fn interrupted_searches_do_not_corrupt_the_engine() {
     let fixture = fixture(
         "export const search = query(async (_ctx, { name, steps }: { name: string, steps: number }) => {
            const members: any = {};
            for (let i = 0; i < 100; i++) members[`member ${i} of the object`] = {};
            const all: any = [Object.keys(members), Object.values(members)].flat();
-           // The engine looks at the clock every so many steps, so that these decide where it does.
+           // The engine checks the clock once in a number of steps, so these determine where it
+           // does.
            for (let i = 0; i < steps; i++) {}
            for (;;) all[name]((value: any, i: number) => i === -1);
          });

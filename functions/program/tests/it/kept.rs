@@ -1,12 +1,12 @@
-//! Engines that are kept from call to call: a call cannot tell one from a new one, whatever the
-//! calls before it did.
+//! Engines kept between calls. A call cannot distinguish a kept engine from a new one, whatever
+//! earlier calls did.
 
 use functions_engine::{Call, FailureKind, KeptEngines, Limits, Ran, Seed, run};
 use functions_value::ComponentPath;
 
 use super::{Fixture, Host, SEED, ample, fixture, fixture_of};
 
-/// What a call gives, in full.
+/// The complete result of a call.
 fn shown(ran: &Ran) -> String {
     format!("{:?} {:?}", ran.result, ran.log_lines)
 }
@@ -17,7 +17,7 @@ fn in_a_new_engine<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Looks at whatever a call could leave behind.
+/// Inspects everything that a call could leave behind.
 const PROBE: &str = r#"
 let calls = 0;
 const made = [];
@@ -40,7 +40,7 @@ export const probe = query(async () => {
 });
 "#;
 
-/// Functions that change what they can reach, and end in every way.
+/// Functions that change all they can reach, and end in every possible way.
 const POLLUTERS: [(&str, &str); 22] = [
     (
         "globals",
@@ -100,7 +100,7 @@ fn polluted() -> Fixture {
     fixture(&format!("{PROBE}{}", functions.concat()))
 }
 
-/// Tight enough for the endless ones to end soon.
+/// Tight limits, so that endless functions end soon.
 fn tight() -> Limits {
     Limits { time: std::time::Duration::from_millis(200), memory_bytes: 16 << 20, ..ample() }
 }
@@ -109,7 +109,7 @@ fn tight() -> Limits {
 fn a_call_leaves_nothing_in_a_kept_engine() {
     let fixture = polluted();
     let alone = shown(&in_a_new_engine(|| fixture.ran("messages:probe", "[{}]")));
-    // That the probe sees something at all.
+    // The probe does detect changes.
     assert!(alone.contains("[1.0,1.0,") || alone.contains("[1,1,"), "{alone}");
     assert_eq!(shown(&fixture.ran("messages:probe", "[{}]")), alone, "in one that was not used");
     for (name, _) in POLLUTERS {
@@ -128,10 +128,10 @@ fn a_call_leaves_nothing_in_a_kept_engine() {
     }
 }
 
-/// Modules are evaluated before any call if that is the same for each; what is not is evaluated
-/// within each.
+/// Modules whose evaluation is the same for each call are evaluated beforehand. The others are
+/// evaluated within each call.
 #[test]
-fn module_state_is_that_of_the_call() {
+fn module_state_is_per_call() {
     const MODULES: [(&str, &str); 9] = [
         ("time", "export const found = Date.now();"),
         ("date", "export const found = new Date().toISOString();"),
@@ -175,7 +175,7 @@ fn kept_engines_stay_within_their_memory() {
     let modules: Vec<(&str, &str)> = modules.iter().map(|(n, t)| (&**n, &**t)).collect();
     let fixture = fixture_of(&modules);
     let call = |n: usize| fixture.value(&format!("m{n}:f"), "[{}]");
-    // With the package from npm, one takes three times as much.
+    // With the npm package, an engine takes three times as much.
     let one = {
         let engines = KeptEngines::new(64 << 20);
         let _keeping = engines.on_this_thread();
@@ -196,21 +196,21 @@ fn kept_engines_stay_within_their_memory() {
     assert_eq!(engines.bytes(), 0);
     call(0);
     assert!(engines.bytes() >= one);
-    // A program that is gone is kept by nothing.
+    // Nothing keeps a dropped program alive.
     drop(fixture);
     KeptEngines::trim();
     assert_eq!(engines.bytes(), 0);
     drop(keeping);
 }
 
-/// An operation's answer that arrives after its call has ended reaches no other call.
+/// An answer that arrives after the operation's call has ended reaches no other call.
 #[test]
-fn answers_reach_their_own_call_alone() {
+fn answers_reach_only_their_own_call() {
     use std::cell::RefCell;
 
     use functions_engine::{Answer, Later, SyscallError, Syscalls};
 
-    /// Keeps operations from call to call, and answers those of the call before first.
+    /// Keeps operations between calls, and first answers those of the previous call.
     struct Late<'a>(&'a RefCell<Vec<Later>>);
     impl Syscalls for Late<'_> {
         fn syscall(&mut self, _: &str, _: &str) -> Result<String, SyscallError> {

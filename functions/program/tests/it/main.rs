@@ -1,5 +1,5 @@
-//! A function's call, from the outside. `CONVEX_NPM_PACKAGE` names a directory of the npm package
-//! to run all of them with it.
+//! Calls of functions through the public interface. With `CONVEX_NPM_PACKAGE` set to a directory of
+//! the npm package, all tests use that package.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever a test does not expect makes it fail")]
 
@@ -25,7 +25,7 @@ use functions_engine::{
 use functions_program::{Env, Program};
 use functions_value::ComponentPath;
 
-/// Notes every operation and answers it with what `answer` says.
+/// Records every operation and answers it with the result of `answer`.
 struct Host<F> {
     asked: Vec<(String, String)>,
     answer: F,
@@ -54,7 +54,7 @@ struct Fixture {
 }
 
 thread_local! {
-    /// All tests run in engines that are kept from call to call, as on a host's threads.
+    /// All tests run in engines that are kept between calls, as on a host's threads.
     static KEEPING: Keeping = KeptEngines::new(256 << 20).on_this_thread();
 }
 
@@ -72,7 +72,7 @@ fn fixture_of(files: &[(&str, &str)]) -> Fixture {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    // The same tests with the npm package: its directory, if there is one.
+    // The directory of the npm package, if the tests use it.
     if let Some(package) = std::env::var_os("CONVEX_NPM_PACKAGE") {
         let modules = directory.path().join("node_modules");
         std::fs::create_dir(&modules).unwrap();
@@ -88,7 +88,7 @@ fn fixture_of(files: &[(&str, &str)]) -> Fixture {
     Fixture { _directory: directory, program }
 }
 
-/// Enough for what is not about limits, on a machine that does other things too.
+/// Generous limits, for tests of other things on a busy machine.
 fn ample() -> Limits {
     Limits { time: Duration::from_secs(30), ..Limits::default() }
 }
@@ -132,7 +132,7 @@ impl Fixture {
         }
     }
 
-    /// What the host was asked, and the result.
+    /// The operations that the host received, and the result.
     fn asked(&self, name: &str, args: &str) -> (Vec<(String, String)>, Result<String, Failure>) {
         let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
         let ran = self.run_with(name, args, &SEED, &ample(), &mut host);

@@ -1,9 +1,9 @@
-//! Which modules a function has, and how they are found.
+//! The modules that a function can import, and how they are found.
 
 use super::*;
 
 #[test]
-fn modules_import_each_other_as_their_authors_write_it() {
+fn modules_import_each_other() {
     let fixture = fixture_of(&[
         (
             "a.ts",
@@ -24,9 +24,9 @@ fn modules_import_each_other_as_their_authors_write_it() {
     assert_eq!(fixture.value("a:run", "[{}]"), "[\"b\",[1,2],\"index\",\"late\",1]");
 }
 
-/// Of an import that is exported one file does not tell whether it is a type.
+/// A single file does not show whether an import that it re-exports is a type.
 #[test]
-fn exports_of_types_of_other_modules_are_dropped() {
+fn re_exported_types_are_dropped() {
     let fixture = fixture_of(&[
         (
             "a.ts",
@@ -52,7 +52,7 @@ fn exports_of_types_of_other_modules_are_dropped() {
 }
 
 #[test]
-fn a_module_that_was_not_there_at_loading_is_named() {
+fn modules_missing_at_loading_are_named() {
     let fixture = fixture(
         "export const late = query(async () => { const name = './no' + 'thing'; return await import(name); });",
     );

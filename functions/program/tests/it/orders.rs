@@ -1,5 +1,5 @@
-//! The order in which modules are evaluated: that of Node.js; and within a cycle of modules, that
-//! of esbuild, by which Convex bundles. `tests/orders/make.mjs` says what the graphs are.
+//! The order in which modules are evaluated: that of Node.js, and within a cycle that of esbuild,
+//! with which Convex bundles. `tests/orders/make.mjs` describes the graphs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,9 @@ struct Graph {
     app: usize,
     names: String,
     links: BTreeMap<String, String>,
-    /// What each module of functions evaluates, in order.
+    /// The modules that each module of functions evaluates, in order.
     node: BTreeMap<String, String>,
-    /// The same by esbuild: each letter is followed by `-` and the names that it found `undefined`.
+    /// The same in esbuild, with `-` and the names found `undefined` after a module's letter.
     esbuild: BTreeMap<String, String>,
 }
 
@@ -57,7 +57,7 @@ impl Graph {
         text
     }
 
-    /// What the host evaluates for each module of functions.
+    /// The modules that the host evaluates for each module of functions.
     fn evaluated(&self) -> BTreeMap<String, String> {
         let (app, lib) = self.names.split_at(self.app);
         let file = |directory: &str, name: char| {
@@ -95,7 +95,7 @@ fn is_evaluated((kind, _): &(&str, &str)) -> bool {
     *kind != "d"
 }
 
-/// The modules in an order as they are evaluated, without what they found `undefined`.
+/// The modules of an order, without the names that they found `undefined`.
 fn modules(order: &str) -> String {
     let mut letters = order.chars();
     let mut modules = String::new();
@@ -108,7 +108,7 @@ fn modules(order: &str) -> String {
     modules
 }
 
-/// What of an order concerns some modules.
+/// The part of an order that concerns some modules.
 fn of_cycle(order: &str, cycle: &BTreeSet<&str>) -> String {
     let mut kept = String::new();
     let mut is_kept = false;
@@ -128,7 +128,7 @@ fn of_cycle(order: &str, cycle: &BTreeSet<&str>) -> String {
 }
 
 #[test]
-fn modules_are_evaluated_in_nodes_order_and_esbuilds() {
+fn modules_are_evaluated_in_the_order_of_node_and_esbuild() {
     let graphs: Vec<Graph> = serde_json::from_str(include_str!("../orders/orders.json")).unwrap();
     let (mut same, mut other, mut unset) = (0, 0, 0);
     for (number, graph) in graphs.iter().enumerate() {
@@ -151,14 +151,14 @@ fn modules_are_evaluated_in_nodes_order_and_esbuilds() {
             unset += usize::from(order.contains('-'));
         }
     }
-    // The graphs are worth something.
+    // The graphs include enough cases of interest.
     assert!(same > 100 && other > 40 && unset > 40, "{same} {other} {unset}");
 }
 
-/// The shape of an app that Convex runs and that fails by the language's order: each of two
-/// modules of functions imports the other, and only one can be evaluated first.
+/// The shape of an app that works on Convex but fails in JavaScript's own order: two modules of
+/// functions import each other, and only one of them can be evaluated first.
 #[test]
-fn a_cycle_is_entered_where_convex_enters_it() {
+fn cycles_are_entered_at_the_same_module_as_on_convex() {
     let fixture = fixture_of(&[
         (
             "app.ts",
@@ -183,7 +183,7 @@ fn a_cycle_is_entered_where_convex_enters_it() {
 }
 
 #[test]
-fn cycles_keep_the_places_of_their_errors() {
+fn errors_in_cycles_keep_their_positions() {
     let fixture = fixture_of(&[
         (
             "a.js",

@@ -1,9 +1,9 @@
-//! What a function does to the language does not reach a body.
+//! Changes that a function makes to built-in objects do not affect audit log bodies.
 
 use super::*;
 
-/// Everything that can be reached from the global object and from the syntax is changed, one object
-/// at a time, in each way; then a body of all kinds of values is logged.
+/// Changes every object reachable from the global object and from syntax, one at a time, in each
+/// way, and then logs a body with all kinds of values.
 const MODULE: &str = r#"
 class Own { a = 1; toJSON() { return { own: this.a }; } }
 const body = () => ({
@@ -45,7 +45,7 @@ const set = (object, key, descriptor) =>
   attempt(() => defineProperty(object, key, { __proto__: null, configurable: true, enumerable: false, ...descriptor }));
 const added = ["toJSON", "$var", "forged", "0", "1", "2", "get", "set", "value", "length", "then", "a", "date", "toISOString", "ip", "ownKeys",
   "description", "constructor", "valueOf", "toString", Symbol.iterator, Symbol.toPrimitive, Symbol.toStringTag, Symbol.species];
-// Without iterators: they are changed too.
+// Iterators are changed too, so this code uses none.
 const each = (keys, change) => { for (let i = 0; i < keys.length; i++) if (keys[i] !== "prototype") change(keys[i]); };
 const ways = {
   functions(object) {
@@ -65,7 +65,7 @@ const ways = {
   },
 };
 const all = reachable();
-// What a single method holds is changed with everything else.
+// Properties of single methods are changed together with everything else.
 const objects = all.filter(([, value]) => typeof value === "object" || ownKeys(value).length > 3);
 export const count = query(async () => [objects.length, all.length]);
 export const honest = query(async () => { await log.audit(body()); });
@@ -92,7 +92,7 @@ fn logged(asked: &[(String, String)]) -> Vec<&str> {
 }
 
 #[test]
-fn no_change_to_the_language_reaches_a_body() {
+fn changed_built_ins_do_not_affect_bodies() {
     let fixture = fixture(MODULE);
     let (asked, result) = fixture.asked("messages:honest", "[{}]");
     result.unwrap();

@@ -1,9 +1,9 @@
-//! Promises that nothing awaits.
+//! Promises that are not awaited.
 
 use super::*;
 
 #[test]
-fn a_rejection_that_nothing_handles_fails_the_call() {
+fn unhandled_rejections_fail_the_call() {
     let fixture = fixture(
         "const fail = async (message: string) => { throw new Error(message); };
          const later = async (turns: number) => { for (let i = 0; i < turns; i++) await null; };
@@ -61,7 +61,7 @@ fn a_rejection_that_nothing_handles_fails_the_call() {
 }
 
 #[test]
-fn calls_not_awaited_run_to_their_first_wait() {
+fn unawaited_calls_run_until_their_first_wait() {
     let fixture = fixture(
         "const later = async () => { for (let i = 0; i < 20; i++) await null; await log.audit({ late: 1 }); };
          const ends: Record<string, () => any> = {

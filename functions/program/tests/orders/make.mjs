@@ -1,5 +1,5 @@
 // Writes orders.json: small graphs of modules, many with cycles, and the order in which Node.js evaluates each graph's
-// modules as they are, and as esbuild bundles them for Convex. Run it where the esbuild that Convex's package names is
+// modules, both directly and as bundled by esbuild for Convex. Run it where the esbuild version of Convex's package is
 // installed: node make.mjs > orders.json
 //
 // The modules of a graph are letters; the first `app` of them are modules of functions, the others stand beside them.

@@ -1,4 +1,4 @@
-//! Tokens of the issuers that an app names, whose keys a server in this process publishes.
+//! Tokens of an app's own issuers, whose keys are published by a server in this process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::tests::{NOW_S, claims, keys, open, pair, with, without};
 use super::*;
 
-/// A server of documents, which counts what it is asked for.
+/// A server of documents, which counts requests.
 struct Issuer {
     url: String,
     site: Arc<Site>,
@@ -27,7 +27,7 @@ struct Issuer {
 struct Site {
     documents: Mutex<HashMap<String, Document>>,
     asked: AtomicUsize,
-    /// Each response takes a permit.
+    /// Each response consumes a permit.
     open: Semaphore,
     begun: Semaphore,
 }
@@ -52,7 +52,7 @@ async fn answer(State(site): State<Arc<Site>>, uri: Uri) -> Response {
     }
 }
 
-/// More than there are responses at a time.
+/// More permits than there are concurrent responses.
 const PERMITS: usize = 1_000;
 
 const CONFIGURATION: &str = "/.well-known/openid-configuration";
@@ -101,7 +101,7 @@ impl Issuer {
         AuthProvider { keys, ..self.discovered() }
     }
 
-    /// Claims of this issuer.
+    /// Claims with this issuer.
     fn claims(&self, claims: &Json) -> Json {
         let mut claims = claims.clone();
         if claims.get("iss").is_some() {
@@ -117,7 +117,7 @@ impl Issuer {
     }
 }
 
-/// A key set as issuers publish it.
+/// A key set in the form in which issuers publish it.
 fn set(named: &[(Algorithm, &str)]) -> String {
     let jwk = |(algorithm, id): &(Algorithm, &str)| {
         let (key, ..) = pair(*algorithm);
@@ -134,7 +134,7 @@ fn fetcher() -> Fetcher {
     Fetcher::new(FetchSettings { networks, ..FetchSettings::default() })
 }
 
-/// The host's answer to a token, with nothing in its settings.
+/// The result of verifying a token without any issuers in the settings.
 async fn answered(app: &[AuthProvider], token: &str) -> Result<Verified, Refused> {
     open(&[]).unwrap().verify(token, app, &fetcher()).await
 }
@@ -150,21 +150,21 @@ async fn keys_are_discovered_once_for_many_tokens() {
         assert_eq!(verified.claims["email"], "a@example.com");
         assert_eq!(verified.expires_ms, (NOW_S + 60) * 1_000 + LEEWAY_MS);
     }
-    // The tokens of Auth0 have a slash that its domain has not.
+    // Auth0's tokens end the issuer with a slash, which its domain lacks.
     let slashed = with("iss", json!(format!("{}/", issuer.url)));
     let (key, ..) = pair(Algorithm::RS256);
     let token = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &slashed, &key).unwrap();
     let verified = auth.verify(&token, &app, &fetcher).await.unwrap();
     assert_eq!(verified.claims["tokenIdentifier"], format!("{}/|user1", issuer.url));
     assert_eq!(issuer.asked(), 2);
-    // A deployment with other providers keeps the keys of those that stay.
+    // A deployment that changes providers keeps the keys of those that remain.
     let more = [issuer.custom("ES256"), issuer.discovered()];
     let token = issuer.token(Algorithm::RS256, Some("rsa"), &claims());
     assert!(auth.verify(&token, &more[1..], &fetcher).await.is_ok());
     assert_eq!(issuer.asked(), 2);
 }
 
-/// What no key could make valid costs the issuer nothing.
+/// A token that no key could make valid causes no request to the issuer.
 #[tokio::test]
 async fn hostile_tokens_are_refused() {
     let issuer = Issuer::start().await;
@@ -182,8 +182,8 @@ async fn hostile_tokens_are_refused() {
         let (key, ..) = pair(Algorithm::RS256);
         jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims(), &key).unwrap()
     };
-    // The token, the answer of an OpenID provider, that of a custom one for RS256, and whether the
-    // keys are needed for it.
+    // The token, the results with an OpenID provider and a custom one for RS256, and whether keys
+    // must be fetched.
     let same = |refused: Refused| (refused.clone(), refused);
     let cases = [
         ("alg none", format!("eyJhbGciOiJub25lIn0.{body}."), same(Refused::Algorithm), false),
@@ -247,12 +247,12 @@ async fn hostile_tokens_are_refused() {
     assert!(answered(&[issuer.custom("RS256")], &good).await.is_ok());
     assert_eq!(answered(&[], &good).await, Err(Refused::NobodyConfigured));
 
-    // Only OpenID providers may leave out the name of the key.
+    // Only OpenID providers may omit the key id.
     let unnamed = issuer.token(Algorithm::RS256, None, &claims());
     assert!(answered(&[issuer.discovered()], &unnamed).await.is_ok());
     let refused = Refused::Malformed("does not name its key (kid)");
     assert_eq!(answered(&[issuer.custom("RS256")], &unnamed).await, Err(refused));
-    // Without an application, tokens for whomever are accepted, as Convex documents.
+    // Without an application, tokens for any audience are accepted, as Convex documents.
     let anybodys = AuthProvider { application_id: None, ..issuer.custom("RS256") };
     assert!(answered(&[anybodys], &signed(&without("aud"))).await.is_ok());
 }
@@ -354,7 +354,7 @@ async fn new_keys_are_fetched_at_a_bounded_rate() {
     assert_eq!(keys("rsa", 0).await, Some(true));
     assert_eq!(issuer.asked(), 1);
     issuer.publish("/keys", set(&[(Algorithm::RS256, "new")]));
-    // Whatever is asked for within the interval is answered from what is there.
+    // Within the interval, only keys that have been fetched are used.
     for _ in 0..100 {
         assert_eq!(keys("x", 29).await, Some(false));
     }
@@ -364,14 +364,14 @@ async fn new_keys_are_fetched_at_a_bounded_rate() {
     assert_eq!(keys("rsa", 30).await, Some(false));
     assert_eq!(issuer.asked(), 2);
 
-    // Known keys are looked for anew after ten minutes, and so one that was withdrawn goes.
+    // Known keys are fetched again after ten minutes, which removes withdrawn ones.
     assert_eq!(keys("new", 629).await, Some(true));
     assert_eq!(issuer.asked(), 2);
     issuer.publish("/keys", set(&[(Algorithm::RS256, "newer")]));
     assert_eq!(keys("new", 630).await, Some(false));
     assert_eq!(issuer.asked(), 3);
 
-    // While the issuer fails, what it published is used for an hour, and it is asked every 5 s.
+    // While the issuer fails, its last keys are used for an hour, and it is contacted every 5 s.
     issuer.site.documents.lock().unwrap().clear();
     assert_eq!(keys("newer", 1_230).await, Some(true));
     assert_eq!(keys("newer", 1_234).await, Some(true));
@@ -397,7 +397,7 @@ async fn keys_are_fetched_by_one_for_all() {
     assert_eq!(issuer.asked(), 2);
 }
 
-/// A client that goes away leaves no other without the keys.
+/// A caller that is dropped does not deprive others of the keys.
 #[tokio::test]
 async fn a_fetch_survives_its_caller() {
     let issuer = Issuer::start().await;

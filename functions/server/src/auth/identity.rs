@@ -1,4 +1,4 @@
-//! Makes the result of `ctx.auth.getUserIdentity()` from the claims of a token.
+//! Converts the claims of a token to the result of `ctx.auth.getUserIdentity()`.
 
 use serde_json::{Map, Value as Json};
 
@@ -23,10 +23,9 @@ const STANDARD: [(&str, &str); 17] = [
     ("updated_at", "updatedAt"),
 ];
 
-/// Claims about the token and not about the user (RFC 7519, section 4.1). They are omitted: they
-/// differ in each token of a user, and a result that is cached for the user must not be recomputed
-/// for a new token. `sub`, the user's id, is kept under this name too, since functions use either
-/// name.
+/// Claims about the token rather than the user (RFC 7519, section 4.1). They are omitted because
+/// they differ between tokens of the same user, and results cached for the user must stay valid for
+/// a new token. `sub`, the user's id, is kept under this name too, since functions use either name.
 const OF_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
 /// The identity in verified claims. Other claims are unchanged; the members of objects also have

@@ -1,8 +1,8 @@
 //! Keys that the issuers of an app publish, fetched when a token needs them.
 //!
-//! Whoever sends tokens decides when a set is fetched, so he must not decide how often: a set is
-//! fetched by one at a time, and not again before [`FETCH_INTERVAL`] has passed, whatever keys are
-//! asked for.
+//! The senders of tokens determine when a set is fetched, so they must not determine how often. A
+//! set is fetched by one call at a time, and not again until [`FETCH_INTERVAL`] has passed,
+//! whichever keys are requested.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,28 +20,28 @@ use url::{Host, Url};
 
 use super::keys::{Key, key_set};
 
-/// How long keys are used without looking for newer ones: so long may a key be accepted that its
-/// issuer has withdrawn.
+/// How long keys are used without fetching newer ones, and so how long a key may be accepted after
+/// its issuer has withdrawn it.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
-/// How long keys are used while their issuer cannot be reached. Tokens of the time before have
-/// expired by then, and the issuer makes no new ones.
+/// How long keys are used while their issuer cannot be reached. Tokens issued before have expired
+/// by then, and the issuer creates no new ones.
 const USABLE_FOR: Duration = Duration::from_secs(3_600);
 
 /// The shortest time between two fetches. Issuers publish a key some time before they sign with it.
 const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The same after a fetch that failed.
+/// The shortest time until the next fetch after one that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a fetch may take, discovery included: a call waits for it.
+/// How long a fetch may take, including discovery, while calls wait for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest key set, and the longest document of OpenID Connect Discovery. Real ones have a few
+/// The largest key set or document of OpenID Connect Discovery, in bytes. Real ones have a few
 /// kilobytes.
 const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 
-/// The most keys of a set. A token without a key's name is tried with each of them.
+/// The most keys of a set. A token without a key id is tried with each of them.
 const MAX_KEYS: usize = 50;
 
 /// The key sets of the providers of an app.
@@ -52,7 +52,7 @@ pub(super) struct KeySets(Mutex<Vec<Arc<KeySet>>>);
 pub(super) struct KeySet {
     pub(super) provider: AuthProvider,
     held: Mutex<Held>,
-    /// Held by whoever fetches.
+    /// Held by the call that fetches.
     fetching: Arc<Turns<()>>,
 }
 
@@ -65,7 +65,7 @@ struct Held {
 }
 
 impl KeySets {
-    /// Those of these providers. The keys of providers that were there before are kept.
+    /// The key sets of these providers. Keys of providers that existed before are kept.
     pub(super) fn of(&self, providers: &[AuthProvider]) -> Vec<Arc<KeySet>> {
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !sets.iter().map(|set| &set.provider).eq(providers) {
@@ -104,12 +104,12 @@ impl KeySet {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The keys, with one that `is_wanted` if the issuer has one and it may be fetched now. None if
-    /// there are none that can still be used.
+    /// The keys, including one that `is_wanted` if the issuer has one and it may be fetched now.
+    /// `None` if there are no usable keys.
     ///
     /// # Cancellation
     ///
-    /// A fetch that has begun goes on.
+    /// A fetch that has started continues.
     pub(super) async fn keys(
         self: &Arc<KeySet>,
         is_wanted: impl Fn(&Key) -> bool,
@@ -128,7 +128,7 @@ impl KeySet {
         let attempted = before.attempted;
         let turn = match (Arc::clone(&self.fetching).try_lock_owned(), before.usable(now)) {
             (Ok(turn), _) => turn,
-            // Nobody waits for newer keys whose key is there.
+            // A call whose key is present does not wait for newer ones.
             (Err(_), Some(keys)) if is_there => return Some(keys),
             (Err(_), _) => Arc::clone(&self.fetching).lock_owned().await,
         };
@@ -138,7 +138,7 @@ impl KeySet {
                 set.fetch(&fetcher, now).await;
                 drop(turn);
             });
-            // It does not panic; if it did, the keys would be those before.
+            // The task does not panic. If it did, the previous keys would remain.
             let _ = fetch.await;
         }
         self.held().usable(now)
@@ -166,7 +166,7 @@ impl KeySet {
     }
 }
 
-/// The keys that an issuer publishes now.
+/// Fetches the keys that an issuer publishes.
 async fn published(provider: &AuthProvider, fetcher: &Fetcher) -> Result<Vec<Key>, String> {
     let (document, algorithm) = match &provider.keys {
         AuthKeys::At { jwks, algorithm } => {
@@ -219,9 +219,9 @@ async fn get(text: &str, fetcher: &Fetcher) -> Result<Vec<u8>, String> {
     Ok(body.into())
 }
 
-/// Whether nobody on the way can replace a response. Without TLS, it may come from this machine or
-/// its network, such as from the app's own HTTP actions; the settings of fetch decide whether that
-/// is allowed.
+/// Whether responses from a URL cannot be replaced in transit. Without TLS, they must come from
+/// this machine or its network, such as from the app's own HTTP actions; the settings of `fetch`
+/// decide whether that is allowed.
 fn is_safe(url: &Url) -> bool {
     match (url.scheme(), url.host()) {
         ("https", _) => true,

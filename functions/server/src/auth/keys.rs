@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::settings::AuthSettings;
 
-/// One key, for one algorithm: a token never decides how a key is used.
+/// A key for a single algorithm, so that a token never decides how a key is used.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) algorithm: Algorithm,
@@ -83,7 +83,7 @@ pub(super) fn read(settings: &AuthSettings) -> Result<Vec<Key>, KeyError> {
 }
 
 fn secret(text: &[u8]) -> Result<Key, String> {
-    // Editors end a file with a line feed.
+    // Editors add a line feed at the end of a file.
     let secret =
         text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
     if secret.len() < MIN_SECRET_BYTES {

@@ -1,9 +1,8 @@
 //! Authenticates callers by JSON Web Tokens (RFC 7519), verified with the keys of the issuers that
 //! the settings and the app's `auth.config` name.
 //!
-//! An invalid token is refused: its sender wanted to be a user, and is not treated as anonymous.
-//! Errors say what is wrong, and quote nothing of the token but names that are not secret,
-//! truncated.
+//! An invalid token is refused, and its sender is never treated as anonymous. Errors give the
+//! reason, and quote only names from the token that are not secret, truncated.
 
 #[cfg(test)]
 mod app_tests;
@@ -71,7 +70,7 @@ const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The longest name from a token in an error.
 const MAX_SHOWN_CHARS: usize = 100;
 
-/// Why a token is refused.
+/// The reason why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// It is not a token, or lacks a claim.
@@ -105,7 +104,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether the token itself may be good.
+    /// Whether the token itself may be valid.
     pub(crate) fn is_temporary(&self) -> bool {
         matches!(self, Refused::NoKeys(_))
     }
@@ -150,7 +149,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or has no key in it that can be used.
+    /// If a file cannot be read, or contains no usable key.
     pub fn open(
         settings: &[AuthSettings],
         clock: Arc<dyn Clock>,
@@ -164,16 +163,15 @@ impl Authenticator {
         Ok(Authenticator { providers, key_sets: Arc::default(), clock })
     }
 
-    /// Verifies a token and returns its sender. The keys of the app's issuers are fetched if they
-    /// are not there.
+    /// Verifies a token and returns its sender. Fetches the keys of the app's issuers if necessary.
     ///
     /// # Errors
     ///
-    /// If it is not from a configured issuer for a configured audience, or is not valid now.
+    /// If the token is not from a configured issuer for a configured audience, or is not valid now.
     ///
     /// # Cancellation
     ///
-    /// A fetch of keys goes on.
+    /// A fetch of keys continues.
     pub async fn verify(
         &self,
         token: &str,
@@ -245,10 +243,10 @@ impl fmt::Debug for Authenticator {
     }
 }
 
-/// The algorithms of public keys. Others are accepted for no key that is published.
+/// The algorithms of public keys. No others are accepted for published keys.
 const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// A token that was read and is not verified: nothing of it is trusted.
+/// A parsed but unverified token, none of which is trusted.
 struct Token<'a> {
     text: &'a str,
     algorithm: Algorithm,
@@ -263,7 +261,7 @@ impl Token<'_> {
             return Err(Refused::Malformed("is too long"));
         }
         let header = jsonwebtoken::decode_header(text).map_err(|error| {
-            // An algorithm that does not exist, or `none`.
+            // An unknown algorithm, or `none`.
             let is_unknown = matches!(error.kind(), ErrorKind::Json(_));
             if is_unknown {
                 Refused::Algorithm
@@ -303,7 +301,7 @@ impl Token<'_> {
     fn names(&self, key: &Key) -> bool {
         let is_named = match (&self.key_id, &key.id) {
             (Some(wanted), Some(id)) => wanted == id,
-            // Without a name in the key set or in the token, any key may match.
+            // Without a key id in the key set or token, any key may match.
             (None, _) | (_, None) => true,
         };
         is_named && key.algorithm == self.algorithm
@@ -324,7 +322,7 @@ impl Token<'_> {
         named.find_map(|key| signed(self.text, key)).ok_or(Refused::Signature)
     }
 
-    /// The verified claims, with the keys that their issuer publishes. Nothing is fetched for a
+    /// The claims, verified with the keys that their issuer publishes. Nothing is fetched for a
     /// token that no key could make valid.
     async fn signed_by_set(
         &self,

@@ -42,8 +42,8 @@ impl Client {
         Holder::new(self.request.ip(), Arc::clone(&self.connection))
     }
 
-    /// The caller of an HTTP action, and why its bearer token was refused, if it was. Requests of
-    /// strangers have all sorts of `Authorization`, so that none is an error by itself.
+    /// The caller of an HTTP action, and why its bearer token was rejected, if it was. Anyone may
+    /// send any kind of `Authorization`, so none is an error by itself.
     pub(crate) async fn caller_of_http(&self, server: &Server) -> (Caller, Option<String>) {
         let is_bearer = self.authorization.as_ref().is_some_and(|value| {
             let scheme = value.as_bytes().get(..7);
@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    /// The caller. An invalid token is an error, never an anonymous call.
+    /// The caller. An invalid token is an error and never makes the caller anonymous.
     pub(super) async fn caller(&self, server: &Server) -> Result<Caller, Problem> {
         let caller = Caller::anonymous(self.request.clone());
         let Some(authorization) = &self.authorization else {
@@ -71,11 +71,11 @@ impl Client {
         let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
         if scheme.eq_ignore_ascii_case("convex") {
             return refuse(
-                "this host has no admin keys: it knows users only, by `Authorization: Bearer`",
+                "this host has no admin keys: it accepts only users, with `Authorization: Bearer`",
             );
         }
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return refuse("the Authorization header is not `Bearer` and a token");
+            return refuse("the Authorization header must be `Bearer` and a token");
         }
         let token = token.trim();
         let verified = server.verify(token).await.map_err(|refused| {

@@ -1,4 +1,4 @@
-//! Calls over HTTP: `/api/query` and its like.
+//! Calls over HTTP: `/api/query` and its siblings.
 
 mod client;
 mod request;
@@ -20,14 +20,14 @@ use serde_json::{Value, json};
 
 pub(crate) use self::client::Client;
 use self::request::{Arguments, Batch, Call, CallAt, CallInUrl, arguments, parse};
-use self::response::{Answer, Counted, respond, written};
+use self::response::{Answer, counted_json, respond, written};
 use super::body::Received;
 use super::problem::Problem;
 use super::{Server, snapshots};
 
 pub(crate) use self::request::{of_app, one_object};
 
-/// How many queries of a batch are computed at once.
+/// The maximum number of queries of a batch that are computed at once.
 const MAX_BATCHED_AT_ONCE: usize = 16;
 
 /// The kind of the called function.
@@ -64,12 +64,12 @@ pub(super) async fn query_in_url(
         Ok(Answer { answered: called.await?, format, share })
     };
     let mut response = respond(&server, &client, answered.await);
-    // A cache in between would hand out what nobody logs.
+    // A cache in between would hand out results without logs.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// `POST /api/query_batch`: queries that all read what there is at one time.
+/// `POST /api/query_batch`: queries that all read the same snapshot.
 pub(super) async fn query_batch(
     server: State<Server>,
     client: Client,
@@ -98,7 +98,7 @@ pub(super) async fn query_batch(
         held.resize(text.capacity());
     }
     text.push_str("]}");
-    Ok(Counted::json(text, held))
+    Ok(counted_json(text, held))
 }
 
 /// `POST /api/mutation`
@@ -143,7 +143,7 @@ pub(super) async fn query_ts(State(server): State<Server>) -> Response {
     Json(json!({ "ts": BASE64_STANDARD.encode(ts.to_le_bytes()) })).into_response()
 }
 
-/// `POST /api/query_at_ts`: a query at a time from `/api/query_ts`.
+/// `POST /api/query_at_ts`: a query at a time that `/api/query_ts` returned.
 pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Body) -> Response {
     let answered = async {
         let caller = client.caller(&server).await?;
@@ -151,12 +151,12 @@ pub(super) async fn query_at_ts(server: State<Server>, client: Client, body: Bod
         let bytes =
             BASE64_STANDARD.decode(&ts).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
         let ts = bytes.map(u64::from_le_bytes);
-        let ts = ts.ok_or_else(|| Problem::bad_request("ts is not one that /api/query_ts gave"))?;
+        let ts = ts.ok_or_else(|| Problem::bad_request("ts must be one from /api/query_ts"))?;
         let snapshot = server.snapshots().at(ts).ok_or_else(|| {
             let seconds = snapshots::KEPT_FOR.as_secs();
             let message = format!(
-                "nothing can be read at ts: /api/query_ts did not give it within the last \
-                 {seconds} seconds"
+                "ts is not readable: /api/query_ts did not return it within the last {seconds} \
+                 seconds"
             );
             Problem::new(StatusCode::BAD_REQUEST, "OutOfRetention", message)
         })?;
@@ -188,14 +188,14 @@ async fn perform(
     args: Value,
     caller: Caller,
 ) -> Result<Arc<Answered>, Problem> {
-    // A call that has begun continues when its client goes away. One that has not is not begun.
+    // A call that has begun continues when its client goes away; otherwise it does not begin.
     let functions = server.functions();
     let answered = async {
         let path = of_app(path, component)?;
         match kind {
             Kind::Query => {
                 let key = functions.query_key(&path, &args, &caller)?;
-                // The key holds the arguments.
+                // The key contains the arguments.
                 drop(args);
                 functions.answer(&key, &caller).await
             }
@@ -209,7 +209,7 @@ async fn perform(
     found(answered.await)
 }
 
-/// To the clients of Convex a call of a function that does not exist is one that failed.
+/// Turns the call of a missing function into a failed one, as Convex's clients expect.
 fn found(answered: Result<Arc<Answered>, CallError>) -> Result<Arc<Answered>, Problem> {
     match answered {
         Err(CallError::NotFound(message)) => {

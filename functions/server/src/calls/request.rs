@@ -13,7 +13,7 @@ use crate::problem::Problem;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Call {
     pub(super) path: String,
-    // Not flattened: that would build a second tree of the arguments.
+    // Not flattened, which would build a second tree of the arguments.
     #[serde(default)]
     pub(super) args: Value,
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(super) struct Batch {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Arguments {
-    /// An object, or an array with it.
+    /// An object, or an array with one object.
     #[serde(default)]
     pub(super) args: Value,
     #[serde(default)]
@@ -64,16 +64,16 @@ pub(super) struct Arguments {
 /// The encoding of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub(super) enum Format {
-    /// As plain JSON.
+    /// Plain JSON.
     #[default]
     #[serde(rename = "json")]
     Plain,
-    /// In Convex's encoding, which keeps all types apart.
+    /// Convex's encoding, which distinguishes all types.
     #[serde(rename = "convex_encoded_json")]
     Encoded,
 }
 
-/// The parsed body, and the share of memory of the call. The text is freed.
+/// Parses a body and frees its text. Also returns the call's share of the budget.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(body: Received) -> Result<(T, Share), Problem> {
     let parsed = serde_json::from_slice(body.bytes())
         .map_err(|error| Problem::bad_request(format!("the body is not a call: {error}")))?;
@@ -86,7 +86,7 @@ pub(super) fn arguments(args: Value) -> Result<Value, Problem> {
 
 /// The one argument of a function: an object, or an array with one.
 pub(crate) fn one_object(args: Value) -> Result<Value, String> {
-    let refused = || Err("args is an object, or an array with one object".to_owned());
+    let refused = || Err("args must be an object, or an array with one object".to_owned());
     match args {
         Value::Object(_) => Ok(args),
         Value::Null => Ok(Value::Object(Map::new())),
@@ -99,8 +99,8 @@ pub(crate) fn one_object(args: Value) -> Result<Value, String> {
     }
 }
 
-/// The path of a function of the app itself. Functions of components are called by functions; from
-/// outside only an administrator could.
+/// The path of a function of the app itself. Functions of components can only be called by other
+/// functions; on Convex an administrator could call them from outside.
 pub(crate) fn of_app(path: String, component: Option<String>) -> Result<String, CallError> {
     match component.filter(|component| !component.is_empty()) {
         Some(component) => Err(CallError::NotFound(format!(

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -19,34 +18,19 @@ use crate::{Server, export};
 /// The status by which Convex's clients recognize a failed function.
 const FUNCTION_FAILED: u16 = 560;
 
-/// Responses of up to this many bytes are not counted. Each connection has one at a time.
+/// The size up to which responses are not counted, in bytes. Each connection has one at a time.
 const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
-/// The end of a call, and its share of memory until the response is written.
+/// The outcome of a call, and its share of the budget until the response is built.
 pub(super) struct Answer {
     pub(super) answered: Arc<Answered>,
     pub(super) format: Format,
     pub(super) share: Share,
 }
 
-/// A body that is counted until its end is written, or until it is dropped with its connection.
-pub(super) struct Counted {
-    text: String,
-    _held: Held,
-}
-
-impl Counted {
-    /// A body of JSON.
-    pub(super) fn json(text: String, held: Held) -> Response {
-        let body = Bytes::from_owner(Counted { text, _held: held });
-        ([(CONTENT_TYPE, "application/json")], body).into_response()
-    }
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        self.text.as_bytes()
-    }
+/// A response of JSON that is counted until it is written.
+pub(super) fn counted_json(text: String, held: Held) -> Response {
+    ([(CONTENT_TYPE, "application/json")], held.of_bytes(text)).into_response()
 }
 
 pub(super) fn respond(
@@ -60,8 +44,7 @@ pub(super) fn respond(
     };
     let (status, text) = written(&answered, format);
     let body = if text.len() > SMALL_ANSWER_BYTES {
-        let held = server.budget().answers().hold(text.len(), &client.holder());
-        Bytes::from_owner(Counted { text, _held: held })
+        server.budget().answers().hold(0, &client.holder()).of_bytes(text)
     } else {
         text.into()
     };
@@ -94,7 +77,7 @@ pub(super) fn written(answered: &Answered, format: Format) -> (StatusCode, Strin
     (status, body)
 }
 
-/// A function's value, which is JSON text in Convex's encoding.
+/// Writes a function's value, given as JSON text in Convex's encoding.
 fn write_value(body: &mut String, value: &str, format: Format) {
     match format {
         Format::Encoded => body.push_str(value),

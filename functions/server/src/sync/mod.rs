@@ -1,6 +1,6 @@
-//! The sync protocol over WebSocket: clients that subscribe to queries.
+//! The sync protocol over WebSocket, for clients that subscribe to queries.
 //!
-//! `protocol.rs` has the messages, `query_set.rs` a client's queries and their results,
+//! `protocol.rs` has the messages, `query_set.rs` a client's queries and their results, and
 //! `mutations.rs` its mutations; `session` combines them.
 
 mod mutations;
@@ -51,7 +51,7 @@ pub(super) async fn upgrade(
         Err(rejection) => Problem::new(
             StatusCode::BAD_REQUEST,
             "NotAWebSocket",
-            format!("this is for WebSockets: {rejection}"),
+            format!("this path serves only WebSockets: {rejection}"),
         )
         .into_response(),
     }

@@ -1,10 +1,10 @@
-//! Mutations of client sessions, in the order in which they were sent, each once.
+//! The mutations of clients, which run in the order in which they were sent, each once.
 //!
 //! A client that loses its connection retries unanswered mutations under their old numbers. So a
 //! mutation belongs to the client and not to the connection: it continues when the connection is
-//! gone, and a retry is answered with the earlier outcome. Outcomes are kept in memory, for a while
-//! and up to a limit. A mutation whose outcome was dropped does not run again, and its client is
-//! told. A retry that reaches another process, or comes much later, runs again.
+//! lost, and a retry gets the earlier outcome. Outcomes are kept in memory, for a limited time and
+//! up to a limited size. A mutation whose outcome was dropped does not run a second time; the retry
+//! gets an error. A retry that reaches another process, or comes much later, does run.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,33 +17,33 @@ use tokio::time::Instant;
 /// The id of a client, which the client chooses at random and keeps secret.
 pub(super) type SessionId = u128;
 
-/// The most remembered mutations of one client: more than it can have in flight.
+/// The maximum number of remembered mutations of one client: more than it can have in flight.
 const MAX_REMEMBERED: usize = 128;
 
-/// The most bytes of outcomes of one client.
+/// The maximum size of the outcomes of one client, in bytes.
 const MAX_CLIENT_BYTES: usize = 1 << 20;
 
 /// The overhead of an outcome, in bytes.
 const OVERHEAD_BYTES: usize = 512;
 
-/// How long they are kept after the client has gone. Clients retry within 16 seconds.
+/// How long outcomes are kept after the client has disconnected. Clients retry within 16 seconds.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 
-/// The most remembered clients that have gone.
+/// The maximum number of remembered clients that have disconnected.
 const MAX_GONE: usize = 4_096;
 
 /// The outcome of a mutation. Cheap to clone.
 pub(crate) trait Outcome: Clone + Send + Sync + 'static {
-    /// Its approximate memory.
+    /// Its approximate memory, in bytes.
     fn bytes(&self) -> usize;
 }
 
-/// Why there is no outcome.
+/// The reason that a mutation has no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
     /// The mutation panicked.
     Panicked,
-    /// It ended, and its outcome was dropped.
+    /// The mutation ended, and its outcome was dropped.
     Forgotten,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Mutations<T> {
 
 struct State<T> {
     clients: HashMap<SessionId, Entry<T>>,
-    /// The clients that have gone and when, the earliest first.
+    /// The clients that have disconnected, and when, earliest first.
     gone: VecDeque<(SessionId, Instant)>,
 }
 
@@ -66,7 +66,7 @@ struct Entry<T> {
 }
 
 impl<T: Outcome> Mutations<T> {
-    /// `bytes` limits the outcomes of all clients together.
+    /// `limit_bytes` limits the outcomes of all clients together.
     pub(crate) fn new(limit_bytes: usize) -> Mutations<T> {
         let state = State { clients: HashMap::new(), gone: VecDeque::new() };
         let kept = Kept { limit_bytes, outcomes: Mutex::default() };
@@ -98,7 +98,7 @@ impl<T: Outcome> State<T> {
             if at.elapsed() < KEPT_FOR && self.gone.len() <= MAX_GONE {
                 return;
             }
-            // It may have reconnected since.
+            // The client may have reconnected since.
             if self.clients.get(session).is_some_and(|entry| entry.gone_at == Some(*at)) {
                 self.clients.remove(session);
             }
@@ -142,12 +142,12 @@ struct Job<T> {
 struct Known<T> {
     /// The fingerprint of the call. Another call with the same number is an error.
     fingerprint: u64,
-    became: Became<T>,
+    progress: Progress<T>,
 }
 
 /// The state of a mutation.
-enum Became<T> {
-    UnderWay(watch::Receiver<Option<T>>),
+enum Progress<T> {
+    Running(watch::Receiver<Option<T>>),
     Ended(T, KeptShare<T>),
     Lost(Lost),
 }
@@ -160,7 +160,7 @@ impl<T: Outcome> Client<T> {
         let of_client = Arc::downgrade(&client);
         tokio::spawn(async move {
             while let Some(Job { request_id, call, answer }) = jobs.recv().await {
-                // In a task of its own, so that a panic does not end the others.
+                // A separate task, so that a panic does not end the others.
                 let outcome = tokio::spawn(call).await.ok();
                 if let Some(client) = of_client.upgrade() {
                     client.end(&kept, request_id, outcome.clone());
@@ -174,16 +174,16 @@ impl<T: Outcome> Client<T> {
     }
 
     fn end(self: &Arc<Self>, kept: &Arc<Kept<T>>, request_id: u32, outcome: Option<T>) {
-        let became = match outcome {
-            None => Became::Lost(Lost::Panicked),
+        let progress = match outcome {
+            None => Progress::Lost(Lost::Panicked),
             Some(outcome) => {
                 let bytes = OVERHEAD_BYTES + outcome.bytes();
-                Became::Ended(outcome, kept.keep(Arc::downgrade(self), request_id, bytes))
+                Progress::Ended(outcome, kept.keep(Arc::downgrade(self), request_id, bytes))
             }
         };
         let mut known = self.known();
         if let Some(known) = known.get_mut(&request_id) {
-            known.became = became;
+            known.progress = progress;
         }
         let mut bytes: usize = known.values().map(Known::bytes).sum();
         for known in known.values_mut() {
@@ -204,26 +204,26 @@ impl<T: Outcome> Client<T> {
 
 impl<T: Outcome> Known<T> {
     fn bytes(&self) -> usize {
-        match &self.became {
-            Became::Ended(_, share) => share.bytes,
-            Became::UnderWay(_) | Became::Lost(_) => 0,
+        match &self.progress {
+            Progress::Ended(_, share) => share.bytes,
+            Progress::Running(_) | Progress::Lost(_) => 0,
         }
     }
 
     fn forget(&mut self) {
-        if matches!(self.became, Became::Ended(..)) {
-            self.became = Became::Lost(Lost::Forgotten);
+        if matches!(self.progress, Progress::Ended(..)) {
+            self.progress = Progress::Lost(Lost::Forgotten);
         }
     }
 }
 
 impl<T: Outcome> Connection<T> {
-    /// Runs a mutation after all earlier ones of this client. A retry does not run again. The
-    /// future returns the outcome; dropping it does not stop the mutation.
+    /// Runs a mutation after all earlier ones of this client, unless this is a retry. The future
+    /// returns the outcome; dropping it does not stop the mutation.
     ///
     /// # Errors
     ///
-    /// If the number belongs to a call with another fingerprint.
+    /// The number belongs to a call with another fingerprint.
     pub(super) fn run(
         &self,
         request_id: u32,
@@ -233,14 +233,14 @@ impl<T: Outcome> Connection<T> {
         let mut known = self.client.known();
         let mut outcome = match known.get(&request_id) {
             Some(before) if before.fingerprint != fingerprint => {
-                return Err(format!("request {request_id} was another one before"));
+                return Err(format!("request {request_id} was already used for another call"));
             }
-            Some(Known { became: Became::UnderWay(outcome), .. }) => outcome.clone(),
-            Some(Known { became: Became::Ended(outcome, _), .. }) => {
+            Some(Known { progress: Progress::Running(outcome), .. }) => outcome.clone(),
+            Some(Known { progress: Progress::Ended(outcome, _), .. }) => {
                 let outcome = outcome.clone();
                 return Ok(Box::pin(async move { Ok(outcome) }));
             }
-            Some(Known { became: Became::Lost(lost), .. }) => {
+            Some(Known { progress: Progress::Lost(lost), .. }) => {
                 let lost = *lost;
                 return Ok(Box::pin(async move { Err(lost) }));
             }
@@ -248,8 +248,8 @@ impl<T: Outcome> Connection<T> {
                 let (answer, outcome) = watch::channel(None);
                 // The task lives as long as the client.
                 drop(self.client.queue.send(Job { request_id, call: call(), answer }));
-                let became = Became::UnderWay(outcome.clone());
-                known.insert(request_id, Known { fingerprint, became });
+                let progress = Progress::Running(outcome.clone());
+                known.insert(request_id, Known { fingerprint, progress });
                 forget_the_first(&mut known);
                 outcome
             }
@@ -262,18 +262,19 @@ impl<T: Outcome> Connection<T> {
     }
 }
 
-/// Clients count up: a low number was answered long ago.
+/// Forgets the mutations with the lowest numbers. Clients count up, so those were answered long
+/// ago.
 fn forget_the_first<T>(known: &mut BTreeMap<u32, Known<T>>) {
     while known.len() > MAX_REMEMBERED {
-        let is_under_way = |known: &Known<T>| matches!(known.became, Became::UnderWay(_));
+        let is_running = |known: &Known<T>| matches!(known.progress, Progress::Running(_));
         match known.first_entry() {
-            Some(first) if !is_under_way(first.get()) => drop(first.remove()),
+            Some(first) if !is_running(first.get()) => drop(first.remove()),
             Some(_) | None => return,
         }
     }
 }
 
-/// The outcomes that are kept for all clients, with a limit on their bytes.
+/// The kept outcomes of all clients, with a limit on their bytes.
 struct Kept<T> {
     limit_bytes: usize,
     outcomes: Mutex<Outcomes<T>>,
@@ -282,7 +283,7 @@ struct Kept<T> {
 struct Outcomes<T> {
     bytes: usize,
     next: u64,
-    /// The first to end is the first.
+    /// In the order in which the mutations ended.
     ended: BTreeMap<u64, (Weak<Client<T>>, u32)>,
 }
 
@@ -300,8 +301,8 @@ struct KeptShare<T> {
 }
 
 impl<T> Kept<T> {
-    /// Never called with a client's lock held that [`forget_the_first`](Self::forget_the_first)
-    /// takes.
+    /// Must not be called while holding a client's lock, which
+    /// [`forget_the_first`](Self::forget_the_first) takes.
     fn keep(
         self: &Arc<Self>,
         client: Weak<Client<T>>,
@@ -330,7 +331,7 @@ impl<T: Outcome> Kept<T> {
                 return;
             }
             let Some((_, (client, request_id))) = outcomes.ended.pop_first() else { return };
-            // Its share takes the lock when it is dropped.
+            // The share takes the lock when it is dropped.
             drop(outcomes);
             let Some(client) = client.upgrade() else { continue };
             if let Some(known) = client.known().get_mut(&request_id) {

@@ -1,6 +1,6 @@
-//! Messages of the sync protocol. Clients' messages are read with Convex's own types. The host's
-//! are written here: a result is JSON text that many subscribers share, and no tree is built of it
-//! for each.
+//! The messages of the sync protocol. Clients' messages are parsed with Convex's own types. The
+//! host's messages are written here, since a result is JSON text that many subscribers share:
+//! Convex's types would need a tree of it for each.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 /// A heartbeat: clients reconnect after 30 or 60 seconds of silence.
 pub(super) const PING: &str = r#"{"type":"Ping"}"#;
 
-/// The version of a client: the numbers of its query set and identity, and the time of its results.
+/// The version of a client's state: the versions of its query set and identity, and the time of its
+/// results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Version {
     pub(super) query_set: u32,
@@ -18,7 +19,7 @@ pub(super) struct Version {
     pub(super) ts: u64,
 }
 
-/// The end of a function, as JSON text in Convex's encoding.
+/// The outcome of a function, as JSON text in Convex's encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer<'a> {
     pub(super) result: Result<&'a str, Failure<'a>>,
@@ -32,14 +33,14 @@ pub(super) struct Failure<'a> {
     pub(super) data: Option<&'a str>,
 }
 
-/// The change of one query of a client's set.
+/// A change of one query in a client's set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Modification<'a> {
     Answered { query_id: u32, answer: Answer<'a>, journal: Option<&'a str> },
     Removed { query_id: u32 },
 }
 
-/// Reads a client's message.
+/// Parses a client's message.
 pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     let json = serde_json::from_str::<Json>(text)
         .map_err(|error| format!("a message that is not JSON: {error}"))?;
@@ -50,7 +51,7 @@ pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     })
 }
 
-/// A step from one version of a client to the next.
+/// The step from one version of a client's state to the next.
 pub(super) fn transition<'a>(
     start: Version,
     end: Version,
@@ -82,7 +83,7 @@ pub(super) fn transition<'a>(
     message.end()
 }
 
-/// The end of a mutation. `committed` is the time of its commit.
+/// The outcome of a mutation. `committed` is the time of its commit.
 pub(super) fn mutation_response(
     request_id: u32,
     answer: Answer<'_>,
@@ -98,15 +99,15 @@ pub(super) fn mutation_response(
     message.end()
 }
 
-/// The end of an action.
+/// The outcome of an action.
 pub(super) fn action_response(request_id: u32, answer: Answer<'_>) -> String {
     let mut message = Message::new("ActionResponse");
     message.response(request_id, answer);
     message.end()
 }
 
-/// An invalid token: the one for the identity after `base_version`, or that identity's, which has
-/// expired.
+/// The rejection of a token: of the one for the identity after `base_version`, or of that
+/// identity's, which has expired.
 pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool) -> String {
     let mut message = Message::new("AuthError");
     message.member("error");
@@ -118,7 +119,7 @@ pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool)
     message.end()
 }
 
-/// A violation of the protocol. The client must not retry.
+/// A protocol violation. The client must not retry.
 pub(super) fn fatal_error(error: &str) -> String {
     let mut message = Message::new("FatalError");
     message.member("error");
@@ -126,7 +127,7 @@ pub(super) fn fatal_error(error: &str) -> String {
     message.end()
 }
 
-/// A JSON object that is being written.
+/// A partly written JSON object.
 struct Message(String);
 
 impl Message {
@@ -153,7 +154,8 @@ impl Message {
         self.0.push_str(&serde_json::to_string(texts).expect("strings are JSON"));
     }
 
-    /// Too large for JavaScript's numbers: eight bytes, little-endian, in Base64.
+    /// Writes a number that JavaScript's numbers cannot hold: eight bytes, little-endian, in
+    /// base64.
     fn u64(&mut self, number: u64) {
         self.0.push('"');
         BASE64_STANDARD.encode_string(number.to_le_bytes(), &mut self.0);

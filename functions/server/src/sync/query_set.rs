@@ -1,9 +1,9 @@
 //! The queries of a client and their results: the state of a session, without I/O.
 //!
-//! All results of a client are of one time. A step takes them to another time, query set or
-//! identity, all at once. Steps are prepared one at a time: [`begin`](QuerySet::begin) returns the
-//! queries to compute, [`finish`](QuerySet::finish) takes their results. Changes of the query set
-//! in between are for the next step.
+//! All results of a client are of one time. A step changes the time, query set or identity of all
+//! of them at once. Steps are prepared one at a time: [`begin`](QuerySet::begin) returns the
+//! queries to compute, and [`finish`](QuerySet::finish) takes their results. Changes of the query
+//! set in between belong to the next step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use serde_json::Value as Json;
 
 use super::protocol::Version;
 
-/// The most queries in a client's set.
+/// The maximum number of queries in a client's set.
 pub(super) const MAX_QUERIES: usize = 1_024;
 
-/// The queries of one client. `R` is a result that can tell whether it still holds.
+/// The queries of one client. `R` is a result.
 #[derive(Debug)]
 pub(super) struct QuerySet<R> {
     asked: BTreeMap<u32, Arc<Asked>>,
-    /// The client's results, by query. Some queries may have been removed.
+    /// The results that the client has, by query. Some of the queries may have been removed.
     shown: BTreeMap<u32, Shown<R>>,
     query_set: u32,
     identity: u32,
-    /// Counts the changes to another identity.
+    /// The number of changes to another identity.
     persons: u64,
     sent: Version,
     /// The time of an answered mutation, if the client waits for a step to that time or later.
@@ -35,17 +35,17 @@ pub(super) struct QuerySet<R> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) query: Query,
-    /// Distinguishes it from an earlier query with the same number.
+    /// Distinguishes the query from an earlier one with the same number.
     serial: u64,
 }
 
-/// What a query is.
+/// A query, as the client describes it.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Query {
     pub(super) path: String,
     pub(super) component: Option<String>,
     pub(super) args: Json,
-    /// The journal from an earlier connection: where its pages ended.
+    /// The journal from an earlier connection, which tells where its pages ended.
     pub(super) journal: Option<String>,
 }
 
@@ -80,20 +80,20 @@ pub(super) struct Planned<R> {
     pub(super) has: Option<Has<R>>,
 }
 
-/// The new result of a query. `A` is what is handed out.
+/// The outcome of computing a query. `A` is the released value.
 #[derive(Debug)]
 pub(super) enum Found<R, A> {
     /// The client's result still holds.
     Holds,
-    /// A new result, equal for the client.
+    /// A new result with the same value.
     Same(R),
-    /// A new result, which was released.
+    /// A new result that was released.
     Handed(R, A),
-    /// No result.
+    /// An error.
     Error(String),
 }
 
-/// A step that is ready to be sent.
+/// A step that is ready to send.
 #[derive(Debug)]
 pub(super) struct Ready<A> {
     pub(super) start: Version,
@@ -122,11 +122,11 @@ impl<R: Clone> QuerySet<R> {
         }
     }
 
-    /// Changes the query set. Fails if the client's version differs.
+    /// Changes the version of the query set. Fails unless `base` is the current one.
     pub(super) fn advance(&mut self, base: u32, new: u32) -> Result<(), String> {
         if base != self.query_set {
             return Err(format!(
-                "the query set is at version {}, and version {base} was to be changed",
+                "the query set has version {}, but the client's change is based on version {base}",
                 self.query_set
             ));
         }
@@ -141,10 +141,10 @@ impl<R: Clone> QuerySet<R> {
 
     pub(super) fn add(&mut self, query_id: u32, query: Query) -> Result<(), String> {
         if self.asked.contains_key(&query_id) {
-            return Err(format!("query {query_id} was added before"));
+            return Err(format!("query {query_id} has already been added"));
         }
         if self.asked.len() == MAX_QUERIES {
-            return Err(format!("a client can have {MAX_QUERIES} queries, and not one more"));
+            return Err(format!("a client can have at most {MAX_QUERIES} queries"));
         }
         let serial = self.next_serial;
         self.next_serial += 1;
@@ -159,11 +159,11 @@ impl<R: Clone> QuerySet<R> {
             .ok_or_else(|| format!("there is no query {query_id} to remove"))
     }
 
-    /// Changes the identity. Results for another identity are dropped.
+    /// Changes the identity. Results for another identity no longer count.
     pub(super) fn identify(&mut self, base: u32, is_somebody_else: bool) -> Result<(), String> {
         if base != self.identity {
             return Err(format!(
-                "the identity is at version {}, and version {base} was to be changed",
+                "the identity has version {}, but the client's change is based on version {base}",
                 self.identity
             ));
         }
@@ -197,8 +197,8 @@ impl<R: Clone> QuerySet<R> {
         Step { query_set: self.query_set, identity: self.identity, person: self.persons, queries }
     }
 
-    /// Ends a step at this time, with the results of its queries, in order. `None` if the client
-    /// need not be told anything.
+    /// Ends a step at this time, with the results of its queries in order. Returns `None` if there
+    /// is nothing to send.
     pub(super) fn finish<A>(
         &mut self,
         step: Step<R>,
@@ -206,7 +206,7 @@ impl<R: Clone> QuerySet<R> {
         found: Vec<Found<R, A>>,
     ) -> Option<Ready<A>> {
         let Step { query_set, identity, person, queries } = step;
-        assert_eq!(queries.len(), found.len(), "each query of a step was looked at");
+        assert_eq!(queries.len(), found.len(), "each query of a step has an outcome");
         let mut changes = Vec::new();
         let planned: BTreeSet<u32> = queries.iter().map(|query| query.query_id).collect();
         let gone: Vec<u32> =

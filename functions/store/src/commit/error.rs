@@ -1,4 +1,4 @@
-//! Why a transaction was not committed.
+//! [`CommitError`].
 
 use std::fmt;
 
@@ -7,21 +7,22 @@ use crate::error::StoreError;
 /// Why a transaction was not committed.
 #[derive(Debug, Clone)]
 pub enum CommitError {
-    /// A commit after the snapshot wrote to the transaction's reads. Nothing is stored; retry it on
-    /// a newer snapshot.
+    /// A commit since the snapshot wrote to the transaction's reads. Nothing is stored; retry the
+    /// transaction on a newer snapshot.
     Conflict {
-        /// The written table.
+        /// The table that was written to.
         table: String,
-        /// The written document, if the conflict concerns one.
+        /// The document that was written, if the conflict is about one.
         document: Option<String>,
     },
-    /// The snapshot is too old: later commits are no longer in the log. Nothing is stored; retry
-    /// the transaction on a newer snapshot.
+    /// The snapshot is too old: some commits since then are no longer in the log. Nothing is
+    /// stored; retry the transaction on a newer snapshot.
     Expired,
-    /// The store takes no commits: its disk lacks room, or it failed before. Nothing is stored.
+    /// The store accepts no commits: its disk is short of space, or it failed earlier. Nothing is
+    /// stored.
     Refused(StoreError),
     /// The store failed. After a restart the commit may or may not be there; until then the store
-    /// accepts no more commits.
+    /// accepts no commits.
     Failed(StoreError),
 }
 
@@ -34,7 +35,7 @@ impl CommitError {
         }
     }
 
-    /// Whether nothing of the transaction is stored, for certain.
+    /// Whether it is certain that nothing of the transaction is stored.
     pub fn is_rolled_back(&self) -> bool {
         !matches!(self, Self::Failed(_))
     }

@@ -1,8 +1,9 @@
 //! Group commit: requests are validated, written in groups, and published in timestamp order.
 //!
-//! The first caller becomes the leader. It takes all waiting requests, validates each against the
-//! commits since its snapshot and the earlier ones of the group, writes them as one atomic batch,
-//! syncs and publishes it, and passes the lead to the first caller that arrived meanwhile.
+//! The first caller becomes the leader. It takes all waiting requests and checks each one for
+//! conflicts with the commits since its snapshot and with the earlier requests of the group. It
+//! writes the rest as one atomic batch, syncs and publishes it, and passes the lead to the first
+//! caller that has arrived meanwhile.
 
 mod error;
 mod queue;
@@ -31,7 +32,7 @@ pub(super) struct Request {
     pub(super) reads: ReadSet,
     /// No commit up to this timestamp wrote to the reads.
     pub(super) checked: Timestamp,
-    /// All keys whose readers see a change.
+    /// The keys whose readers see a change.
     pub(super) written: Vec<Key>,
     /// The keys to store or remove.
     pub(super) puts: Vec<(Key, Option<Key>)>,
@@ -39,7 +40,7 @@ pub(super) struct Request {
     pub(super) counts: Vec<(u32, i64)>,
     /// New tables.
     pub(super) created: Vec<Arc<Table>>,
-    /// Documents with the time of the commit in them, which are encoded once it is known.
+    /// Documents that contain the commit time. They are encoded once it is known.
     pub(super) timed: Vec<(Key, Write)>,
 }
 
@@ -70,7 +71,8 @@ pub(super) struct Committer {
     last: Timestamp,
     /// The number of documents of each table, as of the last commit.
     counts: HashMap<u32, u64>,
-    /// A write or a sync failed. The state on disk is unknown, so nothing more is written.
+    /// Whether a write or sync failed. The state on disk is then unknown, so nothing more is
+    /// written.
     has_failed: bool,
 }
 
@@ -84,12 +86,12 @@ impl Committer {
         self.has_failed = true;
     }
 
-    /// Marks the store as failed until the group is done, so that a panic on the way leaves it
-    /// failed.
+    /// Marks the store as failed until the group is done, so that it stays failed if the leader
+    /// panics.
     ///
     /// # Errors
     ///
-    /// An earlier write failed, or there is no room for another one. Nothing is written.
+    /// An earlier write failed, or the disk is short of space. Nothing is written.
     fn begin(&mut self, gate: &Gate) -> Result<(), StoreError> {
         if self.has_failed {
             let error = StoreError::from(fjall::Error::Poisoned);
@@ -116,7 +118,7 @@ impl Store {
         let mut batch: BTreeMap<Key, Option<Key>> = BTreeMap::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
-            // Looked up by the read ranges, since a group may write many keys.
+            // Looks the read ranges up in the keys, since a group may write many keys.
             let ranges = request.reads.ranges();
             if let Some(key) =
                 ranges.filter_map(|(start, end)| keys.range::<Key, _>(start..end).next()).next()
@@ -146,8 +148,8 @@ impl Store {
         });
         let outcomes: Vec<_> = outcomes.collect();
         if !commits.is_empty() {
-            // A crash before the sync returns leaves the whole batch or nothing of it. No caller
-            // has been acknowledged yet.
+            // A crash before the sync returns leaves either the whole batch or nothing of it. No
+            // caller has been told of success yet.
             batch.insert(
                 Key::from(key::last_commit()),
                 Some(Key::from(committer.last.to_be_bytes())),
@@ -183,18 +185,19 @@ impl Store {
     /// Invalidates watches, then makes the batch visible.
     fn publish(&self, written: Vec<Arc<Written>>, catalog: Arc<Catalog>) {
         let Some(last) = written.last() else { return };
-        // Only the leader writes, so this view ends with the last of these commits.
+        // Only the leader writes, so the last of these commits is the latest in this view.
         let view = self.0.database.snapshot();
         let snapshot = Snapshot(Arc::new(SnapshotInner { ts: last.ts, view, catalog }));
         let mut recent = lock(&self.0.recent);
-        let told: Vec<_> = written.into_iter().flat_map(|written| recent.push(written)).collect();
+        let invalid: Vec<_> =
+            written.into_iter().flat_map(|written| recent.push(written)).collect();
         let before = mem::replace(
             &mut *self.0.latest.write().unwrap_or_else(PoisonError::into_inner),
             snapshot,
         );
         drop(recent);
-        // A notified watcher finds the snapshot with the write.
-        for watched in told {
+        // Notifies only now, so that a watcher finds the snapshot with the write.
+        for watched in invalid {
             watched.notify();
         }
         drop(before);
@@ -214,9 +217,8 @@ impl Store {
         }
     }
 
-    /// Runs `change` while nothing else commits. `change` may write batches itself. It returns the
-    /// last batch, the keys whose readers see a change and the new catalog, which are committed
-    /// like a transaction.
+    /// Runs `change` while nothing else commits, then commits what it returns like a transaction.
+    /// `change` may write batches of its own before.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
@@ -252,7 +254,7 @@ impl Store {
         result
     }
 
-    /// Reserves the number for a table.
+    /// Reserves a proposed number for a table.
     ///
     /// # Errors
     ///
@@ -268,7 +270,8 @@ impl Store {
     }
 }
 
-/// A change committed by [`Store::exclusively`].
+/// A change to be committed by [`Store::exclusively`]: the last batch, the keys whose readers see a
+/// change, and the new catalog.
 pub(super) struct Exclusive {
     pub(super) puts: BTreeMap<Key, Option<Key>>,
     pub(super) written: Vec<Key>,

@@ -1,4 +1,4 @@
-//! The queue of callers that wait for a commit, and its leader.
+//! The queue of callers waiting to commit, and its leader.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,7 +13,7 @@ const MAX_GROUP_COMMITS: usize = 256;
 /// The size in bytes above which a group takes no further commit.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// Waiting requests, and whether there is a leader.
+/// The waiting requests, and whether there is a leader.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: Vec<(Request, Arc<Slot>)>,
@@ -57,8 +57,8 @@ impl Slot {
     }
 }
 
-/// Held while leading. If the leader panics, the outcome of its group is unknown and the next
-/// caller leads.
+/// Held by the leader. If the leader panics, the outcome of its group is unknown and the next
+/// caller becomes the leader.
 struct Lead<'a> {
     inner: &'a Inner,
     taken: Vec<Arc<Slot>>,
@@ -91,7 +91,7 @@ impl Store {
         if must_wait && let Some(outcome) = slot.wait() {
             return outcome;
         }
-        // Our own request is the first in the queue: the previous leader took all earlier ones.
+        // This request is the first in the queue: the previous leader took all earlier ones.
         let mut lead = Lead { inner: &self.0, taken: Vec::new() };
         let group = {
             let mut queue = lock(&self.0.queue);

@@ -1,4 +1,4 @@
-//! `db.vars.commitTs`: a value that the commit sets.
+//! `db.vars.commitTs`, which the commit replaces with its time.
 
 use super::examples::{collect, range, schema};
 use super::*;
@@ -37,7 +37,7 @@ fn the_commit_sets_its_time_in_documents_and_indexes() {
     tx.insert(&root(), "m", value(json!({ "t": { "$integer": "AAAAAAAAAAA=" } }))).unwrap();
     let nested = json!({ "t": 1, "deep": [{ "at": { "$commitTs": null } }] });
     let nested = tx.insert(&root(), "m", Value::from_json_of_mutation(nested).unwrap()).unwrap();
-    // Within the transaction it comes after all numbers, and is equal to itself alone.
+    // Within the transaction it sorts after all int64s and equals only itself.
     let own = tx.get(&root(), None, &id).unwrap().unwrap();
     assert_eq!(own.at(&["t"]), Some(&Value::CommitTs));
     assert_eq!(times(&mut tx, json!([])), [Value::Int64(0), Value::CommitTs, Value::Float64(1.0)]);
@@ -52,7 +52,7 @@ fn the_commit_sets_its_time_in_documents_and_indexes() {
     let eq = |ts: u64| json!([{ "type": "Eq", "fieldPath": "t", "value": int(ts).to_json() }]);
     assert_eq!(times(&mut tx, eq(first)), [int(first)]);
 
-    // Patched and replaced, the entry of the index moves.
+    // Patching and replacing move the index entry.
     let patch = patch_from_json(json!({ "t": { "$commitTs": null } })).unwrap();
     tx.patch(&root(), None, &id, patch).unwrap();
     let second = tx.commit().unwrap();
@@ -63,7 +63,7 @@ fn the_commit_sets_its_time_in_documents_and_indexes() {
     let third = tx.commit().unwrap();
     assert_eq!(times(&mut begin(&store), eq(third)), [int(third)]);
 
-    // What is removed or rolled back leaves nothing.
+    // Removed and rolled back documents leave no entry.
     let mut tx = begin(&store);
     let gone = tx.insert(&root(), "m", timed(3)).unwrap();
     tx.remove(&root(), None, &gone).unwrap();
@@ -77,9 +77,9 @@ fn the_commit_sets_its_time_in_documents_and_indexes() {
     assert_eq!(tx.count(&root(), "m").unwrap(), 4);
 }
 
-/// What is read up to the snapshot's time stays as it is, whatever is committed since.
+/// A range bounded by the snapshot's time does not change with later commits.
 #[test]
-fn later_commits_write_no_earlier_time() {
+fn later_commits_never_write_an_earlier_time() {
     let (_directory, store) = indexed();
     let mut tx = begin(&store);
     tx.insert(&root(), "m", timed(0)).unwrap();
@@ -100,9 +100,9 @@ fn later_commits_write_no_earlier_time() {
     bounds.commit().unwrap();
 }
 
-/// Commits that share a sync have a time of their own each, in their order.
+/// Commits that share a sync have distinct times, in their order.
 #[test]
-fn each_commit_of_a_group_has_its_time() {
+fn each_commit_of_a_group_has_its_own_time() {
     let (_directory, store) = indexed();
     let snapshot = store.latest();
     let requests = (0..8).map(|n| {

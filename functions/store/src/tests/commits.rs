@@ -1,4 +1,4 @@
-//! When commits are refused, and that nothing of them is stored then.
+//! Refused commits, of which nothing is stored.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn assert_refused(store: &Store) {
 }
 
 #[test]
-fn without_room_commits_are_refused_until_there_is_some() {
+fn commits_are_refused_while_the_disk_lacks_space() {
     let (directory, store) = open();
     insert(&store).unwrap();
     for _ in 0..3 {
@@ -26,7 +26,7 @@ fn without_room_commits_are_refused_until_there_is_some() {
         assert_refused(&store);
         let Commits::Refused { reason } = store.commits() else { panic!("{:?}", store.commits()) };
         assert!(reason.contains("bytes free") && reason.contains("make room"), "{reason}");
-        // It need not be asked to commit to know that there is room.
+        // The state changes without a commit.
         store.set_reserve(0);
         assert_eq!(store.commits(), Commits::Accepted);
         store.set_reserve(u64::MAX);
@@ -41,7 +41,7 @@ fn without_room_commits_are_refused_until_there_is_some() {
 }
 
 #[tokio::test]
-async fn after_a_failed_write_commits_are_refused_for_good() {
+async fn commits_are_refused_for_good_after_a_failed_write() {
     let (directory, store) = open();
     insert(&store).unwrap();
     let stopped = store.stopped();
@@ -65,7 +65,7 @@ fn nothing_is_committed_to_a_removed_directory() {
     for _ in 0..2 {
         assert_refused(&store);
         assert!(matches!(store.commits(), Commits::Stopped { .. }));
-        // What was in it does not come back with its name.
+        // A new directory of the same name does not bring the files back.
         std::fs::create_dir_all(directory.path()).unwrap();
     }
 }

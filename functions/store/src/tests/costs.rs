@@ -1,5 +1,5 @@
-//! What things cost, beside a raw write and sync of as many bytes. Not run with the other tests:
-//! `cargo test --release -p functions-host --lib store::tests::costs -- --ignored --nocapture`.
+//! The cost of operations, beside a raw write and sync of as many bytes. Ignored by default:
+//! `cargo test --release -p functions-store --lib tests::costs -- --ignored --nocapture`.
 
 use std::{
     io::Write as _,
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{open, root, value};
 
-/// Since when, and how long this thread had run by then.
+/// The start of a measurement, and this thread's CPU time at that point in microseconds.
 struct Begin(Instant, f64);
 
 impl Begin {
@@ -25,18 +25,17 @@ impl Begin {
     }
 }
 
-/// For how long this thread has run, in microseconds. Not a number where the system does not say so
-/// in Linux's way.
+/// The CPU time of this thread, in microseconds. Not a number where Linux's `schedstat` is missing.
 fn running_us() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).map_or(f64::NAN, |ns| ns / 1e3)
 }
 
-fn told(what: &str, times: u64, Begin(begin, running): Begin) {
+fn report(what: &str, times: u64, Begin(begin, running): Begin) {
     let each = begin.elapsed().as_secs_f64() * 1e6 / times as f64;
     let running = (running_us() - running) / times as f64;
     println!(
-        "{what}: {each:.1} µs each ({running:.1} µs running here), {:.0} a second",
+        "{what}: {each:.1} µs each ({running:.1} µs of CPU in this thread), {:.0} a second",
         1e6 / each
     );
 }
@@ -46,7 +45,7 @@ fn document(n: u64) -> Value {
 }
 
 #[test]
-#[ignore = "measures, and proves nothing"]
+#[ignore = "a measurement"]
 fn costs() {
     const COMMITS: u64 = 2_000;
     const THREADS: u64 = 64;
@@ -61,7 +60,7 @@ fn costs() {
         raw.write_all(&bytes).unwrap();
         raw.sync_all().unwrap();
     }
-    told("600 bytes written and synced", COMMITS, begin);
+    report("600 bytes written and synced", COMMITS, begin);
 
     let mut ids = Vec::new();
     let begin = Begin::now();
@@ -70,14 +69,14 @@ fn costs() {
         ids.push(tx.insert(&root(), "t", document(seed)).unwrap());
         tx.commit().unwrap();
     }
-    told("insert and commit, one at a time", COMMITS, begin);
+    report("insert and commit, one at a time", COMMITS, begin);
 
     let begin = Begin::now();
     for seed in 0..COMMITS {
         let mut tx = store.begin(&store.latest(), COMMITS + seed);
         tx.insert(&root(), "t", document(seed)).unwrap();
     }
-    told("the same, given up before the commit", COMMITS, begin);
+    report("the same, dropped before the commit", COMMITS, begin);
 
     let next = AtomicU64::new(1 << 32);
     let begin = Begin::now();
@@ -92,7 +91,7 @@ fn costs() {
             });
         }
     });
-    told("insert and commit, 64 threads", THREADS * (COMMITS / 16), begin);
+    report("insert and commit, 64 threads", THREADS * (COMMITS / 16), begin);
 
     let snapshot = store.latest();
     let begin = Begin::now();
@@ -100,14 +99,14 @@ fn costs() {
         let mut tx = store.begin(&snapshot, 0);
         tx.get(&root(), None, id).unwrap().unwrap();
     }
-    told("begin and get", COMMITS, begin);
+    report("begin and get", COMMITS, begin);
 
     let mut tx = store.begin(&snapshot, 0);
     let begin = Begin::now();
     for id in &ids {
         tx.get(&root(), Some("t"), id).unwrap().unwrap();
     }
-    told("get within one transaction", COMMITS, begin);
+    report("get within one transaction", COMMITS, begin);
 
     let query = json!({ "source": { "type": "FullTableScan", "tableName": "t", "order": "desc" }, "operators": [{ "limit": 20 }] });
     let begin = Begin::now();
@@ -116,7 +115,7 @@ fn costs() {
         let stream = tx.query(&root(), &query).unwrap();
         while tx.query_next(stream).unwrap().is_some() {}
     }
-    told("the last 20 of a table", COMMITS, begin);
+    report("the last 20 of a table", COMMITS, begin);
 
     let watches: Vec<_> = ids
         .iter()
@@ -132,6 +131,6 @@ fn costs() {
         tx.remove(&root(), None, id).unwrap();
         tx.commit().unwrap();
     }
-    told("remove and commit, of 2,000 watches one is told", COMMITS, begin);
+    report("remove and commit, invalidating one of 2,000 watches", COMMITS, begin);
     assert!(watches.iter().all(|watch| watch.invalid_since().is_some()));
 }

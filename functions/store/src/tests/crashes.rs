@@ -1,4 +1,4 @@
-//! What a crash leaves.
+//! The store after a crash.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ fn journal(directory: &Path) -> PathBuf {
         .unwrap()
 }
 
-/// How many documents there are of each commit.
+/// The number of documents of each commit.
 fn documents(store: &Store) -> BTreeMap<u64, usize> {
     let mut tx = store.begin(&store.latest(), 0);
     let query = json!({ "source": { "type": "FullTableScan", "tableName": "t", "order": null }, "operators": [] });
@@ -51,8 +51,8 @@ fn documents(store: &Store) -> BTreeMap<u64, usize> {
     found
 }
 
-/// The journal of a process that is killed, or of a machine that loses power, ends anywhere in what
-/// was being written: cut off there, or with zeros where the file's space was already set aside.
+/// After a kill or a power loss, the journal may end anywhere in the last write: truncated there,
+/// or filled up with zeros where the file's space was already allocated.
 #[test]
 fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
     const COMMITS: u64 = 8;
@@ -89,7 +89,7 @@ fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
         assert_eq!(found, expected, "cut off at {cut} of {end}");
         assert!(found.len() >= seen);
         seen = found.len();
-        // A store whose very first write was torn begins anew.
+        // A store whose very first write was torn starts afresh.
         assert!(store.latest().ts() >= times[0]);
         if seen > 0 {
             assert_eq!(store.latest().ts(), times[seen]);
@@ -106,7 +106,7 @@ fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
 }
 
 #[test]
-fn a_store_is_open_once_at_a_time() {
+fn a_store_cannot_be_opened_twice_at_once() {
     let (directory, store) = open();
     let error = Store::open(directory.path()).unwrap_err();
     assert_eq!(error.to_string(), "another process has the store open");

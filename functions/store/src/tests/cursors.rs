@@ -1,11 +1,12 @@
-//! Cursors and journals tell nothing, and only those of this store for this page mean anything.
+//! Cursors and journals reveal nothing, and work only in the store and for the page that they were
+//! made for.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value as Json;
 
 use super::*;
 
-/// A value that functions do not show.
+/// An indexed value that functions do not return.
 const HIDDEN: &str = "a-secret-that-is-indexed";
 
 fn schema(fields: &[&str]) -> BTreeMap<ComponentPath, Option<Json>> {
@@ -52,7 +53,7 @@ fn request(query: &Json) -> PageRequest<'_> {
     }
 }
 
-/// What a hostile client makes of texts that it was given.
+/// Variants of a genuine cursor or journal that a hostile client may try.
 fn forgeries(genuine: &str) -> Vec<String> {
     let bytes = URL_SAFE_NO_PAD.decode(genuine).unwrap();
     let mut forged = vec![String::new(), "?".to_owned(), genuine.to_uppercase()];
@@ -65,7 +66,7 @@ fn forgeries(genuine: &str) -> Vec<String> {
         forged.push(URL_SAFE_NO_PAD.encode(&bytes[..at]));
     }
     forged.push(URL_SAFE_NO_PAD.encode([&bytes[..], &[0]].concat()));
-    // As they were before they were sealed: a tag, a checksum that anybody can make, a key.
+    // The unsealed format of an early version: a tag, a checksum that anyone can compute, a key.
     forged.extend((0..3).map(|tag| URL_SAFE_NO_PAD.encode([&[tag][..], &[0; 8], b"key"].concat())));
     forged
 }
@@ -77,9 +78,9 @@ fn cursors_of_other_queries_are_refused() {
     for order in ["asc", "desc"] {
         let query = query(order);
         let first = page(&store, &request(&query)).unwrap();
-        let again =
+        let next =
             |cursor: &str| page(&store, &PageRequest { cursor: Some(cursor), ..request(&query) });
-        assert_eq!(again(&first.continue_cursor).unwrap().page.len(), 3);
+        assert_eq!(next(&first.continue_cursor).unwrap().page.len(), 3);
 
         let narrow = json!({
             "source": {
@@ -95,7 +96,7 @@ fn cursors_of_other_queries_are_refused() {
         forged.push(page(&other, &request(&query)).unwrap().continue_cursor);
         forged.push(first.journal);
         for cursor in &forged {
-            let beginning = again(cursor).unwrap_err().to_string();
+            let beginning = next(cursor).unwrap_err().to_string();
             assert!(beginning.starts_with("InvalidCursor: "), "{cursor}: {beginning}");
             let end = PageRequest { end_cursor: Some(cursor), ..request(&query) };
             let end = page(&store, &end).unwrap_err().to_string();
@@ -105,7 +106,7 @@ fn cursors_of_other_queries_are_refused() {
 }
 
 #[test]
-fn a_cursor_is_refused_once_its_index_is_another_one() {
+fn a_cursor_is_refused_once_its_index_is_replaced() {
     let (_directory, store) = filled();
     let query = query("asc");
     let first = page(&store, &request(&query)).unwrap();
@@ -113,37 +114,37 @@ fn a_cursor_is_refused_once_its_index_is_another_one() {
     let next = PageRequest { cursor: Some(&first.continue_cursor), ..request(&query) };
     let refused = page(&store, &next).unwrap_err().to_string();
     assert!(refused.starts_with("InvalidCursor: "), "{refused}");
-    // A journal of then means nothing.
+    // A journal of the old index is ignored.
     let journal = PageRequest { journal: Some(&first.journal), ..request(&query) };
     assert_eq!(page(&store, &journal).unwrap().page.len(), 3);
 }
 
 #[test]
-fn a_journal_ends_the_page_it_is_of_and_makes_no_other_larger() {
+fn a_journal_ends_its_own_page_and_widens_no_other() {
     let (_directory, store) = filled();
     let (_other_directory, other) = filled();
     let query = query("asc");
-    let asked = request(&query);
-    let first = page(&store, &asked).unwrap();
+    let request = request(&query);
+    let first = page(&store, &request).unwrap();
     let sealed = |journal: &str| {
-        page(&store, &PageRequest { journal: Some(journal), ..asked.clone() }).unwrap()
+        page(&store, &PageRequest { journal: Some(journal), ..request.clone() }).unwrap()
     };
 
-    // Everything that a client can get that points further than its own page.
-    let whole = PageRequest { page_size: 100, ..asked.clone() };
+    // All genuine texts a client can obtain that point past its own page.
+    let whole = PageRequest { page_size: 100, ..request.clone() };
     let whole = page(&store, &whole).unwrap();
-    let second = PageRequest { cursor: Some(&first.continue_cursor), ..asked.clone() };
+    let second = PageRequest { cursor: Some(&first.continue_cursor), ..request.clone() };
     let second = page(&store, &second).unwrap();
-    let elsewhere = PageRequest { function: "m:all", page_size: 3, ..asked.clone() };
+    let elsewhere = PageRequest { function: "m:all", page_size: 3, ..request.clone() };
     let mut forged = forgeries(&first.journal);
     forged.extend([whole.journal, whole.continue_cursor, second.journal, second.continue_cursor]);
     forged.push(page(&store, &elsewhere).unwrap().journal);
-    forged.push(page(&other, &asked).unwrap().journal);
+    forged.push(page(&other, &request).unwrap().journal);
     for limits in [(Some(9), None), (None, Some(1 << 20))] {
         let limited = PageRequest {
             maximum_rows_read: limits.0,
             maximum_bytes_read: limits.1,
-            ..asked.clone()
+            ..request.clone()
         };
         forged.push(page(&store, &limited).unwrap().journal);
     }
@@ -151,7 +152,7 @@ fn a_journal_ends_the_page_it_is_of_and_makes_no_other_larger() {
         assert_eq!(sealed(&journal), first, "{journal}");
     }
 
-    // Its own ends the page where it ended, whatever came in between.
+    // The page's own journal ends it where it ended before, even with a new row in between.
     let mut tx = store.begin(&store.latest(), 3);
     tx.insert(&root(), "t", value(json!({ "hidden": format!("{HIDDEN}0-and-more") }))).unwrap();
     tx.commit().unwrap();
@@ -170,11 +171,11 @@ fn cursors_reveal_nothing_about_their_row() {
             !bytes.windows(6).any(|window| HIDDEN.as_bytes().windows(6).any(|of| of == window))
         );
     }
-    // Nor how long it is, but in steps.
+    // They reveal its length only in steps.
     let all = PageRequest { page_size: 10, ..request(&query) };
     let end = page(&store, &all).unwrap();
     assert_eq!(end.continue_cursor.len(), first.continue_cursor.len());
-    // The same place has the same cursor, also after a restart: results do not differ in it.
+    // The same position has the same cursor even after a restart, so equal results stay equal.
     drop(store);
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(page(&store, &request(&query)).unwrap(), first);
@@ -182,7 +183,7 @@ fn cursors_reveal_nothing_about_their_row() {
 
 #[cfg(unix)]
 #[test]
-fn a_store_is_open_to_its_owner_alone() {
+fn a_store_is_accessible_only_to_its_owner() {
     use std::os::unix::fs::PermissionsExt as _;
     let (directory, _store) = open();
     let mode = std::fs::metadata(directory.path()).unwrap().permissions().mode();

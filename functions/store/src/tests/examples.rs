@@ -122,7 +122,7 @@ fn forbidden_operations_are_refused_with_the_reason() {
     for (message, expected) in cases {
         assert_eq!(message, expected);
     }
-    // None of it has changed anything, and a replacement may repeat the system's fields.
+    // None of these changed anything. A replacement may repeat the system fields.
     let document = tx.get(&root(), None, &id).unwrap().unwrap();
     tx.replace(&root(), None, &id, document.clone()).unwrap();
     assert_eq!(tx.get(&root(), None, &id).unwrap(), Some(document));
@@ -173,7 +173,7 @@ fn an_index_is_used_in_the_order_of_its_fields() {
 }
 
 #[test]
-fn overlong_index_values_are_refused_and_may_be_queried() {
+fn overlong_index_values_are_refused_but_can_be_queried() {
     let (_directory, store) = open();
     store
         .set_schema(&schema("t", &json!({ "by_a": ["a"] }), &json!({ "type": "any" }), true))
@@ -240,7 +240,7 @@ fn queries_see_writes_ahead_of_them() {
 }
 
 #[test]
-fn ids_come_from_the_seed_and_are_never_given_twice() {
+fn ids_come_from_the_seed_and_are_never_reused() {
     let (_directory, store) = open();
     let snapshot = store.latest();
     let insert = |tx: &mut Tx| tx.insert(&root(), "t", value(json!({}))).unwrap();
@@ -257,7 +257,7 @@ fn ids_come_from_the_seed_and_are_never_given_twice() {
 }
 
 #[test]
-fn components_have_tables_of_their_own() {
+fn components_have_their_own_tables() {
     let (_directory, store) = open();
     let child = root().child("files");
     let mut tx = begin(&store);
@@ -270,14 +270,13 @@ fn components_have_tables_of_their_own() {
     tx.insert(&child, "t", value(json!({}))).unwrap();
     tx.insert(&child, "t", value(json!({}))).unwrap();
     assert_eq!((tx.count(&root(), "t").unwrap(), tx.count(&child, "t").unwrap()), (1, 2));
-    assert_eq!(tx.normalize_id(&root(), "t", &id).unwrap(), Some(id.clone()));
-    assert_eq!(tx.normalize_id(&child, "t", &id).unwrap(), None);
-    assert_eq!(tx.normalize_id(&root(), "t", "x").unwrap(), None);
+    assert!(tx.is_id(&root(), "t", &id) && !tx.is_id(&child, "t", &id));
+    assert!(!tx.is_id(&root(), "t", "x"));
     tx.commit().unwrap();
 }
 
 #[test]
-fn the_host_keeps_scheduled_functions_by_state_and_time() {
+fn scheduled_functions_are_indexed_by_state_and_time() {
     let (_directory, store) = open();
     let index = "_scheduled_functions.by_state_and_time";
     let due = range(
@@ -352,7 +351,7 @@ fn excess_reads_and_writes_fail() {
 }
 
 #[test]
-fn a_schema_is_taken_whole_or_not_at_all() {
+fn a_schema_is_applied_whole_or_not_at_all() {
     let (directory, store) = open();
     let mut tx = begin(&store);
     let id = tx.insert(&root(), "t", value(json!({ "a": 1 }))).unwrap();
@@ -379,7 +378,7 @@ fn a_schema_is_taken_whole_or_not_at_all() {
         "Index t.by_a not found."
     );
 
-    // Without validation the same schema is taken, with its index filled from what is there.
+    // Without validation the same schema is applied, and its index is filled from the documents.
     let mut early = begin(&store);
     early.insert(&root(), "t", value(json!({ "a": 0 }))).unwrap();
     let mut reader = begin(&store);
@@ -397,12 +396,12 @@ fn a_schema_is_taken_whole_or_not_at_all() {
     let by_a = range("t.by_a", json!([]));
     assert_eq!(collect(&mut begin(&store), &by_a).unwrap().len(), 2);
 
-    // The same schema again changes nothing.
+    // Applying the same schema a second time changes nothing.
     let ts = store.latest().ts();
     store.set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, false)).unwrap();
     assert_eq!(store.latest().ts(), ts);
 
-    // It is there after a restart, and goes with the schema that has it.
+    // The index is there after a restart, and is removed with its schema.
     drop((watch, other_watch, reader, other_reader, store));
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(collect(&mut begin(&store), &by_a).unwrap().len(), 2);
@@ -410,7 +409,7 @@ fn a_schema_is_taken_whole_or_not_at_all() {
     assert_eq!(refused(collect(&mut begin(&store), &by_a)), "Index t.by_a not found.");
     assert_eq!(collect(&mut begin(&store), &scan("t")).unwrap().len(), 2);
 
-    // An index of the same name is filled anew, also with other fields.
+    // An index of the same name but with other fields is rebuilt.
     let mut tx = begin(&store);
     tx.insert(&root(), "t", value(json!({ "a": 0, "b": 0 }))).unwrap();
     tx.commit().unwrap();
@@ -421,7 +420,7 @@ fn a_schema_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
-fn documents_that_the_schema_does_not_accept_are_refused() {
+fn documents_that_violate_the_schema_are_refused() {
     let (_directory, store) = open();
     let id_of_user = json!({ "type": "id", "tableName": "users" });
     let kind = object(&json!({ "a": { "type": "number" }, "user": id_of_user }));
@@ -449,14 +448,14 @@ fn documents_that_the_schema_does_not_accept_are_refused() {
     );
     tx.patch(&root(), None, &id, patch_from_json(json!({ "a": 2 })).unwrap()).unwrap();
     tx.commit().unwrap();
-    // A validator that the documents meet is taken.
+    // A validator that accepts all documents is applied.
     let optional = json!({ "type": "union", "value": [kind, object(&json!({}))] });
     store.set_schema(&schema("t", &json!({}), &optional, true)).unwrap();
     begin(&store).insert(&root(), "t", value(json!({}))).unwrap();
 }
 
 #[test]
-fn schemas_may_name_system_fields() {
+fn schemas_may_declare_system_fields() {
     let document = object(&json!({
         "_id": { "type": "id", "tableName": "t" },
         "_creationTime": { "type": "number" },
@@ -474,7 +473,7 @@ fn schemas_may_name_system_fields() {
 }
 
 #[test]
-fn schemas_that_mean_nothing_are_refused() {
+fn invalid_schemas_are_refused() {
     let (_directory, store) = open();
     let any = json!({ "type": "any" });
     let cases = [
@@ -546,7 +545,7 @@ fn pages_end_early_and_report_it() {
         PageRequest { maximum_rows_read: None, maximum_bytes_read: Some(1), ..request.clone() };
     assert_eq!(tx.page(&root(), &tight).unwrap().page.len(), 1);
 
-    // A page with an end that it does not reach is to be split.
+    // A page that does not reach its end cursor must be split.
     let long = PageRequest { maximum_rows_read: None, ..request.clone() };
     let long = tx.page(&root(), &long).unwrap();
     assert_eq!(long.page.len(), 8);
@@ -556,7 +555,7 @@ fn pages_end_early_and_report_it() {
     assert_eq!((cut.page.len(), cut.page_status), (3, Some(PageStatus::SplitRequired)));
     assert_eq!((&cut.continue_cursor, cut.split_cursor.is_some()), (&long.continue_cursor, true));
 
-    // After the last page there is nothing, until something comes.
+    // The page after the last one is empty and done.
     let rest = PageRequest {
         cursor: Some(&long.continue_cursor),
         page_size: 2,

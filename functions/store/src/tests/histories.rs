@@ -35,14 +35,13 @@ impl Running {
         self.steps.push((step, known, outcome));
     }
 
-    /// What was inserted in vain is not in the model, so the steps of a sub-transaction that is
-    /// still open count.
+    /// A commit includes the writes of nested transactions that are still open, so all steps count.
     fn commit(self) -> Result<(u64, Log), CommitError> {
         self.tx.commit().map(|ts| (ts, self.steps))
     }
 }
 
-/// A store for many programs, each in a component of its own.
+/// A store shared by many programs, each in its own component.
 struct Programs {
     store: Store,
     _directory: tempfile::TempDir,
@@ -65,16 +64,16 @@ impl Programs {
     }
 }
 
-/// One for each property, since they look at what was committed last.
+/// One store per property, since each checks the timestamp of the last commit.
 static INTERLEAVED: LazyLock<Programs> = LazyLock::new(Programs::new);
 static WATCHED: LazyLock<Programs> = LazyLock::new(Programs::new);
 
 #[derive(Debug, Clone)]
 enum Event {
-    /// Steps of one of several transactions that are open at once.
+    /// Steps of one of several open transactions.
     Run(usize, Vec<Step>),
     Commit(usize),
-    GiveUp(usize),
+    Drop(usize),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -82,22 +81,21 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         4 => (slot(), model::steps()).prop_map(|(slot, steps)| Event::Run(slot, steps)),
         3 => slot().prop_map(Event::Commit),
-        1 => slot().prop_map(Event::GiveUp),
+        1 => slot().prop_map(Event::Drop),
     ];
     collection::vec(event, 1..16)
 }
 
 struct Watched {
     steps: Log,
-    state: State,
     watch: Watch,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every committed transaction gives on the model, run alone at the time of its commit, what it
-    /// gave in the store.
+    /// Every committed transaction has the same outcomes in the model, where it runs alone at its
+    /// commit time.
     #[test]
     fn interleaved_transactions_are_serializable_in_commit_order(events in events()) {
         let (store, mut ids) = (&INTERLEAVED.store, INTERLEAVED.begin());
@@ -125,15 +123,15 @@ proptest! {
                         Ok((ts, _)) => prop_assert_eq!(ts, snapshot),
                         Err(error) => {
                             prop_assert!(error.is_retryable());
-                            // With nothing committed since, there is nothing to conflict with.
+                            // A conflict requires a commit since the snapshot.
                             prop_assert!(last > snapshot);
                         }
                     }
                 }
-                Event::GiveUp(slot) => running[slot] = None,
+                Event::Drop(slot) => running[slot] = None,
             }
         }
-        // What is left is what the model has.
+        // The store ends in the model's state.
         let mut tx = Running::begin(store, &store.latest(), 0);
         for id in 0..ids.made.len() {
             tx.run(Step::Get(id), &mut ids);
@@ -143,8 +141,7 @@ proptest! {
         state.replay(&tx.steps);
     }
 
-    /// A watch becomes invalid with exactly the first commit that writes into what was read, and
-    /// with no other.
+    /// A watch is invalidated by the first commit that writes to its reads, and by no other.
     #[test]
     fn watches_see_exactly_the_conflicting_commits(
         program in collection::vec((model::steps(), model::reads()), 1..8),
@@ -152,7 +149,7 @@ proptest! {
         let (store, mut ids) = (&WATCHED.store, WATCHED.begin());
         let mut state = State::new();
         let mut watched: Vec<Watched> = Vec::new();
-        let mut late: Vec<(Watched, Arc<crate::ReadSet>, u64)> = Vec::new();
+        let mut late: Vec<(Watch, Arc<crate::ReadSet>, u64)> = Vec::new();
         for (seed, (writes, reads)) in program.into_iter().enumerate() {
             let mut writer = Running::begin(store, &store.latest(), seed as u64);
             for step in writes {
@@ -162,17 +159,15 @@ proptest! {
             let before = state.clone();
             let (ts, steps) = writer.commit().unwrap();
             state.replay(&steps);
-            for Watched { steps, state: read_in, watch } in &watched {
+            for Watched { steps, watch } in &watched {
                 let is_touched = before.is_touched(&state, steps);
                 match watch.invalid_since() {
                     None => {
                         prop_assert!(!is_touched, "missed: {:?}", steps);
-                        // So whoever reads again reads the same.
-                        let mut again = read_in.clone();
-                        again.clone_from(&state);
-                        again.replay(steps);
+                        // Reading again gives the same outcomes.
+                        state.clone().replay(steps);
                     }
-                    Some(since) if since == ts => prop_assert!(is_touched, "told in vain: {:?}", steps),
+                    Some(since) if since == ts => prop_assert!(is_touched, "spurious: {:?}", steps),
                     Some(since) => prop_assert!(since < ts),
                 }
             }
@@ -186,12 +181,12 @@ proptest! {
             let watch = store.watch(Arc::clone(&read), snapshot.ts());
             watch.on_invalid(&notify);
             prop_assert_eq!(watch.invalid_since(), None);
-            watched.push(Watched { steps: reader.steps.clone(), state: state.clone(), watch });
+            watched.push(Watched { steps: reader.steps, watch });
             let watch = store.watch(Arc::clone(&read), snapshot.ts());
-            late.push((Watched { steps: reader.steps, state: state.clone(), watch }, read, snapshot.ts()));
+            late.push((watch, read, snapshot.ts()));
         }
-        // A watch registered late knows the same as one registered in time.
-        for (Watched { watch, .. }, read, at) in late {
+        // A watch created late is invalid since the same commit as one created in time.
+        for (watch, read, at) in late {
             prop_assert_eq!(store.watch(read, at).invalid_since(), watch.invalid_since());
         }
     }

@@ -22,7 +22,7 @@ fn root() -> ComponentPath {
     ComponentPath::root()
 }
 
-/// A new store, in a directory that goes with it.
+/// A new store in a temporary directory.
 fn open() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
@@ -34,7 +34,7 @@ fn value(json: serde_json::Value) -> Value {
 }
 
 #[test]
-fn later_transactions_alone_read_a_commit() {
+fn only_later_transactions_read_a_commit() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let before = store.latest();
@@ -67,7 +67,7 @@ fn later_transactions_alone_read_a_commit() {
 }
 
 #[test]
-fn commits_conflict_exactly_on_written_reads() {
+fn commits_conflict_only_on_written_reads() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
     let a = tx.insert(&root(), "t", value(json!({ "n": 1 }))).unwrap();
@@ -114,7 +114,7 @@ fn an_index_is_read_in_order() {
 }
 
 #[test]
-fn everything_can_be_handed_to_other_threads() {
+fn public_types_can_move_between_threads() {
     fn is_send<T: Send + 'static>() {}
     fn is_sync<T: Send + Sync + 'static>() {}
     is_send::<Tx>();
@@ -187,7 +187,7 @@ fn a_transaction_too_old_to_be_checked_is_not_committed() {
         lock(&store.0.recent).push(written);
     }
     assert!(matches!(old.commit(), Err(CommitError::Expired)));
-    // A watch that cannot know is not valid.
+    // A watch that cannot be checked is invalid.
     assert!(store.watch(Arc::default(), snapshot.ts()).invalid_since().is_some());
     assert!(store.watch(Arc::default(), snapshot.ts() + 1).invalid_since().is_none());
 }

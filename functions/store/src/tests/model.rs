@@ -1,5 +1,5 @@
-//! A second, naive implementation of the store: whole tables in memory, sorted and filtered anew
-//! for each query, one transaction at a time. Random programs are run against both.
+//! A naive second implementation of the store: tables in memory, sorted and filtered for each
+//! query, one transaction at a time. Random programs run against both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,10 @@ use serde_json::{Value as Json, json};
 
 use crate::{PageRequest, StoreError, Tx};
 
-/// Tables of the programs: one with the schema of [`schema`], and one that comes into being with
-/// its first document.
+/// The programs' tables: one declared by [`schema`], and one created by its first document.
 pub(super) const TABLES: [&str; 2] = ["declared", "sudden"];
 
-/// Index fields by index name, without what every index ends with.
+/// The fields of an index, without those that every index ends with.
 fn index_fields(table: &str, index: &str) -> Option<&'static [&'static str]> {
     match (table, index) {
         (_, "by_creation_time") => Some(&[]),
@@ -34,8 +33,8 @@ pub(super) fn schema() -> Json {
     }]})
 }
 
-/// One step of a transaction. Documents are named by a number that is taken modulo the ids made so
-/// far.
+/// One step of a transaction. A document is named by an index into the ids created so far, modulo
+/// their number.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Get(usize),
@@ -44,7 +43,7 @@ pub(super) enum Step {
     Replace(usize, Object),
     Remove(usize),
     Count(usize),
-    /// At most as many documents are consumed as is said.
+    /// A query of which at most this many documents are consumed.
     Query(Query, usize),
     /// All pages, of this size.
     Pages(Query, u64),
@@ -57,9 +56,9 @@ pub(super) enum Step {
 pub(super) struct Query {
     table: usize,
     index: &'static str,
-    /// For the fields of the index in order.
+    /// The values of the first fields of the index, in order.
     equal: Vec<Option<Value>>,
-    /// For the next field: whether the bound itself belongs to the range.
+    /// The bound of the next field, and whether it is inclusive.
     lower: Option<(Option<Value>, bool)>,
     upper: Option<(Option<Value>, bool)>,
     is_descending: bool,
@@ -110,7 +109,7 @@ fn filter() -> impl Strategy<Value = Filter> {
         prop::option::weighted(0.8, small_value()).prop_map(Filter::Literal),
         prop::sample::select(vec!["a", "n.b", "_id", "missing"]).prop_map(Filter::Field),
     ];
-    // Mostly what is true or false, since other expressions only fail.
+    // Mostly boolean expressions, since other ones only fail.
     let comparison = (
         prop::sample::select(vec!["$eq", "$neq", "$lt", "$lte", "$gt", "$gte"]),
         [leaf.clone(), leaf.clone()],
@@ -188,15 +187,15 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     collection::vec(step(), 1..8)
 }
 
-/// What a step gave.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Document(Option<Value>),
-    /// What was inserted, with its id and time.
+    /// The inserted document, with its id and creation time.
     Inserted(Object),
     Done,
     Count(u64),
-    /// The documents, and whether the query came to its end.
+    /// The documents, and whether the query reached its end.
     Documents(Vec<Value>, bool),
     Refused,
 }
@@ -238,7 +237,7 @@ impl Query {
         })
     }
 
-    /// What the index orders a document by.
+    /// The values that the index sorts a document by.
     fn position(&self, document: &Object) -> Vec<Option<Value>> {
         let at = |path: &&str| {
             Value::Object(document.clone()).at(&path.split('.').collect::<Vec<_>>()).cloned()
@@ -266,8 +265,8 @@ impl Query {
         self.operators.iter().any(|operator| matches!(operator, Operator::Limit(_)))
     }
 
-    /// Runs it over a table: the outcome, and up to which position rows were read (`None`: the
-    /// whole range).
+    /// Runs the query on a table. Returns the outcome, and the last position read (`None` if the
+    /// whole range was read).
     fn run(
         &self,
         documents: &BTreeMap<String, Object>,
@@ -360,7 +359,7 @@ impl Filter {
                         "$div" => Value::Float64(a / b),
                         _ => Value::Float64(a % b),
                     }),
-                    // Small integers: what can go wrong is division by zero alone.
+                    // The integers are small, so only division by zero can fail.
                     (Some(Value::Int64(a)), Some(Value::Int64(b))) => match *operator {
                         "$add" => Some(Value::Int64(a + b)),
                         "$sub" => Some(Value::Int64(a - b)),
@@ -407,7 +406,7 @@ impl Filter {
     }
 }
 
-/// Runs a step in the store. `ids` are those made so far, by table; new ones are added.
+/// Runs a step in the store, and adds new ids to `ids`.
 pub(super) fn run(tx: &mut Tx, step: &Step, ids: &mut Ids, depth: &mut usize) -> Outcome {
     let root = ids.component.clone();
     let outcome = match step {
@@ -476,7 +475,7 @@ pub(super) fn run(tx: &mut Tx, step: &Step, ids: &mut Ids, depth: &mut usize) ->
     }
 }
 
-/// Reads all pages, and each of them a second time by its cursors, and split in two.
+/// Reads all pages. Rereads each by its cursors, and split in two.
 fn pages(
     tx: &mut Tx,
     root: &ComponentPath,
@@ -530,7 +529,7 @@ fn pages(
     }
 }
 
-/// Tables and ids of documents that were ever made, also of those that were not committed.
+/// The tables and ids of all documents ever created, including uncommitted ones.
 #[derive(Debug, Clone)]
 pub(super) struct Ids {
     pub(super) component: ComponentPath,
@@ -543,10 +542,10 @@ impl Ids {
     }
 }
 
-/// Steps of a transaction, with the ids that were known and what came of them.
+/// The steps of a transaction, each with the ids known at that point and its outcome.
 pub(super) type Log = Vec<(Step, Ids, Outcome)>;
 
-/// Whether a document is one that was read.
+/// Returns whether a document was read.
 type IsRead = Box<dyn Fn(&Object) -> bool>;
 
 /// All documents by table and id.
@@ -560,7 +559,7 @@ pub(super) struct State {
 enum Dependency {
     Document(&'static str, String),
     Count(&'static str),
-    /// Up to a position; `None`: up to the end.
+    /// A query up to a position; `None` means to its end.
     Range(Query, Option<Option<Position>>),
 }
 
@@ -573,8 +572,7 @@ impl State {
         self.tables.get(name).cloned().unwrap_or_default()
     }
 
-    /// Runs a whole transaction, which gave these outcomes elsewhere; panics if it gives others
-    /// here.
+    /// Runs a whole transaction. Panics if its outcomes differ from those in the log.
     #[track_caller]
     pub(super) fn replay(&mut self, steps: &[(Step, Ids, Outcome)]) {
         let mut nested = Vec::new();
@@ -601,7 +599,7 @@ impl State {
         }
     }
 
-    /// Runs a step; the outcome elsewhere says which id and time an inserted document got.
+    /// Runs a step. The id and creation time of an inserted document come from the store's outcome.
     fn apply(&mut self, step: &Step, ids: &Ids, elsewhere: &Outcome) -> Outcome {
         let found = |state: &Self, id: usize| {
             let (table, id) = ids.pick(id)?;
@@ -666,8 +664,8 @@ impl State {
         }
     }
 
-    /// Whether going from this state to another writes into what reading steps read here: the rows
-    /// they passed over, or the place where there were none.
+    /// Whether the change from this state to `after` writes to the reads of these steps: to a row
+    /// they passed over, or into an empty part of their range.
     pub(super) fn is_touched(&self, after: &Self, steps: &[(Step, Ids, Outcome)]) -> bool {
         steps.iter().filter_map(|(step, ids, _)| self.dependency(step, ids)).any(|dependency| {
             let (table, is_touched): (_, IsRead) = match dependency {

@@ -1,4 +1,4 @@
-//! A receipt is there exactly if its commit is, and leads to documents and back.
+//! A receipt exists if and only if its commit does, and leads to the documents and back.
 
 use audit_core::{Place, UniqueId};
 use functions_value::patch_from_json;
@@ -24,7 +24,7 @@ fn receipts_lead_to_documents_and_back_across_openings() {
     tx.patch(&root(), None, &a, patch_from_json(json!({ "n": 3 })).unwrap()).unwrap();
     tx.keep_receipt(receipt(2, 7, 1));
     tx.commit().unwrap();
-    // One that wrote nothing has one too.
+    // A mutation that wrote nothing has a receipt too.
     let mut tx = store.begin(&store.latest(), 3);
     tx.get(&root(), None, &a).unwrap();
     tx.keep_receipt(receipt(3, 8, 1));
@@ -55,7 +55,7 @@ fn receipts_lead_to_documents_and_back_across_openings() {
 }
 
 #[test]
-fn old_receipts_are_removed_with_all_that_leads_to_them() {
+fn old_receipts_are_removed_with_their_index_entries() {
     let (directory, store) = open();
     let at = |ms: u128| ms << 80 | 5;
     let mut ids = Vec::new();
@@ -72,7 +72,7 @@ fn old_receipts_are_removed_with_all_that_leads_to_them() {
         assert!(of_record.clone().eq(of_document));
         of_record.filter(|is_there| *is_there).count()
     };
-    // A call at that very time stays, and no more are removed than was asked for.
+    // The bound is exclusive, and at most `most` are removed.
     for (before, most, removed, remain) in
         [(10, 9, 0, 4), (20, 9, 1, 3), (31, 1, 1, 2), (30, 9, 1, 1), (30, 9, 0, 1)]
     {
@@ -100,7 +100,7 @@ fn a_mutation_without_a_commit_has_no_receipt() {
         tx.patch(&root(), None, &id, patch()).unwrap();
         tx.keep_receipt(receipt(n, n as u64, 1));
     }
-    // It reads what the first one changes, and sees it as it was.
+    // Reads the document that `one` changes, as of before the change.
     let mut reads = store.begin(&snapshot, 5);
     reads.get(&root(), None, &id).unwrap();
     reads.keep_receipt(receipt(4, 4, 1));

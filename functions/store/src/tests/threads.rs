@@ -1,4 +1,4 @@
-//! Threads that commit at once.
+//! Concurrent commits.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -67,7 +67,7 @@ fn concurrent_transactions_are_serializable() {
         }
     });
     let mut history = history.into_inner().unwrap();
-    // What only read saw all that was committed up to its time.
+    // A read-only transaction sees all commits up to its timestamp.
     history.sort_by_key(|(ts, has_writes, _)| (*ts, !has_writes));
     let times: Vec<_> =
         history.iter().filter(|(_, has_writes, _)| *has_writes).map(|(ts, ..)| *ts).collect();
@@ -79,7 +79,7 @@ fn concurrent_transactions_are_serializable() {
 }
 
 #[test]
-fn commits_that_wait_for_one_another_all_come_through() {
+fn conflicting_threads_all_commit_in_the_end() {
     const THREADS: usize = 32;
     let (_directory, store) = open();
     let barrier = Barrier::new(THREADS);
@@ -95,7 +95,7 @@ fn commits_that_wait_for_one_another_all_come_through() {
                     tx.insert(&root(), "t", value(json!({ "n": seed }))).unwrap();
                     barrier.wait();
                     let mut times = vec![tx.commit().unwrap()];
-                    // All of them in conflict with each other, until each had its turn.
+                    // All threads conflict with each other until each has committed.
                     loop {
                         let mut tx = store.begin(&store.latest(), seed);
                         let document = tx.get(&root(), None, id).unwrap().unwrap();
@@ -129,7 +129,7 @@ fn commits_that_wait_for_one_another_all_come_through() {
 }
 
 #[test]
-fn watches_hear_of_a_write_before_snapshots_show_it() {
+fn watches_are_invalid_before_snapshots_show_the_write() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 0);
     let id = tx.insert(&root(), "t", value(json!({ "n": 0 }))).unwrap();

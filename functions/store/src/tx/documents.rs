@@ -13,12 +13,13 @@ use crate::{
 };
 
 impl Tx {
-    /// The document with an id. Documents of other components are not found; functions may not read
-    /// system tables. `table` is the expected table, if any.
+    /// The document with this id, or `None` if there is none in the component. `table` is the
+    /// expected table, if any.
     ///
     /// # Errors
     ///
-    /// The text is not an id, or the document is in another table than expected.
+    /// The text is not an id, the document is in another table than expected or in a system table
+    /// that functions may not read, or the transaction has read too much.
     pub fn get(
         &mut self,
         component: &ComponentPath,
@@ -37,7 +38,8 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// The table's name is invalid or that of a system table, or the table rejects the value.
+    /// The table's name is invalid or that of a system table, the table rejects the value, or the
+    /// transaction has written too much.
     pub fn insert(
         &mut self,
         component: &ComponentPath,
@@ -172,20 +174,6 @@ impl Tx {
         Ok(stored.saturating_add_signed(change))
     }
 
-    /// The text, if it has the form of an id in this table. The document need not exist.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
-    pub fn normalize_id(
-        &mut self,
-        component: &ComponentPath,
-        table: &str,
-        text: &str,
-    ) -> Result<Option<String>, StoreError> {
-        Ok(self.is_id(component, table, text).then(|| text.to_owned()))
-    }
-
     /// Whether the text has the form of an id in this table, as checked by `v.id(table)`. The
     /// document need not exist.
     pub fn is_id(&mut self, component: &ComponentPath, table: &str, text: &str) -> bool {
@@ -195,7 +183,7 @@ impl Tx {
         }
     }
 
-    /// Checks a value with a validator of this component, whose `v.id(table)` refers to its tables.
+    /// Checks a value with a validator in which `v.id(table)` refers to this component's tables.
     ///
     /// # Errors
     ///
@@ -210,7 +198,7 @@ impl Tx {
         validator.check(value, &|table, text| tx.borrow_mut().is_id(component, table, text))
     }
 
-    /// The table and key of an id. `None` if no such document can exist.
+    /// The table and key of an id, or `None` if no such document can exist.
     fn find(
         &mut self,
         method: &str,
@@ -254,7 +242,7 @@ impl Tx {
         Ok(Some((table, key)))
     }
 
-    /// Reads the document to be changed.
+    /// Reads a document that is to be changed.
     fn existing(
         &mut self,
         method: &str,
@@ -270,7 +258,7 @@ impl Tx {
         Ok((table, key, document))
     }
 
-    /// Writes the fields of an existing document.
+    /// Replaces the fields of an existing document.
     fn update(
         &mut self,
         table: &Arc<Table>,
@@ -344,7 +332,7 @@ fn with_system_fields(mut fields: Object, id: &str, creation_time: Value) -> Arc
     Arc::new(fields)
 }
 
-/// Checks a system field in a write, which may only have its current value.
+/// Checks a system field in a write. It may only repeat the current value.
 fn check_system_field(
     name: &str,
     value: Option<&Value>,

@@ -31,7 +31,7 @@ pub use limits::{
 };
 pub use query::{Page, PageRequest, PageStatus};
 
-/// On whose behalf a transaction runs operations.
+/// The rights with which operations run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     /// A function: no access to system tables; limits apply.
@@ -50,16 +50,16 @@ enum Access {
 pub struct Tx {
     pub(crate) store: Store,
     pub(crate) snapshot: Snapshot,
-    /// The source of ids, and only of ids.
+    /// The source of ids. Nothing else uses it.
     chance: Chance,
     /// Documents written, by their keys.
     documents: BTreeMap<Key, Write>,
-    /// Written index entries, and whether each now exists.
+    /// Index entries written, and whether each now exists.
     entries: BTreeMap<Key, bool>,
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
-    /// The undo log, latest write last.
+    /// The undo log, oldest write first.
     undo: Vec<Undo>,
-    /// The begin of each open nested transaction in `undo`.
+    /// The position in `undo` at which each open nested transaction began.
     nested: Vec<usize>,
     reads: ReadSet,
     streams: HashMap<u32, Stream>,
@@ -104,7 +104,7 @@ impl Tx {
         }
     }
 
-    /// The snapshot that it reads.
+    /// The snapshot that the transaction reads.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -119,8 +119,8 @@ impl Tx {
         self.nested.pop();
     }
 
-    /// Rolls the innermost nested transaction back. Its reads stay, since its failure may depend on
-    /// them.
+    /// Rolls back the innermost nested transaction. Its reads stay in the read set, since its
+    /// failure may depend on them.
     pub fn rollback_nested(&mut self) {
         let begin = self.nested.pop().unwrap_or(0);
         for undo in self.undo.drain(begin..).rev() {
@@ -139,19 +139,18 @@ impl Tx {
         &self.reads
     }
 
-    /// Takes the read set of a transaction that will not be committed.
+    /// Takes the read set out of a transaction that will not be committed.
     pub fn take_reads(&mut self) -> ReadSet {
         std::mem::take(&mut self.reads)
     }
 
-    /// Runs operations on behalf of a function that may use system tables. They count towards its
-    /// limits.
+    /// Runs a function's operations with access to system tables. They count towards its limits.
     pub fn as_system<T>(&mut self, operations: impl FnOnce(&mut Self) -> T) -> T {
         self.with_access(Access::System, operations)
     }
 
-    /// Runs the host's bookkeeping, which may use system tables. It counts towards no limits, not
-    /// even the size of a document, so that it cannot make a function fail.
+    /// Runs the host's bookkeeping, with access to system tables. It counts towards no limits, not
+    /// even that of a document's size, so that it cannot make a function fail.
     pub fn as_host<T>(&mut self, bookkeeping: impl FnOnce(&mut Self) -> T) -> T {
         self.with_access(Access::Host, bookkeeping)
     }
@@ -178,16 +177,17 @@ impl Tx {
         self.receipt = Some(receipt);
     }
 
-    /// Commits atomically and serializably. Returns the commit's timestamp, or without writes the
-    /// snapshot's. Blocks until the commit is durable.
+    /// Commits atomically and serializably, and blocks until the commit is durable. Returns the
+    /// commit's timestamp, or the snapshot's if nothing was written.
     ///
     /// # Errors
     ///
-    /// Another commit conflicts with this transaction, or the store failed.
+    /// Another commit conflicts with this transaction, or the store refused the commit or failed.
     pub fn commit(self) -> Result<Timestamp, CommitError> {
         let store = self.store.clone();
         if !self.has_writes() {
-            // Without writes it is serializable at its snapshot, so its receipt cannot conflict.
+            // A read-only transaction is serializable at its snapshot, so the receipt cannot
+            // conflict.
             if let Some(receipt) = self.receipt {
                 store.commit(Request::of_puts(receipt.puts(std::iter::empty())))?;
             }
@@ -198,7 +198,7 @@ impl Tx {
         store.commit(request)
     }
 
-    /// The commit request, prepared before the leader takes it.
+    /// The commit request. It is encoded here, so that the leader has less to do.
     pub(crate) fn into_request(self, checked: Timestamp) -> Result<Request, StoreError> {
         let mut written = Vec::new();
         let mut puts = Vec::new();
@@ -233,7 +233,7 @@ impl Tx {
         })
     }
 
-    /// The table of this name. Its existence and schema count as read.
+    /// The table of this name. Adds its existence and schema to the read set.
     pub(crate) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
         let created =
             || self.created.iter().find(|((path, table), _)| path == component && table == name);
@@ -246,7 +246,7 @@ impl Tx {
         table
     }
 
-    /// The current document. It counts as read.
+    /// The current document. Adds it to the read set.
     pub(super) fn current(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
         self.reads.add_key(key);
         match self.documents.get(key) {
@@ -255,7 +255,7 @@ impl Tx {
         }
     }
 
-    /// The document in the snapshot and its size in bytes. It does not count as read.
+    /// The document in the snapshot and its size in bytes. Does not add it to the read set.
     pub(crate) fn stored(&self, key: &Key) -> Result<Option<(Arc<Object>, usize)>, StoreError> {
         match self.store.get_at(&self.snapshot, key)? {
             Some(bytes) => Ok(Some((decode_document(&bytes)?, bytes.len()))),
@@ -263,18 +263,18 @@ impl Tx {
         }
     }
 
-    /// The rows of the snapshot in a range. They do not count as read.
+    /// The rows of the snapshot in a range. Does not add them to the read set.
     pub(crate) fn stored_range(&self, range: std::ops::Range<Key>) -> fjall::Iter {
         self.store.range_at(&self.snapshot, range)
     }
 
-    /// The current document, read and counted towards the limits.
+    /// The current document. Adds it to the read set, and counts it towards the limits.
     pub(super) fn read(&mut self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
         self.reads.add_key(key);
         self.read_through_index(key)
     }
 
-    /// The current document, counted towards the limits; its index entry is what was read.
+    /// The current document, counted towards the limits. The read set has its index entry instead.
     pub(crate) fn read_through_index(
         &mut self,
         key: &Key,

@@ -1,4 +1,4 @@
-// Functions of a team's own, made from those of the library: each has a log that adds the same metadata to every body.
+// Custom function builders whose log adds the same metadata to every body.
 import { log } from "convex/server";
 import { type ObjectType, type PropertyValidators, v } from "convex/values";
 import { type MutationCtx, type QueryCtx, mutation, query } from "./_generated/server";

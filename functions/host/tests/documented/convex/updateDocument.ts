@@ -1,5 +1,5 @@
-// A mutation of the kind that the public documentation of audit logging shows: it reads a document, asks who calls, where it runs and
-// what it is called, logs that with variables, and hands the request's metadata to a function that runs later.
+// A mutation like the one in the public documentation of audit logging: it reads a document, looks up its caller, deployment and own
+// name, logs them with variables, and passes the request's metadata to a scheduled function.
 import { log } from "convex/server";
 import { v } from "convex/values";
 import { internal } from "./_generated/api";

@@ -19,7 +19,7 @@ fn ready(text: &str) -> impl FnOnce() -> BoxFuture<'static, String> + use<> {
 }
 
 fn never() -> BoxFuture<'static, String> {
-    unreachable!("it was run before")
+    unreachable!("a retry must not run")
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn calls_resent_on_a_new_connection_run_once() {
     assert_eq!((answer.await, after.await), (Ok("done".to_owned()), Ok("after".to_owned())));
     assert_eq!(again.run(7, 70, never).unwrap().await, Ok("done".to_owned()));
     assert!(again.run(7, 71, never).is_err());
-    // Another client's requests have numbers of their own.
+    // Another client has its own numbers.
     assert_eq!(
         mutations.connect(2).run(7, 71, ready("other")).unwrap().await,
         Ok("other".to_owned())
@@ -47,7 +47,7 @@ async fn calls_resent_on_a_new_connection_run_once() {
 }
 
 #[tokio::test]
-async fn they_run_one_after_another_in_their_order() {
+async fn mutations_run_one_at_a_time_in_order() {
     let mutations = Arc::new(Mutations::new(MAX_BYTES));
     let connection = mutations.connect(1);
     let running = Arc::new(AtomicUsize::new(0));
@@ -76,7 +76,7 @@ async fn they_run_one_after_another_in_their_order() {
 }
 
 #[tokio::test]
-async fn one_that_panics_is_not_the_end_of_the_others() {
+async fn a_panic_does_not_affect_other_mutations() {
     let mutations = Arc::new(Mutations::new(MAX_BYTES));
     let connection = mutations.connect(1);
     let lost = connection.run(1, 0, || async { panic!("as tests do") }.boxed()).unwrap();
@@ -86,7 +86,7 @@ async fn one_that_panics_is_not_the_end_of_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_gone_is_forgotten_in_time() {
+async fn a_disconnected_client_is_forgotten_after_a_while() {
     let mutations = Arc::new(Mutations::new(MAX_BYTES));
     let connection = mutations.connect(1);
     assert_eq!(connection.run(1, 0, ready("first")).unwrap().await, Ok("first".to_owned()));
@@ -106,7 +106,7 @@ async fn a_client_that_is_gone_is_forgotten_in_time() {
 }
 
 #[tokio::test]
-async fn outcomes_are_bounded_and_never_run_again() {
+async fn outcomes_are_limited_and_mutations_never_rerun() {
     let mutations = Arc::new(Mutations::new(MAX_BYTES));
     let connection = mutations.connect(1);
     for number in 0..2 * MAX_REMEMBERED as u32 {
@@ -121,13 +121,13 @@ async fn outcomes_are_bounded_and_never_run_again() {
     assert!(bytes(&connection.client) <= MAX_CLIENT_BYTES);
     assert_eq!(connection.run(1_001, 0, never).unwrap().await, Err(Lost::Forgotten));
     assert_eq!(connection.run(1_009, 0, never).unwrap().await, Ok(long.clone()));
-    // One that is longer than all that is kept is answered, and not kept.
+    // An outcome larger than the limit is returned but not kept.
     let too_long = "x".repeat(MAX_BYTES);
     let answer = connection.run(2_000, 0, ready(&too_long)).unwrap().await;
     assert_eq!(answer.unwrap().len(), MAX_BYTES);
     assert_eq!(connection.run(2_000, 0, never).unwrap().await, Err(Lost::Forgotten));
 
-    // Those of many clients are bounded together: the oldest are forgotten first.
+    // The outcomes of all clients are limited together, and the oldest are forgotten first.
     let others: Vec<_> = (2..=100).map(|session| mutations.connect(session)).collect();
     for other in &others {
         other.run(1, 0, ready(&long)).unwrap().await.unwrap();

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::*;
 
-/// Convex's own types, as clients read them, with any JSON as a value.
+/// Any JSON, as the value in Convex's own message types.
 #[derive(Debug, Clone, PartialEq)]
 struct Value(Json);
 
 impl TryFrom<Json> for Value {
-    // The error type that Convex's types ask for, of a conversion that cannot fail.
+    // Convex's types require this error type, though the conversion cannot fail.
     type Error = <Timestamp as TryFrom<u64>>::Error;
 
     fn try_from(json: Json) -> Result<Value, Self::Error> {
@@ -74,7 +74,7 @@ fn any_answer() -> impl Strategy<Value = Owned> {
 }
 
 impl Owned {
-    /// What was meant, as Convex's types have it.
+    /// The expected payload, in Convex's types.
     fn payload(&self) -> Result<Value, ErrorPayload<Value>> {
         self.result.clone().map(Value).map_err(|(message, data)| match data {
             Some(data) => ErrorPayload::ErrorData { message, data: Value(data) },
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_from_a_client_makes_reading_panic(text in any::<String>(), json in any_json(), kind in any::<String>()) {
+    fn parsing_never_panics(text in any::<String>(), json in any_json(), kind in any::<String>()) {
         drop(parse(&text));
         drop(parse(&json.to_string()));
         let unknown = parse(&json!({"type": kind, "x": json}).to_string());
@@ -191,7 +191,7 @@ proptest! {
 }
 
 #[test]
-fn an_empty_transition_and_a_ping_are_messages() {
+fn empty_transitions_and_pings_are_parsed_by_clients() {
     let text = transition(Version::default(), Version::default(), [], None, 7);
     assert!(
         matches!(read(&text), ServerMessage::Transition { modifications, .. } if modifications.is_empty())

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A database of a few cells. The result of a query is its cell and the identity.
+/// A database of a few cells. The result of a query is its cell's value, for an identity.
 #[derive(Debug, Default)]
 struct Database {
     now: u64,
@@ -37,10 +37,10 @@ struct Result {
     value: u8,
 }
 
-/// A handed-out result: its identity, its value, and the query among those of the same number.
+/// A released result: its identity, its value, and the serial of its query.
 type Answer = (u64, u8, u64);
 
-/// The other side: a Convex client that applies steps.
+/// A Convex client that applies steps.
 #[derive(Debug, Default)]
 struct Client {
     version: Version,
@@ -58,12 +58,12 @@ impl Client {
                     assert_ne!(
                         before,
                         Some(Ok(answer)),
-                        "what the client has is not handed out again"
+                        "a value that the client has is not sent a second time"
                     );
                 }
                 Change::Error { query_id, message } => {
                     let before = self.has.insert(query_id, Err(message.clone()));
-                    assert_ne!(before, Some(Err(message)), "an error is told once");
+                    assert_ne!(before, Some(Err(message)), "an error is sent once");
                 }
                 Change::Removed { query_id } => assert!(self.has.remove(&query_id).is_some()),
             }
@@ -95,7 +95,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A session over the database, as the one over sockets works.
+/// A session over the database, without sockets.
 #[derive(Debug)]
 struct Session {
     set: QuerySet<Result>,
@@ -193,7 +193,7 @@ impl Session {
                         "query {query_id}"
                     );
                 }
-                Err(_) => assert!(fails, "there is no error but one that was found"),
+                Err(_) => assert!(fails, "errors occur only if a query fails"),
             }
         }
     }
@@ -203,7 +203,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn steps_take_a_client_from_one_consistent_time_to_another(events in prop::collection::vec(event(), 0..60)) {
+    fn steps_keep_a_clients_results_consistent(events in prop::collection::vec(event(), 0..60)) {
         let mut session = Session {
             set: QuerySet::new(),
             database: Database::default(),
@@ -215,7 +215,7 @@ proptest! {
         for event in events {
             session.handle(event);
         }
-        // After anything, two more steps leave nothing to send.
+        // Two more steps always leave nothing to send.
         for event in [Event::Finish { fails: false }, Event::Begin, Event::Finish { fails: false }] {
             session.handle(event);
         }
@@ -228,7 +228,7 @@ proptest! {
 }
 
 #[test]
-fn versions_that_do_not_follow_are_refused() {
+fn wrong_base_versions_are_refused() {
     let mut set = QuerySet::<Result>::new();
     set.advance(0, 1).unwrap();
     assert!(set.advance(0, 2).unwrap_err().contains("version 1"));
@@ -238,7 +238,7 @@ fn versions_that_do_not_follow_are_refused() {
 }
 
 #[test]
-fn a_set_is_bounded() {
+fn the_number_of_queries_is_limited() {
     let mut set = QuerySet::<Result>::new();
     for query_id in 0..MAX_QUERIES as u32 {
         set.add(query_id, Query::default()).unwrap();

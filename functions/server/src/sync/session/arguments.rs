@@ -1,4 +1,4 @@
-//! The memory of the arguments of a client's subscriptions.
+//! [`SubscribedArguments`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::budget::parsed_bytes;
 use crate::pool::{Held, Holder, Pool};
 
-/// The most bytes of arguments of one client's subscriptions.
+/// The maximum size of the arguments of one client's subscriptions, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The arguments of each subscription, in bytes, and their share of the memory for all clients.
+/// The sizes of the arguments of one client's subscriptions, and their share of the pool.
 #[derive(Debug)]
 pub(super) struct SubscribedArguments {
     by_query: HashMap<u32, Bytes>,
@@ -42,7 +42,7 @@ impl SubscribedArguments {
         self.by_query.remove(&query_id);
     }
 
-    /// Holds the memory of all arguments as they are now.
+    /// Updates the share to the current arguments.
     pub(super) fn hold(&self) {
         self.held.resize(self.by_query.values().map(|args| args.parsed).sum());
     }

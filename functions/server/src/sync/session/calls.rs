@@ -13,9 +13,9 @@ use crate::calls::of_app;
 use crate::sync::mutations::{Lost, Outcome};
 use crate::sync::protocol;
 
-/// The message for a retry of a mutation that ended long ago.
+/// The error for a retry of a mutation whose outcome was dropped.
 const FORGOTTEN: &str =
-    "this mutation was run before and is not run again: its outcome is no longer kept";
+    "this mutation has already run and does not run a second time: its outcome is no longer kept";
 
 const PANICKED: &str = "the task of a mutation or action panicked";
 
@@ -53,9 +53,9 @@ pub(super) struct Requested<'a> {
     pub(super) request_id: u32,
     pub(super) path: String,
     pub(super) component: Option<String>,
-    /// As JSON text.
+    /// The arguments, as JSON text.
     pub(super) args: &'a str,
-    /// Memory for the call, until it has ended.
+    /// The share of the budget for the call, held until the call has ended.
     pub(super) share: Share,
 }
 
@@ -82,7 +82,7 @@ impl Session {
         let outcome = client.run(request_id, hasher.finish(), call).map_err(End::Fatal)?;
         let ended =
             async move { Ended { request_id, permit, call: EndedCall::Mutation(outcome.await) } };
-        self.under_way.push(ended.boxed());
+        self.in_flight.push(ended.boxed());
         Ok(())
     }
 
@@ -100,7 +100,7 @@ impl Session {
             let result = action.await.unwrap_or_else(|_| Err(CallError::internal(PANICKED)));
             Ended { request_id, permit, call: EndedCall::Action(result) }
         };
-        self.under_way.push(ended.boxed());
+        self.in_flight.push(ended.boxed());
         Ok(())
     }
 
@@ -112,9 +112,8 @@ impl Session {
                     Lost::Panicked => Err(CallError::internal(PANICKED)),
                     Lost::Forgotten => Err(CallError::Conflict(FORGOTTEN.to_owned())),
                 });
-                // A client considers a mutation done when it has seen its effects. One that failed
-                // with data of a `ConvexError` makes some clients wait for a step too, to whatever
-                // time.
+                // A client considers a mutation done once it has seen its effects. Some clients
+                // also wait for a step, to any time, after a failure with data of a `ConvexError`.
                 let committed = outcome.as_ref().ok().and_then(|mutated| mutated.committed);
                 self.steps.owe(committed.unwrap_or(0));
                 match &outcome {

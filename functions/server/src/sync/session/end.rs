@@ -1,4 +1,4 @@
-//! The reasons why a session ends, and the messages to its client.
+//! The end of a session.
 
 use axum::extract::ws::close_code;
 
@@ -6,12 +6,12 @@ use super::outbox::Outbox;
 use crate::budget::Refused;
 use crate::sync::protocol;
 
-/// Why a session ends.
+/// The reason that a session ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The client has gone, or does not read.
+    /// The client is gone, or does not read.
     Gone,
-    /// The client violates the protocol.
+    /// The client violated the protocol.
     Fatal(String),
     /// The client's token is invalid or has expired.
     Unauthenticated { error: String, base_version: u32, update_attempted: bool },

@@ -1,13 +1,13 @@
-//! One client's session on one WebSocket.
+//! A client's session on one WebSocket.
 //!
 //! One task owns the state and waits for the next event: a message, the end of a mutation or
-//! action, results for a step, a watch that fired. Another task writes, so that a slow reader holds
-//! up its own session alone.
+//! action, the results of a step, or a watch that fires. Another task writes to the socket, so that
+//! a slow reader holds up only its own session.
 //!
-//! Buffers are bounded by permits. A request holds one of a few until its response is written;
-//! without a free one nothing is read. A step holds the only one for steps until it is written: a
-//! slow client gets fewer steps, each to the newest time. Their bytes are counted with all other
-//! responses until they are written.
+//! Permits limit the buffers. A request holds one of a few permits until its response is written;
+//! without a free one nothing is read. A step holds the only permit for steps until it is written,
+//! so a slow client gets fewer steps, each to the newest time. The bytes of both count with all
+//! other responses until they are written.
 
 mod arguments;
 mod calls;
@@ -48,31 +48,32 @@ pub(crate) use self::calls::MutationOutcome;
 /// How long the socket is drained at the end, so that the last messages arrive.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most mutations and actions of one client in flight, those with unwritten responses included.
-const MAX_UNDER_WAY: usize = 64;
+/// The maximum number of mutations and actions of one client in flight, including those with
+/// unwritten responses.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// The longest that a timer waits for a token to expire. Clients reconnect anyway.
+/// The maximum duration of the timer for a token's expiry. Clients reconnect more often.
 const MAX_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
-const NO_ADMIN: &str = "this host has no admin keys: it knows users only";
+const NO_ADMIN: &str = "this host has no admin keys: it accepts only users";
 
 struct Session {
     server: Server,
-    /// The context of the upgrade request. Each call has its address and User-Agent, and a request
-    /// id of its own.
+    /// The context of the upgrade request. Each call has its address and User-Agent, and its own
+    /// request id.
     request: RequestContext,
     identity: Option<Arc<Identity>>,
-    /// The client's lane: its work takes turns with that of others.
+    /// The client's lane, in which its work takes turns with that of others.
     lane: Lane,
     expires: Option<Instant>,
     client: Option<Connection<MutationOutcome>>,
-    /// How far the client's clock is ahead of this host's.
+    /// How far the client's clock is ahead of this host's, in milliseconds.
     clock_skew_ms: Option<i64>,
     arguments: SubscribedArguments,
     inflow: Arc<Inflow>,
     last_heard: Instant,
     steps: Steps,
-    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Ended>>,
     outbox: Outbox,
     request_permits: Arc<Semaphore>,
     next_request: Option<OwnedSemaphorePermit>,
@@ -125,9 +126,9 @@ impl Session {
             inflow,
             last_heard: Instant::now(),
             steps: Steps::new(),
-            under_way: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             outbox,
-            request_permits: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
+            request_permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             next_request: None,
         }
     }
@@ -151,30 +152,30 @@ impl Session {
             tokio::select! {
                 permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
                     self.next_request = permit.ok();
-                    // While nothing was read, no message could be seen.
+                    // No message was noticed while nothing was read.
                     self.last_heard = Instant::now();
                 }
                 permit = Arc::clone(&self.steps.permits).acquire_owned(), if self.steps.next.is_none() => {
                     self.steps.next = permit.ok();
                 }
                 message = stream.next(), if self.next_request.is_some() => {
-                    if let Err(end) = self.hear(message).await {
+                    if let Err(end) = self.receive(message).await {
                         return end;
                     }
                 }
                 () = sleep_until(silent_until), if self.next_request.is_some() => {
                     return End::Silent(if self.client.is_some() {
-                        "no sign of life, not even an answer to a ping"
+                        "no heartbeat, not even an answer to a ping"
                     } else {
                         "no Connect"
                     });
                 }
-                Some(ended) = self.under_way.next() => self.respond(ended),
+                Some(ended) = self.in_flight.next() => self.respond(ended),
                 Some(prepared) = preparing => {
                     self.steps.preparing = None;
                     let now_ms = self.server.clock().now_ms();
-                    let told = self.steps.end(prepared, self.clock_skew_ms, now_ms);
-                    if let Some((text, permit)) = told {
+                    let message = self.steps.end(prepared, self.clock_skew_ms, now_ms);
+                    if let Some((text, permit)) = message {
                         self.outbox.send(text, permit);
                     }
                 }
@@ -203,8 +204,8 @@ impl Session {
         self.steps.begin(server, || caller(server, request, identity, lane));
     }
 
-    /// Takes a message of the client.
-    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    /// Handles a message of the client.
+    async fn receive(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
         self.last_heard = Instant::now();
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
@@ -308,7 +309,7 @@ impl Session {
                     }
                 })?;
                 let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
-                // A day at a time is within the range of timers.
+                // A day is within the range of timers.
                 let left =
                     Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
                 (Some(Arc::new(Identity::new(verified.claims, token))), Some(Instant::now() + left))
@@ -324,7 +325,7 @@ impl Session {
         Ok(())
     }
 
-    /// The caller of one call: this client, with a new request id.
+    /// The caller of one call, which is this client with a new request id.
     fn caller(&self) -> Caller {
         caller(&self.server, &self.request, &self.identity, self.lane)
     }
@@ -340,7 +341,7 @@ fn caller(
     Caller::anonymous(request).with_identity(identity.clone()).with_lane(lane)
 }
 
-/// Arguments are an array of one object.
+/// Parses arguments, which are an array with one object.
 fn read_args(text: &str) -> Result<Json, String> {
     one_object(serde_json::from_str(text).map_err(|error| format!("args is not JSON: {error}"))?)
 }

@@ -16,11 +16,11 @@ use crate::sync::protocol;
 /// The interval of heartbeats.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The longest reason of a close frame, in characters: a frame has room for 123 bytes.
+/// The maximum length of a close reason, in characters. A frame has room for 123 bytes.
 const MAX_REASON_CHARS: usize = 30;
 
-/// The queue of a session's messages. It has no bound of its own: all that is queued has a permit,
-/// or is sent once.
+/// The queue of a session's messages. It needs no limit of its own, since each message has a permit
+/// or is sent only once.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: mpsc::UnboundedSender<Outgoing>,
@@ -28,7 +28,7 @@ pub(super) struct Outbox {
     holder: Holder,
 }
 
-/// A message to be written. Its permit and bytes are freed afterwards.
+/// A queued message. Its permit and bytes are freed after it is written.
 #[derive(Debug)]
 struct Outgoing {
     message: Message,
@@ -38,7 +38,7 @@ struct Outgoing {
 
 impl Outbox {
     /// Starts the task that writes. The task ends when the outbox is dropped and empty, or when the
-    /// client is gone. The bytes of what is queued are held from `unread`.
+    /// client is gone. Queued bytes are held in `unread`.
     pub(super) fn open(
         sink: SplitSink<WebSocket, Message>,
         unread: Arc<Pool>,
@@ -50,7 +50,7 @@ impl Outbox {
 
     /// Queues a message. The permit is freed when it is written.
     pub(super) fn send(&self, text: String, permit: Option<OwnedSemaphorePermit>) {
-        // It is copied once, into the frame that is written.
+        // The text is copied once, into the frame.
         let held = self.unread.hold(2 * text.len(), &self.holder);
         self.queue(Message::Text(text.into()), permit, Some(held));
     }
@@ -62,7 +62,7 @@ impl Outbox {
     }
 
     fn queue(&self, message: Message, permit: Option<OwnedSemaphorePermit>, held: Option<Held>) {
-        // If the writer has gone, so has the client, which is noticed elsewhere.
+        // If the writer is gone, so is the client, which is noticed elsewhere.
         drop(self.queue.send(Outgoing { message, _permit: permit, _held: held }));
     }
 }
@@ -79,7 +79,7 @@ async fn write(
                 Some(outgoing) => outgoing,
                 None => return,
             },
-            // One for the client's code, and one that its WebSocket answers by itself.
+            // A ping for the client's code, and one that its WebSocket library answers.
             _ = ping.tick() => {
                 drop(sink.feed(Message::Ping(Default::default())).await);
                 Outgoing { message: Message::text(protocol::PING), _permit: None, _held: None }

@@ -1,4 +1,4 @@
-//! The steps of a session: the client's results at one time, and then all at a later one.
+//! The steps of a session, which take all of the client's results from one time to a later one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::calls::of_app;
 use crate::sync::protocol::{self, Modification};
 use crate::sync::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 
-/// The most queries of one client that are computed at once.
+/// The maximum number of queries of one client that are computed at once.
 const MAX_COMPUTED_AT_ONCE: usize = 16;
 
-/// The least and the greatest backoff before queries without a result are retried. It doubles in
-/// between.
+/// The first backoff before queries without a result are retried. It doubles each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest backoff.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// The message when the logs of a result could not be made durable.
@@ -32,10 +32,10 @@ const NOT_DURABLE: &str = "The audit log could not be made durable, so the resul
 type Live = Arc<CachedQuery>;
 type FoundLive = Found<Live, Arc<Answered>>;
 
-/// A step that is being prepared, which becomes its time and its results.
+/// The preparation of a step.
 pub(super) type Preparing = Pin<Box<dyn Future<Output = Prepared> + Send>>;
 
-/// A step with its results.
+/// A step with its time and results.
 pub(super) struct Prepared {
     step: Step<Live>,
     ts: u64,
@@ -47,9 +47,9 @@ pub(super) struct Steps {
     pub(super) queries: QuerySet<Live>,
     /// Notified when a result of the client is out of date.
     pub(super) outdated: Arc<Notify>,
-    /// There is a reason for a step.
+    /// Whether a step was requested.
     is_due: bool,
-    /// Failed steps in a row.
+    /// The number of consecutive failed steps.
     retries: u32,
     pub(super) retry_at: Option<Instant>,
     pub(super) preparing: Option<Preparing>,
@@ -83,8 +83,8 @@ impl Steps {
         self.request();
     }
 
-    /// Begins to prepare a step, if one was requested and the previous one is written. Each query
-    /// that is computed gets a caller of its own.
+    /// Begins to prepare a step, if one was requested and the previous one is written. Each
+    /// computed query gets its own caller.
     pub(super) fn begin(&mut self, server: &Server, caller: impl Fn() -> Caller) {
         if !self.is_due || self.preparing.is_some() || self.next.is_none() {
             return;
@@ -102,8 +102,8 @@ impl Steps {
         }));
     }
 
-    /// Ends a step. Returns the message for the client and the step's permit, if there is something
-    /// to tell.
+    /// Ends a step. Returns the message for the client and the step's permit, if there is anything
+    /// to send.
     pub(super) fn end(
         &mut self,
         Prepared { step, ts, found }: Prepared,
@@ -160,7 +160,7 @@ fn finding(
         Some(Has::Result(result)) => Some(Arc::clone(result)),
         Some(Has::Error(_)) | None => None,
     };
-    // Watches know of a commit before any snapshot of it, or of a later commit, exists.
+    // A watch is invalid before any snapshot shows the commit or a later one.
     let holds = |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
     if before.as_ref().is_some_and(holds) {
         return std::future::ready(Found::Holds).boxed();
@@ -168,8 +168,8 @@ fn finding(
     find(server.clone(), at.clone(), Arc::clone(&planned.asked), before, caller()).boxed()
 }
 
-/// The new result of a query at this time. A result that the client does not have is released: from
-/// here on its audit log says that this client got it.
+/// Computes a query at this time. A result that the client does not have is released, so its audit
+/// log says that this client received it.
 async fn find(
     server: Server,
     at: Snapshot,
@@ -196,7 +196,7 @@ async fn find(
     })
 }
 
-/// The journal of each released result: where its pages ended.
+/// The journal of each released result, which tells where its pages ended.
 fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)> {
     let handed = step.queries.iter().zip(found).filter_map(|(query, found)| match found {
         Found::Handed(result, _) => Some((query.query_id, result.journal().map(str::to_owned))),

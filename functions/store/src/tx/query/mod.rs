@@ -21,7 +21,7 @@ pub(super) use stream::Stream;
 const SPLIT_DOCUMENTS: usize = 1_000;
 
 impl Tx {
-    /// Begins a query in the npm package's JSON. Returns its number.
+    /// Begins a query, given in the npm package's JSON. Returns its number.
     ///
     /// # Errors
     ///
@@ -62,9 +62,9 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query) and [`query_next`](Self::query_next), or a cursor is invalid: this
-    /// store did not make it for this query, or the query's index was replaced. The message begins
-    /// with `InvalidCursor`, which makes clients restart at the first page.
+    /// As [`query`](Self::query) and [`query_next`](Self::query_next). Also if a cursor is invalid:
+    /// this store did not make it for this query, or the query's index was replaced. The message
+    /// then begins with `InvalidCursor`, which makes clients restart at the first page.
     pub fn page(
         &mut self,
         component: &ComponentPath,
@@ -74,8 +74,8 @@ impl Tx {
         let mut plan = self.plan(component, request.query)?;
         if plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(_))) {
             return Err(StoreError::user(
-                "A query with a limit cannot be paginated: the number of documents of a page \
-                                         is `numItems`",
+                "A query with a limit cannot be paginated: the number of documents of a page is \
+                 `numItems`",
             ));
         }
         let (cursors, journals) =
@@ -114,11 +114,12 @@ impl Tx {
             let bytes = used.bytes_read - before.bytes_read;
             let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
                 || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
-            // Read at least one row, or the next page would begin where this one does.
+            // A page reads at least one row. Otherwise the next page would begin where this one
+            // does.
             let is_over = is_over && !positions.is_empty();
             match &end {
-                // The next page begins at this end in any case, so the client must learn that this
-                // one is incomplete.
+                // The next page begins at the end cursor regardless, so the client must learn that
+                // this page is incomplete.
                 Some(end) if is_over => {
                     status = Some(PageStatus::SplitRequired);
                     break Some(end.clone());

@@ -17,7 +17,7 @@ use crate::{
 /// The maximum number of filters and limits of a query.
 const MAX_OPERATORS: usize = 256;
 
-/// A parsed query with its range of keys.
+/// A parsed query, with its range of keys.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// `None` if the table does not exist.
@@ -201,7 +201,7 @@ impl Operator {
 }
 
 impl Plan {
-    /// Whether the position is in this range. A key of a replaced index is not.
+    /// Whether the position is in this range. A key of a replaced index is outside.
     pub(super) fn holds(&self, position: &Position) -> bool {
         match position {
             Position::Start | Position::End => true,

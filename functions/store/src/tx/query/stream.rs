@@ -29,8 +29,7 @@ impl Stream {
     /// The next document that passes all filters and limits.
     pub(super) fn next(&mut self, tx: &mut Tx) -> Result<Option<Arc<Object>>, StoreError> {
         loop {
-            // Nothing is read after a limit is reached, so that the result does not depend on later
-            // rows.
+            // Nothing is read once a limit is reached, so the result does not depend on later rows.
             if self.plan.operators.iter().any(|operator| matches!(operator, Operator::Limit(0))) {
                 return Ok(None);
             }
@@ -52,8 +51,8 @@ impl Stream {
         Ok(true)
     }
 
-    /// The next row of the range with its document, before filters. The rest of the range begins
-    /// after it.
+    /// The next row of the range and its document, before filtering. The range then begins after
+    /// it.
     pub(super) fn next_row(
         &mut self,
         tx: &mut Tx,
@@ -101,7 +100,7 @@ impl Stream {
         loop {
             self.look_at_stored(tx)?;
             let stored = self.next_stored.as_ref().map(|(key, _)| key);
-            // A write of the transaction precedes or replaces the stored row.
+            // The transaction's own write comes before the stored row, or replaces it.
             let own = if self.plan.is_by_id {
                 nearest(tx.documents.range(range.clone()), is_descending)
                     .map(|(key, write)| (key, write.current.is_some()))

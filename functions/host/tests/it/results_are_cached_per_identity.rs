@@ -1,4 +1,4 @@
-//! The cache gives what the function would give now, to whom it would give it.
+//! The cache returns what the function would return now, and only to callers it may go to.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ async fn other_results_are_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn later_calls_see_a_change() {
+async fn later_calls_see_changes() {
     let host = Host::demo().await;
     let id = document(&host).await;
     let view = json!({ "documentId": id });
@@ -72,7 +72,7 @@ async fn later_calls_see_a_change() {
             f64::from(revision)
         );
     }
-    // What it does not read does not disturb it: the same text from the same run.
+    // A change to data that it did not read leaves it cached: the same text, from the same run.
     let before = host.functions.latest();
     let key = host.functions.query_key("documents:view", &view, &host.caller("192.0.2.1")).unwrap();
     let kept = host.functions.sealed_at(&before, &key, None).await;
@@ -82,7 +82,7 @@ async fn later_calls_see_a_change() {
         .await
         .unwrap();
     assert!(kept.watch().invalid_since().is_some());
-    // And it can still be asked for as it was.
+    // An earlier result can still be requested by its time.
     let then = host
         .functions
         .query_at(&before, "documents:view", &view, &host.caller("192.0.2.1"))
@@ -92,7 +92,7 @@ async fn later_calls_see_a_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deployed_program_serves_at_once() {
+async fn deployed_programs_serve_immediately() {
     let one =
         "import { query } from './_generated/server'; export const get = query(async () => 1);";
     let host = Host::with_modules(&[("number.ts", one)]).await;
@@ -104,7 +104,7 @@ async fn a_deployed_program_serves_at_once() {
     assert_eq!(call(&host, "number:get", &caller).await, 2.0);
     assert!(followed.watch().invalid_since().is_some(), "who follows it is told");
 
-    // A schema that the documents break is refused, and the program before it is served on.
+    // A program whose schema the documents violate is refused, and the previous one keeps serving.
     host.functions.deploy(program(&[("number.ts", one), ("store.ts", STORE)])).await.unwrap();
     host.mutation("store:put", json!({ "text": "a text" })).await.unwrap();
     let broken = host

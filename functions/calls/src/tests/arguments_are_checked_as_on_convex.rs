@@ -1,4 +1,4 @@
-//! Arguments of `paginate` and `runAt` that Convex refuses are refused here.
+//! Arguments of `paginate` and `runAt` are checked as on Convex.
 
 use audit_core::SystemRandom;
 use serde_json::json;

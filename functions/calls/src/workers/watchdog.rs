@@ -1,0 +1,76 @@
+//! The watchdog, which abandons jobs that overrun and replaces their threads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::task::Broken;
+use super::{Running, Shared, State, WorkerSettings};
+
+impl Running {
+    /// The limit that the job exceeds, if any.
+    fn overran(&self, settings: &WorkerSettings) -> Option<Duration> {
+        let WorkerSettings { overrun_after, longest_stretch, .. } = *settings;
+        let stretch = self.pulse.stretch().filter(|stretch| *stretch >= longest_stretch);
+        stretch
+            .map(|_| longest_stretch)
+            .or_else(|| (self.began.elapsed() >= overrun_after).then_some(overrun_after))
+    }
+}
+
+impl Shared {
+    /// Abandons jobs that overrun, until the pool ends.
+    pub(super) fn watch(self: &Arc<Self>) {
+        let mut state = self.state();
+        while !state.has_ended {
+            self.abandon(&mut state, |running| running.overran(&self.settings));
+            state = if state.running.is_empty() {
+                self.began.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let WorkerSettings { overrun_after, longest_stretch, .. } = self.settings;
+                let pause = (overrun_after.min(longest_stretch) / 10).min(Duration::from_secs(1));
+                let waited = self.began.wait_timeout(state, pause);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+    }
+
+    /// Abandons the jobs for which `overran` returns a limit.
+    pub(super) fn abandon(
+        self: &Arc<Self>,
+        state: &mut State,
+        overran: impl Fn(&Running) -> Option<Duration>,
+    ) {
+        let mut limits = HashMap::new();
+        let is_over = |number: &u64, running: &mut Running| {
+            overran(running).map(|limit| limits.insert(*number, limit)).is_some()
+        };
+        let over: Vec<_> = state.running.extract_if(is_over).collect();
+        for (number, Running { role, task, turn, began, .. }) in over {
+            let limit = limits[&number];
+            state.turns.end(turn, Some(began.elapsed()));
+            self.show(state);
+            self.lose_thread(state, limit);
+            if let Err(error) = self.start_thread(state, role) {
+                tracing::error!(%error, "an abandoned thread could not be replaced");
+                self.exhausted.send_replace(true);
+            }
+            // Last, so that a caller who is told finds the pool in its new state.
+            task.abandon(Broken::Overran(limit));
+        }
+    }
+
+    /// Counts a stuck thread.
+    pub(super) fn lose_thread(&self, state: &mut State, limit: Duration) {
+        state.count_stuck(1);
+        metrics::counter!("functions_workers_given_up_total").increment(1);
+        tracing::error!(
+            stuck = state.stuck,
+            ?limit,
+            "a function kept its thread for too long: it is abandoned, and its thread replaced"
+        );
+        if state.stuck >= self.settings.max_stuck {
+            self.exhausted.send_replace(true);
+        }
+    }
+}
