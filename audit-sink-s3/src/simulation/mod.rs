@@ -89,6 +89,11 @@ fn acknowledged_records_arrive_once() {
 }
 
 #[test]
+fn seeds_repeat() {
+    delivery::seeds_repeat::<InBucket>();
+}
+
+#[test]
 fn bad_deliveries_are_caught() {
     delivery::bad_deliveries_are_caught::<InBucket>();
 }
