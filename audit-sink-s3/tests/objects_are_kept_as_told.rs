@@ -123,8 +123,8 @@ fn the_query_of_a_url_has_settings_and_no_secrets() {
         ("s3://b?aws_region=SECRET", "assume_role_arn, assume_role_external_id"),
         ("gs://b?object_tags=SECRET", "the query of a gs:// URL can only have storage_class:"),
         ("az://b?sig=SECRET", "the query of a az:// URL can only have access_tier, blob_tags:"),
-        ("file:///b?x=SECRET", "a file:// URL has no query"),
-        ("memory:///b?x=SECRET", "a memory:// URL has no query"),
+        ("file:///b?x=SECRET", "a file:// URL cannot have a query"),
+        ("memory:///b?x=SECRET", "a memory:// URL cannot have a query"),
     ] {
         let error = Bucket::open(url).unwrap_err();
         assert_eq!(error.kind(), OpenErrorKind::Configuration);

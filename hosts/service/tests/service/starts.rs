@@ -117,7 +117,7 @@ fn a_check_names_each_problem_and_its_remedy() {
         let line = line.unwrap_or_else(|| panic!("{name}: {shown}"));
         assert!(line.matches(": ").count() > 0, "it says what to do: {line}");
     }
-    assert!(text(&wrong.stderr).contains("the host cannot be started as it is"));
+    assert!(text(&wrong.stderr).contains("the host cannot be started; problems: "));
 }
 
 #[test]
