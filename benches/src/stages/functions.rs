@@ -174,7 +174,7 @@ pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
         middle(durable),
         Unit::PerSecond,
     )
-    .beside("logs thrown away", middle(discarded))
+    .beside("logs discarded", middle(discarded))
     .with_target(Target::PerSecond(10_000.0))
     .with_note("clients and host share the machine's cores")
 }

@@ -121,7 +121,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
 
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
     out.line(&match (opened, destinations.journal()) {
-        (None, _) => "no bucket: audit logs are checked and thrown away".to_owned(),
+        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
         (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
         (Some(sink), Some(journal)) => {
             format!("audit logs go to {sink} by way of {}{shown}", journal.display())
