@@ -52,7 +52,7 @@ export function draw(root, legend, view, zoom) {
   for (let n = 0; n < ticks; n += 1) {
     const ms = from + (until - from) * n / ticks;
     const text = shown(ms);
-    const label = until - from > 3 * 864e5 ? text.slice(0, 10) : text.slice(5, 16);
+    const label = (until - from) / ticks >= 864e5 ? text.slice(0, 10) : text.slice(5, 16);
     parts.push(svg("text", { x: x(ms), y: height - STRIP - 14 }, label));
     parts.push(svg("line", { class: "grid", x1: x(ms), x2: x(ms), y1: bottom, y2: bottom + 5 }));
   }
