@@ -79,11 +79,7 @@ fn impossible_settings_are_refused_before_any_request() {
         (S3, options([("aws_endpoint", "localhost:9000")]), "aws_endpoint is not a URL"),
         (S3, options([("aws_endpoint", "ftp://host")]), "aws_endpoint is not a URL"),
         (S3, options([("aws_endpoint", "https://u:SECRET-TOKEN@host")]), "aws_endpoint has more"),
-        (
-            S3,
-            options([("aws_endpoint", "https://host/?x=SECRET-TOKEN")]),
-            "aws_endpoint has more",
-        ),
+        (S3, options([("aws_endpoint", "https://host/?x=SECRET-TOKEN")]), "aws_endpoint has more"),
         (
             S3,
             options([("aws_endpoint", "https://host/x/logs/")]),
