@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::question::Question;
-use super::search::{PIECES_AHEAD, Sender, objects, question_of, wrong};
+use super::search::{PIECES_AHEAD, objects, question_of, wrong};
 use super::{Desk, Unanswered};
 use crate::arguments::time_pointers;
 use crate::bucket::Listed;
@@ -69,10 +69,10 @@ pub(super) async fn export(
             }
             Form::Parquet => write_parquet(&desk, question, &sender).await,
         };
-        if let Err(failure) = written {
-            // The file must not look whole: the connection is cut off.
-            crate::output::note(&format!("an export was cut off: {failure}"));
-            let _ = sender.send(Bytes::new()).await;
+        match written {
+            // The reader may be gone.
+            Ok(()) => drop(sender.send(None).await),
+            Err(failure) => crate::output::note(&format!("an export was cut off: {failure}")),
         }
     });
     let (kind, name) = form.headers();
@@ -80,15 +80,19 @@ pub(super) async fn export(
     Ok((headers, file(receiver)).into_response())
 }
 
-/// The body of a file. An empty piece stands for a failure.
-fn file(receiver: mpsc::Receiver<Bytes>) -> Body {
-    let pieces = stream::unfold(receiver, |mut receiver| async move {
-        let piece = receiver.recv().await?;
-        let piece = match piece.is_empty() {
-            true => Err(io::Error::other("the file is not whole")),
-            false => Ok(piece),
-        };
-        Some((piece, receiver))
+/// The pieces of a file; `None` is its end.
+type Sender = mpsc::Sender<Option<Bytes>>;
+
+/// The body of a file. Without its end, as after a failure or a panic of the task that writes it,
+/// the connection is cut off: the file must not look whole.
+fn file(receiver: mpsc::Receiver<Option<Bytes>>) -> Body {
+    let pieces = stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(piece)) => Some((Ok(piece), Some(receiver))),
+            Some(None) => None,
+            None => Some((Err(io::Error::other("the file is not whole")), None)),
+        }
     });
     Body::from_stream(pieces)
 }
@@ -104,7 +108,7 @@ async fn write_lines(
     sender: &Sender,
 ) -> Result<(), Failure> {
     if let Some(csv) = &csv {
-        sender.send(csv.head().into()).await.map_err(|_| gone())?;
+        sender.send(Some(csv.head().into())).await.map_err(|_| gone())?;
     }
     let take = move |object: &Listed, sequence, line: &[u8], chunk: &mut Chunk| {
         match &csv {
@@ -117,7 +121,7 @@ async fn write_lines(
     let mut parts = std::pin::pin!(selected(desk, question, take));
     while let Some(part) = parts.next().await.transpose()? {
         if let Some(chunk) = part {
-            sender.send(chunk.bytes.into()).await.map_err(|_| gone())?;
+            sender.send(Some(chunk.bytes.into())).await.map_err(|_| gone())?;
         }
     }
     Ok(())
@@ -158,7 +162,7 @@ impl Written {
         if bytes.is_empty() {
             return Ok(());
         }
-        to.send(bytes.into()).await.map_err(|_| gone())
+        to.send(Some(bytes.into())).await.map_err(|_| gone())
     }
 }
 
@@ -202,4 +206,25 @@ fn selected<P: Part>(
             None => Ok(None),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_without_its_end_is_cut_off() {
+        for is_whole in [true, false] {
+            let (sender, receiver) = mpsc::channel(4);
+            sender.send(Some("one".into())).await.unwrap();
+            sender.send(Some(Bytes::new())).await.unwrap();
+            sender.send(Some("two".into())).await.unwrap();
+            if is_whole {
+                sender.send(None).await.unwrap();
+            }
+            drop(sender);
+            let bytes = axum::body::to_bytes(file(receiver), usize::MAX).await;
+            assert_eq!(bytes.ok(), is_whole.then(|| "onetwo".into()));
+        }
+    }
 }

@@ -97,7 +97,7 @@ fn line(value: &serde_json::Value) -> Bytes {
     line.into()
 }
 
-pub(super) type Sender = mpsc::Sender<Bytes>;
+type Sender = mpsc::Sender<Bytes>;
 
 /// The maximum number of pieces of a response that wait for its reader.
 pub(super) const PIECES_AHEAD: usize = 8;
