@@ -98,8 +98,7 @@ impl Stream {
         let StreamEvidence { evidence, opened: Some(opened), .. } = self.evidence.as_ref()? else {
             return None;
         };
-        let age = u64::try_from(now_ms.saturating_sub(opened.at_ms)).unwrap_or(0);
-        Some(evidence.settings().max_stream_ms.saturating_sub(age))
+        Some(evidence.over_in_ms(opened.at_ms, now_ms))
     }
 
     /// The time until the next heartbeat or change of streams, in milliseconds.

@@ -57,10 +57,7 @@ impl SystemRecords for StreamRecords {
     }
 
     fn is_over(&self, now_ms: i64, records: u64) -> bool {
-        let max_ms = self.evidence.settings().max_stream_ms;
-        let is_old = |(at_ms, _): &(i64, Heartbeats)| {
-            u64::try_from(now_ms.saturating_sub(*at_ms)).is_ok_and(|age| age >= max_ms)
-        };
+        let is_old = |(at_ms, _): &(i64, Heartbeats)| self.evidence.over_in_ms(*at_ms, now_ms) == 0;
         records > FULL || self.opened.as_ref().is_some_and(is_old)
     }
 

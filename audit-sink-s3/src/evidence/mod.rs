@@ -70,6 +70,13 @@ impl Evidence {
         &self.settings
     }
 
+    /// The remaining time of a stream that was opened at `at_ms`, in milliseconds. 0 too if the
+    /// clock was set back by the maximum age: the stream's age is then unknown, and its key must
+    /// not live until the clock is there again.
+    pub(crate) fn over_in_ms(&self, at_ms: i64, now_ms: i64) -> u64 {
+        self.settings.max_stream_ms.saturating_sub(now_ms.abs_diff(at_ms))
+    }
+
     /// A signer with a new key for the stream.
     pub(crate) fn signer(&self, stream: UniqueId, random: &dyn Random) -> StreamSigner {
         StreamSigner::new(&self.host, &stream.to_string(), &seed(random))
@@ -187,6 +194,32 @@ impl fmt::Display for Aside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_end_whatever_the_clock_does() {
+        use audit_evidence::KeyKind;
+        use audit_journal::SystemRecords as _;
+        let settings = EvidenceSettings::new("api");
+        let host = SignerKey::from_seed("api", KeyKind::Ed25519, &[1; 32]).unwrap();
+        let evidence = std::sync::Arc::new(Evidence::with_key(host, settings, "memory:"));
+        let (now, day) = (1_795_729_549_445, 86_400_000);
+        for (at, is_over) in [
+            (now, false),
+            (now + day - 1, false),
+            (now + day, true),
+            (now + 70 * 365 * day, true),
+            (now - day + 1, false),
+            (now - day, true),
+            (now - 70 * 365 * day, true),
+            (i64::MAX, true),
+            (i64::MIN, true),
+        ] {
+            let mut records = journal::StreamRecords::new(std::sync::Arc::clone(&evidence));
+            records.opened(now, None);
+            assert_eq!(records.is_over(at, 1), is_over, "opened at {now}, at {at}");
+            assert!(records.due_in_ms(at) <= evidence.settings().idle_heartbeat_ms);
+        }
+    }
 
     #[test]
     fn heartbeats_come_before_their_deadline() {

@@ -253,7 +253,8 @@ impl Due {
         end(tx, component, id, state, now_ms)
     }
 
-    fn advance(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    /// Records when a cron is due next.
+    pub(super) fn advance(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let Due::Cron { component, id, at_ms: _, next_ms } = self else { return Ok(()) };
         patch(tx, component, CRONS, id, json!({ "next": next_ms }))
     }

@@ -6,6 +6,10 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use serde_json::Value as Json;
 
+/// How far the clock may be set back before due times are corrected, in milliseconds. With less, a
+/// cron that has just run would run again.
+const TOLERANCE_MS: f64 = 3_600_000.0;
+
 /// When a cron is due.
 #[derive(Debug)]
 pub(super) enum Schedule {
@@ -81,6 +85,21 @@ impl Schedule {
             }
         }
     }
+
+    /// The due time to use instead of `next_ms`, in milliseconds since the Unix epoch, if the clock
+    /// has been set back since `next_ms` was computed. Otherwise a clock that was once years ahead
+    /// would stop the cron for years.
+    pub(super) fn corrected_ms(&self, next_ms: f64, now_ms: f64) -> Option<f64> {
+        let tolerated_ms = now_ms + TOLERANCE_MS;
+        match self {
+            Schedule::Interval { period_ms } => {
+                let whole = ((next_ms - now_ms) / period_ms).ceil() - 1.0;
+                (next_ms > tolerated_ms + period_ms).then(|| next_ms - whole * period_ms)
+            }
+            Schedule::At(_) => (next_ms > self.next_ms(tolerated_ms, tolerated_ms))
+                .then(|| self.next_ms(now_ms, now_ms)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +123,36 @@ mod tests {
         // A host that was down for an hour and a second runs the cron once, and then on time.
         let missed = every.next_ms(TUESDAY_MS, TUESDAY_MS + HOUR_MS + 1_000.0);
         assert_eq!(missed, TUESDAY_MS + HOUR_MS + 120_000.0);
+    }
+
+    #[test]
+    fn clocks_set_back_delay_no_cron() {
+        let schedules = [
+            json!({ "type": "interval", "seconds": 7 }),
+            json!({ "type": "interval", "hours": 100 }),
+            json!({ "type": "hourly", "minuteUTC": 30 }),
+            json!({ "type": "daily", "hourUTC": 13 }),
+            json!({ "type": "monthly", "day": 25 }),
+            json!({ "type": "cron", "cron": "0 0 29 2 *" }),
+        ];
+        for schedule in schedules.map(schedule) {
+            let first = schedule.next_ms(TUESDAY_MS, TUESDAY_MS);
+            for ahead_ms in [0.0, 1.0, HOUR_MS, 25.0 * HOUR_MS, 2e11, 2.5e14] {
+                let next = schedule.next_ms(TUESDAY_MS + ahead_ms, TUESDAY_MS + ahead_ms);
+                let corrected = schedule.corrected_ms(next, TUESDAY_MS);
+                if ahead_ms <= HOUR_MS {
+                    assert_eq!(corrected, None, "{schedule:?} {ahead_ms}");
+                }
+                let due = corrected.unwrap_or(next);
+                assert!(due > TUESDAY_MS, "{schedule:?} {ahead_ms}: {due}");
+                let late = schedule.next_ms(first + HOUR_MS, first + HOUR_MS);
+                assert!(due <= late, "{schedule:?} {ahead_ms}: {due} after {late}");
+                assert_eq!(schedule.corrected_ms(due, TUESDAY_MS), None, "{schedule:?} {ahead_ms}");
+            }
+        }
+        // A date that never comes.
+        let never = schedule(json!({ "type": "cron", "cron": "0 0 31 2 *" }));
+        assert_eq!(never.corrected_ms(f64::MAX, TUESDAY_MS), None);
     }
 
     #[test]

@@ -334,8 +334,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The latest time that the store takes from a clock: 2200-01-01, in milliseconds since the Unix
+/// epoch. A later clock is wrong, and timestamps, which must keep increasing after it is corrected,
+/// would reach the end of an int64 in 2262.
+const LATEST_MS: u64 = 7_258_118_400_000;
+
 fn now_ns(clock: &dyn Clock) -> u64 {
-    u64::try_from(clock.now_ms()).unwrap_or(0).saturating_mul(1_000_000)
+    u64::try_from(clock.now_ms()).unwrap_or(0).min(LATEST_MS) * 1_000_000
 }
 
 /// Nanoseconds as milliseconds, with the fraction that a float can represent.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use audit_core::with_sources;
 use functions_store::{StoreError, Tx, Watch};
 use serde_json::json;
 
@@ -53,21 +54,22 @@ impl Inner {
                 });
             }
             for state in jobs::crons(&mut tx, path)? {
-                if state.next_ms > now_ms {
-                    looked.until_ms = looked.until_ms.min(state.next_ms);
-                    continue;
-                }
                 let cron = component.crons.iter().find(|cron| cron.name == state.name);
                 let Some(cron) = cron else { continue };
                 // The schedule was checked when the program was deployed.
                 let Ok(schedule) = Schedule::from_json(&cron.schedule) else { continue };
-                let next_ms = schedule.next_ms(state.next_ms, now_ms);
-                let due = Due::Cron {
-                    component: path.clone(),
-                    id: state.id,
-                    at_ms: state.next_ms,
-                    next_ms,
-                };
+                let (id, at_ms) = (state.id, state.next_ms);
+                let due =
+                    |next_ms| Due::Cron { component: path.clone(), id: id.clone(), at_ms, next_ms };
+                if at_ms > now_ms {
+                    let corrected = schedule.corrected_ms(at_ms, now_ms);
+                    if let Some(next_ms) = corrected {
+                        self.correct(&state.name, &due(next_ms));
+                    }
+                    looked.until_ms = looked.until_ms.min(corrected.unwrap_or(at_ms));
+                    continue;
+                }
+                let due = due(schedule.next_ms(at_ms, now_ms));
                 if !taken_up.is_free(&key(&due)) {
                     continue;
                 }
@@ -78,6 +80,15 @@ impl Inner {
             looked.watches.push(self.store.watch(Arc::new(tx.take_reads()), at.ts()));
         }
         Ok(looked)
+    }
+
+    /// Stores the corrected due time of a cron. If that fails, the next look corrects it.
+    fn correct(&self, name: &str, due: &Due) {
+        tracing::warn!(cron = name, "the clock was set back, so a cron is due earlier again");
+        let corrected = self.write(|tx| if due.is_due(tx)? { due.advance(tx) } else { Ok(()) });
+        if let Err(error) = corrected {
+            tracing::warn!(error = with_sources(&error), "the due time of a cron cannot be stored");
+        }
     }
 
     /// Marks the actions as failed that were running when an earlier process ended. How far they

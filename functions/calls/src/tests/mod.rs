@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use audit_core::testing::MemorySink;
 use audit_core::{Random, SystemRandom};
-use audit_runtime::AuditRuntime;
+use audit_runtime::{AuditRuntime, AuditRuntimeBuilder, AuditSink};
 use functions_program::{Env, Program};
 use functions_store::Store;
 use serde_json::Value as Json;
@@ -53,11 +53,19 @@ impl Host {
         settings: FunctionSettings,
         random: impl Random,
     ) -> Host {
+        let runtime = |sink| AuditRuntime::builder(sink).with_random(random);
+        Host::with_runtime(modules, settings, runtime).await
+    }
+
+    async fn with_runtime(
+        modules: &std::path::Path,
+        settings: FunctionSettings,
+        runtime: impl FnOnce(Arc<dyn AuditSink>) -> AuditRuntimeBuilder,
+    ) -> Host {
         let program = Program::load(modules, &Env::default()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let sink = Arc::new(MemorySink::new());
-        let runtime = AuditRuntime::builder(Arc::clone(&sink) as _);
-        let runtime = runtime.with_random(random).build();
+        let runtime = runtime(Arc::clone(&sink) as _).build();
         let store = Store::open(directory.path()).unwrap();
         let functions = Functions::start(runtime, store, program, settings).await.unwrap();
         Host { functions, sink, _directory: directory }

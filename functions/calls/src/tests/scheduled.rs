@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use audit_core::SystemRandom;
-use audit_core::testing::MemoryFault;
+use audit_core::testing::{ManualClock, MemoryFault};
+use audit_runtime::AuditRuntime;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
@@ -256,4 +257,47 @@ async fn a_missing_function_of_a_cron_is_said_once() {
         changed.notified().await;
     }
     assert_eq!(warned.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crons_go_on_after_the_clock_is_set_back() {
+    const NOW_MS: i64 = 1_795_729_549_445;
+    const AHEAD_MS: i64 = 20 * 365 * 86_400_000;
+    const HOUR_MS: i64 = 3_600_000;
+    let modules = tempfile::tempdir().unwrap();
+    std::fs::write(modules.path().join("jobs.ts"), MODULE).unwrap();
+    let crons = "import { anyApi, cronJobs } from 'convex/server'; const crons = cronJobs();
+                 crons.interval('beat', { hours: 1 }, anyApi.jobs.logs); export default crons;";
+    std::fs::write(modules.path().join("crons.ts"), crons).unwrap();
+    let clock = Arc::new(ManualClock::at(NOW_MS + AHEAD_MS));
+    let runtime = {
+        let clock = Arc::clone(&clock);
+        |sink| AuditRuntime::builder(sink).with_clock(clock)
+    };
+    let host = Host::with_runtime(modules.path(), FunctionSettings::default(), runtime).await;
+    let inner = &host.functions.inner;
+    let due_after = async |than: i64| -> i64 {
+        loop {
+            let at = inner.store.latest();
+            let mut tx = inner.store.begin(&at, 0);
+            let next = jobs::crons(&mut tx, &ComponentPath::root()).unwrap()[0].next_ms as i64;
+            if (than + 1..=than + HOUR_MS).contains(&next) {
+                return next;
+            }
+            let (watch, changed) =
+                (inner.store.watch(Arc::new(tx.take_reads()), at.ts()), Arc::new(Notify::new()));
+            watch.on_invalid(&changed);
+            changed.notified().await;
+        }
+    };
+    // It runs when it is new, and then each hour.
+    due_after(NOW_MS + AHEAD_MS).await;
+    clock.advance(-AHEAD_MS);
+    inner.rescheduled.notify_one();
+    let next = due_after(NOW_MS).await;
+    assert_eq!(host.logs("job"), 1);
+    clock.advance(next - NOW_MS);
+    inner.rescheduled.notify_one();
+    due_after(next).await;
+    assert_eq!(host.logs("job"), 2);
 }

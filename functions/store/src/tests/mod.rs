@@ -142,6 +142,28 @@ fn creation_times_increase_within_one_millisecond() {
 }
 
 #[test]
+fn commits_outlive_wrong_clocks() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(audit_core::testing::ManualClock::default());
+    let (mut last, mut created) = (0, f64::MIN);
+    let (now, now_us) = (1_795_729_549_445, 1_795_729_549_445_000);
+    for at_ms in [0, i64::MIN, now, now_us, now, i64::MAX, i64::MAX - 1, -1, now] {
+        clock.advance(at_ms.wrapping_sub(audit_core::Clock::now_ms(&*clock)));
+        let store = Store::open_with_clock(directory.path(), clock.clone()).unwrap();
+        for seed in 0..3 {
+            let mut tx = store.begin(&store.latest(), seed);
+            let id = tx.insert(&root(), "t", value(json!({}))).unwrap();
+            let document = tx.get(&root(), None, &id).unwrap().unwrap();
+            let Some(&Value::Float64(at)) = document.at(&["_creationTime"]) else { panic!() };
+            let ts = tx.commit().unwrap();
+            assert!(ts > last && at > created, "{at_ms}: {ts} after {last}, {at} after {created}");
+            assert!(i64::try_from(ts).is_ok_and(|ts| ts < i64::MAX / 5 * 4), "{at_ms}: {ts}");
+            (last, created) = (ts, at);
+        }
+    }
+}
+
+#[test]
 fn commits_that_share_a_sync_conflict() {
     let (_directory, store) = open();
     let mut tx = store.begin(&store.latest(), 1);
