@@ -4,6 +4,7 @@
 //! that nothing is lost.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use audit_core::UniqueId;
@@ -31,6 +32,9 @@ const USUAL: [(&str, &str); 5] = [
     ("http_request.user_agent", "/userAgent"),
     ("src_endpoint.ip", "/ip"),
 ];
+
+/// The one field of the default mapping that is not any text but an address.
+const ADDRESS: &str = "src_endpoint.ip";
 
 /// Fields that identify a record and cannot be mapped.
 const OWN: [&str; 9] = [
@@ -143,8 +147,9 @@ impl Mapping {
         let logged: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         let mut fields = Map::new();
         for (path, pointer) in &self.fields {
-            if let Some(found) = logged.pointer(pointer).filter(|found| !found.is_null()) {
-                insert(&mut fields, path, found.clone());
+            let found = logged.pointer(pointer).filter(|found| !found.is_null());
+            if let Some(found) = found.and_then(|found| valid_in(path, found)) {
+                insert(&mut fields, path, found);
             }
         }
         let operation = fields.get("api").and_then(|api| api.get("operation"));
@@ -178,7 +183,7 @@ impl Mapping {
         let demanded = [
             ("severity_id", json!(INFORMATIONAL)),
             ("api", json!({"operation": "unknown"})),
-            ("actor", json!({"application": {"name": product}})),
+            ("actor", json!({"app_name": product})),
             ("src_endpoint", json!({"name": "unknown"})),
         ];
         for (name, value) in demanded {
@@ -198,6 +203,23 @@ impl Mapping {
         body.push_str(line);
         body.push('}');
     }
+}
+
+/// Converts a member's value to what its field may hold. Those of the default mapping hold text,
+/// and one of them an address; numbers and booleans become text. Returns `None` if the field cannot
+/// hold the value: a receiver may refuse a whole request for one event that violates the schema.
+/// Other fields get their values unchanged.
+fn valid_in(path: &str, found: &Value) -> Option<Value> {
+    if !USUAL.iter().any(|(field, _)| *field == path) {
+        return Some(found.clone());
+    }
+    let text = match found {
+        Value::String(text) => text.clone(),
+        Value::Number(_) | Value::Bool(_) => found.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let is_valid = path != ADDRESS || text.parse::<IpAddr>().is_ok();
+    is_valid.then_some(Value::String(text))
 }
 
 /// Inserts a value at the path of a field. No path is a prefix of another, which was checked.
@@ -264,6 +286,7 @@ mod tests {
             r#"{"action":null,"actor":null,"ip":null}"#,
             r#"{"action":5,"actor":{"id":1},"ip":["a"]}"#,
             r#"{"action":"view","actor":"ada","ip":"192.0.2.1","userAgent":"x","requestId":"r"}"#,
+            r#"{"action":["view"],"actor":true,"ip":"not an address","userAgent":{"a":1}}"#,
             r#"{"tooLarge":{"bytes":5}}"#,
             r#"{"class_uid":1,"metadata":{"uid":"forged"},"unmapped":"x"}"#,
         ];
@@ -275,10 +298,15 @@ mod tests {
             for field in ["activity_id", "category_uid", "class_uid", "severity_id", "type_uid"] {
                 assert!(told[field].is_u64(), "{field}: {told}");
             }
-            assert!(!told["api"]["operation"].is_null());
+            assert!(told["api"]["operation"].is_string(), "{told}");
+            let user = told["actor"].pointer("/user/uid").is_some_and(Value::is_string);
+            assert!(user || told["actor"] == json!({"app_name": "happy-animal-123"}), "{told}");
+            assert!(told["src_endpoint"].as_object().unwrap().values().all(Value::is_string));
             assert_eq!(told["class_uid"], 6_003);
             assert_eq!(told["metadata"]["sequence"], 7);
         }
+        let told = event(&Mapping::default(), lines[2]);
+        assert_eq!((&told["api"]["operation"], &told["activity_name"]), (&json!("5"), &json!("5")));
         let told = event(&Mapping::default(), lines[3]);
         assert_eq!(told["src_endpoint"], json!({"ip": "192.0.2.1"}));
         assert_eq!(told["http_request"], json!({"uid": "r", "user_agent": "x"}));
