@@ -192,7 +192,8 @@ impl Envelope {
                 write!(body, "{{{id},\"timestamp\":{time_ms},\"body\":{line}}}")
             }
             Format::Splunk => {
-                let (seconds, ms) = (time_ms.div_euclid(1_000), time_ms.rem_euclid(1_000));
+                let time_ms = datable(*time_ms);
+                let (seconds, ms) = (time_ms / 1_000, time_ms % 1_000);
                 write!(
                     body,
                     "{{\"time\":{seconds}.{ms:03},\"host\":{common},\"source\":\"audit\",\
@@ -201,7 +202,7 @@ impl Envelope {
             }
             Format::Otlp => {
                 let text = quoted(line);
-                let nanos = i128::from(*time_ms) * 1_000_000;
+                let nanos = u64::try_from(*time_ms).unwrap_or(0).saturating_mul(1_000_000);
                 write!(
                     body,
                     "{{\"timeUnixNano\":\"{nanos}\",\"observedTimeUnixNano\":\"{nanos}\",\
@@ -268,8 +269,14 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The time, or the nearest of the years 1970 to 9999. A host's clock may be wrong by any amount, and
+/// receivers refuse a whole request for a date that they cannot read.
+fn datable(ms: i64) -> i64 {
+    ms.clamp(0, 253_402_300_799_999)
+}
+
 fn time(ms: i64) -> String {
-    let time = DateTime::from_timestamp_millis(ms).unwrap_or(DateTime::UNIX_EPOCH);
+    let time = DateTime::from_timestamp_millis(datable(ms)).unwrap_or(DateTime::UNIX_EPOCH);
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -358,8 +365,8 @@ mod tests {
                 let attribute = |n: usize| value["attributes"][n]["value"].clone();
                 let sequence: u64 = attribute(1)["intValue"].as_str().unwrap().parse().unwrap();
                 let id = json!({"stream": attribute(0)["stringValue"], "sequence": sequence});
-                let nanos: i64 = value["timeUnixNano"].as_str().unwrap().parse().unwrap();
-                (id, nanos / 1_000_000, parsed(&value["body"]["stringValue"]))
+                let nanos: u64 = value["timeUnixNano"].as_str().unwrap().parse().unwrap();
+                (id, (nanos / 1_000_000).cast_signed(), parsed(&value["body"]["stringValue"]))
             }
             Format::Datadog => {
                 let time = value["timestamp"].as_i64().unwrap();
@@ -405,6 +412,41 @@ mod tests {
                 })
                 .collect();
             assert_eq!(read(format, &content.body), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_valid_whatever_the_clock_said() {
+        let last = 253_402_300_799_999;
+        for (time_ms, nearest) in [
+            (i64::MIN, 0),
+            (-62_135_596_800_001, 0),
+            (-500, 0),
+            (0, 0),
+            (18_446_744_073_710, 18_446_744_073_710),
+            (last, last),
+            (last + 1, last),
+            (i64::MAX, last),
+        ] {
+            for format in FORMATS {
+                let mut events = events(&["{}"]);
+                events.events[0].time_ms = time_ms;
+                let content = envelope(&settings(format)).fill(&events, 0..1);
+                let told = read(format, &content.body)[0].2;
+                let expected = match format {
+                    Format::Splunk | Format::Axiom | Format::CloudEvents => nearest,
+                    // An unsigned number of 64 bits counts nanoseconds until 2554.
+                    Format::Otlp => time_ms.clamp(0, 18_446_744_073_709),
+                    _ => time_ms,
+                };
+                assert_eq!(told, expected, "{format:?} at {time_ms}");
+                if format == Format::Otlp {
+                    let all: Value = serde_json::from_slice(&content.body).unwrap();
+                    let nanos = &all["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+                    let nanos = nanos["observedTimeUnixNano"].as_str().unwrap();
+                    assert!(nanos.parse::<u64>().is_ok(), "{nanos}");
+                }
+            }
         }
     }
 
