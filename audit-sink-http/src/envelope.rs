@@ -269,8 +269,8 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The time, or the nearest of the years 1970 to 9999. A host's clock may be wrong by any amount, and
-/// receivers refuse a whole request for a date that they cannot read.
+/// The nearest time in the years 1970 to 9999. A host's clock may be wrong by any amount,
+/// and a receiver that cannot read one date refuses the whole request.
 fn datable(ms: i64) -> i64 {
     ms.clamp(0, 253_402_300_799_999)
 }
@@ -437,7 +437,11 @@ mod tests {
                     Format::Splunk | Format::Axiom | Format::CloudEvents => nearest,
                     // An unsigned number of 64 bits counts nanoseconds until 2554.
                     Format::Otlp => time_ms.clamp(0, 18_446_744_073_709),
-                    _ => time_ms,
+                    Format::Webhook
+                    | Format::WebhookLines
+                    | Format::Ndjson
+                    | Format::Datadog
+                    | Format::Ocsf => time_ms,
                 };
                 assert_eq!(told, expected, "{format:?} at {time_ms}");
                 if format == Format::Otlp {
