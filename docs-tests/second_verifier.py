@@ -14,6 +14,7 @@ directory. Needs `pip install cryptography zstandard`.
 """
 
 import base64
+import datetime
 import gzip
 import hashlib
 import io
@@ -31,15 +32,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 ULID = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
 KEY = re.compile(
     rf"(?:dt=\d{{4}}-\d\d-\d\d/hour=\d\d/({ULID})-(\d{{12,}})\.ndjson(\.zst|\.gz|)"
-    rf"|_audit/dt=\d{{4}}-\d\d-\d\d/hour=\d\d/({ULID})-(\d{{12,}})\.system)"
+    rf"|_audit/dt=\d{{4}}-\d\d-\d\d/hour=\d\d/({ULID})-(\d{{12,}})\.system)",
+    re.ASCII,
 )
 MAX_RECORDS = 1 << 28
+MAX_NUMBER = (1 << 64) - 1
+ALWAYS = (0, MAX_NUMBER)
+LONG_MS = 25 * 60 * 60 * 1000
 FIELDS = "format lastsequence count sha256 stable left name streamkey seed root sig cert".split()
 ALARMS = {
     "expired": "expired",
     "overdue": "late",
     "no-evidence": "unproven",
     "unknown-host": "unproven",
+    "key-validity": "unproven",
+    "other-bucket": "unproven",
+    "appeared": "unproven",
     "unacknowledged": "unproven",
     "set-aside": "unproven",
 }
@@ -70,6 +78,7 @@ def decimal(text):
 
 
 P = 2**255 - 19
+ORDER = (1 << 252) + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 # The y coordinates of the points of small order.
 SMALL_ORDER = [
@@ -92,6 +101,9 @@ def public_key(data):
 
 
 def is_signed(key, signature, message):
+    point = int.from_bytes(signature[:32], "little") & (1 << 255) - 1
+    if point % P in SMALL_ORDER:
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
         return True
@@ -194,13 +206,16 @@ class Object:
                 raise Unusable("metadata-malformed") from None
         self.head = head
         self.end, self.head_first = head["lastsequence"] + 1, head["first"]
-        keys = [key for name, key in hosts if name == head["name"]]
-        if not keys:
+        named = [(key, validity) for (name, key), validity in hosts if name == head["name"]]
+        if not named:
             raise Unusable("unknown-host", head["name"])
         origin = f"{head['name']}/{self.stream}"
         message = f"audit-stream/v1\n{origin}\n{b64(head['streamkey'])}\n".encode()
-        if not any(is_signed(key, head["cert"], message) for key in keys):
+        by = [validity for key, validity in named if is_signed(key, head["cert"], message)]
+        if not by:
             raise Unusable("certificate")
+        if not any(begin <= opened(self.stream) < end or (begin, end) == ALWAYS for begin, end in by):
+            raise Unusable("key-validity", head["name"])
         text = checkpoint(origin, self.end, head["root"])
         if not is_signed(head["streamkey"], head["sig"], text):
             raise Unusable("signature")
@@ -266,21 +281,50 @@ class Unusable(Exception):
     pass
 
 
+def members(pairs):
+    """Each name once."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError(pairs)
+    return dict(pairs)
+
+
+def number(text):
+    """Numbers with a sign, a fraction or an exponent are not those of system records."""
+    return int(text) if text != "-0" else -0.0
+
+
+NEEDED = {
+    "opened": {"next": int, "host": str, "software": str, "key": str},
+    "heartbeat": {"next": int},
+    "void": {"first": int, "count": int, "reason": str},
+    "closed": {},
+}
+
+
 def system_record(line):
-    whole = json.loads(line)
+    whole = json.loads(line, object_pairs_hook=members, parse_int=number, parse_constant=int)
     record = whole.pop("$audit")
-    numbers = ["at"]
-    if record["event"] in ("opened", "heartbeat"):
-        numbers.append("next")
-    elif record["event"] == "void":
-        numbers += ["first", "count"]
-        record["reason"] + ""
-    elif record["event"] != "closed":
+    event = record["event"]
+    needed = NEEDED[event] | {"at": int}
+    is_right = not whole and all(type(record[name]) is kind for name, kind in needed.items())
+    if not is_right or not all(
+        0 <= record[name] <= MAX_NUMBER for name, kind in needed.items() if kind is int
+    ):
         raise ValueError(line)
-    if record["event"] == "opened":
-        record["host"] + record["software"] + record["key"]
-    if whole or not all(type(record[name]) is int and record[name] >= 0 for name in numbers):
+    previous = record.get("previous") if event in ("opened", "heartbeat") else None
+    if previous is not None:
+        size = previous["size"]
+        unb64(previous["root"], 32)
+        if type(size) is not int or not 0 <= size <= MAX_NUMBER or type(previous["stream"]) is not str:
+            raise ValueError(line)
+    offset, cosigned = record.get("clockOffset"), record.get("cosigned", [])
+    if event == "opened" and type(record.get("bucket", "")) not in (str, type(None)):
         raise ValueError(line)
+    if event == "heartbeat":
+        is_list = type(cosigned) is list and all(type(note) is str for note in cosigned)
+        is_offset = offset is None or type(offset) is int and -(1 << 63) <= offset < 1 << 63
+        if not is_list or not is_offset:
+            raise ValueError(line)
     return record
 
 
@@ -293,6 +337,7 @@ class Stream:
         self.occupied = []
         self.size, self.root, self.closed, self.promise = 0, None, None, None
         self.previous, self.has_ended, self.is_settled = [], False, False
+        self.bucket = None
 
     def find(self, code, key=None, records=None):
         self.found.append(finding(code, self.name, key, records))
@@ -380,6 +425,9 @@ class Stream:
         for number, record in enumerate(one.records, one.first):
             event = record["event"]
             is_misplaced = event == "opened" and number != 0
+            if event == "void":
+                end = record["first"] + record["count"]
+                is_misplaced = record["count"] == 0 or end > number
             if is_misplaced or event == "closed" and number + 1 != one.first + len(one.records):
                 self.find("system-record", one.key, (number, number + 1))
                 continue
@@ -391,20 +439,18 @@ class Stream:
                 self.voids.append((record["first"], record["first"] + record["count"]))
             elif event == "closed":
                 self.closed = number + 1
+            elif event == "opened":
+                self.bucket = record.get("bucket")
 
     def finish(self):
         for first, following, *rest in self.occupied:
             ends = [end for start, end in self.voids if start == first]
             if ends and following is not None and max(ends) < following:
                 self.gaps.append((max(ends), following, *rest))
+        for void in self.voids:
+            self.explain(*void)
         self.judge_unusable()
         for void in self.voids:
-            pieces = []
-            for start, end, *rest in self.gaps:
-                for piece in ((start, min(end, void[0])), (max(start, void[1]), end)):
-                    if piece[0] < piece[1]:
-                        pieces.append((*piece, *rest))
-            self.gaps = pieces
             self.find("set-aside", None, void)
         for gap in self.gaps:
             self.judge_gap(*gap)
@@ -415,20 +461,29 @@ class Stream:
             elif receipts > self.size:
                 self.find("deleted", None, (self.size, receipts))
 
+    def explain(self, low, high):
+        """Takes records out of the gaps."""
+        pieces = []
+        for start, end, *rest in self.gaps:
+            for piece in ((start, min(end, low)), (max(start, high), end)):
+                if piece[0] < piece[1]:
+                    pieces.append((*piece, *rest))
+        self.gaps = pieces
+
     def judge_unusable(self):
         has_evidence, is_said = self.key is not None, False
+        explained = set()
         for one in self.unusable:
-            code, records = one.unusable[0], (one.first, one.first + 1)
+            code, records = one.unusable[0], (one.first, min(one.first + 1, MAX_NUMBER))
             if code == "misplaced":
-                low, high = one.head_first, one.end
-                self.gaps = [gap for gap in self.gaps if not low <= gap[0] <= gap[1] <= high]
-                self.find("place", one.key, (low, high))
-            elif any(first == one.first for first, _ in self.voids):
-                pass
-            elif code not in ("no-evidence", "unknown-host"):
+                self.explain(one.head_first, one.end)
+                self.find("place", one.key, (one.head_first, one.end))
+            elif one.first not in explained and any(first == one.first for first, _ in self.voids):
+                explained.add(one.first)
+            elif code not in ("no-evidence", "unknown-host", "key-validity"):
                 self.find(code, one.key, records)
             elif has_evidence:
-                code = {"no-evidence": "stripped", "unknown-host": "other-key"}[code]
+                code = "stripped" if code == "no-evidence" else "other-key"
                 self.find(code, one.key, records)
             elif not is_said:
                 is_said = True
@@ -469,8 +524,8 @@ def opened(stream):
     return ms
 
 
-def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
-    """The findings, in the order of `audit verify`."""
+def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
+    """The findings, in the order of `audit verify`. Hosts are keys, each with its validity."""
     streams = {}
     for one in sorted(objects, key=lambda one: (one.first, one.key.encode())):
         streams.setdefault(one.stream, []).append(one.check(hosts))
@@ -492,6 +547,14 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0):
     said = {line["stream"] for line in found}
     for name in sorted(state.keys() - verified.keys() - said):
         found.append(vanished(name, state[name][0], since))
+    stated = [stream for stream in verified.values() if stream.bucket is not None]
+    for stream in stated:
+        if stream.bucket not in (names or [stated[0].bucket]):
+            found.append(finding("other-bucket", stream.name, None, (0, 1)))
+    times = sorted(map(opened, state))
+    for name in verified.keys() - state.keys() if times else ():
+        if verified[name].key and times[0] < opened(name) < times[-1] - LONG_MS:
+            found.append(finding("appeared", name))
     for stream in verified.values():
         has_ended = stream.closed is not None or stream.has_ended
         if not has_ended and stream.promise is not None and stream.promise < now:
@@ -540,10 +603,24 @@ def compare(later, previous, verified, named, since, found):
         found.append(finding("rewritten", name, None, (0, size)))
 
 
+def is_key(key):
+    """Whether a sink could have written this key: others are no objects."""
+    match = KEY.fullmatch(key)
+    if not match:
+        return False
+    day, hour = re.search("dt=(.{10})/hour=(..)/", key).groups()
+    try:
+        datetime.date.fromisoformat(day)
+    except ValueError:
+        return False
+    number = match[2] or match[5]
+    return int(hour) < 24 and number == f"{int(number):012}" and int(number) <= MAX_NUMBER
+
+
 def read_directory(directory):
     for path in sorted(directory.rglob("*")):
         key = path.relative_to(directory).as_posix()
-        if not path.is_file() or not KEY.fullmatch(key):
+        if not path.is_file() or not is_key(key):
             continue
         sidecar = directory / f"_audit/heads/{key}.head"
         metadata = read_sidecar(sidecar.read_bytes()) if sidecar.is_file() else {}
@@ -637,12 +714,15 @@ def run_case(case, shared):
     for line in case.get("state", "").split("\n")[1:-1]:
         stream, size, top, _ = line.split(" ")
         state[stream] = (decimal(size), unb64(top, 32))
-    hosts = [verifier_key(key) for key in case["keys"]]
+    hosts = [(verifier_key(key), ALWAYS) for key in case["keys"]]
+    for at, begin, end in case.get("validity", []):
+        hosts[at] = (hosts[at][0], (begin, end))
     receipts = {
         stream: [(first, end) for first, end in ranges]
         for stream, ranges in case.get("receipts", {}).items()
     }
-    return verify(objects, hosts, state, receipts, case.get("since"), case["now"])
+    names = case.get("names", ())
+    return verify(objects, hosts, state, receipts, case.get("since"), case["now"], names)
 
 
 def run_cases(file):
@@ -794,6 +874,21 @@ def make(file):
 
     day = middle["key"].replace("11-24", "11-25")
     case("an object is copied", put(key=day))
+
+    def sign_weakly(objects, one):
+        """By the stream's key, with a point of small order, on which verifiers disagree."""
+        signer = Writer(STREAMS[0])
+        origin, head = signer.origin, one["metadata"]
+        text = checkpoint(origin, int(head["lastsequence"]) + 1, unb64(head["root"]))
+        secret = bytearray(hashlib.sha512(b"\2" * 32).digest()[:32])
+        secret[0] &= 248
+        secret[31] = secret[31] & 63 | 64
+        point = (1).to_bytes(32, "little")
+        digest = hashlib.sha512(point + signer.public + text).digest()
+        scalar = int.from_bytes(digest, "little") * int.from_bytes(secret, "little") % ORDER
+        head["sig"] = b64(point + scalar.to_bytes(32, "little"))
+
+    case("a signature has a point of small order", sign_weakly)
     fork = Writer(STREAMS[0])
     fork.say("opened", next=NOW + 10, host="example.com/api", software="second", key=key)
     fork.write(['{"record":1}'])
@@ -854,7 +949,7 @@ def main():
     options = dict(zip(options[::2], map(int, options[1::2])))
     since, now = options.get("--since"), options.get("--now", 0)
     objects = list(read_directory(pathlib.Path(directory)))
-    found = verify(objects, [verifier_key(key)], since=since, now=now)
+    found = verify(objects, [(verifier_key(key), ALWAYS)], since=since, now=now)
     for line in found:
         print(json.dumps(line, separators=(",", ":")))
     return any(line["alarm"] == "tampered" for line in found)

@@ -91,8 +91,8 @@ pub use sidecar::Sidecar;
 pub use system::{InvalidSystemRecord, StreamEnd, SystemRecord};
 pub use tree::{InvalidProof, verify_consistency, verify_inclusion};
 pub use verify::{
-    Alarm, BucketReport, CheckedObject, Fault, Finding, InvalidState, Known, LineCheck, Remembered,
-    State, StreamReport, StreamVerifier, Trust,
+    Alarm, BucketReport, CheckedObject, Context, Fault, Finding, InvalidState, Known, LineCheck,
+    Remembered, State, StreamReport, StreamVerifier, Trust, TrustedKey,
 };
 pub use witness::{AddCheckpoint, Refusal, Witnessed};
 pub use writer::{HashedObject, ObjectHasher, StreamSigner, is_host_name};

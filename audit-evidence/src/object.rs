@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::hash::{decode, decode_array, encode};
 use crate::{
     Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
+    is_host_name,
 };
 
 /// The maximum number of records in a stream, so that 28 hashes fit an object's metadata. A new
@@ -242,8 +243,7 @@ impl ObjectHead {
         let before = CompactRange::from_hashes(first, &left).ok().filter(|_| rest.is_empty());
         let before = before.ok_or(HeadError::Malformed("left"))?;
         let name = get("name")?;
-        let is_name = name.chars().count() <= MAX_NAME_CHARS && crate::key::is_key_name(name);
-        if !is_name {
+        if !is_host_name(name) {
             return Err(HeadError::Malformed("name"));
         }
         let stream_key = array(get("streamkey")?, "streamkey")?;

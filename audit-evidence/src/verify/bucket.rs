@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Alarm, Fault, Finding, Remembered, State, StreamReport, opened_at};
-use crate::StreamEnd;
+use crate::{StreamEnd, SystemRecord};
 
 /// The result of verifying a bucket.
 #[derive(Debug, Clone, Default)]
@@ -15,15 +15,28 @@ pub struct BucketReport {
     pub findings: Vec<Finding>,
 }
 
+/// What a bucket is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// What was seen of the bucket before.
+    pub state: &'a State,
+    /// The names of the bucket, to compare with those that hosts state. If there are none, all
+    /// streams must state the same name as the first stream that states one.
+    pub names: &'a [String],
+    /// What was written before this time may have expired, in milliseconds since the Unix epoch.
+    pub retained_since: Option<u64>,
+    /// In milliseconds since the Unix epoch.
+    pub now: u64,
+}
+
+/// A stream ends after a day at most. One that begins so long before another has ended by then, or
+/// its host was cut off.
+const LONG_MS: u64 = 25 * 60 * 60 * 1_000;
+
 impl BucketReport {
-    /// Combines the reports of a bucket's streams. `now` and `retained_since` are in milliseconds
-    /// since the Unix epoch; what was written before `retained_since` may have expired.
-    pub fn new(
-        mut streams: Vec<StreamReport>,
-        state: &State,
-        retained_since: Option<u64>,
-        now: u64,
-    ) -> BucketReport {
+    /// Combines the reports of a bucket's streams.
+    pub fn new(mut streams: Vec<StreamReport>, context: Context<'_>) -> BucketReport {
+        let Context { state, names, retained_since, now } = context;
         streams.sort_by(|one, other| one.stream.cmp(&other.stream));
         for report in &mut streams {
             if let Some(seen) = state.get(&report.stream) {
@@ -41,6 +54,8 @@ impl BucketReport {
             .map(|(stream, seen)| vanished(stream, seen.size, retained_since))
             .collect();
         findings.extend(missing);
+        findings.extend(other_buckets(&streams, names));
+        findings.extend(appeared(&streams, state));
         for report in &streams {
             let overdue = report.promised.filter(|&promised| promised < now);
             if let Some(promised) = overdue.filter(|_| !report.has_ended()) {
@@ -68,6 +83,46 @@ impl BucketReport {
         let mut findings = self.findings.iter();
         findings.any(|finding| finding.stream == stream && finding.alarm() == Alarm::Tampered)
     }
+}
+
+/// The streams that were written to another bucket, by what their hosts state.
+fn other_buckets(streams: &[StreamReport], names: &[String]) -> Vec<Finding> {
+    let stated = |report: &StreamReport| match &report.opened {
+        Some(SystemRecord::Opened { bucket, .. }) => bucket.clone(),
+        Some(_) | None => None,
+    };
+    let first = streams.iter().find_map(stated);
+    let is_ours = |name: &String| match names {
+        [] => first.as_ref() == Some(name),
+        names => names.contains(name),
+    };
+    let others = streams.iter().filter_map(|report| {
+        let name = stated(report).filter(|name| !is_ours(name))?;
+        let (stream, fault) = (report.stream.clone(), Fault::OtherBucket(name));
+        Some(Finding { stream, object: None, records: Some(0..1), fault })
+    });
+    others.collect()
+}
+
+/// The streams that are said to be old, and were not there when later ones were seen.
+fn appeared(streams: &[StreamReport], state: &State) -> Vec<Finding> {
+    // Names sort by time.
+    let times: Vec<u64> = state.streams().filter_map(|(stream, _)| opened_at(stream)).collect();
+    let [oldest, .., newest] = times[..] else { return Vec::new() };
+    let appeared = streams.iter().filter(|report| {
+        let opened = opened_at(&report.stream);
+        let is_within = |opened| oldest < opened && opened + LONG_MS < newest;
+        report.host.is_some()
+            && state.get(&report.stream).is_none()
+            && opened.is_some_and(is_within)
+    });
+    let finding = |report: &StreamReport| Finding {
+        stream: report.stream.clone(),
+        object: None,
+        records: None,
+        fault: Fault::Appeared,
+    };
+    appeared.map(finding).collect()
 }
 
 impl StreamReport {

@@ -15,17 +15,44 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-pub use bucket::BucketReport;
+pub use bucket::{BucketReport, Context};
 pub use object::{CheckedObject, LineCheck};
 pub use state::{InvalidState, Remembered, State};
 pub use stream::{Known, StreamReport, StreamVerifier};
 
 use crate::{Certificate, HeadError, VerifierKey};
 
+/// A host's key that an auditor trusts, and for which streams.
+///
+/// Whoever holds a retired key can still sign streams that are said to have been opened before:
+/// only a [`State`] or a witness shows that they were not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedKey {
+    /// The key.
+    pub key: VerifierKey,
+    /// The key may certify streams that were opened then, in milliseconds since the Unix epoch.
+    pub validity: Range<u64>,
+}
+
+impl TrustedKey {
+    /// Whether the key may certify this stream, by the time in the stream's name.
+    pub fn is_valid_for(&self, stream: &str) -> bool {
+        let is_always = self.validity == (0..u64::MAX);
+        is_always || opened_at(stream).is_some_and(|opened| self.validity.contains(&opened))
+    }
+}
+
+/// A key without an end.
+impl From<VerifierKey> for TrustedKey {
+    fn from(key: VerifierKey) -> TrustedKey {
+        TrustedKey { key, validity: 0..u64::MAX }
+    }
+}
+
 /// The hosts that an auditor trusts.
 #[derive(Debug, Default)]
 pub struct Trust {
-    keys: Vec<VerifierKey>,
+    keys: Vec<TrustedKey>,
     /// The certificates that were last found valid, with the host's key, the newest first: all
     /// objects of a stream have the same, and its verification takes half the time of a head's.
     certified: Mutex<VecDeque<(VerifierKey, Certificate)>>,
@@ -36,13 +63,13 @@ const CERTIFIED: usize = 16;
 
 impl Trust {
     /// Trusts these keys. A name may have several, if the host changed its key.
-    pub fn new(keys: impl IntoIterator<Item = VerifierKey>) -> Trust {
-        Trust { keys: keys.into_iter().collect(), certified: Mutex::default() }
+    pub fn new(keys: impl IntoIterator<Item: Into<TrustedKey>>) -> Trust {
+        Trust { keys: keys.into_iter().map(Into::into).collect(), certified: Mutex::default() }
     }
 
     /// The keys of the host of this name.
-    pub fn named(&self, name: &str) -> impl Iterator<Item = &VerifierKey> {
-        self.keys.iter().filter(move |key| key.name() == name)
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &TrustedKey> {
+        self.keys.iter().filter(move |trusted| trusted.key.name() == name)
     }
 
     /// Whether this host, which is one of ours, issued the certificate.
@@ -147,6 +174,14 @@ pub enum Fault {
     Foreign(u64),
     /// No key is known for the host of this name.
     UnknownHost(String),
+    /// The key of the host of this name was not valid yet, or no longer, when the stream was
+    /// opened.
+    KeyValidity(String),
+    /// The stream was written to the bucket of this name, and not to this one.
+    OtherBucket(String),
+    /// The stream was not there when streams were seen that were opened long after it: a host was
+    /// delivered late, or somebody who has its key wrote the stream afterwards.
+    Appeared,
     /// The records are missing, but nothing shows that they were acknowledged: a killed host may
     /// leave such a gap.
     Unacknowledged,
@@ -188,6 +223,9 @@ impl Fault {
             Fault::NoEvidence
             | Fault::Foreign(_)
             | Fault::UnknownHost(_)
+            | Fault::KeyValidity(_)
+            | Fault::OtherBucket(_)
+            | Fault::Appeared
             | Fault::Unacknowledged
             | Fault::Unwitnessed
             | Fault::SetAside { .. } => Alarm::Unproven,
@@ -229,6 +267,9 @@ impl Fault {
             Fault::NoEvidence => "no-evidence",
             Fault::Foreign(_) => "foreign-object",
             Fault::UnknownHost(_) => "unknown-host",
+            Fault::KeyValidity(_) => "key-validity",
+            Fault::OtherBucket(_) => "other-bucket",
+            Fault::Appeared => "appeared",
             Fault::Unacknowledged => "unacknowledged",
             Fault::Unwitnessed => "unwitnessed",
             Fault::SetAside { .. } => "set-aside",
@@ -275,6 +316,14 @@ impl fmt::Display for Fault {
                 "{count} objects that no sink wrote stand among the records, such as this one"
             ),
             Fault::UnknownHost(name) => write!(f, "no key is given for the host {name:?}"),
+            Fault::KeyValidity(name) => {
+                write!(f, "the key of the host {name:?} was not valid when the stream was opened")
+            }
+            Fault::OtherBucket(bucket) => write!(f, "the stream was written to {bucket}"),
+            Fault::Appeared => f.write_str(
+                "the stream was not there when later ones were seen: a host was delivered late, or \
+                 the stream was written afterwards",
+            ),
             Fault::Unacknowledged => {
                 f.write_str("records are missing that nothing shows to have been acknowledged")
             }

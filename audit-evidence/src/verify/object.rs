@@ -25,6 +25,8 @@ pub(super) enum Unusable {
     /// It has no evidence.
     NoEvidence,
     UnknownHost(String),
+    /// The host's key was not valid when the stream was opened.
+    KeyValidity(String),
     /// It is validly signed for these records, but its key names others.
     Misplaced(Range<u64>),
     Fault(Fault),
@@ -202,19 +204,21 @@ fn check_head<'a>(
     }
     let fault = |error| Unusable::Fault(Fault::Object(error));
     let head = ObjectHead::from_metadata(stream, metadata).map_err(fault)?;
-    let verdicts: Vec<_> = trust
-        .named(&head.name)
-        .map(|host| head.verify_with(host, |certificate| trust.is_certified(certificate, host)))
-        .collect();
+    let mut verdicts = Vec::new();
+    for host in trust.named(&head.name) {
+        let is_by = |certificate: &_| trust.is_certified(certificate, &host.key);
+        verdicts.push((head.verify_with(&host.key, is_by), host.is_valid_for(stream)));
+    }
     if verdicts.is_empty() {
         return Err(Unusable::UnknownHost(head.name));
     }
-    if !verdicts.contains(&Ok(())) {
-        // An error from a key that certified the stream is more specific.
-        let is_certified = verdicts.contains(&Err(HeadError::Signature));
-        let error = if is_certified { HeadError::Signature } else { HeadError::Certificate };
-        return Err(fault(error));
+    verdicts.retain(|(verdict, _)| *verdict != Err(HeadError::Certificate));
+    let Some((verdict, _)) = verdicts.first() else { return Err(fault(HeadError::Certificate)) };
+    if !verdicts.iter().any(|(_, is_valid)| *is_valid) {
+        return Err(Unusable::KeyValidity(head.name));
     }
+    // The stream's key made the signature, whichever of the host's keys certified it.
+    verdict.map_err(fault)?;
     if head.first != first {
         return Err(Unusable::Misplaced(head.first..head.end()));
     }

@@ -1,5 +1,6 @@
 //! The verification of one stream.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::gap::Gap;
@@ -303,7 +304,11 @@ impl StreamVerifier {
             let is_in_place = match &record {
                 SystemRecord::Opened { .. } => number == 0,
                 SystemRecord::Closed { .. } => number + 1 == end,
-                SystemRecord::Heartbeat { .. } | SystemRecord::Void { .. } => true,
+                // It is about earlier records.
+                SystemRecord::Void { first, count, .. } => {
+                    *count > 0 && first.checked_add(*count).is_some_and(|end| end <= number)
+                }
+                SystemRecord::Heartbeat { .. } => true,
             };
             if !is_in_place {
                 self.find(Some(key), Some(number..number + 1), Fault::SystemRecord);
@@ -316,7 +321,7 @@ impl StreamVerifier {
                 SystemRecord::Opened { .. } => self.report.opened = Some(record),
                 SystemRecord::Heartbeat { .. } => {}
                 SystemRecord::Void { first, count, reason, .. } => {
-                    self.voids.push((first..first.saturating_add(count), reason));
+                    self.voids.push((first..first + count, reason));
                 }
                 SystemRecord::Closed { .. } => self.report.closed = Some(number + 1),
             }
@@ -331,10 +336,11 @@ impl StreamVerifier {
     /// Ends the stream, once all objects were added.
     pub fn finish(mut self) -> StreamReport {
         self.end_voids();
+        for (records, _) in self.voids.clone() {
+            self.explain(&records);
+        }
         self.judge_unusable();
         for (records, reason) in std::mem::take(&mut self.voids) {
-            let gaps = std::mem::take(&mut self.gaps);
-            self.gaps = gaps.into_iter().flat_map(|gap| gap.without(&records)).collect();
             self.find(None, Some(records), Fault::SetAside { reason });
         }
         for gap in std::mem::take(&mut self.gaps) {
@@ -353,6 +359,12 @@ impl StreamVerifier {
         self.report
     }
 
+    /// These records need no other finding to say that they are missing.
+    fn explain(&mut self, records: &Range<u64>) {
+        let gaps = std::mem::take(&mut self.gaps);
+        self.gaps = gaps.into_iter().flat_map(|gap| gap.without(records)).collect();
+    }
+
     /// Adds the gaps after records that were set aside. Without them, an object in their place
     /// would hide the removal of those that follow.
     fn end_voids(&mut self) {
@@ -369,18 +381,18 @@ impl StreamVerifier {
     fn judge_unusable(&mut self) {
         let has_evidence = self.report.host.is_some();
         let mut is_said = false;
+        let mut explained = BTreeSet::new();
         for (first, key, unusable) in std::mem::take(&mut self.unusable) {
-            // The foreign object for which the host set its records aside.
-            let is_aside = self.voids.iter().any(|(records, _)| records.start == first);
-            let records = Some(first..first + 1);
+            // The foreign object for which the host set its records aside. Only one has their key.
+            let is_aside = !matches!(unusable, Unusable::Misplaced(_))
+                && self.voids.iter().any(|(records, _)| records.start == first)
+                && explained.insert(first);
+            // Anybody may name an object for the last of all numbers.
+            let records = Some(first..first.saturating_add(1));
             match unusable {
                 Unusable::Misplaced(signed) => {
-                    // Either the key or the metadata is false, so only gaps within the signed
-                    // records are covered.
-                    let is_there = |gap: &Gap| {
-                        signed.start <= gap.records.start && gap.records.end <= signed.end
-                    };
-                    self.gaps.retain(|gap| !is_there(gap));
+                    // Whether the key or the metadata is false: these records are accounted for.
+                    self.explain(&signed);
                     self.find(Some(&key), Some(signed), Fault::Place);
                 }
                 _ if is_aside => {}
@@ -388,11 +400,12 @@ impl StreamVerifier {
                 Unusable::NoEvidence if has_evidence => {
                     self.find(Some(&key), records, Fault::Stripped);
                 }
-                Unusable::UnknownHost(_) if has_evidence => {
+                Unusable::UnknownHost(_) | Unusable::KeyValidity(_) if has_evidence => {
                     self.find(Some(&key), records, Fault::OtherKey);
                 }
                 // Reported once per stream.
-                Unusable::NoEvidence | Unusable::UnknownHost(_) if is_said => {}
+                Unusable::NoEvidence | Unusable::UnknownHost(_) | Unusable::KeyValidity(_)
+                    if is_said => {}
                 Unusable::NoEvidence => {
                     is_said = true;
                     self.find(None, None, Fault::NoEvidence);
@@ -400,6 +413,10 @@ impl StreamVerifier {
                 Unusable::UnknownHost(name) => {
                     is_said = true;
                     self.find(None, None, Fault::UnknownHost(name));
+                }
+                Unusable::KeyValidity(name) => {
+                    is_said = true;
+                    self.find(None, None, Fault::KeyValidity(name));
                 }
             }
         }

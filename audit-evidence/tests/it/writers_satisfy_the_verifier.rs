@@ -1,9 +1,9 @@
 //! Everything that a host writes verifies, in any order of encoding.
 
 use audit_evidence::{
-    BucketReport, CheckedObject, CompactRange, Hash, InvalidKey, KeyKind, Known, MAX_NAME_CHARS,
-    MAX_STREAM_RECORDS, ObjectHasher, SignerKey, State, StreamSigner, StreamVerifier, Trust,
-    is_host_name,
+    BucketReport, CheckedObject, CompactRange, Context, Hash, InvalidKey, KeyKind, Known,
+    MAX_NAME_CHARS, MAX_STREAM_RECORDS, ObjectHasher, SignerKey, State, StreamSigner,
+    StreamVerifier, Trust, is_host_name,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -82,7 +82,9 @@ proptest! {
         }
         let report = verifier.finish();
         prop_assert_eq!((report.size, report.root), (before.end(), before.root()));
-        let report = BucketReport::new(vec![report], &State::default(), None, 0);
+        let state = State::default();
+        let context = Context { state: &state, names: &[], retained_since: None, now: 0 };
+        let report = BucketReport::new(vec![report], context);
         prop_assert_eq!(report.findings, []);
     }
 

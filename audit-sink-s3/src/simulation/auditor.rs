@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use audit_evidence::{
-    Alarm, BucketReport, CheckedObject, Fault, KeyKind, Known, SignerKey, State, StreamVerifier,
-    Trust,
+    Alarm, BucketReport, CheckedObject, Context, Fault, KeyKind, Known, SignerKey, State,
+    StreamVerifier, Trust,
 };
 use audit_journal::simulation::bucket::Stored;
 
@@ -54,7 +54,9 @@ pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Resu
         }
         reports.push(verifier.finish());
     }
-    let report = BucketReport::new(reports, &State::default(), Some(0), u64::MAX);
+    let (state, retained_since) = (State::default(), Some(0));
+    let context = Context { state: &state, names: &[], retained_since, now: u64::MAX };
+    let report = BucketReport::new(reports, context);
     let is_excused = |fault: &Fault| {
         matches!(fault, Fault::NoEvidence | Fault::SetAside { .. })
             || !is_whole && fault.alarm() != Alarm::Tampered

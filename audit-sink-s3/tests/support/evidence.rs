@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit_evidence::{
-    Alarm, BucketReport, CheckedObject, Known, Sidecar, State, StreamVerifier, Trust, VerifierKey,
+    Alarm, BucketReport, CheckedObject, Context, Known, Sidecar, State, StreamVerifier, Trust, VerifierKey,
 };
 use audit_sink_s3::layout::ObjectKey;
 
@@ -61,7 +61,9 @@ pub fn verify(
         }
         verifier.finish()
     });
-    BucketReport::new(reports.collect(), &State::default(), Some(0), now)
+    let (state, retained_since) = (State::default(), Some(0));
+    let context = Context { state: &state, names: &[], retained_since, now };
+    BucketReport::new(reports.collect(), context)
 }
 
 /// The findings that neither a crash nor foreign objects explain.

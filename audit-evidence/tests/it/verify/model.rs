@@ -6,9 +6,9 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use audit_evidence::{
-    BucketReport, Certificate, CheckedObject, Checkpoint, CompactRange, Fault, Finding, KeyKind,
-    Known, ObjectHead, Salts, SignerKey, State, StreamEnd, StreamVerifier, SystemRecord, Trust,
-    VerifierKey, origin,
+    BucketReport, Certificate, CheckedObject, Checkpoint, CompactRange, Context, Fault, Finding,
+    KeyKind, Known, ObjectHead, Salts, SignerKey, State, StreamEnd, StreamVerifier, SystemRecord,
+    Trust, TrustedKey, origin,
 };
 use sha2::{Digest, Sha256};
 
@@ -99,6 +99,7 @@ impl Object {
 /// A host's state while it writes a stream.
 #[derive(Clone)]
 pub(super) struct Writer {
+    host: &'static str,
     pub(super) stream: String,
     /// The stream's key, and the host's signature of it.
     keys: Arc<(SignerKey, Certificate)>,
@@ -109,12 +110,22 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(stream: String, host_seed: [u8; 32], key_seed: [u8; 32]) -> Writer {
-        let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &host_seed).unwrap();
-        let origin = origin(HOST, &stream);
+        Writer::of_host(HOST, stream, host_seed, key_seed)
+    }
+
+    pub(super) fn of_host(
+        host: &'static str,
+        stream: String,
+        host_seed: [u8; 32],
+        key_seed: [u8; 32],
+    ) -> Writer {
+        let name = host;
+        let host = SignerKey::from_seed(name, KeyKind::Ed25519, &host_seed).unwrap();
+        let origin = origin(name, &stream);
         let stream_key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &key_seed).unwrap();
         let certificate = Certificate::issue(&host, stream_key.verifier());
         let keys = Arc::new((stream_key, certificate));
-        Writer { stream, keys, range: CompactRange::default(), day: 24 }
+        Writer { host: name, stream, keys, range: CompactRange::default(), day: 24 }
     }
 
     /// The next object of the stream.
@@ -148,7 +159,7 @@ impl Writer {
             before,
             root,
             signature: Checkpoint::new(origin, self.range.end(), root).unwrap().sign(stream_key),
-            name: HOST.to_owned(),
+            name: self.host.to_owned(),
             certificate: certificate.clone(),
         };
         let metadata = head.to_metadata().into_iter();
@@ -168,7 +179,7 @@ impl Writer {
 #[derive(Clone)]
 pub(super) struct Bucket {
     pub(super) objects: Vec<Object>,
-    pub(super) trust: Vec<VerifierKey>,
+    pub(super) trust: Vec<TrustedKey>,
     /// The writers at the end of each stream, ready to continue.
     pub(super) writers: Vec<Writer>,
     known: Vec<Finding>,
@@ -181,6 +192,8 @@ pub(super) struct Look {
     pub(super) reads_lines: bool,
     pub(super) state: State,
     pub(super) receipts: Vec<(String, std::ops::Range<u64>)>,
+    /// The names of the bucket.
+    pub(super) names: Vec<String>,
     pub(super) retained_since: Option<u64>,
     pub(super) now: u64,
 }
@@ -191,6 +204,7 @@ impl Look {
             reads_lines: true,
             state: State::default(),
             receipts: Vec::new(),
+            names: Vec::new(),
             retained_since: None,
             now: NOW,
         }
@@ -203,7 +217,7 @@ impl Look {
 
 impl Bucket {
     /// The objects in listing order.
-    pub(super) fn of(objects: Vec<Object>, trust: Vec<VerifierKey>) -> Bucket {
+    pub(super) fn of(objects: Vec<Object>, trust: Vec<TrustedKey>) -> Bucket {
         Bucket { objects, trust, writers: Vec::new(), known: Vec::new(), host_seed: [0; 32] }
     }
 
@@ -214,7 +228,7 @@ impl Bucket {
         let host = SignerKey::from_seed(HOST, KeyKind::Ed25519, &host_seed).unwrap();
         let mut bucket = Bucket {
             objects: Vec::new(),
-            trust: vec![host.verifier().clone()],
+            trust: vec![host.verifier().clone().into()],
             writers: Vec::new(),
             known: Vec::new(),
             host_seed,
@@ -246,7 +260,7 @@ impl Bucket {
             at: NOW - PROMISE,
             host: HOST.to_owned(),
             software: "a model".to_owned(),
-            key: self.trust[0].to_string(),
+            key: self.trust[0].key.to_string(),
             next: NOW + PROMISE,
             bucket: None,
             previous,
@@ -373,7 +387,9 @@ impl Bucket {
             }
             verifier.finish()
         });
-        BucketReport::new(reports.collect(), &look.state, look.retained_since, look.now)
+        let Look { state, names, retained_since, now, .. } = look;
+        let (retained_since, now) = (*retained_since, *now);
+        BucketReport::new(reports.collect(), Context { state, names, retained_since, now })
     }
 }
 
@@ -404,14 +420,16 @@ impl Checks {
     fn check(
         &mut self,
         object: &Object,
-        keys: &[VerifierKey],
+        keys: &[TrustedKey],
         trust: &Trust,
         reads_lines: bool,
         sizes: &[u64],
     ) -> CheckedObject {
         let mut hasher = DefaultHasher::new();
         (object, reads_lines, sizes).hash(&mut hasher);
-        keys.iter().for_each(|key| (key.name(), key.to_bytes()).hash(&mut hasher));
+        for TrustedKey { key, validity } in keys {
+            (key.name(), key.to_bytes(), validity).hash(&mut hasher);
+        }
         let check = || {
             let get = |name: &str| object.metadata.get(name).map(String::as_str);
             let checked =

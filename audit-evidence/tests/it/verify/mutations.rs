@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use audit_evidence::{
     CompactRange, Fault, Finding, HeadError, KeyKind, Salts, SignerKey, State, StreamEnd,
-    SystemRecord,
+    SystemRecord, TrustedKey,
 };
 
 use super::model::{Bucket, Chance, HOST, Look, NOW, Object, Writer};
@@ -540,9 +540,11 @@ mutations! {
     "a field has another form" => |bucket, chance| {
         let name = *chance.pick(&FIELDS)?;
         let malformed = head(HeadError::Malformed(name));
-        match chance.below(3) {
+        match chance.below(5) {
             0 => field(bucket, chance, name, |value| Some(format!(" {value}")), malformed),
             1 => field(bucket, chance, name, |value| Some(format!("{value}\n")), malformed),
+            2 => field(bucket, chance, name, |value| Some(format!("{value}é")), malformed),
+            3 => field(bucket, chance, name, |value| Some(format!("٣{value}")), malformed),
             _ if name == "name" => None,
             _ => field(bucket, chance, name, |value| Some(format!("0{value}")), malformed),
         }
@@ -685,7 +687,7 @@ mutations! {
             return None;
         }
         let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[7; 32]).unwrap();
-        bucket.trust = vec![other.verifier().clone()];
+        bucket.trust = vec![other.verifier().clone().into()];
         let name = HOST.to_owned();
         Some(Expected::stream(&stream, is(Fault::UnknownHost(name))))
     },
@@ -708,7 +710,8 @@ mutations! {
         let writer = chance.pick(&bucket.writers)?;
         let (stream, size) = (writer.stream.clone(), bucket.sizes()[&writer.stream]);
         let last = bucket.objects.iter().rfind(|object| object.stream == stream)?;
-        let mut object = Object { first: size + 7, ..last.clone() };
+        let first = *chance.pick(&[size + 7, 1 << 28, u64::MAX])?;
+        let mut object = Object { first, ..last.clone() };
         object.key = format!("dt=2025-11-24/hour=16/{stream}-{:012}.ndjson", object.first);
         object.metadata = BTreeMap::new();
         let is_closed = last.lines[0].contains("closed");
@@ -897,6 +900,184 @@ mutations! {
         let expected = Expected::object(&object, is(Fault::SystemRecord));
         (is_open && !is_followed).then(|| expected.at(object.first..object.end()))
     },
+    "an object is moved to a number beyond all" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let Object { stream, first, .. } = bucket.objects[at].clone();
+        let is_before = |object: &Object| object.stream == stream && object.end() == first;
+        if !bucket.objects.iter().any(is_before) || bucket.is_closed(&stream) {
+            return None;
+        }
+        let object = &mut bucket.objects[at];
+        object.first = *chance.pick(&[1 << 28, (1 << 63) - 1, 1 << 63, u64::MAX])?;
+        object.key = object.under(24, ".ndjson");
+        Some(Expected::object(object, is(Fault::Place)))
+    },
+    "a number exceeds all" => |bucket, chance| {
+        let name = *chance.pick(&["lastsequence", "count"])?;
+        let number = *chance.pick(&[1 << 28, (1 << 63) - 1, 1 << 63, u128::from(u64::MAX), 1 << 64])?;
+        let malformed = head(HeadError::Malformed(name));
+        field(bucket, chance, name, |_| Some(number.to_string()), malformed)
+    },
+    "the metadata of two objects are swapped" => |bucket, chance| {
+        let data = data(bucket);
+        let (one, other) = (*chance.pick(&data)?, *chance.pick(&data)?);
+        let (one, other) = (one.min(other), one.max(other));
+        if one == other || bucket.objects[one].stream != bucket.objects[other].stream {
+            return None;
+        }
+        let metadata = bucket.objects[one].metadata.clone();
+        bucket.objects[one].metadata = std::mem::replace(&mut bucket.objects[other].metadata, metadata);
+        let (one, other) = (&bucket.objects[one], &bucket.objects[other]);
+        // Each is named at the records that it is signed for.
+        let swapped = Expected::object(other, is(Fault::Place)).at(one.first..one.end());
+        let swapped = swapped.and(&one.stream, Some(&one.key), is(Fault::Place));
+        Some(swapped.at(other.first..other.end()))
+    },
+    "the metadata have names in capitals" => |bucket, chance| {
+        let at = pick(bucket, chance)?;
+        let object = &mut bucket.objects[at];
+        let capital = |(name, value): (String, String)| (name.to_uppercase(), value);
+        object.metadata = std::mem::take(&mut object.metadata).into_iter().map(capital).collect();
+        Some(Expected::object(object, is(Fault::Stripped)))
+    },
+    "a stream is renamed, and somebody remembers" => |bucket, chance| {
+        let look = remembering(bucket);
+        let stream = chance.pick(&bucket.writers)?.stream.clone();
+        let is_of_it = |object: &Object| object.stream == stream;
+        if bucket.objects.iter().any(|object| is_of_it(object) && object.is_foreign) {
+            return None;
+        }
+        let mut expected = Expected::stream(&stream, is(Fault::Vanished)).with(look);
+        for object in bucket.objects.iter_mut().filter(|object| object.stream == stream) {
+            object.stream = "01KAVXZ0000123456789ABCDEF".to_owned();
+            object.key = object.key.replace(&stream, &object.stream);
+            let certificate = head(HeadError::Certificate);
+            expected = expected.and(&object.stream, Some(&object.key), certificate);
+        }
+        Some(expected)
+    },
+    "a stream is given to another host that is trusted" => |bucket, chance| {
+        let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[7; 32]).unwrap();
+        bucket.trust.push(other.verifier().clone().into());
+        let mut expected = Expected::silence();
+        let stream = strip(bucket, chance, |object| {
+            object.metadata.insert("name".to_owned(), "example.com/other".to_owned());
+        })?;
+        if bucket.is_named(&stream) {
+            return None;
+        }
+        for object in bucket.objects.iter().filter(|object| object.stream == stream) {
+            expected = expected.and(&stream, Some(&object.key), head(HeadError::Certificate));
+        }
+        Some(expected)
+    },
+    "an object is written anew by another host that is trusted" => |bucket, chance| {
+        let other = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[7; 32]).unwrap();
+        bucket.trust.push(other.verifier().clone().into());
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        let stream = object.stream.clone();
+        let mut writer = Writer::of_host("example.com/other", stream, [7; 32], [8; 32]);
+        writer.range = before(&object);
+        bucket.objects[at] = writer.write(false, vec!["{}".to_owned()], 0, [3; 32]);
+        Some(Expected::object(&bucket.objects[at], is(Fault::OtherKey)))
+    },
+    "an object is written anew with a key that has expired" => |bucket, chance| {
+        let retired = SignerKey::from_seed(HOST, KeyKind::Ed25519, &[9; 32]).unwrap();
+        bucket.trust.push(TrustedKey { key: retired.verifier().clone(), validity: 0..OPENED });
+        let at = pick(bucket, chance)?;
+        let object = bucket.objects[at].clone();
+        bucket.objects[at] = forged(&object, [9; 32], [8; 32]);
+        Some(Expected::object(&bucket.objects[at], is(Fault::OtherKey)))
+    },
+    "streams are opened with a key that has expired, or is not valid yet" => |bucket, chance| {
+        let validity = [0..OPENED, LAST_OPENED..u64::MAX];
+        bucket.trust[0].validity = chance.pick(&validity)?.clone();
+        let mut expected = Expected::silence();
+        for writer in &bucket.writers {
+            let fault = Fault::KeyValidity(HOST.to_owned());
+            expected = expected.and(&writer.stream, None, is(fault));
+        }
+        Some(expected)
+    },
+    "a key is valid for the time of its streams alone" => |bucket, _| {
+        bucket.trust[0].validity = OPENED..LAST_OPENED;
+        Some(Expected::silence())
+    },
+    "a stream of another bucket is added" => |bucket, _| {
+        let names = vec!["s3://copy".to_owned(), "s3://logs".to_owned()];
+        let look = Look { names, ..Look::full() };
+        bucket.add_stream("01KAVXY0000123456789ABCDEF", Some("s3://logs"));
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", Some("s3://other"));
+        let fault = is(Fault::OtherBucket("s3://other".to_owned()));
+        Some(Expected::stream("01KAVXZ0000123456789ABCDEF", fault).at(0..1).with(look))
+    },
+    "a stream of another bucket is added, and this one has no name" => |bucket, _| {
+        bucket.add_stream("01KAVXW0000123456789ABCDEF", Some("s3://logs"));
+        bucket.add_stream("01KAVXY0000123456789ABCDEF", Some("s3://other"));
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", Some("s3://logs"));
+        let fault = is(Fault::OtherBucket("s3://other".to_owned()));
+        Some(Expected::stream("01KAVXY0000123456789ABCDEF", fault).at(0..1))
+    },
+    "a stream is said to be old, and somebody remembers" => |bucket, _| {
+        // Opened days after the others.
+        bucket.add_stream("01KB6Z00000123456789ABCDEF", None);
+        let look = remembering(bucket);
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", None);
+        Some(Expected::stream("01KAVXZ0000123456789ABCDEF", is(Fault::Appeared)).with(look))
+    },
+    "a new stream is added, and somebody remembers" => |bucket, _| {
+        let look = remembering(bucket);
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", None);
+        bucket.add_stream("01KB6Z00000123456789ABCDEF", None);
+        Some(Expected::silence().with(look))
+    },
+    "a second foreign object stands where records were set aside" => |bucket, _| {
+        let aside = bucket.objects.iter().find(|object| object.is_foreign)?.clone();
+        let key = aside.under(26, ".ndjson");
+        bucket.objects.push(Object { key, metadata: BTreeMap::new(), ..aside });
+        Some(Expected::object(bucket.objects.last()?, is(Fault::Stripped)))
+    },
+    "the host sets aside what is to come" => |bucket, chance| {
+        let mut writer = bucket.open_writer(chance)?;
+        let number = writer.range.end();
+        let void = |first, count| SystemRecord::Void { at: NOW, first, count, reason: "x".to_owned() };
+        let void = chance.pick(&[
+            void(number, 1),
+            void(0, number + 1),
+            void(1, 0),
+            void(number + 1, (1 << 63) - 1),
+            void(1, u64::MAX),
+            void(u64::MAX, u64::MAX),
+        ])?.clone();
+        let object = writer.write(true, vec![void.to_line()], 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        Some(Expected::object(&object, is(Fault::SystemRecord)).at(number..number + 1))
+    },
+    "a system record has another form" => |bucket, chance| {
+        let mut writer = bucket.open_writer(chance)?;
+        let line = *chance.pick(INVALID_SYSTEM_RECORDS)?;
+        let object = writer.write(true, vec![line.to_owned()], 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        Some(Expected::object(&object, is(Fault::SystemRecord)))
+    },
+    "a system record has more members" => |bucket, chance| {
+        let mut writer = bucket.open_writer(chance)?;
+        let line = *chance.pick(VALID_SYSTEM_RECORDS)?;
+        bucket.objects.push(writer.write(true, vec![line.to_owned()], 0, [4; 32]));
+        Some(Expected::silence())
+    },
+    "a deletion looks unacknowledged to whoever reads heads alone" => |bucket, chance| {
+        let (gone, system) = hide_deletion(bucket, chance)?;
+        (system < gone.end()).then(|| {
+            Expected::gone(&gone, Fault::Unacknowledged).with(Look::heads())
+        })
+    },
+    "a deletion is hidden in heads, and a system record tells" => |bucket, chance| {
+        let (gone, system) = hide_deletion(bucket, chance)?;
+        let look = Look { retained_since: Some(1), ..Look::heads() };
+        (system >= gone.end()).then(|| Expected::gone(&gone, Fault::Deleted).with(look))
+    },
     "a rescuer completes the stream" => |bucket, chance| {
         let mut writer = chance.pick(&bucket.writers)?.clone();
         let last = bucket.objects.iter().rfind(|object| object.stream == writer.stream)?;
@@ -908,6 +1089,134 @@ mutations! {
         bucket.objects.push(writer.write(true, vec![closed], 0, [5; 32]));
         (is_open && !is_followed).then(Expected::silence)
     },
+}
+
+/// The model's streams are opened from then on, and before then.
+const OPENED: u64 = opened_at(b"01KAVX0000");
+const LAST_OPENED: u64 = opened_at(b"01KAVX3000");
+
+const fn opened_at(time: &[u8; 10]) -> u64 {
+    let digits = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let (mut at, mut ms) = (0, 0);
+    while at < time.len() {
+        let mut digit = 0;
+        while digits[digit] != time[at] {
+            digit += 1;
+        }
+        ms = ms << 5 | digit as u64;
+        at += 1;
+    }
+    ms
+}
+
+const INVALID_SYSTEM_RECORDS: &[&str] = &[
+    "",
+    "{}",
+    "[]",
+    "1",
+    r#"{"$audit":[]}"#,
+    r#"{"$audit":null}"#,
+    r#"{"$audit":{"at":1}}"#,
+    r#"{"$audit":{"event":"closed"}}"#,
+    r#"{"$audit":{"event":"Closed","at":1}}"#,
+    r#"{"$audit":{"event":1,"at":1}}"#,
+    r#"{"$audit":{"event":"closed","at":-1}}"#,
+    r#"{"$audit":{"event":"closed","at":-0}}"#,
+    r#"{"$audit":{"event":"closed","at":1.0}}"#,
+    r#"{"$audit":{"event":"closed","at":1e3}}"#,
+    r#"{"$audit":{"event":"closed","at":true}}"#,
+    r#"{"$audit":{"event":"closed","at":"1"}}"#,
+    r#"{"$audit":{"event":"closed","at":18446744073709551616}}"#,
+    r#"{"$audit":{"event":"closed","at":1},"more":1}"#,
+    r#"{"$audit":{"event":"closed","at":1},"$audit":{"event":"closed","at":1}}"#,
+    r#"{"$audit":{"event":"closed","at":1,"at":2}}"#,
+    r#"{"$audit":{"event":"closed","event":"closed","at":1}}"#,
+    r#"{"$audit":{"event":"closed","at":1}} 1"#,
+    r#"{"$audit":{"event":"closed","at":NaN}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":"2"}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"cosigned":"x"}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"cosigned":[1]}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"cosigned":null}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"clockOffset":1.5}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"clockOffset":9223372036854775808}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"previous":{}}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"previous":{"stream":"x","size":1}}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"previous":{"stream":"x","size":1,"root":"AA=="}}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":2,"previous":{"stream":"x","size":-1,"root":"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}}}"#,
+    r#"{"$audit":{"event":"void","at":1,"first":1,"count":1}}"#,
+    r#"{"$audit":{"event":"void","at":1,"first":1,"count":1,"reason":1}}"#,
+    r#"{"$audit":{"event":"opened","at":1,"next":2,"host":"x","software":"x"}}"#,
+    r#"{"$audit":{"event":"opened","at":1,"next":2,"host":"x","software":"x","key":"x","bucket":1}}"#,
+];
+
+/// They promise the next one after the time of every look but a late one.
+const VALID_SYSTEM_RECORDS: &[&str] = &[
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":18446744073709551615}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":9000000000000,"more":{"x":[1.5,null]}}}"#,
+    r#" {"$audit" : {"next":9000000000000,"at":1,"event":"heartbeat"} } "#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":9000000000000,"clockOffset":null,"previous":null}}"#,
+    r#"{"$audit":{"event":"heartbeat","at":1,"next":9000000000000,"clockOffset":-5,"cosigned":["x"]}}"#,
+    r#"{"\u0024audit":{"event":"heart\u0062eat","at":1,"next":9000000000000}}"#,
+];
+
+impl Bucket {
+    /// Adds a whole stream of the host, which ends.
+    fn add_stream(&mut self, stream: &str, name: Option<&str>) {
+        let mut writer = Writer::new(stream.to_owned(), self.host_seed, [6; 32]);
+        let opened = SystemRecord::Opened {
+            at: NOW - 5,
+            host: HOST.to_owned(),
+            software: "a model".to_owned(),
+            key: self.trust[0].key.to_string(),
+            next: NOW + 5,
+            bucket: name.map(str::to_owned),
+            previous: None,
+        };
+        self.objects.push(writer.write(true, vec![opened.to_line()], 0, [1; 32]));
+        self.objects.push(writer.write(false, vec!["{}".to_owned()], 1, [2; 32]));
+        let closed = SystemRecord::Closed { at: NOW }.to_line();
+        self.objects.push(writer.write(true, vec![closed], 2, [3; 32]));
+    }
+
+    fn is_closed(&self, stream: &str) -> bool {
+        let mut objects = self.objects.iter().filter(|object| object.stream == stream);
+        objects.any(|object| object.lines[0].contains("closed"))
+    }
+
+    /// Whether another stream says how it ended.
+    fn is_named(&self, stream: &str) -> bool {
+        self.objects.iter().any(|object| object.lines[0].contains(stream))
+    }
+
+    /// The writer of a stream that has not ended, and lacks nothing at its end.
+    fn open_writer(&self, chance: &mut Chance) -> Option<Writer> {
+        let writer = chance.pick(&self.writers)?;
+        let is_whole = self.sizes()[&writer.stream] == writer.range.end();
+        let is_open = !self.is_closed(&writer.stream) && !self.is_named(&writer.stream);
+        (is_whole && is_open).then(|| writer.clone())
+    }
+}
+
+/// Deletes an object, and denies in the metadata of all others that it was acknowledged. Returns
+/// what system records, whose lines are always read, state as acknowledged.
+fn hide_deletion(bucket: &mut Bucket, chance: &mut Chance) -> Option<(Object, u64)> {
+    let at = pick(bucket, chance)?;
+    let gone = bucket.objects[at].clone();
+    let known = bucket.known_findings();
+    if is_last(bucket, at) || known.iter().any(|known| known.stream == gone.stream) {
+        return None;
+    }
+    bucket.objects.remove(at);
+    let mut system = 0;
+    for object in bucket.objects.iter_mut().filter(|object| object.stream == gone.stream) {
+        if object.is_system() {
+            system = system.max(object.stable());
+        } else {
+            object.metadata.insert("stable".to_owned(), "0".to_owned());
+        }
+    }
+    Some((gone, system))
 }
 
 /// A stream after all others.

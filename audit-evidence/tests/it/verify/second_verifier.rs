@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use audit_evidence::{Alarm, BucketReport, Finding, State, VerifierKey};
+use audit_evidence::{Alarm, BucketReport, Finding, State, TrustedKey, VerifierKey};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Bucket, Chance, Look, Object};
@@ -22,6 +22,12 @@ struct Cases {
 struct Case {
     name: String,
     keys: Vec<String>,
+    /// Of each key that does not hold for ever: its place among them, from when, and until when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    validity: Vec<(usize, u64, u64)>,
+    /// The names of the bucket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
     now: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
@@ -88,7 +94,13 @@ impl Case {
         });
         Case {
             name: name.to_owned(),
-            keys: bucket.trust.iter().map(VerifierKey::to_string).collect(),
+            keys: bucket.trust.iter().map(|trusted| trusted.key.to_string()).collect(),
+            validity: (0..)
+                .zip(&bucket.trust)
+                .filter(|(_, trusted)| trusted.validity != (0..u64::MAX))
+                .map(|(at, trusted)| (at, trusted.validity.start, trusted.validity.end))
+                .collect(),
+            names: look.names.clone(),
             now: look.now,
             since: look.retained_since,
             state: if is_known { look.state.to_string() } else { String::new() },
@@ -112,6 +124,7 @@ impl Case {
             reads_lines: true,
             state,
             receipts: self.receipts.iter().flat_map(ranges).collect(),
+            names: self.names.clone(),
             retained_since: self.since,
             now: self.now,
         }
@@ -140,8 +153,12 @@ fn both_verifiers_agree_on_its_buckets() {
             Place::Shared(at) => cases.objects[*at].object(),
             Place::Here(stored) => stored.object(),
         });
-        let keys = case.keys.iter().map(|key| VerifierKey::parse(key).unwrap());
-        let bucket = Bucket::of(objects.collect(), keys.collect());
+        let keys = case.keys.iter().map(|key| VerifierKey::parse(key).unwrap().into());
+        let mut keys: Vec<TrustedKey> = keys.collect();
+        for &(at, from, until) in &case.validity {
+            keys[at].validity = from..until;
+        }
+        let bucket = Bucket::of(objects.collect(), keys);
         assert_eq!(named(&bucket.look(&case.look())), case.findings, "{}", case.name);
     }
 }
