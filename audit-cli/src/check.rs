@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use audit_evidence::{Certificate, Policy, Proof, ProofError, VerifierKey};
+use audit_evidence::{Certificate, Policy, Proof, ProofError, TrustedKey, VerifierKey};
 use serde::Serialize;
 
 use crate::arguments::Check;
@@ -86,7 +86,7 @@ fn say_signed(signed: Result<&VerifierKey, String>, output: &Output) -> Result<O
 fn check<'a>(
     proof: &Proof,
     record: &[u8],
-    keys: &'a [VerifierKey],
+    keys: &'a [TrustedKey],
     policy: Option<&Policy>,
 ) -> Result<&'a VerifierKey, String> {
     let note = proof.note();
@@ -99,8 +99,10 @@ fn check<'a>(
         }
     })?;
     let origin = proof.checkpoint().origin();
-    let mut signer = None;
-    for key in keys {
+    let stream = origin.rsplit_once('/').map_or(origin, |(_, stream)| stream);
+    let (mut signer, mut is_outdated) = (None, false);
+    for trusted in keys {
+        let key = &trusted.key;
         // A host's key certifies the key of the stream, or the given key is the stream's own.
         let certificate = Certificate::find(note, key);
         let stream_key = match &certificate {
@@ -109,8 +111,13 @@ fn check<'a>(
             None => continue,
         };
         if note.verify(stream_key).map_err(|error| error.to_string())? {
-            signer = Some(key);
+            let is_valid = trusted.is_valid_for(stream);
+            signer = signer.or(is_valid.then_some(key));
+            is_outdated |= !is_valid;
         }
+    }
+    if signer.is_none() && is_outdated {
+        return Err("the host's key was not valid when the stream was opened".to_owned());
     }
     let signer = signer.ok_or_else(|| {
         format!("the checkpoint of {origin} is signed by none of the keys that were given")

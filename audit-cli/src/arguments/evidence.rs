@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use audit_core::UniqueId;
-use audit_evidence::VerifierKey;
+use audit_evidence::{TrustedKey, VerifierKey};
 use clap::Args;
 
 use super::Source;
@@ -15,15 +15,16 @@ use crate::units::Moment;
 #[derive(Debug, Args)]
 pub(crate) struct TrustedKeys {
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it. May be given
-    /// several times
+    /// several times. A key that was replaced: "KEY until 2026-11-26T14:00Z"; its successor: "KEY
+    /// from 2026-11-26T14:00Z". These are times at which streams were opened
     #[arg(
         long = "key",
         value_name = "KEY",
         env = "AUDIT_VERIFIER_KEY",
-        value_parser = keys::verifier,
+        value_parser = keys::trusted,
         required_unless_present = "policy"
     )]
-    pub(crate) keys: Vec<VerifierKey>,
+    pub(crate) keys: Vec<TrustedKey>,
 
     /// The keys to trust: a tlog-policy file whose logs are hosts, and whose quorum must have
     /// cosigned each stream or a proof's checkpoint
@@ -60,6 +61,12 @@ pub(crate) struct Verify {
     /// the beginning of a stream count as expired
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
+
+    /// The bucket's name as its hosts write it, if it is read under another one: a copy of it, or a
+    /// directory that was moved. May be given several times. Without it, streams that were written
+    /// to another bucket are named; in a directory, those that name another one than the first
+    #[arg(long, value_name = "URL")]
+    pub(crate) written_to: Vec<String>,
 
     /// Also check the Parquet files that `audit compact` created there: that their records are
     /// those that hosts signed, and that each column matches its record

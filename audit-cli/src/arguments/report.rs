@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use audit_evidence::VerifierKey;
+use audit_evidence::TrustedKey;
 use clap::Args;
 
 use super::{Profile, Source};
@@ -28,8 +28,12 @@ pub(crate) struct Report {
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: what was
     /// written from the beginning of the period on is verified. May be given several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
-    pub(crate) keys: Vec<VerifierKey>,
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::trusted)]
+    pub(crate) keys: Vec<TrustedKey>,
+
+    /// The bucket's name as its hosts write it, as for `verify`
+    #[arg(long, value_name = "URL")]
+    pub(crate) written_to: Vec<String>,
 
     /// The keys to trust: a tlog-policy file, as for `verify`
     #[arg(long, value_name = "FILE")]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use audit_evidence::VerifierKey;
+use audit_evidence::TrustedKey;
 use clap::Args;
 use url::Url;
 
@@ -40,8 +40,8 @@ pub(crate) struct Serve {
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: the bucket is
     /// verified while the page is open, and records can be proven. May be given several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::verifier)]
-    pub(crate) keys: Vec<VerifierKey>,
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::trusted)]
+    pub(crate) keys: Vec<TrustedKey>,
 
     /// The keys to trust: a tlog-policy file, as for `verify`
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use audit_evidence::{Fault, ObjectHead, VerifierKey};
+use audit_evidence::{Fault, HeadError, ObjectHead, TrustedKey};
 use audit_sink_s3::layout::ObjectKey;
 use bytes::Bytes;
 use parquet::column::reader::ColumnReader;
@@ -94,7 +94,7 @@ impl Current {
 }
 
 /// Checks a file, with the keys of hosts that are trusted.
-pub(crate) fn check(file: &Bytes, keys: &[VerifierKey]) -> Checked {
+pub(crate) fn check(file: &Bytes, keys: &[TrustedKey]) -> Checked {
     let mut checked = Checked::default();
     if let Err(error) = look(file, keys, &mut checked) {
         let damaged = Fault::Compacted(error.to_string());
@@ -109,7 +109,7 @@ fn other(what: impl Into<String>) -> parquet::errors::ParquetError {
 
 fn look(
     file: &Bytes,
-    keys: &[VerifierKey],
+    keys: &[TrustedKey],
     checked: &mut Checked,
 ) -> Result<(), parquet::errors::ParquetError> {
     // Before anything of it is parsed.
@@ -198,7 +198,7 @@ fn look(
 }
 
 /// Checks the records of an object, once all were read.
-fn finish(object: Current, keys: &[VerifierKey], checked: &mut Checked) {
+fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
     let Current { source: Source { key, stream, evidence }, first, lines } = object;
     let (stream, records) = (stream.to_string(), first..first + lines.len() as u64);
     checked.objects.push(key.clone());
@@ -212,15 +212,18 @@ fn finish(object: Current, keys: &[VerifierKey], checked: &mut Checked) {
         Err(error) => Some(Fault::Object(error)),
         Ok(head) if head.first != first => Some(Fault::Place),
         Ok(head) => {
-            let mut named = keys.iter().filter(|host| host.name() == head.name).peekable();
+            let named = keys.iter().filter(|host| host.key.name() == head.name);
             let signed = named
-                .peek()
-                .is_some()
-                .then(|| named.map(|host| head.verify(host)).reduce(Result::or).unwrap_or(Ok(())));
+                .map(|host| (head.verify(&host.key), host.is_valid_for(&stream)))
+                // The signature is the stream's own, whichever key of the host certified it.
+                .min_by_key(|(signed, is_valid)| {
+                    (*signed == Err(HeadError::Certificate), !is_valid)
+                });
             match signed {
                 None => Some(Fault::UnknownHost(head.name.clone())),
-                Some(Err(error)) => Some(Fault::Object(error)),
-                Some(Ok(())) => {
+                Some((Err(error), _)) => Some(Fault::Object(error)),
+                Some((Ok(()), false)) => Some(Fault::KeyValidity(head.name.clone())),
+                Some((Ok(()), true)) => {
                     head.tree(&key, lines.values().map(ByteArray::data)).err().map(Fault::Object)
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use audit_evidence::{Alarm, Fault, Finding, VerifierKey};
+use audit_evidence::{Alarm, Fault, Finding, TrustedKey};
 use audit_sink_s3::Bucket;
 use audit_sink_s3::layout::ObjectKey;
 use futures::{StreamExt, TryStreamExt};
@@ -57,7 +57,7 @@ const AT_ONCE: usize = 2;
 pub(crate) async fn verify(
     target: &Target,
     reader: &Reader,
-    keys: &[VerifierKey],
+    keys: &[TrustedKey],
     since_ms: Option<i64>,
     common: &Common,
 ) -> Result<Compacted, Failure> {
@@ -120,7 +120,7 @@ async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
     source::read(reader, &listed).await.is_ok_and(|object| object.sha256 == *sha256)
 }
 
-async fn one(target: &Target, file: File, keys: Vec<VerifierKey>) -> Result<Checked, Failure> {
+async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Checked, Failure> {
     let content = target.get(&file).await?;
     let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
     Ok(checked.unwrap_or_else(|_panicked| {

@@ -6,7 +6,7 @@
 mod page;
 mod seal;
 
-use audit_evidence::VerifierKey;
+use audit_evidence::TrustedKey;
 use serde_json::{Value, json};
 
 pub(crate) use seal::{check, is_seal};
@@ -19,7 +19,7 @@ use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::units::{now_ms, shown};
-use crate::{doctor, key, stats, verify};
+use crate::{doctor, key, keys, stats, verify};
 
 /// What a part of the report came to.
 struct Part {
@@ -84,6 +84,7 @@ pub(crate) async fn run(
                 state: None,
                 incremental: false,
                 since: Some(from),
+                written_to: arguments.written_to.clone(),
                 parquet: None,
                 receipts: None,
             };
@@ -140,7 +141,7 @@ pub(crate) async fn run(
 
 fn content(
     head: Value,
-    keys: &[VerifierKey],
+    keys: &[TrustedKey],
     population: &Part,
     verification: Option<&Part>,
     settings: &Part,
@@ -154,7 +155,7 @@ fn content(
         json!({ "summary": summary, "findings": findings, "streams": streams })
     });
     let names: Vec<Value> =
-        keys.iter().map(|key| json!({ "name": key.name(), "key": key.to_string() })).collect();
+        keys.iter().map(|key| json!({ "name": key.key.name(), "key": keys::text(key) })).collect();
     json!({
         "report": head,
         "population": population,

@@ -1,6 +1,6 @@
 //! The signed note beside a report: the hashes of its files.
 
-use audit_evidence::{Note, SignerKey, VerifierKey};
+use audit_evidence::{Note, SignerKey, TrustedKey, VerifierKey};
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ pub(crate) fn is_seal(text: &str) -> bool {
 pub(crate) fn check<'a>(
     note: &str,
     file: &[u8],
-    keys: &'a [VerifierKey],
+    keys: &'a [TrustedKey],
 ) -> Result<&'a VerifierKey, String> {
     let note = Note::parse(note).map_err(|error| error.to_string())?;
     let hash = hash(file);
@@ -43,5 +43,8 @@ pub(crate) fn check<'a>(
         return Err("the file is not one of the report that was signed".to_owned());
     }
     let signed = |key: &&VerifierKey| note.verify(key) == Ok(true);
-    keys.iter().find(signed).ok_or_else(|| "none of the given keys signed it".to_owned())
+    keys.iter()
+        .map(|trusted| &trusted.key)
+        .find(signed)
+        .ok_or_else(|| "none of the given keys signed it".to_owned())
 }

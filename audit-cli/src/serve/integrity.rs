@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_evidence::{Alarm, Finding, Policy, VerifierKey};
+use audit_evidence::{Alarm, Finding, Policy, TrustedKey};
 use audit_sink_s3::layout::ObjectKey;
 
 use crate::arguments::Common;
 use crate::bucket::Reader;
 use crate::escape;
+use crate::keys;
 use crate::verify::{self, Whole};
 
 /// The maximum number of listed findings. All are counted.
@@ -32,7 +33,7 @@ impl Integrity {
     pub(super) async fn verify(
         self: Arc<Integrity>,
         reader: Reader,
-        keys: Vec<VerifierKey>,
+        keys: Vec<TrustedKey>,
         policy: Option<Policy>,
         common: Common,
     ) {
@@ -45,7 +46,7 @@ impl Integrity {
             progress.done.store(done, Ordering::Relaxed);
             progress.all.store(all, Ordering::Relaxed);
         };
-        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = keys.iter().map(keys::text).collect();
         let verified = verify::whole(&reader, &keys, policy.as_ref(), &common, told).await;
         let end = match verified {
             Ok(whole) => described(&whole, &names),

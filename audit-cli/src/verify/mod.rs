@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use audit_core::UniqueId;
 use audit_evidence::{
-    Alarm, BucketReport, Fault, Finding, Known, Policy, State, StreamReport, StreamVerifier, Trust,
-    VerifierKey,
+    Alarm, BucketReport, Context, Fault, Finding, Known, Policy, State, StreamReport,
+    StreamVerifier, Trust, TrustedKey,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -74,6 +74,7 @@ pub(crate) async fn run(
         policy: policy.as_ref().filter(|policy| policy.has_quorum()),
         state: remembered.only(|stream| begin.is_examined(stream)),
         receipts,
+        names: names(&reader, &arguments.written_to),
         begin,
         told: Box::new(|_, _| {}),
     };
@@ -225,6 +226,8 @@ struct Look<'a> {
     /// Of the streams that are listed.
     state: State,
     receipts: Receipts,
+    /// What hosts may call it.
+    names: Vec<String>,
     begin: Begin,
     /// Called with how many objects were examined, and of how many.
     told: Box<dyn Fn(u64, u64) + Send + Sync>,
@@ -325,7 +328,8 @@ impl Look<'_> {
         // A store whose time was set back hides no overdue heartbeat.
         let now = reader.store_time_ms().map_or_else(now_ms, |time| time.max(now_ms()));
         let now = u64::try_from(now).unwrap_or_default();
-        let mut report = BucketReport::new(streams, &self.state, retained_since, now);
+        let (state, names) = (&self.state, &self.names[..]);
+        let mut report = BucketReport::new(streams, Context { state, names, retained_since, now });
         report.findings.extend(of_witnesses);
         report.findings.sort_by_cached_key(|finding| {
             let first = finding.records.as_ref().map_or(0, |records| records.start);
@@ -361,7 +365,7 @@ pub(crate) struct Whole {
 /// and of how many.
 pub(crate) async fn whole(
     reader: &Reader,
-    keys: &[VerifierKey],
+    keys: &[TrustedKey],
     policy: Option<&Policy>,
     common: &Common,
     told: impl Fn(u64, u64) + Send + Sync + 'static,
@@ -372,6 +376,7 @@ pub(crate) async fn whole(
         policy: policy.filter(|policy| policy.has_quorum()),
         state: State::default(),
         receipts: Receipts::new(),
+        names: Vec::new(),
         begin: Begin { list_ms: i64::MIN, since_ms: None },
         told: Box::new(told),
     };
@@ -381,13 +386,29 @@ pub(crate) async fn whole(
     Ok(Whole { report: verified.report, unread: verified.unread.0, hours })
 }
 
-/// The keys that are trusted, those of the policy among them, and the policy.
+/// The keys that are trusted, those of the policy among them, and the policy. A policy says nothing
+/// of times, so what `--key` says of a key's validity holds for the policy's too.
 pub(crate) fn trusted(
     arguments: &TrustedKeys,
-) -> Result<(Vec<VerifierKey>, Option<Policy>), Failure> {
+) -> Result<(Vec<TrustedKey>, Option<Policy>), Failure> {
     let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
-    let keys = arguments.keys.iter().chain(policy.iter().flat_map(Policy::logs));
-    Ok((keys.cloned().collect(), policy))
+    let mut keys = arguments.keys.clone();
+    for log in policy.iter().flat_map(Policy::logs) {
+        if keys.iter().all(|trusted| trusted.key != *log) {
+            keys.push(log.clone().into());
+        }
+    }
+    Ok((keys, policy))
+}
+
+/// The names that hosts may have for the bucket. A directory is easily moved, so its own name says
+/// nothing.
+fn names(reader: &Reader, written_to: &[String]) -> Vec<String> {
+    match written_to {
+        [] if reader.is_directory() => Vec::new(),
+        [] => vec![reader.name()],
+        names => names.iter().map(|name| name.trim_end_matches('/').to_owned()).collect(),
+    }
 }
 
 fn read_policy(file: &Path) -> Result<Policy, Failure> {

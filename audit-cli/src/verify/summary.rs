@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use audit_evidence::{Alarm, Fault, Finding, StreamReport, VerifierKey};
+use audit_evidence::{Alarm, Fault, Finding, StreamReport, SystemRecord, TrustedKey};
 use serde::Serialize;
 
 use super::{Verified, opened_ms};
 use crate::arguments::Verify;
 use crate::bucket::Reader;
 use crate::failure::Failure;
+use crate::keys;
 use crate::output::{Output, Style};
 use crate::parquet::{Compacted, Missing};
 use crate::units::{Size, counted, shown};
@@ -114,6 +115,8 @@ struct Totals<'a> {
     depth: &'static str,
     since: Option<String>,
     keys: Vec<String>,
+    /// What the hosts call the bucket, with how many streams there are of each.
+    written_to: &'a BTreeMap<&'a str, u64>,
     hosts: &'a BTreeMap<String, Population>,
     without_evidence: &'a Population,
     stored_bytes: u64,
@@ -157,7 +160,9 @@ impl<'a> Parquet<'a> {
 /// Everything that was found.
 pub(super) struct Summary<'a> {
     verified: &'a Verified,
-    keys: &'a [VerifierKey],
+    keys: &'a [TrustedKey],
+    /// How many streams state which bucket.
+    written_to: BTreeMap<&'a str, u64>,
     depth: &'static str,
     since: Option<String>,
     bucket: String,
@@ -175,17 +180,21 @@ impl<'a> Summary<'a> {
     pub(super) fn new(
         reader: &Reader,
         arguments: &Verify,
-        keys: &'a [VerifierKey],
+        keys: &'a [TrustedKey],
         verified: &'a Verified,
         before_since: BTreeMap<&'static str, u64>,
         now: i64,
     ) -> Summary<'a> {
         let mut hosts: BTreeMap<String, Population> = BTreeMap::new();
         let mut without_evidence = Population::default();
+        let mut written_to = BTreeMap::new();
         for stream in &verified.report.streams {
             match &stream.host {
                 Some(host) => hosts.entry(host.clone()).or_default().add(stream),
                 None => without_evidence.add(stream),
+            }
+            if let Some(SystemRecord::Opened { bucket: Some(name), .. }) = &stream.opened {
+                *written_to.entry(name.as_str()).or_default() += 1;
             }
         }
         let findings = &verified.report.findings;
@@ -202,6 +211,7 @@ impl<'a> Summary<'a> {
         Summary {
             verified,
             keys,
+            written_to,
             depth: if arguments.heads { "heads" } else { "full" },
             since: arguments.since.map(|since| shown(since.0)),
             bucket: reader.name(),
@@ -247,7 +257,8 @@ impl<'a> Summary<'a> {
             software: software(),
             depth: self.depth,
             since: self.since.clone(),
-            keys: self.keys.iter().map(ToString::to_string).collect(),
+            keys: self.keys.iter().map(keys::text).collect(),
+            written_to: &self.written_to,
             hosts: &self.hosts,
             without_evidence: &self.without_evidence,
             stored_bytes: *stored_bytes,
@@ -273,7 +284,10 @@ impl<'a> Summary<'a> {
         let since = self.since.as_ref().map(|since| format!(", since {since}")).unwrap_or_default();
         row("verified", &format!("{}, {}{since}, by {}", self.at, self.depth, software()))?;
         for key in self.keys {
-            row("key", &key.to_string())?;
+            row("key", &keys::text(key))?;
+        }
+        for (name, streams) in self.written_to.iter().filter(|(name, _)| **name != self.bucket) {
+            row("written", &format!("to {name}: {}", counted(*streams, "stream")))?;
         }
         for (host, population) in &self.hosts {
             row("host", &format!("{host}: {}", described(population)))?;
@@ -312,6 +326,9 @@ impl<'a> Summary<'a> {
             let sizes = self.verified.witnessed.values();
             let records = counted(sizes.sum(), "record");
             row("witnessed", &format!("{records} by a quorum of the policy"))?;
+        }
+        if self.depth == "heads" && self.gaps.contains_key(Fault::Unacknowledged.code()) {
+            row("heads", "metadata can deny that records were acknowledged: read them to be sure")?;
         }
         let found =
             ALARMS.iter().zip(self.alarms).map(|((_, name), count)| format!("{count} {name}"));

@@ -89,6 +89,91 @@ async fn a_store_that_sets_its_clock_back_hides_no_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_of_another_bucket_are_named() {
+    let server = S3TestServer::start().await;
+    let (environment, here) = (environment(&server), url(&server));
+    let mut bucket = plain();
+    let [one, other] = ["01KAVXY0000123456789ABCDEF", "01KAVXZ0000123456789ABCDEF"];
+    bucket.add_stream(one, Some(&here));
+    bucket.add_stream(other, Some("s3://elsewhere/logs"));
+    upload(&bucket, &server);
+    let directory = tempfile::tempdir().unwrap();
+    write(&bucket, directory.path());
+    let place = directory.path().to_str().unwrap();
+    let (key, ours) = (key(&bucket), format!("--written-to={here}/"));
+    let cases = [
+        (&*here, &[][..], Some(other)),
+        (&*here, &["--written-to=s3://elsewhere/logs"], Some(one)),
+        (&*here, &[&*ours, "--written-to=s3://elsewhere/logs"], None),
+        // A directory has no name of its own: the first stream's counts.
+        (place, &[], Some(other)),
+        (place, &["--written-to=s3://elsewhere/logs"], Some(one)),
+    ];
+    for (place, options, named) in cases {
+        let arguments = [&["verify", "--json", place, "--key", &key], options].concat();
+        let ran = audit(&environment, &arguments).await;
+        let lines = ran.json();
+        let mut found = lines.iter().filter(|line| line["finding"] == "other-bucket");
+        let found = (found.next().map(|line| line["stream"].as_str().unwrap()), found.next());
+        assert_eq!(found, (named, None), "{place} {options:?}: {ran:?}");
+        let written = &lines.last().unwrap()["written_to"];
+        assert_eq!((&written[&here], &written["s3://elsewhere/logs"]), (&1.into(), &1.into()));
+    }
+    let ran = audit(&environment, &["verify", place, "--key", &key]).await;
+    assert!(ran.out.contains("written   to s3://elsewhere/logs: 1 stream"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_prove_nothing_outside_their_validity() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("bucket");
+    let bucket = plain();
+    write(&bucket, &place);
+    let (place, out) = (place.to_str().unwrap(), directory.path().to_str().unwrap());
+    let object = bucket.objects.iter().rfind(|object| !object.is_system()).unwrap();
+    let number = object.first.to_string();
+    let of = ["--stream", &object.stream, "--sequence", &number, "--output", out];
+    audit(&[], &[&["prove", place], &of[..]].concat()).await.lines();
+    let name = format!("{out}/{}-{:012}", object.stream, object.first);
+    let (proof, record) = (format!("{name}.tlog-proof"), format!("{name}.json"));
+    let file = directory.path().join("a key");
+    let policy = directory.path().join("policy");
+    let host = key(&bucket);
+    fs::write(&policy, format!("log {host}\nquorum none\n")).unwrap();
+    for (validity, is_valid) in [
+        ("", true),
+        (" until 2026-01-01", true),
+        (" from 2025-01-01 until 2026-01-01T00:00:00Z", true),
+        (" until 2025-01-01", false),
+        ("\tfrom  2026-01-01", false),
+    ] {
+        let text = format!("{host}{validity}");
+        fs::write(&file, format!("{text}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        // A policy without times does not lift what is said of its key.
+        let given = [
+            &["--key", &*text][..],
+            &["--key", file],
+            &["--policy", policy.to_str().unwrap(), "--key", &*text],
+        ];
+        for given in given {
+            let ran = audit(&[], &[&["verify", "--json", place], given].concat()).await;
+            let streams = bucket.writers.len();
+            let expected = if is_valid { vec![] } else { vec!["key-validity"; streams] };
+            assert_eq!(found(&ran), expected, "{given:?}: {ran:?}");
+            let ran = audit(&[], &[&["check", &proof, &record], given].concat()).await;
+            assert_eq!(ran.code, Some(i32::from(!is_valid)), "{given:?}: {ran:?}");
+            assert!(is_valid || ran.out.contains("key was not valid"), "{ran:?}");
+        }
+    }
+    for invalid in ["until", "until x", "for 2026-01-01", "from 2026-01-01 until 2025-01-01"] {
+        let text = format!("{host} {invalid}");
+        let ran = audit(&[], &["verify", place, "--key", &text]).await;
+        assert_eq!(ran.code, Some(2), "{invalid}: {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn receipts_of_another_bucket_are_of_missing_records() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");

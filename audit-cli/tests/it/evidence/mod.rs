@@ -32,7 +32,7 @@ fn bucket(seed: u64) -> Bucket {
 
 /// The verifier key of the host that wrote it.
 fn key(bucket: &Bucket) -> String {
-    bucket.trust[0].to_string()
+    bucket.trust[0].key.to_string()
 }
 
 fn body(object: &Object) -> String {

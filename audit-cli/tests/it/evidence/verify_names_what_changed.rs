@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use audit_evidence::{Alarm, BucketReport, Finding, KeyKind, SignerKey, State};
+use audit_evidence::{Alarm, BucketReport, Finding, KeyKind, SignerKey, State, TrustedKey};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
 
@@ -75,6 +75,7 @@ fn options(look: &Look, directory: &Path) -> Vec<String> {
         };
         file("receipts", look.receipts.iter().map(line).collect());
     }
+    options.extend(look.names.iter().map(|name| format!("--written-to={name}/")));
     if look.retained_since.is_some() {
         options.push("--since=1970-01-01T00:00:00.001Z".to_owned());
     }
@@ -84,14 +85,24 @@ fn options(look: &Look, directory: &Path) -> Vec<String> {
     options
 }
 
+/// The option for a key and its validity.
+fn key_option(TrustedKey { key, validity }: &TrustedKey) -> String {
+    let bound = |word: &str, ms: u64| match ms {
+        0 | u64::MAX => String::new(),
+        ms => format!(" {word} {}", chrono_text(ms)),
+    };
+    format!("--key={key}{}{}", bound("from", validity.start), bound("until", validity.end))
+}
+
 async fn verify(
     environment: &[(&'static str, String)],
     place: &str,
     keys: &Bucket,
     options: &[String],
 ) -> Ran {
-    let key = key(keys);
-    let mut arguments = vec!["verify", "--json", "--retry-for=0", "--key", &key, place];
+    let keys: Vec<String> = keys.trust.iter().map(key_option).collect();
+    let mut arguments = vec!["verify", "--json", "--retry-for=0", place];
+    arguments.extend(keys.iter().map(String::as_str));
     arguments.extend(options.iter().map(String::as_str));
     audit(environment, &arguments).await
 }

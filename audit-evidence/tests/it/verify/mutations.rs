@@ -1162,7 +1162,7 @@ const VALID_SYSTEM_RECORDS: &[&str] = &[
 
 impl Bucket {
     /// Adds a whole stream of the host, which ends.
-    fn add_stream(&mut self, stream: &str, name: Option<&str>) {
+    pub(super) fn add_stream(&mut self, stream: &str, name: Option<&str>) {
         let mut writer = Writer::new(stream.to_owned(), self.host_seed, [6; 32]);
         let opened = SystemRecord::Opened {
             at: NOW - 5,
