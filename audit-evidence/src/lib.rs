@@ -82,7 +82,8 @@ pub use hash::{Hash, InvalidBase64};
 pub use key::{InvalidKey, KeyKind, SignerKey, VerifierKey};
 pub use note::{InvalidNote, InvalidSignature, Note, NoteSignature};
 pub use object::{
-    Certificate, HeadError, MAX_NAME_CHARS, MAX_STREAM_RECORDS, ObjectHead, Salts, origin,
+    Certificate, HeadError, MAX_NAME_CHARS, MAX_STREAM_RECORDS, ObjectHead, Salts, is_host_name,
+    origin,
 };
 pub use policy::{InvalidPolicy, Policy, PolicyError};
 pub use proof::{Proof, ProofError};
@@ -95,4 +96,4 @@ pub use verify::{
     Remembered, State, StreamReport, StreamVerifier, Trust, TrustedKey,
 };
 pub use witness::{AddCheckpoint, Refusal, Witnessed};
-pub use writer::{HashedObject, ObjectHasher, StreamSigner, is_host_name};
+pub use writer::{HashedObject, ObjectHasher, StreamSigner};

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use crate::hash::{decode, decode_array, encode};
 use crate::{
     Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
-    is_host_name,
 };
 
 /// The maximum number of records in a stream, so that 28 hashes fit an object's metadata. A new
@@ -16,6 +15,13 @@ pub const MAX_STREAM_RECORDS: u64 = 1 << 28;
 
 /// The maximum length of a host's name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
+
+/// Whether a host of this name can write evidence: 1 to [`MAX_NAME_CHARS`] visible ASCII characters
+/// other than `+`. Metadata are HTTP headers, which do not carry other characters reliably.
+pub fn is_host_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
+    (1..=MAX_NAME_CHARS).contains(&name.len()) && name.bytes().all(is_allowed)
+}
 
 /// The origin of a stream's checkpoints, also the name of its key: `<host's name>/<stream>`.
 pub fn origin(name: &str, stream: &str) -> String {

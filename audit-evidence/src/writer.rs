@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::hash::{decode_array, encode};
 use crate::{
-    Certificate, Checkpoint, CompactRange, InvalidKey, KeyKind, MAX_NAME_CHARS, MAX_STREAM_RECORDS,
-    ObjectHead, Salts, SignerKey, origin,
+    Certificate, Checkpoint, CompactRange, InvalidKey, KeyKind, MAX_STREAM_RECORDS, ObjectHead,
+    Salts, SignerKey, is_host_name, origin,
 };
 
 /// Hashes the lines of one object. It does not depend on earlier objects, so several can be encoded
@@ -199,11 +199,4 @@ impl StreamSigner {
         };
         (head, after)
     }
-}
-
-/// Whether a host of this name can write evidence: 1 to [`MAX_NAME_CHARS`] visible ASCII characters
-/// other than `+`. Metadata are HTTP headers, which do not carry other characters reliably.
-pub fn is_host_name(name: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
-    (1..=MAX_NAME_CHARS).contains(&name.len()) && name.bytes().all(is_allowed)
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit_evidence::{
-    Alarm, BucketReport, CheckedObject, Context, Known, Sidecar, State, StreamVerifier, Trust, VerifierKey,
+    Alarm, BucketReport, CheckedObject, Context, Known, Sidecar, State, StreamVerifier, Trust,
+    VerifierKey,
 };
 use audit_sink_s3::layout::ObjectKey;
 
