@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use audit_sink_s3::OpenError;
+
 /// The outcome of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -49,14 +51,6 @@ impl Failure {
         Failure { message: message.into(), source: None, closed_pipe: false }
     }
 
-    fn of(error: &dyn Error) -> Failure {
-        let failure = Failure::new(error.to_string());
-        match error.source() {
-            Some(source) => failure.because(source.to_string()),
-            None => failure,
-        }
-    }
-
     pub(crate) fn because(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
         Failure { source: Some(source.into()), ..self }
     }
@@ -85,14 +79,12 @@ impl Error for Failure {
     }
 }
 
-impl From<audit_sink_s3::OpenError> for Failure {
-    fn from(error: audit_sink_s3::OpenError) -> Failure {
-        Failure::of(&error)
-    }
-}
-
-impl From<audit_journal::JournalError> for Failure {
-    fn from(error: audit_journal::JournalError) -> Failure {
-        Failure::of(&error)
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let failure = Failure::new(error.to_string());
+        match error.source() {
+            Some(source) => failure.because(source.to_string()),
+            None => failure,
+        }
     }
 }

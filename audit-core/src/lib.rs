@@ -7,6 +7,7 @@
 //! - [`AuditSink`]: makes batches durable; its documentation is the contract. A [`Receipt`] says
 //!   how durable and where, a [`SinkError`] whether the batch may have been persisted anyway, and
 //!   what to do.
+//! - [`OpenError`]: why a sink cannot be opened, and what to do.
 //! - [`Health`]: how a sink is doing, for probes and for operators.
 //! - [`Limits`], the [`Budget`] that enforces them, and metered [`Usage`].
 //! - [`Clock`], [`Random`] and the [`UniqueId`]s made from them: tests control time and randomness.
@@ -86,6 +87,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
 mod batch;
 mod buffers;
 mod clock;
@@ -96,6 +98,7 @@ mod health;
 mod id;
 mod limits;
 mod observed;
+mod open_error;
 mod random;
 mod sink;
 mod sources;
@@ -104,6 +107,7 @@ pub mod testing;
 mod usage;
 
 pub use async_trait::async_trait;
+pub use backoff::full_jitter;
 pub use batch::{Batch, BatchBuilder, InvalidBatch, MAX_ADDED_BYTES, MAX_BATCH_BYTES};
 #[doc(hidden)]
 pub use buffers::{Buffer, BufferPool};
@@ -115,6 +119,7 @@ pub use health::{Commits, FollowerHealth, Health, HealthState};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
+pub use open_error::{OpenError, OpenErrorKind};
 pub use random::{Random, SystemRandom};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use sources::{sources, with_sources};

@@ -47,7 +47,6 @@ mod deliveries;
 mod delivery;
 mod destination;
 mod disk;
-mod error;
 mod followers;
 mod format;
 pub mod health;
@@ -73,12 +72,12 @@ mod startup;
 mod streams;
 mod vouching;
 
+pub use audit_core::{OpenError, OpenErrorKind};
 pub use commit::{Bounds, Journal};
 pub use destination::{
     Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, RecordTime,
     Records, Seal, StreamEnd, StreamSecret, SystemRecords,
 };
-pub use error::{JournalError, JournalErrorKind};
 pub use followers::{Follower, FollowerState, ReplayLog};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 pub use reader::{

@@ -23,7 +23,7 @@ use crate::shared::executor::BlockingThreads;
 use crate::shared::latest;
 use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
 use crate::streams::Streams;
-use crate::{JournalError, JournalErrorKind, JournalSettings};
+use crate::{JournalSettings, OpenError, OpenErrorKind};
 
 /// The journal of a host that is gone, locked and recovered by this process, as if the host had
 /// restarted. No records are added to it.
@@ -46,13 +46,13 @@ impl OrphanedJournal {
     /// # Errors
     ///
     /// If there is no journal in the directory, a process has it open, or acknowledged records are
-    /// damaged or missing ([`Damaged`](crate::JournalErrorKind::Damaged)). In the last case nothing
+    /// damaged or missing ([`Damaged`](crate::OpenErrorKind::Damaged)). In the last case nothing
     /// was changed.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn open(directory: impl AsRef<Path>) -> Result<OrphanedJournal, JournalError> {
+    pub async fn open(directory: impl AsRef<Path>) -> Result<OrphanedJournal, OpenError> {
         let directory = directory.as_ref().to_owned();
         let opened = spawn_blocking(move || {
             // Opening would create the directory.
@@ -115,7 +115,7 @@ impl OrphanedJournal {
         followers: Vec<Follower>,
         max_object_bytes: usize,
         health: Arc<HealthBoard>,
-    ) -> Result<JournalDelivering, JournalError> {
+    ) -> Result<JournalDelivering, OpenError> {
         let OrphanedJournal { directory, disk, recovered, mut decided, state: _, remove_delivered } =
             self;
         let known = std::mem::take(&mut decided.followers);
@@ -126,7 +126,7 @@ impl OrphanedJournal {
             let Some(at) = known.iter().position(|known| known.name == follower.name) else {
                 let (name, directory) = (&follower.name, directory.display());
                 let message = format!("the journal in {directory} has no follower {name:?}");
-                return Err(JournalError::new(JournalErrorKind::Configuration, message));
+                return Err(OpenError::new(OpenErrorKind::Configuration, message));
             };
             // All records are kept until the follower has them.
             let follower = Follower { max_kept_bytes: Some(u64::MAX), ..follower };

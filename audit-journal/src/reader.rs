@@ -18,7 +18,7 @@ use crate::recovery::Recovered;
 use crate::segment::{SegmentReader, Window, ordinal_of};
 use crate::segments::Watermark;
 use crate::startup::{cannot_open, cannot_recover, read_whole};
-use crate::{JournalError, JournalErrorKind, Plan};
+use crate::{OpenError, OpenErrorKind, Plan};
 
 /// The current contents of a journal, as a recovery would find them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,11 +143,11 @@ impl JournalReader {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](JournalErrorKind::Configuration) if there is no journal,
-    /// [`Unavailable`](JournalErrorKind::Unavailable) if a process changes it faster than it can be
-    /// read, [`Damaged`](JournalErrorKind::Damaged) if acknowledged records are damaged or missing,
-    /// and [`Blocked`](JournalErrorKind::Blocked) if a file cannot be read.
-    pub fn open(directory: &Path) -> Result<JournalReader, JournalError> {
+    /// [`Configuration`](OpenErrorKind::Configuration) if there is no journal,
+    /// [`Unavailable`](OpenErrorKind::Unavailable) if a process changes it faster than it can be
+    /// read, [`Damaged`](OpenErrorKind::Damaged) if acknowledged records are damaged or missing,
+    /// and [`Blocked`](OpenErrorKind::Blocked) if a file cannot be read.
+    pub fn open(directory: &Path) -> Result<JournalReader, OpenError> {
         exists(directory)?;
         let disk = ReadOnlyDisk { path: directory.to_owned() };
         let mut tries = 0;
@@ -168,8 +168,9 @@ impl JournalReader {
                         "the journal in {} could not be read while a process writes to it: try again",
                         directory.display()
                     );
-                    return Err(JournalError::new(JournalErrorKind::Unavailable, message)
-                        .with_source(error));
+                    return Err(
+                        OpenError::new(OpenErrorKind::Unavailable, message).with_source(error)
+                    );
                 }
                 Err(error) => return Err(cannot_recover(directory, error)),
             }
@@ -243,14 +244,14 @@ impl JournalReader {
 }
 
 /// Checks that the directory holds a journal.
-pub(crate) fn exists(directory: &Path) -> Result<(), JournalError> {
+pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
     let names = fs::read_dir(directory).map_err(|error| cannot_open(directory, error))?;
     let mut names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     if names.any(|name| name == LOCK || ordinal_of(&name).is_some()) {
         return Ok(());
     }
     let message = format!("there is no journal in {}", directory.display());
-    Err(JournalError::new(JournalErrorKind::Configuration, message))
+    Err(OpenError::new(OpenErrorKind::Configuration, message))
 }
 
 /// Whether a process has the journal open.

@@ -27,7 +27,7 @@ use crate::settings::JournalSettings;
 use crate::shared::executor::BlockingThreads;
 use crate::shared::latest;
 use crate::streams::Streams;
-use crate::{JournalError, JournalErrorKind};
+use crate::{OpenError, OpenErrorKind};
 
 /// How long followers have for the remaining records when a journal is closed.
 const FOLLOWERS_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl Opening {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn open(self) -> Result<Journal, JournalError> {
+    pub async fn open(self) -> Result<Journal, OpenError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
         let path = self.journal.directory.clone();
@@ -79,7 +79,7 @@ impl Opening {
     }
 
     /// Like [`open`](Self::open), on this disk.
-    pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, JournalError> {
+    pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, OpenError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
         let names = names(&self.followers)?;
@@ -180,7 +180,7 @@ impl Opening {
 }
 
 /// Returns the followers' names if they are valid.
-fn names(followers: &[Follower]) -> Result<Vec<String>, JournalError> {
+fn names(followers: &[Follower]) -> Result<Vec<String>, OpenError> {
     let mut names: Vec<String> = Vec::new();
     for follower in followers {
         let name = &follower.name;
@@ -192,7 +192,7 @@ fn names(followers: &[Follower]) -> Result<Vec<String>, JournalError> {
             names.push(name.clone());
             continue;
         };
-        return Err(JournalError::new(JournalErrorKind::Configuration, what));
+        return Err(OpenError::new(OpenErrorKind::Configuration, what));
     }
     Ok(names)
 }
@@ -202,7 +202,7 @@ pub(crate) fn can_be_sent(
     directory: &Path,
     decided: &Decided,
     destination: &dyn Destination,
-) -> Result<(), JournalError> {
+) -> Result<(), OpenError> {
     let is_foreign =
         |(stream, secret): &(&UniqueId, &StreamSecret)| !destination.understands(**stream, secret);
     if let Some((stream, _)) = decided.secrets.iter().find(is_foreign) {
@@ -211,7 +211,7 @@ pub(crate) fn can_be_sent(
              the version that wrote it",
             directory.display()
         );
-        return Err(JournalError::new(JournalErrorKind::Configuration, message));
+        return Err(OpenError::new(OpenErrorKind::Configuration, message));
     }
     let planned = decided.objects.iter().map(|object| object.plan);
     let Some(unknown) = planned.into_iter().find(|plan| !destination.accepts(plan.encoding)) else {
@@ -223,19 +223,19 @@ pub(crate) fn can_be_sent(
         directory.display(),
         unknown.encoding
     );
-    Err(JournalError::new(JournalErrorKind::Configuration, message))
+    Err(OpenError::new(OpenErrorKind::Configuration, message))
 }
 
 /// The error of a directory that cannot be used.
-pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> JournalError {
+pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> OpenError {
     let in_use = error.kind() == io::ErrorKind::WouldBlock;
-    let kind = if in_use { JournalErrorKind::Configuration } else { JournalErrorKind::Blocked };
+    let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
     let message = format!("the journal in {} cannot be opened", directory.display());
-    JournalError::new(kind, message).with_source(error)
+    OpenError::new(kind, message).with_source(error)
 }
 
 /// The error of a journal that cannot be recovered.
-pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalError {
+pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> OpenError {
     match error {
         RecoveryError::Io(error) => cannot_open(directory, error),
         error @ RecoveryError::Damaged { .. } => {
@@ -243,7 +243,7 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> JournalE
                 "the journal in {} is damaged: keep it, and look at what is left before you start another",
                 directory.display()
             );
-            JournalError::new(JournalErrorKind::Damaged, message).with_source(error)
+            OpenError::new(OpenErrorKind::Damaged, message).with_source(error)
         }
     }
 }

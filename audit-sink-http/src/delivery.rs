@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit_core::{Random, UniqueId};
+use audit_core::{Random, UniqueId, full_jitter};
 use audit_journal::health::{DeliveryTrouble, HealthBoard, Trouble, Watch};
 use audit_journal::shared::executor::{BlockingThreads, execute};
 use audit_journal::shared::panic::catch_in;
@@ -248,15 +248,11 @@ impl Delivery {
         );
     }
 
-    /// The backoff, given the number of retries so far: a random time up to a limit that doubles
-    /// each time.
+    /// The backoff, given the number of retries so far.
     pub(crate) fn backoff(&self, is_blocked: bool, retries: u32) -> Duration {
         let Settings { retry_base_ms, retry_cap_ms, blocked_retry_cap_ms, .. } = self.settings;
         let cap = if is_blocked { blocked_retry_cap_ms } else { retry_cap_ms };
-        let doubled = retry_base_ms.saturating_mul(1u64.checked_shl(retries).unwrap_or(u64::MAX));
-        let longest_us = u128::from(doubled.min(cap)) * 1_000;
-        let us = (longest_us * u128::from(self.random.next_u64())) >> 64;
-        Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+        full_jitter(retry_base_ms, cap, retries, self.random.next_u64())
     }
 }
 

@@ -76,8 +76,8 @@ mod delivery;
 mod destination;
 mod direct;
 mod envelope;
-mod error;
 mod event;
+mod format;
 mod ocsf;
 mod receiver;
 mod response;
@@ -86,10 +86,11 @@ mod settings;
 mod signature;
 mod sink;
 
+pub use audit_core::{OpenError, OpenErrorKind};
 pub use audit_journal::{Follower, InvalidSettings, JournalSettings};
 
 pub use self::dead_letters::{DeadLetter, SetAside};
-pub use self::error::{OpenError, OpenErrorKind};
+pub use self::format::Format;
 pub use self::secret::SecretSource;
-pub use self::settings::{Format, Origin, Settings};
+pub use self::settings::{Origin, Settings};
 pub use self::sink::{HttpSink, LogStream, follower};

@@ -8,69 +8,8 @@ use audit_journal::shared::bounds::{MAX_IN_FLIGHT, MAX_TIME_MS, within};
 use audit_journal::{InvalidSettings, JournalSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::SecretSource;
-
-/// The format of requests, as the receiver expects it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// A JSON array of events as Convex's log streams send them, signed.
-    #[default]
-    Webhook,
-    /// The same events, one per line, signed.
-    WebhookLines,
-    /// One line of JSON per record, with its id, time and body, signed.
-    Ndjson,
-    /// Splunk's HTTP Event Collector.
-    Splunk,
-    /// OpenTelemetry logs over HTTP, as JSON.
-    Otlp,
-    /// Datadog's log intake.
-    Datadog,
-    /// Axiom's ingest of a dataset.
-    Axiom,
-    /// CloudEvents 1.0 in batches, signed.
-    #[serde(rename = "cloudevents")]
-    CloudEvents,
-    /// OCSF API Activity events, one per line, signed. [`Settings::mapping`] assigns members of a
-    /// body to fields.
-    Ocsf,
-}
-
-/// The limits of one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestLimits {
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
-    pub(crate) record_bytes: usize,
-}
-
-impl Format {
-    /// The limits of receivers of this kind, according to their documentation.
-    fn limits(self) -> RequestLimits {
-        match self {
-            // Convex sends batches of at most 128.
-            Format::Webhook | Format::WebhookLines => {
-                RequestLimits { records: 128, bytes: 5_000_000, record_bytes: 2_000_000 }
-            }
-            Format::Ndjson | Format::CloudEvents | Format::Otlp | Format::Ocsf => {
-                RequestLimits { records: 1_000, bytes: 4_000_000, record_bytes: 4_000_000 }
-            }
-            // Splunk Cloud takes up to 1 MB in one request.
-            Format::Splunk => {
-                RequestLimits { records: 1_000, bytes: 1_000_000, record_bytes: 1_000_000 }
-            }
-            // 5 MB and 1,000 logs in a request, 1 MB for a log.
-            Format::Datadog => {
-                RequestLimits { records: 1_000, bytes: 5_000_000, record_bytes: 1_000_000 }
-            }
-            // 1 MB for an event, 10,000 of them in a request.
-            Format::Axiom => {
-                RequestLimits { records: 10_000, bytes: 5_000_000, record_bytes: 1_000_000 }
-            }
-        }
-    }
-}
+use crate::format::RequestLimits;
+use crate::{Format, SecretSource};
 
 /// The deployment that events come from: the member `convex` of a webhook's events, attributes in
 /// other formats.
@@ -414,11 +353,7 @@ mod tests {
 
     #[test]
     fn every_format_has_limits_that_are_valid() {
-        use Format::{
-            Axiom, CloudEvents, Datadog, Ndjson, Ocsf, Otlp, Splunk, Webhook, WebhookLines,
-        };
-        let all = [Webhook, WebhookLines, Ndjson, Splunk, Otlp, Datadog, Axiom, CloudEvents, Ocsf];
-        for format in all {
+        for format in Format::ALL {
             assert_eq!(Settings::new("https://example.com", format).check(), Ok(()));
         }
     }

@@ -20,7 +20,7 @@ use crate::envelope::Envelope;
 use crate::event::{Event, Events};
 use crate::ocsf::Mapping;
 use crate::receiver::{Answer, Receiver};
-use crate::{Format, OpenError, Settings};
+use crate::{Format, OpenError, OpenErrorKind, Settings};
 
 /// Delivers batches to a log stream; see the [crate's documentation](crate).
 #[derive(Debug)]
@@ -173,11 +173,11 @@ fn delivery(
         return Err(only_for("indexer_ack_ms", "splunk"));
     }
     let envelope = Envelope::new(settings.format, settings.limits(), &settings.origin, mapping);
-    let receiver = Receiver::new(settings, envelope.content_type(), Arc::clone(clock), &**random)?;
+    let receiver = Receiver::new(settings, Arc::clone(clock), &**random)?;
     let letters = settings.dead_letters.as_ref().map(|directory| {
         DeadLetters::open(directory, settings.max_dead_letter_bytes).map_err(|error| {
             let what = format!("the directory {} cannot be used", directory.display());
-            OpenError::blocked(what).with_source(error)
+            OpenError::new(OpenErrorKind::Blocked, what).with_source(error)
         })
     });
     let health = HealthBoard::new(settings.name.clone());

@@ -186,7 +186,7 @@ impl S3SinkBuilder {
                     clock,
                     random,
                 };
-                Mode::Journaled(opening.open().await.map_err(OpenError::of_journal)?)
+                Mode::Journaled(opening.open().await?)
             }
         };
         Ok(S3Sink { bucket, stream, verifier_key, health, mode })

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_journal::{JournalDelivering, JournalErrorKind, OrphanedJournal};
+use audit_journal::{JournalDelivering, OpenErrorKind, OrphanedJournal};
 use audit_sink_s3::rescue::{self, JournalRedelivered};
 use audit_sink_s3::{Bucket, Compression, JournalSettings, S3Sink, Settings};
 use bytes::Bytes;
@@ -155,7 +155,7 @@ impl Delivered {
             match OrphanedJournal::open(&directory).await {
                 Ok(journal) => break journal,
                 // A stopped task ends a little later and then releases its lock.
-                Err(error) if error.kind() == JournalErrorKind::Configuration => {
+                Err(error) if error.kind() == OpenErrorKind::Configuration => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Err(error) => panic!("{error:?}"),

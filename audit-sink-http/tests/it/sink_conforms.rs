@@ -103,11 +103,11 @@ impl Destination for Journaled {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn directly() {
+async fn direct_sinks_conform() {
     conformance::run(&Direct(Receiver::start().await, Format::Webhook)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_journal() {
+async fn journals_conform() {
     conformance::run(&Journaled(Receiver::start().await, tempfile::tempdir().unwrap())).await;
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::Random;
+use audit_core::{Random, full_jitter};
 use futures::future::{Either, select};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
@@ -259,10 +259,7 @@ pub(crate) fn longer(limit: Duration) -> Duration {
     (limit * 2).min(MAX_REQUEST_TIME.max(limit))
 }
 
-/// The backoff before a request is retried: a random time up to a limit that doubles each time.
-///
-/// ["Full jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)
-/// spreads the requests of hosts that an outage has synchronized.
+/// The backoff before a request is retried, given the number of retries so far.
 pub(crate) fn backoff(
     settings: &Settings,
     random: &dyn Random,
@@ -273,27 +270,12 @@ pub(crate) fn backoff(
         Response::Exists | Response::Contention | Response::Unknown => settings.retry_cap_ms,
         Response::Blocked(_) => settings.blocked_retry_cap_ms,
     };
-    let doubled =
-        settings.retry_base_ms.saturating_mul(1u64.checked_shl(retries).unwrap_or(u64::MAX));
-    let longest_us = u128::from(doubled.min(cap)) * 1_000;
-    let us = (longest_us * u128::from(random.next_u64())) >> 64;
-    Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX))
+    full_jitter(settings.retry_base_ms, cap, retries, random.next_u64())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use audit_core::testing::SeededRandom;
-
-    /// Always returns the maximum.
-    #[derive(Debug)]
-    struct Highest;
-
-    impl Random for Highest {
-        fn next_u64(&self) -> u64 {
-            u64::MAX
-        }
-    }
 
     #[test]
     fn a_request_slower_than_most_is_slow() {
@@ -306,25 +288,5 @@ mod tests {
         assert_eq!(times.slow(), Some(Duration::from_millis(61)));
         (0..64).for_each(|_| times.add(Duration::from_millis(1)));
         assert_eq!(times.slow(), Some(ResponseTimes::LEAST_SLOW), "old times are forgotten");
-    }
-
-    #[test]
-    fn backoff_doubles_up_to_the_cap_and_is_drawn_from_zero() {
-        let settings = Settings::default();
-        let longest = |response, retries| {
-            u64::try_from(backoff(&settings, &Highest, response, retries).as_micros())
-                .unwrap()
-                .div_ceil(1_000)
-        };
-        assert_eq!(
-            [0, 1, 2, 6, 7, 63, 64, u32::MAX].map(|n| longest(Response::Unknown, n)),
-            [50, 100, 200, 3_200, 5_000, 5_000, 5_000, 5_000]
-        );
-        assert_eq!(longest(Response::Blocked(Blocker::Permission), 20), 30_000);
-        let random = SeededRandom::new(1);
-        let drawn: Vec<_> = (0..100)
-            .map(|_| backoff(&settings, &random, Response::Unknown, 0).as_millis())
-            .collect();
-        assert!(drawn.iter().any(|ms| *ms < 10) && drawn.iter().any(|ms| *ms > 40));
     }
 }

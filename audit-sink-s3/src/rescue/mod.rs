@@ -58,8 +58,7 @@ pub async fn deliver(
     let put = probed(bucket, settings).await?;
     let health = Arc::clone(&put.health);
     let destination = Arc::new(BucketDestination::new(put, None, Arc::new(SystemRandom)));
-    let delivering = journal.deliver(destination, followers, max_object_bytes, health);
-    delivering.map_err(OpenError::of_journal)
+    journal.deliver(destination, followers, max_object_bytes, health)
 }
 
 /// Begins to restore records that were delivered once, are still in the journal, and are missing

@@ -1,10 +1,11 @@
 //! Reading a bucket: its listings, and their order.
 
-use std::fmt;
-use std::ops::Range;
+mod passed;
+mod wanted;
+
 use std::path::Path as FilePath;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audit_core::UniqueId;
@@ -16,11 +17,13 @@ use object_store::path::Path;
 use object_store::{Attributes, ObjectStore};
 use tokio::sync::mpsc;
 
-use crate::arguments::{Common, Selection, Source};
+pub(crate) use self::passed::Others;
+use self::passed::{Passed, Top};
+pub(crate) use self::wanted::Wanted;
+use crate::arguments::{Common, Source};
 use crate::failure::Failure;
 use crate::in_order::in_order;
 use crate::output;
-use crate::units::HOUR_MS;
 
 /// A bucket to read from. Clones share it.
 #[derive(Debug, Clone)]
@@ -32,127 +35,8 @@ pub(crate) struct Reader {
     passed: Arc<Passed>,
 }
 
-/// Counts of listed objects that hold no records or are not selected.
-#[derive(Debug, Default)]
-struct Passed {
-    /// Objects of other streams.
-    of_other_streams: AtomicU64,
-    others: AtomicU64,
-    leftovers: AtomicU64,
-    /// One of them.
-    example: Mutex<Option<String>>,
-    /// One that neither a sink nor a dead writer left, and their number.
-    foreign: Mutex<Option<(String, u64)>>,
-    top: Mutex<Top>,
-}
-
-/// The entries directly below the prefix.
-#[derive(Debug, Clone, Default)]
-struct Top {
-    /// The first and the last day.
-    ends: Option<(Partition, Partition)>,
-    /// Entries that are not days.
-    beside: Vec<String>,
-}
-
-/// Objects in the partitions that no sink wrote.
-#[derive(Debug)]
-pub(crate) struct Others {
-    pub(crate) count: u64,
-    /// The leftovers of dead writers among them.
-    pub(crate) leftovers: u64,
-    /// One of them.
-    pub(crate) example: String,
-}
-
-impl fmt::Display for Others {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Others { count, leftovers, example } = self;
-        write!(f, "{count} other objects stand among the partitions, such as {example}")?;
-        match leftovers {
-            0 => Ok(()),
-            leftovers => write!(f, "; {leftovers} of them are what writers left that died"),
-        }
-    }
-}
-
-/// The selected range of times, and the selected stream, if any.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) times_ms: Range<i64>,
-    pub(crate) stream: Option<UniqueId>,
-    /// The distance from the range within which an hour may still hold records of the range.
-    margin_ms: i64,
-}
-
-impl Wanted {
-    pub(crate) fn new(times_ms: Range<i64>, stream: Option<UniqueId>) -> Wanted {
-        Wanted { times_ms, stream, margin_ms: 0 }
-    }
-
-    /// The selection of the command line. With `is_timed`, records are selected by their own times.
-    pub(crate) fn selected(selection: &Selection, is_timed: bool) -> Wanted {
-        Wanted::new(selection.times_ms(), selection.stream).with_margin(is_timed)
-    }
-
-    /// Includes the hours before and after if records are selected by their own times: an object is
-    /// filed under the hour of its first record, but it may hold records of the next hour, and of
-    /// the end of the hour before, since concurrent records are written in any order.
-    pub(crate) fn with_margin(self, is_timed: bool) -> Wanted {
-        Wanted { margin_ms: if is_timed { HOUR_MS } else { 0 }, ..self }
-    }
-
-    /// All times, all streams.
-    pub(crate) fn all() -> Wanted {
-        Wanted::new(i64::MIN..i64::MAX, None)
-    }
-
-    /// The range of hours to read.
-    pub(crate) fn read_ms(&self) -> Range<i64> {
-        let Range { start, end } = self.times_ms;
-        start.saturating_sub(self.margin_ms)..end.saturating_add(self.margin_ms)
-    }
-
-    /// Whether the range itself, without its margin, includes a part of this partition.
-    pub(crate) fn names(&self, partition: &Partition) -> bool {
-        partition.begin_ms() < self.times_ms.end && self.times_ms.start < partition.end_ms()
-    }
-
-    fn overlaps(&self, partition: &Partition) -> bool {
-        let read = self.read_ms();
-        partition.begin_ms() < read.end && read.start < partition.end_ms()
-    }
-
-    fn covers(&self, partition: &Partition) -> bool {
-        let read = self.read_ms();
-        read.start <= partition.begin_ms() && partition.end_ms() <= read.end
-    }
-}
-
 /// The most names shown near a prefix without days.
 const NEARBY_SHOWN: usize = 8;
-
-impl Passed {
-    fn other(&self, name: String, is_leftover: bool) {
-        self.leftovers.fetch_add(u64::from(is_leftover), Ordering::Relaxed);
-        // Nobody reads the marks of folders as records.
-        if !is_leftover && !name.ends_with('/') {
-            self.foreign(&name);
-        }
-        if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
-            *self.example.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
-        }
-    }
-
-    fn foreign(&self, name: &str) {
-        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        foreign.get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
-    }
-
-    fn top(&self) -> MutexGuard<'_, Top> {
-        self.top.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How many objects the listing of a partition may be ahead of its reader: one page of S3.
 const PAGE: usize = 1_000;
@@ -253,9 +137,9 @@ impl Reader {
         let ends = days.first().copied().zip(days.last().copied());
         // Their names match the patterns of query engines.
         others.iter().filter(|name| name.starts_with("dt=")).for_each(|name| {
-            self.passed.foreign(name);
+            self.passed.add_foreign(name);
         });
-        *self.passed.top() = Top { ends, beside: others };
+        self.passed.set_top(Top { ends, beside: others });
         Ok(days.into_iter().filter(|day| wanted.overlaps(day)).collect())
     }
 
@@ -265,9 +149,9 @@ impl Reader {
         for name in others {
             let name = format!("{day}/{name}");
             if name.ends_with('/') {
-                self.passed.foreign(&name);
+                self.passed.add_foreign(&name);
             }
-            self.passed.other(name, false);
+            self.passed.add(name, false);
         }
         Ok(partitions)
     }
@@ -297,7 +181,7 @@ impl Reader {
                         .as_ref()
                         .map_or(true, |object| stream.is_none_or(|id| id == object.key.stream()));
                     if !ours {
-                        reader.passed.of_other_streams.fetch_add(1, Ordering::Relaxed);
+                        reader.passed.add_of_other_stream();
                     }
                     if ours && sender.send(object).await.is_err() {
                         return;
@@ -345,7 +229,7 @@ impl Reader {
             std::future::ready(match listed {
                 Ok(Found::Object(object)) => Some(Ok(object)),
                 Ok(Found::Other { name, is_leftover }) => {
-                    reader.passed.other(name, is_leftover);
+                    reader.passed.add(name, is_leftover);
                     None
                 }
                 // A later version may write objects that this one does not know.
@@ -363,16 +247,13 @@ impl Reader {
 
     /// The listed objects that hold no records, if there are any.
     pub(crate) fn others(&self) -> Option<Others> {
-        let Passed { others, leftovers, example, .. } = &*self.passed;
-        let example = example.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let count = others.load(Ordering::Relaxed);
-        Some(Others { count, leftovers: leftovers.load(Ordering::Relaxed), example })
+        self.passed.others()
     }
 
     /// The number of listed objects that neither a sink nor a dead writer left where query engines
     /// look for records, and one of them. A directory counts as one.
     pub(crate) fn foreign(&self) -> Option<(String, u64)> {
-        self.passed.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.passed.foreign()
     }
 
     /// The same bucket, with nothing listed yet.
@@ -382,14 +263,14 @@ impl Reader {
 
     /// The likely reason why no object was found.
     pub(crate) async fn why_nothing(&self, wanted: &Wanted) -> String {
-        let of_other_streams = self.passed.of_other_streams.load(Ordering::Relaxed);
+        let of_other_streams = self.passed.of_other_streams();
         if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
             return format!(
                 "no object is of stream {stream}; {of_other_streams} objects are of other streams"
             );
         }
         let name = self.name();
-        let Top { ends, beside: mut nearby } = self.passed.top().clone();
+        let Top { ends, beside: mut nearby } = self.passed.top();
         if let Some((first, last)) = ends {
             let others = self.others().map(|others| format!("; {others}")).unwrap_or_default();
             let what = if wanted.times_ms == (i64::MIN..i64::MAX) { "" } else { " that is wanted" };
@@ -441,28 +322,5 @@ pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
     match url::Url::from_directory_path(&path) {
         Ok(url) => Ok(url.into()),
         Err(()) => Err(Failure::new(format!("{} cannot be written as a URL", path.display()))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partially_selected_partitions_are_read() {
-        let hour = Partition::hour_of(0);
-        let wanted = |times_ms| Wanted::new(times_ms, None);
-        assert!(wanted(0..1).overlaps(&hour) && !wanted(0..1).covers(&hour));
-        assert!(wanted(HOUR_MS - 1..HOUR_MS).overlaps(&hour));
-        assert!(!wanted(HOUR_MS..HOUR_MS + 1).overlaps(&hour));
-        assert!(!wanted(-5..0).overlaps(&hour));
-        assert!(wanted(i64::MIN..i64::MAX).covers(&hour) && wanted(0..HOUR_MS).covers(&hour));
-        for times_ms in [-5..-1, HOUR_MS..HOUR_MS + 1] {
-            let timed = wanted(times_ms).with_margin(true);
-            assert!(timed.overlaps(&hour) && !timed.names(&hour), "{timed:?}");
-        }
-        for times_ms in [-HOUR_MS - 5..-HOUR_MS, 2 * HOUR_MS..2 * HOUR_MS + 1] {
-            assert!(!wanted(times_ms).with_margin(true).overlaps(&hour));
-        }
     }
 }

@@ -1,0 +1,100 @@
+//! What a listing passed over.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use audit_sink_s3::layout::Partition;
+
+/// Counts of listed objects that hold no records or are not selected.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// Objects of other streams.
+    of_other_streams: AtomicU64,
+    others: AtomicU64,
+    leftovers: AtomicU64,
+    /// One of them.
+    example: Mutex<Option<String>>,
+    /// One that neither a sink nor a dead writer left, and their number.
+    foreign: Mutex<Option<(String, u64)>>,
+    top: Mutex<Top>,
+}
+
+/// The entries directly below the prefix.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Top {
+    /// The first and the last day.
+    pub(super) ends: Option<(Partition, Partition)>,
+    /// Entries that are not days.
+    pub(super) beside: Vec<String>,
+}
+
+/// Objects in the partitions that no sink wrote.
+#[derive(Debug)]
+pub(crate) struct Others {
+    pub(crate) count: u64,
+    /// The leftovers of dead writers among them.
+    pub(crate) leftovers: u64,
+    /// One of them.
+    pub(crate) example: String,
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Others { count, leftovers, example } = self;
+        write!(f, "{count} other objects stand among the partitions, such as {example}")?;
+        match leftovers {
+            0 => Ok(()),
+            leftovers => write!(f, "; {leftovers} of them are what writers left that died"),
+        }
+    }
+}
+
+impl Passed {
+    /// Counts an entry that is not an object of a sink.
+    pub(super) fn add(&self, name: String, is_leftover: bool) {
+        self.leftovers.fetch_add(u64::from(is_leftover), Ordering::Relaxed);
+        // Nobody reads the marks of folders as records.
+        if !is_leftover && !name.ends_with('/') {
+            self.add_foreign(&name);
+        }
+        if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
+            *lock(&self.example) = Some(name);
+        }
+    }
+
+    /// Counts an entry that query engines may take for records.
+    pub(super) fn add_foreign(&self, name: &str) {
+        lock(&self.foreign).get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
+    }
+
+    pub(super) fn add_of_other_stream(&self) {
+        self.of_other_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of_other_streams(&self) -> u64 {
+        self.of_other_streams.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn others(&self) -> Option<Others> {
+        let example = lock(&self.example).clone()?;
+        let count = self.others.load(Ordering::Relaxed);
+        Some(Others { count, leftovers: self.leftovers.load(Ordering::Relaxed), example })
+    }
+
+    pub(super) fn foreign(&self) -> Option<(String, u64)> {
+        lock(&self.foreign).clone()
+    }
+
+    pub(super) fn top(&self) -> Top {
+        lock(&self.top).clone()
+    }
+
+    pub(super) fn set_top(&self, top: Top) {
+        *lock(&self.top) = top;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

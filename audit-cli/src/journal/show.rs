@@ -1,0 +1,139 @@
+//! `audit journal show`: what a journal holds, and what of it is not in the bucket yet.
+
+use audit_journal::{JournalRecords, JournalState, JournalStream, Plan, PlannedObject};
+use audit_sink_s3::layout::ObjectKey;
+use serde::Serialize;
+
+use super::{cannot_read, read};
+use crate::arguments::JournalDirectory;
+use crate::failure::{Failure, Outcome};
+use crate::followers::Follower;
+use crate::output::Output;
+use crate::units::{Size, Span, now_ms, shown};
+
+#[derive(Serialize)]
+struct State {
+    in_use: bool,
+    segments: u64,
+    bytes: u64,
+    undelivered: u64,
+    undelivered_bytes: u64,
+    oldest_undelivered: Option<String>,
+    streams: Vec<Stream>,
+    objects: Vec<Object>,
+    followers: Vec<Follower>,
+}
+
+#[derive(Serialize)]
+struct Stream {
+    stream: String,
+    delivered_to: u64,
+    next_sequence: u64,
+}
+
+#[derive(Serialize)]
+struct Object {
+    key: String,
+    count: u64,
+    conflict: bool,
+    file: String,
+}
+
+pub(super) fn show(directory: &JournalDirectory, output: &Output) -> Result<Outcome, Failure> {
+    let Some(reader) = read(directory, output)? else { return Ok(Outcome::Wrong) };
+    let state = reader.state();
+    let (mut bytes, mut oldest) = (0, None::<i64>);
+    let counted = reader.batches(JournalRecords::Undelivered, |batch| {
+        bytes += batch.lines.len() as u64;
+        oldest = Some(oldest.map_or(batch.time_ms, |oldest| oldest.min(batch.time_ms)));
+        true
+    });
+    match counted {
+        // The host continued meanwhile: the segments read were delivered and removed.
+        Err(_) if state.in_use => {}
+        counted => counted.map_err(cannot_read)?,
+    }
+    let followers = Follower::all(&reader)?;
+    print_state(state, bytes, oldest, &followers, output)?;
+    let conflicts = state.objects.iter().any(|object| object.set_aside);
+    let is_wrong = followers.iter().any(|follower| follower.is_wrong(state.in_use));
+    // While a host has the journal open, undelivered records are being delivered.
+    Ok(Outcome::wrong_if(conflicts || is_wrong || (!state.in_use && state.undelivered() > 0)))
+}
+
+fn print_state(
+    state: &JournalState,
+    undelivered_bytes: u64,
+    oldest: Option<i64>,
+    followers: &[Follower],
+    output: &Output,
+) -> Result<(), Failure> {
+    let JournalState { in_use, segments, bytes, streams, objects, followers: _ } = state;
+    if output.is_json() {
+        let stream = |stream: &JournalStream| {
+            let JournalStream { stream, delivered_to, next_sequence } = *stream;
+            Stream { stream: stream.to_string(), delivered_to, next_sequence }
+        };
+        let object = |object: &PlannedObject| {
+            let PlannedObject { plan, set_aside, file } = object;
+            let file = file.display().to_string();
+            Object { key: destined(plan), count: plan.count, conflict: *set_aside, file }
+        };
+        return output.json(&State {
+            in_use: *in_use,
+            segments: *segments,
+            bytes: *bytes,
+            undelivered: state.undelivered(),
+            undelivered_bytes,
+            oldest_undelivered: oldest.map(shown),
+            streams: streams.iter().map(stream).collect(),
+            objects: objects.iter().map(object).collect(),
+            followers: followers.to_vec(),
+        });
+    }
+    let style = output.style();
+    let used = if *in_use { "a process has it open" } else { "no process has it open" };
+    output.line(&format!("{used}; {segments} segments hold records, {} of disk", Size(*bytes)))?;
+    for JournalStream { stream, delivered_to, next_sequence } in streams {
+        let undelivered = next_sequence.saturating_sub(*delivered_to);
+        output.line(&format!(
+            "stream {stream}: {next_sequence} records, {undelivered} not known to be in the bucket"
+        ))?;
+    }
+    for PlannedObject { plan, set_aside, file } in objects {
+        let (key, count, file) = (destined(plan), plan.count, file.display());
+        output.line(&if *set_aside {
+            style.bad(&format!(
+                "conflict: another object has the key {key}; the {count} records are in {file}"
+            ))
+        } else {
+            format!("planned: {key}, {count} records")
+        })?;
+    }
+    for follower in followers {
+        follower.print(output)?;
+    }
+    let verdict = match (state.undelivered(), oldest) {
+        (0, _) => style.good("everything is in the bucket or set aside"),
+        (undelivered, oldest) => {
+            let age = oldest.map(|oldest| {
+                format!(", the oldest of {}, {} ago", shown(oldest), Span(now_ms() - oldest))
+            });
+            let text = format!(
+                "{undelivered} records are not known to be in the bucket, {}{}",
+                Size(undelivered_bytes),
+                age.unwrap_or_default()
+            );
+            if *in_use { text } else { style.bad(&text) }
+        }
+    };
+    output.line(&verdict)
+}
+
+/// The destination of an object: in a bucket, its key.
+fn destined(plan: &Plan) -> String {
+    match ObjectKey::of_plan(plan) {
+        Some(key) => key.to_string(),
+        None => format!("{}-{:012}.{}", plan.stream, plan.first_sequence, plan.encoding),
+    }
+}
