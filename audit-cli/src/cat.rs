@@ -27,8 +27,8 @@ pub(crate) async fn search(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    let Search { query, text, cat } = arguments;
-    let condition = query.condition(*text);
+    let Search { searched, cat } = arguments;
+    let condition = searched.condition();
     let Printed { outcome, searched, matched, days, stopped } =
         print(cat, &[condition], common, output).await?;
     let (records, days) = (counted(searched, "record"), counted(days, "day"));
@@ -58,16 +58,16 @@ async fn print(
     let wanted = Wanted::selected(&arguments.selection, arguments.filter.time.is_some());
     let mut filter = arguments.filter.clone();
     filter.conditions.extend_from_slice(more);
-    let printer = Printer::new(&filter, wanted.times_ms.clone(), arguments.pretty, output);
+    let printer = Printer::new(&filter, wanted.times_ms.clone(), arguments.printing.pretty, output);
     let (printer, limit) = (Arc::new(printer), arguments.limit.unwrap_or(u64::MAX));
     let none = Printed { outcome: Outcome::Well, searched: 0, matched: 0, days: 0, stopped: true };
     if limit == 0 {
         return Ok(none);
     }
-    let mut joined = arguments.outcomes.then(Outcomes::new);
+    let mut joined = arguments.printing.outcomes.then(Outcomes::new);
     let until_ms = wanted.read_ms().end;
     let mut read_on = wanted.clone();
-    if arguments.outcomes {
+    if arguments.printing.outcomes {
         // The outcomes of attempts at the end of the range come after it.
         read_on.times_ms.end = read_on.times_ms.end.saturating_add(HOUR_MS);
     }

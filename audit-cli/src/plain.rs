@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sinks_write_is_plain() {
+    fn records_of_sinks_are_plain() {
         for line in [
             "{}",
             r#"{"a":{"b":[],"c":{}},"d":[1,-0,0.5,1e9,-1.25E-3,"x\"\\",true,false,null,[{}]]}"#,

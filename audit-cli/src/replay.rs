@@ -19,7 +19,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::units::counted;
 
-/// The interval of checks of how the log stream is doing.
+/// The interval at which the health of the log stream is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(
@@ -69,16 +69,16 @@ pub(crate) async fn run(
     Ok(Outcome::wrong_if(is_wrong))
 }
 
-/// What is sent to one log stream.
+/// The records to send to one log stream.
 struct Work {
     follower: Follower,
     wanted: Vec<StreamRecords>,
-    /// Where it is noted.
+    /// Where progress is recorded.
     log: Option<ReplayLog>,
 }
 
-/// What the followers of a journal miss that are among these log streams, those that were retired
-/// included.
+/// The records that followers of a journal are missing, for these log streams. Retired followers
+/// are included.
 fn missing(
     directory: &Path,
     streams: Vec<Settings>,
@@ -100,7 +100,7 @@ fn missing(
                 let what = format!("what is sent cannot be noted in {}", directory.display());
                 Failure::new(what).because(error)
             })?;
-            // As a host has it.
+            // The default directory of a host.
             let aside = directory.parent().unwrap_or(directory).join("dead-letters").join(&name);
             let follower = follower(settings.clone(), Some(&aside), arguments)?;
             works.push(Work { follower, wanted: known.missing.clone(), log: Some(log) });
@@ -142,7 +142,7 @@ struct Sent<'a> {
     unread: Vec<Unread<'a>>,
 }
 
-/// Records that were not sent. Without `to`, those of the stream from there on.
+/// Records that were not sent. Without `to`, all of the stream from `from` on.
 #[derive(Serialize)]
 struct Left {
     stream: String,
@@ -166,7 +166,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Sends what a log stream is to get. Says whether that was all of it.
+    /// Sends the records of one log stream. Returns whether all were sent.
     async fn send(&self, work: Work) -> Result<bool, Failure> {
         let Work { follower, wanted, mut log } = work;
         let wanted: Vec<StreamRecords> = match &log {
@@ -193,7 +193,7 @@ impl Sending<'_> {
         Ok(replayed.left.is_empty())
     }
 
-    /// Says how the log stream is doing, until it is time to give up.
+    /// Reports the health of the log stream until it is time to give up.
     async fn watch(&self, follower: &Follower) -> Failure {
         let progress = Progress::new(self.common, 0);
         let mut said = String::new();

@@ -21,8 +21,9 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
-    let printer = Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.pretty, output);
-    let mut joined = arguments.outcomes.then(Outcomes::new);
+    let printer =
+        Printer::new(&arguments.filter, i64::MIN..i64::MAX, arguments.printing.pretty, output);
+    let mut joined = arguments.printing.outcomes.then(Outcomes::new);
     let (mut wrong, mut refused) = (false, Refused::default());
     // Objects that exist before the search for the last records must not be printed as new.
     let mut follow = match arguments.follow {
@@ -31,7 +32,7 @@ pub(crate) async fn run(
     };
     let mut last = VecDeque::new();
     // Outcomes may be in separate objects, one for each object with records.
-    let count = if arguments.outcomes { 2 * arguments.lines } else { arguments.lines };
+    let count = if arguments.printing.outcomes { 2 * arguments.lines } else { arguments.lines };
     let objects = last_objects(&reader, count).await?;
     let empty = objects.is_empty();
     let keep_last = |last: &mut VecDeque<Vec<u8>>, chunk: &Chunk| {

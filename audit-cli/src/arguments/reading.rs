@@ -62,23 +62,30 @@ impl FromStr for Query {
     }
 }
 
-impl Query {
-    /// The condition on records. If `is_text`, the query is a text that they must contain.
-    pub(crate) fn condition(&self, is_text: bool) -> Condition {
-        if is_text { Condition::anywhere(&self.text) } else { self.condition.clone() }
+/// The query of a command, and how it is read.
+#[derive(Debug, Args)]
+pub(crate) struct Searched {
+    /// A text that some name or value contains, or a condition on a member as for --where, such as
+    /// /user=ada
+    query: Query,
+
+    /// Treat the query as a text, even if it looks like a condition
+    #[arg(long, short = 'F')]
+    text: bool,
+}
+
+impl Searched {
+    /// The condition on records.
+    pub(crate) fn condition(&self) -> Condition {
+        let Query { text, condition } = &self.query;
+        if self.text { Condition::anywhere(text) } else { condition.clone() }
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Search {
-    /// A text that some name or value contains, or a condition on a member as for --where, such as
-    /// /user=ada
-    pub(crate) query: Query,
-
-    /// Treat the query as a text, even if it looks like a condition
-    #[arg(long, short = 'F')]
-    pub(crate) text: bool,
-
+    #[command(flatten)]
+    pub(crate) searched: Searched,
     #[command(flatten)]
     pub(crate) cat: Cat,
 }
@@ -111,14 +118,8 @@ pub(crate) struct Grouping {
 
 #[derive(Debug, Args)]
 pub(crate) struct Who {
-    /// A text that some name or value contains, or a condition on a member as for --where, such as
-    /// /document=plan
-    pub(crate) query: Query,
-
-    /// Treat the query as a text, even if it looks like a condition
-    #[arg(long, short = 'F')]
-    pub(crate) text: bool,
-
+    #[command(flatten)]
+    pub(crate) searched: Searched,
     #[command(flatten)]
     pub(crate) source: Source,
     #[command(flatten)]
@@ -218,15 +219,9 @@ pub(crate) fn time_pointers(time: Option<&Pointer>) -> Vec<Pointer> {
     }
 }
 
+/// How records are printed.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Cat {
-    #[command(flatten)]
-    pub(crate) source: Source,
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    #[command(flatten)]
-    pub(crate) filter: Filter,
-
+pub(crate) struct Printing {
     /// Indent and colour records
     #[arg(long, short)]
     pub(crate) pretty: bool,
@@ -237,6 +232,19 @@ pub(crate) struct Cat {
     /// records at most
     #[arg(long)]
     pub(crate) outcomes: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Cat {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    #[command(flatten)]
+    pub(crate) printing: Printing,
 
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "COUNT")]
@@ -255,12 +263,8 @@ pub(crate) struct Tail {
     #[command(flatten)]
     pub(crate) filter: Filter,
 
-    /// Print each record of a mutation once its outcome is read, and with it:
-    /// "outcome":"committed", "conflict", "rolled back" or "failed" in the record's "$audit", or
-    /// "unknown" if it has no outcome record. For hosts that record outcomes. Holds 64 MiB of
-    /// records at most
-    #[arg(long)]
-    pub(crate) outcomes: bool,
+    #[command(flatten)]
+    pub(crate) printing: Printing,
 
     /// Print records as they arrive, until Ctrl-C
     #[arg(long, short)]
@@ -286,10 +290,6 @@ pub(crate) struct Tail {
     /// an hour
     #[arg(long, value_name = "COUNT", default_value_t = 240, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     pub(crate) lists_per_minute: u32,
-
-    /// Indent and colour records
-    #[arg(long, short)]
-    pub(crate) pretty: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
-//! A Parquet file as it is checked: that its records are those that hosts signed, that its columns
-//! are those of its records, and that nothing an engine goes by says otherwise.
+//! Checks a Parquet file: its records must be those that hosts signed, its columns those of its
+//! records, and nothing that a query engine reads from the file may say otherwise.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use super::file::{FORMAT, Places, is_sealed, schema};
 use super::group::{Data, Group, Source, Values};
 use crate::query::Pointer;
 
-/// What a file says of itself.
+/// A file's description of itself.
 pub(crate) struct Said {
     pub(crate) columns: Columns,
     time: Vec<Pointer>,
@@ -29,7 +29,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Reads it. `None` if the file is not one of ours.
+    /// Reads the description. `None` if the file was not written by `audit compact`.
     pub(crate) fn read(metadata: &ParquetMetaData) -> Option<Said> {
         let entries = metadata.file_metadata().key_value_metadata()?;
         let mut values: BTreeMap<&str, &str> = BTreeMap::new();
@@ -51,18 +51,18 @@ impl Said {
     }
 }
 
-/// What is wrong with a file.
+/// A problem of a file.
 #[derive(Debug)]
 pub(crate) struct Wrong {
-    /// The stream whose records they are, where it is one.
+    /// The stream of the records, if they are of a single one.
     pub(crate) stream: String,
     pub(crate) records: Option<Range<u64>>,
-    /// The object that they are said to be from, and the hash of their lines.
+    /// The object that the file names as their source, and the hash of their lines.
     pub(crate) object: Option<(ObjectKey, [u8; 32])>,
     pub(crate) fault: Fault,
 }
 
-/// A file that was checked.
+/// The result of checking a file.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// The keys of the objects whose records it holds.
@@ -85,7 +85,7 @@ struct Current {
 }
 
 impl Current {
-    /// How many records it says that it has.
+    /// The number of records that its metadata states.
     fn count(&self) -> Option<u64> {
         let members: BTreeMap<&str, &str> =
             serde_json::from_str(self.source.evidence.as_deref()?).ok()?;
@@ -93,7 +93,7 @@ impl Current {
     }
 }
 
-/// Checks a file, with the keys of hosts that are trusted.
+/// Checks a file with the keys of trusted hosts.
 pub(crate) fn check(file: &Bytes, keys: &[TrustedKey]) -> Checked {
     let mut checked = Checked::default();
     if let Err(error) = look(file, keys, &mut checked) {
@@ -112,7 +112,7 @@ fn look(
     keys: &[TrustedKey],
     checked: &mut Checked,
 ) -> Result<(), parquet::errors::ParquetError> {
-    // Before anything of it is parsed.
+    // This comes before any parsing.
     if !is_sealed(file) {
         return Err(other("its bytes are not those that were written"));
     }
@@ -175,7 +175,7 @@ fn look(
             }
             again.begin(key.clone(), object.source.stream, evidence);
             again.add(sequence, lines[row].data());
-            // It is complete, so it need not be held longer.
+            // The object is complete: its memory can be released.
             if *count == Some(object.lines.len() as u64)
                 && let Some((object, _)) = objects_read.remove(&key)
             {
@@ -197,7 +197,7 @@ fn look(
     Ok(())
 }
 
-/// Checks the records of an object, once all were read.
+/// Checks the records of an object, once all have been read.
 fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
     let Current { source: Source { key, stream, evidence }, first, lines } = object;
     let (stream, records) = (stream.to_string(), first..first + lines.len() as u64);
@@ -240,7 +240,7 @@ fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
     }
 }
 
-/// How many values are read at once: a file may claim any number.
+/// The number of values that are read at once, since a file may claim any number.
 const AT_ONCE: usize = 8 << 10;
 
 fn values(reader: ColumnReader, rows: usize) -> Result<Values, parquet::errors::ParquetError> {
@@ -278,7 +278,7 @@ fn values(reader: ColumnReader, rows: usize) -> Result<Values, parquet::errors::
     }
 }
 
-/// Engines leave out row groups by these bounds.
+/// Checks the bounds of a column, by which query engines skip row groups.
 fn check_bounds(
     column: &ColumnChunkMetaData,
     values: &Values,

@@ -1,9 +1,9 @@
-//! Which members of records are columns of a Parquet file, and of which type.
+//! The columns of a Parquet file: which members of records have one, and of which type.
 //!
-//! A column's name and type never change from file to file: engines read many files as one table,
-//! and a column that changed would hide records from a query. So a file takes the columns of the
-//! file before it, and adds what it finds. What fits into no column is named in `audit_rest` of its
-//! row, and stands in `audit_record`.
+//! A column's name and type never change from file to file: query engines read many files as one
+//! table, and a column that changed would hide records from a query. So each file has the columns
+//! of the file before it, followed by new ones. A row names the members that fit no column in
+//! `audit_rest`; their values are in `audit_record`.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -22,10 +22,10 @@ use crate::query::Pointer;
 pub(crate) enum Kind {
     /// A string.
     Text,
-    /// An integer of 64 bits that is spelled as such: neither 7.0 nor 7e0.
+    /// A 64-bit integer in its usual spelling: neither 7.0 nor 7e0.
     Integer,
     Boolean,
-    /// Any value, as its JSON.
+    /// Any value, as JSON.
     Json,
 }
 
@@ -46,29 +46,29 @@ pub(crate) enum Cell<'a> {
     Boolean(bool),
 }
 
-/// The most columns of members: a body may have members named by its users.
+/// The maximum number of columns of members, since users may choose the names of members.
 const MAX_COLUMNS: usize = 128;
 
-/// Members that fewer records have stay in the record alone: one of so many.
+/// A member has a column if at least one of this many records has it.
 const COMMON_ONE_OF: u64 = 100;
 
-/// A member whose values are of one kind but for so few, one of so many, has that kind. A single
-/// strange body must not change a column.
+/// A column has the kind of most values, unless more than one of this many values has another kind.
+/// A single unusual body must not change a column.
 const STRANGE_ONE_OF: u64 = 10;
 
 const MAX_NAME_BYTES: usize = 64;
 const MAX_DEPTH: usize = 6;
 
-/// Distinct members that are looked at, to bound memory.
+/// The maximum number of distinct members that are counted, which bounds memory.
 const MAX_MEMBERS: usize = 4_096;
 
-/// Distinct values of a member that are counted, to bound memory.
+/// The maximum number of distinct values of a member that are counted, which bounds memory.
 const MAX_VALUES: usize = 1_024;
 
-/// Names that engines add to the table of a file.
+/// The names of columns that query engines add to a table.
 const TAKEN: [&str; 5] = ["dt", "hour", "filename", "file_row_number", "file_index"];
 
-/// The prefix of our own columns.
+/// The names of our own columns.
 const OURS: [&str; 7] = [
     "audit_stream",
     "audit_sequence",
@@ -79,8 +79,8 @@ const OURS: [&str; 7] = [
     "audit_rest",
 ];
 
-/// The name of a member's column: its parts with underscores between them. `None` where that is no
-/// plain name in SQL.
+/// The name of a member's column: the parts of its path, joined by underscores. `None` if that is
+/// not a plain name in SQL.
 pub(crate) fn name_of(member: &str) -> Option<String> {
     let parts = member.strip_prefix('/')?.split('/');
     let parts: Option<Vec<&str>> = parts
@@ -108,7 +108,7 @@ impl Kind {
         }
     }
 
-    /// The value as a cell of this kind. `None` if it is of another.
+    /// The value as a cell of this kind. `None` if it is of another kind.
     fn cell(self, value: &str) -> Option<Cell<'_>> {
         match self {
             Kind::Text => text(value).map(Cell::Text),
@@ -127,7 +127,7 @@ fn text(value: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(value).ok().map(Cow::Owned)
 }
 
-/// An integer in its shortest spelling, so that nothing of it is lost.
+/// An integer in its shortest spelling: any other could not be restored from the number.
 fn integer(value: &str) -> Option<i64> {
     let number: i64 = value.parse().ok()?;
     let digits = value.strip_prefix('-').unwrap_or(value);
@@ -160,11 +160,11 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A name, borrowed where it has no escapes.
+/// A name, borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Calls `take` with each member that is not an object with members, and its value.
+/// Calls `take` with each member that is not a non-empty object, and its value.
 fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
     fn walk<'a>(
         above: &mut String,
@@ -195,10 +195,10 @@ fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
     }
 }
 
-/// What is known of a member.
+/// The values of a member so far.
 #[derive(Default)]
 struct Member {
-    /// How many were found before it.
+    /// The number of members that were found before it.
     place: usize,
     kinds: HashMap<Kind, u64>,
     /// Hashes of its values, up to [`MAX_VALUES`].
@@ -221,12 +221,12 @@ impl Member {
 pub(crate) struct Columns {
     all: Vec<Column>,
     by_member: HashMap<String, usize>,
-    /// In lower case: engines do not tell `user` and `User` apart.
+    /// In lower case, since query engines do not distinguish `user` from `User`.
     names: HashSet<String>,
 }
 
 impl Columns {
-    /// Those of an earlier file. `None` if they are none that a file of ours has.
+    /// The columns of an earlier file. `None` if `audit compact` cannot have written them.
     pub(crate) fn from_parts(parts: Vec<Column>) -> Option<Columns> {
         let mut columns = Columns::default();
         for column in parts {
@@ -241,7 +241,7 @@ impl Columns {
         &self.all
     }
 
-    /// Where records have who did it, if there is a column of that.
+    /// The member that names the actor, if it has a column.
     pub(crate) fn actor(&self) -> Option<Pointer> {
         let actor = ACTORS.iter().find(|actor| self.by_member.contains_key(**actor));
         actor.and_then(|actor| actor.parse().ok())
@@ -259,8 +259,8 @@ impl Columns {
         true
     }
 
-    /// Adds columns for the common members of these records; only for those of `wanted`, if it is
-    /// given.
+    /// Adds columns for the common members of these records or, if `wanted` is given, for its
+    /// members.
     pub(crate) fn extend<'a>(
         &mut self,
         lines: impl Iterator<Item = &'a [u8]>,
@@ -299,7 +299,7 @@ impl Columns {
         };
         let mut counted: Vec<_> =
             counted.filter(|(count, _, member, _)| is_wanted(member, *count)).collect();
-        // A name belongs to the member that most records have.
+        // If two members would have the same name, the more frequent one gets it.
         counted.sort_by_key(|(count, place, ..)| (std::cmp::Reverse(*count), *place));
         let mut added: Vec<((usize, usize), Column)> = Vec::new();
         for (_, place, member, kind) in counted {
@@ -314,23 +314,23 @@ impl Columns {
                 added.push((place, Column { name, member, kind }));
             }
         }
-        // Those of few distinct values first, else in the order of the records. They are small, and
-        // engines read columns beside each other at once, with what is between them.
+        // Columns with few distinct values come first. They are small, and query engines read
+        // neighbouring columns in one request, including what lies between them.
         added.sort_by_key(|(place, _)| *place);
         for (_, column) in added {
             self.add(column);
         }
     }
 
-    /// The cells of a record, and the members that no cell holds, as an array of JSON. A member
-    /// that is null or missing has no cell.
+    /// The cells of a record, and the members without a cell as a JSON array. A null or missing
+    /// member has no cell and is not listed.
     pub(crate) fn cells<'a>(&self, line: &'a [u8]) -> (Vec<Option<Cell<'a>>>, Option<String>) {
         let mut cells: Vec<Option<Cell<'a>>> = vec![None; self.all.len()];
         let mut rest: Vec<String> = Vec::new();
         let mut seen: Vec<bool> = vec![false; self.all.len()];
         leaves(line, |member, value| {
             let column = self.by_member.get(member).copied();
-            // Which of two members of one name counts is each reader's to say.
+            // Readers disagree about which of two members with the same name counts.
             let is_again = column.is_some_and(|at| std::mem::replace(&mut seen[at], true));
             if value == "null" && !is_again {
                 return;
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(cells, [None, None]);
         let expected = r#"["/user","/User","/client/ip","/rare","/client_ip","/dt"]"#;
         assert_eq!(rest.as_deref(), Some(expected));
-        // Later files keep the columns, whatever most of their records have.
+        // Later files keep the columns, whatever most of their records contain.
         let later = [r#"{"user":8,"User":"x","new":"y"}"#];
         columns.extend(later.iter().map(|line| line.as_bytes()), None);
         assert_eq!(shown(&columns)[2..], [("new", "/new", Kind::Text)]);

@@ -1,9 +1,9 @@
-//! `audit compact`: Parquet files of whole days, each created once.
+//! `audit compact`: writes the records of whole days to Parquet files.
 //!
-//! The files of a day are numbered. Whoever makes one has read which objects those before it hold,
-//! and creates it only if nobody else has that number: so no object is in two files, even if two
-//! run at once. A process that is killed leaves whole files, and the next one goes on after them.
-//! Objects that come late are in a further file of their day.
+//! The files of a day are numbered. A process that makes one has read which objects the earlier
+//! files hold, and creates the file only if its number is free. So no object is in two files, even
+//! if two processes run at once. A process that is killed leaves only complete files, and the next
+//! one continues after them. Objects that arrive late go into a further file of their day.
 
 use std::collections::HashSet;
 
@@ -31,22 +31,23 @@ use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::units::{HOUR_MS, Size, counted, now_ms};
 
-/// A file ends with the object with which it has so many bytes of lines.
+/// A file is complete once it has this many bytes of lines.
 const FILE_BYTES: u64 = 256 << 20;
 
-/// Objects that are read at once: each is held in memory.
+/// The maximum number of objects that are read at once. Each is held in memory.
 const MOST_AT_ONCE: usize = 4;
 
-/// A day is over for so long before it is compacted: what is on its way still arrives.
+/// The time from the end of a day until it is compacted, so that objects that are on their way
+/// arrive before.
 pub(super) const LATE_MS: i64 = HOUR_MS;
 
-/// What was made.
+/// A line of output for a file that was made.
 #[derive(Serialize)]
 struct Line {
     file: String,
     objects: u64,
     records: u64,
-    /// Of their lines.
+    /// The bytes of the records' lines.
     lines_bytes: u64,
     bytes: u64,
 }
@@ -89,16 +90,16 @@ pub(crate) async fn run(
     Ok(Outcome::wrong_if(work.left_out > 0))
 }
 
-/// What is being made, and where.
+/// The state of a run.
 pub(super) struct Work<'a> {
     pub(super) reader: &'a Reader,
     pub(super) target: &'a Target,
     pub(super) time: Vec<Pointer>,
     pub(super) output: &'a Output,
-    /// Those of the last file.
+    /// The columns of the last file.
     pub(super) columns: Columns,
     pub(super) progress: PartitionProgress,
-    /// Objects that are damaged, and those that the store refused: a later run takes them.
+    /// Damaged objects, and objects that the store refused. A later run tries them again.
     pub(super) left_out: u64,
     pub(super) refused: u64,
 }
@@ -111,7 +112,7 @@ struct Made {
 }
 
 impl Work<'_> {
-    /// Makes what is missing of these days.
+    /// Makes the missing files of these days.
     pub(super) async fn days(&mut self, days: &[Partition]) -> Result<(), Failure> {
         let first = days.first().map(day_name).unwrap_or_default();
         let earlier = self.target.files(None).await?;
@@ -128,7 +129,7 @@ impl Work<'_> {
         let day_name = day_name(day);
         let mut left_out: HashSet<String> = HashSet::new();
         loop {
-            // Again after each file: another process may have made one.
+            // Listed again after each file, since another process may have made one.
             let files = self.target.files(Some(&day_name)).await?;
             let mut held: HashSet<String> = HashSet::new();
             for file in &files {
@@ -153,7 +154,7 @@ impl Work<'_> {
                 return Ok(());
             };
             seal(&mut made.content).map_err(|error| not_written(&name, error))?;
-            // A crash before this leaves nothing, and one after it leaves the whole file.
+            // A crash before this leaves nothing; after it, the complete file exists.
             let (store, path) = (self.target.bucket.store(), self.target.path(&name));
             let put = store.put_opts(&path, made.content.into(), PutMode::Create.into());
             match put.await {
@@ -161,8 +162,8 @@ impl Work<'_> {
                     self.columns = made.columns;
                     self.say(&made.line)?;
                 }
-                // Another process made it. What is in it is read, and this one made again of the
-                // rest.
+                // Another process made this file: its objects are read, and the others go into the
+                // next file.
                 Err(
                     object_store::Error::AlreadyExists { .. }
                     | object_store::Error::Precondition { .. },
@@ -192,8 +193,8 @@ impl Work<'_> {
         ))
     }
 
-    /// Makes a file of the first of these objects, as many as fit into one. `None` if there are
-    /// none. What is damaged is left out and reported.
+    /// Makes a file of the first of these objects, as many as fit. `None` if there are none.
+    /// Damaged objects are left out and reported.
     async fn file(
         &mut self,
         name: &str,
@@ -206,7 +207,7 @@ impl Work<'_> {
             let reader = from.clone();
             async move {
                 let read = source::read(&reader, &object).await;
-                // Who takes it may be gone.
+                // The receiver may be gone.
                 let _ = sender.send((object, read)).await;
             }
         };
@@ -268,7 +269,7 @@ impl Work<'_> {
         Ok(Some(Made { content, line, columns }))
     }
 
-    /// Writes a row group, and begins the file before the first.
+    /// Writes a row group. The first one begins the file.
     fn write(
         &self,
         writer: &mut Option<FileWriter<Vec<u8>>>,
@@ -296,13 +297,13 @@ fn not_written(name: &str, error: ParquetError) -> Failure {
     Failure::new(format!("{name} cannot be made")).because(error)
 }
 
-/// A day as the directory of its files names it, without `dt=`.
+/// A day as in the name of its directory, without `dt=`.
 pub(super) fn day_name(day: &Partition) -> String {
     day.to_string().trim_start_matches("dt=").to_owned()
 }
 
-/// Opens the directory of the files, which must be apart from the records: who reads one must not
-/// find the other.
+/// Opens the directory of the files, which must be separate from that of the records: a reader of
+/// one must not find the other.
 fn open_apart(source: &str, to: &str) -> Result<Bucket, Failure> {
     let (source, to) = (to_url(source)?, to_new_url(to)?);
     let whole = |url: &str| format!("{}/", url.trim_end_matches('/'));
@@ -315,7 +316,7 @@ fn open_apart(source: &str, to: &str) -> Result<Bucket, Failure> {
     Ok(Bucket::open(&to)?)
 }
 
-/// A URL unchanged, or that of a directory that may not exist yet.
+/// A URL unchanged, or the URL of a directory that may not exist yet.
 fn to_new_url(to: &str) -> Result<String, Failure> {
     if to.contains("://") {
         return Ok(to.to_owned());
@@ -325,7 +326,7 @@ fn to_new_url(to: &str) -> Result<String, Failure> {
         Failure::new(format!("the directory {to} cannot be made")).because(error)
     };
     let absolute = std::path::absolute(path).map_err(failed)?;
-    // Of what exists, the true name.
+    // The part that exists, with links resolved.
     let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(&absolute);
     let rest = absolute.strip_prefix(existing).unwrap_or(std::path::Path::new(""));
     let true_path = existing.canonicalize().map_err(failed)?.join(rest);

@@ -12,7 +12,7 @@ use crate::object::Part;
 use crate::output::Output;
 use crate::query::Pointer;
 
-/// A part is sent on once it has so many bytes.
+/// The size from which a part is passed on, in bytes.
 const PART_BYTES: usize = 128 << 10;
 
 impl Part for Group {
@@ -39,13 +39,13 @@ impl Write for Standard<'_> {
     }
 }
 
-/// Writes records as one file.
+/// Writes records into one file.
 pub(crate) struct Exporter<W: Write + Send> {
     writer: Option<FileWriter<W>>,
     group: Group,
-    /// Until the writer has it.
+    /// The output, until the writer has it.
     to: Option<W>,
-    /// The members that are columns. Empty for those that are common.
+    /// The members that are columns. If there are none, the common members are.
     members: Vec<Pointer>,
     time: Vec<Pointer>,
 }

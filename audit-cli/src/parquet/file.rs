@@ -1,4 +1,4 @@
-//! A Parquet file as it is written.
+//! Writes a Parquet file.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use super::columns::{Columns, Kind};
 use super::group::{Data, Group, Values};
 use crate::query::Pointer;
 
-/// What `audit.format` says.
+/// The value of `audit.format`.
 pub(crate) const FORMAT: &str = "1";
 
-/// Records are written once they have so many bytes, or are so many. Until then they are held.
+/// The size of a row group in bytes and in records. Records are held in memory until then.
 pub(crate) const GROUP_BYTES: usize = 32 << 20;
 pub(crate) const GROUP_RECORDS: usize = 120_000;
 
-/// Row groups of a file whose records are in the order of actors.
+/// The number of records of a row group if records are sorted by actor.
 pub(crate) const ACTOR_GROUP_RECORDS: usize = 6_000;
 
-/// How hard records are compressed. Beyond it, levels cost much time for few bytes.
+/// The compression level. Higher levels take much time and save few bytes.
 const LEVEL: i32 = 9;
 
-/// Our own columns: before those of the members, and behind them.
+/// Our own columns before and after those of the members.
 const BEFORE: [&str; 3] = ["audit_stream", "audit_sequence", "audit_time"];
 const BEHIND: [&str; 4] = ["audit_rest", "audit_object", "audit_evidence", "audit_record"];
 
-/// Where our own columns stand among so many of members.
+/// The positions of our own columns.
 pub(crate) struct Places {
     pub(crate) sequence: usize,
     pub(crate) object: usize,
@@ -80,8 +80,8 @@ pub(crate) fn schema(columns: &Columns) -> Result<TypePtr> {
 fn properties(columns: &Columns) -> Result<WriterProperties> {
     let path = |name: &str| ColumnPath::from(vec![name.to_owned()]);
     let zstd = Compression::ZSTD(ZstdLevel::try_new(LEVEL)?);
-    // Bounds of columns let engines skip row groups. No page has bounds or an index of its own: all
-    // that engines go by must be checked.
+    // Query engines skip row groups by the bounds of columns. Pages have no bounds or index of
+    // their own, since everything that an engine reads must be checked.
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("audit ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(zstd)
@@ -148,8 +148,8 @@ impl<W: Write + Send> FileWriter<W> {
         rows.close().map(drop)
     }
 
-    /// Ends the file. `objects` is how many objects its records are from. Until it is
-    /// [sealed](seal), its digest is of zeros.
+    /// Ends the file. `objects` is the number of objects that its records are from. Until the file
+    /// is [sealed](seal), its digest consists of zeros.
     pub(crate) fn end(mut self, objects: u64) -> Result<W> {
         let time: Vec<String> = self.time.iter().map(ToString::to_string).collect();
         let columns = serde_json::json!(self.columns.all()).to_string();
@@ -168,22 +168,22 @@ impl<W: Write + Send> FileWriter<W> {
     }
 }
 
-/// What stands in the place of a file's digest while that is computed.
+/// The placeholder of a file's digest until it is computed.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The name before it, and the header of the value.
+/// The name before the digest, and the header of the value.
 const BEFORE_DIGEST: &[u8] = b"audit.sha256";
 
-/// Where the digest stands: in the last of the entries behind the data.
+/// The position of the digest, in the last of the entries after the data.
 fn place_of_digest(file: &[u8]) -> Option<std::ops::Range<usize>> {
     let name = memchr::memmem::rfind(file, BEFORE_DIGEST)? + BEFORE_DIGEST.len();
-    // A field's header and the length of its value: of 64 bytes, one.
+    // The header of the field, and the length of the value: 64 bytes, so one byte.
     let begin = name + 2;
     (file.len() >= begin + NO_DIGEST.len()).then(|| begin..begin + NO_DIGEST.len())
 }
 
-/// The SHA-256 of all that is in a file but its digest itself. It shows what an accident altered;
-/// whoever alters on purpose computes it again, and cannot sign.
+/// The SHA-256 of a file without the digest itself. It detects accidental changes; an attacker can
+/// compute it again, but cannot sign.
 pub(crate) fn digest(file: &[u8]) -> Option<String> {
     let place = place_of_digest(file)?;
     let mut hash = Sha256::new();
@@ -193,13 +193,13 @@ pub(crate) fn digest(file: &[u8]) -> Option<String> {
     Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Whether a file's digest is that of its bytes.
+/// Whether the digest in a file matches its bytes.
 pub(crate) fn is_sealed(file: &[u8]) -> bool {
     let said = place_of_digest(file).and_then(|place| file.get(place));
     said.is_some() && said == digest(file).as_deref().map(str::as_bytes)
 }
 
-/// Puts the digest into a file that was ended.
+/// Writes the digest into a complete file.
 pub(crate) fn seal(file: &mut [u8]) -> Result<()> {
     let found = digest(file).zip(place_of_digest(file));
     let missing = || parquet::errors::ParquetError::General("the file has no digest".to_owned());
@@ -243,7 +243,7 @@ mod tests {
         content.into()
     }
 
-    /// The column of records, read without our own reader.
+    /// The column of records, read by an independent reader.
     fn records(file: &Bytes) -> Vec<String> {
         use parquet::file::reader::FileReader;
         let reader = parquet::file::serialized_reader::SerializedFileReader::new(file.clone());

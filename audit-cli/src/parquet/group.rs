@@ -1,4 +1,4 @@
-//! Records that become a row group, and the columns that they have.
+//! Records of a row group, and their columns.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use parquet::data_type::ByteArray;
 use super::columns::{Cell, Columns, Kind};
 use crate::query::{Pointer, Time};
 
-/// An object that records came from.
+/// The object that records are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     /// Its key below the prefix.
@@ -19,26 +19,26 @@ pub(crate) struct Source {
     pub(crate) evidence: Option<String>,
 }
 
-/// Records with their places.
+/// Records with their places in the bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     bytes: Vec<u8>,
-    /// For each record its object, its number, and its end.
+    /// The object of each record, its number, and its end in `bytes`.
     rows: Vec<(usize, u64, usize)>,
     sources: Vec<Source>,
     by_key: HashMap<String, usize>,
-    /// That of the object that was begun last.
+    /// The object that was begun last.
     current: usize,
 }
 
-/// The times that engines can hold: the years 1 to 9999, in milliseconds since 1970.
+/// The times that query engines support: the years 1 to 9999, in milliseconds since 1970.
 const TIMES_MS: std::ops::Range<i64> = -62_135_596_800_000..253_402_300_800_000;
 
-/// The values of a column, and for each row whether it has one.
+/// The values of a column, and which rows have one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Values {
     pub(crate) data: Data,
-    /// 1 for a value, 0 for none.
+    /// For each row, 1 if it has a value and 0 if not.
     pub(crate) levels: Vec<i16>,
 }
 
@@ -99,7 +99,7 @@ impl Group {
         self.bytes.len()
     }
 
-    /// An object whose records follow.
+    /// Begins an object, whose records follow.
     pub(crate) fn begin(&mut self, key: String, stream: UniqueId, evidence: Option<String>) {
         if self.sources.get(self.current).is_some_and(|current| current.key == key) {
             return;
@@ -110,13 +110,13 @@ impl Group {
         });
     }
 
-    /// A record of the object that was begun last.
+    /// Adds a record of the object that was begun last.
     pub(crate) fn add(&mut self, sequence: u64, line: &[u8]) {
         self.bytes.extend_from_slice(line);
         self.rows.push((self.current, sequence, self.bytes.len()));
     }
 
-    /// The records of another group behind those of this one.
+    /// Appends the records of another group.
     pub(crate) fn append(&mut self, other: Group) {
         let mut start = 0;
         for (source, sequence, end) in other.rows {
@@ -127,8 +127,8 @@ impl Group {
         }
     }
 
-    /// Its records in groups of so many, those of one actor beside each other: what one did is then
-    /// in few row groups, and the column of actors takes hardly any bytes.
+    /// Divides the records into groups of this size, sorted by actor: each actor is then in few row
+    /// groups, and the column of actors takes few bytes.
     pub(crate) fn by_actor(self, actor: &Pointer, records: usize) -> Vec<Group> {
         let starts = std::iter::once(0).chain(self.rows.iter().map(|(.., end)| *end));
         let mut order: Vec<(Option<String>, usize, usize)> = starts
@@ -159,7 +159,7 @@ impl Group {
         starts.zip(&self.rows).map(|(start, (.., end))| &self.bytes[start..*end])
     }
 
-    /// Its columns, in the order of the schema. `None` if a number is too large for one.
+    /// The columns in the order of the schema. `None` if a number is too large for its column.
     pub(crate) fn into_values(self, columns: &Columns, time: &[Pointer]) -> Option<Vec<Values>> {
         let Group { bytes, rows, sources, .. } = self;
         let bytes = Bytes::from(bytes);

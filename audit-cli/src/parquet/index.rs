@@ -1,4 +1,4 @@
-//! What Parquet files hold, read without reading them whole.
+//! Reads which objects Parquet files hold, without reading whole files.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ pub(crate) struct Target {
     pub(crate) bucket: audit_sink_s3::Bucket,
 }
 
-/// A file there.
+/// A file in the directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct File {
-    /// Such as 2026-11-23.
+    /// The day, such as 2026-11-23.
     pub(crate) day: String,
-    /// Its number in the day.
+    /// Its number among the files of the day.
     pub(crate) number: u32,
     pub(crate) bytes: u64,
 }
@@ -43,17 +43,17 @@ pub(crate) fn name(day: &str, number: u32) -> String {
     format!("dt={day}/{number:06}.parquet")
 }
 
-/// What a file holds.
+/// The contents of a file.
 pub(crate) struct Held {
     /// The keys of its objects.
     pub(crate) objects: BTreeSet<String>,
     pub(crate) columns: Columns,
 }
 
-/// So much of a file's end is read first: most ends are shorter.
+/// The part of a file's end that is read first, in bytes. Most footers are shorter.
 const END_BYTES: u64 = 64 << 10;
 
-/// The last eight bytes: the length of what is before them, and a magic.
+/// The last eight bytes of a file: the length of the footer before them, and a magic number.
 const TAIL_BYTES: u64 = 8;
 
 impl Target {
@@ -82,7 +82,7 @@ impl Target {
         while let Some(meta) = listed.next().await {
             let meta = match meta {
                 Ok(meta) => meta,
-                // A directory that was not made yet.
+                // The directory does not exist yet.
                 Err(object_store::Error::NotFound { .. }) => break,
                 Err(error) => return Err(self.failed("the files", "list", &error)),
             };
@@ -103,7 +103,7 @@ impl Target {
         got.map_err(|error| self.failed(&name, "read", &error))
     }
 
-    /// Reads which objects a file holds: its end, and one column.
+    /// Reads which objects a file holds, from its footer and one column.
     pub(crate) async fn held(&self, file: &File) -> std::result::Result<Held, Failure> {
         let name = file.name();
         let path = self.path(&name);
@@ -154,7 +154,7 @@ impl Target {
     }
 }
 
-/// A file of ours at a location, and nothing else.
+/// The file at a location, if its name is one that `audit compact` gives.
 fn parse(bucket: &audit_sink_s3::Bucket, location: &Path, bytes: u64) -> Option<File> {
     let (day, file) = {
         let mut parts: Vec<_> = location.parts().collect();

@@ -1,4 +1,4 @@
-//! Objects that are in no Parquet file, and the files that lack.
+//! Finds objects that are in no Parquet file, and names the missing files.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,13 +9,14 @@ use super::compact::{LATE_MS, day_name};
 use super::index::{File, name};
 use crate::units::{DAY_MS, HOUR_MS, counted};
 
-/// A day whose files lack objects of it.
+/// A day with objects that are in none of its files.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Missing {
     day: String,
-    /// Those whose numbers are below another's of the day. If there is none, the next one.
+    /// The missing files: gaps in the numbers of the day's files or, if there are none, the next
+    /// number.
     files: Vec<String>,
-    /// The hours under which the objects are filed, in UTC: from the first to the last of each run.
+    /// The hours under which the objects are filed, in UTC, as ranges with both ends.
     hours: Vec<(u8, u8)>,
     pub(crate) objects: u64,
 }
@@ -35,8 +36,8 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// What these files lack of the objects that are listed. A day that is not over for an hour has no
-/// files yet.
+/// Finds the listed objects that are in none of these files. A day has no files before it has been
+/// over for an hour.
 pub(super) fn missing(
     files: &[File],
     is_held: impl Fn(&str) -> bool,
@@ -123,7 +124,7 @@ mod tests {
         // No number is missing: the objects came late, or the last file was removed.
         let late = "dt=1970-01-06/000001.parquet: 2 objects of hours 02, 05";
         assert_eq!(said(&files, &[key(5, 2), key(5, 5)], None), [late]);
-        // A day that is not over for an hour.
+        // A day that has not been over for an hour.
         assert_eq!(said(&files, &[key(29, 2), key(30, 0)], None), none);
         // Several are missing.
         let two =

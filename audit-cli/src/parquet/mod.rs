@@ -1,7 +1,7 @@
-//! Parquet: files made of records, beside them, for those who query much.
+//! Parquet files: copies of records beside the bucket, for frequent queries.
 //!
 //! `audit compact` makes them, `audit verify --parquet` checks them, and `audit export` writes one.
-//! Each row has its record, byte for byte, and where it is from.
+//! Each row contains its record, byte for byte, and its place in the bucket.
 
 mod check;
 mod columns;

@@ -1,4 +1,4 @@
-//! Objects as they are read to be compacted: whole, or not at all.
+//! Reads objects for compaction, each completely or not at all.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::group::Source;
 use crate::bucket::{Listed, Reader};
 use crate::object::{PIECE_BYTES, ReadError, chunks, no_record};
 
-/// The most bytes of lines that one object may have: it is held in memory. Sinks write 8 MiB.
+/// The maximum size of an object's lines, in bytes: they are held in memory. Sinks write 8 MiB.
 const MAX_OBJECT_BYTES: usize = 64 << 20;
 
-/// An object that was read to its end, and is what its metadata says.
+/// An object that was read completely and matches its metadata.
 pub(crate) struct Object {
     pub(crate) source: Source,
     pub(crate) first: u64,
-    /// Of its lines, with their line feeds.
+    /// The hash of its lines, with their line feeds.
     pub(crate) sha256: [u8; 32],
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -43,7 +43,7 @@ impl Object {
 ///
 /// # Errors
 ///
-/// When it is damaged: what is compacted must be what was written.
+/// If it is damaged: a Parquet file must contain what was written.
 pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, ReadError> {
     let failed = |error: object_store::Error| ReadError::of(reader, &error);
     let store = Arc::clone(reader.store());

@@ -1,4 +1,4 @@
-//! `audit verify --parquet`: whether files are what their records say, and those what hosts signed.
+//! `audit verify --parquet`: checks that files match their records, and that hosts signed these.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,21 +19,21 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::units::shown;
 
-/// What was found of all files.
+/// The result for all files.
 #[derive(Debug, Default)]
 pub(crate) struct Compacted {
     pub(crate) files: u64,
     pub(crate) records: u64,
     /// The keys of the objects whose records they hold.
     pub(crate) objects: HashMap<String, usize>,
-    /// Those that were there, and from which day on they were looked for.
+    /// The files that exist, and the first day that was examined.
     listed: Vec<File>,
     first_day: Option<String>,
     pub(crate) findings: Vec<Finding>,
 }
 
 impl Compacted {
-    /// What the files lack of the objects that are listed.
+    /// The listed objects that are in none of the files.
     pub(crate) fn missing(
         &self,
         listed: impl Iterator<Item = ObjectKey>,
@@ -50,10 +50,10 @@ pub(crate) fn open(to: &str, common: &Common) -> Result<Target, Failure> {
     Ok(Target { bucket: Bucket::open_to_read(&to_url(to)?, retry_for)? })
 }
 
-/// Files that are checked at once: each is held in memory.
+/// The number of files that are checked at once. Each is held in memory.
 const AT_ONCE: usize = 2;
 
-/// Checks the files of the days from a time on.
+/// Checks the files from the day of `since_ms` on.
 pub(crate) async fn verify(
     target: &Target,
     reader: &Reader,
@@ -79,7 +79,7 @@ pub(crate) async fn verify(
         let name = &names[at];
         let begin = found.findings.len();
         let mut add = |stream: String, records: Option<Range<u64>>, fault: Fault| {
-            // What is so of many objects of a stream is said once.
+            // A fault that many objects of a stream share is reported once.
             let same = |finding: &&mut Finding| finding.stream == stream && finding.fault == fault;
             let known = found.findings[begin..].iter_mut().find(same);
             match (known.and_then(|finding| finding.records.as_mut()), &records) {
@@ -93,7 +93,7 @@ pub(crate) async fn verify(
             }
         };
         for Wrong { stream, records, object, fault } in wrong {
-            // The fault of an object that stands in the bucket as it does here is the bucket's.
+            // If the object in the bucket has the same fault, it is not a fault of the file.
             let is_of_bucket = match object.filter(|_| fault.alarm() == Alarm::Tampered) {
                 Some((key, sha256)) => stands(reader, key, &sha256).await,
                 None => false,
@@ -113,7 +113,7 @@ pub(crate) async fn verify(
     Ok(found)
 }
 
-/// Whether the object stands in the bucket with lines of this hash.
+/// Whether the object in the bucket has lines with this hash.
 async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
     let location = reader.location(&key.to_string());
     let listed = Listed { key, location, bytes: 0, modified_ms: 0 };
@@ -124,7 +124,7 @@ async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Check
     let content = target.get(&file).await?;
     let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
     Ok(checked.unwrap_or_else(|_panicked| {
-        // A reader of a foreign format met what it did not expect.
+        // The reader of the format panicked.
         let fault = Fault::Compacted("it cannot be read".to_owned());
         let wrong = vec![Wrong { stream: String::new(), records: None, object: None, fault }];
         Checked { wrong, ..Checked::default() }

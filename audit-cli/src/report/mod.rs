@@ -1,7 +1,7 @@
-//! `audit report`: what an auditor files of a period: population, gaps, verification, keys and
-//! settings, as one page that prints well and as JSON, signed where a key is given.
+//! `audit report`: an auditor's report for a period: population, gaps, verification, keys and
+//! settings. It is one page that prints well, and JSON; with a key, both are signed.
 //!
-//! It says what `stats`, `verify` and `doctor` say: their output is its content.
+//! Its content is the output of `stats`, `verify` and `doctor`.
 
 mod page;
 mod seal;
@@ -21,16 +21,16 @@ use crate::output::Output;
 use crate::units::{now_ms, shown};
 use crate::{doctor, key, keys, stats, verify};
 
-/// What a part of the report came to.
+/// The result of a part of the report.
 struct Part {
     lines: Vec<Value>,
-    /// Why it could not be done.
+    /// The reason why the part is missing.
     failed: Option<String>,
     outcome: Outcome,
 }
 
 impl Part {
-    /// Runs a command and takes what it says.
+    /// Runs a command and captures its output.
     async fn of(command: impl AsyncFnOnce(&Output) -> Result<Outcome, Failure>) -> Part {
         let output = Output::captured();
         let ended = Box::pin(command(&output)).await;
@@ -46,7 +46,7 @@ impl Part {
         }
     }
 
-    /// The last line is the summary, and those before it are details.
+    /// The last line is the summary; the lines before it are details.
     fn summary_and_details(&self) -> (Value, Vec<Value>) {
         match (self.lines.split_last(), &self.failed) {
             (Some((summary, details)), None) => (summary.clone(), details.to_vec()),
@@ -131,7 +131,7 @@ pub(crate) async fn run(
     if let Some(failed) = parts.iter().flatten().find_map(|part| part.failed.clone()) {
         return Err(Failure::new("the report is incomplete").because(failed));
     }
-    // The most serious comes first: something that is wrong, then what is not proven.
+    // The most serious outcome decides: a problem, then something unproven.
     let outcomes = parts.iter().flatten().map(|part| part.outcome);
     Ok(outcomes
         .filter(|outcome| *outcome != Outcome::Well)

@@ -19,7 +19,8 @@ font-variant-numeric:tabular-nums}.bad{color:#a40000;font-weight:600}.good{color
 @media(prefers-color-scheme:dark){@media screen{body{background:#161616;color:#e8e8e8}\
 .bad{color:#ff8a80}.good{color:#7fd694}.doubtful{color:#e5b567}}}";
 
-/// A text of HTML. Characters that command, turn or hide text are shown by their numbers.
+/// Escapes text for HTML. Control characters, changes of direction and invisible characters are
+/// shown by their numbers.
 fn text(text: &str) -> String {
     let mut safe = String::new();
     for character in escape::text(text).chars() {
@@ -35,7 +36,7 @@ fn text(text: &str) -> String {
     safe
 }
 
-/// A value as people read it.
+/// Formats a value for people.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
@@ -75,7 +76,7 @@ fn verdict(page: &mut String, class: &str, what: &str) {
     let _ = writeln!(page, "<p class=\"{class}\">{}</p>", text(what));
 }
 
-/// Says that a part could not be done, if so.
+/// Shows why a part is missing, if it is.
 fn failed(page: &mut String, summary: &Value) -> bool {
     let Some(why) = summary.get("failed") else { return false };
     verdict(page, "bad", &format!("This could not be done: {}", why.as_str().unwrap_or("unknown")));
@@ -261,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_is_text() {
+    fn foreign_text_is_escaped() {
         let hostile = "<script>alert(1)</script>\u{202e}\u{1b}[2J\"'&";
         let report = serde_json::json!({
             "report": { "bucket": hostile, "from": hostile, "to": null, "made": 1, "software": "x" },

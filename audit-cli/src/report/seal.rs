@@ -30,7 +30,7 @@ pub(crate) fn is_seal(text: &str) -> bool {
     text.strip_prefix(HEAD).is_some_and(|rest| rest.starts_with('\n'))
 }
 
-/// The key by which a report's file is signed, of those that are trusted.
+/// The trusted key that signed a report's file.
 pub(crate) fn check<'a>(
     note: &str,
     file: &[u8],

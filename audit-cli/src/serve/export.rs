@@ -1,4 +1,4 @@
-//! All records that a question selects, as a file.
+//! Exports all records that a question selects, as a file.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,7 +70,7 @@ pub(super) async fn export(
             Form::Parquet => write_parquet(&desk, question, &sender).await,
         };
         match written {
-            // The reader may be gone.
+            // The client may be gone.
             Ok(()) => drop(sender.send(None).await),
             Err(failure) => crate::output::note(&format!("an export was cut off: {failure}")),
         }
@@ -152,7 +152,7 @@ async fn write_parquet(
     written.send(sender).await
 }
 
-/// The bytes of a Parquet file that were not sent yet.
+/// The bytes of a Parquet file that have not been sent yet.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -177,8 +177,8 @@ impl Write for Written {
     }
 }
 
-/// Adds each record that is selected to a part, and gives the parts in order, and `None` at the end
-/// of each object.
+/// Adds each selected record to a part. Passes on the parts in order, and `None` at the end of each
+/// object.
 fn selected<P: Part>(
     desk: &Desk,
     question: Question,

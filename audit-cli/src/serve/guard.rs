@@ -34,10 +34,10 @@ const HEADERS: [(HeaderName, &str); 8] = [
 
 pub(super) struct Guard {
     token: String,
-    /// Each port has one of its own: cookies do not tell ports apart.
+    /// Each port has its own name, since cookies do not distinguish ports.
     cookie: String,
-    /// The names under which a browser may ask for the page. Any other name may be a stranger's
-    /// that resolves to this address.
+    /// The host names under which the page is served. Any other name may belong to an attacker and
+    /// resolve to this address.
     hosts: Vec<String>,
     origin: String,
     is_secure: bool,
@@ -51,7 +51,7 @@ impl Guard {
         if address.ip().is_loopback() {
             hosts.extend(["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")));
         }
-        // Browsers leave out the port of the scheme.
+        // Browsers omit the default port of the scheme.
         let (scheme, host) = match place {
             Place::Local => ("http", address.to_string()),
             Place::Proxy(proxy) => {
@@ -81,7 +81,7 @@ impl Guard {
     }
 
     fn is_token(&self, given: &str) -> bool {
-        // The time does not tell how much of it is right.
+        // Compared in constant time.
         let (given, token) = (given.as_bytes(), self.token.as_bytes());
         let differing = given.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
         given.len() == token.len() && differing == 0
@@ -104,7 +104,7 @@ impl Guard {
                 .is_some_and(|host| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host)))
     }
 
-    /// The response to a request that is not admitted, or to the first one, which gets the cookie.
+    /// The response to a request that is not admitted, or to the first one, which sets the cookie.
     fn examine(&self, request: &Request) -> Option<Response> {
         let headers = request.headers();
         let refused = |status: StatusCode, why: &'static str| Some((status, why).into_response());
@@ -148,7 +148,7 @@ impl Guard {
 
 const UNKNOWN: &str = "open the address that `audit serve` printed: it has the token of this run\n";
 
-/// Admits requests, and adds what each response says to the browser.
+/// Admits requests, and adds the security headers to responses.
 pub(super) async fn admit(
     State(guard): State<Arc<Guard>>,
     request: Request,

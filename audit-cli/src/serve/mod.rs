@@ -33,18 +33,18 @@ use crate::verify;
 use self::guard::Guard;
 use self::integrity::Integrity;
 
-/// Scans at once: each reads on all cores. Further ones wait.
+/// The maximum number of concurrent scans, each of which uses all cores. Further ones wait.
 const MAX_SCANS: usize = 4;
 
-/// Connections at once. A browser opens six.
+/// The maximum number of concurrent connections. A browser opens six.
 const MAX_CONNECTIONS: usize = 64;
 
-/// What the requests of a page share.
+/// The state that requests share.
 struct Desk {
     reader: Reader,
     scans: Semaphore,
     integrity: Arc<Integrity>,
-    /// Whether hosts' keys are trusted, so that there are proofs.
+    /// Whether there are trusted keys, and so proofs.
     has_keys: bool,
 }
 
@@ -52,7 +52,7 @@ struct Desk {
 enum Place {
     /// From this machine alone.
     Local,
-    /// By way of a proxy with this address.
+    /// Through a proxy with this address.
     Proxy(Url),
     /// With TLS, under this name.
     Tls(Tls, String),
@@ -122,7 +122,7 @@ pub(crate) async fn run(
     let has_keys = !keys.is_empty();
     let quiet = Common { quiet: true, ..common.clone() };
     let verification = Arc::clone(&integrity).verify(reader.clone(), keys, policy, quiet);
-    // It ends with the process.
+    // The task ends with the process.
     tokio::spawn(verification);
     let desk = Desk { reader, scans: Semaphore::new(MAX_SCANS), integrity, has_keys };
     let router = Router::new()
@@ -179,7 +179,7 @@ async fn overview(State(desk): State<Arc<Desk>>) -> Result<Response, Unanswered>
     Ok(json(&overview).into_response())
 }
 
-/// The days of the bucket, and the members that its newest records have.
+/// The days of the bucket, and the members of its newest records.
 async fn look(desk: &Desk) -> Result<serde_json::Value, Failure> {
     let reader = &desk.reader;
     let days = reader.days(&Wanted::all()).await?;

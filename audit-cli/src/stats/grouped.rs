@@ -67,7 +67,7 @@ pub(crate) async fn who(
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let mut filter = arguments.filter.clone();
-    filter.conditions.push(arguments.query.condition(arguments.text));
+    filter.conditions.push(arguments.searched.condition());
     let counted = Counted {
         source: &arguments.source,
         selection: &arguments.selection,

@@ -1,4 +1,4 @@
-//! What is listed of a bucket, by stream.
+//! The listed objects of a bucket, by stream.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,19 @@ use crate::failure::Failure;
 use crate::progress::PartitionProgress;
 use crate::units::HOUR_MS;
 
-/// An object of a stream, in 16 bytes: a bucket has millions.
+/// An object of a stream, in 16 bytes, since a bucket may have millions.
 ///
 /// The order is that of the first record and then of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     pub(crate) first: u64,
     is_data: bool,
-    /// Since the Unix epoch.
+    /// The hour under which it is filed, counted from the Unix epoch.
     hour: i32,
     suffix: u8,
 }
 
-/// In the order of their suffixes as text.
+/// The suffixes of keys, in the order of their text.
 const SUFFIXES: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
 impl Entry {
@@ -46,22 +46,22 @@ impl Entry {
         ObjectKey::new(hour_ms, stream, self.first, SUFFIXES[usize::from(self.suffix)])
     }
 
-    /// Whether it holds the host's own records.
+    /// Whether it contains system records.
     pub(crate) fn is_system(&self) -> bool {
         !self.is_data
     }
 }
 
-/// Every object that was listed.
+/// All listed objects.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    /// Each in the order of its records.
+    /// The objects of each stream, in the order of its records.
     pub(crate) streams: BTreeMap<UniqueId, Vec<Entry>>,
     pub(crate) objects: u64,
 }
 
 impl Inventory {
-    /// Lists what is wanted of a bucket.
+    /// Lists the wanted objects of a bucket.
     pub(crate) async fn list(
         reader: &Reader,
         wanted: &Wanted,
@@ -102,7 +102,7 @@ impl Inventory {
         })
     }
 
-    /// Leaves out the other streams.
+    /// Removes all other streams.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId) -> bool) {
         self.streams.retain(|stream, _| is_wanted(stream));
         self.objects = self.streams.values().map(|entries| entries.len() as u64).sum();
@@ -131,7 +131,7 @@ mod tests {
             }
         }
         entries.sort_by(|one, other| (one.0.first, &one.1).cmp(&(other.0.first, &other.1)));
-        // Before 1970 included: years have four digits, so that text sorts as time.
+        // Years have four digits, also before 1970, so text sorts as time.
         assert!(entries.is_sorted_by_key(|(entry, _)| *entry));
         assert_eq!(size_of::<Entry>(), 16);
     }

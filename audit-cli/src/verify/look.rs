@@ -1,4 +1,4 @@
-//! One object of a stream, checked by itself.
+//! Checks a single object of a stream.
 
 use audit_core::UniqueId;
 use audit_evidence::{CheckedObject, LineCheck, Trust};
@@ -11,17 +11,17 @@ use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::object::{PIECE_BYTES, ReadError, chunks};
 
-/// An object that stands.
+/// An object that exists.
 #[derive(Debug)]
 pub(super) struct Looked {
     pub(super) checked: CheckedObject,
-    /// As it is stored.
+    /// Its size as stored.
     pub(super) bytes: u64,
-    /// Why its lines were not read, if they should have been.
+    /// The reason why its lines could not be read, if they were wanted.
     pub(super) refused: Option<String>,
 }
 
-/// Checks an object. `None` if it was removed since it was listed.
+/// Checks an object. `None` if it was removed after it was listed.
 pub(super) async fn look(
     reader: &Reader,
     trust: &Trust,
@@ -39,8 +39,8 @@ pub(super) async fn look(
     let found = match get(GetOptions::new().with_head(!wants_lines)).await {
         Ok(found) => Ok(found),
         Err(error) if wants_lines => match ReadError::of(reader, &error) {
-            // It is archived, or encrypted for somebody else: what it says is read all the
-            // same.
+            // The object is archived, or encrypted with a key that is out of reach. Its metadata is
+            // checked nevertheless.
             ReadError::Refused(said) => {
                 refused = Some(said);
                 get(GetOptions::new().with_head(true)).await
@@ -85,7 +85,7 @@ async fn read_lines(
                 return Ok(check.damaged());
             }
         }
-        // Other objects have their turn.
+        // Lets other tasks run.
         tokio::task::consume_budget().await;
     }
     Ok(match decoder.finish() {

@@ -1,5 +1,4 @@
-//! `audit verify`: whether what stands in a bucket is what hosts wrote, with their public keys
-//! alone.
+//! `audit verify`: checks with public keys alone that a bucket contains what hosts wrote.
 
 pub(crate) mod inventory;
 mod look;
@@ -38,19 +37,20 @@ use receipts::Receipts;
 use summary::Summary;
 use witnesses::Witnessing;
 
-/// A stream ends at the latest after a day; its first object is filed so much before its last one
-/// at most, with an hour for clocks.
+/// The longest time between the first and the last hour under which objects of a stream are filed:
+/// a stream ends after a day at most, and clocks may differ by an hour.
 const LONGEST_STREAM_MS: i64 = 25 * HOUR_MS;
 
-/// What was found out.
+/// The result of a verification.
 struct Verified {
     report: BucketReport,
-    /// How many records of each stream a quorum has cosigned.
+    /// The number of records of each stream that a quorum has cosigned.
     witnessed: BTreeMap<String, u64>,
     stored_bytes: u64,
-    /// The Parquet files that were made of it, and what they lack.
+    /// The result for its Parquet files, and the objects that they lack.
     compacted: Option<(Compacted, Vec<Missing>)>,
-    /// Objects whose lines the store did not give, and what it said of one of them.
+    /// The number of objects whose lines the store refused to return, and its message for one of
+    /// them.
     unread: (u64, Option<String>),
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn run(
     }
     let mut verified = look.examine(&reader, inventory, common, output).await?;
     if look.begin.list_ms > i64::MIN && verified.misses_records() {
-        // Hosts may file records under any hour: what is missing may stand under an older one.
+        // Hosts may file records under any hour, so missing records may be under an older one.
         reader = reader.anew();
         let inventory = list(&reader, i64::MIN).await?;
         verified = look.examine(&reader, inventory, common, output).await?;
@@ -114,7 +114,7 @@ pub(crate) async fn run(
             Failure::new(format!("the state {} cannot be written", file.display())).because(error)
         })?;
     }
-    // Behind the state, which is of streams: their files are made of them.
+    // After the state has been updated, since it concerns streams and not Parquet files.
     verified.compacted = compacted.zip(lacking);
     if let Some((compacted, _)) = &mut verified.compacted {
         verified.report.findings.append(&mut compacted.findings);
@@ -160,12 +160,12 @@ impl Verified {
     }
 }
 
-/// The begin of the verified time range.
+/// The beginning of the verified time range.
 struct Begin {
-    /// Streams that were opened before are not examined, in milliseconds since the Unix epoch; and
-    /// earlier hours are not listed, unless something is missing.
+    /// Streams that were opened earlier are not examined, and earlier hours are not listed unless
+    /// something is missing. In milliseconds since the Unix epoch.
     list_ms: i64,
-    /// What was written from then on must be there, and have evidence.
+    /// Records from this time on must exist and have evidence.
     since_ms: Option<i64>,
 }
 
@@ -182,13 +182,13 @@ impl Begin {
         opened_ms(stream).is_none_or(|opened| opened >= self.list_ms)
     }
 
-    /// What must stand, for the verifier.
+    /// The time from which records must exist, for the verifier.
     fn retained_since(&self) -> Option<u64> {
         self.since_ms.and_then(|since| u64::try_from(since).ok())
     }
 
-    /// Takes out what is no alarm, since it is older than what was asked for, and says how many
-    /// streams there are of each.
+    /// Removes findings that are no alarm because they concern older records than those asked for.
+    /// Returns the number of such streams by finding.
     fn explain(&self, report: &mut BucketReport) -> BTreeMap<&'static str, u64> {
         let mut explained = BTreeMap::new();
         report.findings.retain(|finding| {
@@ -205,8 +205,8 @@ impl Begin {
     }
 }
 
-/// When the first stream was opened that had not ended when it was last seen; or the last one, if
-/// all had.
+/// The time at which the first stream was opened that had not ended at the last run or, if all had
+/// ended, the last stream.
 fn oldest_open_ms(state: &State) -> Option<i64> {
     let open = state.streams().find(|(_, seen)| !seen.has_ended);
     let (stream, _) = open.or_else(|| state.streams().last())?;
@@ -218,22 +218,22 @@ fn opened_ms(stream: &str) -> Option<i64> {
     i64::try_from(stream.time_ms()).ok()
 }
 
-/// What a bucket is compared with.
+/// The expectations that a bucket is compared with.
 struct Look<'a> {
     trust: Arc<Trust>,
     heads: bool,
     policy: Option<&'a Policy>,
-    /// Of the streams that are listed.
+    /// The state of the streams that are listed.
     state: State,
     receipts: Receipts,
-    /// What hosts may call it.
+    /// The names that hosts may have for the bucket.
     names: Vec<String>,
     begin: Begin,
-    /// Called with how many objects were examined, and of how many.
+    /// Called with the number of examined objects and the number of all.
     told: Box<dyn Fn(u64, u64) + Send + Sync>,
 }
 
-/// The stream whose objects are being put together.
+/// The stream whose objects are being examined.
 struct Current<'a> {
     id: UniqueId,
     verifier: StreamVerifier,
@@ -290,7 +290,7 @@ impl Look<'_> {
                 let wants_lines = !heads || entry.is_system();
                 let sizes = seen.as_slice();
                 let looked = look::look(&reader, &trust, stream, &entry, wants_lines, sizes).await;
-                // The reader may have gone.
+                // The receiver may be gone.
                 let _ = sender.send((stream, looked)).await;
             }
         };
@@ -325,7 +325,7 @@ impl Look<'_> {
         // Statements about streams outside the selection raise no alarm.
         let listed_since = u64::try_from(self.begin.list_ms).ok();
         let retained_since = self.begin.retained_since().max(listed_since);
-        // A store whose time was set back hides no overdue heartbeat.
+        // A store whose clock was set back must not hide an overdue heartbeat.
         let now = reader.store_time_ms().map_or_else(now_ms, |time| time.max(now_ms()));
         let now = u64::try_from(now).unwrap_or_default();
         let (state, names) = (&self.state, &self.names[..]);
@@ -361,8 +361,8 @@ pub(crate) struct Whole {
     pub(crate) hours: BTreeMap<String, Vec<i64>>,
 }
 
-/// Verifies everything that is in a bucket. `told` is called with how many objects were examined,
-/// and of how many.
+/// Verifies a whole bucket. `told` is called with the number of examined objects and the number of
+/// all.
 pub(crate) async fn whole(
     reader: &Reader,
     keys: &[TrustedKey],
@@ -386,8 +386,8 @@ pub(crate) async fn whole(
     Ok(Whole { report: verified.report, unread: verified.unread.0, hours })
 }
 
-/// The keys that are trusted, those of the policy among them, and the policy. A policy says nothing
-/// of times, so what `--key` says of a key's validity holds for the policy's too.
+/// The trusted keys, including those of the policy, and the policy. A policy states no validity, so
+/// the validity that `--key` gives to a key also applies to the policy's.
 pub(crate) fn trusted(
     arguments: &TrustedKeys,
 ) -> Result<(Vec<TrustedKey>, Option<Policy>), Failure> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::failure::Failure;
 
-/// The records that somebody has receipts for, by stream.
+/// The acknowledged records, by stream.
 pub(super) type Receipts = BTreeMap<UniqueId, Vec<Range<u64>>>;
 
 #[derive(Deserialize)]
@@ -24,8 +24,8 @@ fn one() -> u64 {
     1
 }
 
-/// Reads receipts: on each line a JSON object with `stream`, `sequence` and `count`, or these
-/// three with commas between them, as a database exports them; the line of their names is skipped.
+/// Parses receipts. Each line is a JSON object with `stream`, `sequence` and `count`, or these
+/// three values separated by commas, as a database exports them. A header line is skipped.
 pub(super) fn parse(text: &str) -> Result<Receipts, Failure> {
     let mut receipts = Receipts::new();
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Receipts, Failure> {
         let (stream, records) = parse_line(line).ok_or_else(invalid)?;
         receipts.entry(stream).or_default().push(records);
     }
-    // Many small ones are few ranges.
+    // Adjacent receipts are merged, so many of them are few ranges.
     for ranges in receipts.values_mut() {
         ranges.sort_by_key(|range| range.start);
         let mut merged: Vec<Range<u64>> = Vec::new();

@@ -1,4 +1,4 @@
-//! What `audit verify` prints: findings, and a summary that can be filed.
+//! The output of `audit verify`: findings, and a summary for the files.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::output::{Output, Style};
 use crate::parquet::{Compacted, Missing};
 use crate::units::{Size, counted, shown};
 
-/// The four kinds, the most serious first.
+/// The four kinds of alarm, most serious first.
 const ALARMS: [(Alarm, &str); 4] = [
     (Alarm::Tampered, "tampered"),
     (Alarm::Unproven, "unproven"),
@@ -22,7 +22,7 @@ const ALARMS: [(Alarm, &str); 4] = [
     (Alarm::Expired, "expired"),
 ];
 
-/// Days without a Parquet file that are named in text.
+/// The maximum number of days without a Parquet file that are listed as text.
 const MAX_MISSING: usize = 20;
 
 fn name(alarm: Alarm) -> &'static str {
@@ -54,7 +54,7 @@ impl<'a> FindingLine<'a> {
     }
 }
 
-/// What it is, with times as people read them.
+/// The description of the fault, with readable times.
 pub(crate) fn what(finding: &Finding) -> String {
     if let Fault::Overdue(at) = finding.fault {
         let at = shown(i64::try_from(at).unwrap_or(i64::MAX));
@@ -78,12 +78,12 @@ struct StreamLine<'a> {
     witnessed: Option<u64>,
 }
 
-/// The verified part of one host.
+/// The verified records of one host.
 #[derive(Debug, Default, Serialize)]
 struct Population {
     streams: u64,
     objects: u64,
-    /// Those of the host itself included.
+    /// All records, including system records.
     records: u64,
     from: Option<String>,
     to: Option<String>,
@@ -124,9 +124,9 @@ struct Totals<'a> {
     parquet: Option<Parquet<'a>>,
     other_objects: u64,
     unread_objects: u64,
-    /// Streams that are older than what was asked for, by what was found of them.
+    /// The number of streams that are older than those asked for, by finding.
     before_since: &'a BTreeMap<&'static str, u64>,
-    /// Records that are not there, by why.
+    /// The number of missing records, by reason.
     gaps: &'a BTreeMap<&'static str, u64>,
     tampered: u64,
     unproven: u64,
@@ -134,13 +134,13 @@ struct Totals<'a> {
     expired: u64,
 }
 
-/// The Parquet files that were checked.
+/// The number of checked Parquet files.
 #[derive(Serialize)]
 struct Parquet<'a> {
     files: u64,
     objects: u64,
     records: u64,
-    /// Objects of days that are over that are in none, and the files that they belong into.
+    /// Objects of completed days that are in no Parquet file, and the names of the missing files.
     missing_objects: u64,
     missing: &'a [Missing],
 }

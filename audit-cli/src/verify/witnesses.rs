@@ -1,18 +1,17 @@
-//! What witnesses have cosigned of a stream.
+//! The checkpoints of a stream that witnesses have cosigned.
 
 use std::collections::HashMap;
 
 use audit_evidence::{CheckedObject, Checkpoint, Fault, Finding, Hash, Note, Policy, SystemRecord};
 
-/// Compares the checkpoints that came back from witnesses, which stand in a stream's heartbeats,
-/// with the stream's objects.
+/// Compares cosigned checkpoints, which are in a stream's heartbeats, with the stream's objects.
 ///
 /// Memory: 40 bytes for each object of the stream.
 #[derive(Debug)]
 pub(super) struct Witnessing<'a> {
     policy: &'a Policy,
     roots: HashMap<u64, Hash>,
-    /// How many records a quorum has seen.
+    /// The number of records that a quorum has cosigned.
     pub(super) size: u64,
     other_history: Option<(String, u64)>,
 }
@@ -22,7 +21,7 @@ impl<'a> Witnessing<'a> {
         Witnessing { policy, roots: HashMap::new(), size: 0, other_history: None }
     }
 
-    /// The stream's next object.
+    /// Adds the stream's next object.
     pub(super) fn add(&mut self, object: &CheckedObject) {
         let Some(head) = object.evidence() else { return };
         self.roots.insert(head.end(), head.root);
@@ -46,7 +45,7 @@ impl<'a> Witnessing<'a> {
         }
     }
 
-    /// What there is to say of the stream, which has evidence.
+    /// The findings about the stream, which has evidence.
     pub(super) fn finish(&self, stream: &str) -> Option<Finding> {
         let stream = stream.to_owned();
         if let Some((object, size)) = self.other_history.clone() {

@@ -6,20 +6,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use audit_core::{AuditSink, Batch, Receipt};
 use audit_sink_http::{Follower, Format, Settings as LogStream, follower};
 use audit_sink_s3::{JournalSettings, S3Sink, Settings};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::receiver::Receiver;
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
 /// A host, until it dies. Its sink works in a runtime of its own, with which it ends in the middle
@@ -366,45 +364,14 @@ async fn deleted_objects_are_delivered_again() {
     assert!(!Path::new(&rescued).join("00000001.journal").exists());
 }
 
-/// Takes everything, once it is open.
-#[derive(Default)]
-struct Receiver {
-    is_open: AtomicBool,
-    accepted: Mutex<Vec<Value>>,
-    requests: tokio::sync::Notify,
-}
-
-impl Receiver {
-    async fn start() -> (Arc<Receiver>, String) {
-        let receiver = Arc::new(Receiver::default());
-        let router = axum::Router::new()
-            .route("/", post(Receiver::receive))
-            .with_state(Arc::clone(&receiver));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        (receiver, url)
-    }
-
-    async fn receive(State(receiver): State<Arc<Receiver>>, body: String) -> StatusCode {
-        receiver.requests.notify_one();
-        if !receiver.is_open.load(Ordering::SeqCst) {
-            return StatusCode::SERVICE_UNAVAILABLE;
-        }
-        let records = body.lines().map(|line| serde_json::from_str(line).unwrap());
-        receiver.accepted.lock().unwrap().extend(records);
-        StatusCode::OK
-    }
-
-    /// Every record that was accepted, by its place.
-    fn records(&self) -> BTreeMap<(String, u64), Value> {
-        let accepted = self.accepted.lock().unwrap();
-        let place = |record: &Value| {
-            let stream = record["stream"].as_str().unwrap().to_owned();
-            ((stream, record["sequence"].as_u64().unwrap()), record["body"].clone())
-        };
-        accepted.iter().map(place).collect()
-    }
+/// Every record that the receiver accepted, by its place.
+fn accepted(receiver: &Receiver) -> BTreeMap<(String, u64), Value> {
+    let accepted = receiver.accepted.lock().unwrap();
+    let place = |record: &Value| {
+        let stream = record["stream"].as_str().unwrap().to_owned();
+        ((stream, record["sequence"].as_u64().unwrap()), record["body"].clone())
+    };
+    accepted.iter().flatten().map(place).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -421,7 +388,7 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
     let mut host = Host::start_with(Some(follower(stream.clone()).unwrap())).await;
     host.persist(10).await;
     host.sink.flush().await.unwrap();
-    receiver.requests.notified().await;
+    receiver.refused.notified().await;
     let (rescued, removed) = (host.rescued("rescued"), host.rescued("removed"));
     let expected = host.expected();
     let (server, _root) = host.die().await;
@@ -454,7 +421,7 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
     assert_eq!((shown.code, &shown.json()[0]["followers"][0]), (Some(1), &siem));
 
     // With the file of log streams it gets what it lacks, under the ids of the receipts.
-    receiver.is_open.store(true, Ordering::SeqCst);
+    receiver.take(u64::MAX, false);
     let file = root.path().join("streams.toml");
     std::fs::write(
         &file,
@@ -471,7 +438,7 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
     let delivered = journal(&server, &deliver).await;
     assert_eq!(delivered.code, Some(0), "{delivered:?}");
     assert!(delivered.err.contains("\"other\" does not follow this journal"), "{delivered:?}");
-    assert_eq!(receiver.records(), expected);
+    assert_eq!(accepted(&receiver), expected);
     let shown = journal(&server, &["show", &rescued]).await;
     assert_eq!((shown.code, &shown.json()[0]["followers"][0]["undelivered"]), (Some(0), &json!(0)));
 }

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 
+use crate::receiver::serve;
 use crate::support::{Ran, audit};
 
 /// Takes everything but what contains `poison`, as long as it is set.
@@ -33,10 +34,7 @@ async fn start() -> (Arc<Receiver>, String) {
         .route("/hook", post(receive))
         .route("/closed", post(async || (StatusCode::UNAUTHORIZED, "no such token")))
         .with_state(Arc::clone(&receiver));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-    (receiver, url)
+    (receiver, serve(router).await)
 }
 
 fn settings_file(directory: &Path, url: &str, streams: &[(&str, &str)]) -> PathBuf {

@@ -14,6 +14,7 @@ mod missed_records_are_replayed;
 mod omissions_are_reported;
 mod outcomes_are_joined;
 mod reads_are_bounded_by_the_request;
+mod receiver;
 mod records_are_compacted;
 mod records_are_printed;
 mod records_are_searched;

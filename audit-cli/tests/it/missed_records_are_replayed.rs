@@ -5,86 +5,32 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use audit_core::AuditSink;
 use audit_sink_http::{Format, Settings as LogStream, follower};
 use audit_sink_s3::{JournalSettings, S3Sink, Settings};
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
 use s3_testserver::S3TestServer;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
+use crate::receiver::Receiver;
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
-/// Takes as many requests as it may, and then refuses or never answers.
-struct Receiver {
-    takes: Mutex<u64>,
-    hangs: Mutex<bool>,
-    accepted: Mutex<Vec<Vec<Value>>>,
-    hung: Notify,
+/// The records of each request, by the number of its first one. A repeated request is the same.
+fn requests(receiver: &Receiver) -> BTreeMap<u64, Vec<Value>> {
+    let mut requests: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+    for records in &*receiver.accepted.lock().unwrap() {
+        let first = records[0]["sequence"].as_u64().unwrap();
+        let before = requests.insert(first, records.clone());
+        assert!(before.is_none_or(|before| before == *records), "another request at {first}");
+    }
+    requests
 }
 
-impl Receiver {
-    async fn start() -> (Arc<Receiver>, String) {
-        let receiver = Arc::new(Receiver {
-            takes: Mutex::new(0),
-            hangs: Mutex::new(false),
-            accepted: Mutex::default(),
-            hung: Notify::new(),
-        });
-        let router = axum::Router::new()
-            .route("/", post(Receiver::receive))
-            .with_state(Arc::clone(&receiver));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        (receiver, url)
-    }
-
-    async fn receive(State(receiver): State<Arc<Receiver>>, body: String) -> StatusCode {
-        let takes = {
-            let mut takes = receiver.takes.lock().unwrap();
-            let has = *takes > 0;
-            *takes = takes.saturating_sub(1);
-            has
-        };
-        if !takes {
-            if *receiver.hangs.lock().unwrap() {
-                receiver.hung.notify_one();
-                std::future::pending::<()>().await;
-            }
-            return StatusCode::SERVICE_UNAVAILABLE;
-        }
-        let records = body.lines().map(|line| serde_json::from_str(line).unwrap());
-        receiver.accepted.lock().unwrap().push(records.collect());
-        StatusCode::OK
-    }
-
-    fn take(&self, requests: u64, hangs: bool) {
-        (*self.takes.lock().unwrap(), *self.hangs.lock().unwrap()) = (requests, hangs);
-    }
-
-    /// The records of each request, by the number of its first one. A repeated request is the same.
-    fn requests(&self) -> BTreeMap<u64, Vec<Value>> {
-        let mut requests: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
-        for records in &*self.accepted.lock().unwrap() {
-            let first = records[0]["sequence"].as_u64().unwrap();
-            let before = requests.insert(first, records.clone());
-            assert!(before.is_none_or(|before| before == *records), "another request at {first}");
-        }
-        requests
-    }
-
-    /// The numbers and bodies of all records.
-    fn records(&self) -> Vec<(u64, Value)> {
-        let records = self.requests().into_values().flatten();
-        records
-            .map(|record| (record["sequence"].as_u64().unwrap(), record["body"].clone()))
-            .collect()
-    }
+/// The numbers and bodies of all records.
+fn records(receiver: &Receiver) -> Vec<(u64, Value)> {
+    let records = requests(receiver).into_values().flatten();
+    records.map(|record| (record["sequence"].as_u64().unwrap(), record["body"].clone())).collect()
 }
 
 /// A host with a bucket, a journal and a log stream that takes nothing.
@@ -207,7 +153,7 @@ async fn missing_records_are_replayed_across_a_kill() {
         .iter()
         .map(|range| range["to"].as_u64().unwrap() + 1 - range["from"].as_u64().unwrap())
         .sum();
-    let arrived = host.receiver.records().len() as u64;
+    let arrived = records(&host.receiver).len() as u64;
     assert_eq!(code, Some(1));
     assert!(left >= 60 - arrived, "{left} are missing, and {arrived} have arrived");
 
@@ -216,7 +162,7 @@ async fn missing_records_are_replayed_across_a_kill() {
     let replayed = host.replay(&["--missing", text(&journal)]).await;
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
     assert_eq!(replayed.json()[0]["records"], json!(left));
-    let records = host.receiver.records();
+    let records = records(&host.receiver);
     assert_eq!(records.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
     assert!(records.iter().all(|(n, body)| body["user"] == format!("user{}", n / 3)));
     let (code, shown) = host.shown().await;
@@ -280,7 +226,7 @@ async fn any_range_of_a_stream_is_replayed() {
     assert_eq!((some.code, &some.json()[0]["records"]), (Some(0), &json!(5)), "{some:?}");
     let rest = host.replay(&options).await;
     assert_eq!((rest.code, &rest.json()[0]["records"]), (Some(0), &json!(5)), "{rest:?}");
-    let numbers: Vec<u64> = host.receiver.records().iter().map(|(n, _)| *n).collect();
+    let numbers: Vec<u64> = records(&host.receiver).iter().map(|(n, _)| *n).collect();
     assert_eq!(numbers, (50..60).collect::<Vec<_>>());
     let beyond = host.replay(&["--from", &format!("{stream}:60"), options[4], options[5]]).await;
     assert_eq!(beyond.code, Some(1), "{beyond:?}");

@@ -1,4 +1,4 @@
-// The page: a question in the address, one stream of answers, and what is done with them.
+// The page: sends the question in the address, and shows the results as they arrive.
 
 import { $, counted, el, json, lines, number } from "./dom.js";
 import * as record from "./record.js";
@@ -10,7 +10,7 @@ const MINUTE = 6e4, HOUR = 36e5, DAY = 864e5;
 const BINS = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY];
 const MOST_BINS = 200;
 
-// Where records usually have these.
+// The usual pointers of these members.
 const TIME = ["/at", "/time", "/timestamp", "/now", "/ts"];
 const WHO = ["/actor/userId", "/actor/id", "/user/id", "/userId", "/user", "/actor"];
 const ACTION = ["/action", "/event", "/type"];
@@ -20,13 +20,13 @@ const OUTCOME = ["/outcome", "/$audit/outcome"];
 let overview = null;
 let integrity = { state: "running", done: 0, all: 0 };
 let scanning = null;
-/// What was counted last, and the cursors of pages.
+/// The last counts, and the cursors of pages.
 let counts = null;
 let cursors = [];
 
 const first = (usual) => usual.find((member) => overview.members.includes(member)) ?? null;
 
-/// The question with what nobody chose filled in.
+/// The question, with defaults for everything that was not chosen.
 function chosen() {
   const time = state.time || first(TIME);
   const facets = state.facet ?? [first(WHO), first(ACTION), first(ADDRESS)].filter(Boolean);
@@ -72,7 +72,7 @@ function query(more = {}) {
 /// Whether the text of a search is a condition on a member, as for `audit search`.
 const isCondition = (text) => /^!?"?\/.*(=|<|>|~| in )/.test(text) || /^!"?\//.test(text);
 
-// Asking.
+// Sending the question.
 
 async function ask() {
   scanning?.abort();
@@ -187,7 +187,7 @@ $("previous").addEventListener("click", () => {
   turn(cursors.at(-1));
 });
 
-// The picture.
+// The timeline.
 
 function picture() {
   if (!overview) return;
@@ -218,7 +218,7 @@ $("everything").addEventListener("click", () => {
 });
 new ResizeObserver(() => picture()).observe($("timeline"));
 
-// Counts beside it.
+// Counts of values.
 
 function condition(member, json, operator) {
   const pointer = /[=<>!"]| in |~(?![01])/.test(member) ? JSON.stringify(member) : member;
@@ -434,9 +434,9 @@ function verdict() {
   $("integrity-body").replaceChildren(...body);
 }
 
-// Beginning.
+// Start.
 
-/// Asks anew. What is open in a menu stays open.
+/// Sends the question again. Open menus stay open.
 function refresh() {
   record.show();
   return ask();

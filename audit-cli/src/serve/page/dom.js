@@ -1,11 +1,11 @@
-// Elements. Whatever a record says gets into the page as text, and in no other way; and characters
-// that command, turn or hide text are shown by their numbers.
+// Elements. Text of records enters the page only as text nodes. Control characters, changes of
+// direction and invisible characters are shown by their numbers.
 
 export const $ = (id) => document.getElementById(id);
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// Those of `escape.rs`, but for line ends.
+// The characters of `escape.rs`, except line ends.
 const HAZARDS = /[\0-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
 
 export const visible = (text) =>
@@ -34,7 +34,7 @@ export const number = new Intl.NumberFormat("en-US");
 
 export const counted = (count, noun) => `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`;
 
-/// A response as JSON, or an error with what the server says.
+/// A response as JSON, or an error with the server's message.
 export async function json(response) {
   const text = await response.text();
   let value;

@@ -1,4 +1,4 @@
-// One record: whole, with what stands beside it.
+// One complete record, with its neighbours.
 
 import { $, el, json, lines } from "./dom.js";
 import { change, iso, link, shown, state } from "./state.js";
@@ -24,7 +24,7 @@ export function open(object, sequence) {
 
 const said = { committed: "committed", conflict: "conflict", "rolled back": "rolled back", failed: "failed" };
 
-/// Shows the record that the address names.
+/// Shows the record in the address.
 export async function show() {
   const panel = $("record");
   running?.abort();

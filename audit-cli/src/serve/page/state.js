@@ -1,4 +1,4 @@
-// What is looked at. All of it is in the address, so that a link shows the same.
+// The state of the page. All of it is in the address, so a link shows the same to everyone.
 
 const LISTS = ["where", "facet", "column"];
 const TEXTS = ["text", "from", "until", "stack", "bin", "order", "zone", "time", "record"];
@@ -14,7 +14,7 @@ export function read() {
 function query() {
   const query = new URLSearchParams();
   for (const name of TEXTS) if (state[name]) query.set(name, state[name]);
-  // An empty list differs from one that is not chosen.
+  // An empty list differs from a missing one.
   for (const name of LISTS) {
     for (const value of state[name] ?? []) query.append(name, value);
     if (state[name] && !state[name].length && name !== "where") query.append(name, "");
@@ -60,13 +60,13 @@ export function shown(ms) {
   return format(state.zone).format(ms).replace(",", ".");
 }
 
-/// How far the zone is ahead of UTC at a time, in milliseconds.
+/// The offset of the zone from UTC at a time, in milliseconds.
 export function offset(ms) {
   const wall = Date.parse(`${shown(ms).slice(0, 19).replace(" ", "T")}Z`);
   return wall - Math.floor(ms / 1000) * 1000;
 }
 
-/// The time that a date and a time of day are in the chosen zone.
+/// The time of a date and a time of day in the chosen zone.
 export function parsed(text) {
   if (!text) return null;
   const hasZone = /(Z|T.*[+-]\d\d:?\d\d)$/.test(text);

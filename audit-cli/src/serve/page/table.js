@@ -1,11 +1,11 @@
-// The table of records: a page at a time, so that the browser holds no more of ten million.
+// The table of records, one page at a time: the browser must not hold ten million.
 
 import { $, el } from "./dom.js";
 import { shown, state } from "./state.js";
 
 export const ROWS = 100;
 
-/// What was found of the integrity of records: a function of a row.
+/// A function that returns the integrity of a row's record.
 let marksOf = () => [];
 
 export function mark(findings) {
@@ -58,7 +58,7 @@ export function add(rows, open) {
   select();
 }
 
-/// The badges anew, once more is known.
+/// Updates the badges when more is known.
 export function remark() {
   for (const line of $("table").tBodies[0].rows) {
     for (const badge of line.cells[0].querySelectorAll(".badge")) badge.remove();
@@ -66,7 +66,7 @@ export function remark() {
   }
 }
 
-/// Shows which record is open.
+/// Marks the open record.
 export function select() {
   for (const line of $("table").tBodies[0].rows) {
     const isOpen = line.dataset.name === state.record;

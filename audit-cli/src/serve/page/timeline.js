@@ -1,4 +1,4 @@
-// Records over time, as bars that divide into the values of a member.
+// Records over time, as bars that are divided by the values of a member.
 
 import { el, number, svg } from "./dom.js";
 import { shown } from "./state.js";
@@ -26,8 +26,8 @@ function nice(top) {
 
 const short = (n) => n >= 1e6 ? `${+(n / 1e6).toFixed(1)}M` : n >= 1e3 ? `${+(n / 1e3).toFixed(1)}k` : `${n}`;
 
-/// Draws the bars of `view`: bins, their width, the range, the integrity of hours. `zoom` is called
-/// with a range that was chosen.
+/// Draws the bars of `view`: bins, their width, the range, the integrity of hours. Calls `zoom`
+/// with a selected range.
 export function draw(root, legend, view, zoom) {
   const { bins, bin, from, until, hours } = view;
   const width = Math.max(root.clientWidth, 280), height = root.clientHeight || 230;
@@ -103,7 +103,7 @@ export function draw(root, legend, view, zoom) {
     }
   }));
   parts.push(...bars);
-  // Beneath the bars: what is proven.
+  // The integrity of each hour, below the bars.
   const strip = hours.filter(([hour]) => hour + 36e5 > from && hour < until);
   const runs = [];
   for (const [hour, what] of strip) {
