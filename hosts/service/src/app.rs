@@ -8,9 +8,7 @@ use std::time::Duration;
 use audit_core::with_sources;
 use audit_host::{Answer, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
-use audit_runtime::{
-    AuditError, AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var,
-};
+use audit_runtime::{AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -185,10 +183,11 @@ pub(crate) fn answer(status: StatusCode, message: &str) -> Response {
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Unanswered {
         let status = match &failure {
-            Failure::NotFound => StatusCode::NOT_FOUND,
-            Failure::Stale { .. } => StatusCode::CONFLICT,
-            Failure::Invalid(_) | Failure::Audit(AuditError::Body(_)) => StatusCode::BAD_REQUEST,
-            Failure::Audit(_) | Failure::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::NotFound => 404,
+            Failure::Stale { .. } => 409,
+            Failure::Invalid(_) => 400,
+            Failure::Audit(error) => error.http_status(),
+            Failure::Database(_) => 500,
         };
         Unanswered::new(status, &failure)
     }
@@ -196,35 +195,26 @@ impl From<Failure> for Unanswered {
 
 impl From<ReleaseError> for Unanswered {
     fn from(error: ReleaseError) -> Unanswered {
-        let status = match &error {
-            ReleaseError::Body(_) => StatusCode::BAD_REQUEST,
-            ReleaseError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ReleaseError::Limit(_) | _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Unanswered::new(status, &error)
+        Unanswered::new(error.http_status(), &error)
     }
 }
 
 impl From<MutationError<Failure>> for Unanswered {
     fn from(error: MutationError<Failure>) -> Unanswered {
-        let error = match error {
-            MutationError::Function(failure) => return failure.into(),
-            MutationError::Release(error) => return error.into(),
-            error @ (MutationError::Conflict { .. } | MutationError::Commit(_) | _) => error,
-        };
-        let is_passing = matches!(error, MutationError::Conflict { .. });
-        Unanswered::new(unavailable_if(is_passing), &error)
+        match error {
+            MutationError::Function(failure) => failure.into(),
+            MutationError::Release(error) => error.into(),
+            error @ (MutationError::Conflict { .. } | MutationError::Commit(_) | _) => {
+                Unanswered::new(error.http_status(), &error)
+            }
+        }
     }
-}
-
-/// 503 if a retry may succeed, 500 otherwise.
-fn unavailable_if(is_passing: bool) -> StatusCode {
-    if is_passing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 impl Unanswered {
     /// The client gets only the message; the sources go to the operator's log.
-    fn new(status: StatusCode, error: &(dyn Error + 'static)) -> Unanswered {
+    fn new(status: u16, error: &(dyn Error + 'static)) -> Unanswered {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
             tracing::warn!(error = with_sources(error), "a request failed");
         }

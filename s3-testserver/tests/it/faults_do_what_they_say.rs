@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::client::{builder, client, create, options, put, read_until_closed, retries, send_head};
 
-/// Creates one object through `fault` and checks whether it was stored; returns what the client
-/// saw. Then checks that the next request is served as if nothing had happened.
+/// Creates one object through `fault`, and checks whether it was stored and that the next request
+/// is served as usual. Returns the error that the client saw.
 async fn create_through(fault: Fault, stored: bool) -> Error {
     let server = S3TestServer::start().await;
     let store = client(&server);
@@ -31,7 +31,7 @@ async fn create_through(fault: Fault, stored: bool) -> Error {
 }
 
 #[tokio::test]
-async fn refused() {
+async fn refused_requests_store_nothing() {
     let generic = [
         ErrorAnswer::SLOW_DOWN,
         ErrorAnswer::SERVICE_UNAVAILABLE,
@@ -64,16 +64,15 @@ async fn refused() {
 }
 
 #[tokio::test]
-async fn stored_then_error() {
+async fn an_error_may_follow_a_stored_object() {
     let error = create_through(Fault::StoredThenError(ErrorAnswer::INTERNAL_ERROR), true).await;
     assert!(error.to_string().contains("InternalError"), "{error}");
 }
 
-/// The hazard that these faults are for: the client's own success comes back as a conflict, since
-/// `object_store` by itself repeats even a create after an error answer or a close without any
-/// answer.
+/// The reason for these faults: `object_store` retries even a create after an error or a closed
+/// connection, so a client's own success comes back as a conflict.
 #[tokio::test]
-async fn stored_and_the_clients_own_retry() {
+async fn a_retry_of_a_stored_create_conflicts() {
     for fault in [Fault::StoredThenError(ErrorAnswer::SLOW_DOWN), Fault::StoredThenCut] {
         let server = S3TestServer::start().await;
         let store = builder(&server).with_retry(retries(2)).build().unwrap();
@@ -86,23 +85,19 @@ async fn stored_and_the_clients_own_retry() {
 }
 
 #[tokio::test]
-async fn cut_in_body() {
-    create_through(Fault::CutInBody, false).await;
+async fn a_cut_may_come_before_or_after_storing() {
+    for (fault, stored) in [
+        (Fault::CutInBody, false),
+        (Fault::StoredThenCut, true),
+        (Fault::CutInResponse { after_bytes: 0 }, true),
+        (Fault::CutInResponse { after_bytes: 40 }, true),
+    ] {
+        create_through(fault, stored).await;
+    }
 }
 
 #[tokio::test]
-async fn stored_then_cut() {
-    create_through(Fault::StoredThenCut, true).await;
-}
-
-#[tokio::test]
-async fn cut_in_response() {
-    create_through(Fault::CutInResponse { after_bytes: 0 }, true).await;
-    create_through(Fault::CutInResponse { after_bytes: 40 }, true).await;
-}
-
-#[tokio::test]
-async fn cut_in_response_counts_bytes() {
+async fn a_cut_response_has_the_requested_length() {
     let server = S3TestServer::start().await;
     server.faults().always(Fault::CutInResponse { after_bytes: 40 });
     let received = read_until_closed(send_head(&server, "GET /audit-test/a HTTP/1.1").await).await;
@@ -110,9 +105,9 @@ async fn cut_in_response_counts_bytes() {
     assert!(received.starts_with("HTTP/1.1 403"), "{received}");
 }
 
-/// Past the head of a GET's answer: the client has seen a success before the connection breaks.
+/// The client has seen a success before the connection breaks.
 #[tokio::test]
-async fn cut_in_the_body_of_a_response() {
+async fn a_response_can_be_cut_after_its_head() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     put(&store, "a", vec![1; 1 << 20]).await.unwrap();
@@ -122,7 +117,7 @@ async fn cut_in_the_body_of_a_response() {
 }
 
 #[tokio::test]
-async fn hung_and_stored_then_hung() {
+async fn hung_requests_delay_no_others() {
     for (fault, stored) in [(Fault::Hung, false), (Fault::StoredThenHung, true)] {
         let server = S3TestServer::start().await;
         let store = client(&server);
@@ -133,7 +128,7 @@ async fn hung_and_stored_then_hung() {
         });
         server.faults().wait_fired(1).await;
         assert_eq!(server.objects().contains_key("a"), stored);
-        // Others are served meanwhile.
+        // Other requests are served meanwhile.
         put(&store, "b", "1").await.unwrap();
         assert!(!hung.is_finished());
         server.stop().await;
@@ -142,7 +137,7 @@ async fn hung_and_stored_then_hung() {
 }
 
 #[tokio::test]
-async fn hung_until_the_client_gives_up() {
+async fn a_hung_request_ends_with_its_client() {
     let server = S3TestServer::start().await;
     let impatient = options().with_timeout(Duration::from_millis(50));
     let store = builder(&server).with_client_options(impatient).build().unwrap();
@@ -153,7 +148,7 @@ async fn hung_until_the_client_gives_up() {
 }
 
 #[tokio::test]
-async fn slow() {
+async fn slow_requests_succeed() {
     let delay = Duration::from_millis(50);
     let server = S3TestServer::start().await;
     server.faults().next_puts([Fault::Slow { delay }]);
@@ -165,7 +160,7 @@ async fn slow() {
 }
 
 #[tokio::test]
-async fn slow_and_an_impatient_client() {
+async fn a_slow_request_ends_with_its_client() {
     let server = S3TestServer::start().await;
     let impatient = options().with_timeout(Duration::from_millis(50));
     let store = builder(&server).with_client_options(impatient).build().unwrap();
@@ -175,10 +170,10 @@ async fn slow_and_an_impatient_client() {
 }
 
 #[tokio::test]
-async fn early_412() {
+async fn a_refusal_may_precede_the_body() {
     create_through(Fault::Early412, false).await;
 
-    // The answer comes though no byte of the body was sent.
+    // The response arrives although no byte of the body was sent.
     let server = S3TestServer::start().await;
     server.faults().next_puts([Fault::Early412]);
     let head = "PUT /audit-test/a HTTP/1.1\r\ncontent-length: 1000000";
@@ -207,7 +202,7 @@ async fn a_plan_decides_by_request() {
     assert!(store.get(&Path::from("a")).await.is_ok());
     assert_eq!(server.faults().fired().len(), 3);
 
-    // The list for the next PUTs goes first, and is used up.
+    // The faults for the next PUTs take precedence, and are used once.
     server.faults().next_puts([Fault::None, Fault::StoredThenCut]);
     assert!(put(&store, "dir=x/forbidden", "1").await.is_ok());
     assert!(put(&store, "d", "1").await.is_err());

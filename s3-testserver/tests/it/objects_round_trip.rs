@@ -1,4 +1,4 @@
-//! What a client puts, it gets; and the checker sees the same without asking through HTTP.
+//! A client reads back what it wrote, and a test sees the same objects without HTTP.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,11 +10,11 @@ use s3_testserver::{S3TestServer, StoredObject};
 
 use crate::client::{builder, client, put};
 
-/// A key as the sink writes them: `=` goes over the wire percent-encoded.
+/// A key of the sink, whose `=` is percent-encoded in requests.
 const KEY: &str = "logs/dt=2026-01-31/hour=23/stream-000000000000.ndjson.zst";
 
 #[tokio::test]
-async fn bytes_and_metadata() {
+async fn bytes_and_metadata_are_read_back() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let path = Path::from(KEY);
@@ -46,7 +46,7 @@ async fn bytes_and_metadata() {
     assert_eq!(server.objects(), [(KEY.to_owned(), expected)].into());
 }
 
-/// As S3 has it for an object of one unencrypted PUT.
+/// As on S3 for an unencrypted object that was written with one PUT.
 #[tokio::test]
 async fn the_e_tag_is_the_md5() {
     let server = S3TestServer::start().await;
@@ -55,7 +55,7 @@ async fn the_e_tag_is_the_md5() {
 }
 
 #[tokio::test]
-async fn listings() {
+async fn listings_follow_prefix_and_delimiter() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let keys = ["a/1", "a/2", "ab", "b/x=y/1", "b/x=y/2", "b/z"];
@@ -102,7 +102,7 @@ async fn a_listing_of_many_objects_comes_in_pages() {
 }
 
 #[tokio::test]
-async fn deletes() {
+async fn deleted_objects_are_gone() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     for key in ["a", "b", "c", "d"] {
@@ -117,7 +117,7 @@ async fn deletes() {
 }
 
 #[tokio::test]
-async fn changes_behind_the_clients_back() {
+async fn changes_behind_the_client_are_visible() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let object = StoredObject { bytes: Bytes::from_static(b"theirs"), ..Default::default() };
@@ -128,7 +128,7 @@ async fn changes_behind_the_clients_back() {
 }
 
 #[tokio::test]
-async fn a_body_with_the_right_checksum() {
+async fn right_checksums_are_accepted() {
     let server = S3TestServer::start().await;
     let store = builder(&server).with_checksum_algorithm(Checksum::SHA256).build().unwrap();
     put(&store, "a", vec![7; 3 << 20]).await.unwrap();

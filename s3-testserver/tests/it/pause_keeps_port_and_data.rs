@@ -9,7 +9,7 @@ use s3_testserver::{Fault, S3TestServer};
 use crate::client::{builder, client, connect, put, read_until_closed, retries, send_head};
 
 #[tokio::test]
-async fn unreachable_for_a_while() {
+async fn a_paused_server_is_unreachable() {
     let server = S3TestServer::start().await;
     let store = client(&server);
     let endpoint = server.endpoint();
@@ -29,11 +29,11 @@ async fn unreachable_for_a_while() {
         assert!(store.get(&Path::from(kept)).await.is_ok());
         assert!(!server.objects().contains_key(&refused));
     }
-    // What was refused never arrived.
+    // Refused requests never arrived.
     assert_eq!(server.requests().len(), 10);
 }
 
-/// A refused connection is one that a client may retry, even when it creates.
+/// Clients retry after a refused connection, even a create.
 #[tokio::test]
 async fn a_client_that_retries_gets_through_after_the_pause() {
     let server = S3TestServer::start().await;
@@ -71,7 +71,7 @@ async fn the_port_stays_reserved_while_paused() {
 }
 
 #[tokio::test]
-async fn the_end() {
+async fn a_stopped_server_closes_its_connections() {
     let server = S3TestServer::start().await;
     let address = server.endpoint().trim_start_matches("http://").to_owned();
     server.stop().await;

@@ -1,4 +1,4 @@
-//! The server refuses what a real store would refuse, and stores nothing of it.
+//! The server refuses requests that a real store would refuse, and stores nothing.
 
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, Error, ObjectStore, ObjectStoreExt, PutOptions};
@@ -7,10 +7,10 @@ use s3_testserver::S3TestServer;
 use crate::client::{builder, client, client_with_header, put};
 
 #[tokio::test]
-async fn a_wrong_secret() {
+async fn wrong_secrets_are_refused() {
     let server = S3TestServer::start().await;
     let store = builder(&server).with_secret_access_key("wrong").build().unwrap();
-    // Large enough that the client still sends when the refusal is known.
+    // Large enough that the client is still sending when it is refused.
     let error = put(&store, "a", vec![0; 8 << 20]).await.unwrap_err();
     assert!(matches!(error, Error::PermissionDenied { .. }), "{error:?}");
     assert!(error.to_string().contains("SignatureDoesNotMatch"), "{error}");
@@ -18,7 +18,7 @@ async fn a_wrong_secret() {
 }
 
 #[tokio::test]
-async fn an_unknown_access_key() {
+async fn unknown_access_keys_are_refused() {
     let server = S3TestServer::start().await;
     let store = builder(&server).with_access_key_id("nobody").build().unwrap();
     let error = put(&store, "a", "1").await.unwrap_err();
@@ -27,7 +27,7 @@ async fn an_unknown_access_key() {
 }
 
 #[tokio::test]
-async fn no_signature_at_all() {
+async fn unsigned_requests_are_refused() {
     let server = S3TestServer::start().await;
     let store = builder(&server).with_skip_signature(true).build().unwrap();
     let error = put(&store, "a", "1").await.unwrap_err();
@@ -36,7 +36,7 @@ async fn no_signature_at_all() {
 }
 
 #[tokio::test]
-async fn a_wrong_checksum() {
+async fn wrong_checksums_are_refused() {
     let server = S3TestServer::start().await;
     let of_nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     let store = client_with_header(&server, "x-amz-checksum-sha256", of_nothing);
@@ -48,7 +48,7 @@ async fn a_wrong_checksum() {
 }
 
 #[tokio::test]
-async fn another_bucket() {
+async fn other_buckets_do_not_exist() {
     let server = S3TestServer::start().await;
     let store = builder(&server).with_bucket_name("another").build().unwrap();
     assert!(matches!(put(&store, "a", "1").await, Err(Error::NotFound { .. })));
@@ -57,7 +57,7 @@ async fn another_bucket() {
 }
 
 #[tokio::test]
-async fn headers_that_would_be_ignored() {
+async fn unsupported_headers_are_refused() {
     let server = S3TestServer::start().await;
     let attributes = Attributes::from_iter([(Attribute::CacheControl, "no-store")]);
     let options = PutOptions { attributes, ..Default::default() };
