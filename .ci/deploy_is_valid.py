@@ -44,8 +44,8 @@ def named(parsed, block):
     return names
 
 
-# What each module must have, and what no role in it may have. They are read, not planned: the providers are not here, so that their own
-# schemas are not checked.
+# What each module must have, and what no role in it may have. They are read, not planned: the
+# providers are not here, so that their own schemas are not checked.
 MUST = {
     "aws": {"aws_iam_policy.host", "aws_iam_policy.reader", "aws_s3_bucket_object_lock_configuration.audit", "aws_s3_bucket_public_access_block.audit"},
     "gcp": {"google_storage_bucket.audit", "google_project_iam_custom_role.host", "google_storage_bucket_iam_member.host"},

@@ -98,7 +98,7 @@ database = duckdb.connect()
 database.execute(queries["duckdb", "table"].replace("BUCKET_DIRECTORY", bucket))
 
 
-# A record with names that meet, in a bucket of its own.
+# A record with names that differ only in case, in a bucket of its own.
 clash = f"{root}/clash"
 os.makedirs(f"{clash}/dt=2026-11-20/hour=09")
 record = {"user": "bob", "User": "eve", "dt": "body's", "hour": "body's", "filename": "body's"}
@@ -173,7 +173,8 @@ for (dialect, name), sql in queries.items():
         place = sql.replace("BUCKET_DIRECTORY", clash) if name == "names" else sql
         check(dialect, name, of_engine[dialect](place))
 
-# The other engines see dt and hour as text, and Athena and Trino fold names to lower case, as DuckDB compares them anyway.
+# The other engines see dt and hour as text, and Athena and Trino fold names to lower case, as
+# DuckDB compares them anyway.
 database.execute("CREATE MACRO timestamp_millis(ms) AS make_timestamp_ms(ms)")  # Spark has it, DuckDB does not.
 database.execute("CREATE VIEW typed AS SELECT * REPLACE (strftime(dt, '%Y-%m-%d') AS dt) FROM audit")
 run = 0

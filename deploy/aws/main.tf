@@ -1,5 +1,5 @@
-# A bucket for audit logs: create-only, TLS only, versions, a retention that nobody can shorten, and policies for hosts and for readers.
-# The documents are the plain JSON files beside this one.
+# A bucket for audit logs: create-only, TLS only, versions, a retention that nobody can shorten, and
+# policies for hosts and for readers. The documents are the plain JSON files beside this one.
 
 terraform {
   required_version = ">= 1.3"

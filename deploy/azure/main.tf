@@ -1,5 +1,6 @@
-# A container for audit logs on Azure: an immutability policy that nobody can shorten once it is locked, no account keys, no public access,
-# and roles for hosts and for readers. A host may add blobs and read them: neither replace nor remove any.
+# A container for audit logs on Azure: an immutability policy that nobody can shorten once it is
+# locked, no account keys, no public access, and roles for hosts and for readers. A host may add
+# blobs and read them: neither replace nor remove any.
 
 terraform {
   required_version = ">= 1.3"

@@ -1,5 +1,6 @@
-# A bucket for audit logs on Google Cloud: a retention that nobody can shorten once it is locked, no public access, and roles for hosts and
-# for readers. A host may create objects and read them; overwriting needs the permission to delete, which nobody gets here.
+# A bucket for audit logs on Google Cloud: a retention that nobody can shorten once it is locked, no
+# public access, and roles for hosts and for readers. A host may create objects and read them;
+# overwriting needs the permission to delete, which nobody gets here.
 
 terraform {
   required_version = ">= 1.3"
