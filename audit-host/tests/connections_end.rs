@@ -41,6 +41,10 @@ struct Host {
 
 impl Host {
     async fn start(limits: ServeLimits) -> Host {
+        Host::with(Connections::new(limits).unwrap()).await
+    }
+
+    async fn with(connections: Connections) -> Host {
         let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
         let wait = {
             let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
@@ -71,7 +75,6 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let connections = Connections::new(limits).unwrap();
         let serving = tokio::spawn(async move {
             connections.serve(listener, router, async { stopped.await.unwrap() }).await
         });
@@ -189,6 +192,23 @@ async fn connections_beyond_the_limit_are_refused_until_others_end() {
         {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+#[tokio::test]
+async fn operators_probes_are_answered_whatever_else_is_open() {
+    let probe = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET /wait HTTP/1.1\r\n\r\n"]
+    {
+        let host = Host::with(Connections::for_operators(LONG).unwrap()).await;
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            open.push(host.send(sent).await);
+            let answer = rest(host.send(probe).await).await;
+            assert!(answer.ends_with("hello"), "{sent:?} × {}: {answer}", open.len());
+        }
+        // The oldest were ended.
+        assert!(!rest(open.swap_remove(0)).await.starts_with("HTTP/1.1 503"), "{sent:?}");
     }
 }
 

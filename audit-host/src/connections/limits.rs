@@ -56,9 +56,9 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
-    /// The limits for a listener that only operators can reach: 16 connections, from any address.
-    /// They use the reserved descriptors.
-    pub fn for_operators(self) -> ServeLimits {
+    /// The limits for operators: 16 connections, from any address. They use the reserved
+    /// descriptors.
+    pub(super) fn for_operators(self) -> ServeLimits {
         ServeLimits {
             max_connections: Some(OPERATORS_CONNECTIONS),
             max_connections_per_address: OPERATORS_CONNECTIONS,

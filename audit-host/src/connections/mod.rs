@@ -57,6 +57,8 @@ pub struct Connections {
     limits: ServeLimits,
     places: Arc<Places>,
     is_exempt: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// Whether a new connection beyond the limit ends the oldest one instead of being refused.
+    replaces_oldest: bool,
     tls: Option<Tls>,
 }
 
@@ -74,7 +76,19 @@ impl Connections {
             "Connections refused or ended because of a limit, by reason"
         );
         let places = Arc::new(Places::new(limits.connections()?));
-        Ok(Connections { limits, places, is_exempt: Arc::new(|_| false), tls: None })
+        let is_exempt = Arc::new(|_| false);
+        Ok(Connections { limits, places, is_exempt, replaces_oldest: false, tls: None })
+    }
+
+    /// Creates the connections of a listener that only operators can reach: 16 at once, from any
+    /// address, besides those of clients. A further one ends the oldest, so that a probe is
+    /// answered, and a supervisor does not restart the host, however many connections are idle.
+    ///
+    /// # Errors
+    ///
+    /// If the process may not open as many files.
+    pub fn for_operators(limits: ServeLimits) -> io::Result<Connections> {
+        Ok(Connections { replaces_oldest: true, ..Connections::new(limits.for_operators())? })
     }
 
     /// Exempts addresses from [`max_connections_per_address`], for proxies, which act for many
@@ -121,7 +135,7 @@ impl Connections {
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                accepted = self.accept(&listener) => accepted,
+                accepted = self.accept(&listener, &open.0) => accepted,
             };
             let Some((stream, place, connection)) = accepted else { continue };
             let entry = open.0.add(Arc::clone(&connection));
@@ -168,7 +182,11 @@ impl Connections {
     }
 
     /// Accepts the next connection. Returns `None` if it was refused.
-    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place, Arc<Connection>)> {
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        open: &Open,
+    ) -> Option<(TcpStream, Place, Arc<Connection>)> {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -182,7 +200,14 @@ impl Connections {
             true => usize::MAX,
             false => self.limits.max_connections_per_address,
         };
-        match self.places.take(peer.ip(), most) {
+        let mut taken = self.places.take(peer.ip(), most);
+        if taken.is_err() && self.replaces_oldest {
+            refused("connections");
+            // If the oldest one does not end in time, this one is refused after all.
+            drop(timeout(ABORT_TIMEOUT, open.end_oldest()).await);
+            taken = self.places.take(peer.ip(), most);
+        }
+        match taken {
             Ok(place) => Some((stream, place, Arc::new(Connection::new(peer)))),
             Err(refusal) => {
                 refuse(&stream, refusal);
@@ -243,6 +268,21 @@ impl Open {
         let open = self.lock();
         open.connections.values().for_each(|connection| connection.cut_off());
         open.connections.len()
+    }
+
+    /// Aborts the oldest connection, and waits until one has ended.
+    async fn end_oldest(&self) {
+        let mut ended = pin!(self.ended.notified());
+        ended.as_mut().enable();
+        let oldest = {
+            let open = self.lock();
+            let oldest = open.connections.iter().min_by_key(|(number, _)| **number);
+            oldest.map(|(_, connection)| Arc::clone(connection))
+        };
+        if let Some(oldest) = oldest {
+            oldest.cut_off();
+            ended.await;
+        }
     }
 
     async fn all_ended(&self) {

@@ -95,6 +95,18 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// The size of its texts, in bytes.
+    pub fn bytes(&self) -> usize {
+        let result = match &self.result {
+            Ok(value) => value.len(),
+            Err(Failed { message, data }) => {
+                message.len() + data.as_ref().map_or(0, |data| data.len())
+            }
+        };
+        let line = |line: &String| line.len() + size_of::<String>();
+        result + self.log_lines.iter().map(line).sum::<usize>()
+    }
+
     pub(super) fn failed(message: impl Into<String>) -> Answered {
         Answered {
             result: Err(Failed { message: message.into(), data: None }),

@@ -43,7 +43,7 @@ use functions_value::{Chance, ChanceSeed};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use audited::CachedQuery;
+pub use audited::{CachedQuery, Followed};
 pub use cache::QueryKey;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};
 pub use deployed::DeployError;

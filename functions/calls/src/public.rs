@@ -62,7 +62,7 @@ impl Functions {
 
     /// The sealed result of a query on a snapshot. Callers of the same query share one computation.
     ///
-    /// `journal` is the [journal](CachedQuery::journal) of the result that this one replaces. A
+    /// `journal` is the [journal](crate::Followed::journal) of the result that this one replaces. A
     /// failed query is sealed too; its release returns the failure.
     pub async fn sealed_at(
         &self,

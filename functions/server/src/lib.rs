@@ -125,7 +125,7 @@ impl Server {
             let proxies = proxies.clone();
             Connections::new(limits.serve)?.exempting(move |address| proxies.trust(address))
         };
-        let for_operators = Connections::new(limits.serve.for_operators())?;
+        let for_operators = Connections::for_operators(limits.serve)?;
         let (sessions, mut ended) = mpsc::channel(1);
         let store = functions.store().clone();
         let inner = Inner {

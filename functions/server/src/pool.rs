@@ -1,9 +1,10 @@
 //! Memory that clients can hold for as long as they like: responses that they have not read yet,
-//! and the arguments of their subscriptions.
+//! and their subscriptions.
 //!
 //! No client waits for this memory, since one that reads a byte at a time would make others wait.
 //! Instead, above the limit the client that holds the most is cut off: the connection of its
-//! largest entry, or of the oldest among equals.
+//! largest entry, or of the oldest among equals. Memory that several connections hold together
+//! counts once, in equal parts for each of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -39,13 +40,25 @@ struct State {
     bytes: usize,
     next: u64,
     entries: BTreeMap<u64, Entry>,
+    /// Memory that several entries hold together, by its address.
+    shared: HashMap<usize, Shared>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// 0 once the connection is cut off.
+    /// Without the shared memory. 0 once the connection is cut off.
     bytes: usize,
+    /// The address of the shared memory that the entry holds. `None` once the connection is cut
+    /// off.
+    shared: Option<usize>,
     holder: Holder,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bytes: usize,
+    /// The number of entries that hold it.
+    holders: usize,
 }
 
 /// A part of the pool. Dropping it frees it.
@@ -62,22 +75,50 @@ impl Pool {
 
     /// Holds this many bytes for a holder.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Held {
+        self.enter(holder, |state, number| state.resize(number, bytes))
+    }
+
+    /// As [`hold`](Self::hold), but cuts the holder off if that alone exceeds the limit. Returns
+    /// `None` if the holder is cut off.
+    pub(super) fn try_hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Option<Held> {
+        if bytes > self.limit_bytes {
+            holder.connection.cut_off();
+            metrics::counter!("functions_clients_cut_off_total", "held" => self.kind).increment(1);
+            return None;
+        }
+        let held = self.hold(bytes, holder);
+        (!holder.connection.is_cut()).then_some(held)
+    }
+
+    /// Holds this value, of this many bytes, for a holder. If others hold the same value, it counts
+    /// only once. The caller must keep the value for as long as it is held.
+    pub(super) fn share<T>(
+        self: &Arc<Self>,
+        value: &Arc<T>,
+        bytes: usize,
+        holder: &Holder,
+    ) -> Held {
+        self.enter(holder, |state, number| state.share(number, Arc::as_ptr(value).addr(), bytes))
+    }
+
+    fn enter(self: &Arc<Self>, holder: &Holder, hold: impl FnOnce(&mut State, u64)) -> Held {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.entries.insert(number, Entry { bytes: 0, holder: holder.clone() });
-        self.resize(&mut state, number, bytes);
+        let entry = Entry { bytes: 0, shared: None, holder: holder.clone() };
+        state.entries.insert(number, entry);
+        hold(&mut state, number);
+        self.limit(&mut state, number);
         drop(state);
         Held { pool: Arc::clone(self), number }
     }
 
-    fn resize(&self, state: &mut State, number: u64, bytes: usize) {
-        let Some(entry) = state.entries.get_mut(&number) else { return };
-        state.bytes = state.bytes - entry.bytes + bytes;
-        entry.bytes = bytes;
+    /// Cuts clients off until the rest is within the limit. `number` is the entry that grew.
+    fn limit(&self, state: &mut State, number: u64) {
         while state.bytes > self.limit_bytes {
             let Some(victim) = state.victim() else { break };
-            if victim == number && bytes == state.bytes {
+            let is_alone = || state.bytes_of(&state.entries[&number]) == state.bytes;
+            if victim == number && is_alone() {
                 // Nothing else is held. An entry larger than the pool is allowed then.
                 break;
             }
@@ -93,15 +134,50 @@ impl Pool {
 }
 
 impl State {
+    fn resize(&mut self, number: u64, bytes: usize) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        self.bytes = self.bytes - entry.bytes + bytes;
+        entry.bytes = bytes;
+    }
+
+    fn share(&mut self, number: u64, address: usize, bytes: usize) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        entry.shared = Some(address);
+        let shared = self.shared.entry(address).or_insert_with(|| {
+            self.bytes += bytes;
+            Shared { bytes, holders: 0 }
+        });
+        shared.holders += 1;
+    }
+
+    /// Frees what an entry holds.
+    fn free(&mut self, number: u64) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        self.bytes -= std::mem::take(&mut entry.bytes);
+        let Some(address) = entry.shared.take() else { return };
+        let Some(shared) = self.shared.get_mut(&address) else { return };
+        shared.holders -= 1;
+        if shared.holders == 0 {
+            self.bytes -= shared.bytes;
+            self.shared.remove(&address);
+        }
+    }
+
+    /// The bytes of an entry, and its part of the shared ones.
+    fn bytes_of(&self, entry: &Entry) -> usize {
+        let shared = entry.shared.and_then(|address| self.shared.get(&address));
+        entry.bytes + shared.map_or(0, |shared| shared.bytes.div_ceil(shared.holders))
+    }
+
     fn cut_off(&mut self, victim: u64) {
         let Some(entry) = self.entries.get(&victim) else { return };
         let connection = Arc::clone(&entry.holder.connection);
         connection.cut_off();
         // Everything that the connection holds is freed with it.
-        for entry in self.entries.values_mut() {
-            if Arc::ptr_eq(&entry.holder.connection, &connection) {
-                self.bytes -= std::mem::take(&mut entry.bytes);
-            }
+        let is_of = |entry: &Entry| Arc::ptr_eq(&entry.holder.connection, &connection);
+        let held = self.entries.iter().filter(|(_, entry)| is_of(entry));
+        for number in held.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.free(number);
         }
     }
 
@@ -109,19 +185,21 @@ impl State {
     fn victim(&self) -> Option<u64> {
         let mut by_client = HashMap::<_, usize>::new();
         for entry in self.entries.values() {
-            *by_client.entry(entry.holder.client).or_default() += entry.bytes;
+            *by_client.entry(entry.holder.client).or_default() += self.bytes_of(entry);
         }
         let (most, _) = by_client.into_iter().max_by_key(|(client, bytes)| (*bytes, *client))?;
         let entries = self.entries.iter().filter(|(_, entry)| entry.holder.client == most);
         // Reversed, since `max_by_key` returns the last among equals.
-        entries.rev().max_by_key(|(_, entry)| entry.bytes).map(|(number, _)| *number)
+        entries.rev().max_by_key(|(_, entry)| self.bytes_of(entry)).map(|(number, _)| *number)
     }
 }
 
 impl Held {
     /// Changes the number of held bytes.
     pub(super) fn resize(&self, bytes: usize) {
-        self.pool.resize(&mut self.pool.state(), self.number, bytes);
+        let mut state = self.pool.state();
+        state.resize(self.number, bytes);
+        self.pool.limit(&mut state, self.number);
     }
 
     /// Bytes that are held until they are written, or dropped with their connection.
@@ -145,8 +223,9 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for HeldBytes<T> {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut state = self.pool.state();
-        self.pool.resize(&mut state, self.number, 0);
+        state.free(self.number);
         state.entries.remove(&self.number);
+        metrics::gauge!("functions_held_bytes", "held" => self.pool.kind).set(state.bytes as f64);
     }
 }
 
@@ -176,6 +255,28 @@ mod tests {
         assert_eq!(pool.state().bytes, 61);
         drop(grows);
         assert_eq!(pool.state().bytes, 30);
+    }
+
+    #[test]
+    fn shared_memory_counts_once() {
+        let pool = Arc::new(Pool::new("tests", 100));
+        let is_cut = |holder: &Holder| holder.connection.is_cut();
+        // A thousand clients may hold the same 90 bytes.
+        let value = Arc::new(());
+        let followers: Vec<Holder> =
+            (0..1_000).map(|n| holder(&format!("10.0.{}.{}", n / 250, n % 250))).collect();
+        let held: Vec<Held> =
+            followers.iter().map(|holder| pool.share(&value, 90, holder)).collect();
+        assert_eq!(pool.state().bytes, 90);
+        // One who holds something else is cut off first, however much the others share.
+        let (other, greedy) = (Arc::new(()), holder("192.0.2.1"));
+        let _greedy = pool.share(&other, 11, &greedy);
+        assert!(is_cut(&greedy) && !followers.iter().any(is_cut));
+        // The last one to hold it is charged with all of it.
+        drop(held.into_iter().skip(1).collect::<Vec<_>>());
+        let _modest = pool.hold(11, &holder("192.0.2.2"));
+        assert_eq!(followers.iter().filter(|holder| is_cut(holder)).count(), 0);
+        drop(pool);
     }
 
     #[test]

@@ -1,11 +1,24 @@
 //! The database and its tables.
 
+use std::time::Duration;
+
+use audit_core::Commits;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Executor};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long the database has to answer before it counts as lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// SQLite or PostgreSQL, by URL.
 #[derive(Debug, Clone)]
-pub(crate) struct Database(AnyPool);
+pub(crate) struct Database {
+    pool: AnyPool,
+    /// A connection of its own for observation, which does not wait for those of requests: a busy
+    /// database is not lost.
+    observed: AnyPool,
+}
 
 /// Documents, and the mutation call that made each revision. Receipts have a separate table.
 const TABLES: [&str; 2] = [
@@ -21,6 +34,7 @@ impl Database {
     pub(crate) async fn open(url: &str) -> Result<Database, sqlx::Error> {
         sqlx::any::install_default_drivers();
         let is_sqlite = url.starts_with("sqlite:");
+        let observed = AnyPoolOptions::new().max_connections(1).connect_lazy(url)?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .after_connect(move |connection, _| {
@@ -45,11 +59,68 @@ impl Database {
             }
         }
         audit_sqlx::create_receipts(&pool).await?;
-        Ok(Database(pool))
+        Ok(Database { pool, observed })
+    }
+
+    /// Asks the database regularly whether it answers, for the readiness probe.
+    pub(crate) fn observe(&self, period: Duration) -> watch::Receiver<Commits> {
+        let (answering, observed) = watch::channel(Commits::Accepted);
+        let pool = self.observed.clone();
+        tokio::spawn(async move {
+            let mut turns = tokio::time::interval(period);
+            while !answering.is_closed() {
+                turns.tick().await;
+                let asked = pool.execute("SELECT 1 FROM documents LIMIT 1");
+                let reason = match timeout(ANSWER_TIMEOUT, asked).await {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_elapsed) => Some(format!("no answer within {ANSWER_TIMEOUT:?}")),
+                };
+                let now = reason.map_or(Commits::Accepted, |reason| Commits::Refused { reason });
+                answering.send_if_modified(|before| {
+                    let has_changed = std::mem::replace(before, now.clone()) != now;
+                    if has_changed && let Commits::Refused { reason } = &now {
+                        tracing::error!(reason, "the database does not answer");
+                    } else if has_changed {
+                        tracing::warn!("the database answers again");
+                    }
+                    has_changed
+                });
+            }
+        });
+        observed
     }
 
     /// The pool for reads outside transactions, and for the transactions of mutations.
     pub(crate) fn pool(&self) -> &AnyPool {
-        &self.0
+        &self.pool
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_database_is_noticed_and_so_is_its_return() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/db?mode=rwc", directory.path().display());
+        let database = Database::open(&url).await.unwrap();
+        // Requests that hold all connections do not make it a lost one.
+        let mut busy = Vec::new();
+        for _ in 0..8 {
+            busy.push(database.pool().acquire().await.unwrap());
+        }
+        let mut answering = database.observe(Duration::from_millis(5));
+        let other = AnyPool::connect(&url).await.unwrap();
+        for _ in 0..3 {
+            other.execute("ALTER TABLE documents RENAME TO away").await.unwrap();
+            let lost = answering.wait_for(|commits| *commits != Commits::Accepted).await;
+            let Commits::Refused { reason } = lost.unwrap().clone() else { panic!() };
+            assert!(reason.contains("no such table"), "{reason}");
+            other.execute("ALTER TABLE away RENAME TO documents").await.unwrap();
+            answering.wait_for(|commits| *commits == Commits::Accepted).await.unwrap();
+        }
     }
 }

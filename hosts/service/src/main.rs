@@ -44,6 +44,10 @@ const PERSIST_GRACE: Duration = Duration::from_secs(5);
 /// How long the process waits at its end to send the last traces.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often the database is asked whether it answers. With the time limit for its answer, the
+/// service is not ready within 5 seconds of losing its database.
+const OBSERVE_PERIOD: Duration = Duration::from_secs(2);
+
 /// SQLite has one writer at a time and reports *busy* to others, which counts as a conflict and
 /// passes soon.
 const RETRY_POLICY: RetryPolicy =
@@ -104,7 +108,9 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         .build();
 
     make_private_directory(&settings.data_dir)?;
-    let database = Database::open(&settings.database_url()?).await?;
+    let database = Database::open(&settings.database_url()?).await;
+    let database = database.map_err(|error| format!("the database cannot be opened: {error}"))?;
+    let answering = database.observe(OBSERVE_PERIOD);
     let receipts = receipts::router(database.clone());
     let app = App::new(
         runtime.clone(),
@@ -115,7 +121,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
-    let probe = Probe::new(opened.clone());
+    let probe = Probe::with_part(opened.clone(), "database", move || answering.borrow().clone());
     // Before this, a signal ends the process at once, since no request was accepted yet.
     let shutdown = Shutdown::on_signals()?;
 
@@ -136,7 +142,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
         // Kept until the process ends.
         let operators = probes(probe.clone(), |answer| answer).merge(receipts);
-        let connections = Connections::new(limits.for_operators())?;
+        let connections = Connections::for_operators(limits)?;
         tokio::spawn(async move {
             connections.serve(listener, operators, std::future::pending()).await
         });

@@ -14,16 +14,47 @@ use crate::lock;
 /// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
 pub struct CachedQuery {
     sealed: Audited<Result<Arc<Answered>, CallError>>,
-    /// The hash of the result, if there is one. It only serves to compare results.
-    digest: Option<[u8; 32]>,
+    followed: Followed,
     /// An upper estimate of the memory, in bytes, for the cache's limit.
     bytes: usize,
     at: Timestamp,
-    watch: Watch,
-    journal: Option<String>,
     is_personal: bool,
     may_be_kept: bool,
     releases: Mutex<Releases>,
+}
+
+/// What a follower of a query keeps of its result: enough to notice a change, but not the value,
+/// which only the cache keeps. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The hash of the result, if there is one. It only serves to compare results.
+    digest: Option<[u8; 32]>,
+    watch: Arc<Watch>,
+    journal: Option<Arc<str>>,
+}
+
+impl Followed {
+    /// Whether both have the same result.
+    pub fn same_result(&self, other: &Followed) -> bool {
+        self.digest.is_some() && self.digest == other.digest
+    }
+
+    /// The watch on what the query read.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Where the query's pages ended. Passed to the next run, it makes them end there again.
+    pub fn journal(&self) -> Option<&Arc<str>> {
+        self.journal.as_ref()
+    }
+
+    /// The memory that all followers of this result share, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Watch>()
+            + self.watch.reads().bytes()
+            + self.journal.as_ref().map_or(0, |journal| journal.len())
+    }
 }
 
 /// The metadata of a result.
@@ -64,32 +95,19 @@ impl CachedQuery {
             + journal.as_ref().map_or(0, String::len)
             + size_of::<CachedQuery>()
             + size_of::<Answered>();
-        CachedQuery {
-            sealed,
-            digest,
-            bytes,
-            at,
-            watch,
-            journal,
-            is_personal,
-            may_be_kept,
-            releases: Mutex::default(),
-        }
+        let followed = Followed { digest, watch: Arc::new(watch), journal: journal.map(Arc::from) };
+        let releases = Mutex::default();
+        CachedQuery { sealed, followed, bytes, at, is_personal, may_be_kept, releases }
     }
 
-    /// Whether both have the same result.
-    pub fn same_result(&self, other: &CachedQuery) -> bool {
-        self.digest.is_some() && self.digest == other.digest
+    /// What a follower of the query keeps of this result.
+    pub fn followed(&self) -> &Followed {
+        &self.followed
     }
 
     /// The watch on what the query read.
     pub fn watch(&self) -> &Watch {
-        &self.watch
-    }
-
-    /// Where the query's pages ended. Passed to the next run, it makes them end there again.
-    pub fn journal(&self) -> Option<&str> {
-        self.journal.as_deref()
+        &self.followed.watch
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -111,12 +129,12 @@ impl CachedQuery {
 
     /// Whether nothing that the query read has changed since.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.watch.invalid_since().is_none()
+        self.watch().invalid_since().is_none()
     }
 
     /// Whether this is the query's result at that time.
     pub(crate) fn holds_at(&self, time: Timestamp) -> bool {
-        self.at <= time && self.watch.invalid_since().is_none_or(|since| time < since)
+        self.at <= time && self.watch().invalid_since().is_none_or(|since| time < since)
     }
 
     /// Makes the logs of one release durable, then returns the value. Callers that arrive during a

@@ -18,9 +18,9 @@ use crate::Inner;
 use crate::deployed::{DEPLOYMENT, Deployed};
 use crate::jobs;
 
-pub use cached::CachedQuery;
 #[cfg(test)]
 pub(crate) use cached::Facts;
+pub use cached::{CachedQuery, Followed};
 pub(crate) use held::Log;
 
 impl Inner {

@@ -159,10 +159,9 @@ impl Inner {
     ) -> CachedQuery {
         let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(broken.into())) {
             Ok(QueryRan { answered, at, watch, gathered }) => {
-                let (digest, bytes) = digest(&answered);
                 let facts = CachedFacts {
-                    digest: Some(digest),
-                    bytes,
+                    digest: Some(digest(&answered)),
+                    bytes: answered.bytes(),
                     at,
                     watch,
                     journal: gathered.ended,
@@ -198,8 +197,8 @@ struct QueryRan {
     gathered: Gathered,
 }
 
-/// The hash of a result, and its size with the console output in bytes.
-fn digest(answered: &Answered) -> ([u8; 32], usize) {
+/// The hash of a result.
+fn digest(answered: &Answered) -> [u8; 32] {
     let (kind, text, data): (u8, &str, &str) = match &answered.result {
         Ok(value) => (0, value, ""),
         Err(Failed { message, data }) => (1, message, data.as_deref().unwrap_or("")),
@@ -209,7 +208,5 @@ fn digest(answered: &Answered) -> ([u8; 32], usize) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text);
     hash.update(data);
-    let line = |line: &String| line.len() + size_of::<String>();
-    let lines: usize = answered.log_lines.iter().map(line).sum();
-    (hash.finalize().into(), text.len() + data.len() + lines)
+    hash.finalize().into()
 }

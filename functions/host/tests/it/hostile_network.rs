@@ -221,6 +221,27 @@ async fn arguments_of_live_queries_share_one_memory_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn results_of_live_queries_share_one_memory_limit() {
+    let limits = NetworkLimits { request_memory_bytes: 64 << 20, ..NetworkLimits::default() };
+    let host = Served::with_limits(limits).await;
+    let result = json!({ "kib": 3 << 10 });
+    // Results on their way to clients have 8 of the 64 MiB. Those that have arrived take nothing.
+    let mut modest = Socket::connect(&host.url).await;
+    for query_id in 0..6 {
+        modest.follow(query_id, "messages:large", result.clone()).await;
+        modest.receive().await.unwrap();
+    }
+    let mut greedy = Socket::connect(&host.url).await;
+    for query_id in 0..6 {
+        greedy.follow(query_id, "messages:large", result.clone()).await;
+    }
+    while greedy.receive().await.is_ok() {}
+    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"answers\"}"));
+    modest.follow(6, "messages:large", result).await;
+    modest.receive().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deep_wide_and_large_requests_are_refused() {
     let host = Served::with_limits(NetworkLimits {
         request_memory_bytes: 64 << 20,

@@ -18,9 +18,6 @@ use crate::{Server, export};
 /// The status by which Convex's clients recognize a failed function.
 const FUNCTION_FAILED: u16 = 560;
 
-/// The size up to which responses are not counted, in bytes. Each connection has one at a time.
-const SMALL_ANSWER_BYTES: usize = 16 << 10;
-
 /// The outcome of a call, and its share of the budget until the response is built.
 pub(super) struct Answer {
     pub(super) answered: Arc<Answered>,
@@ -43,13 +40,10 @@ pub(super) fn respond(
         Err(problem) => return problem.into_response(),
     };
     let (status, text) = written(&answered, format);
-    let body = if text.len() > SMALL_ANSWER_BYTES {
-        server.budget().answers().hold(0, &client.holder()).of_bytes(text)
-    } else {
-        text.into()
-    };
+    let held = server.budget().answers().hold(0, &client.holder());
+    let response = counted_json(text, held);
     drop(share);
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+    (status, response).into_response()
 }
 
 pub(super) fn written(answered: &Answered, format: Format) -> (StatusCode, String) {

@@ -125,7 +125,7 @@ impl Session {
             arguments,
             inflow,
             last_heard: Instant::now(),
-            steps: Steps::new(),
+            steps: Steps::new(holder.clone()),
             in_flight: FuturesUnordered::new(),
             outbox,
             request_permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
@@ -174,7 +174,7 @@ impl Session {
                 Some(prepared) = preparing => {
                     self.steps.preparing = None;
                     let now_ms = self.server.clock().now_ms();
-                    let message = self.steps.end(prepared, self.clock_skew_ms, now_ms);
+                    let message = self.steps.end(&self.server, prepared, self.clock_skew_ms, now_ms);
                     if let Some((text, permit)) = message {
                         self.outbox.send(text, permit);
                     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use functions_calls::{Answered, CachedQuery, CallError, Caller};
+use functions_calls::{Answered, CallError, Caller, Followed};
 use functions_store::Snapshot;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{answer_of, error_answer};
 use crate::Server;
 use crate::calls::of_app;
+use crate::pool::{Held, Holder};
 use crate::sync::protocol::{self, Modification};
 use crate::sync::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 
@@ -29,8 +30,21 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 const NOT_DURABLE: &str = "The audit log could not be made durable, so the result is withheld. \
                            The query is retried.";
 
-type Live = Arc<CachedQuery>;
-type FoundLive = Found<Live, Arc<Answered>>;
+/// The client's result of a query.
+type Live = Arc<Following>;
+type FoundLive = Found<Live, Handed>;
+
+/// What the host keeps of a client's result, and its share of the pool.
+pub(super) struct Following {
+    followed: Followed,
+    _held: Held,
+}
+
+/// A released result on its way to the client.
+pub(super) struct Handed {
+    answered: Arc<Answered>,
+    _held: Held,
+}
 
 /// The preparation of a step.
 pub(super) type Preparing = Pin<Box<dyn Future<Output = Prepared> + Send>>;
@@ -56,11 +70,13 @@ pub(super) struct Steps {
     /// One permit, which a step holds until it is written.
     pub(super) permits: Arc<Semaphore>,
     pub(super) next: Option<OwnedSemaphorePermit>,
+    holder: Holder,
 }
 
 impl Steps {
-    pub(super) fn new() -> Steps {
+    pub(super) fn new(holder: Holder) -> Steps {
         Steps {
+            holder,
             queries: QuerySet::new(),
             outdated: Arc::new(Notify::new()),
             is_due: false,
@@ -92,7 +108,8 @@ impl Steps {
         self.is_due = false;
         let step = self.queries.begin();
         let at = server.functions().latest();
-        let finding = |planned: &Planned<Live>| finding(server, planned, &at, &caller);
+        let holder = &self.holder;
+        let finding = |planned: &Planned<Live>| finding(server, planned, &at, &caller, holder);
         let finding: Vec<_> = step.queries.iter().map(finding).collect();
         let ts = at.ts();
         self.preparing = Some(Box::pin(async move {
@@ -106,6 +123,7 @@ impl Steps {
     /// to send.
     pub(super) fn end(
         &mut self,
+        server: &Server,
         Prepared { step, ts, found }: Prepared,
         clock_skew_ms: Option<i64>,
         now_ms: i64,
@@ -113,7 +131,7 @@ impl Steps {
         for found in &found {
             match found {
                 Found::Same(result) | Found::Handed(result, _) => {
-                    result.watch().on_invalid(&self.outdated);
+                    result.followed.watch().on_invalid(&self.outdated);
                 }
                 Found::Holds | Found::Error(_) => {}
             }
@@ -127,13 +145,21 @@ impl Steps {
         }
         let journals = journals(&step, &found);
         let Ready { start, end, changes } = self.queries.finish(step, ts, found)?;
+        let bytes = changes.iter().map(|change| match change {
+            Change::Handed { answer, .. } => answer.answered.bytes(),
+            Change::Error { message, .. } => message.len(),
+            Change::Removed { .. } => 0,
+        });
+        // The text is held before it is built, since the queries may share one result.
+        let _held = server.budget().answers().try_hold(bytes.sum(), &self.holder)?;
         let modifications = changes.iter().map(|change| match change {
             Change::Handed { query_id, answer } => {
                 let journal = journals
                     .iter()
                     .find(|(id, _)| id == query_id)
                     .and_then(|(_, journal)| journal.as_deref());
-                Modification::Answered { query_id: *query_id, answer: answer_of(answer), journal }
+                let answer = answer_of(&answer.answered);
+                Modification::Answered { query_id: *query_id, answer, journal }
             }
             Change::Error { query_id, message } => Modification::Answered {
                 query_id: *query_id,
@@ -155,17 +181,20 @@ fn finding(
     planned: &Planned<Live>,
     at: &Snapshot,
     caller: impl Fn() -> Caller,
+    holder: &Holder,
 ) -> BoxFuture<'static, FoundLive> {
     let before = match &planned.has {
         Some(Has::Result(result)) => Some(Arc::clone(result)),
         Some(Has::Error(_)) | None => None,
     };
     // A watch is invalid before any snapshot shows the commit or a later one.
-    let holds = |result: &Live| result.watch().invalid_since().is_none_or(|since| at.ts() < since);
+    let holds =
+        |result: &Live| result.followed.watch().invalid_since().is_none_or(|since| at.ts() < since);
     if before.as_ref().is_some_and(holds) {
         return std::future::ready(Found::Holds).boxed();
     }
-    find(server.clone(), at.clone(), Arc::clone(&planned.asked), before, caller()).boxed()
+    let asked = Arc::clone(&planned.asked);
+    find(server.clone(), at.clone(), asked, before, caller(), holder.clone()).boxed()
 }
 
 /// Computes a query at this time. A result that the client does not have is released, so its audit
@@ -176,19 +205,29 @@ async fn find(
     asked: Arc<Asked>,
     before: Option<Live>,
     caller: Caller,
+    holder: Holder,
 ) -> FoundLive {
     let found = async {
         let Query { path, component, args, journal } = &asked.query;
         let functions = server.functions();
         let key = functions.query_key(&of_app(path.clone(), component.clone())?, args, &caller)?;
-        let journal = before.as_ref().map_or(journal.as_deref(), |result| result.journal());
+        let journal = match &before {
+            Some(before) => before.followed.journal().map(|journal| &**journal),
+            None => journal.as_deref(),
+        };
         let result = functions.sealed_at(&at, &key, journal).await;
-        if before.is_some_and(|before| before.same_result(&result)) {
-            return Ok(Found::Same(result));
+        let budget = server.budget();
+        let followed = result.followed().clone();
+        let held = budget.followed().share(followed.watch(), followed.bytes(), &holder);
+        let is_same = before.is_some_and(|before| before.followed.same_result(&followed));
+        let following = Arc::new(Following { followed, _held: held });
+        if is_same {
+            return Ok(Found::Same(following));
         }
         let answered = result.release(&caller).await?;
+        let held = budget.answers().share(&answered, answered.bytes(), &holder);
         metrics::counter!("functions_sync_results_total").increment(1);
-        Ok(Found::Handed(result, answered))
+        Ok(Found::Handed(following, Handed { answered, _held: held }))
     };
     found.await.unwrap_or_else(|error: CallError| {
         let is_durable = !matches!(error, CallError::NotDurable(_));
@@ -197,9 +236,9 @@ async fn find(
 }
 
 /// The journal of each released result, which tells where its pages ended.
-fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<String>)> {
+fn journals(step: &Step<Live>, found: &[FoundLive]) -> Vec<(u32, Option<Arc<str>>)> {
     let handed = step.queries.iter().zip(found).filter_map(|(query, found)| match found {
-        Found::Handed(result, _) => Some((query.query_id, result.journal().map(str::to_owned))),
+        Found::Handed(result, _) => Some((query.query_id, result.followed.journal().cloned())),
         Found::Same(_) | Found::Holds | Found::Error(_) => None,
     });
     handed.collect()
