@@ -89,6 +89,8 @@ impl Target {
             files.extend(parse(&self.bucket, &meta.location, meta.size));
         }
         files.sort();
+        // Some stores list a key again on the next page.
+        files.dedup();
         Ok(files)
     }
 

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
+use super::repeats::Repeats;
 use crate::object::key::SYSTEM_PREFIX;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
 
@@ -99,7 +100,12 @@ impl Bucket {
     }
 
     /// Lists the entries in and below a partition. A store lists them in the order of their keys, a
-    /// directory in any order.
+    /// directory in any order. An object that the store lists again is returned once.
+    ///
+    /// # Errors
+    ///
+    /// The stream ends with an error if the store cannot list the partition, or lists objects in
+    /// another order.
     ///
     /// No key, however malformed, stops the listing. In a directory, only regular files are
     /// objects: links are not followed.
@@ -123,15 +129,20 @@ impl Bucket {
         let Some(root) = self.as_directory() else {
             let bucket = self.clone();
             let listed = self.store().list(Some(&self.path_of(part, Some(partition))));
-            let mut last = None;
-            // Some stores list the last key of a page again on the next one.
-            let once = listed.filter(move |meta| {
-                let location = meta.as_ref().ok().map(|meta| meta.location.clone());
-                let is_new = location.is_none() || location != last;
-                last = location;
-                ready(is_new)
+            let mut repeats = Repeats::default();
+            let once = listed.filter_map(move |meta| {
+                let entry = meta.map(|meta| bucket.recognize(meta));
+                let is_new = match &entry {
+                    Ok(Listed::Object(object)) => repeats.is_new_object(&object.location),
+                    Ok(Listed::Other { name, .. }) => Ok(repeats.is_new_other(name)),
+                    Err(_) => Ok(true),
+                };
+                ready(match is_new {
+                    Ok(is_new) => is_new.then_some(entry),
+                    Err(error) => Some(Err(error)),
+                })
             });
-            return once.map(move |meta| meta.map(|meta| bucket.recognize(meta))).boxed();
+            return once.boxed();
         };
         let (sender, receiver) = mpsc::channel(1_000);
         let (root, partition) = (root.to_owned(), *partition);

@@ -28,6 +28,7 @@ mod purpose;
 pub(crate) mod put;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod read_client;
+mod repeats;
 pub(crate) mod response;
 mod stores;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::*;
 use crate::Compression;
 use crate::object::encode::ObjectEncoder;
 use crate::object::pieces::pieces;
+use crate::store_double::{Double, StoreDouble};
 
 fn refused(url: &str) -> String {
     Bucket::open(url).unwrap_err().to_string()
@@ -212,4 +213,64 @@ fn bytes_are_compared_across_pieces() {
     let payload: PutPayload = ["ab", "c"].into_iter().map(Bytes::from).collect();
     let same = |found: &'static str| same_bytes(&Bytes::from(found), &payload);
     assert_eq!(["abc", "ab", "abcd", "abd", ""].map(same), [true, false, false, false, false]);
+}
+
+/// A store that lists each page again before the next one.
+#[derive(Debug)]
+struct StutteringStore(Vec<Vec<Path>>);
+
+#[audit_core::async_trait]
+impl StoreDouble for StutteringStore {
+    async fn put(
+        &self,
+        _: &Path,
+        _: PutPayload,
+        _: PutOptions,
+    ) -> object_store::Result<object_store::PutResult> {
+        unreachable!("it is only listed")
+    }
+
+    async fn get(&self, _: &Path, _: GetOptions) -> object_store::Result<object_store::GetResult> {
+        unreachable!("it is only listed")
+    }
+
+    fn list(
+        &self,
+        _: Option<&Path>,
+    ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
+        use futures::StreamExt;
+        let entries = self.0.iter().flat_map(|page| page.iter().chain(page)).map(|location| {
+            Ok(object_store::ObjectMeta {
+                location: location.clone(),
+                last_modified: chrono::DateTime::UNIX_EPOCH,
+                size: 1,
+                e_tag: None,
+                version: None,
+            })
+        });
+        futures::stream::iter(entries.collect::<Vec<_>>()).boxed()
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_listed_again_is_listed_once() {
+    use crate::layout::{Listed, Partition};
+    use futures::TryStreamExt;
+
+    let stream = audit_core::UniqueId::from_bits(7);
+    let location = |number| {
+        let key = ObjectKey::new(1_700_000_000_000, stream, number, Compression::None);
+        Path::from(format!("logs/{key}"))
+    };
+    let pages: Vec<Vec<Path>> =
+        (0..3).map(|page| (page * 1_000..(page + 1) * 1_000).map(location).collect()).collect();
+    let stuttering = StutteringStore(pages);
+    let bucket = Bucket::from_store(Arc::new(Double(Arc::new(stuttering))), "logs");
+    let day = Partition::day_of(1_700_000_000_000);
+    let listed: Vec<Listed> = bucket.list(&day).try_collect().await.unwrap();
+    let numbers = listed.into_iter().map(|listed| match listed {
+        Listed::Object(object) => object.key.first_sequence(),
+        Listed::Other { name, .. } => panic!("{name}"),
+    });
+    assert!(numbers.eq(0..3_000));
 }
