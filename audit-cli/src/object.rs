@@ -41,7 +41,8 @@ impl Content {
             _ => format!("line {line} {what}; {count} lines in total are not records"),
         });
         let found = self.lines.metadata(object.key.first_sequence());
-        let by_metadata = self.metadata.as_ref().and_then(|said| contradiction(&found, said));
+        let by_metadata =
+            self.metadata.as_ref().zip(found).and_then(|(said, found)| contradiction(&found, said));
         match (by_metadata, invalid) {
             (Some(one), Some(other)) => Some(format!("{one}; {other}")),
             (one, other) => one.or(other),
@@ -294,13 +295,23 @@ pub(crate) enum Read<P> {
     Ended(Box<Listed>, Result<Content, ReadError>),
 }
 
-/// Reads an object. `take` is called with each record and its number.
+/// When the lines of an object are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hash {
+    Always,
+    /// Only if the object's metadata has a hash, with which it is then compared. A directory keeps
+    /// no metadata.
+    IfCompared,
+}
+
+/// Reads an object, and hashes its lines. `take` is called with each record and its number.
 pub(crate) async fn read(
     reader: &Reader,
     object: &Listed,
     mut take: impl FnMut(u64, &[u8]),
 ) -> Result<Content, ReadError> {
-    read_parts(reader, object, None, |sequence, line, _: &mut Chunk| take(sequence, line)).await
+    let take = |sequence, line: &[u8], _: &mut Chunk| take(sequence, line);
+    read_parts(reader, object, None, Hash::Always, take).await
 }
 
 /// Reads an object. `take` is called with each record and its number and adds it to the part, which
@@ -309,13 +320,19 @@ pub(crate) async fn read_parts<P: Part>(
     reader: &Reader,
     object: &Listed,
     sender: Option<&mpsc::Sender<Result<Read<P>, Failure>>>,
+    hash: Hash,
     mut take: impl FnMut(u64, &[u8], &mut P),
 ) -> Result<Content, ReadError> {
     let failed = |error: object_store::Error| ReadError::of(reader, &error);
     let found =
         reader.store().get_opts(&object.location, GetOptions::new()).await.map_err(failed)?;
     let metadata = ObjectMetadata::from_attributes(&found.attributes);
-    let mut decoder = LineDecoder::new(object.key.compression());
+    let mut decoder = match (hash, &metadata) {
+        (Hash::IfCompared, None) => LineDecoder::unhashed(object.key.compression()),
+        (Hash::Always, _) | (Hash::IfCompared, Some(_)) => {
+            LineDecoder::new(object.key.compression())
+        }
+    };
     let first_sequence = object.key.first_sequence();
     let mut sequence = first_sequence;
     let mut invalid: Option<InvalidLines> = None;

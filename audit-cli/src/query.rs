@@ -1,5 +1,6 @@
 //! Pointers into records, and the times that they select.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -140,15 +141,23 @@ impl Members {
     /// [`Pointer::find`] would.
     pub(crate) fn find<'a>(&self, line: &'a [u8]) -> Vec<Option<&'a RawValue>> {
         let mut found = vec![None; self.count];
-        let whole = std::str::from_utf8(line).ok();
-        if let Some(whole) = whole.and_then(|line| serde_json::from_str::<&RawValue>(line).ok())
-            && !self.root.below.is_empty()
-        {
-            self.root.find(whole, &mut found);
+        if self.root.below.is_empty() {
+            return found;
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(line);
+        let below = Below { node: &self.root, found: &mut found };
+        let parsed = deserializer.deserialize_any(below).and_then(|()| deserializer.end());
+        if parsed.is_err() {
+            // What was found before the error is in no line of JSON.
+            found.fill(None);
         }
         found
     }
 }
+
+/// The name of a member, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 impl Node {
     fn find<'a>(&self, value: &'a RawValue, found: &mut [Option<&'a RawValue>]) {
@@ -156,7 +165,7 @@ impl Node {
             return;
         }
         let mut deserializer = serde_json::Deserializer::from_str(value.get());
-        // The whole line was parsed before.
+        // It is within a line that is parsed to its end.
         let _ = deserializer.deserialize_any(Below { node: self, found });
     }
 
@@ -187,7 +196,7 @@ impl<'de> Visitor<'de> for Below<'_, '_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+        while let Some(Name(key)) = map.next_key()? {
             match self.node.below.iter().find(|(name, _)| *name == key) {
                 Some((_, node)) => node.take(map.next_value()?, self.found),
                 None => {
@@ -237,7 +246,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let mut found = None;
-        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+        while let Some(Name(key)) = map.next_key()? {
             if key == first.as_str() {
                 // Of several members with the same name, the last counts, as for most readers.
                 found = map.next_value_seed(Seek(rest))?;

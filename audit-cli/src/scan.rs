@@ -12,7 +12,7 @@ use crate::arguments::Common;
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::object::{Part, Read, Refused, ended_well, read_parts};
+use crate::object::{Hash, Part, Read, Refused, ended_well, read_parts};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::units::DAY_MS;
@@ -40,7 +40,9 @@ where
         async move {
             let read = match begun {
                 Ok((take, object)) => {
-                    let content = read_parts(&reader, &object, Some(&sender), take).await;
+                    let sender = Some(&sender);
+                    let content =
+                        read_parts(&reader, &object, sender, Hash::IfCompared, take).await;
                     Ok(Read::Ended(Box::new(object), content))
                 }
                 Err(failure) => Err(failure),

@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::arguments::ACTORS;
-use crate::query::Pointer;
+use crate::query::{Name, Pointer};
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -159,10 +159,6 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(Entries)
     }
 }
-
-/// A name, borrowed if it has no escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Calls `take` with each member that is not a non-empty object, and its value.
 fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {

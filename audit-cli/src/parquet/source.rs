@@ -73,12 +73,11 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
             }
         }
     }
-    let lines = decoder.finish()?;
-    let found = lines.metadata(first);
-    if said.is_some_and(|said| said != found) {
-        let wrong = "its lines are not those that its metadata name";
-        return Err(ReadError::Damaged(wrong.to_owned()));
-    }
+    let found = decoder.finish()?.metadata(first);
+    let found = found.filter(|found| said.is_none_or(|said| said == *found));
+    let found = found.ok_or_else(|| {
+        ReadError::Damaged("its lines are not those that its metadata name".to_owned())
+    })?;
     let members: serde_json::Map<String, serde_json::Value> =
         match ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name)) {
             Ok(head) => head

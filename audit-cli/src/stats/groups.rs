@@ -1,5 +1,6 @@
 //! Records counted by their members, in bounded memory.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -50,8 +51,13 @@ impl Group {
     }
 
     fn bytes(&self) -> usize {
+        Group::bytes_of(self.addresses.len())
+    }
+
+    /// The estimated size in memory of a group with so many addresses.
+    fn bytes_of(addresses: usize) -> usize {
         // The table of a set is up to half empty.
-        size_of::<Group>() + 2 * self.addresses.len() * (size_of::<u64>() + 1)
+        size_of::<Group>() + 2 * addresses * (size_of::<u64>() + 1)
     }
 
     fn add_times(&mut self, times_ms: Option<(i64, i64)>) {
@@ -132,13 +138,7 @@ impl Plan {
         let values = self.by.iter().map(|member| Some(self.normal(first(*member)?)));
         let key = GroupKey { begin_ms, values: values.collect() };
         let address = first(self.addresses).map(|value| self.hasher.hash_one(value.get()));
-        let group = Group {
-            records: 1,
-            times_ms: Some((time_ms, time_ms)),
-            addresses: address.into_iter().collect(),
-            has_more_addresses: false,
-        };
-        groups.add(key, group, usize::MAX);
+        groups.add(key, 1, Some((time_ms, time_ms)), address.into_iter(), usize::MAX);
     }
 
     /// Normalizes the spelling of a value, and truncates it.
@@ -160,20 +160,30 @@ impl Plan {
 }
 
 impl Groups {
-    fn add(&mut self, key: GroupKey, new: Group, max_bytes: usize) -> bool {
-        self.records += new.records;
-        let is_known = self.groups.contains_key(&key);
+    /// Adds records to a group. Returns `false` if it is a new group that does not fit.
+    fn add(
+        &mut self,
+        key: GroupKey,
+        records: u64,
+        times_ms: Option<(i64, i64)>,
+        addresses: impl ExactSizeIterator<Item = u64>,
+        max_bytes: usize,
+    ) -> bool {
+        self.records += records;
         let key_bytes = 2 * size_of::<GroupKey>()
             + key.values.iter().flatten().map(|value| value.len() + 32).sum::<usize>();
-        if !is_known && self.bytes + key_bytes + new.bytes() > max_bytes {
-            return false;
-        }
-        let group = self.groups.entry(key).or_default();
+        let new_bytes = Group::bytes_of(addresses.len());
+        let has_room = |more: usize| self.bytes + more <= max_bytes;
+        let (has_room_for_group, has_room) = (has_room(key_bytes + new_bytes), has_room(new_bytes));
+        let (group, is_known) = match self.groups.entry(key) {
+            Entry::Occupied(known) => (known.into_mut(), true),
+            Entry::Vacant(_) if !has_room_for_group => return false,
+            Entry::Vacant(new) => (new.insert(Group::default()), false),
+        };
         let before = if is_known { group.bytes() } else { 0 };
-        group.records += new.records;
-        group.add_times(new.times_ms);
-        let has_room = self.bytes + new.bytes() <= max_bytes;
-        for address in new.addresses {
+        group.records += records;
+        group.add_times(times_ms);
+        for address in addresses {
             match has_room {
                 true => _ = group.addresses.insert(address),
                 false => group.has_more_addresses |= !group.addresses.contains(&address),
@@ -200,8 +210,9 @@ impl Total {
 
     pub(super) fn add(&mut self, part: Groups) {
         for (key, group) in part.groups {
-            let (records, times_ms) = (group.records, group.times_ms);
-            if !self.groups.add(key, group, self.max_bytes) {
+            let Group { records, times_ms, addresses, has_more_addresses: _ } = group;
+            let addresses = addresses.into_iter();
+            if !self.groups.add(key, records, times_ms, addresses, self.max_bytes) {
                 self.rest.records += records;
                 self.rest.add_times(times_ms);
             }

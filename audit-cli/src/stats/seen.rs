@@ -16,7 +16,7 @@ pub(super) struct Seen {
     /// The number of its records.
     pub(super) logs: u64,
     /// The hash of its lines.
-    pub(super) sha256: [u8; 32],
+    pub(super) sha256: Option<[u8; 32]>,
     /// `None` if it was not read.
     pub(super) usage: Option<Usage>,
     /// The time of its first record; `None` if not requested.
@@ -44,7 +44,7 @@ pub(super) async fn look(
                 )
             });
             let object = object.clone();
-            let (usage, time) = (None, None);
+            let (sha256, usage, time) = (Some(sha256), None, None);
             return Ok(Seen { object, count, logs: count, sha256, usage, time, contradiction });
         }
     }

@@ -87,7 +87,8 @@ impl Tally {
                 also: self.remembered.with(&double, &key).map(|also| also.to_string()),
             });
         }
-        if let Some(also) = self.remembered.add(sha256, key, *count) {
+        let same = sha256.as_ref().and_then(|sha256| self.remembered.add(sha256, key, *count));
+        if let Some(also) = same {
             findings.push(Finding::SameLines { key: key.to_string(), also: also.to_string() });
         }
         findings

@@ -88,8 +88,10 @@ async fn read_lines(
         // Lets other tasks run.
         tokio::task::consume_budget().await;
     }
-    Ok(match decoder.finish() {
-        Ok(lines) => check.finish(&lines.sha256),
-        Err(_cut_off) => check.damaged(),
+    let sha256 = decoder.finish().ok().and_then(|lines| lines.sha256);
+    Ok(match sha256 {
+        Some(sha256) => check.finish(&sha256),
+        // It is cut off.
+        None => check.damaged(),
     })
 }

@@ -38,23 +38,36 @@ pub struct DecodedLines {
     pub count: u64,
     /// Their size in bytes, including line feeds.
     pub bytes: u64,
-    /// Their SHA-256, including line feeds.
-    pub sha256: [u8; 32],
+    /// Their SHA-256, including line feeds. `None` if the decoder was
+    /// [`unhashed`](LineDecoder::unhashed).
+    pub sha256: Option<[u8; 32]>,
 }
 
 impl DecodedLines {
-    /// The metadata that the object must have if its key has this first sequence number.
-    pub fn metadata(&self, first_sequence: u64) -> ObjectMetadata {
+    /// The metadata that the object must have if its key has this first sequence number. `None` if
+    /// the lines were not hashed.
+    pub fn metadata(&self, first_sequence: u64) -> Option<ObjectMetadata> {
         let DecodedLines { count, bytes: _, sha256 } = *self;
-        ObjectMetadata { last_sequence: first_sequence.saturating_add(count - 1), count, sha256 }
+        let last_sequence = first_sequence.saturating_add(count - 1);
+        sha256.map(|sha256| ObjectMetadata { last_sequence, count, sha256 })
     }
 }
 
 impl LineDecoder {
     /// A decoder for an object with this compression.
     pub fn new(compression: Compression) -> LineDecoder {
+        LineDecoder::with_hash(compression, Some(Sha256::new()))
+    }
+
+    /// A decoder that does not hash the lines, for readers that have nothing to compare the hash
+    /// with: hashing takes about as long as decompressing.
+    pub fn unhashed(compression: Compression) -> LineDecoder {
+        LineDecoder::with_hash(compression, None)
+    }
+
+    fn with_hash(compression: Compression, hash: Option<Sha256>) -> LineDecoder {
         let decompressor = Decompressor::new(compression);
-        let lines = LineSplitter { rest: Vec::new(), count: 0, bytes: 0, hash: Sha256::new() };
+        let lines = LineSplitter { rest: Vec::new(), count: 0, bytes: 0, hash };
         LineDecoder { decompressor, lines }
     }
 
@@ -80,7 +93,7 @@ impl LineDecoder {
         if count == 0 || !rest.is_empty() {
             return Err(DecodeError::CutOff);
         }
-        Ok(DecodedLines { count, bytes, sha256: hash.finalize().into() })
+        Ok(DecodedLines { count, bytes, sha256: hash.map(|hash| hash.finalize().into()) })
     }
 }
 
@@ -95,12 +108,14 @@ struct LineSplitter {
     rest: Vec<u8>,
     count: u64,
     bytes: u64,
-    hash: Sha256,
+    hash: Option<Sha256>,
 }
 
 impl LineSplitter {
     fn push(&mut self, mut bytes: &[u8], line: &mut impl FnMut(&[u8])) -> Result<(), DecodeError> {
-        self.hash.update(bytes);
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
         self.bytes += bytes.len() as u64;
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, tail) = (&bytes[..end], &bytes[end + 1..]);
@@ -164,7 +179,13 @@ mod tests {
                 let (bytes, object) = object(&lines, compression);
                 let (found, decoded) = decode(&bytes, piece, compression).unwrap();
                 prop_assert_eq!(&found, &lines);
-                prop_assert_eq!(decoded.metadata(7), object.metadata);
+                prop_assert_eq!(decoded.metadata(7), Some(object.metadata));
+                let mut unhashed = LineDecoder::unhashed(compression);
+                let mut same = Vec::new();
+                unhashed.push(&bytes, |line| same.push(line.to_vec())).unwrap();
+                prop_assert_eq!(&same, &lines);
+                let unhashed = unhashed.finish().unwrap();
+                prop_assert_eq!(unhashed, DecodedLines { sha256: None, ..decoded.clone() });
                 prop_assert_eq!(decoded.bytes, lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>());
             }
         }

@@ -363,7 +363,7 @@ async fn read(bucket: &Bucket, object: &ListedObject) -> Result<Vec<Vec<u8>>, St
         decoder.push(&bytes, |line| lines.push(line.to_vec())).map_err(|e| e.to_string())?;
         let found = decoder.finish().map_err(|error| error.to_string())?;
         let found = found.metadata(key.first_sequence());
-        if metadata.is_some_and(|metadata| metadata != found) {
+        if metadata.is_some() && metadata != found {
             return Err("its lines are not those that its metadata name".to_owned());
         }
         let is_record = |line: &Vec<u8>| {
