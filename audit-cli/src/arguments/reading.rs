@@ -191,6 +191,12 @@ pub(crate) struct Compact {
     /// or /ts
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     time: Option<Pointer>,
+
+    /// The order of a file's rows: a query for one value of the first of these members reads the
+    /// rows of few other values. Without it, rows are in the order of actors: of /actor/userId,
+    /// /actor/id, /user/id, /userId, /user or /actor
+    #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
+    pub(crate) by: Vec<Pointer>,
 }
 
 impl Compact {

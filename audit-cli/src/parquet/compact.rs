@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
 use super::columns::Columns;
-use super::file::{ACTOR_GROUP_RECORDS, FileWriter, GROUP_BYTES, GROUP_RECORDS, seal};
+use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
 use super::group::{Group, Source};
 use super::index::{Target, name};
 use super::source::{self, Object};
@@ -77,6 +77,7 @@ pub(crate) async fn run(
         reader: &reader,
         target: &target,
         time: arguments.time_pointers(),
+        by: &arguments.by,
         output,
         columns: Columns::default(),
         progress,
@@ -95,6 +96,8 @@ pub(super) struct Work<'a> {
     pub(super) reader: &'a Reader,
     pub(super) target: &'a Target,
     pub(super) time: Vec<Pointer>,
+    /// The members in whose order rows are. None means that of actors.
+    by: &'a [Pointer],
     pub(super) output: &'a Output,
     /// The columns of the last file.
     pub(super) columns: Columns,
@@ -282,13 +285,15 @@ impl Work<'_> {
                 *writer = Some(FileWriter::new(Vec::new(), columns.clone(), self.time.clone())?);
             }
             let Some(writer) = writer else { return Ok(()) };
-            match columns.actor() {
-                Some(actor) => {
-                    let mut groups = group.by_actor(&actor, ACTOR_GROUP_RECORDS).into_iter();
-                    groups.try_for_each(|group| writer.write(group))
-                }
-                None => writer.write(group),
+            let by = match self.by {
+                [] => columns.actor().into_iter().collect(),
+                by => by.to_vec(),
+            };
+            if by.is_empty() {
+                return writer.write(group);
             }
+            let mut groups = group.sorted_by(&by, SORTED_GROUP_RECORDS).into_iter();
+            groups.try_for_each(|group| writer.write(group))
         })
     }
 }

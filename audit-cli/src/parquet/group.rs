@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parquet::data_type::ByteArray;
 
 use super::columns::{Cell, Columns, Kind};
-use crate::query::{Pointer, Time};
+use crate::query::{Members, Pointer, Time};
 
 /// The object that records are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,17 +127,18 @@ impl Group {
         }
     }
 
-    /// Divides the records into groups of this size, sorted by actor: each actor is then in few row
-    /// groups, and the column of actors takes few bytes.
-    pub(crate) fn by_actor(self, actor: &Pointer, records: usize) -> Vec<Group> {
+    /// Divides the records into groups of this size, sorted by the values of these members: each
+    /// value is then in few row groups, and the columns of these members take few bytes.
+    pub(crate) fn sorted_by(self, members: &[Pointer], records: usize) -> Vec<Group> {
+        let found = Members::new(members);
         let starts = std::iter::once(0).chain(self.rows.iter().map(|(.., end)| *end));
-        let mut order: Vec<(Option<String>, usize, usize)> = starts
+        let mut order: Vec<(Vec<Option<String>>, usize, usize)> = starts
             .enumerate()
             .take(self.rows.len())
             .map(|(row, start)| {
-                let line = &self.bytes[start..self.rows[row].2];
-                let found = actor.find(line).map(|value| value.get().to_owned());
-                (found, row, start)
+                let values = found.find(&self.bytes[start..self.rows[row].2]);
+                let values = values.into_iter().map(|value| Some(value?.get().to_owned()));
+                (values.collect(), row, start)
             })
             .collect();
         order.sort();

@@ -91,6 +91,31 @@ async fn each_record_is_in_one_file_wherever_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_are_in_the_order_of_a_member() {
+    let server = server().await;
+    let environment = environment(&server);
+    let (from, to) = (crate::support::url(&server), format!("s3://{}/parquet", server.bucket()));
+    let compact = ["compact", &from, "--to", &to, "--json"];
+    for (by, expected) in [
+        (&[][..], ["user0 0", "user0 1", "user0 2", "user1 0", "user1 1", "user1 2"]),
+        (&["--by", "/i"][..], ["user0 0", "user1 0", "user0 1", "user1 1", "user0 2", "user1 2"]),
+        (
+            &["--by", "/none,/user"][..],
+            ["user0 0", "user0 1", "user0 2", "user1 0", "user1 1", "user1 2"],
+        ),
+    ] {
+        let made = audit(&environment, &[&compact, by].concat()).await;
+        assert_eq!(made.code, Some(0), "{made:?}");
+        let files = rows(&server);
+        let first = files.values().next().unwrap().iter();
+        let found: Vec<String> =
+            first.map(|row| format!("{} {}", text(row, "user"), field(row, "i"))).collect();
+        assert_eq!(found, expected, "{by:?}");
+        files.keys().for_each(|key| drop(server.delete_object(key)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn late_objects_and_rivals_make_further_files() {
     let server = server().await;
     let environment = environment(&server);
