@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::escape;
-use crate::units::{Count, Size};
+use crate::units::{Count, Size, counted};
 
 const STYLE: &str = "\
 @page{size:A4;margin:18mm 14mm}\
@@ -136,6 +136,15 @@ fn population(page: &mut String, report: &Value) {
         table(page, &titles, days.chain(all));
         let streams = shown(&summary["streams"]);
         let _ = writeln!(page, "<p>Streams: {streams}. A day is that of the object, in UTC.</p>");
+        if let Some(count) = summary["foreign"]["count"].as_u64() {
+            let example = summary["foreign"]["example"].as_str().unwrap_or_default();
+            let objects = counted(count, "object");
+            let what = format!(
+                "Among the records: {objects} that no host wrote, such as {example}. Query engines \
+                 may read them as records."
+            );
+            verdict(page, "doubtful", &what);
+        }
     }
     page.push_str("<h2>Gaps, duplicates and damage</h2>\n");
     let findings: Vec<&Value> = list(report, "findings").collect();
@@ -266,12 +275,12 @@ mod tests {
         let hostile = "<script>alert(1)</script>\u{202e}\u{1b}[2J\"'&";
         let report = serde_json::json!({
             "report": { "bucket": hostile, "from": hostile, "to": null, "made": 1, "software": "x" },
-            "population": { "failed": hostile },
+            "population": { "foreign": { "count": 2, "example": hostile } },
             "findings": [{ "finding": "damaged", "key": hostile, "what": hostile }],
             "verification": { "summary": { "hosts": { hostile: { "from": hostile } }, "gaps": { hostile: 3 }, "tampered": 1 },
                 "findings": [{ "alarm": hostile, "object": hostile, "what": hostile }] },
             "keys": [{ "name": hostile, "key": hostile }],
-            "settings": { "summary": {}, "checks": [{ "check": hostile, "verdict": hostile, "said": hostile }] },
+            "settings": { "summary": { "failed": hostile }, "checks": [{ "check": hostile, "verdict": hostile, "said": hostile }] },
         });
         let page = render(&report);
         assert!(!page.contains("<script") && !page.contains(['\u{202e}', '\u{1b}']), "{page}");

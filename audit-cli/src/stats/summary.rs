@@ -34,6 +34,16 @@ struct Summary<'a> {
     other_objects: u64,
     /// The number of leftovers of dead writers among them.
     leftovers: u64,
+    /// Those of them that query engines may read as records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign: Option<Foreign>,
+}
+
+#[derive(Serialize)]
+struct Foreign {
+    count: u64,
+    /// One of them.
+    example: String,
 }
 
 pub(super) fn print(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Failure> {
@@ -64,6 +74,7 @@ pub(super) fn print(reader: &Reader, tally: &Tally, output: &Output) -> Result<(
             damaged: *damaged,
             other_objects,
             leftovers,
+            foreign: reader.foreign().map(|(example, count)| Foreign { count, example }),
         });
     }
     let style = output.style();

@@ -119,12 +119,7 @@ pub(crate) async fn run(
     if let Some((compacted, _)) = &mut verified.compacted {
         verified.report.findings.append(&mut compacted.findings);
     }
-    verified.report.findings.extend(reader.foreign().map(|(key, count)| Finding {
-        stream: String::new(),
-        object: Some(key),
-        records: None,
-        fault: Fault::Foreign(count),
-    }));
+    verified.report.findings.extend(foreign(&reader));
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
     if let (count @ 1.., said) = verified.unread {
@@ -380,10 +375,22 @@ pub(crate) async fn whole(
         begin: Begin { list_ms: i64::MIN, since_ms: None },
         told: Box::new(told),
     };
+    // Others that share the reader list the same objects.
+    let reader = &reader.anew();
     let inventory = Inventory::list(reader, &Wanted::all(), common).await?;
     let hours = inventory.hours();
-    let verified = look.examine(reader, inventory, common, &Output::silent()).await?;
-    Ok(Whole { report: verified.report, unread: verified.unread.0, hours })
+    let Verified { mut report, unread, .. } =
+        look.examine(reader, inventory, common, &Output::silent()).await?;
+    // First, since readers may show only the first ones.
+    report.findings.splice(..0, foreign(reader));
+    Ok(Whole { report, unread: unread.0, hours })
+}
+
+/// The finding that objects that no sink wrote stand where query engines look for records.
+fn foreign(reader: &Reader) -> Option<Finding> {
+    let (key, count) = reader.foreign()?;
+    let fault = Fault::Foreign(count);
+    Some(Finding { stream: String::new(), object: Some(key), records: None, fault })
 }
 
 /// The trusted keys, including those of the policy, and the policy. A policy states no validity, so

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use crate::support::{DAY, HOUR_MS, audit, command, environment, hourly, url};
 
 /// A page that is served until this is dropped.
-struct Page {
+pub(crate) struct Page {
     child: Child,
     address: String,
     token: String,
@@ -35,10 +35,10 @@ impl Drop for Page {
     }
 }
 
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -70,7 +70,14 @@ impl Page {
     }
 
     async fn open(environment: &[(&'static str, String)], bucket: &str) -> Page {
-        let mut page = Page::start(environment, &[bucket], "http://").await;
+        Page::open_with(environment, &[bucket]).await
+    }
+
+    pub(crate) async fn open_with(
+        environment: &[(&'static str, String)],
+        arguments: &[&str],
+    ) -> Page {
+        let mut page = Page::start(environment, arguments, "http://").await;
         let token = &page.token;
         let admitted = page.get(&format!("/?token={token}&text=x%26y"), &[]).await;
         assert_eq!(admitted.status, 303, "{}", admitted.head);
@@ -82,7 +89,7 @@ impl Page {
     }
 
     /// The answer to a request with these headers besides the cookie and the host.
-    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut head = format!("GET {path} HTTP/1.0\r\n");
         let ours = [("Host", self.address.as_str()), ("Cookie", &self.cookie)];
         let ours = ours.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));

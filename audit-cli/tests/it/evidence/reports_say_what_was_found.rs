@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{bucket, key, write};
+use super::{bucket, key, put, write};
+use crate::desk_answers_its_page::Page;
 use crate::support::audit;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,4 +60,49 @@ async fn a_report_has_what_the_commands_say_and_is_signed() {
     let backwards =
         audit(&[], &["report", &place, "--from", "2026-01-02", "--to", "2026-01-01"]).await;
     assert_eq!(backwards.code, Some(2), "{backwards:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_no_host_wrote_are_in_report_and_page() {
+    let root = tempfile::tempdir().unwrap();
+    let file = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let whole = bucket(0);
+    write(&whole, &root.path().join("bucket"));
+    let forged = "dt=2025-11-24/inserted.ndjson";
+    put(&root.path().join("bucket"), forged, "{\"action\":\"forged\"}\n");
+    let (place, host, out) = (file("bucket"), key(&whole), file("report"));
+    let arguments = [
+        "report",
+        &place,
+        "-o",
+        &out,
+        "--from",
+        "2000-01-01",
+        "--to",
+        "2100-01-01",
+        "--key",
+        &host,
+    ];
+    // Without a key nothing is verified, and it is named all the same.
+    for arguments in [&arguments[..8], &arguments] {
+        let ran = audit(&[], arguments).await;
+        assert!(ran.err.is_empty(), "{ran:?}");
+        let report = fs::read_to_string(out.clone() + ".json").unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let foreign = &report["population"]["foreign"];
+        assert_eq!(foreign["count"], 1);
+        assert_eq!(foreign["example"], forged);
+        let page = fs::read_to_string(out.clone() + ".html").unwrap();
+        assert!(page.contains("no host wrote") && page.contains(forged), "{page}");
+    }
+    let page = Page::open_with(&[], &[&place, "--key", &host]).await;
+    let ended = loop {
+        let now: Value = serde_json::from_str(&page.get("/api/integrity", &[]).await.body).unwrap();
+        if now["state"] != "running" {
+            break now;
+        }
+    };
+    assert_eq!(ended["state"], "done", "{ended}");
+    assert_eq!(ended["unproven"], 1, "{ended}");
+    assert_eq!(ended["findings"][0]["object"], forged, "{ended}");
 }
