@@ -17,18 +17,7 @@
 //! A bucket of any size is read in bounded memory: only the selected partitions are listed, objects
 //! are read in pieces and several at once, and the output is in the order of the keys.
 //!
-//! # Exit codes
-//!
-//! | code | meaning |
-//! |---|---|
-//! | 0 | done, and nothing is wrong; also when the reader of the output is gone |
-//! | 1 | done, and something is wrong: a gap, a duplicate, a damaged object, no streams (`stats`), a check of `doctor` that failed, records left undelivered, something else under the key of an object, tampering (`verify`), a proof that does not hold (`check`) |
-//! | 2 | the command line is wrong |
-//! | 3 | could not be done: the bucket is unreachable or refuses, a file cannot be read |
-//! | 4 | `verify`: no tampering was found, but something can be neither proven nor refuted |
-//! | 5 | `verify`: the rest is fine, but a host's heartbeat is overdue |
-//! | 6 | `verify`: the rest is well, and the beginning of a stream has expired |
-//! | 130, 143 | stopped by Ctrl-C, by SIGTERM |
+//! `audit --help` lists the exit codes.
 
 mod arguments;
 mod bucket;

@@ -64,6 +64,8 @@
 
 mod checkpoint;
 mod hash;
+#[doc(hidden)]
+pub mod hex;
 mod key;
 mod note;
 mod object;

@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::hash::{decode, decode_array, encode};
+use crate::hex;
 use crate::{
     Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
 };
@@ -203,7 +204,7 @@ impl ObjectHead {
             ObjectHead::FORMAT.to_owned(),
             (first + count - 1).to_string(),
             count.to_string(),
-            hex(sha256),
+            hex::encode(sha256),
             stable.to_string(),
             encode(seed),
             encode(&left),
@@ -239,7 +240,7 @@ impl ObjectHead {
         let end = end.ok_or(HeadError::Malformed("lastsequence"))?;
         let first = end.checked_sub(count).filter(|_| count > 0);
         let first = first.ok_or(HeadError::Malformed("count"))?;
-        let sha256 = from_hex(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
+        let sha256 = hex::decode(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
         let stable = number("stable")?;
         // Some stores drop empty values, and before the first record `left` is empty.
         let left = if first == 0 { metadata("left").unwrap_or("") } else { get("left")? };
@@ -343,28 +344,6 @@ impl ObjectHead {
 
 fn array<const N: usize>(text: &str, field: &'static str) -> Result<[u8; N], HeadError> {
     decode_array(text).map_err(|_| HeadError::Malformed(field))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Accepts only lower-case digits, so that each value has one form.
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = text
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect();
-    bytes?.try_into().ok()
 }
 
 /// Why an object's evidence is invalid.

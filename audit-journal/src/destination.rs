@@ -167,21 +167,33 @@ pub trait Destination: Debug + Send + Sync + 'static {
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery;
 
     /// Prepares to vouch for a stream that is about to begin. Returns `None` if this destination
-    /// does not vouch for streams.
-    fn begin_stream(&self, stream: UniqueId) -> Option<NewStream>;
+    /// does not vouch for streams, as by default. One that does implements the next three too.
+    fn begin_stream(&self, _stream: UniqueId) -> Option<NewStream> {
+        None
+    }
 
     /// Whether it can continue a stream with this secret.
-    fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool;
+    fn understands(&self, _stream: UniqueId, _secret: &StreamSecret) -> bool {
+        false
+    }
 
     /// The encoding of objects that hold a system record.
-    fn system_encoding(&self) -> Encoding;
+    fn system_encoding(&self) -> Encoding {
+        self.encoding()
+    }
 
     /// A system record for the end of a stream, as a line without its line feed.
-    fn last_record(&self, now_ms: i64, record: &LastRecord) -> String;
+    ///
+    /// # Panics
+    ///
+    /// If the destination does not vouch for streams.
+    fn last_record(&self, _now_ms: i64, _record: &LastRecord) -> String {
+        unreachable!("the destination does not vouch for streams")
+    }
 
     /// The backoff after a panic, given the number of retries so far.
     fn backoff_after_panic(&self, retries: u32) -> Duration;
 
-    /// Frees memory that is only needed for the next object.
-    fn trim(&self);
+    /// Frees memory that is only needed for the next object. By default there is none.
+    fn trim(&self) {}
 }

@@ -4,12 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{BufferPool, UniqueId, async_trait};
+use audit_core::{BufferPool, async_trait};
 use audit_journal::shared::pieces::Pieces;
-use audit_journal::{
-    Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, RecordTime, Records,
-    StreamSecret,
-};
+use audit_journal::{Destination, Encoded, Encoding, Link, Plan, RecordTime, Records};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -78,27 +75,9 @@ impl Destination for StreamDestination {
         audit_journal::Delivery::Delivered
     }
 
-    fn begin_stream(&self, _stream: UniqueId) -> Option<NewStream> {
-        None
-    }
-
-    fn understands(&self, _stream: UniqueId, _secret: &StreamSecret) -> bool {
-        false
-    }
-
-    fn system_encoding(&self) -> Encoding {
-        LINES
-    }
-
-    fn last_record(&self, _now_ms: i64, _record: &LastRecord) -> String {
-        unreachable!("it vouches for no stream")
-    }
-
     fn backoff_after_panic(&self, retries: u32) -> Duration {
         self.delivery.backoff(true, retries)
     }
-
-    fn trim(&self) {}
 }
 
 impl fmt::Debug for StreamDestination {
@@ -135,6 +114,7 @@ fn read(plan: &Plan, bytes: &Bytes) -> Events {
 
 #[cfg(test)]
 mod tests {
+    use audit_core::UniqueId;
     use audit_journal::shared::pieces::pieces;
 
     use super::*;

@@ -110,35 +110,35 @@ pub struct Settings {
     pub max_record_bytes: Option<usize>,
 
     /// How long one request may take, in milliseconds. Default: 10,000.
-    #[serde(default = "default_request_timeout_ms")]
+    #[serde(default = "number::<DEFAULT_REQUEST_TIMEOUT_MS>")]
     pub request_timeout_ms: u64,
 
     /// The longest first pause before a request is retried, in milliseconds; it doubles, and the
     /// pause is drawn between zero and it. Default: 100.
-    #[serde(default = "default_retry_base_ms")]
+    #[serde(default = "number::<DEFAULT_RETRY_BASE_MS>")]
     pub retry_base_ms: u64,
 
     /// The longest pause between retries, in milliseconds. Default: 10,000.
-    #[serde(default = "default_retry_cap_ms")]
+    #[serde(default = "number::<DEFAULT_RETRY_CAP_MS>")]
     pub retry_cap_ms: u64,
 
     /// The longest pause while the receiver refuses, in milliseconds: until an operator acts, each
     /// retry is in vain. Default: 30,000.
-    #[serde(default = "default_blocked_retry_cap_ms")]
+    #[serde(default = "number::<DEFAULT_BLOCKED_RETRY_CAP_MS>")]
     pub blocked_retry_cap_ms: u64,
 
     /// Without a journal: the maximum number of concurrent requests. Default: 64, since each caller
     /// waits for one of its own.
-    #[serde(default = "default_max_in_flight")]
+    #[serde(default = "size::<DEFAULT_MAX_IN_FLIGHT>")]
     pub max_in_flight: usize,
 
     /// How many bytes of lines may be accepted and not yet be durable. Default: 64 MiB. At least
     /// one largest batch.
-    #[serde(default = "default_max_pending_bytes")]
+    #[serde(default = "size::<DEFAULT_MAX_PENDING_BYTES>")]
     pub max_pending_bytes: usize,
 
     /// How long `persist` waits until its batch is certain, in milliseconds. Default: 20,000.
-    #[serde(default = "default_persist_timeout_ms")]
+    #[serde(default = "number::<DEFAULT_PERSIST_TIMEOUT_MS>")]
     pub persist_timeout_ms: u64,
 
     /// The journal on this host's disk, with which `persist` waits for one sync and delivery
@@ -154,7 +154,7 @@ pub struct Settings {
 
     /// As a follower: how late a record may be sent, in milliseconds after it is durable, so that
     /// later ones share its request. Default: 200, since readers look at what happens now.
-    #[serde(default = "default_cut_after_ms")]
+    #[serde(default = "number::<DEFAULT_CUT_AFTER_MS>")]
     pub cut_after_ms: u64,
 
     /// As a follower: how many bytes of the journal are kept for log streams alone before this one
@@ -166,7 +166,7 @@ pub struct Settings {
 
     /// When what is cut from the journal is full, in bytes of its lines. Default: 1 MiB. It is sent
     /// in as many requests as it takes.
-    #[serde(default = "default_max_object_bytes")]
+    #[serde(default = "size::<DEFAULT_MAX_OBJECT_BYTES>")]
     pub max_object_bytes: usize,
 
     /// The directory for records that the receiver will never take. Default: none, which a journal
@@ -176,52 +176,33 @@ pub struct Settings {
 
     /// How much disk they may take, in bytes. Default: 64 MiB. Beyond it delivery is blocked until
     /// an operator acts.
-    #[serde(default = "default_max_dead_letter_bytes")]
+    #[serde(default = "number::<DEFAULT_MAX_DEAD_LETTER_BYTES>")]
     pub max_dead_letter_bytes: u64,
+}
+
+const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 10_000;
+const DEFAULT_RETRY_BASE_MS: u64 = 100;
+const DEFAULT_RETRY_CAP_MS: u64 = 10_000;
+const DEFAULT_BLOCKED_RETRY_CAP_MS: u64 = 30_000;
+const DEFAULT_MAX_IN_FLIGHT: usize = 64;
+const DEFAULT_MAX_PENDING_BYTES: usize = 64 << 20;
+const DEFAULT_PERSIST_TIMEOUT_MS: u64 = 20_000;
+const DEFAULT_CUT_AFTER_MS: u64 = 200;
+const DEFAULT_MAX_OBJECT_BYTES: usize = 1 << 20;
+const DEFAULT_MAX_DEAD_LETTER_BYTES: u64 = 64 << 20;
+
+/// A default, for serde.
+fn number<const N: u64>() -> u64 {
+    N
+}
+
+/// A default, for serde.
+fn size<const N: usize>() -> usize {
+    N
 }
 
 fn default_name() -> String {
     "stream".to_owned()
-}
-
-fn default_request_timeout_ms() -> u64 {
-    10_000
-}
-
-fn default_retry_base_ms() -> u64 {
-    100
-}
-
-fn default_retry_cap_ms() -> u64 {
-    10_000
-}
-
-fn default_blocked_retry_cap_ms() -> u64 {
-    30_000
-}
-
-fn default_max_in_flight() -> usize {
-    64
-}
-
-fn default_max_pending_bytes() -> usize {
-    64 << 20
-}
-
-fn default_persist_timeout_ms() -> u64 {
-    20_000
-}
-
-fn default_cut_after_ms() -> u64 {
-    200
-}
-
-fn default_max_object_bytes() -> usize {
-    1 << 20
-}
-
-fn default_max_dead_letter_bytes() -> u64 {
-    64 << 20
 }
 
 impl Settings {
@@ -242,20 +223,20 @@ impl Settings {
             max_request_records: None,
             max_request_bytes: None,
             max_record_bytes: None,
-            request_timeout_ms: default_request_timeout_ms(),
-            retry_base_ms: default_retry_base_ms(),
-            retry_cap_ms: default_retry_cap_ms(),
-            blocked_retry_cap_ms: default_blocked_retry_cap_ms(),
-            max_in_flight: default_max_in_flight(),
-            max_pending_bytes: default_max_pending_bytes(),
-            persist_timeout_ms: default_persist_timeout_ms(),
+            request_timeout_ms: DEFAULT_REQUEST_TIMEOUT_MS,
+            retry_base_ms: DEFAULT_RETRY_BASE_MS,
+            retry_cap_ms: DEFAULT_RETRY_CAP_MS,
+            blocked_retry_cap_ms: DEFAULT_BLOCKED_RETRY_CAP_MS,
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            max_pending_bytes: DEFAULT_MAX_PENDING_BYTES,
+            persist_timeout_ms: DEFAULT_PERSIST_TIMEOUT_MS,
             journal: None,
             required: false,
-            cut_after_ms: default_cut_after_ms(),
+            cut_after_ms: DEFAULT_CUT_AFTER_MS,
             max_kept_bytes: None,
-            max_object_bytes: default_max_object_bytes(),
+            max_object_bytes: DEFAULT_MAX_OBJECT_BYTES,
             dead_letters: None,
-            max_dead_letter_bytes: default_max_dead_letter_bytes(),
+            max_dead_letter_bytes: DEFAULT_MAX_DEAD_LETTER_BYTES,
         }
     }
 

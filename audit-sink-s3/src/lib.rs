@@ -190,11 +190,10 @@ mod sink;
 #[path = "../tests/support/store_double.rs"]
 mod store_double;
 
-pub(crate) use audit_journal::health;
-pub use audit_journal::{InvalidSettings, JournalSettings};
-// Shared with the journal.
 pub use audit_core::{OpenError, OpenErrorKind};
+pub(crate) use audit_journal::health;
 pub(crate) use audit_journal::shared::{bounds, executor, one_line, panic, take_once};
+pub use audit_journal::{InvalidSettings, JournalSettings};
 pub use bucket::Bucket;
 pub use bucket::response::status;
 pub use evidence::settings::EvidenceSettings;

@@ -35,13 +35,13 @@ pub(crate) use self::serve::Serve;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0         done, and nothing is wrong
-  1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
+  0         done, and nothing is wrong; also if the reader of the output is gone
+  1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), an object that was left out (compact), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
   2         the command line is wrong
   3         could not be done: the bucket is unreachable or refuses, a file cannot be read
-  4         verify: nothing is tampered with, and something can be neither proven nor refuted
-  5         verify: the rest is fine, but a host's heartbeat is overdue
-  6         verify: the rest is well, and the beginning of a stream has expired
+  4         verify: no tampering was found, but something can be neither proven nor refuted
+  5         verify: all is well, except that a host's heartbeat is overdue
+  6         verify: all is well, except that the beginning of a stream has expired
   130, 143  stopped by Ctrl-C, by SIGTERM
 
 Credentials, regions and endpoints come from the provider's usual environment variables (AWS_*, GOOGLE_*, AZURE_*).";

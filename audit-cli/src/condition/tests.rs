@@ -1,4 +1,4 @@
-//! Conditions hold for what they say, whatever is skipped to be quick.
+//! Conditions match what they say, whatever is skipped for speed.
 
 use super::*;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ fn each_operator_holds_for_its_values_alone() {
         ("/s<c", true),
         ("/s>b1", true),
         ("/s>\"9\"", true),
-        // Numbers and texts have no order among each other.
+        // Numbers and texts are not comparable.
         ("/s>9", false),
         ("/s<9", false),
         ("/n<x", false),
@@ -126,7 +126,7 @@ fn text_is_found_in_any_spelling() {
     for text in ["Name", "ab", "u{e9}", "54", "quote"] {
         assert!(!Condition::anywhere(text).holds(line.as_bytes()), "{text}");
     }
-    // Deeper than a parser would follow, and cut off.
+    // Deeper than a parser would go, and truncated.
     let deep = format!("{}\"\\u0061da\"{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Condition::anywhere("ada").holds(deep.as_bytes()));
     for cut in ["\"\\", "\"a", "\"\\\"", "\\"] {
@@ -175,7 +175,7 @@ fn spelled() -> impl Strategy<Value = (String, String)> {
 }
 
 proptest! {
-    /// What is skipped without parsing is never a match, however its names and values are spelled.
+    /// Records that are skipped without parsing never match, however names and values are spelled.
     #[test]
     fn no_spelling_hides_a_match(
         (value, spelled_value) in spelled(),
@@ -196,7 +196,7 @@ proptest! {
             let holds = |condition: String| {
                 condition.parse::<Condition>().unwrap().holds(line.as_bytes())
             };
-            // As a reader says that has parsed everything.
+            // As a reader that parses everything.
             prop_assert_eq!(holds(format!("/k={quoted}")), value == text);
             prop_assert_eq!(holds(format!("/k!={quoted}")), value != text);
             // A number also equals the text with its spelling.

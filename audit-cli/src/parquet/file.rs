@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use audit_evidence::hex;
 use parquet::basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, Type, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArrayType, Int64Type};
 use parquet::errors::Result;
@@ -23,8 +24,8 @@ pub(crate) const FORMAT: &str = "1";
 pub(crate) const GROUP_BYTES: usize = 32 << 20;
 pub(crate) const GROUP_RECORDS: usize = 120_000;
 
-/// The number of records of a row group if records are sorted. A query for one value reads about one
-/// row group of a file, and the file's footer, which grows with the number of row groups.
+/// The number of records of a row group if records are sorted. A query for one value reads about
+/// one row group of a file, and the file's footer, which grows with the number of row groups.
 pub(crate) const SORTED_GROUP_RECORDS: usize = 6_000;
 
 /// The compression level. Higher levels take much time and save few bytes.
@@ -191,7 +192,7 @@ pub(crate) fn digest(file: &[u8]) -> Option<String> {
     hash.update(&file[..place.start]);
     hash.update(NO_DIGEST);
     hash.update(&file[place.end..]);
-    Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex::encode(&hash.finalize()))
 }
 
 /// Whether the digest in a file matches its bytes.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use audit_evidence::ObjectHead;
+use audit_evidence::{ObjectHead, hex};
 use audit_sink_s3::layout::{LineDecoder, ObjectMetadata};
 use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
@@ -85,13 +85,12 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect(),
-            Err(_no_evidence) => [
-                ("count", found.count.to_string()),
-                ("sha256", found.sha256.iter().map(|byte| format!("{byte:02x}")).collect()),
-            ]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect(),
+            Err(_no_evidence) => {
+                [("count", found.count.to_string()), ("sha256", hex::encode(&found.sha256))]
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .collect()
+            }
         };
     let evidence = Some(serde_json::Value::Object(members).to_string());
     let source = Source { key: listed.key.to_string(), stream, evidence };

@@ -1,6 +1,6 @@
 //! The signed note beside a report: the hashes of its files.
 
-use audit_evidence::{Note, SignerKey, TrustedKey, VerifierKey};
+use audit_evidence::{Note, SignerKey, TrustedKey, VerifierKey, hex};
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 const HEAD: &str = "audit report";
 
 fn hash(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(content))
 }
 
 /// The note for these files, each given by its suffix.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use audit_evidence::{Alarm, Fault, Finding, StreamReport, SystemRecord, TrustedKey};
 use serde::Serialize;
 
-use super::{Verified, opened_ms};
+use super::Verified;
+use super::begin::opened_ms;
 use crate::arguments::Verify;
 use crate::bucket::Reader;
 use crate::failure::Failure;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use audit_core::UniqueId;
-use audit_evidence::{Checkpoint, Hash, Refusal, Witnessed};
+use audit_evidence::{Checkpoint, Hash, Refusal, Witnessed, hex};
 
 use super::Declined;
 use crate::durable;
@@ -53,8 +53,7 @@ impl Locked<'_> {
         let (name, stream) = origin.rsplit_once('/').ok_or(Refusal::UnknownOrigin)?;
         let stream: UniqueId = stream.parse().map_err(|_| Refusal::UnknownOrigin)?;
         let hash = Hash::leaf(&[name.as_bytes()]);
-        let hash: String = hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(self.0.join(hash).join(stream.to_string()))
+        Ok(self.0.join(hex::encode(hash.as_bytes())).join(stream.to_string()))
     }
 
     /// The last cosigned checkpoint of this origin.

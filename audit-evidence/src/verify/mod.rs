@@ -9,6 +9,7 @@ mod gap;
 mod object;
 mod state;
 mod stream;
+mod stream_report;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,7 +19,8 @@ use std::sync::{Mutex, PoisonError};
 pub use bucket::{BucketReport, Context};
 pub use object::{CheckedObject, LineCheck};
 pub use state::{InvalidState, Remembered, State};
-pub use stream::{Known, StreamReport, StreamVerifier};
+pub use stream::{Known, StreamVerifier};
+pub use stream_report::StreamReport;
 
 use crate::{Certificate, HeadError, VerifierKey};
 

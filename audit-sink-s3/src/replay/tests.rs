@@ -1,5 +1,5 @@
-//! A replay that is stopped at each of its steps, and begun again: nothing is noted that has not
-//! arrived, and in the end everything has, in the same requests.
+//! A replay is killed at each step and continued: nothing is recorded that has not arrived, and in
+//! the end everything has arrived, in the same requests.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use audit_core::{BufferPool, async_trait};
-use audit_journal::{Destination, Encoded, LastRecord, Link, NewStream, StreamSecret};
+use audit_journal::{Destination, Encoded, Link};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutOptions};
 use tokio::sync::Notify;
@@ -55,7 +55,7 @@ async fn bucket() -> Bucket {
     bucket
 }
 
-/// Stops everything at one of the steps.
+/// Kills the process at one of its steps.
 #[derive(Debug, Default)]
 struct Steps {
     done: Mutex<u64>,
@@ -119,40 +119,22 @@ impl Destination for Receiver {
         let place = (plan.stream, plan.first_sequence);
         let before = lock(&self.received).insert(place, body.clone());
         assert!(before.is_none_or(|before| before == body), "another request at {place:?}");
-        // The answer may be lost.
+        // The response may be lost.
         if self.steps.dies() {
             std::future::pending::<()>().await;
         }
         Delivery::Delivered
     }
 
-    fn begin_stream(&self, _: UniqueId) -> Option<NewStream> {
-        None
-    }
-
-    fn understands(&self, _: UniqueId, _: &StreamSecret) -> bool {
-        false
-    }
-
-    fn system_encoding(&self) -> Encoding {
-        LINES
-    }
-
-    fn last_record(&self, _: i64, _: &LastRecord) -> String {
-        unreachable!("it vouches for nothing")
-    }
-
     fn backoff_after_panic(&self, _: u32) -> Duration {
         Duration::ZERO
     }
-
-    fn trim(&self) {}
 }
 
-/// What is durable of a replay.
+/// The durable state of a replay.
 type Log = Mutex<Vec<StreamRecords>>;
 
-/// The wanted records that are not noted.
+/// The wanted records that are not recorded as sent.
 fn left(wanted: &[StreamRecords], log: &Log) -> Vec<StreamRecords> {
     let log = lock(log);
     let left = wanted.iter().flat_map(|(stream, records)| {
@@ -163,7 +145,7 @@ fn left(wanted: &[StreamRecords], log: &Log) -> Vec<StreamRecords> {
     left.collect()
 }
 
-/// Runs a replay of what is left, until it ends or dies at a step.
+/// Replays the remaining records, until it ends or dies at a step.
 async fn attempt(
     bucket: &Bucket,
     wanted: &[StreamRecords],
@@ -186,7 +168,7 @@ async fn attempt(
     let steps = &receiver.steps;
     let note = |records: &[StreamRecords]| {
         let died = || io::Error::other("the process has died");
-        // Before the note is durable, or after.
+        // Before or after the record is durable.
         let is_dead = steps.dies();
         if is_dead {
             return Err(died());
@@ -206,7 +188,7 @@ fn sequences(ranges: &[StreamRecords]) -> BTreeSet<(UniqueId, u64)> {
     all.collect()
 }
 
-/// What a receiver has, by what it was sent: no code of the replay's.
+/// The records at the receiver, determined without code of the replay.
 fn arrived(received: &Requests) -> Result<BTreeSet<(UniqueId, u64)>, String> {
     let mut arrived = BTreeSet::new();
     for ((stream, first), body) in received {
@@ -222,7 +204,7 @@ fn arrived(received: &Requests) -> Result<BTreeSet<(UniqueId, u64)>, String> {
     Ok(arrived)
 }
 
-/// Dies at each step in turn, and goes on. Says what is wrong.
+/// Dies at each step in turn, and continues. Returns what is wrong.
 async fn die_at_each_step(at_once: usize, is_hasty: bool) -> Result<u64, String> {
     let bucket = bucket().await;
     let wanted = [(stream(1), 3..20), (stream(2), 0..9)];
@@ -282,7 +264,7 @@ async fn records_that_cannot_be_sent_are_named() {
         let time_ms = HOUR + i64::try_from(first).unwrap() * 20 * 60 * 1_000;
         ObjectKey::new(time_ms, stream(2), first, Compression::None).to_string()
     };
-    // One object is gone, and another one holds what its metadata do not name.
+    // One object is missing, and another contradicts its metadata.
     bucket.store().delete(&bucket.path(&key(8))).await.unwrap();
     let path = bucket.path(&key(0));
     let attributes = bucket.store().get(&path).await.unwrap().attributes;
@@ -294,7 +276,7 @@ async fn records_that_cannot_be_sent_are_named() {
     assert_eq!(replayed.unread[0].0, key(0));
     assert_eq!(arrived(&received).unwrap().len(), 4);
 
-    // To the end of a stream is to its last record.
+    // The end of a stream is its last record.
     let (replayed, received) = whole(&bucket, &[(stream(1), 20..u64::MAX)]).await;
     assert_eq!((replayed.records, replayed.left), (2, Vec::new()));
     assert_eq!(received.len(), 1);

@@ -1,0 +1,102 @@
+use audit_core::testing::{ManualClock, MemoryFault, MemorySink, SeededRandom};
+
+use super::*;
+
+fn outcomes() -> (Arc<MemorySink>, Outcomes) {
+    let sink = Arc::new(MemorySink::new());
+    let (clock, random) = (Arc::new(ManualClock::at(7)), Arc::new(SeededRandom::new(7)));
+    let outcomes = Outcomes::new(Arc::clone(&sink) as _, clock, random, Metrics::new());
+    (sink, outcomes)
+}
+
+fn ended(attempt: u32) -> Ended {
+    Ended { execution: UniqueId::from_bits(1), attempt, outcome: AttemptOutcome::RolledBack }
+}
+
+/// The attempts whose outcomes are in the sink.
+fn attempts(sink: &MemorySink) -> Vec<u64> {
+    let attempt = |line: String| {
+        let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+        record["$audit"]["attempt"].as_u64().unwrap()
+    };
+    sink.lines().into_iter().map(attempt).collect()
+}
+
+#[test]
+fn a_record_fits_its_bound() {
+    let mut record = Vec::new();
+    ended(u32::MAX).append(&mut record);
+    assert_eq!(record.len() + 1, RECORD_BYTES);
+    let expected = r#"{"$audit":{"execution":"00000000000000000000000001","attempt":4294967295,"outcome":"rolled back"}}"#;
+    assert_eq!(String::from_utf8(record).unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_share_a_batch_within_a_second() {
+    let (sink, outcomes) = outcomes();
+    for attempt in 0..3 {
+        outcomes.queue(ended(attempt));
+        sleep(LINGER / 4).await;
+    }
+    assert!(sink.lines().is_empty());
+    sleep(LINGER).await;
+    assert_eq!((attempts(&sink), sink.batches().len()), (vec![0, 1, 2], 1));
+    // The next one starts another task.
+    outcomes.queue(ended(3));
+    sleep(2 * LINGER).await;
+    assert_eq!((attempts(&sink).len(), sink.batches().len()), (4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_does_not_wait() {
+    let (sink, outcomes) = outcomes();
+    let began = tokio::time::Instant::now();
+    (0..BATCH_OUTCOMES as u32).for_each(|attempt| outcomes.queue(ended(attempt)));
+    while sink.lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((sink.lines().len(), began.elapsed()), (BATCH_OUTCOMES, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_retried_until_stored_once() {
+    let (sink, outcomes) = outcomes();
+    sink.script([MemoryFault::FailBefore; 20]);
+    outcomes.queue(ended(1));
+    outcomes.drain().await;
+    assert_eq!(attempts(&sink), [1]);
+    // The sink may have it: a retry could store it twice.
+    sink.script([MemoryFault::FailAfter]);
+    outcomes.queue(ended(2));
+    outcomes.drain().await;
+    assert_eq!(attempts(&sink), [1, 2]);
+    sink.close().await.unwrap();
+    outcomes.queue(ended(3));
+    outcomes.drain().await;
+    assert_eq!(attempts(&sink), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_sink_leaves_the_queue_bounded() {
+    let (sink, outcomes) = outcomes();
+    sink.script([MemoryFault::HangBefore]);
+    outcomes.queue(ended(0));
+    sink.hanging(1).await;
+    (0..MAX_QUEUED as u32 + 100).for_each(|attempt| outcomes.queue(ended(attempt)));
+    assert_eq!(outcomes.state().queue.len(), MAX_QUEUED);
+    let drained = timeout(Duration::from_secs(3_600), outcomes.drain()).await;
+    assert!(drained.is_err(), "it waits for the sink");
+    assert_eq!(outcomes.state().drains, 0, "and stops when its caller does");
+}
+
+#[test]
+fn waiting_outcomes_survive_their_executor() {
+    let (sink, outcomes) = outcomes();
+    let run = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    outcomes.queue(ended(1));
+    // This executor ends before the outcomes are due.
+    run().block_on(async { outcomes.queue(ended(2)) });
+    assert!(sink.lines().is_empty());
+    run().block_on(outcomes.drain());
+    assert_eq!(attempts(&sink), [1, 2]);
+}
