@@ -1,4 +1,4 @@
-//! Exit codes, errors, pages.
+//! Exit codes, errors and man pages are as documented.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
@@ -35,7 +35,7 @@ async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
     let ran = audit(&environment(&server), &["stats", &url(&server)]).await;
     assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""));
     assert!(ran.err.contains("status 403 AccessDenied"), "{}", ran.err);
-    // An object that cannot be read is not left out in silence.
+    // An unreadable object is not omitted silently.
     let of_objects = |request: &s3_testserver::RequestInfo| {
         if request.is_list() { Fault::None } else { Fault::Refused(ErrorAnswer::ACCESS_DENIED) }
     };
@@ -94,7 +94,7 @@ async fn nothing_is_said_to_be_nothing_and_stats_find_it() {
     assert!(ran.err.contains("nearby are logs/"), "{ran:?}");
     let json = audit(&environment(&server), &["stats", "--json", &mistyped]).await;
     assert_eq!(json.json()[0]["finding"], "no_streams");
-    // And where something is, nothing of it is said.
+    // If there are objects, the note is not printed.
     let ran = audit(&environment(&server), &["cat", &right, "--stream", &stream]).await;
     assert_eq!((ran.lines().len(), ran.err.as_str()), (300, ""));
 

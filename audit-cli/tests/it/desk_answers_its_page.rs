@@ -1,4 +1,5 @@
-//! `audit serve` answers those who have its token, under its own name, with what the command finds.
+//! `audit serve` answers requests with its token, under its own name, and returns what the command
+//! finds.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -48,7 +49,7 @@ impl Answer {
 }
 
 impl Page {
-    /// Starts it, and reads the address that it prints, behind this scheme.
+    /// Starts the command, and reads the address that it prints, which has this scheme.
     async fn start(
         environment: &[(&'static str, String)],
         arguments: &[&str],
@@ -202,7 +203,7 @@ async fn the_page_matches_the_command() {
     assert_eq!(rows.iter().map(place).collect::<Vec<_>>(), found);
     let newest = rows_of(&page.get(&path, &[]).await);
     assert_eq!(newest.iter().rev().map(place).collect::<Vec<_>>(), found);
-    // What is counted.
+    // The counts.
     let counts = oldest.lines().into_iter().rfind(|line| line["kind"] == "counts").unwrap();
     assert_eq!((&counts["searched"], &counts["matched"]), (&470.into(), &95.into()));
     let facet: Vec<_> = counts["facets"][0]["values"].as_array().unwrap().clone();
@@ -228,7 +229,7 @@ async fn the_page_matches_the_command() {
         }
         assert_eq!(&paged, all, "{order}");
     }
-    // The file, and one record with what stands beside it.
+    // The export, and one record with its neighbours.
     let file = page.get(&format!("/api/export?{range}&{asked}&format=ndjson"), &[]).await;
     assert_eq!(file.body.lines().count(), 95);
     let file = page.file(&format!("/api/export?{range}&{asked}&format=parquet")).await;
@@ -271,7 +272,7 @@ async fn other_machines_reach_the_page_with_tls_alone() {
     assert_eq!(audit(&environment(&server), &plain).await.code, Some(2));
 }
 
-/// Writes a certificate that signs itself, and its key.
+/// Writes a self-signed certificate and its key.
 fn self_signed(to: &Path, name: &str) -> (String, String, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let path = |kind: &str| to.join(format!("{name}.{kind}")).to_str().unwrap().to_owned();
@@ -318,7 +319,7 @@ async fn the_page_has_tls_of_its_own() {
     let answered = get("/api/overview", cookie).await;
     assert!(answered.starts_with("HTTP/1.0 200") && answered.contains("\"days\":1"), "{answered}");
     assert!(get("/api/overview", "").await.starts_with("HTTP/1.0 401"));
-    // Without TLS nothing is answered but an alert of TLS.
+    // Without TLS the only response is a TLS alert.
     let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     plain.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();

@@ -1,5 +1,4 @@
-//! A bucket that is configured as the shipped policies say is well, and each thing that is
-//! configured otherwise is named.
+//! A bucket with the shipped policies passes every check, and each deviation is named.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use crate::support::{
     DAY, HOUR_MS, Ran, audit, batch, bucket, environment, object_for_each_batch, url, write,
 };
 
-/// What every check came out as.
+/// The result of every check.
 struct Report {
     ran: Ran,
     checks: Vec<Value>,
@@ -26,7 +25,7 @@ impl Report {
         found.unwrap_or_else(|| panic!("no check {name}: {:?}", self.ran))
     }
 
-    /// The names of those that came out so.
+    /// The names of the checks with this result.
     fn all(&self, verdict: &str) -> Vec<&str> {
         let found = self.checks.iter().filter(|check| check["verdict"] == verdict);
         found.map(|check| check["check"].as_str().unwrap()).collect()
@@ -117,7 +116,7 @@ async fn a_bucket_with_the_shipped_policies_has_no_problem() {
     assert_eq!(report.all("ok"), expected, "{:?}", report.ran);
     write(bucket(&server), object_for_each_batch(), vec![batch(DAY, "ada", 3)]).await;
 
-    // The one who reads has other rights.
+    // A reader has other permissions.
     let reader = policy(&server, "reader").await;
     set(&server, &[reader, policy_text(&server).await]);
     let report = doctor(&server, &["--role", "reader", "--strict"]).await;
@@ -136,7 +135,7 @@ async fn policy_text(server: &S3TestServer) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn excess_permissions_are_named() {
     let (server, policies) = well().await;
-    // What the bucket's policy denies is denied whatever the credentials may.
+    // The bucket's policy denies, whatever the credentials may do.
     set(&server, &allowing(&policies, "s3:*"));
     let report = doctor(&server, &[]).await;
     assert_eq!((report.all("problem"), report.all("warning")), (vec![], vec!["list"]));
@@ -326,7 +325,8 @@ async fn leftovers_are_counted_and_named() {
     let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
     let days = [DAY, DAY + 24 * HOUR_MS].map(|time_ms| batch(time_ms, "ada", 1));
     write(bucket, object_for_each_batch(), days.to_vec()).await;
-    // Beside each object, what a killed process left: of its object, and of no object of ours.
+    // Leftovers of a killed process beside each object: of that object, and of an object that is
+    // not ours.
     let mut left = Vec::new();
     for hour in glob(root.path(), 2) {
         for object in glob(&hour, 1) {
@@ -353,7 +353,7 @@ async fn leftovers_are_counted_and_named() {
     }
 }
 
-/// What stands so many levels below a directory among the partitions.
+/// An entry this many levels below a directory among the partitions.
 fn glob(directory: &Path, levels: u32) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let entries = entries.filter(|path| !path.ends_with("_audit"));
@@ -379,7 +379,7 @@ fn verdicts(all: [&str; 3]) -> Vec<(String, String)> {
 
 const PROFILES: [&str; 4] = ["pci", "hipaa", "sec17a4", "dora"];
 
-/// What a reader and an auditor may do.
+/// The permissions of a reader and of an auditor.
 async fn auditor(server: &S3TestServer) -> Vec<String> {
     let allowed = r#"["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration"]"#;
     let more = format!(
@@ -426,7 +426,7 @@ async fn each_shortfall_of_a_profile_is_named() {
     assert_eq!(all().await, [short, short, short, ok]);
     server.set_retention_days(400);
     assert_eq!(all().await, [ok, short, short, ok]);
-    // Whoever has the permission can shorten it.
+    // Clients with a permission can shorten it.
     server.set_retention_days(2_192);
     server.set_object_lock(Some(RetentionMode::Governance));
     let warned = "ok warning ok";
@@ -451,13 +451,13 @@ async fn each_shortfall_of_a_profile_is_named() {
     assert_eq!(all().await, [ok; 4]);
     server.set_lifecycle(Some(&rule("elsewhere/", expires)));
     assert_eq!(all().await, [ok; 4]);
-    // Moved where it takes hours to read them.
+    // Moved to a class from which reading takes hours.
     let moves = r#""Transitions": [{"Days": 90, "StorageClass": "DEEP_ARCHIVE"}]"#;
     server.set_lifecycle(Some(&rule("", moves)));
     assert_eq!(all().await, [early, ok, early, ok]);
     server.set_lifecycle(Some(&rule("", &moves.replace("90", "800"))));
     assert_eq!(all().await, [ok; 4]);
-    // A lock keeps what somebody deleted. Without one it is gone after a day.
+    // A lock keeps deleted objects. Without one they are gone after a day.
     let noncurrent = r#""NoncurrentVersionExpiration": {"NoncurrentDays": 1}"#;
     server.set_lifecycle(Some(&rule("logs/dt=", noncurrent)));
     assert_eq!(all().await, [ok; 4]);

@@ -1,4 +1,4 @@
-//! What the documents show is run, and what they list is compared with the sources.
+//! The commands in the documents are run, and their lists are compared with the sources.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,7 +19,7 @@ const COMPLIANCE: &str = include_str!("../../../docs/COMPLIANCE.md");
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
-/// Where metrics are described: of the sinks, and of the runtime.
+/// The sources that describe metrics: of the sinks, and of the runtime.
 const METRICS: [&str; 4] = [
     include_str!("../../../audit-journal/src/followers/standing.rs"),
     include_str!("../../../audit-journal/src/health/metrics.rs"),
@@ -47,7 +47,7 @@ fn record(action: &str, user: &str, outcome: &str, request: &str, time_ms: i64) 
     )
 }
 
-/// The bucket and the journal that the documents speak of.
+/// The bucket and the journal of the documents.
 async fn scene(directory: &Path) {
     let batch = |time_ms, lines: String| Batch::from_lines(time_ms, lines.into()).unwrap();
     let update = |request: &str, time_ms| {
@@ -84,7 +84,7 @@ async fn scene(directory: &Path) {
     sink.persist(batch(late, lines)).await.unwrap();
     runtime.shutdown_background();
     drop(sink);
-    // Its threads may be preparing a segment still.
+    // Its threads may still be preparing a segment.
     while JournalReader::open(&directory.join("journal"))
         .map_or(true, |reader| reader.state().in_use)
     {
@@ -92,8 +92,8 @@ async fn scene(directory: &Path) {
     }
 }
 
-/// Whether lines are what a document shows: a run of blanks is like any other, `…` stands for
-/// anything in a line, and alone for any lines.
+/// Whether lines match those of a document: any run of blanks matches any other, `…` matches
+/// anything within a line, and alone any number of lines.
 fn matches(shown: &[&str], found: &[&str]) -> bool {
     match shown.split_first() {
         None => found.is_empty(),
@@ -140,7 +140,7 @@ async fn console_blocks_show_what_the_commands_print() {
         }
     }
     assert_eq!(count, 21, "commands that are shown");
-    // What is not run, since it would reach for AWS: the parts of it that are ours.
+    // Commands that are not run, since they would access AWS: only our parts of them are checked.
     let policies = blocks(OPERATIONS, "sh").concat();
     let commands: Vec<_> =
         policies.lines().filter(|line| line.starts_with("audit policy ")).collect();
@@ -252,7 +252,7 @@ fn named_tests(document: &str) -> Vec<(&str, &str)> {
     links.collect()
 }
 
-/// Whether this source has a test of this name.
+/// Whether this source has a test with this name.
 fn has_test(source: &str, name: &str) -> bool {
     let mut is_test = false;
     for line in source.lines().map(str::trim) {
@@ -337,7 +337,7 @@ fn terraform_uses_the_printed_policies() {
     let rule: Value =
         serde_json::from_str(include_str!("../../../deploy/aws/lifecycle.json")).unwrap();
     let days = lock["Rule"]["DefaultRetention"]["Days"].as_u64().unwrap();
-    // What is locked cannot expire before.
+    // Locked objects cannot expire earlier.
     assert!(rule["Rules"][0]["Expiration"]["Days"].as_u64().unwrap() > days);
     assert!(TERRAFORM.contains(&format!("default     = {days}")));
 }

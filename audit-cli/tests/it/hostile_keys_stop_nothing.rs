@@ -1,4 +1,4 @@
-//! Whatever stands in a bucket beside the objects of sinks, those are read and it is counted.
+//! Whatever else is in a bucket, the objects of sinks are read, and the rest is counted.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,8 +21,8 @@ use crate::support::{
 
 const OBJECTS: usize = 30;
 
-/// What is put below a partition, in words and as the rest of a key. `OURS` stands for the name of
-/// an object that a sink wrote there.
+/// Entries below a partition, with a description and the rest of the key. `OURS` stands for the
+/// name of an object that a sink wrote there.
 const HOSTILE: [(&str, &str); 30] = [
     ("an empty segment", "/x.txt"),
     ("empty segments", "//x//y"),
@@ -125,14 +125,14 @@ async fn a_store_with_all_of_them_on_every_level_is_read() {
         let places = ["logs/", "logs/dt=2023-11-14/", "logs/dt=2023-11-14/hour=04/", "", "logs"];
         for place in places {
             let key = format!("{place}{rest}");
-            // Directly below the prefix, keys of our layout are valid.
+            // Directly below the prefix, any key of our layout is valid.
             if !key.starts_with("logs/dt=2023-11-14/hour=03") {
                 server.put_object(&key, object.clone());
             }
         }
         among += 2;
     }
-    // A page of a listing has 1000 keys; each of these pages has one that no path can hold.
+    // A page of a listing has 1000 keys. Each of these pages has a key that is invalid as a path.
     for n in 0..2_500 {
         let dots = if n % 500 == 0 { "/.." } else { "" };
         server.put_object(&format!("logs/dt=2023-11-14/hour=04/many/{n}{dots}"), object.clone());
@@ -212,7 +212,8 @@ async fn a_directory_with_hostile_names_and_links_is_read() {
     others += 2;
     is_read(&[], place, others, 2, "leftovers").await;
 
-    // A link under our name, to a file outside and to one within; to a directory outside; loops.
+    // Links with names of our layout: to files outside and inside, to a directory outside, and
+    // loops.
     symlink(outside.path().join("copy"), of_hour.join(&other)).unwrap();
     symlink(ours.path(), of_hour.join(other.replace("-0001", "-0002"))).unwrap();
     symlink(outside.path(), day.join("hour=23x")).unwrap();
@@ -225,12 +226,12 @@ async fn a_directory_with_hostile_names_and_links_is_read() {
     others += 7;
     is_read(&[], place, others, 2, "links").await;
 
-    // A pipe under our name would be waited for.
+    // A pipe with a name of our layout, which a reader would wait for.
     shell(&format!("mkfifo {}", other.replace("-0001", "-0003")));
     others += 1;
     is_read(&[], place, others, 2, "a pipe").await;
 
-    // Directories: under our name, deeper than any path can name, and what cannot be looked into.
+    // Directories: with a name of our layout, deeper than any path, and unreadable.
     shell(&format!("mkdir {0} && touch {0}/x", other.replace("-0001", "-0004")));
     others += 1;
     let deep = "d".repeat(200);
@@ -242,7 +243,7 @@ async fn a_directory_with_hostile_names_and_links_is_read() {
     others += 1;
     is_read(&[], place, others, 2, "directories").await;
 
-    // An hour that is a link is not followed; what it hid is missing, and that is found.
+    // An hour that is a link is not followed. The records that it hid are missing, which is found.
     fs::rename(&of_hour, outside.path().join("moved")).unwrap();
     symlink(outside.path().join("moved"), &of_hour).unwrap();
     let ran = audit(&[], &["cat", place]).await;

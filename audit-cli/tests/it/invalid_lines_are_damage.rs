@@ -1,4 +1,4 @@
-//! Lines and objects that no sink writes are named, and the records around them are printed.
+//! Invalid lines and objects are named, and the records around them are printed.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::{DAY, Ran, audit, environment, hourly, url};
 
-/// Puts an object of these bytes into a directory, as the stream with this number.
+/// Writes an object of these bytes to a directory, as the stream with this number.
 fn put(root: &Path, stream: u128, compression: Compression, bytes: &[u8]) -> String {
     let key = ObjectKey::new(DAY, UniqueId::from_bits(stream), 0, compression).to_string();
     let file = root.join(&key);
@@ -56,13 +56,13 @@ async fn invalid_lines_are_named_by_number() {
         assert_eq!((ran.code, ran.json().len()), (Some(1), 2), "{ran:?}");
         assert_eq!((&finding["finding"], &finding["key"]), (&json!("damaged"), &json!(key)));
         assert!(finding["what"].as_str().unwrap().contains(what), "{what}: {finding}");
-        // What is no record is not counted as one, and leaves no gap.
+        // An invalid line is not counted as a record, and leaves no gap.
         assert_eq!(summary["logs"], 3);
         assert_eq!((&summary["gaps"], &summary["damaged"]), (&json!(0), &json!(1)));
     }
 }
 
-/// A frame of zstd with so many blocks of 128 KiB of one byte.
+/// A zstd frame with this many blocks of 128 KiB, each of a single byte.
 fn repeated(byte: u8, blocks: usize) -> Vec<u8> {
     let window_of_2_mib = 11 << 3;
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window_of_2_mib];
@@ -84,7 +84,7 @@ async fn an_object_that_expands_to_a_gigabyte_is_refused() {
     }
     put(root.path(), 9, Compression::None, b"{}\n");
     for command in ["cat", "stats"] {
-        // The address space holds two of them not even once.
+        // The address space is smaller than two of them.
         let script = "ulimit -v 1000000; exec \"$0\" \"$@\"";
         let mut shell = Command::new("sh");
         shell.args(["-c", script, env!("CARGO_BIN_EXE_audit"), command, "--parallel", "4"]);
@@ -143,7 +143,7 @@ async fn objects_changed_after_listing_are_named() {
         assert!(text.contains(&format!("{key}: was removed after it was listed")), "{ran:?}");
         assert!(command == "stats" || ran.out.lines().count() == 40, "{ran:?}");
 
-        // Another object takes its place, which is longer.
+        // A longer object takes its place.
         let (ran, key) = changed(command, |server, key| {
             let mut object = server.objects()[key].clone();
             let longer = [&object.bytes[..], &object.bytes[..]].concat();

@@ -1,4 +1,4 @@
-//! The journal of a host that is gone: shown as it is, and delivered so that the bucket is whole,
+//! The journal of a dead host is shown unchanged, and delivered so that the bucket is complete,
 //! each record once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,8 +20,7 @@ use tokio::runtime::Runtime;
 use crate::receiver::Receiver;
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
-/// A host, until it dies. Its sink works in a runtime of its own, with which it ends in the middle
-/// of whatever it does.
+/// A host that can die. Its sink has its own runtime, whose end interrupts whatever it does.
 struct Host {
     runtime: ManuallyDrop<Runtime>,
     server: S3TestServer,
@@ -69,7 +68,7 @@ impl Host {
         self.root.path().join("journal").to_str().unwrap().to_owned()
     }
 
-    /// What another host finds on the disk of this one at this moment.
+    /// A copy of this host's disk at this moment.
     fn rescued(&self, name: &str) -> String {
         let copy = self.root.path().join(name);
         std::fs::create_dir(&copy).unwrap();
@@ -94,8 +93,8 @@ impl Host {
         expected
     }
 
-    /// Leaves some of what was acknowledged in the bucket and known to be, some there and not
-    /// known, some in a file, and some in segments alone.
+    /// Leaves acknowledged records in four states: delivered and recorded, delivered but not
+    /// recorded, in an object's file, and only in segments.
     async fn half_deliver(&mut self) {
         self.persist(20).await;
         self.sink.flush().await.unwrap();
@@ -108,7 +107,7 @@ impl Host {
                 return Fault::Refused(ErrorAnswer::SLOW_DOWN);
             }
             counted.fetch_add(1, Ordering::SeqCst);
-            // Several objects are sent at once: the first of them may come after others.
+            // Several objects are in flight at once, so the first may arrive after others.
             if request.key.contains(first) && !has_hung {
                 has_hung = true;
                 return Fault::StoredThenHung;
@@ -126,7 +125,7 @@ impl Host {
         self.persist(10).await;
     }
 
-    /// The bucket answers again, and nothing of this host comes to it.
+    /// The bucket is reachable again, and nothing more of this host arrives.
     async fn die(self) -> (S3TestServer, tempfile::TempDir) {
         let Host { runtime, server, root, sink, acknowledged: _ } = self;
         ManuallyDrop::into_inner(runtime).shutdown_background();
@@ -150,8 +149,8 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     read_files(directory).unwrap()
 }
 
-/// The files of a directory in which a process works: it removes, renames and writes some while
-/// others are read, so they are read until they were the same twice.
+/// The files of a directory that a process changes. They are read until two reads agree, since
+/// files are removed, renamed and written meanwhile.
 fn files_at_one_moment(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut before = None;
     loop {
@@ -168,7 +167,7 @@ async fn journal(server: &S3TestServer, arguments: &[&str]) -> Ran {
     audit(&environment(server), &[&["--json", "journal"], arguments].concat()).await
 }
 
-/// Every record in the bucket, by its place, after a look at whether each is there once.
+/// Every record in the bucket, by its place. Fails if one is there twice.
 async fn in_the_bucket(server: &S3TestServer) -> BTreeMap<(String, u64), Value> {
     let stats = audit(&environment(server), &["stats", &url(server)]).await;
     assert_eq!(stats.code, Some(0), "{stats:?}");
@@ -196,7 +195,7 @@ async fn records_of_a_dead_host_are_delivered_once_each() {
     server.resume().await;
     assert!(in_the_bucket(&server).await.len() < expected.len());
 
-    // A look changes nothing, and says what is missing.
+    // Showing a journal changes nothing, and lists missing records.
     let before = files(Path::new(&rescued));
     let shown = journal(&server, &["show", &rescued]).await;
     assert_eq!(shown.code, Some(1), "{shown:?}");
@@ -227,7 +226,7 @@ async fn records_of_a_dead_host_are_delivered_once_each() {
     assert_eq!(again.json()[0], json!({ "objects": 0, "records": 0, "conflicts": 0 }));
     assert_eq!(server.request_count(&Method::PUT), puts + 1, "the probe alone");
 
-    // Somebody else who found the same disk finds everything there already.
+    // A second rescuer with the same disk finds everything delivered.
     let removed = journal(&server, &["deliver", "--remove", &other, &url(&server)]).await;
     assert_eq!(removed.code, Some(0), "{removed:?}");
     assert_eq!(in_the_bucket(&server).await, expected);
@@ -272,7 +271,7 @@ async fn conflicts_and_damage_are_named_and_nothing_is_lost() {
     assert_eq!((&object["key"], &object["conflict"]), (&json!(key), &json!(true)));
     assert!(Path::new(object["file"].as_str().unwrap()).exists());
 
-    // Damage is named, by those who look and by those who would deliver.
+    // Both `show` and `deliver` name damage.
     let segment = Path::new(&damaged).join("00000001.journal");
     let mut bytes = std::fs::read(&segment).unwrap();
     bytes[4096 + 300] ^= 1;
@@ -300,7 +299,7 @@ async fn deleted_objects_are_delivered_again() {
     let (server, _root) = host.die().await;
     server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
     server.resume().await;
-    // What was delivered and what was not are all that is there.
+    // Delivered and undelivered records together are all records.
     let count = async |which: &str| {
         journal(
             &server,
@@ -313,7 +312,7 @@ async fn deleted_objects_are_delivered_again() {
     assert_eq!(count("--delivered").await + count("").await, expected.len());
     assert_eq!(count("--all").await, expected.len());
 
-    // One object of those that were delivered is missing, and the others were never sent.
+    // One delivered object is missing, and the others were never sent.
     let is_log = |key: &String| !key.contains("_audit");
     let first = server.objects().into_keys().find(is_log).unwrap();
     let deleted = server.delete_object(&first).unwrap();
@@ -328,7 +327,7 @@ async fn deleted_objects_are_delivered_again() {
     assert_eq!((back.bytes, back.metadata), (deleted.bytes, deleted.metadata));
     assert_eq!((count("--delivered").await, count("").await), (expected.len(), 0));
 
-    // Nothing is missing, so nothing is put but the probe.
+    // Nothing is missing, so only the probe is put.
     let puts = server.request_count(&Method::PUT);
     let again = journal(&server, &["deliver", "--again", &rescued, &url(&server)]).await;
     assert_eq!(again.json()[0]["again"]["present"], json!(expected.len()));
@@ -344,7 +343,7 @@ async fn deleted_objects_are_delivered_again() {
     assert!(denied.err.contains("cannot be listed"), "{denied:?}");
     server.faults().plan(|_: &s3_testserver::RequestInfo| Fault::None);
 
-    // A foreign object has the key: it is named and left alone, and the segments are kept.
+    // A foreign object has the key. It is named and left unchanged, and the segments are kept.
     let mut foreign = server.objects().remove(&first).unwrap();
     foreign.bytes = "foreign".into();
     foreign.metadata.clear();
@@ -394,7 +393,7 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
     let (server, _root) = host.die().await;
     server.resume().await;
 
-    // The bucket has everything, and the follower nothing.
+    // The bucket has everything, the follower nothing.
     let shown = journal(&server, &["show", &rescued]).await;
     assert_eq!((shown.code, &shown.json()[0]["undelivered"]), (Some(1), &json!(0)), "{shown:?}");
     let siem = &shown.json()[0]["followers"][0];
@@ -403,7 +402,8 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
         (&json!("siem"), &json!(1), &json!("following"), &json!(30))
     );
 
-    // Who removes the journal and does not deliver to the follower is told what that misses.
+    // A rescuer who removes the journal without delivering to the follower is told what it is
+    // missing.
     let gone = journal(&server, &["deliver", "--remove", &removed, &url(&server)]).await;
     assert_eq!(gone.code, Some(1), "{gone:?}");
     let siem = gone.json()[0]["followers"][0].clone();
@@ -420,7 +420,7 @@ async fn rescuers_deliver_to_followers_or_say_what_they_miss() {
     let shown = journal(&server, &["show", &removed]).await;
     assert_eq!((shown.code, &shown.json()[0]["followers"][0]), (Some(1), &siem));
 
-    // With the file of log streams it gets what it lacks, under the ids of the receipts.
+    // With the file of log streams, the follower gets the missing records under their original ids.
     receiver.take(u64::MAX, false);
     let file = root.path().join("streams.toml");
     std::fs::write(

@@ -1,4 +1,4 @@
-//! `audit log-stream` says what receivers answer, and sends again what was set aside.
+//! `audit log-stream` shows the responses of receivers, and resends set-aside records.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use axum::routing::post;
 use crate::receiver::serve;
 use crate::support::{Ran, audit};
 
-/// Takes everything but what contains `poison`, as long as it is set.
+/// Accepts everything except requests that contain `poison`, if it is set.
 #[derive(Default)]
 struct Receiver {
     poison: Mutex<Option<&'static str>>,
@@ -118,6 +118,6 @@ async fn records_that_were_set_aside_are_sent_again() {
     let last = receiver.accepted.lock().unwrap().last().cloned().unwrap();
     assert!(last.contains("\"sequence\":1") && last.contains("poison"), "{last}");
     assert_eq!(run(&["aside"], &aside).await.code, Some(0));
-    // A mistyped directory is not an empty one.
+    // A mistyped directory is an error.
     assert_eq!(run(&["aside"], &directory.path().join("asied")).await.code, Some(3));
 }

@@ -1,5 +1,5 @@
-//! Runs the `audit` command as its users do, on buckets that the real sink wrote. One binary, so
-//! that it is linked once; the modules are named for what they prove.
+//! Runs the `audit` command on buckets that the real sink wrote. One binary, so that it is linked
+//! once; modules are named for what they prove.
 
 mod commands_end_as_documented;
 mod desk_answers_its_page;

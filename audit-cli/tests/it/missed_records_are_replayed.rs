@@ -1,5 +1,5 @@
-//! `audit replay`: records that a log stream misses, or that somebody wants there again, are sent
-//! from the bucket.
+//! `audit replay` sends records from the bucket that a log stream is missing, or that somebody
+//! wants again.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::receiver::Receiver;
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
-/// The records of each request, by the number of its first one. A repeated request is the same.
+/// The records of each request, by the number of its first record. Repeated requests must be equal.
 fn requests(receiver: &Receiver) -> BTreeMap<u64, Vec<Value>> {
     let mut requests: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
     for records in &*receiver.accepted.lock().unwrap() {
@@ -33,7 +33,7 @@ fn records(receiver: &Receiver) -> Vec<(u64, Value)> {
     records.map(|record| (record["sequence"].as_u64().unwrap(), record["body"].clone())).collect()
 }
 
-/// A host with a bucket, a journal and a log stream that takes nothing.
+/// A host with a bucket, a journal and a log stream that accepts nothing.
 struct Host {
     server: S3TestServer,
     root: tempfile::TempDir,
@@ -71,7 +71,7 @@ impl Host {
         sink.with_follower(follower(stream).unwrap()).open().await.unwrap()
     }
 
-    /// A journal whose segments went before the log stream had 60 records of a stream.
+    /// A journal whose segments were removed before the log stream had 60 records of a stream.
     async fn with_missing_records() -> (Host, String) {
         let host = Host::start().await;
         let sink = host.open().await;
@@ -118,7 +118,7 @@ impl Host {
         audit(&environment(&self.server), &arguments).await
     }
 
-    /// What the journal says of its follower.
+    /// The journal's state of its follower.
     async fn shown(&self) -> (Option<i32>, Value) {
         let journal = self.journal();
         let ran = audit(&[], &["--json", "journal", "show", journal.to_str().unwrap()]).await;
@@ -137,7 +137,7 @@ async fn missing_records_are_replayed_across_a_kill() {
     let missing = json!([{ "stream": stream, "from": 0, "to": 59 }]);
     assert_eq!((code, &shown["missing"]), (Some(1), &missing), "{shown}");
 
-    // It is killed while some requests are answered and others are not.
+    // The command is killed while some requests have been answered and others have not.
     host.receiver.take(7, true);
     let journal = host.journal();
     let mut killed = command();
@@ -176,7 +176,7 @@ async fn missing_records_are_replayed_across_a_kill() {
     assert_eq!((again.code, again.out.as_str()), (Some(0), ""), "{again:?}");
     assert_eq!(host.receiver.accepted.lock().unwrap().len(), requests, "nothing is missing");
 
-    // The next opening has it so, and misses nothing either.
+    // The next opening agrees that nothing is missing.
     let sink = host.open().await;
     assert_eq!(sink.health().followers[0].missing_records, 0);
     sink.close().await.unwrap();
@@ -193,7 +193,7 @@ async fn a_running_host_hears_of_what_was_replayed() {
     assert!(late.err.contains("run it again to go on"), "{late:?}");
 
     host.receiver.take(u64::MAX, false);
-    // What the bucket has not is named, and is missing still.
+    // Records that the bucket lacks are named, and remain missing.
     let objects = host.server.objects();
     let is_log = |key: &&String| !key.contains("_audit");
     let key = objects.keys().find(is_log).unwrap();
@@ -208,7 +208,7 @@ async fn a_running_host_hears_of_what_was_replayed() {
     assert_eq!(host.replay(&["--missing", text(&journal)]).await.code, Some(0));
     assert_eq!(host.shown().await.1["missing"], json!([]));
 
-    // The host forgets it with the next record that the log stream gets.
+    // The host's health follows with the next record that the log stream gets.
     let receipt = sink.persist(batch(DAY, "last", 1)).await.unwrap();
     assert_ne!(receipt.place.unwrap().stream.to_string(), stream);
     sink.close().await.unwrap();
@@ -230,7 +230,7 @@ async fn any_range_of_a_stream_is_replayed() {
     assert_eq!(numbers, (50..60).collect::<Vec<_>>());
     let beyond = host.replay(&["--from", &format!("{stream}:60"), options[4], options[5]]).await;
     assert_eq!(beyond.code, Some(1), "{beyond:?}");
-    // What the follower misses is as it was: it is not told.
+    // With `--from`, the journal's list of missing records is unchanged.
     assert_eq!(host.shown().await.1["missing"][0]["to"], json!(59));
 
     for (options, says) in [

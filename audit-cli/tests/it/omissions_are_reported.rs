@@ -1,4 +1,4 @@
-//! Conditions and times that select nothing for want of a member say so.
+//! A note is printed if conditions or times select nothing because a member is missing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::Batch;
@@ -6,7 +6,7 @@ use audit_sink_s3::Bucket;
 
 use crate::support::{DAY, Ran, audit, object_for_each_batch, write};
 
-/// A directory with an object of these lines.
+/// Writes an object of these lines to a directory.
 async fn directory(lines: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
@@ -111,7 +111,7 @@ async fn records_without_a_time_are_counted_by_what_they_lack() {
     assert_eq!(ran.err, note);
     let strict = cat(&root, &[&range[..], &["--strict"]].concat()).await;
     assert_eq!((strict.code, strict.out), (Some(1), ran.out));
-    // Without a range, nothing is left out; and what is merely outside is no cause for a note.
+    // Without a range, nothing is left out. A record that is only outside the range causes no note.
     assert_eq!(cat(&root, &["--time", "/at", "--strict"]).await.lines().len(), 13);
     let root = directory(&[r#"{"at":1700000000000}"#, r#"{"at":1800000000000}"#]).await;
     let ran = cat(&root, &[&range[..], &["--strict"]].concat()).await;

@@ -27,7 +27,7 @@ fn batch(time_ms: i64, lines: &[String]) -> Batch {
     Batch::from_lines(time_ms, lines.concat().into()).unwrap()
 }
 
-/// Two hosts. Outcomes stand in objects of their own, one of them in the next hour.
+/// Two hosts. Outcomes are in separate objects, one of them in the next hour.
 async fn scene() -> S3TestServer {
     let server = S3TestServer::start().await;
     let late = DAY + HOUR_MS - 1;
@@ -41,7 +41,7 @@ async fn scene() -> S3TestServer {
         batch(late + 3, &[log(4, 1, "query")]),
     ];
     write(bucket(&server), object_for_each_batch(), one).await;
-    // This one was killed.
+    // This host was killed.
     let other = vec![batch(DAY, &[log(5, 1, "mutation")])];
     write(bucket(&server), object_for_each_batch(), other).await;
     server
@@ -80,7 +80,7 @@ async fn attempts_are_shown_with_their_outcomes() {
     assert_eq!(joined(&ran.json()), expected(&all));
     assert!(ran.err.contains("no outcome was found for 1 attempts"), "{ran:?}");
 
-    // Only what is printed is counted, and the outcome of the last one is read.
+    // Only printed records are counted, and the outcome of the last one is read.
     let ran = audit(&environment, &["cat", "--outcomes", "-n", "5", &url]).await;
     assert_eq!(joined(&ran.json()), expected(&all[..5]));
 

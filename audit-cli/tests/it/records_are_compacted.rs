@@ -1,4 +1,4 @@
-//! `compact` puts each record into one Parquet file, whatever stops it on the way.
+//! `compact` writes each record to one Parquet file, whatever interrupts it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::support::{
     DAY, HOUR_MS, audit, batch, bucket, environment, object_for_each_batch, write,
 };
 
-/// The rows of the files in a server, by file.
+/// The rows of the files on a server, by file.
 fn rows(server: &S3TestServer) -> BTreeMap<String, Vec<Row>> {
     let files = server.objects().into_iter().filter(|(key, _)| key.starts_with("parquet/"));
     files
@@ -66,7 +66,7 @@ async fn each_record_is_in_one_file_wherever_it_is_stopped() {
     let made: Vec<Method> =
         server.requests().split_off(before).into_iter().map(|request| request.method).collect();
     for (stop, method) in made.into_iter().enumerate() {
-        // The request after so many is the last: not done, or done and not answered.
+        // The process dies at the request after this many, which was executed or not.
         let cut = (method == Method::PUT).then_some(Fault::StoredThenCut);
         for last in std::iter::once(denied).chain(cut) {
             let files: Vec<String> = rows(&server).into_keys().collect();
@@ -143,7 +143,7 @@ async fn late_objects_and_rivals_make_further_files() {
     let users = all["parquet/dt=2023-11-14/000001.parquet"].iter().map(|row| text(row, "user"));
     assert_eq!(users.collect::<Vec<_>>(), ["late", "late"]);
     assert_eq!(all.values().flatten().count(), 14);
-    // Readers of the records see records alone.
+    // Readers of the records do not see the files.
     let seen = audit(&environment, &["cat", &from]).await;
     assert_eq!(seen.lines().len(), 14);
     let beside = audit(&environment, &["stats", &from, "--json"]).await;

@@ -1,4 +1,4 @@
-//! What `ls` and `cat` print, for people and for programs, of a store and of a directory.
+//! The output of `ls` and `cat`, for people and for programs, of a store and of a directory.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
@@ -102,7 +102,7 @@ async fn directories_are_read_like_stores() {
         }
         assert_eq!(streams.json().len(), 3);
     }
-    // Within an hour by the key: two objects of each stream.
+    // Within an hour in the order of keys: two objects of each stream.
     let objects =
         audit(&[], &["ls", "--objects", "--json", path, "--since", "2023-11-14T09"]).await;
     let keys: Vec<String> =
@@ -115,7 +115,7 @@ async fn a_reader_that_goes_away_ends_it_without_a_word() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().to_str().unwrap();
     let bucket = Bucket::open(&format!("file://{path}")).unwrap();
-    // Far more than a pipe takes.
+    // Far more than the buffer of a pipe.
     write(bucket, object_for_each_batch(), (0..40).map(|n| batch(DAY + n, "ada", 500)).collect())
         .await;
     for arguments in [&["cat", path][..], &["cat", "--json", path], &["cat", "--pretty", path]] {

@@ -1,4 +1,5 @@
-//! `search`, `who`, `stats --by` and `export` give the records that a plain loop over them gives.
+//! `search`, `who`, `stats --by` and `export` find the same records as a plain loop over all of
+//! them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -31,7 +32,7 @@ fn records() -> Vec<Value> {
     (0..240).map(record).collect()
 }
 
-/// A directory with them. Sizes are numbers beyond 2^53.
+/// Writes them to a directory. Sizes are numbers above 2^53.
 async fn directory() -> (tempfile::TempDir, Vec<Value>) {
     let root = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
@@ -150,7 +151,7 @@ async fn groups_match_a_simple_loop() {
         of_doc3.map(|record| format!("{} {}", record["user"], record["action"])).collect();
     assert_eq!(shown.len(), 1 + pairs.len(), "{who:?}");
     assert!(who.err.contains("searched 240 records of 3 days, 34 match"), "{}", who.err);
-    // Names of users are a stranger's.
+    // Names of users are chosen by strangers.
     assert!(!who.out.contains(['\u{1b}', '\u{202e}']), "{who:?}");
     assert!(who.out.contains("\\u{1b}[31mmallory\\u{202e}"), "{who:?}");
 
@@ -176,7 +177,7 @@ async fn exports_are_exact_and_open_safely() {
         "{csv:?}"
     );
     assert_eq!(csv.out.matches("\"'=HYPERLINK").count(), 22);
-    // Without columns, those that are found, and the record itself.
+    // Without `--columns`, those of the first records, and the record itself.
     let all = audit(&[], &["export", place, "--format", "csv", "-w", "/document=doc3"]).await;
     let head = all.out.lines().next().unwrap();
     assert!(head.starts_with("stream,sequence,/") && head.ends_with(",record"), "{head}");
@@ -185,8 +186,8 @@ async fn exports_are_exact_and_open_safely() {
     }
 }
 
-/// Objects are filed under the hour of their first record. One holds a record of the next hour, and
-/// one a record of the moment before its hour.
+/// Objects are filed under the hour of their first record. One contains a record of the next hour,
+/// and one a record from just before its hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_of_own_times_finds_records_filed_beside_it() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What is missing, double, copied or damaged is found and named.
+//! Missing, duplicated, copied and damaged records are found and named.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::UniqueId;
@@ -15,7 +15,7 @@ async fn stats(server: &S3TestServer, more: &[&str]) -> Ran {
     audit(&environment(server), &[&["stats", "--json", &url(server)], more].concat()).await
 }
 
-/// What it found, and the summary.
+/// The findings, and the summary.
 fn parts(ran: &Ran) -> (Vec<Value>, Value) {
     let mut lines = ran.json();
     let summary = lines.pop().unwrap();
@@ -56,7 +56,7 @@ async fn complete_buckets_have_no_faults() {
         (&json!(240), &json!(60))
     );
     assert_eq!(summary["lag"]["from"], "first record");
-    // It was written long after the times of its records.
+    // The object was written long after the times of its records.
     assert!(summary["lag"]["p50_ms"].as_i64().unwrap() > 365 * 24 * HOUR_MS);
     let text = audit(&environment(&server), &["stats", &url(&server)]).await;
     assert!(
@@ -74,7 +74,7 @@ async fn deleted_objects_are_gaps() {
     let stream = places[0].stream.to_string();
     for n in [0, 12, 13] {
         let key = key(&server, n);
-        // One after the other: the first is gone when the next are counted.
+        // One after the other: the first is already gone when the next are counted.
         server.delete_object(&key).unwrap();
     }
     for more in [&[][..], &["--heads"]] {
@@ -85,7 +85,7 @@ async fn deleted_objects_are_gaps() {
         assert_eq!(findings, [gap(0, 9), gap(130, 139), gap(150, 159)]);
         assert_eq!((&summary["gaps"], &summary["missing_records"]), (&json!(3), &json!(30)));
     }
-    // What came before the time that is asked for is not missed.
+    // Records before the selected time are not reported as missing.
     let (findings, _) = parts(&stats(&server, &["--since", "2023-11-15"]).await);
     assert_eq!(findings, [] as [Value; 0]);
 }
@@ -118,7 +118,7 @@ async fn copies_under_other_keys_are_found() {
     }
     server.delete_object(&format!("logs/{copy}"));
 
-    // Under other numbers, which its metadata contradict.
+    // Under other numbers, which the metadata contradict.
     let copy = put(DAY + 4 * HOUR_MS, stream, 45);
     let (findings, summary) = parts(&stats(&server, &[]).await);
     assert_eq!(
@@ -132,8 +132,8 @@ async fn copies_under_other_keys_are_found() {
     );
     server.delete_object(&format!("logs/{copy}"));
 
-    // Under another stream, as if another host had logged the same: that may be, so it is said and
-    // no more.
+    // Under another stream, as if another host had logged the same: this is reported, but not an
+    // error.
     let copy = put(DAY + 4 * HOUR_MS, UniqueId::from_bits(stream.to_bits() + 1), 0);
     let ran = stats(&server, &["--since", "2023-11-14T04"]).await;
     let (findings, _) = parts(&ran);
@@ -169,7 +169,7 @@ async fn gaps_and_changed_objects_are_found_in_a_directory_too() {
         .filter(|found| found["finding"] == "gap")
         .map(|gap| gap["first_sequence"].as_u64())
         .collect();
-    // What cannot be read is not there: the object that was changed leaves a gap too.
+    // Unreadable records count as missing, so the altered object also leaves a gap.
     assert_eq!(gaps, [Some(14), Some(28)]);
 }
 

@@ -1,4 +1,4 @@
-//! A bucket that the real sink wrote, and the command that is run on it.
+//! Buckets that the real sink wrote, and the command to run on them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output, Stdio};
@@ -13,7 +13,7 @@ pub(crate) const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// 2023-11-14T00:00:00Z.
 pub(crate) const DAY: i64 = 1_699_920_000_000;
 
-/// What the variables of the environment say about a server, and nothing else does.
+/// The environment variables for a server.
 pub(crate) fn environment(server: &S3TestServer) -> Vec<(&'static str, String)> {
     vec![
         ("AWS_ENDPOINT", server.endpoint()),
@@ -34,7 +34,7 @@ pub(crate) fn bucket(server: &S3TestServer) -> Bucket {
     Bucket::open_with(&url(server), options).unwrap()
 }
 
-/// Without anything in its environment that this process was given.
+/// The command, with an empty environment.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_audit"));
     command.env_clear().stdin(Stdio::null());
@@ -49,7 +49,7 @@ pub(crate) async fn audit(environment: &[(&'static str, String)], arguments: &[&
     Ran::of(output)
 }
 
-/// How it ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -64,7 +64,7 @@ impl Ran {
         Ran { code: status.code(), out: text(stdout), err: text(stderr) }
     }
 
-    /// Its lines, after a look at how it ended.
+    /// The lines of the output. Fails if the run failed.
     #[track_caller]
     pub(crate) fn lines(&self) -> Vec<&str> {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -76,19 +76,19 @@ impl Ran {
     }
 }
 
-/// A batch of `count` records of this time: who did it, and when.
+/// A batch of `count` records of this time, by this user.
 pub(crate) fn batch(time_ms: i64, user: &str, count: u32) -> Batch {
     let line =
         |i| format!("{{\"action\":\"view\",\"user\":\"{user}\",\"i\":{i},\"at\":{time_ms}}}\n");
     Batch::from_lines(time_ms, (0..count).map(line).collect::<String>().into()).unwrap()
 }
 
-/// Settings with which each batch is an object.
+/// Settings that make each batch an object.
 pub(crate) fn object_for_each_batch() -> Settings {
     Settings { linger_ms: 0, ..Settings::default() }
 }
 
-/// Writes each batch as an object of one stream, and gives their places.
+/// Writes each batch as an object of one stream. Returns their places.
 pub(crate) async fn write(bucket: Bucket, settings: Settings, batches: Vec<Batch>) -> Vec<Place> {
     let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
     let mut places = Vec::new();

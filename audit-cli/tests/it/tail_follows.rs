@@ -1,4 +1,4 @@
-//! `tail -f` prints what arrives, once, until it is stopped.
+//! `tail -f` prints each new record once, until it is stopped.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,7 +44,7 @@ async fn arrivals_are_printed_once_until_ctrl_c() {
         let first: Vec<String> = (0..4).map(|_| next()).collect();
         for n in 0..3 {
             let user = format!("new{n}");
-            // Also what belongs to the hour before.
+            // Some belong to the hour before.
             sink.persist(batch(now - n * HOUR_MS / 2, &user, 2)).await.unwrap();
             let lines = [next(), next()];
             assert!(lines.iter().all(|line| line.contains(&user)), "{lines:?} after {first:?}");
@@ -62,7 +62,8 @@ async fn arrivals_are_printed_once_until_ctrl_c() {
     sink.close().await.unwrap();
 }
 
-/// Persists objects under hours near and far while `tail -f` runs, and expects each record once.
+/// Persists objects under near and distant hours while `tail -f` runs, and expects each record
+/// once.
 async fn arrives_under_any_hour(
     place: &str,
     environment: &[(&'static str, String)],
@@ -88,7 +89,8 @@ async fn arrives_under_any_hour(
     };
     let first = [next(), next()];
     assert!(first[0].contains("before") && first[1].contains("now"), "{first:?}");
-    // Three hours and a day behind, a backlog of one hour, a day and a year ahead, years ago.
+    // Three hours and a day late, a backlog of one hour, a day and a year in the future, and years
+    // ago.
     let hours = [-3, -26, -40, -40, -40, 1, 2, 30, 9_000, -40_000, 0, -3];
     for (n, hours) in hours.into_iter().enumerate() {
         let user = format!("late{n}");
@@ -141,7 +143,7 @@ async fn the_walk_over_all_days_keeps_to_its_share_of_listings() {
     send("-INT", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let requests = server.requests().split_off(before);
-    // What was put in the very second in which it began is taken for new, and read.
+    // Objects of the second in which the command began count as new, and are read.
     let requests = requests.into_iter().filter(RequestInfo::is_list);
     let (mut walked, mut recent, mut tops) = (BTreeMap::<String, usize>::new(), 0, 0);
     for prefix in requests.map(|request| request.prefix.unwrap()) {
@@ -153,7 +155,7 @@ async fn the_walk_over_all_days_keeps_to_its_share_of_listings() {
             _ => recent += 1,
         }
     }
-    // A look is four listings every 10 ms at most, and 60,000 a minute are ten in that time.
+    // A poll makes four listings, at most every 10 ms, for which 60,000 a minute allow ten.
     let walk: usize = walked.values().sum();
     assert!(recent >= 60, "{recent}, {walk}, {tops}");
     assert!(2 * (walk + tops) <= 3 * recent + 40, "{walk} and {tops} of {recent}");
@@ -170,7 +172,7 @@ async fn a_command_that_waits_for_its_reader_can_be_stopped() {
     let batches = (0..40).map(|n| batch(n, "ada", 500)).collect();
     crate::support::write(bucket, object_for_each_batch(), batches).await;
     let mut child = command().args(["cat", &path]).stdout(Stdio::piped()).spawn().unwrap();
-    // Nobody reads on: the pipe is full soon.
+    // Nobody reads the rest, so the pipe is soon full.
     let mut first = [0; 1];
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut first).unwrap();

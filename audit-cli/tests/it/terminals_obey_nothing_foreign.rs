@@ -1,4 +1,4 @@
-//! What a record, a file name or a store says reaches a terminal as text.
+//! Text of records, file names and stores reaches a terminal only as text.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{DAY, audit, command, object_for_each_batch, write};
 
-/// Runs `audit` on a terminal of its own, and gives what that is sent.
+/// Runs `audit` on its own terminal. Returns what the terminal receives.
 async fn on_terminal(arguments: &[&str]) -> String {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
@@ -27,7 +27,7 @@ async fn on_terminal(arguments: &[&str]) -> String {
     drop(command);
     tokio::task::spawn_blocking(move || {
         let mut shown = Vec::new();
-        // A terminal whose other end was closed by everybody ends with an error.
+        // Reading from a terminal fails once its other end is closed.
         let _ = std::fs::File::from(terminal).read_to_end(&mut shown);
         assert!(child.wait().unwrap().code().is_some());
         String::from_utf8(shown).unwrap()
@@ -36,7 +36,7 @@ async fn on_terminal(arguments: &[&str]) -> String {
     .unwrap()
 }
 
-/// What a terminal may obey, or shows as something else than it is.
+/// Characters that a terminal may interpret, or that look like others.
 fn hazards() -> Vec<char> {
     let ranges =
         [0x80..=0x9f, 0x200b..=0x200f, 0x2028..=0x202e, 0x2060..=0x2069, 0xe0041..=0xe0042];
@@ -45,7 +45,7 @@ fn hazards() -> Vec<char> {
     codes.map(|code| char::from_u32(code).unwrap()).collect()
 }
 
-/// Fails if any stands in a text but line ends and the colours that `audit` itself uses.
+/// Fails if a text contains any of them, except line ends and the colours that `audit` itself uses.
 #[track_caller]
 fn is_harmless(text: &str) {
     let ours = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m", "\r\n"];
@@ -119,7 +119,7 @@ async fn usage_errors_quote_foreign_text_escaped() {
         let hostile = format!("a{hazard}[31mb");
         let escaped = hazard.escape_unicode().to_string();
         let flag = format!("--{hostile}");
-        // In each place of a command line that an error quotes.
+        // In each part of a command line that an error quotes.
         for arguments in [
             &[&*hostile][..],
             &[&flag, "ls"],

@@ -1,5 +1,5 @@
-//! With Splunk's indexer acknowledgment a request is delivered once it is indexed, on a channel of
-//! its own; whatever becomes of its acknowledgment, it is sent until one arrives.
+//! With Splunk's indexer acknowledgment, a request is delivered once it is indexed, on its own
+//! channel. Whatever happens to an acknowledgment, the request is sent until one arrives.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ use crate::receiver::{batch, read};
 /// A collector, and the indexers behind it.
 #[derive(Default)]
 struct Splunk {
-    /// By channel and number: the records of a request, as they were sent.
+    /// The records of each request, by channel and number.
     taken: Vec<(String, Vec<Value>)>,
-    /// Requests that the indexers lose, questions that are answered `false`, and answers of `true`
-    /// that get lost: so many of the next ones.
+    /// The number of next requests that indexers lose, of queries that are answered `false`, and of
+    /// answers `true` that are lost.
     lost: usize,
     not_yet: usize,
     acks_lost: usize,
@@ -58,7 +58,7 @@ impl Splunk {
             return Some((200, json!({"acks": {number.to_string(): false}})));
         }
         if is_indexed {
-            // It is said once.
+            // The acknowledgment is given once.
             self.said.insert(at);
             if self.acks_lost > 0 {
                 self.acks_lost -= 1;
@@ -142,7 +142,7 @@ async fn a_request_is_delivered_once_it_is_indexed() {
 async fn a_lost_request_and_a_lost_acknowledgment_are_sent_again() {
     for (lost, acks_lost) in [(1, 0), (0, 1), (2, 1)] {
         let (splunk, settings) = start(Splunk { lost, acks_lost, ..splunk() }).await;
-        // Real requests, and pauses that take no time.
+        // Requests are real, and pauses take no time.
         let settings = Settings { indexer_ack_ms: Some(150), ..settings };
         let sink = HttpSink::open(settings).await.unwrap();
         sink.persist(batch(0, &["{}"])).await.unwrap();

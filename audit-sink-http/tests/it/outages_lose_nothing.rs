@@ -1,4 +1,4 @@
-//! A receiver may be away for long: records wait in the journal, and arrive when it is back.
+//! A receiver may be unreachable for long: records wait in the journal, and arrive afterwards.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::receiver::{Fault, Receiver, batch};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const BATCHES: u64 = 144;
 
-/// Waits for a disk, which takes real time: the paused clock stands still while a thread blocks.
+/// Waits for the disk in real time: the paused clock does not advance while a thread blocks.
 async fn in_real_time<T>(work: impl Future<Output = T>) -> T {
     let (done, until_done) = channel::<()>();
     let blocked = spawn_blocking(move || until_done.recv());
@@ -23,7 +23,7 @@ async fn in_real_time<T>(work: impl Future<Output = T>) -> T {
     value
 }
 
-/// Time passes as fast as it can, so that a day takes as long as its retries.
+/// Time advances automatically, so a day takes as long as its retries.
 #[tokio::test(start_paused = true)]
 async fn a_day_without_a_receiver_loses_nothing() {
     let (receiver, directory) = (Receiver::start().await, tempfile::tempdir().unwrap());

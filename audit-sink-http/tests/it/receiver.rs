@@ -1,5 +1,5 @@
-//! A receiver that records requests and misbehaves as scripted. It speaks just enough HTTP to be in
-//! control of each connection.
+//! A receiver that records requests and fails as scripted. It speaks just enough HTTP to control
+//! each connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -26,9 +26,9 @@ pub(crate) struct Receiver {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// How many requests have arrived whole.
+    /// The number of complete requests.
     arrived: watch::Sender<usize>,
-    /// Whether those that hang are to go on.
+    /// Whether hanging requests continue.
     released: watch::Sender<bool>,
 }
 
@@ -48,10 +48,10 @@ struct Stored {
     times: usize,
 }
 
-/// A request that arrived whole.
+/// A complete request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// With its query.
+    /// The path with its query.
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
@@ -63,16 +63,16 @@ impl Request {
     }
 }
 
-/// What happens to the next request.
+/// A fault of the next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is answered so, and what it holds is not kept.
+    /// The response has this status, and the records are not kept.
     Answer(u16, &'static str),
-    /// What it holds is kept, and the connection ends without an answer.
+    /// The records are kept, and the connection ends without a response.
     Lost,
     /// The connection ends.
     Dropped,
-    /// It is not answered until everything is released, and what it holds is kept then.
+    /// There is no response until everything is released, and the records are kept then.
     Hangs,
 }
 
@@ -112,14 +112,14 @@ impl Receiver {
         receiver
     }
 
-    /// With a listener whose connections the test accepts.
+    /// A receiver without a server: the test accepts the connections of its listener.
     pub(crate) async fn bind() -> (Receiver, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         (Receiver { address, shared: Arc::default() }, listener)
     }
 
-    /// Settings for a sink that sends to it.
+    /// Settings of a sink that sends to it.
     pub(crate) fn settings(&self, format: Format) -> Settings {
         Settings {
             allow_private_addresses: true,
@@ -134,7 +134,7 @@ impl Receiver {
         self.state().script.extend(faults);
     }
 
-    /// Forgets the faults that did not happen yet.
+    /// Removes the faults that have not happened yet.
     pub(crate) fn clear(&self) {
         self.state().script.clear();
     }
@@ -147,12 +147,12 @@ impl Receiver {
         self.state().requests.clone()
     }
 
-    /// Lets requests that hang go on, now and later.
+    /// Lets hanging requests continue, now and later.
     pub(crate) fn release(&self) {
         self.shared.released.send_replace(true);
     }
 
-    /// Waits until so many requests have arrived.
+    /// Waits until this many requests have arrived.
     pub(crate) async fn arrived(&self, count: usize) {
         self.shared.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.unwrap();
     }
@@ -168,7 +168,7 @@ impl Receiver {
         state.records.iter().map(stored).collect()
     }
 
-    /// Sequence, time, body, and how often it came, of each record.
+    /// The sequence, time, body and number of arrivals of each record.
     pub(crate) fn told(&self) -> Vec<(u64, i64, String, usize)> {
         let state = self.state();
         let told = |((_, sequence), stored): (&(UniqueId, u64), &Stored)| {
@@ -218,7 +218,7 @@ impl Receiver {
         }
     }
 
-    /// Keeps the records of a request. A repeat must be equal to what came before.
+    /// Keeps the records of a request. Repeats must be equal.
     fn keep(&self, request: &Request) {
         let text = std::str::from_utf8(&request.body).unwrap();
         let events: Vec<Line> = match request.header("content-type") {

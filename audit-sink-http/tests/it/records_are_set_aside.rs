@@ -1,4 +1,4 @@
-//! Records that a receiver will never take are kept, and hold up nobody.
+//! Records that a receiver rejects for good are set aside, and delay no others.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ async fn a_rejected_record_is_set_aside_and_the_others_arrive() {
     assert_eq!((letter.why, &letter.body[..]), (SetAside::Rejected, &br#"{"poison":13}"#[..]));
     assert!(letter.reason.contains("400"), "{}", letter.reason);
 
-    // The receiver was mended, and gets it under its id.
+    // The receiver was corrected, and gets the record under its id.
     receiver.poison(None);
     let stream = LogStream::open(settings).unwrap();
     stream.send_again(letter).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_rejected_record_is_set_aside_and_the_others_arrive() {
     assert!(DeadLetter::list(&directory.path().join("dead-letters")).unwrap().is_empty());
 }
 
-/// A receiver that rejects everything is wrong itself: not all records end up aside.
+/// A receiver that rejects everything is itself the problem: not all records are set aside.
 #[tokio::test]
 async fn rejections_without_end_block_the_delivery() {
     let (receiver, directory) = (Receiver::start().await, tempfile::tempdir().unwrap());
@@ -104,14 +104,14 @@ async fn batches_without_a_place_aside_fail_whole() {
     assert!(error.to_string().contains("max_record_bytes"), "{error}");
     assert!(receiver.requests().is_empty());
 
-    // Unknown, and then rejected: the first request may have been taken.
+    // Unknown, then rejected: the first request may have been accepted.
     receiver.script([Fault::Lost, Fault::Answer(422, "\r\n")]);
     let error = sink.persist(batch(5, &["{}"])).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (SinkErrorKind::Blocked, Outcome::Indeterminate));
     sink.close().await.unwrap();
 }
 
-/// A receiver whose limit is lower than was said gets smaller requests.
+/// A receiver with a lower limit than configured gets smaller requests.
 #[tokio::test]
 async fn requests_that_are_too_large_are_divided() {
     let receiver = Receiver::start().await;

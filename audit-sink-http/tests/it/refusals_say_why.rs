@@ -1,4 +1,4 @@
-//! A receiver that cannot be delivered to is named, with what to do, and nothing secret.
+//! Errors name the receiver that cannot be delivered to, and the remedy, but nothing secret.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ async fn state(sink: &HttpSink, is_like: fn(&HealthState) -> bool) {
     }
 }
 
-/// What a sink says that is refused for good, or until an operator acts.
+/// The error of a sink whose receiver refuses for good, or until an operator acts.
 async fn refused(settings: Settings) -> String {
     let sink = HttpSink::open(Settings { persist_timeout_ms: 100, ..settings }).await.unwrap();
     let content = || batch(1, &["{\"n\":\"content\"}"]);
@@ -54,7 +54,7 @@ async fn refused_credentials_are_named() {
     assert!(reason.contains("401") && reason.contains("token or secret"), "{reason}");
 }
 
-/// A receiver that nobody trusts is not sent to, and one that the settings trust is.
+/// Nothing is sent to a receiver with an untrusted certificate, unless the settings trust it.
 #[tokio::test]
 async fn certificates_are_verified() {
     let mut params = CertificateParams::new([]).unwrap();
@@ -119,7 +119,7 @@ async fn retry_after_is_respected() {
 
 #[tokio::test]
 async fn refused_connections_are_named() {
-    // A port that is taken, and that nobody listens on.
+    // A port that is in use, but on which nobody listens.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();

@@ -1,5 +1,4 @@
-//! What a receiver gets: batches within its limits, signed, each with an id that is equal at every
-//! retry.
+//! A receiver gets batches within its limits, signed, each with an id that is equal at every retry.
 
 use audit_core::{AuditSink, Durability};
 use audit_sink_http::{Format, HttpSink, Settings};
@@ -81,7 +80,7 @@ async fn tokens_go_where_the_receiver_expects_them() {
         (Format::CloudEvents, "authorization", format!("Bearer {text}")),
     ] {
         let receiver = Receiver::start().await;
-        // It answers before it reads the body as anything.
+        // It responds before it parses the body.
         receiver.script([Fault::Answer(200, "\r\n")]);
         let settings = Settings { token: token.clone(), ..receiver.settings(format) };
         let sink = HttpSink::open(settings).await.unwrap();

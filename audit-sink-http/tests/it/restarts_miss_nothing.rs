@@ -1,5 +1,5 @@
-//! With a journal a receiver may come and go, and lose answers: it gets every record, and tells
-//! repeats by their ids.
+//! With a journal, a receiver may come and go and lose responses: it gets every record, and
+//! recognizes repeats by their ids.
 
 use std::sync::Arc;
 
@@ -69,14 +69,14 @@ async fn a_receiver_with_faults_has_every_record() {
     assert!(told.iter().any(|(.., times)| *times > 1), "some answers were lost");
 }
 
-/// What a process leaves behind, the next one sends, under the ids that were acknowledged.
+/// The next process sends what an earlier one left, under the acknowledged ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn undelivered_records_are_sent_after_a_restart() {
     let (receiver, directory) = (Receiver::start().await, tempfile::tempdir().unwrap());
     receiver.script(std::iter::repeat_n(Fault::Answer(503, "\r\n"), 100_000));
     let mut expected = Vec::new();
     for time in 0..3 {
-        // A runtime of its own, which goes like a process that is killed: with its tasks.
+        // Its own runtime, which ends like a killed process, with all tasks.
         let settings = settings(&receiver, &directory);
         let opening = move || -> Vec<_> {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,7 +88,7 @@ async fn undelivered_records_are_sent_after_a_restart() {
                 let sink = loop {
                     match HttpSink::open(settings.clone()).await {
                         Ok(sink) => break sink,
-                        // The threads of the one before are about to end.
+                        // The threads of the previous one are about to end.
                         Err(error) => assert!(error.to_string().contains("opened"), "{error}"),
                     }
                 };

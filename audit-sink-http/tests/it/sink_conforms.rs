@@ -14,7 +14,7 @@ const FAULTS: [Fault; 8] = [
     Fault::Answer(500, "\r\n"),
     Fault::Answer(503, "retry-after: 0\r\n"),
     Fault::Answer(429, "\r\n"),
-    // Blocked until an operator acts, which one has by the next request.
+    // Blocked until an operator acts, which has happened by the next request.
     Fault::Answer(403, "\r\n"),
     Fault::Answer(302, "location: /elsewhere\r\n"),
     Fault::Lost,
@@ -23,10 +23,10 @@ const FAULTS: [Fault; 8] = [
     Fault::Hangs,
 ];
 
-/// As the receiver's, but that the suite's largest batch is one record.
+/// As for the receiver, except that the suite's largest batch is one record.
 fn settings(receiver: &Receiver, format: Format) -> Settings {
     Settings {
-        // It takes a while to be read, on a machine that does other things.
+        // Reading it takes a while on a busy machine.
         persist_timeout_ms: 600_000,
         request_timeout_ms: 120_000,
         max_request_bytes: Some(64 << 20),

@@ -1,4 +1,4 @@
-//! Behind a tee with a bucket a record has the bucket's id.
+//! In a tee with a bucket, a record has the bucket's id.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ async fn a_mirror_that_fails_leaves_the_outcome_open() {
     tee.close().await.unwrap();
 }
 
-/// The bucket has the record, so that a log stream that will never take it holds up nobody.
+/// The bucket has the record, so a log stream that rejects it for good delays nothing.
 #[tokio::test]
 async fn records_rejected_by_a_mirror_are_set_aside() {
     let (receiver, bucket) = (Receiver::start().await, Arc::new(MemorySink::new()));

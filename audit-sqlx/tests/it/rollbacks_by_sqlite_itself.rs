@@ -1,5 +1,5 @@
-//! SQLite ends a transaction by itself after some errors. Nothing of it commits then, what the
-//! function writes afterwards included, and the connection is fit for the next transaction.
+//! SQLite ends a transaction by itself after some errors. Nothing of it commits then, including
+//! what the function writes afterwards, and the connection can be used for the next transaction.
 
 use audit_runtime::MutationError;
 use audit_sqlx::{AuditedDatabase, Tx};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::database::{logged, runtime};
 
-/// Statements after which the transaction is over, as it is after a full disk.
+/// Statements that end the transaction, as a full disk does.
 const ENDS: [&str; 5] = [
     "INSERT OR ROLLBACK INTO t VALUES ('old', 2)",
     "INSERT INTO t VALUES ('bad', 666)",
@@ -52,8 +52,8 @@ impl File {
     }
 }
 
-/// A mutation whose function caught the error, wrote on, and saw nothing wrong; then one that is as
-/// any other.
+/// A mutation whose function caught the error, continued to write, and noticed nothing; then an
+/// ordinary one.
 async fn mutate<DB: AuditedDatabase>(pool: &Pool<DB>, end: &'static str, file: &File)
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -86,7 +86,7 @@ where
     });
     run.await.unwrap_or_else(|error| panic!("{end:?}: {error:?}"));
     assert!(file.has("next").await, "{end:?}");
-    // The connection is as any other outside of mutations.
+    // Outside mutations the connection is like any other.
     pool.acquire().await.unwrap().execute("INSERT INTO t VALUES ('host', 1)").await.unwrap();
     assert!(file.has("host").await, "{end:?}");
 }
@@ -111,7 +111,7 @@ async fn connections_that_cannot_roll_back_are_closed() {
     for end in ENDS {
         let file = File::new().await;
         let pool = SqlitePoolOptions::new().max_connections(1).connect(&file.url).await.unwrap();
-        // One of sqlx leaves the connection in its pool.
+        // A transaction of sqlx leaves the connection in its pool.
         let mut tx = pool.begin().await.unwrap();
         drop(tx.execute(end).await);
         drop(tx);

@@ -1,4 +1,5 @@
-//! Attacks by somebody who may write the bucket, or hands an auditor files, against the commands.
+//! The commands name attacks by somebody who may write to the bucket, or who gives files to an
+//! auditor.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::model::{Bucket, HOST, Writer};
 use super::{bucket, key, put, upload, write};
 use crate::support::{Ran, audit, environment, url};
 
-/// The codes of what is found, without overdue heartbeats.
+/// The codes of findings, without overdue heartbeats.
 fn found(ran: &Ran) -> Vec<String> {
     let lines = ran.json();
     let codes = lines.iter().filter_map(|line| line["finding"].as_str());
@@ -217,7 +218,7 @@ async fn policies_that_ask_for_nothing_are_rejected() {
     }
 }
 
-/// A proof in its parts.
+/// The parts of a proof.
 #[derive(Clone)]
 struct Parts {
     head: Vec<String>,
@@ -277,7 +278,7 @@ async fn altered_proofs_prove_nothing() {
     let record = object.lines[0].clone();
     let salt = decoded(whole.head[1].strip_prefix("extra ").unwrap());
     let extra = |bytes: &[u8]| format!("extra {}", encoded(bytes));
-    // The stream's signature: the last line but the certificate's.
+    // The stream's signature: the line before the certificate's.
     let (_, bytes) = whole.signatures[0].rsplit_once(' ').unwrap();
     let (by, mut other) = (&whole.signatures[0], decoded(bytes));
     *other.last_mut().unwrap() ^= 1;

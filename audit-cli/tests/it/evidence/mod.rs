@@ -25,7 +25,7 @@ mod mutations;
 
 use model::{Bucket, Chance, Object};
 
-/// The bucket that follows from a seed.
+/// The bucket of a seed.
 fn bucket(seed: u64) -> Bucket {
     Bucket::generate(&mut Chance::new(seed))
 }
@@ -47,7 +47,7 @@ fn put(directory: &Path, key: &str, content: &str) {
     fs::write(file, content).unwrap();
 }
 
-/// Writes the bucket to a directory, with its metadata in files beside.
+/// Writes the bucket to a directory, with its metadata in sidecar files.
 fn write(bucket: &Bucket, directory: &Path) {
     fs::create_dir_all(directory).unwrap();
     for object in &bucket.objects {

@@ -1,4 +1,4 @@
-//! Parquet files hold what was signed: `verify --parquet` proves it, and finds one that is altered.
+//! `verify --parquet` proves that Parquet files contain what was signed, and finds altered ones.
 
 use std::fs;
 
@@ -28,10 +28,10 @@ async fn compacted_records_are_proven_and_altered_ones_found() {
         assert_eq!(totals["parquet"]["objects"], objects, "{totals}");
         assert_eq!(totals["parquet"]["missing_objects"], 0, "{totals}");
         assert_eq!(totals["tampered"], plain.json().pop().unwrap()["tampered"]);
-        // Nothing is made again.
+        // No file is made again.
         let again = audit(&[], &["compact", place, "--to", to]).await;
         assert_eq!((again.code, again.out.as_str()), (Some(0), ""), "{again:?}");
-        // A reader of the records sees none of it, wherever it looks.
+        // A reader of the records does not find the files.
         let refused = audit(&[], &["compact", place, "--to", &format!("{place}/parquet")]).await;
         assert!(refused.code == Some(3) && refused.err.contains("not apart"), "{refused:?}");
         assert!(!fs::exists(format!("{place}/parquet")).unwrap());

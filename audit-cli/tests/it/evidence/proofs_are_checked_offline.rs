@@ -1,4 +1,4 @@
-//! A proof holds for its record and nothing else, with the host's public key alone.
+//! A proof is valid for its record alone, with only the host's public key.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ async fn each_record_is_proven_and_no_other() {
     let server = S3TestServer::start().await;
     upload(&bucket, &server);
     let out = directory.path().join("proofs");
-    // One of records and one of the host's own.
+    // A record of a function, and a system record.
     let objects = bucket.objects.iter().filter(|object| !object.metadata.is_empty());
     let (system, data): (Vec<_>, Vec<_>) = objects.partition(|object| object.is_system());
     for (object, environment, place) in [

@@ -1,4 +1,4 @@
-//! `report` says what `stats`, `verify` and `doctor` find, and its signature covers its files.
+//! `report` contains what `stats`, `verify` and `doctor` find, and its signature covers its files.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What the sink writes with evidence, `audit verify` accepts, and the other commands read as if it
-//! were not there.
+//! `audit verify` accepts what a sink writes with evidence, and the other commands read it as if
+//! there were no evidence.
 
 use audit_core::AuditSink;
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, S3Sink, Settings};
@@ -7,7 +7,7 @@ use s3_testserver::S3TestServer;
 
 use crate::support::{DAY, audit, batch, bucket, environment, url};
 
-/// Writes three objects of two logs each. Gives the public key.
+/// Writes three objects of two logs each. Returns the public key.
 async fn write(bucket: Bucket) -> String {
     let keys = tempfile::tempdir().unwrap();
     let key_file = Some(keys.path().join("host.key"));
@@ -53,7 +53,7 @@ async fn buckets_of_a_sink_are_sound_until_altered() {
     assert_eq!(verified.code, Some(1), "{verified:?}");
 }
 
-/// What a host left when it was killed is delivered by somebody who does not have its key.
+/// Somebody without the host's key delivers the journal of a killed host.
 #[tokio::test]
 async fn rescued_journals_are_sound_without_the_hosts_key() {
     let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
@@ -74,7 +74,7 @@ async fn rescued_journals_are_sound_without_the_hosts_key() {
         sink.verifier_key().unwrap().to_string()
     });
     let key = write.await.unwrap();
-    // Wherever the delivery is.
+    // At any point of the delivery.
     host.shutdown_background();
     let (environment, url, journal) =
         (environment(&server), url(&server), journal.to_str().unwrap());

@@ -1,4 +1,4 @@
-//! `audit verify` names what the library finds, in directories and in stores, and ends as
+//! `audit verify` reports what the library finds, in directories and in stores, and exits as
 //! documented.
 
 use std::fs;
@@ -12,10 +12,10 @@ use super::model::{Bucket, Chance, Look};
 use super::{bucket, key, mutations, upload, write};
 use crate::support::{Ran, audit, environment, url};
 
-/// After every promise of the model's hosts.
+/// A time after all deadlines of the model's hosts.
 const LATER: u64 = 4_000_000_000_000;
 
-/// A finding: what it is, stream, object, first record and count.
+/// A finding: its code, stream, object, first record and count.
 type Named = (String, String, Option<String>, Option<u64>, Option<u64>);
 
 fn expected(report: &BucketReport) -> Vec<Named> {
@@ -58,7 +58,7 @@ fn code(report: &BucketReport) -> i32 {
     })
 }
 
-/// The options by which the command looks as `look` says.
+/// The options for the command that correspond to `look`.
 fn options(look: &Look, directory: &Path) -> Vec<String> {
     let mut options = Vec::new();
     let mut file = |option: &str, content: String| {
@@ -107,7 +107,7 @@ async fn verify(
     audit(environment, &arguments).await
 }
 
-/// Looks at a directory with the command and at the model with the library.
+/// Verifies a directory with the command and the model with the library.
 async fn compare(bucket: &Bucket, keys: &Bucket, look: Look, what: &str) {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
@@ -118,7 +118,7 @@ async fn compare(bucket: &Bucket, keys: &Bucket, look: Look, what: &str) {
     let expected = expected(&report);
     let mut found = named(&ran);
     if what == "an object is moved to another suffix" {
-        // The command undoes the compression that the key names, before there are lines.
+        // The command first decompresses the object as its key says.
         let at = found.iter().position(|finding| finding.0 == "damaged").unwrap();
         found[at].0 = "root".to_owned();
     }
@@ -226,7 +226,7 @@ async fn unsigned_streams_alarm_only_since_evidence() {
     assert!(summary["before_since"]["no-evidence"].as_u64().unwrap() >= 1, "{summary}");
 }
 
-/// RFC 3339, by the command's own words for it.
+/// A time in the command's format.
 fn chrono_text(ms: u64) -> String {
     let days = ms / 86_400_000;
     // Days from 2025-01-01 on, within that year.
@@ -271,7 +271,7 @@ async fn keys_come_from_files_and_policies() {
     let ran = audit(&[], &["verify", "--json", place, "--key", &stranger]).await;
     assert_eq!(ran.code, Some(4), "{ran:?}");
     assert!(named(&ran).iter().all(|finding| finding.0 == "unknown-host"), "{ran:?}");
-    // A quorum that never was is said of each stream.
+    // A missing quorum is reported for each stream.
     let witness =
         audit_evidence::SignerKey::from_seed("w", audit_evidence::KeyKind::Cosignature, &[1; 32]);
     let witness = witness.unwrap();

@@ -1,4 +1,4 @@
-//! `audit witness` cosigns streams of its hosts, each in one history, also after it was killed.
+//! `audit witness` cosigns a single history of each stream of its hosts, also after it was killed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ struct Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        // A kill is how it ends at worst, and so in every test.
+        // Every test ends it with a kill, the worst way to end.
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -49,7 +49,7 @@ impl Witness {
              content-length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
-        // It may be refused before all of it is read.
+        // A request may be refused before it is read completely.
         let _ = stream.write_all(body.as_bytes());
         let mut response = Vec::new();
         let _ = stream.read_to_end(&mut response);
@@ -82,7 +82,7 @@ impl Log {
         note
     }
 
-    /// From one size to another; with `salt`, of another history.
+    /// A request to extend from one size to another; with `salt`, of another history.
     fn request(&self, old: u64, size: u64, salt: &str) -> AddCheckpoint {
         let range = |begin, end| {
             let mut range = CompactRange::new(begin);
@@ -111,7 +111,7 @@ async fn consistent_checkpoints_are_cosigned_across_kills() {
     let log = Log::new(2);
     let mut latest = 0;
     for size in [3, 7, 8, 20] {
-        // A new process each time: what it knows is what it made durable.
+        // A new process each time, so it only knows what it made durable.
         let witness = Witness::start(directory.path(), log.host.verifier());
         if latest > 0 {
             let fork = log.request(latest, size, "other");
@@ -147,7 +147,7 @@ async fn strangers_get_no_cosignature() {
     let origin = origin(other.verifier().name(), STREAM);
     let key = SignerKey::from_seed(&origin, KeyKind::Ed25519, &[2; 32]).unwrap();
     assert_eq!(witness.ask(&Log { host: other, key }.request(0, 3, "")).0, 404);
-    // What is no request.
+    // Invalid requests.
     assert_eq!(witness.post("/add-checkpoint", "old 3\n").0, 400);
     assert_eq!(witness.post("/add-checkpoint", &"x".repeat(70_000)).0, 413);
     assert_eq!(witness.post("/elsewhere", "").0, 404);
