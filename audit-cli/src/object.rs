@@ -262,7 +262,7 @@ impl Part for Chunk {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() >= CHUNK_BYTES
+        self.bytes.len() + self.ends.len() * size_of::<usize>() >= CHUNK_BYTES
     }
 }
 
@@ -340,22 +340,28 @@ pub(crate) async fn read_parts<P: Part>(
     let mut chunks = chunks(found).await;
     while let Some(bytes) = chunks.next().await {
         let bytes = bytes.map_err(failed)?;
-        for piece in bytes.chunks(PIECE_BYTES) {
-            decoder.push(piece, |line| {
-                match no_record(line) {
-                    None => take(sequence, line, &mut part),
-                    Some(what) => {
-                        let line = sequence.wrapping_sub(first_sequence).wrapping_add(1);
-                        invalid.get_or_insert(InvalidLines { line, what, count: 0 }).count += 1;
+        for mut piece in bytes.chunks(PIECE_BYTES) {
+            loop {
+                // Parts are passed on in between, since few bytes may hold gigabytes of lines.
+                let has_more = decoder.push_some(&mut piece, |line| {
+                    match no_record(line) {
+                        None => take(sequence, line, &mut part),
+                        Some(what) => {
+                            let line = sequence.wrapping_sub(first_sequence).wrapping_add(1);
+                            invalid.get_or_insert(InvalidLines { line, what, count: 0 }).count += 1;
+                        }
                     }
+                    sequence = sequence.wrapping_add(1);
+                })?;
+                if part.is_full()
+                    && let Some(sender) = sender
+                {
+                    let full = Read::Part(std::mem::take(&mut part));
+                    sender.send(Ok(full)).await.map_err(|_gone| ReadError::Unwanted)?;
                 }
-                sequence = sequence.wrapping_add(1);
-            })?;
-            if part.is_full()
-                && let Some(sender) = sender
-            {
-                let full = Read::Part(std::mem::take(&mut part));
-                sender.send(Ok(full)).await.map_err(|_gone| ReadError::Unwanted)?;
+                if !has_more {
+                    break;
+                }
             }
         }
     }

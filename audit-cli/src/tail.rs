@@ -10,7 +10,7 @@ use crate::arguments::{Common, Tail};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::follow::Follow;
-use crate::object::{Chunk, Refused, ended_well, read};
+use crate::object::{Chunk, Part as _, Refused, ended_well, read};
 use crate::outcomes::Outcomes;
 use crate::output::Output;
 use crate::printer::Printer;
@@ -36,14 +36,17 @@ pub(crate) async fn run(
     let objects = last_objects(&reader, count).await?;
     let empty = objects.is_empty();
     let keep_last = |last: &mut VecDeque<Vec<u8>>, chunk: &Chunk| {
-        last.extend(chunk.records().map(<[u8]>::to_vec));
+        let passed = chunk.ends.len().saturating_sub(arguments.lines);
+        last.extend(chunk.records().skip(passed).map(<[u8]>::to_vec));
         last.drain(..last.len().saturating_sub(arguments.lines));
     };
     for object in objects {
-        let (records, well) =
-            records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
-        wrong |= !well;
-        keep_last(&mut last, &records);
+        let mut take = |chunk: &Chunk| {
+            keep_last(&mut last, chunk);
+            Ok(())
+        };
+        let reading = Reading { printer: &printer, joined: &mut joined, take: &mut take };
+        wrong |= !reading.object(&reader, &object, &mut refused, output).await?;
         // The object may have arrived since.
         if let Some(follow) = &mut follow {
             follow.add(&object);
@@ -72,9 +75,9 @@ pub(crate) async fn run(
         output.flush()?;
         for object in follow.next(&reader).await? {
             // Damage is reported, but the exit code is that of Ctrl-C.
-            let (records, _well) =
-                records_of(&reader, &object, &printer, &mut joined, &mut refused, output).await?;
-            output.write(&[&records.bytes])?;
+            let mut take = |chunk: &Chunk| output.write(&[&chunk.bytes]);
+            let reading = Reading { printer: &printer, joined: &mut joined, take: &mut take };
+            reading.object(&reader, &object, &mut refused, output).await?;
             output.flush()?;
         }
         if let Some(joined) = &mut joined {
@@ -129,24 +132,39 @@ fn keep_last(objects: &mut Vec<Listed>, count: usize) {
     objects.drain(..objects.len().saturating_sub(count));
 }
 
-/// The printed records of an object, and whether it is undamaged.
-async fn records_of(
-    reader: &Reader,
-    object: &Listed,
-    printer: &Printer,
-    joined: &mut Option<Outcomes>,
-    refused: &mut Refused,
-    output: &Output,
-) -> Result<(Chunk, bool), Failure> {
-    let (stream, mut records) = (object.key.stream(), Chunk::default());
-    let content = read(reader, object, |sequence, line| match joined {
-        None => printer.print(stream, sequence, line, &mut records),
-        Some(joined) => joined.take_record(stream, sequence, line, printer, &mut records),
-    })
-    .await;
-    if let Some(joined) = joined {
-        joined.end_group(printer, &mut records);
+/// How the records of an object are printed. They are taken in chunks of bounded size.
+struct Reading<'a> {
+    printer: &'a Printer,
+    joined: &'a mut Option<Outcomes>,
+    take: &'a mut (dyn FnMut(&Chunk) -> Result<(), Failure> + Send),
+}
+
+impl Reading<'_> {
+    /// Prints the records of an object. Returns whether it is undamaged.
+    async fn object(
+        self,
+        reader: &Reader,
+        object: &Listed,
+        refused: &mut Refused,
+        output: &Output,
+    ) -> Result<bool, Failure> {
+        let Reading { printer, joined, take } = self;
+        let (stream, mut chunk, mut taken) = (object.key.stream(), Chunk::default(), Ok(()));
+        let content = read(reader, object, |sequence, line| {
+            match joined {
+                None => printer.print(stream, sequence, line, &mut chunk),
+                Some(joined) => joined.take_record(stream, sequence, line, printer, &mut chunk),
+            }
+            if chunk.is_full() && taken.is_ok() {
+                taken = take(&std::mem::take(&mut chunk));
+            }
+        })
+        .await;
+        taken?;
+        if let Some(joined) = joined {
+            joined.end_group(printer, &mut chunk);
+        }
+        take(&chunk)?;
+        ended_well(object, &content, refused, output)
     }
-    let well = ended_well(object, &content, refused, output)?;
-    Ok((records, well))
 }

@@ -55,21 +55,27 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
     let (mut bytes, mut ends, mut wrong) = (Vec::new(), Vec::new(), None);
     let mut content = chunks(found).await;
     while let Some(chunk) = content.next().await {
-        for piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
-            decoder.push(piece, |line| {
-                if bytes.len() + line.len() > MAX_OBJECT_BYTES {
-                    let too_large = "has more than 64 MiB of lines: that is too large to compact";
-                    wrong.get_or_insert(too_large.to_owned());
-                    return;
+        for mut piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
+            loop {
+                let has_more = decoder.push_some(&mut piece, |line| {
+                    if bytes.len() + line.len() > MAX_OBJECT_BYTES {
+                        let too_large =
+                            "has more than 64 MiB of lines: that is too large to compact";
+                        wrong.get_or_insert(too_large.to_owned());
+                        return;
+                    }
+                    if let Some(what) = no_record(line) {
+                        wrong.get_or_insert_with(|| format!("line {} {what}", ends.len() + 1));
+                    }
+                    bytes.extend_from_slice(line);
+                    ends.push(bytes.len());
+                })?;
+                if let Some(wrong) = wrong {
+                    return Err(ReadError::Damaged(wrong));
                 }
-                if let Some(what) = no_record(line) {
-                    wrong.get_or_insert_with(|| format!("line {} {what}", ends.len() + 1));
+                if !has_more {
+                    break;
                 }
-                bytes.extend_from_slice(line);
-                ends.push(bytes.len());
-            })?;
-            if let Some(wrong) = wrong {
-                return Err(ReadError::Damaged(wrong));
             }
         }
     }

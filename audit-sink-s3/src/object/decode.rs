@@ -79,7 +79,25 @@ impl LineDecoder {
     /// If these bytes cannot follow the earlier ones. The lines passed so far then belong to a
     /// damaged object.
     pub fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) -> Result<(), DecodeError> {
-        self.decompressor.push(bytes, &mut |bytes| self.lines.push(bytes, &mut line))
+        let mut left = bytes;
+        while self.push_some(&mut left, &mut line)? {}
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), but takes only some of the bytes from the front of `bytes`: those
+    /// that decompress to 128 KiB, or all if the object is not compressed. Returns whether it must
+    /// be called again. For a caller that keeps lines: few bytes may decompress to gigabytes of
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// Like [`push`](Self::push).
+    pub fn push_some(
+        &mut self,
+        bytes: &mut &[u8],
+        mut line: impl FnMut(&[u8]),
+    ) -> Result<bool, DecodeError> {
+        self.decompressor.step(bytes, &mut |bytes| self.lines.push(bytes, &mut line))
     }
 
     /// Ends the object, once all bytes were taken.
@@ -207,6 +225,29 @@ mod tests {
                 let error = decode(&twice, piece, compression).unwrap_err();
                 prop_assert!(matches!(error, DecodeError::TrailingBytes), "{:?}", error);
             }
+        }
+    }
+
+    #[test]
+    fn a_step_passes_few_lines_however_much_the_bytes_expand() {
+        let whole = b"{}\n".repeat(1 << 20);
+        for compression in COMPRESSIONS {
+            let object = ObjectEncoder::new(pieces()).encode(&whole, 0, 1 << 20, compression);
+            let bytes: Bytes = object.payload.into();
+            let (mut decoder, mut found, mut most) = (LineDecoder::new(compression), 0, 0);
+            for mut piece in bytes.chunks(16 << 10) {
+                loop {
+                    let mut lines = 0;
+                    let has_more = decoder.push_some(&mut piece, |_| lines += 1).unwrap();
+                    (found, most) = (found + lines, most.max(lines));
+                    if !has_more {
+                        break;
+                    }
+                }
+                assert!(piece.is_empty());
+            }
+            assert_eq!((found, decoder.finish().unwrap().count), (1 << 20, 1 << 20));
+            assert!(most <= (128 << 10) / 3 + 1, "{compression:?}: {most}");
         }
     }
 

@@ -75,30 +75,25 @@ impl Decompressor {
         }
     }
 
-    /// Takes the next bytes of the object and passes the decompressed bytes to `out`.
-    pub(super) fn push(&mut self, bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
+    /// Takes bytes from the front of `bytes`, and passes at most [`BUFFER_BYTES`] that they
+    /// decompress to, or all bytes if the object is not compressed, to `out`. Returns whether there
+    /// is more to do.
+    pub(super) fn step(&mut self, bytes: &mut &[u8], out: Out<'_>) -> Result<bool, DecodeError> {
         match self {
+            Decompressor::Zstd { ended: true, .. } => at_end(bytes),
             Decompressor::Zstd { decoder, buffer, ended } => {
                 let mut input = InBuffer::around(bytes);
-                loop {
-                    if *ended {
-                        let read_all = input.pos == bytes.len();
-                        return if read_all { Ok(()) } else { Err(DecodeError::TrailingBytes) };
-                    }
-                    let mut output = OutBuffer::around(buffer.as_mut_slice());
-                    let left =
-                        decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
-                    let written = output.pos();
-                    *ended = left == 0;
-                    out(&buffer[..written])?;
-                    // If the buffer is not full, the input so far has no more output.
-                    if !*ended && input.pos == bytes.len() && written < buffer.len() {
-                        return Ok(());
-                    }
-                }
+                let mut output = OutBuffer::around(buffer.as_mut_slice());
+                let left = decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
+                let (read, written) = (input.pos, output.pos());
+                *bytes = &bytes[read..];
+                *ended = left == 0;
+                out(&buffer[..written])?;
+                // If the buffer is not full, the input so far has no more output.
+                Ok(*ended || !bytes.is_empty() || written == buffer.len())
             }
-            Decompressor::Gzip(member) => member.push(bytes, out),
-            Decompressor::None => out(bytes),
+            Decompressor::Gzip(member) => member.step(bytes, out),
+            Decompressor::None => out(std::mem::take(bytes)).map(|()| false),
         }
     }
 
@@ -143,12 +138,15 @@ impl GzipMember {
         }
     }
 
-    fn push(&mut self, mut bytes: &[u8], out: Out<'_>) -> Result<(), DecodeError> {
-        fill(&mut self.header, GZIP_HEADER_BYTES, &mut bytes);
+    fn step(&mut self, bytes: &mut &[u8], out: Out<'_>) -> Result<bool, DecodeError> {
+        fill(&mut self.header, GZIP_HEADER_BYTES, bytes);
         if !self.header.starts_with(&GZIP_HEADER[..self.header.len().min(GZIP_HEADER.len())]) {
             return Err(damaged("this is not a gzip member without optional fields"));
         }
-        while !self.inflated && self.header.len() == GZIP_HEADER_BYTES {
+        if self.header.len() < GZIP_HEADER_BYTES {
+            return Ok(false);
+        }
+        if !self.inflated {
             let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
             let flush = flate2::FlushDecompress::None;
             let status = self.inflate.decompress(bytes, &mut self.buffer, flush);
@@ -159,23 +157,24 @@ impl GzipMember {
             // Both are at most the length of a slice.
             let read = (self.inflate.total_in() - read) as usize;
             let written = (self.inflate.total_out() - written) as usize;
-            bytes = &bytes[read..];
+            *bytes = &bytes[read..];
             self.crc.update(&self.buffer[..written]);
             out(&self.buffer[..written])?;
             // If the buffer is not full, the input so far has no more output.
-            if bytes.is_empty() && written < self.buffer.len() {
-                break;
-            }
+            return Ok(self.inflated || !bytes.is_empty() || written == self.buffer.len());
         }
-        if self.inflated {
-            fill(&mut self.trailer, GZIP_TRAILER_BYTES, &mut bytes);
-            let expected = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()].concat();
-            if self.trailer.len() == GZIP_TRAILER_BYTES && self.trailer != expected {
-                return Err(damaged("the lines do not match their checksum"));
-            }
+        fill(&mut self.trailer, GZIP_TRAILER_BYTES, bytes);
+        let expected = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()].concat();
+        if self.trailer.len() == GZIP_TRAILER_BYTES && self.trailer != expected {
+            return Err(damaged("the lines do not match their checksum"));
         }
-        if bytes.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+        at_end(bytes)
     }
+}
+
+/// There is nothing more to do, and nothing may follow.
+fn at_end(bytes: &[u8]) -> Result<bool, DecodeError> {
+    if bytes.is_empty() { Ok(false) } else { Err(DecodeError::TrailingBytes) }
 }
 
 /// Moves bytes from the front of `bytes` until `part` has `len`.
