@@ -18,6 +18,7 @@
 
 mod catalog;
 mod commit;
+mod create;
 mod cursor;
 mod error;
 mod filter;
@@ -152,11 +153,14 @@ impl Store {
     ///
     /// As [`open`](Self::open).
     pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let private = make_private(directory);
-        private.map_err(|error| {
+        let prepared = make_private(directory).and_then(|()| create::is_new(directory));
+        let is_new = prepared.map_err(|error| {
             let directory = directory.display();
             StoreError::damaged(format!("the directory {directory} cannot be used: {error}"))
         })?;
+        if is_new {
+            create::create(directory)?;
+        }
         let database = fjall::Database::builder(directory).open()?;
         let data = database.keyspace("data", KeyspaceCreateOptions::default)?;
         let last = match (data.get(key::format())?, data.get(key::last_commit())?) {

@@ -1,0 +1,111 @@
+//! Creating a store, whole or not at all.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::StoreError;
+use super::make_private;
+
+/// Whether the directory is empty.
+pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
+    Ok(std::fs::read_dir(directory)?.next().is_none())
+}
+
+/// Creates a database in an empty directory.
+///
+/// It is created beside the directory and then moved there, since the database refuses for ever to
+/// open one whose creation was interrupted. A crash or a failure before that leaves an unfinished
+/// directory, which the next creation empties: nothing in it was acknowledged.
+pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
+    let unfinished = beside(directory);
+    let failed = |error: io::Error| {
+        let directory = directory.display();
+        StoreError::damaged(format!("the store in {directory} cannot be created: {error}"))
+    };
+    make_private(&unfinished).map_err(failed)?;
+    // Another process that creates the same store holds it. Released once it is moved.
+    let lock = File::open(&unfinished).map_err(failed)?;
+    lock.try_lock().map_err(|error| failed(error.into()))?;
+    empty(&unfinished).map_err(failed)?;
+    drop(fjall::Database::builder(&unfinished).open()?);
+    std::fs::rename(&unfinished, directory).map_err(failed)?;
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))
+        .and_then(|parent| parent.sync_all())
+        .map_err(failed)
+}
+
+/// The directory in which the store is created.
+fn beside(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(".creating");
+    path.into()
+}
+
+/// Removes the content of a directory.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn an_interrupted_creation_is_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        // What each step of the database's own creation leaves, and a whole store before it is
+        // moved.
+        let whole = root.path().join("whole");
+        drop(Store::open(&whole).unwrap());
+        for (number, left) in
+            [&[][..], &["lock"], &["lock", "0.jnl"], &["lock", "0.jnl", "version"]]
+                .into_iter()
+                .enumerate()
+        {
+            let directory = root.path().join(number.to_string());
+            let unfinished = beside(&directory);
+            std::fs::create_dir_all(unfinished.join("keyspaces/0")).unwrap();
+            for name in left {
+                std::fs::write(unfinished.join(name), "").unwrap();
+            }
+            let store = Store::open(&directory).unwrap();
+            let created = store.latest().ts();
+            drop(store);
+            assert!(!unfinished.exists());
+            assert!(Store::open(&directory).unwrap().latest().ts() >= created);
+        }
+        let moved = root.path().join("moved");
+        std::fs::rename(&whole, beside(&moved)).unwrap();
+        Store::open(&moved).unwrap();
+    }
+
+    #[test]
+    fn one_process_creates_a_store() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("store");
+        make_private(&beside(&directory)).unwrap();
+        let other = File::open(beside(&directory)).unwrap();
+        other.lock().unwrap();
+        assert!(Store::open(&directory).unwrap_err().to_string().contains("cannot be created"));
+        drop(other);
+        Store::open(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("0.jnl"), "a journal").unwrap();
+        Store::open(root.path()).unwrap_err();
+        assert_eq!(std::fs::read(root.path().join("0.jnl")).unwrap(), b"a journal");
+    }
+}
