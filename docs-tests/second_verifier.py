@@ -547,7 +547,7 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
     said = {line["stream"] for line in found}
     for name in sorted(state.keys() - verified.keys() - said):
         found.append(vanished(name, state[name][0], since))
-    stated = [stream for stream in verified.values() if stream.bucket is not None]
+    stated = [stream for stream in verified.values() if "://" in (stream.bucket or "")]
     for stream in stated:
         if stream.bucket not in (names or [stated[0].bucket]):
             found.append(finding("other-bucket", stream.name, None, (0, 1)))

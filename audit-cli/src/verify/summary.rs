@@ -88,6 +88,9 @@ struct Population {
     records: u64,
     from: Option<String>,
     to: Option<String>,
+    /// How far the hosts' clocks were off the store's at most, where they knew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_offset_ms: Option<u64>,
     #[serde(skip)]
     range_ms: Option<(i64, i64)>,
 }
@@ -97,6 +100,7 @@ impl Population {
         self.streams += 1;
         self.objects += stream.objects;
         self.records += stream.records;
+        self.clock_offset_ms = self.clock_offset_ms.max(stream.clock_offset);
         let ms = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
         let opened = stream.opened.as_ref().map(|opened| ms(opened.at()));
         let Some(opened) = opened.or_else(|| opened_ms(&stream.stream)) else { return };
@@ -351,13 +355,18 @@ fn software() -> String {
 }
 
 fn described(population: &Population) -> String {
-    let Population { streams, objects, records, from, to, .. } = population;
+    let Population { streams, objects, records, from, to, clock_offset_ms, .. } = population;
+    let clock = match clock_offset_ms {
+        // Stores tell whole seconds.
+        Some(ms) => format!(", clock within {} s of the store's", ms.div_ceil(1_000)),
+        None => String::new(),
+    };
     let range = match (from, to) {
         (Some(from), Some(to)) => format!(", {from} to {to}"),
         (_, _) => String::new(),
     };
     let (streams, objects) = (counted(*streams, "stream"), counted(*objects, "object"));
-    format!("{streams}, {objects}, {}{range}", counted(*records, "record"))
+    format!("{streams}, {objects}, {}{range}{clock}", counted(*records, "record"))
 }
 
 fn text(finding: &Finding, style: Style) -> String {

@@ -88,7 +88,10 @@ impl BucketReport {
 /// The streams that were written to another bucket, by what their hosts state.
 fn other_buckets(streams: &[StreamReport], names: &[String]) -> Vec<Finding> {
     let stated = |report: &StreamReport| match &report.opened {
-        Some(SystemRecord::Opened { bucket, .. }) => bucket.clone(),
+        // A host that made its store itself has no URL for it.
+        Some(SystemRecord::Opened { bucket: Some(name), .. }) if name.contains("://") => {
+            Some(name.clone())
+        }
         Some(_) | None => None,
     };
     let first = streams.iter().find_map(stated);

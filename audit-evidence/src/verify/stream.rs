@@ -260,7 +260,10 @@ impl StreamVerifier {
             self.report.previous.extend(record.previous().cloned());
             match record {
                 SystemRecord::Opened { .. } => self.report.opened = Some(record),
-                SystemRecord::Heartbeat { .. } => {}
+                SystemRecord::Heartbeat { clock_offset, .. } => {
+                    let offset = clock_offset.map(i64::unsigned_abs);
+                    self.report.clock_offset = self.report.clock_offset.max(offset);
+                }
                 SystemRecord::Void { first, count, reason, .. } => {
                     self.voids.push((first..first + count, reason));
                 }

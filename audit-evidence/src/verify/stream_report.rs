@@ -25,6 +25,8 @@ pub struct StreamReport {
     pub opened: Option<SystemRecord>,
     /// When the host wrote its last system record, in milliseconds since the Unix epoch.
     pub latest: Option<u64>,
+    /// How far the host's clock was off the store's at most, in milliseconds, where it knew.
+    pub clock_offset: Option<u64>,
     /// The deadline for the host's next system record, in milliseconds since the Unix epoch.
     pub promised: Option<u64>,
     /// One past the number of the closing record.
@@ -52,6 +54,7 @@ impl StreamReport {
             stable: 0,
             opened: None,
             latest: None,
+            clock_offset: None,
             promised: None,
             closed: None,
             is_open: false,

@@ -30,6 +30,7 @@ pub(crate) mod put;
 mod read_client;
 mod repeats;
 pub(crate) mod response;
+mod store_clock;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ use self::blocker::Blocker;
 use self::kept::Kept;
 use self::provider::Provider;
 use self::response::{Refusal, Response};
+pub(crate) use self::store_clock::StoreClock;
 use crate::ObjectKey;
 use crate::object::encode::EncodedObject;
 use crate::panic::Panicked;
@@ -70,6 +72,8 @@ pub struct Bucket {
     /// The time of the store's last response, in milliseconds since the Unix epoch; 0 before the
     /// first. `None` unless the bucket was opened to read.
     store_time_ms: Option<Arc<AtomicI64>>,
+    /// The store's clock beside the host's, where the bucket was opened to write.
+    clock: StoreClock,
     /// Whether the store keeps attributes. Cleared once it reports that it does not.
     attributes: Arc<AtomicBool>,
     /// The store, if it is an S3 store that was opened by URL.
@@ -106,6 +110,7 @@ impl Bucket {
             name: name.into(),
             directory: None,
             store_time_ms: None,
+            clock: StoreClock::default(),
             attributes: Arc::new(AtomicBool::new(true)),
             #[cfg(feature = "aws")]
             s3: None,
@@ -133,6 +138,11 @@ impl Bucket {
     pub fn store_time_ms(&self) -> Option<i64> {
         let time_ms = self.store_time_ms.as_ref()?.load(Ordering::Relaxed);
         Some(time_ms).filter(|time_ms| *time_ms > 0)
+    }
+
+    /// The store's clock, which a sink's requests tell.
+    pub(crate) fn clock(&self) -> &StoreClock {
+        &self.clock
     }
 
     /// Whether it is a local directory, which keeps no attributes and is listed in no particular

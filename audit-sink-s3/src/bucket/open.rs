@@ -11,6 +11,7 @@ use url::Url;
 
 use super::directory::{self, Directory};
 use super::purpose::Purpose;
+use super::store_clock::StoreClock;
 use super::{Bucket, stores, unknown_option};
 use crate::OpenError;
 use crate::bucket::stores::Remote;
@@ -60,7 +61,7 @@ impl Bucket {
         K: AsRef<str>,
         V: Into<String>,
     {
-        Bucket::open_for(Purpose::Write, url, options)
+        Bucket::open_for(Purpose::Write(StoreClock::default()), url, options)
     }
 
     /// Like [`open`](Self::open), for reading only: a missing directory is an error and is not
@@ -115,9 +116,11 @@ impl Bucket {
             Some((name, _)) => Err(unknown_option(name, store)),
             None => Ok(()),
         };
-        let store_time_ms = match &purpose {
-            Purpose::Read { store_time_ms, .. } => Some(Arc::clone(store_time_ms)),
-            Purpose::Write => None,
+        let (store_time_ms, clock) = match &purpose {
+            Purpose::Read { store_time_ms, .. } => {
+                (Some(Arc::clone(store_time_ms)), StoreClock::default())
+            }
+            Purpose::Write(clock) => (None, clock.clone()),
         };
         let is_read_only = store_time_ms.is_some();
         settings.extend(options.iter().cloned());
@@ -144,7 +147,7 @@ impl Bucket {
             )),
             _ => Err(scheme(&url, "use s3://, gs://, az://, file:// or memory://")),
         };
-        Ok(Bucket { is_read_only, store_time_ms, ..bucket? })
+        Ok(Bucket { is_read_only, store_time_ms, clock, ..bucket? })
     }
 
     fn remote(url: &Url, prefix: Path, remote: Remote) -> Result<Bucket, OpenError> {
@@ -172,7 +175,7 @@ impl Bucket {
             OpenError::configuration(format!("cannot {doing} the directory {}", path.display()))
         };
         match purpose {
-            Purpose::Write => {
+            Purpose::Write(_) => {
                 directory::create_directories(&path)
                     .map_err(|error| cannot("create").with_source(error))?;
                 let removed = directory::remove_leftovers(&path)

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use super::store_clock::StoreClock;
+
 /// The purpose for which a bucket is opened.
 #[derive(Clone)]
 #[cfg_attr(
@@ -11,7 +13,7 @@ use std::time::Duration;
     allow(dead_code, reason = "only the providers' stores retry")
 )]
 pub(crate) enum Purpose {
-    Write,
+    Write(StoreClock),
     Read {
         retry_for: Duration,
         on_retry: Option<OnRetry>,

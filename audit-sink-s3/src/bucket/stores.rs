@@ -47,7 +47,7 @@ impl Purpose {
         match self {
             // The sink itself retries: it refreshes credentials and knows what an ambiguous
             // response means.
-            Purpose::Write => RetryConfig { max_retries: 0, ..RetryConfig::default() },
+            Purpose::Write(_) => RetryConfig { max_retries: 0, ..RetryConfig::default() },
             // The backoff is short compared with the whole time, so that the time limit is kept.
             &Purpose::Read { retry_for, .. } => RetryConfig {
                 max_retries: if retry_for.is_zero() { 0 } else { usize::MAX },
@@ -107,7 +107,10 @@ macro_rules! build {
                 let (on_retry, time_ms) = (on_retry.clone(), Arc::clone(store_time_ms));
                 builder.with_http_connector(super::read_client::ReadConnector { on_retry, time_ms })
             }
-            Purpose::Write => builder.with_http_connector(super::write_client::WriteConnector),
+            Purpose::Write(clock) => {
+                let clock = clock.clone();
+                builder.with_http_connector(super::write_client::WriteConnector { clock })
+            }
         };
         let failed = |error: object_store::Error| {
             let try_build = |settings: &mut dyn Iterator<Item = (&str, &str)>| {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use audit_core::async_trait;
+use audit_core::{Clock, SystemClock, async_trait};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use object_store::ClientOptions;
@@ -16,6 +16,7 @@ use object_store::client::{
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 
+use super::store_clock::StoreClock;
 use crate::one_line::scrub;
 
 /// What is read of a body that is not an object's, in bytes: the errors of stores are far shorter.
@@ -26,18 +27,22 @@ const MAX_SHOWN_BYTES: usize = 200;
 
 /// Connects with what checks responses.
 #[derive(Debug)]
-pub(crate) struct WriteConnector;
+pub(crate) struct WriteConnector {
+    /// Learns from each response.
+    pub(crate) clock: StoreClock,
+}
 
 impl HttpConnector for WriteConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(WriteService { inner }))
+        Ok(HttpClient::new(WriteService { inner, clock: self.clock.clone() }))
     }
 }
 
 #[derive(Debug)]
 struct WriteService {
     inner: HttpClient,
+    clock: StoreClock,
 }
 
 #[async_trait]
@@ -45,6 +50,8 @@ impl HttpService for WriteService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_put = request.method().as_str() == "PUT";
         let (mut parts, body) = self.inner.execute(request).await?.into_parts();
+        let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
+        self.clock.note(date, SystemClock.now_ms());
         let (status, is_success) = (parts.status.as_u16(), parts.status.is_success());
         if is_success && !is_put {
             return Ok(HttpResponse::from_parts(parts, body));
@@ -149,7 +156,8 @@ mod tests {
         status: u16,
         body: Vec<Option<&'static [u8]>>,
     ) -> Result<(u16, Bytes), String> {
-        let service = WriteService { inner: HttpClient::new(Server(status, body)) };
+        let inner = HttpClient::new(Server(status, body));
+        let service = WriteService { inner, clock: StoreClock::default() };
         let request = http::Request::builder().method(method).uri("http://store/bucket/key");
         let response = service.call(request.body(Vec::new().into()).unwrap()).await;
         let response = response.map_err(|error| {

@@ -159,7 +159,7 @@ impl Stream {
         }
         if evidence.heartbeat.is_none() && opened.heartbeats.due_in_ms(now_ms) == 0 {
             evidence.heartbeat = Some(number);
-            return Some(opened.heartbeats.beat(now_ms, None));
+            return Some(evidence.evidence.heartbeat(&mut opened.heartbeats, now_ms, None));
         }
         None
     }

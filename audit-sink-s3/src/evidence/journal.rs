@@ -53,7 +53,7 @@ impl SystemRecords for StreamRecords {
         let settings = self.evidence.settings();
         let (_, heartbeats) =
             self.opened.get_or_insert_with(|| (now_ms, Heartbeats::opened(now_ms, settings)));
-        heartbeats.beat(now_ms, previous.map(end)).to_line()
+        self.evidence.heartbeat(heartbeats, now_ms, previous.map(end)).to_line()
     }
 
     fn is_over(&self, now_ms: i64, records: u64) -> bool {

@@ -13,6 +13,7 @@ use audit_evidence::{
 };
 
 use self::settings::EvidenceSettings;
+use crate::bucket::StoreClock;
 use crate::{Bucket, OpenError};
 
 /// The maximum number of logged records of a stream, which leaves room for system records.
@@ -27,6 +28,7 @@ pub(crate) struct Evidence {
     host: SignerKey,
     settings: EvidenceSettings,
     bucket: String,
+    clock: StoreClock,
 }
 
 impl Evidence {
@@ -52,13 +54,15 @@ impl Evidence {
             }
             None => host_key::from_environment(name)?,
         };
-        Ok(Evidence { host, settings, bucket: bucket.to_string() })
+        let (bucket, clock) = (bucket.to_string(), bucket.clock().clone());
+        Ok(Evidence { host, settings, bucket, clock })
     }
 
     /// With this key, regardless of the settings.
     #[cfg(test)]
     pub(crate) fn with_key(host: SignerKey, settings: EvidenceSettings, bucket: &str) -> Evidence {
-        Evidence { host, settings, bucket: bucket.to_owned() }
+        let clock = StoreClock::default();
+        Evidence { host, settings, bucket: bucket.to_owned(), clock }
     }
 
     /// The host's public key.
@@ -81,6 +85,19 @@ impl Evidence {
     pub(crate) fn signer(&self, stream: UniqueId, random: &dyn Random) -> StreamSigner {
         StreamSigner::new(&self.host, &stream.to_string(), &seed(random))
             .expect("the host's name was checked, and a stream's name is letters and digits")
+    }
+
+    /// The heartbeat to write now.
+    pub(crate) fn heartbeat(
+        &self,
+        heartbeats: &mut Heartbeats,
+        now_ms: i64,
+        previous: Option<StreamEnd>,
+    ) -> SystemRecord {
+        let next = heartbeats.beat(now_ms);
+        let clock_offset = self.clock.offset_ms();
+        let (at, cosigned) = (time(now_ms), Vec::new());
+        SystemRecord::Heartbeat { at, next, clock_offset, cosigned, previous }
     }
 
     /// The first record of a stream, written at `now_ms`.
@@ -144,18 +161,12 @@ impl Heartbeats {
         if left > self.idle_ms { 0 } else { left }
     }
 
-    /// The heartbeat to write now.
-    pub(crate) fn beat(&mut self, now_ms: i64, previous: Option<StreamEnd>) -> SystemRecord {
+    /// Notes that a heartbeat is written now. Returns the time that it promises for the next one.
+    fn beat(&mut self, now_ms: i64) -> u64 {
         let promise = if self.is_active { self.busy_ms } else { self.idle_ms };
         self.due_ms = now_ms.saturating_add_unsigned(before(promise));
         self.is_active = false;
-        SystemRecord::Heartbeat {
-            at: time(now_ms),
-            next: time(now_ms.saturating_add_unsigned(promise)),
-            clock_offset: None,
-            cosigned: Vec::new(),
-            previous,
-        }
+        time(now_ms.saturating_add_unsigned(promise))
     }
 }
 
@@ -235,8 +246,7 @@ mod tests {
             }
             now += i64::try_from(beats.due_in_ms(now)).unwrap();
             assert!(time(now) < promised, "at {now}, and {promised} was promised");
-            let beat = beats.beat(now, None);
-            promised = beat.next().unwrap();
+            promised = beats.beat(now);
             assert_eq!(promised - time(now), promise);
         }
         now += 60_000;

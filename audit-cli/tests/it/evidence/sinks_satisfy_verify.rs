@@ -3,7 +3,7 @@
 
 use audit_core::AuditSink;
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, S3Sink, Settings};
-use s3_testserver::S3TestServer;
+use s3_testserver::{Fault, RequestInfo, S3TestServer};
 
 use crate::support::{DAY, audit, batch, bucket, environment, url};
 
@@ -51,6 +51,42 @@ async fn buckets_of_a_sink_are_sound_until_altered() {
     server.put_object(second, altered);
     let verified = audit(&environment, &["verify", &url, "--key", &key]).await;
     assert_eq!(verified.code, Some(1), "{verified:?}");
+}
+
+/// A host learns its store's time from responses, and says in heartbeats how far its own is off.
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_tell_how_far_clocks_are_off() {
+    let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
+    server.set_clock_offset(-600);
+    let (came, mut heartbeat) = tokio::sync::mpsc::unbounded_channel();
+    server.faults().plan(move |request: &RequestInfo| {
+        if request.method == "PUT" && request.key.contains("_audit/dt=") {
+            let _ = came.send(());
+        }
+        Fault::None
+    });
+    let evidence = EvidenceSettings {
+        key_file: Some(root.path().join("host.key")),
+        heartbeat_ms: 1_000,
+        idle_heartbeat_ms: 1_000,
+        ..EvidenceSettings::new("example.com/api")
+    };
+    let settings = Settings { linger_ms: 0, evidence: Some(evidence), ..Settings::default() };
+    let sink = S3Sink::builder(bucket(&server)).with_settings(settings).open().await.unwrap();
+    sink.persist(batch(DAY, "ada", 2)).await.unwrap();
+    // The opening record, and the heartbeat after it.
+    for _ in 0..2 {
+        heartbeat.recv().await.unwrap();
+    }
+    sink.close().await.unwrap();
+    let key = sink.verifier_key().unwrap().to_string();
+    let verify = ["verify", &url(&server), "--key", &key];
+    let said = audit(&environment(&server), &[&verify[..], &["--json"]].concat()).await;
+    let summary = said.json().pop().unwrap();
+    let offset = summary["hosts"]["example.com/api"]["clock_offset_ms"].as_u64().unwrap();
+    assert!((500_000..700_000).contains(&offset), "{summary}");
+    let said = audit(&environment(&server), &verify).await;
+    assert!(said.out.contains(", clock within 6"), "{said:?}");
 }
 
 /// Somebody without the host's key delivers the journal of a killed host.
