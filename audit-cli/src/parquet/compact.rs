@@ -17,9 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
 use super::columns::Columns;
-use super::file::{
-    ACTOR_GROUP_RECORDS, FileWriter, GROUP_BYTES, GROUP_RECORDS, MEMBER_GROUP_RECORDS, seal,
-};
+use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
 use super::group::{Group, Source};
 use super::index::{Target, name};
 use super::source::{self, Object};
@@ -287,14 +285,14 @@ impl Work<'_> {
                 *writer = Some(FileWriter::new(Vec::new(), columns.clone(), self.time.clone())?);
             }
             let Some(writer) = writer else { return Ok(()) };
-            let (by, records) = match self.by {
-                [] => (columns.actor().into_iter().collect(), ACTOR_GROUP_RECORDS),
-                by => (by.to_vec(), MEMBER_GROUP_RECORDS),
+            let by = match self.by {
+                [] => columns.actor().into_iter().collect(),
+                by => by.to_vec(),
             };
             if by.is_empty() {
                 return writer.write(group);
             }
-            let mut groups = group.sorted_by(&by, records).into_iter();
+            let mut groups = group.sorted_by(&by, SORTED_GROUP_RECORDS).into_iter();
             groups.try_for_each(|group| writer.write(group))
         })
     }

@@ -24,14 +24,9 @@ pub(crate) const FORMAT: &str = "1";
 pub(crate) const GROUP_BYTES: usize = 32 << 20;
 pub(crate) const GROUP_RECORDS: usize = 120_000;
 
-/// The number of records of a row group if records are sorted by actor. A query for one actor reads
-/// about one row group of a file, and its footer, which grows with the number of row groups. Counts
-/// over all actors read the footer alone and the columns of few values.
-pub(crate) const ACTOR_GROUP_RECORDS: usize = 6_000;
-
-/// The number of records of a row group if records are sorted by another member, for queries for
-/// one of its values. With fewer, the footer grows by more than the columns shrink.
-pub(crate) const MEMBER_GROUP_RECORDS: usize = 3_000;
+/// The number of records of a row group if records are sorted. A query for one value reads about
+/// one row group of a file, and the file's footer, which grows with the number of row groups.
+pub(crate) const SORTED_GROUP_RECORDS: usize = 6_000;
 
 /// The compression level. Higher levels take much time and save few bytes.
 const LEVEL: i32 = 9;
