@@ -101,7 +101,7 @@ const tests = {
       await page.locator("#text").fill(text);
       await page.locator("#text").press("Enter");
     });
-    assert.equal(await type("hostile"), 7);
+    assert.equal(await type("hostile"), 9);
     await type("");
     const failed = await type("/outcome=not found");
     assert.ok(failed > 10 && failed < all);
@@ -234,7 +234,7 @@ const tests = {
 
   async "hostile records are text"() {
     const page = await open({ url: `${sound.url}&text=hostile&facet=/user&column=/user&column=/action` });
-    assert.equal(await searched(page), 7);
+    assert.equal(await searched(page), 9);
     const title = await page.title();
     const names = await rows(page).evaluateAll((lines) => lines.map(({ dataset }) => dataset.name));
     for (const name of names) {

@@ -145,7 +145,16 @@ fn hostile(at: i64) -> Vec<Value> {
         record[&text[..text.len().min(40)].to_owned()] = json!(text);
         record
     });
-    records.collect()
+    let mut records: Vec<Value> = records.collect();
+    let at = at + i64::try_from(records.len()).unwrap();
+    let mut wide = record(9_999, at, "hostile", "shown");
+    for n in 0..1_000 {
+        wide[format!("member {n:04}")] = json!({ "<b>of</b>": [n, "\u{2066}"] });
+    }
+    let mut long = record(9_999, at + 1, "hostile", "shown");
+    long["<i>".repeat(2_000) + "\u{202e}"] = json!("a long name");
+    records.extend([wide, long]);
+    records
 }
 
 fn copy(from: &Path, to: &Path) {
