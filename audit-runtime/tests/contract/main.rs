@@ -15,6 +15,7 @@ mod bodies_arrive_unchanged;
 mod dropped_requests_commit_nothing_unlogged;
 mod every_attempt_is_logged;
 mod every_hand_out_is_logged;
+mod hostile_serializers_do_no_harm;
 mod http_layer;
 mod limits_cannot_be_escaped;
 mod nothing_leaves_before_its_logs;
