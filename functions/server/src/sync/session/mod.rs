@@ -87,7 +87,7 @@ pub(super) async fn serve(
     holder: Holder,
     inflow: Arc<Inflow>,
 ) {
-    metrics::gauge!("functions_sync_sessions").increment(1.0);
+    let _counted = Counted::new();
     let (sink, mut stream) = socket.split();
     let unread = Arc::clone(server.budget().answers());
     let (outbox, mut writer) = Outbox::open(sink, unread, holder.clone());
@@ -102,7 +102,22 @@ pub(super) async fn serve(
         drop(tokio::time::timeout(CLOSE_TIMEOUT, futures::future::join(&mut writer, drain)).await);
         writer.abort();
     }
-    metrics::gauge!("functions_sync_sessions").decrement(1.0);
+}
+
+/// A session as the metrics count it, also if its task panics or is dropped.
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        metrics::gauge!("functions_sync_sessions").increment(1.0);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("functions_sync_sessions").decrement(1.0);
+    }
 }
 
 impl Session {
