@@ -1,15 +1,19 @@
 //! Tokens of an app's own issuers, whose keys are published by a server in this process.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use functions_fetch::FetchSettings;
+use futures::stream::{self, StreamExt};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
@@ -36,6 +40,10 @@ struct Site {
 enum Document {
     Text(String),
     Redirect(String),
+    /// No response.
+    Never,
+    /// A response whose body begins and does not end.
+    Endless,
 }
 
 async fn answer(State(site): State<Arc<Site>>, uri: Uri) -> Response {
@@ -47,6 +55,11 @@ async fn answer(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         Some(Document::Text(text)) => text.into_response(),
         Some(Document::Redirect(to)) => {
             (StatusCode::FOUND, [(header::LOCATION, to)]).into_response()
+        }
+        Some(Document::Never) => std::future::pending().await,
+        Some(Document::Endless) => {
+            let begin = stream::once(async { Ok::<_, Infallible>("{") });
+            Body::from_stream(begin.chain(stream::pending())).into_response()
         }
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -413,6 +426,46 @@ async fn a_fetch_survives_its_caller() {
     let keys = set_of.keys(named("rsa"), &fetcher, now).await.unwrap();
     assert!(keys.iter().any(named("rsa")));
     assert_eq!(issuer.asked(), 1);
+}
+
+/// Calls wait for keys, so an issuer that does not respond must not hold them up. The clock is
+/// paused once the last request has arrived; it then jumps to the limit.
+#[tokio::test]
+async fn a_fetch_of_keys_ends_at_its_limit() {
+    for (path, requests) in [(CONFIGURATION, 1), ("/keys", 2)] {
+        for document in [Document::Never, Document::Endless] {
+            for has_keys in [false, true] {
+                let issuer = Issuer::start().await;
+                let (set_of, fetcher) = (Arc::new(KeySet::new(issuer.discovered())), fetcher());
+                let mut now = Instant::now();
+                if has_keys {
+                    assert!(set_of.keys(named("rsa"), &fetcher, now).await.is_some());
+                    issuer.site.begun.acquire_many(2).await.unwrap().forget();
+                    now += Duration::from_secs(600);
+                }
+                issuer.site.documents.lock().unwrap().insert(path.to_owned(), document.clone());
+
+                let begin = Instant::now();
+                let mut fetch = pin!(set_of.keys(named("rsa"), &fetcher, now));
+                tokio::select! {
+                    _ = &mut fetch => panic!("{path}: the fetch ended before its limit"),
+                    begun = issuer.site.begun.acquire_many(requests) => begun.unwrap().forget(),
+                }
+                tokio::time::pause();
+                let paused = Instant::now();
+                let keys = fetch.await;
+                let end = Instant::now();
+                tokio::time::resume();
+                // Keys that are usable for longer remain in use.
+                assert_eq!(keys.is_some(), has_keys, "{path}");
+                let limit = Duration::from_secs(10);
+                assert!(end - begin >= limit, "{path}: {:?}", end - begin);
+                // Timers have a resolution of a millisecond.
+                let most = limit + Duration::from_millis(1);
+                assert!(end - paused <= most, "{path}: {:?}", end - paused);
+            }
+        }
+    }
 }
 
 #[test]
