@@ -1,6 +1,7 @@
 // Headers, Blob, File, FormData, Request and Response. Loaded when a function first uses one of them, or calls `fetch`.
 
-import { addClass, load, native } from "convex:prelude";
+import { load, native } from "convex:prelude";
+const { choice, expose, iterable, pairsFrom, text: textOf } = load("convex:interfaces");
 const { bytesOf, decodeForm, raw } = load("convex:text");
 const { URL, URLSearchParams } = load("convex:url");
 
@@ -28,11 +29,12 @@ export class Blob {
       throw new TypeError("a Blob is made of a sequence of parts");
     }
     const { type = "", endings = "transparent" } = options ?? {};
+    const isNative = choice("the endings of a Blob", endings, ["transparent", "native"]) === "native";
     const pieces = [];
     for (const part of parts) {
       if (part instanceof Blob) pieces.push(blobBytes(part));
       else if (part instanceof ArrayBuffer || ArrayBuffer.isView(part)) pieces.push(bytesOf(part));
-      else pieces.push(encode(endings === "native" ? String(part).replace(/\r?\n|\r/g, "\n") : String(part)));
+      else pieces.push(encode(isNative ? `${part}`.replace(/\r?\n|\r/g, "\n") : `${part}`));
     }
     this.#bytes = joined(pieces);
     const name = String(type);
@@ -71,7 +73,7 @@ export class File extends Blob {
   constructor(parts, name, options = {}) {
     if (arguments.length < 2) throw new TypeError("a File is made of parts and a name");
     super(parts, options);
-    this.#name = String(name);
+    this.#name = textOf(name);
     this.#lastModified = options?.lastModified === undefined ? Date.now() : Math.trunc(Number(options.lastModified)) || 0;
   }
   get name() {
@@ -112,22 +114,26 @@ function streamOf(bytes) {
 export class FormData {
   #entries = [];
 
+  static {
+    iterable(this, (form) => form.#entries);
+  }
+
   constructor(form) {
     if (form !== undefined) throw new TypeError("FormData: this host has no documents with forms");
   }
   #entry(name, value, fileName) {
     if (!(value instanceof Blob)) {
       if (fileName !== undefined) throw new TypeError("FormData: only a Blob has a file name");
-      return [String(name).toWellFormed(), String(value).toWellFormed()];
+      return [textOf(name), textOf(value)];
     }
     const isNamed = value instanceof File && fileName === undefined;
     const file = isNamed ? value : new File([value], fileName ?? "blob", { type: value.type });
-    return [String(name).toWellFormed(), file];
+    return [textOf(name), file];
   }
-  append(name, value, fileName) {
+  append(name, value, fileName = undefined) {
     this.#entries.push(this.#entry(name, value, fileName));
   }
-  set(name, value, fileName) {
+  set(name, value, fileName = undefined) {
     const entry = this.#entry(name, value, fileName);
     const at = this.#entries.findIndex(([other]) => other === entry[0]);
     if (at < 0) return void this.#entries.push(entry);
@@ -146,24 +152,10 @@ export class FormData {
   has(name) {
     return this.#entries.some(([other]) => other === String(name));
   }
-  forEach(callback, self) {
-    for (const [name, value] of this) callback.call(self, value, name, this);
-  }
-  *entries() {
-    for (const [name, value] of this.#entries) yield [name, value];
-  }
-  *keys() {
-    for (const [name] of this.#entries) yield name;
-  }
-  *values() {
-    for (const [, value] of this.#entries) yield value;
-  }
-  [Symbol.iterator]() {
-    return this.entries();
-  }
 }
 
-const quoted = (name) => name.replace(/\r?\n|\r/g, "\r\n").replace(/\n/g, "%0A").replace(/\r/g, "%0D").replace(/"/g, "%22");
+const lines = (value) => value.replace(/\r?\n|\r/g, "\r\n");
+const quoted = (name) => name.replace(/\n/g, "%0A").replace(/\r/g, "%0D").replace(/"/g, "%22");
 
 /// Encodes a form as `multipart/form-data` (RFC 7578).
 function multipart(form) {
@@ -171,9 +163,9 @@ function multipart(form) {
   for (let i = 0; i < 4; i++) boundary += Math.floor(native.random() * 2 ** 32).toString(16).padStart(8, "0");
   const pieces = [];
   for (const [name, value] of form) {
-    const head = `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(name)}"`;
+    const head = `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(lines(name))}"`;
     if (typeof value === "string") {
-      pieces.push(encode(`${head}\r\n\r\n${value.replace(/\r?\n|\r/g, "\r\n")}\r\n`));
+      pieces.push(encode(`${head}\r\n\r\n${lines(value)}\r\n`));
     } else {
       const type = value.type || "application/octet-stream";
       pieces.push(encode(`${head}; filename="${quoted(value.name)}"\r\nContent-Type: ${type}\r\n\r\n`), blobBytes(value), encode("\r\n"));
@@ -240,24 +232,21 @@ let sealing;
 export class Headers {
   /// Values by lowercase name.
   #lists = new Map();
+  /// The sorted pairs, until something changes.
+  #pairs;
   #isSealed = false;
 
   constructor(init) {
     if (init === undefined) return;
-    if (typeof init !== "object" || init === null) throw new TypeError("Headers are made of an object or of pairs");
-    if (typeof init[Symbol.iterator] === "function") {
-      for (const pair of init) {
-        const [name, value, ...more] = pair;
-        if (value === undefined || more.length > 0) throw new TypeError("Headers: each pair has a name and a value");
-        this.append(name, value);
-      }
-    } else {
-      for (const name of Reflect.ownKeys(init)) {
-        if (Object.getOwnPropertyDescriptor(init, name)?.enumerable) this.append(name, init[name]);
-      }
-    }
+    if ((typeof init !== "object" && typeof init !== "function") || init === null) throw new TypeError("Headers are made of an object or of pairs");
+    for (const [name, value] of pairsFrom(init, "Headers", (value) => `${value}`)) this.append(name, value);
+  }
+  #sorted() {
+    return (this.#pairs ??= [...this.#lists].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([name, values]) =>
+      name === "set-cookie" ? values.map((value) => [name, value]) : [[name, values.join(", ")]]));
   }
   static {
+    iterable(this, (headers) => headers.#sorted());
     lists = (headers) => headers.#lists;
     sealing = (headers) => {
       headers.#isSealed = true;
@@ -265,17 +254,18 @@ export class Headers {
     };
   }
   #name(name) {
-    const text = String(name);
+    const text = `${name}`;
     if (!token.test(text)) throw new TypeError(`Headers: ${JSON.stringify(text)} is not the name of a header`);
     return text.toLowerCase();
   }
   #value(value) {
-    const text = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
+    const text = `${value}`.replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
     if (/[\0\n\r]/.test(text) || /[^\0-\xff]/.test(text)) throw new TypeError("Headers: a value has characters that it must not have");
     return text;
   }
   #change() {
     if (this.#isSealed) throw new TypeError("Headers: these cannot be changed; make new ones of them");
+    this.#pairs = undefined;
     return this.#lists;
   }
   append(name, value) {
@@ -300,25 +290,6 @@ export class Headers {
   }
   getSetCookie() {
     return [...(this.#lists.get("set-cookie") ?? [])];
-  }
-  forEach(callback, self) {
-    for (const [name, value] of this) callback.call(self, value, name, this);
-  }
-  *entries() {
-    for (const name of [...this.#lists.keys()].sort()) {
-      const values = this.#lists.get(name) ?? [];
-      if (name === "set-cookie") for (const value of values) yield [name, value];
-      else yield [name, values.join(", ")];
-    }
-  }
-  *keys() {
-    for (const [name] of this.entries()) yield name;
-  }
-  *values() {
-    for (const [, value] of this.entries()) yield value;
-  }
-  [Symbol.iterator]() {
-    return this.entries();
   }
 }
 
@@ -345,7 +316,7 @@ function extract(given) {
     if (state === "fresh") return { stream: given, type: null };
     if (state !== undefined) throw new TypeError("the body is a stream that is locked, or of which something was read");
   }
-  return { bytes: encode(String(given)), type: "text/plain;charset=UTF-8" };
+  return { bytes: encode(`${given}`), type: "text/plain;charset=UTF-8" };
 }
 
 let bodyOf;
@@ -421,7 +392,7 @@ class Body {
   }
   async blob() {
     const bytes = await this.#read();
-    return new Blob([bytes], { type: this.#headers.get("content-type") ?? "" });
+    return new Blob([bytes], { type: (this.#headers.get("content-type") ?? "").replace(/\s*;\s*/g, ";") });
   }
   async formData() {
     const type = this.#headers.get("content-type") ?? "";
@@ -450,7 +421,13 @@ export function chunkOf(value) {
   throw new TypeError("the stream of a body gives bytes: a TextEncoderStream makes them of text");
 }
 
-const METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"];
+/// The methods that are understood in any case. `patch` is not one of them.
+const METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"];
+
+const REFERRER_POLICIES = [
+  "", "no-referrer", "no-referrer-when-downgrade", "same-origin", "origin", "strict-origin", "origin-when-cross-origin",
+  "strict-origin-when-cross-origin", "unsafe-url",
+];
 
 let requestOf;
 
@@ -461,7 +438,7 @@ export class Request extends Body {
     super();
     const given = init ?? {};
     const from = input instanceof Request ? requestOf(input) : undefined;
-    const url = from?.url ?? new URL(String(input)).href;
+    const url = from?.url ?? new URL(`${input}`).href;
     let method = from?.method ?? "GET";
     if (given.method !== undefined) {
       const name = String(given.method);
@@ -472,18 +449,18 @@ export class Request extends Body {
     const { username, password } = new URL(url);
     if (from === undefined && (username !== "" || password !== "")) throw new TypeError("Request: a URL must not contain a user name or password");
     const signal = given.signal === undefined ? from?.signal : given.signal;
-    if (signal !== undefined && signal !== null && typeof signal.addEventListener !== "function") {
+    if (signal !== undefined && signal !== null && !(signal instanceof events().AbortSignal)) {
       throw new TypeError("Request: the signal must be an AbortSignal");
     }
-    const redirect = String(given.redirect ?? from?.redirect ?? "follow");
-    if (!["follow", "error", "manual"].includes(redirect)) {
-      throw new TypeError(`Request: redirect is "follow", "error" or "manual", not "${redirect}"`);
-    }
+    const one = (name, fallback, choices) => choice(`Request: ${name}`, given[name] ?? from?.[name] ?? fallback, choices);
     this.#of = {
-      url, method, redirect, signal: signal ?? undefined,
-      cache: String(given.cache ?? from?.cache ?? "default"), credentials: String(given.credentials ?? from?.credentials ?? "same-origin"),
-      mode: String(given.mode ?? from?.mode ?? "cors"), referrer: String(given.referrer ?? from?.referrer ?? "about:client"),
-      referrerPolicy: String(given.referrerPolicy ?? from?.referrerPolicy ?? ""), integrity: String(given.integrity ?? from?.integrity ?? ""),
+      url, method, signal: signal ? events().AbortSignal.any([signal]) : undefined,
+      redirect: one("redirect", "follow", ["follow", "error", "manual"]),
+      cache: one("cache", "default", ["default", "no-store", "reload", "no-cache", "force-cache", "only-if-cached"]),
+      credentials: one("credentials", "same-origin", ["omit", "same-origin", "include"]),
+      mode: one("mode", "cors", ["same-origin", "no-cors", "cors", "navigate"]),
+      referrer: String(given.referrer ?? from?.referrer ?? "about:client"),
+      referrerPolicy: one("referrerPolicy", "", REFERRER_POLICIES), integrity: String(given.integrity ?? from?.integrity ?? ""),
       keepalive: Boolean(given.keepalive ?? from?.keepalive),
     };
     const headers = new Headers(given.headers ?? (from === undefined ? undefined : bodyOf.headers(input)));
@@ -526,11 +503,11 @@ export class Response extends Body {
   constructor(body = null, init = {}) {
     super();
     const { status = 200, statusText = "", headers } = init ?? {};
-    const code = Number(status);
-    if (!Number.isInteger(code) || code < 200 || code > 599) {
+    const code = Math.trunc(Number(status));
+    if (!(code >= 200 && code <= 599)) {
       throw new RangeError(`Response: the status is a whole number from 200 to 599, not ${status}`);
     }
-    const reason = String(statusText);
+    const reason = `${statusText}`;
     if (/[^\t\x20-\xff]/.test(reason)) throw new TypeError("Response: the statusText has characters that it must not have");
     Object.assign(this.#of, { status: code, statusText: reason });
     const content = body === null || body === undefined ? null : extract(body);
@@ -594,7 +571,4 @@ export function contentOf(body) {
   return content === null ? null : (content.bytes ?? content.stream);
 }
 
-for (const type of [Blob, File, FormData, Headers, Body, Request, Response]) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(Blob, File, FormData, Headers, Body, Request, Response);

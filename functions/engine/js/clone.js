@@ -1,6 +1,6 @@
 // `structuredClone`. Loaded when a function first uses it.
 
-import { load } from "convex:prelude";
+import { hidden, load } from "convex:prelude";
 
 const ERRORS = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
 
@@ -14,11 +14,13 @@ const refuse = (value) => {
   throw new DOMException(`${shown} cannot be cloned`, "DataCloneError");
 };
 
-export const structuredClone = (source, options) => {
+export const structuredClone = (...args) => {
+  if (args.length === 0) throw new TypeError("structuredClone() needs an argument");
+  const [source, options] = args;
   const copies = new Map();
-  for (const buffer of options?.transfer ?? []) {
-    if (!(buffer instanceof ArrayBuffer)) refuse(buffer);
-    copies.set(buffer, buffer.transfer());
+  const transferred = [...(options?.transfer ?? [])];
+  for (const [i, buffer] of transferred.entries()) {
+    if (!(buffer instanceof ArrayBuffer) || buffer.detached || transferred.indexOf(buffer) !== i) refuse(buffer);
   }
   const copy = (value) => {
     if (typeof value === "function" || typeof value === "symbol") refuse(value);
@@ -28,6 +30,7 @@ export const structuredClone = (source, options) => {
       copies.set(value, made);
       return made;
     };
+    if (isOpaque(value)) refuse(value);
     const prototype = Object.getPrototypeOf(value);
     if (prototype !== Object.prototype && prototype !== null && !Array.isArray(value)) {
       const made = special(value, copy, keep);
@@ -37,8 +40,14 @@ export const structuredClone = (source, options) => {
     for (const key of Object.keys(value)) made[key] = copy(value[key]);
     return made;
   };
-  return copy(source);
+  const made = copy(source);
+  // The buffers were copied with everything else, so that the lengths of views were known. Now their owner loses them.
+  for (const buffer of transferred) buffer.transfer();
+  return made;
 };
+
+/// Objects with inner state that only their own methods reach.
+const isOpaque = (value) => /(?:Iterator|Iterator Helper|Generator|Arguments)\]$/.test(Object.prototype.toString.call(value));
 
 /// Clones an object whose class needs special treatment.
 function special(value, copy, keep) {
@@ -63,8 +72,8 @@ function special(value, copy, keep) {
   if (value instanceof Error) {
     const type = Object.hasOwn(ERRORS, value.name) ? ERRORS[value.name] : Error;
     const error = keep(new type(String(value.message)));
-    error.stack = value.stack;
-    if (Object.hasOwn(value, "cause")) error.cause = copy(value.cause);
+    hidden(error, "stack", value.stack);
+    if (Object.hasOwn(value, "cause")) hidden(error, "cause", copy(value.cause));
     return error;
   }
   for (const type of [Number, String, Boolean, BigInt]) if (value instanceof type) return keep(Object(value.valueOf()));

@@ -1,7 +1,13 @@
 // `crypto`: random values, and the part of Web Crypto that the host supports. Loaded when a function first uses it.
 
-import { addClass, isDeterministic, load, native } from "convex:prelude";
-const { bytesOf, fromBase64Url, raw, toBase64Url } = load("convex:text");
+import { isDeterministic, load, native } from "convex:prelude";
+const { choice, expose } = load("convex:interfaces");
+const { bytesOf: bytesIn, fromBase64Url, raw, toBase64Url } = load("convex:text");
+
+const bytesOf = (source) => {
+  if (source === undefined) throw new TypeError("crypto.subtle: bytes are missing");
+  return bytesIn(source);
+};
 
 const HASHES = { "SHA-1": 20, "SHA-256": 32, "SHA-384": 48, "SHA-512": 64 };
 /// The block size of each hash, which is the default length of an HMAC key.
@@ -44,9 +50,21 @@ export class CryptoKey {
   }
 }
 
+/// What the keys of each algorithm are for. Those of a pair divide it between them.
+const USES = {
+  HMAC: ["sign", "verify"], "AES-GCM": ["encrypt", "decrypt", "wrapKey", "unwrapKey"], PBKDF2: ["deriveKey", "deriveBits"],
+  HKDF: ["deriveKey", "deriveBits"], public: ["verify"], private: ["sign"],
+};
+const ALL_USES = ["encrypt", "decrypt", "sign", "verify", "deriveKey", "deriveBits", "wrapKey", "unwrapKey"];
+
 /// `bytes` is a secret, a private key in PKCS#8, or the inner part of a public key's SubjectPublicKeyInfo.
-function makeKey(type, algorithm, extractable, usages, bytes) {
-  return new CryptoKey(making, { type, extractable: Boolean(extractable) || type === "public", algorithm, usages: [...usages].map(String), bytes });
+function makeKey(type, algorithm, extractable, given, bytes) {
+  const usages = Array.from(given, (usage) => choice("a usage", usage, ALL_USES));
+  const uses = USES[type] ?? USES[algorithm.name];
+  const wrong = usages.find((usage) => !uses.includes(usage));
+  if (wrong !== undefined) throw fails("SyntaxError", `crypto.subtle: a ${type} key of ${algorithm.name} is not for ${wrong}`);
+  if (usages.length === 0 && type !== "public") throw fails("SyntaxError", `crypto.subtle: a ${type} key needs a usage`);
+  return new CryptoKey(making, { type, extractable: Boolean(extractable) || type === "public", algorithm, usages: ALL_USES.filter((usage) => usages.includes(usage)), bytes });
 }
 
 /// The canonical name of an algorithm, and its parameters.
@@ -59,6 +77,7 @@ function algorithmOf(given) {
 }
 
 function hashOf(given) {
+  if (given === undefined || given === null) throw new TypeError("crypto.subtle: the hash is missing");
   const name = String(typeof given === "object" && given !== null ? given.name : given).toUpperCase();
   if (!Object.hasOwn(HASHES, name)) throw unsupported(`the hash ${name}`);
   return name;
@@ -168,6 +187,21 @@ function part(jwk, name) {
 }
 
 const padded = (bytes, length) => join(new Uint8Array(Math.max(0, length - bytes.length)), bytes);
+
+/// Checks what a JSON Web Key says about its use.
+function checkJwk(algorithm, jwk, extractable, usages) {
+  if (typeof jwk !== "object" || jwk === null) throw new TypeError("crypto.subtle: a JSON Web Key is an object");
+  if (jwk.ext === false && extractable) throw badKey("the JSON Web Key must not be extracted");
+  if (jwk.key_ops !== undefined && [...usages].some((usage) => !jwk.key_ops.includes(usage))) {
+    throw badKey(`the JSON Web Key is for ${[...jwk.key_ops].join(", ")} only`);
+  }
+  if (jwk.use !== undefined && usages.length > 0 && jwk.use !== (algorithm.name === "AES-GCM" ? "enc" : "sig")) {
+    throw badKey(`the JSON Web Key is for "${jwk.use}"`);
+  }
+  const hash = algorithm.hash === undefined ? undefined : hashOf(algorithm.hash).slice(4);
+  const named = { HMAC: `HS${hash}`, "RSASSA-PKCS1-v1_5": `RS${hash}`, "RSA-PSS": `PS${hash}` }[algorithm.name];
+  if (named !== undefined && jwk.alg !== undefined && jwk.alg !== named) throw badKey(`the JSON Web Key is for ${jwk.alg}, not ${named}`);
+}
 
 /// The type and bytes of a key.
 function fromJwk(algorithm, jwk) {
@@ -282,9 +316,10 @@ function derive(given, key, bits) {
 
 function cipher(isSeal, given, key, data) {
   const iv = bytesOf(given.iv);
+  if (iv.length === 0) throw fails("OperationError", "crypto.subtle: the iv is empty");
   if (iv.length !== 12) throw unsupported(`AES-GCM with an iv of ${iv.length} bytes instead of 12`);
   if ((given.tagLength ?? 128) !== 128) throw unsupported(`AES-GCM with a tag of ${given.tagLength} bits instead of 128`);
-  const made = host("aesGcm", isSeal, key.bytes, iv, bytesOf(given.additionalData), bytesOf(data));
+  const made = host("aesGcm", isSeal, key.bytes, iv, bytesIn(given.additionalData), bytesOf(data));
   if (made === undefined) throw fails("OperationError", "crypto.subtle: the data is not what the key sealed");
   return made.buffer;
 }
@@ -298,7 +333,9 @@ export class SubtleCrypto {
     return host("digest", hashOf(name), bytesOf(data)).buffer;
   }
   async importKey(format, data, algorithm, extractable, usages) {
+    choice("the format of a key", format, ["raw", "spki", "pkcs8", "jwk"]);
     const given = algorithmOf(algorithm);
+    if (format === "jwk") checkJwk(given, data, extractable, usages);
     if (Object.hasOwn(secrets, given.name)) {
       if (format !== "raw" && format !== "jwk") throw unsupported(`a key of ${given.name} as ${format}`);
       const bytes = format === "raw" ? bytesOf(data).slice() : fromJwk(given, data)[1];
@@ -335,7 +372,15 @@ export class SubtleCrypto {
       const bytes = crypto.getRandomValues(new Uint8Array(bits / 8));
       return makeKey("secret", secrets[given.name](given, bytes), extractable, usages, bytes);
     }
-    throw unsupported(`generating a key of ${given.name}`);
+    const pair = { ECDSA: () => `ECDSA ${curveOf(given)}`, Ed25519: () => "Ed25519" }[given.name]?.();
+    if (pair === undefined || isDeterministic()) throw unsupported(`generating a key of ${given.name}${pair ? " in queries and mutations" : ""}`);
+    const own = signingAlgorithm(given);
+    const bytes = host("generateKey", pair);
+    const uses = [...usages];
+    return {
+      publicKey: makeKey("public", own, true, uses.filter((usage) => usage !== "sign"), host("publicKey", pair, bytes)),
+      privateKey: makeKey("private", own, extractable, uses.filter((usage) => usage !== "verify"), bytes),
+    };
   }
   async sign(algorithm, key, data) {
     const given = algorithmOf(algorithm);
@@ -427,7 +472,4 @@ export class Crypto {
 
 export const crypto = new Crypto(making);
 
-for (const type of [CryptoKey, SubtleCrypto, Crypto]) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(CryptoKey, SubtleCrypto, Crypto);

@@ -1,6 +1,7 @@
 // Events and abort signals. Loaded when a function first uses one of them.
 
-import { addClass } from "convex:prelude";
+import { load } from "convex:prelude";
+const { expose } = load("convex:interfaces");
 
 /// The internals of these classes, shared only within this module.
 let eventOf;
@@ -11,6 +12,7 @@ export class Event {
 
   constructor(type, init = {}) {
     if (arguments.length === 0) throw new TypeError("Event: a type is required");
+    if (init !== null && typeof init !== "object" && typeof init !== "function") throw new TypeError("Event: its options are an object");
     const { bubbles = false, cancelable = false, composed = false } = init ?? {};
     this.#of = {
       type: String(type), bubbles: Boolean(bubbles), cancelable: Boolean(cancelable), composed: Boolean(composed),
@@ -110,9 +112,10 @@ export class ErrorEvent extends Event {
 export class EventTarget {
   #listeners = [];
 
-  addEventListener(type, callback, options) {
+  addEventListener(type, callback, options = undefined) {
     const listeners = this.#listeners;
     if (callback === null || callback === undefined) return;
+    if (typeof callback !== "function" && typeof callback !== "object") throw new TypeError("a listener is a function or an object");
     const { capture = false, once = false, signal } = typeof options === "object" && options !== null ? options : { capture: options };
     const isCapture = Boolean(capture);
     if (signal?.aborted) return;
@@ -122,7 +125,7 @@ export class EventTarget {
     listeners.push(listener);
     signal?.addEventListener("abort", () => this.#remove(listener), { once: true });
   }
-  removeEventListener(type, callback, options) {
+  removeEventListener(type, callback, options = undefined) {
     const isCapture = Boolean(typeof options === "object" && options !== null ? options.capture : options);
     const found = this.#listeners.find(
       (other) => other.type === String(type) && other.callback === callback && other.isCapture === isCapture,
@@ -167,7 +170,7 @@ export class EventTarget {
 const making = {};
 
 export class AbortSignal extends EventTarget {
-  #of = { isAborted: false, reason: undefined, followers: [] };
+  #of = { isAborted: false, reason: undefined, followers: [], dependents: [] };
   onabort = null;
 
   constructor(key) {
@@ -186,7 +189,7 @@ export class AbortSignal extends EventTarget {
   throwIfAborted() {
     if (this.#of.isAborted) throw this.#of.reason;
   }
-  static abort(reason) {
+  static abort(reason = undefined) {
     const signal = new AbortSignal(making);
     abort(signal, reason);
     return signal;
@@ -200,21 +203,29 @@ export class AbortSignal extends EventTarget {
   }
   static any(signals) {
     const all = [...signals];
+    if (!all.every((signal) => signal instanceof AbortSignal)) throw new TypeError("AbortSignal.any() takes signals");
     const joined = new AbortSignal(making);
     const aborted = all.find((signal) => signalOf(signal).isAborted);
     if (aborted !== undefined) abort(joined, aborted.reason);
-    else for (const signal of all) signalOf(signal).followers.push(() => abort(joined, signal.reason));
+    else for (const signal of new Set(all)) signalOf(signal).dependents.push(joined);
     return joined;
   }
 }
 
 function abort(signal, reason = new DOMException("This operation was aborted", "AbortError")) {
-  const of = signalOf(signal);
-  if (of.isAborted) return;
-  of.isAborted = true;
-  of.reason = reason;
-  for (const follow of of.followers.splice(0)) follow();
-  signal.dispatchEvent(new Event("abort"));
+  if (signalOf(signal).isAborted) return;
+  // All signals that depend on this one are aborted before any listener is called.
+  const all = [signal];
+  for (const each of all) {
+    const of = signalOf(each);
+    of.isAborted = true;
+    of.reason = reason;
+    for (const other of of.dependents.splice(0)) if (!signalOf(other).isAborted && !all.includes(other)) all.push(other);
+  }
+  for (const each of all) {
+    for (const follow of signalOf(each).followers.splice(0)) follow();
+    each.dispatchEvent(new Event("abort"));
+  }
 }
 
 /// Calls `callback` when `signal` is aborted, or now if it is already. Returns a function that unsubscribes.
@@ -237,12 +248,9 @@ export class AbortController {
   get signal() {
     return this.#signal;
   }
-  abort(reason) {
+  abort(reason = undefined) {
     abort(this.#signal, reason);
   }
 }
 
-for (const type of [Event, CustomEvent, MessageEvent, ErrorEvent, EventTarget, AbortSignal, AbortController]) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(Event, CustomEvent, MessageEvent, ErrorEvent, EventTarget, AbortSignal, AbortController);

@@ -1,7 +1,7 @@
 // Locale-dependent functions. They return the result of V8 in English (en-US) and UTC where it is certain, and otherwise throw an
 // error that names the function. Loaded when a function first uses any of them.
 
-import { load } from "convex:prelude";
+import { load, native } from "convex:prelude";
 
 const unsupported = (what, instead) => new DOMException(`${what} is not supported by this host: ${instead}`, "NotSupportedError");
 
@@ -11,8 +11,10 @@ function localeOf(locales) {
   if (first === undefined) return undefined;
   const tag = typeof first === "string" ? first : String(first);
   if (typeof first !== "string" && typeof first !== "object") throw new TypeError("Incorrect locale information provided");
-  if (!/^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$/.test(tag)) throw new RangeError(`Incorrect locale information provided`);
-  return tag.toLowerCase();
+  if (!/^(?:[A-Za-z]{2,3}|[A-Za-z]{5,8})(?:-[A-Za-z0-9]{1,8})*$/.test(tag)) throw new RangeError(`Incorrect locale information provided`);
+  const locale = tag.toLowerCase();
+  // A language that does not exist, by which the default is often meant.
+  return locale === "default" ? undefined : locale;
 }
 
 function english(what, locales, instead) {
@@ -87,8 +89,6 @@ export const toLocaleLowerCase = cased("toLocaleLowerCase", "toLowerCase");
 
 // ---- numbers -------------------------------------------------------------------------------------------------------
 
-const SYMBOLS = { USD: "$", EUR: "\u20ac", GBP: "\u00a3" };
-
 function digitsOption(name, value, fallback) {
   if (value === undefined) return fallback;
   const digits = Math.floor(Number(value));
@@ -108,38 +108,72 @@ function rounded(value, most) {
   return [text.slice(0, text.length - most), text.slice(text.length - most)];
 }
 
+/// The number format of a locale.
+function formatOf(what, locales, instead) {
+  const { FORMATS } = load("convex:numbers");
+  const locale = localeOf(locales) ?? "en-us";
+  const named = Object.hasOwn(FORMATS, locale) ? FORMATS[locale] : undefined;
+  if (named === undefined) throw unsupported(`${what} with the locale ${locale}`, instead);
+  return typeof named === "string" ? FORMATS[named] : named;
+}
+
 function numberFormat(what, locales, options) {
   const instead = "format it by hand, as with toFixed()";
-  english(what, locales, instead);
-  const known = ["style", "currency", "minimumFractionDigits", "maximumFractionDigits", "useGrouping"];
+  const locale = formatOf(what, locales, instead);
+  const { MINOR } = load("convex:numbers");
+  const known = [
+    "style", "currency", "minimumIntegerDigits", "minimumFractionDigits", "maximumFractionDigits", "useGrouping", "notation", "localeMatcher",
+  ];
   const set = optionsOf(what, options, known, instead);
   const style = choice("style", set.style ?? "decimal", ["decimal", "percent", "currency", "unit"]);
   if (style === "unit") throw unsupported(`${what} with the style unit`, instead);
   if (style === "currency" && set.currency === undefined) throw new TypeError("Currency code is required with currency style.");
-  const currency = style === "currency" ? String(set.currency).toUpperCase() : undefined;
-  if (currency !== undefined && !Object.hasOwn(SYMBOLS, currency)) throw unsupported(`${what} with the currency ${currency}`, instead);
+  const currency = set.currency === undefined ? undefined : String(set.currency).toUpperCase();
+  if (currency !== undefined && !/^[A-Z]{3}$/.test(currency)) throw new RangeError(`Invalid currency code : ${set.currency}`);
+  const notation = choice("notation", set.notation ?? "standard", ["standard", "scientific", "engineering", "compact"]);
+  if (notation !== "standard") throw unsupported(`${what} with the notation ${notation}`, instead);
   if (set.useGrouping !== undefined && typeof set.useGrouping !== "boolean") throw unsupported(`${what} with this useGrouping`, instead);
-  const [least, most] = style === "currency" ? [2, 2] : style === "percent" ? [0, 0] : [0, 3];
+  const minor = style === "currency" ? MINOR[currency] ?? 2 : undefined;
+  const [least, most] = style === "currency" ? [minor, minor] : style === "percent" ? [0, 0] : [0, 3];
+  const whole = digitsOption("minimumIntegerDigits", set.minimumIntegerDigits, 1);
+  if (whole < 1 || whole > 21) throw new RangeError("minimumIntegerDigits value is out of range.");
   let min = digitsOption("minimumFractionDigits", set.minimumFractionDigits, undefined);
   let max = digitsOption("maximumFractionDigits", set.maximumFractionDigits, undefined);
   if (min === undefined) min = Math.min(least, max ?? least);
   else if (max === undefined) max = Math.max(most, min);
   if (max === undefined) max = Math.max(most, min);
   if (min > max) throw new RangeError("maximumFractionDigits value is out of range.");
-  return (value) => {
+  const coded = () => locale.coded.map((text) => text.replace("\u00a4", currency));
+  const around = style === "currency" ? locale.own[currency] ?? coded() : style === "percent" ? locale.percent : locale.plain;
+  const grouped = (digits) => {
+    if (set.useGrouping === false || digits.length < (set.useGrouping ? 4 : locale.least)) return digits;
+    let [from, text] = [digits.length - 3, digits.slice(-3)];
+    for (const [, size] = locale.sizes; from > 0; from -= size) text = digits.slice(Math.max(0, from - size), from) + locale.group + text;
+    return text;
+  };
+  const format = (value) => {
     const isNegative = typeof value === "bigint" ? value < 0n : value < 0 || Object.is(value, -0);
     const size = isNegative ? -value : value;
-    let text;
-    if (typeof size === "number" && !Number.isFinite(size)) {
-      text = Number.isNaN(size) ? "NaN" : "\u221e";
-    } else {
-      let [whole, fraction] = style === "percent" ? percent(size, max) : rounded(size, max);
-      fraction = fraction.replace(/0+$/, "").padEnd(min, "0");
-      if (set.useGrouping !== false) whole = whole.replace(/\B(?=(\d{3})+$)/g, ",");
-      text = fraction === "" ? whole : `${whole}.${fraction}`;
-    }
-    return `${isNegative ? "-" : ""}${currency === undefined ? "" : SYMBOLS[currency]}${text}${style === "percent" ? "%" : ""}`;
+    const [before, after] = isNegative ? around.slice(2) : around;
+    const isFinite = typeof size === "bigint" || Number.isFinite(size);
+    if (!isFinite && style === "currency") throw unsupported(`${what} of ${value} as a currency`, instead);
+    if (!isFinite) return before + (Number.isNaN(size) ? locale.nan : "\u221e") + after;
+    let [digits, fraction] = style === "percent" ? percent(size, max) : rounded(size, max);
+    fraction = fraction.replace(/0+$/, "").padEnd(min, "0");
+    return before + grouped(digits.padStart(whole, "0")) + (fraction === "" ? "" : locale.decimal + fraction) + after;
   };
+  const resolved = () => ({
+    locale: canonical(locales), numberingSystem: "latn", style, ...(style === "currency" ? { currency, currencyDisplay: "symbol", currencySign: "standard" } : {}),
+    minimumIntegerDigits: whole, minimumFractionDigits: min, maximumFractionDigits: max, useGrouping: set.useGrouping === false ? false : "auto",
+    notation, signDisplay: "auto", roundingIncrement: 1, roundingMode: "halfExpand", roundingPriority: "auto", trailingZeroDisplay: "auto",
+  });
+  return { format, resolved };
+}
+
+/// A locale's tag as it is usually written.
+function canonical(locales) {
+  const [language, region] = (localeOf(locales) ?? "en-US").split("-");
+  return region === undefined ? language : `${language}-${region.toUpperCase()}`;
 }
 
 /// Multiplies a number by a hundred without intermediate rounding.
@@ -155,11 +189,11 @@ const { valueOf: bigintValue } = BigInt.prototype;
 
 export function numberToLocaleString(self, locales, options) {
   const value = Reflect.apply(typeof self === "bigint" ? bigintValue : numberValue, self, []);
-  return numberFormat("Number.prototype.toLocaleString", locales, options)(value);
+  return numberFormat("Number.prototype.toLocaleString", locales, options).format(value);
 }
 
 export function bigintToLocaleString(self, locales, options) {
-  return numberFormat("BigInt.prototype.toLocaleString", locales, options)(Reflect.apply(bigintValue, self, []));
+  return numberFormat("BigInt.prototype.toLocaleString", locales, options).format(Reflect.apply(bigintValue, self, []));
 }
 
 const open = [];
@@ -186,63 +220,220 @@ export function arrayToLocaleString(self, locales, options) {
 
 // ---- dates ---------------------------------------------------------------------------------------------------------
 
-/// Formats a valid date. `parts` is "date", "time" or "all".
-export function dateToLocaleString(what, date, parts, locales, options) {
+const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const MONTHS = [
+  "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+];
+const WIDTHS = ["numeric", "2-digit"];
+const TEXTS = ["long", "short", "narrow"];
+const DATE_FIELDS = { weekday: TEXTS, year: WIDTHS, month: [...WIDTHS, ...TEXTS], day: WIDTHS };
+const TIME_FIELDS = { hour: WIDTHS, minute: WIDTHS, second: WIDTHS };
+const STYLES = ["full", "long", "medium", "short"];
+const DATE_STYLES = {
+  full: { weekday: "long", month: "long", day: "numeric", year: "numeric" }, long: { month: "long", day: "numeric", year: "numeric" },
+  medium: { month: "short", day: "numeric", year: "numeric" }, short: { month: "numeric", day: "numeric", year: "2-digit" },
+};
+const CYCLES = ["h11", "h12", "h23", "h24"];
+
+/// The fields that a date is shown with. `required` and `defaults` are "date", "time" or "all", as in ECMA-402.
+function dateFormat(what, required, defaults, locales, options) {
   const instead = "use toISOString(), or the getUTC methods";
+  const known = [
+    ...Object.keys(DATE_FIELDS), ...Object.keys(TIME_FIELDS), "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
+    "numberingSystem", "localeMatcher", "formatMatcher",
+  ];
+  // A time zone that does not exist is an error of its own, upon which functions rely to check one.
+  const zone = zoneOf(options?.timeZone);
   english(what, locales, instead);
-  const { timeZone = "UTC" } = optionsOf(what, options, ["timeZone"], instead);
-  if (!["utc", "etc/utc", "gmt"].includes(String(timeZone).toLowerCase())) throw unsupported(`${what} with the time zone ${timeZone}`, instead);
+  const set = optionsOf(what, options, known, instead);
+  for (const [name, value] of [["calendar", "gregory"], ["numberingSystem", "latn"]]) {
+    if (set[name] !== undefined && set[name] !== value) throw unsupported(`${what} with the ${name} ${set[name]}`, instead);
+  }
+  const fields = {};
+  const take = (choices) => {
+    for (const name of Object.keys(choices)) if (set[name] !== undefined) fields[name] = choice(name, set[name], choices[name]);
+  };
+  take(DATE_FIELDS);
+  take(TIME_FIELDS);
+  const style = (name) => (set[name] === undefined ? undefined : choice(name, set[name], STYLES));
+  const [dateStyle, timeStyle] = [style("dateStyle"), style("timeStyle")];
+  let zoneName = set.timeZoneName === undefined ? undefined : choice("timeZoneName", set.timeZoneName, ["short", "long", "shortOffset", "longOffset", "shortGeneric", "longGeneric"]);
+  const isStyled = dateStyle !== undefined || timeStyle !== undefined;
+  if (isStyled) {
+    const other = Object.keys(fields)[0] ?? (zoneName && "timeZoneName");
+    if (other !== undefined) throw new TypeError(`Can't set option ${other} when ${dateStyle === undefined ? "timeStyle" : "dateStyle"} is used`);
+    if (required === "date" && timeStyle !== undefined) throw new TypeError("Invalid option : timeStyle");
+    if (required === "time" && dateStyle !== undefined) throw new TypeError("Invalid option : dateStyle");
+    if (dateStyle !== undefined) Object.assign(fields, DATE_STYLES[dateStyle]);
+    if (timeStyle !== undefined) Object.assign(fields, { hour: "numeric", minute: "2-digit" }, timeStyle === "short" ? {} : { second: "2-digit" });
+    if (timeStyle === "full" || timeStyle === "long") zoneName = timeStyle === "full" ? "long" : "short";
+  } else {
+    const has = (choices) => Object.keys(choices).some((name) => fields[name] !== undefined);
+    const isGiven = (required !== "time" && has(DATE_FIELDS)) || (required !== "date" && has(TIME_FIELDS));
+    if (!isGiven && defaults !== "time") Object.assign(fields, { year: "numeric", month: "numeric", day: "numeric" });
+    if (!isGiven && defaults !== "date") Object.assign(fields, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+  }
+  if (zoneName !== undefined && (zone !== "UTC" || !["short", "long"].includes(zoneName))) throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
+  let cycle = set.hourCycle === undefined ? undefined : choice("hourCycle", set.hourCycle, CYCLES);
+  // V8 shows midnight as 24 then.
+  if (set.hour12 !== undefined) cycle = set.hour12 ? "h12" : "h24";
+  cycle ??= "h12";
+  const { weekday, year, month, day, hour, minute, second } = fields;
+  const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
+  const isStrange = (hour === undefined && hasDate && (minute ?? second) !== undefined)
+    || (hour !== undefined && minute === undefined && cycle !== "h12" && (hasDate || zoneName !== undefined)) || (hour !== undefined && minute === undefined && second !== undefined) || (month === undefined && [weekday, year, day].filter((each) => each !== undefined).length > 1)
+    || (weekday !== undefined && month !== undefined && day === undefined);
+  if (isStrange) throw unsupported(`${what} with only ${Object.keys(fields).join(", ")}`, instead);
+  if (isStyled && cycle === "h11") throw unsupported(`${what} with the hourCycle h11`, instead);
+  return { what, zone, fields, zoneName, cycle, dateStyle, timeStyle };
+}
+
+/// The name of a time zone. The zones are those of the IANA.
+function zoneOf(given) {
+  if (given === undefined) return "UTC";
+  const name = native.zoneName(String(given));
+  if (name === undefined) throw new RangeError(`Invalid time zone specified: ${given}`);
+  return ["Etc/UTC", "Etc/GMT", "GMT", "Etc/UCT", "UCT", "Etc/Zulu", "Zulu", "Etc/Universal", "Universal", "Etc/Greenwich", "Greenwich", "Etc/GMT0", "GMT0", "Etc/GMT+0", "GMT+0", "Etc/GMT-0", "GMT-0"].includes(name) ? "UTC" : name;
+}
+
+/// A valid date as parts, each with its type.
+function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }, time) {
+  const local = new Date(time + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
+  const year = local.getUTCFullYear();
+  if (year < 1) throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
+  const sized = (value, size) => (size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value));
+  const text = (name, width) => (width === "long" ? name : name.slice(0, width === "short" ? 3 : 1));
+  const isTextual = TEXTS.includes(fields.month);
+  const hours = local.getUTCHours();
+  const shownHour = { h11: hours % 12, h12: hours % 12 || 12, h23: hours, h24: hours || 24 }[cycle];
+  const is12 = cycle === "h11" || cycle === "h12";
+  const isAlone = (name) => fields.hour === undefined && (name === "minute" ? fields.second : fields.minute) === undefined;
+  const values = {
+    weekday: () => text(DAYS[local.getUTCDay()], fields.weekday),
+    year: () => sized(year, fields.year),
+    month: () => (isTextual ? text(MONTHS[local.getUTCMonth()], fields.month) : sized(local.getUTCMonth() + 1, fields.month)),
+    day: () => sized(local.getUTCDate(), fields.day),
+    hour: () => sized(shownHour, is12 ? fields.hour : "2-digit"),
+    minute: () => sized(local.getUTCMinutes(), isAlone("minute") ? "numeric" : "2-digit"),
+    second: () => sized(local.getUTCSeconds(), isAlone("second") ? "numeric" : "2-digit"),
+    dayPeriod: () => (hours < 12 ? "AM" : "PM"),
+    timeZoneName: () => (zoneName === "short" ? "UTC" : "Coordinated Universal Time"),
+  };
+  const parts = [];
+  const add = (type, before) => {
+    if (parts.length > 0 && before !== "") parts.push({ type: "literal", value: before });
+    parts.push({ type, value: values[type]() });
+  };
+  const { weekday, year: ofYear, month, day } = fields;
+  if (weekday !== undefined) add("weekday", "");
+  if (month !== undefined) add("month", ", ");
+  if (day !== undefined) add("day", month === undefined ? "" : isTextual ? " " : "/");
+  if (ofYear !== undefined) add("year", !isTextual ? "/" : day === undefined ? " " : ", ");
+  const hasDate = parts.length > 0;
+  const isLong = dateStyle === undefined ? fields.month === "long" : dateStyle === "full" || dateStyle === "long";
+  const join = hasDate ? (isLong ? " at " : weekday !== undefined && month === undefined && zoneName === undefined ? " " : ", ") : "";
+  const beginning = parts.length;
+  for (const name of ["hour", "minute", "second"]) if (fields[name] !== undefined) add(name, parts.length === beginning ? join : ":");
+  if (fields.hour !== undefined && is12) add("dayPeriod", "\u202f");
+  if (zoneName !== undefined) add("timeZoneName", parts.length > beginning ? " " : join);
+  return parts;
+}
+
+/// V8 writes an ordinary space before AM and PM here, and a narrow one in `formatToParts`.
+const joined = (parts) => parts.map(({ value }) => (value === "\u202f" ? " " : value)).join("");
+
+/// The methods of `Date`. `parts` is "date", "time" or "all".
+export function dateToLocaleString(what, date, parts, locales, options) {
   const time = date.getTime();
-  if (Number.isNaN(time)) return "Invalid Date";
-  const [year, month, day] = [date.getUTCFullYear(), date.getUTCMonth() + 1, date.getUTCDate()];
-  if (year < 1) throw unsupported(`${what} of a year before 1`, instead);
-  const hours = date.getUTCHours();
-  const two = (n) => String(n).padStart(2, "0");
-  const shownDay = `${month}/${day}/${year}`;
-  const shownTime = `${hours % 12 || 12}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())} ${hours < 12 ? "AM" : "PM"}`;
-  return parts === "date" ? shownDay : parts === "time" ? shownTime : `${shownDay}, ${shownTime}`;
+  return Number.isNaN(time) ? "Invalid Date" : joined(dateParts(dateFormat(what, parts, parts, locales, options), time));
 }
 
 // ---- Intl ----------------------------------------------------------------------------------------------------------
 
 class Collator {
-  #compare;
+  #prepared;
 
-  constructor(locales, options) {
-    this.#compare = comparer("Intl.Collator", locales, options);
+  constructor(locales = undefined, options = undefined) {
+    this.#prepared = prepared(() => comparer("Intl.Collator", locales, options));
   }
   get compare() {
-    return (a, b) => this.#compare(String(a), String(b));
+    return (a, b) => this.#prepared()(String(a), String(b));
   }
 }
 
-class NumberFormat {
-  #format;
+/// What a constructor prepares. An app may make formats when its modules are loaded, so what is not supported is an error when the
+/// format is used.
+function prepared(prepare) {
+  try {
+    const made = prepare();
+    return () => made;
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error;
+    return () => {
+      throw error;
+    };
+  }
+}
 
-  constructor(locales, options) {
-    this.#format = numberFormat("Intl.NumberFormat", locales, options);
+/// The locales among the given ones that are supported, as a list.
+const supported = (locales, isSupported) =>
+  (locales === undefined ? [] : [locales].flat()).filter((locale) => isSupported(localeOf(locale))).map(canonical);
+
+class NumberFormat {
+  #prepared;
+
+  constructor(locales = undefined, options = undefined) {
+    this.#prepared = prepared(() => numberFormat("Intl.NumberFormat", locales, options));
   }
   get format() {
-    return (value) => this.#format(typeof value === "bigint" ? value : Number(value));
+    return (value) => this.#prepared().format(typeof value === "bigint" ? value : Number(value));
+  }
+  formatToParts() {
+    throw unsupported("Intl.NumberFormat.formatToParts", "use format()");
+  }
+  resolvedOptions() {
+    return this.#prepared().resolved();
+  }
+  static supportedLocalesOf(locales) {
+    return supported(locales, (locale) => Object.hasOwn(load("convex:numbers").FORMATS, locale));
   }
 }
 
 class DateTimeFormat {
-  #options;
+  #prepared;
 
-  constructor(locales, options) {
-    this.#options = [locales, options];
-    dateToLocaleString("Intl.DateTimeFormat", new Date(0), "date", locales, options);
+  constructor(locales = undefined, options = undefined) {
+    this.#prepared = prepared(() => dateFormat("Intl.DateTimeFormat", "any", "date", locales, options));
+  }
+  #parts(date) {
+    const time = date === undefined ? Date.now() : Number(date);
+    if (!(Math.abs(time) <= 8.64e15)) throw new RangeError("Invalid time value");
+    return dateParts(this.#prepared(), time);
   }
   get format() {
-    return (date) => {
-      const given = new Date(date === undefined ? Date.now() : date);
-      if (Number.isNaN(given.getTime())) throw new RangeError("Invalid time value");
-      return dateToLocaleString("Intl.DateTimeFormat", given, "date", ...this.#options);
-    };
+    return (date) => joined(this.#parts(date));
+  }
+  formatToParts(date = undefined) {
+    return this.#parts(date);
+  }
+  formatRange() {
+    throw unsupported("Intl.DateTimeFormat.formatRange", "format both dates");
+  }
+  formatRangeToParts() {
+    throw unsupported("Intl.DateTimeFormat.formatRangeToParts", "format both dates");
   }
   resolvedOptions() {
-    return { locale: "en-US", calendar: "gregory", numberingSystem: "latn", timeZone: "UTC", year: "numeric", month: "numeric", day: "numeric" };
+    const { zone, fields, zoneName, cycle, dateStyle, timeStyle } = this.#prepared();
+    const named = { ...(dateStyle ? { dateStyle } : {}), ...(timeStyle ? { timeStyle } : {}) };
+    const shown = Object.fromEntries(["weekday", "year", "month", "day", "hour", "minute", "second"].filter((name) => fields[name] !== undefined).map((name) => [name, fields[name]]));
+    return {
+      locale: "en-US", calendar: "gregory", numberingSystem: "latn", timeZone: zone,
+      ...(fields.hour === undefined ? {} : { hourCycle: cycle, hour12: cycle === "h11" || cycle === "h12" }),
+      ...(dateStyle || timeStyle ? named : { ...shown, ...(zoneName ? { timeZoneName: zoneName } : {}) }),
+    };
+  }
+  static supportedLocalesOf(locales) {
+    return supported(locales, (locale) => locale === "en" || locale === "en-us");
   }
 }
 
@@ -250,19 +441,40 @@ class DateTimeFormat {
 const callable = (type) => {
   const made = { [type.name]: function (...args) { return Reflect.construct(type, args, new.target ?? type); } }[type.name];
   Object.defineProperty(made, "prototype", { value: type.prototype, writable: false });
+  if (type.supportedLocalesOf) Object.defineProperty(made, "supportedLocalesOf", { value: type.supportedLocalesOf, writable: true, configurable: true });
   Object.defineProperty(type.prototype, "constructor", { value: made, writable: true, configurable: true });
   return made;
 };
 
-const missing = (name) => ({
-  [name]: function () {
-    throw unsupported(`Intl.${name}`, "format by hand, or with a package that brings its own data");
-  },
-}[name]);
+class PluralRules {
+  #select;
 
-export const Intl = { Collator: callable(Collator), NumberFormat: callable(NumberFormat), DateTimeFormat: callable(DateTimeFormat) };
+  constructor(locales = undefined, options = undefined) {
+    this.#select = prepared(() => {
+      const instead = "choose the form by hand";
+      english("Intl.PluralRules", locales, instead);
+      const { type = "cardinal" } = optionsOf("Intl.PluralRules", options, ["type", "localeMatcher"], instead);
+      if (choice("type", type, ["cardinal", "ordinal"]) === "cardinal") return (n) => (Math.abs(n) === 1 ? "one" : "other");
+      const ends = (n, digit) => n % 10 === digit && n % 100 !== digit + 10;
+      return (n) => (ends(Math.abs(n), 1) ? "one" : ends(Math.abs(n), 2) ? "two" : ends(Math.abs(n), 3) ? "few" : "other");
+    });
+  }
+  select(n) {
+    return this.#select()(Number(n));
+  }
+}
+
+const missing = (name) => {
+  const refuse = () => {
+    throw unsupported(`Intl.${name}`, "format by hand, or with a package that brings its own data");
+  };
+  // One that is made when a module is loaded fails when it is used.
+  return { [name]: function () { return new.target === undefined ? refuse() : new Proxy({}, { get: refuse }); } }[name];
+};
+
+export const Intl = { Collator: callable(Collator), NumberFormat: callable(NumberFormat), DateTimeFormat: callable(DateTimeFormat), PluralRules };
 for (const name of [
-  "DisplayNames", "DurationFormat", "ListFormat", "Locale", "PluralRules", "RelativeTimeFormat", "Segmenter", "getCanonicalLocales",
+  "DisplayNames", "DurationFormat", "ListFormat", "Locale", "RelativeTimeFormat", "Segmenter", "getCanonicalLocales",
   "supportedValuesOf",
 ]) Intl[name] = missing(name);
 for (const name of Object.keys(Intl)) Object.defineProperty(Intl, name, { enumerable: false });

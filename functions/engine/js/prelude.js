@@ -72,7 +72,7 @@ const globals = [
   "convex:events", ["Event", "CustomEvent", "MessageEvent", "ErrorEvent", "EventTarget", "AbortSignal", "AbortController"],
   "convex:streams", [
     "ReadableStream", "ReadableStreamDefaultController", "ReadableByteStreamController", "ReadableStreamDefaultReader",
-    "ReadableStreamBYOBReader", "WritableStream", "WritableStreamDefaultController", "WritableStreamDefaultWriter", "TransformStream",
+    "ReadableStreamBYOBReader", "ReadableStreamBYOBRequest", "WritableStream", "WritableStreamDefaultController", "WritableStreamDefaultWriter", "TransformStream",
     "TransformStreamDefaultController", "TextEncoderStream", "TextDecoderStream", "CountQueuingStrategy", "ByteLengthQueuingStrategy",
   ],
   "convex:bodies", ["Blob", "File", "FormData", "Headers", "Request", "Response"],

@@ -48,9 +48,14 @@ function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal })
 export function makeDate() {
   const now = () => (isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs()));
   const prototype = RealDate.prototype;
-  const localTime = /^\s*[+-]?\d{4,6}-\d\d-\d\dT[\d:.,]+\s*$/;
+  const { setTime } = prototype;
+  // The usual forms are left to the engine, which takes other ones for other times than V8.
+  const usual = /^\d{4}-(?:0[1-9]|1[0-2])-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{3})?)?Z)?$/;
   const { test } = RegExp.prototype;
-  const ofText = (value) => RealDate.parse(apply(test, localTime, [value]) ? `${value}Z` : value);
+  const ofText = (value) => {
+    const time = apply(test, usual, [value]) ? RealDate.parse(value) : NaN;
+    return time === time ? time : load("convex:dates").parseDate(value);
+  };
   const ofArgs = (args) => {
     if (args.length === 0) return now();
     if (args.length > 1) return RealDate.UTC(...args);
@@ -69,10 +74,19 @@ export function makeDate() {
   hidden(prototype, "constructor", Date);
   for (const part of ["FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds"]) {
     hidden(prototype, `get${part}`, prototype[`getUTC${part}`]);
-    if (part !== "Day") hidden(prototype, `set${part}`, prototype[`setUTC${part}`]);
+    if (part === "Day") continue;
+    const set = prototype[`setUTC${part}`];
+    for (const name of [`set${part}`, `setUTC${part}`]) hidden(prototype, name, {
+      [name](...args) {
+        const time = apply(set, this, args);
+        // The engine returns NaN, and leaves the date as it was.
+        return time === time ? time : apply(setTime, this, [time]);
+      },
+    }[name]);
   }
   hidden(prototype, "getTimezoneOffset", function getTimezoneOffset() {
-    return apply(prototype.getTime, this, []) * 0;
+    const time = apply(prototype.getTime, this, []);
+    return time - time;
   });
   // `Thu, 01 Jan 1970 00:00:00 GMT` contains all the parts.
   const parts = (date) => prototype.toUTCString.call(date).split(/,? /);
@@ -126,13 +140,14 @@ export function nextTimer() {
   return next;
 }
 
-/// Calls the callbacks that are due. An error thrown by one does not prevent the next from being called.
+/// Calls the callback that is due first, if there is one. The jobs that it queues run before the next callback.
 export function fireTimers() {
   const now = native.elapsedMs();
-  const due = [...timed].filter(([, { at }]) => at <= now).sort(([, a], [, b]) => a.at - b.at);
-  for (const [id, timer] of due) {
-    if (timer.every > 0) timer.at = now + timer.every;
-    else timed.delete(id);
-    new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
-  }
+  let first;
+  for (const each of timed) if (each[1].at <= now && (first === undefined || each[1].at < first[1].at)) first = each;
+  if (first === undefined) return;
+  const [id, timer] = first;
+  if (timer.every > 0) timer.at = now + timer.every;
+  else timed.delete(id);
+  new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
 }

@@ -2,7 +2,8 @@
 //
 // A stream consists of two objects: the one that functions hold, and a private state machine that does the work.
 
-import { addClass } from "convex:prelude";
+import { load } from "convex:prelude";
+const { expose } = load("convex:interfaces");
 
 function later() {
   let settle;
@@ -19,6 +20,13 @@ function quiet(promise) {
 }
 
 const rejected = (error) => quiet(Promise.reject(error));
+
+/// The methods that a stream is made of.
+function optionsOf(given) {
+  if (given === undefined) return {};
+  if ((typeof given !== "object" && typeof given !== "function") || given === null) throw new TypeError("a stream is made of an object with its methods");
+  return given;
+}
 
 /// Calls a user-defined method. An error that it throws becomes a rejection.
 function calling(object, name, ...args) {
@@ -80,7 +88,7 @@ class Readable {
   get isOpen() {
     return this.state === "readable" && !this.#isClosing;
   }
-  enqueue(chunk) {
+  enqueue(chunk = undefined) {
     if (!this.isOpen) throw new TypeError("the stream is closed: nothing can be enqueued");
     if (this.reads.length > 0) {
       this.reads.shift().resolve({ value: chunk, done: false });
@@ -133,7 +141,7 @@ class Readable {
       (error) => this.fail(error),
     );
   }
-  read() {
+  read(bytes = undefined) {
     this.isDisturbed = true;
     if (this.state === "errored") return rejected(this.error);
     if (this.queue.length > 0) {
@@ -144,7 +152,7 @@ class Readable {
       return Promise.resolve({ value: chunk, done: false });
     }
     if (this.state === "closed") return Promise.resolve({ value: undefined, done: true });
-    const read = later();
+    const read = { ...later(), bytes };
     this.reads.push(read);
     this.pull();
     return read.promise;
@@ -153,6 +161,12 @@ class Readable {
   unread(chunk) {
     this.queue.unshift({ chunk, size: 0 });
   }
+  /// The size of the buffer that the oldest read waits to have filled, in bytes. Undefined if it takes a chunk of any size.
+  get wanted() {
+    return this.state === "readable" ? (this.reads[0]?.bytes ?? (this.reads.length > 0 ? this.allocated : undefined)) : undefined;
+  }
+  /// The size of the buffers for readers without one of their own.
+  allocated = undefined;
   async cancel(reason) {
     this.isDisturbed = true;
     if (this.state === "closed") return;
@@ -181,19 +195,52 @@ export class ReadableStreamDefaultController {
   get desiredSize() {
     return this.#readable.desired;
   }
-  enqueue(chunk) {
+  enqueue(chunk = undefined) {
     this.#readable.enqueue(chunk);
   }
   close() {
     this.#readable.close();
   }
-  error(error) {
+  error(error = undefined) {
     this.#readable.fail(error);
+  }
+}
+
+/// The buffer of a read that waits. Its reader receives a copy of what was written into it.
+export class ReadableStreamBYOBRequest {
+  #view;
+  #respond;
+
+  constructor(key, bytes, respond) {
+    illegal(key);
+    this.#view = new Uint8Array(bytes);
+    this.#respond = respond;
+  }
+  get view() {
+    return this.#view;
+  }
+  respond(bytesWritten) {
+    const bytes = Number(bytesWritten);
+    if (this.#view === null) throw new TypeError("the request was answered already");
+    if (!Number.isInteger(bytes) || bytes < 0 || bytes > this.#view.length) {
+      throw new RangeError(`${bytesWritten} bytes were not written: the buffer has ${this.#view.length}`);
+    }
+    this.#answer(this.#view.subarray(0, bytes));
+  }
+  respondWithNewView(view) {
+    if (!ArrayBuffer.isView(view)) throw new TypeError("respondWithNewView() takes a view");
+    if (this.#view === null) throw new TypeError("the request was answered already");
+    this.#answer(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
+  }
+  #answer(bytes) {
+    this.#respond(bytes);
+    this.#view = null;
   }
 }
 
 export class ReadableByteStreamController {
   #readable;
+  #request = null;
 
   constructor(key, readable) {
     illegal(key);
@@ -203,17 +250,30 @@ export class ReadableByteStreamController {
     return this.#readable.desired;
   }
   get byobRequest() {
-    return null;
+    const { wanted } = this.#readable;
+    if (this.#request === null && wanted !== undefined) {
+      this.#request = new ReadableStreamBYOBRequest(making, wanted, (bytes) => {
+        const isOpen = this.#readable.isOpen;
+        if (isOpen && bytes.length === 0) throw new TypeError("a stream of bytes takes no empty chunks");
+        if (!isOpen && bytes.length > 0) throw new TypeError("the stream is closed: nothing can be written");
+        this.#request = null;
+        if (isOpen) this.#readable.enqueue(bytes.slice());
+      });
+    }
+    return this.#request;
   }
-  enqueue(chunk) {
+  enqueue(chunk = undefined) {
     if (!ArrayBuffer.isView(chunk)) throw new TypeError("a stream of bytes takes typed arrays and views");
     if (chunk.byteLength === 0) throw new TypeError("a stream of bytes takes no empty chunks");
-    this.#readable.enqueue(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    if (!this.#readable.isOpen) throw new TypeError("the stream is closed: nothing can be enqueued");
+    const { byteOffset, byteLength } = chunk;
+    this.#request = null;
+    this.#readable.enqueue(new Uint8Array(chunk.buffer.transfer(), byteOffset, byteLength));
   }
   close() {
     this.#readable.close();
   }
-  error(error) {
+  error(error = undefined) {
     this.#readable.fail(error);
   }
 }
@@ -265,7 +325,7 @@ export class ReadableStreamDefaultReader {
   async read() {
     return await this.#reader.held.read();
   }
-  async cancel(reason) {
+  async cancel(reason = undefined) {
     return await this.#reader.held.cancel(reason);
   }
   releaseLock() {
@@ -287,17 +347,25 @@ export class ReadableStreamBYOBReader {
     if (!ArrayBuffer.isView(view)) throw new TypeError("read() takes a view");
     if (view.byteLength === 0) throw new TypeError("read() takes a view that is not empty");
     const readable = this.#reader.held;
-    const { value, done } = await readable.read();
-    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    const part = done ? new Uint8Array(0) : value.subarray(0, bytes.length);
-    if (!done && part.length < value.length) readable.unread(value.subarray(part.length));
-    bytes.set(part);
-    const made = view instanceof DataView
-      ? new DataView(view.buffer, view.byteOffset, part.length)
-      : new view.constructor(view.buffer, view.byteOffset, part.length / view.BYTES_PER_ELEMENT);
-    return { value: made, done };
+    const { byteOffset, byteLength, constructor, BYTES_PER_ELEMENT = 1 } = view;
+    const buffer = view.buffer.transfer();
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+    let length = 0;
+    let isDone = false;
+    // Elements of several bytes may arrive in parts.
+    do {
+      const { value, done } = await readable.read(byteLength - length);
+      isDone = done;
+      if (done) break;
+      const part = value.subarray(0, byteLength - length);
+      if (part.length < value.length) readable.unread(value.subarray(part.length));
+      bytes.set(part, length);
+      length += part.length;
+    } while (length % BYTES_PER_ELEMENT !== 0);
+    if (length % BYTES_PER_ELEMENT !== 0) throw new TypeError("the stream ended within an element of the view");
+    return { value: new constructor(buffer, byteOffset, length / BYTES_PER_ELEMENT), done: isDone && length === 0 };
   }
-  async cancel(reason) {
+  async cancel(reason = undefined) {
     return await this.#reader.held.cancel(reason);
   }
   releaseLock() {
@@ -312,13 +380,19 @@ export class ReadableStream {
   #isBytes;
 
   constructor(source, strategy) {
-    const given = source ?? {};
+    const given = optionsOf(source);
     const type = given.type;
-    if (type !== undefined && String(type) !== "bytes") throw new RangeError(`a stream's type is "bytes" or undefined, not ${type}`);
+    if (type !== undefined && `${type}` !== "bytes") throw new TypeError(`a stream's type is "bytes" or undefined, not ${type}`);
     this.#isBytes = type !== undefined;
+    if (this.#isBytes && strategy?.size !== undefined) throw new RangeError("a stream of bytes counts them itself: its strategy has no size");
     this.#readable = new Readable(strategyOf(strategy, this.#isBytes ? 0 : 1));
     const Controller = this.#isBytes ? ReadableByteStreamController : ReadableStreamDefaultController;
     const controller = new Controller(making, this.#readable);
+    if (this.#isBytes && given.autoAllocateChunkSize !== undefined) {
+      const size = Number(given.autoAllocateChunkSize);
+      if (!Number.isInteger(size) || size < 1) throw new TypeError(`autoAllocateChunkSize is a number of bytes, not ${given.autoAllocateChunkSize}`);
+      this.#readable.allocated = size;
+    }
     const [pull, cancel] = [calling(given, "pull", controller), calling(given, "cancel")];
     const { start } = given;
     // The constructor throws the error that `start` throws.
@@ -350,22 +424,24 @@ export class ReadableStream {
   get locked() {
     return this.#readable.reader !== undefined;
   }
-  async cancel(reason) {
+  async cancel(reason = undefined) {
     if (this.locked) throw new TypeError("the stream is locked: its reader can cancel it");
     return await this.#readable.cancel(reason);
   }
-  getReader(options) {
+  getReader(options = undefined) {
     const mode = options?.mode;
     if (mode === undefined) return new ReadableStreamDefaultReader(this);
     if (String(mode) !== "byob") throw new TypeError(`the mode of a reader is "byob" or undefined, not ${mode}`);
     return new ReadableStreamBYOBReader(this);
   }
-  pipeThrough(transform, options) {
+  pipeThrough(transform, options = undefined) {
     const { readable, writable } = transform;
+    if (!(readable instanceof ReadableStream)) throw new TypeError("pipeThrough() takes an object with a readable and a writable stream");
+    writableOf(writable);
     quiet(this.pipeTo(writable, options));
     return readable;
   }
-  pipeTo(destination, options) {
+  pipeTo(destination, options = undefined) {
     try {
       return pipe(new Reader(this.#readable), new Writer(writableOf(destination)), options ?? {});
     } catch (error) {
@@ -405,7 +481,7 @@ export class ReadableStream {
     }));
     return streams;
   }
-  values(options) {
+  values(options = undefined) {
     const reader = new Reader(this.#readable);
     const keeps = Boolean(options?.preventCancel);
     let isDone = false;
@@ -436,7 +512,7 @@ export class ReadableStream {
       },
     };
   }
-  [Symbol.asyncIterator](options) {
+  [Symbol.asyncIterator](options = undefined) {
     return this.values(options);
   }
 }
@@ -620,7 +696,7 @@ export class WritableStreamDefaultController {
   get signal() {
     return this.#writable.aborting.signal;
   }
-  error(error) {
+  error(error = undefined) {
     this.#writable.fail(error);
   }
 }
@@ -677,13 +753,13 @@ export class WritableStreamDefaultWriter {
   get desiredSize() {
     return this.#writer.held.desired;
   }
-  async write(chunk) {
+  async write(chunk = undefined) {
     return await this.#writer.held.write(chunk);
   }
   async close() {
     return await this.#writer.held.close();
   }
-  async abort(reason) {
+  async abort(reason = undefined) {
     return await this.#writer.held.abort(reason);
   }
   releaseLock() {
@@ -695,7 +771,7 @@ export class WritableStream {
   #writable;
 
   constructor(sink, strategy) {
-    const given = sink ?? {};
+    const given = optionsOf(sink);
     if (given.type !== undefined) throw new RangeError("a writable stream has no type");
     this.#writable = new Writable(strategyOf(strategy, 1));
     const controller = new WritableStreamDefaultController(making, this.#writable);
@@ -710,7 +786,7 @@ export class WritableStream {
   get locked() {
     return this.#writable.writer !== undefined;
   }
-  async abort(reason) {
+  async abort(reason = undefined) {
     if (this.locked) throw new TypeError("the stream is locked: its writer can abort it");
     return await this.#writable.abort(reason);
   }
@@ -771,10 +847,10 @@ export class TransformStreamDefaultController {
   get desiredSize() {
     return this.#of.readable.desired;
   }
-  enqueue(chunk) {
+  enqueue(chunk = undefined) {
     this.#of.enqueue(chunk);
   }
-  error(error) {
+  error(error = undefined) {
     this.#of.fail(error);
   }
   terminate() {
@@ -790,7 +866,7 @@ export class TransformStream {
   #writable;
 
   constructor(transformer, writableStrategy, readableStrategy) {
-    const given = transformer ?? {};
+    const given = optionsOf(transformer);
     // Whether the readable side wants a chunk, and the promise that waits for that to change.
     let isWanted = false;
     let change = later();
@@ -950,6 +1026,7 @@ class Strategy {
   #highWaterMark;
 
   constructor({ highWaterMark }) {
+    if (highWaterMark === undefined) throw new TypeError("a strategy needs a highWaterMark");
     this.#highWaterMark = Number(highWaterMark);
   }
   get highWaterMark() {
@@ -970,11 +1047,9 @@ export class ByteLengthQueuingStrategy extends Strategy {
 }
 
 const classes = [
-  ReadableStream, ReadableStreamDefaultController, ReadableByteStreamController, ReadableStreamDefaultReader, ReadableStreamBYOBReader,
+  ReadableStream, ReadableStreamDefaultController, ReadableByteStreamController, ReadableStreamBYOBRequest, ReadableStreamDefaultReader,
+  ReadableStreamBYOBReader,
   WritableStream, WritableStreamDefaultController, WritableStreamDefaultWriter, TransformStream, TransformStreamDefaultController,
   TextEncoderStream, TextDecoderStream, Strategy, CountQueuingStrategy, ByteLengthQueuingStrategy,
 ];
-for (const type of classes) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(...classes);

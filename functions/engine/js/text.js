@@ -1,6 +1,7 @@
 // Text and bytes: TextEncoder, TextDecoder, atob, btoa. Loaded when a function first uses one of them.
 
-import { addClass, native } from "convex:prelude";
+import { load, native } from "convex:prelude";
+const { expose } = load("convex:interfaces");
 
 /// The bytes of a buffer or of a view of one.
 export const bytesOf = (source) => {
@@ -26,6 +27,7 @@ export class TextEncoder {
     return native.utf8(String(source).toWellFormed());
   }
   encodeInto(source, target) {
+    if (!(target instanceof Uint8Array)) throw new TypeError("TextEncoder.encodeInto() writes to a Uint8Array");
     let read = 0;
     let written = 0;
     for (const character of String(source).toWellFormed()) {
@@ -39,43 +41,22 @@ export class TextEncoder {
   }
 }
 
-const LABELS = new Map();
-for (const label of ["utf-8", "utf8", "unicode-1-1-utf-8"]) LABELS.set(label, "utf-8");
-for (const label of ["utf-16le", "utf-16", "ucs-2", "unicode", "iso-10646-ucs-2"]) LABELS.set(label, "utf-16le");
-for (const label of ["windows-1252", "latin1", "iso-8859-1", "iso8859-1", "ascii", "us-ascii", "l1", "cp1252"]) {
-  LABELS.set(label, "windows-1252");
-}
-/// The characters of windows-1252 from 0x80 to 0x9f.
-const WINDOWS = "€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ";
-
+/// Decodes bytes that end with a whole character, or with an invalid one.
 function decode(encoding, bytes, fatal) {
-  if (encoding === "utf-8") return native.text(raw(bytes), fatal);
-  const units = [];
-  let text = "";
-  const add = (unit) => {
-    units.push(unit);
-    if (units.length === 4096) text += String.fromCharCode(...units.splice(0));
-  };
-  if (encoding === "windows-1252") {
-    for (let i = 0; i < bytes.length; i++) add(bytes[i] >= 0x80 && bytes[i] < 0xa0 ? WINDOWS.charCodeAt(bytes[i] - 0x80) : bytes[i]);
-    return text + String.fromCharCode(...units);
-  }
-  for (let i = 0; i + 1 < bytes.length; i += 2) add(bytes[i] | (bytes[i + 1] << 8));
-  text += String.fromCharCode(...units);
-  const isWhole = bytes.length % 2 === 0 && text.isWellFormed();
-  if (fatal && !isWhole) throw new TypeError("the bytes are not UTF-16");
-  return text.toWellFormed() + (bytes.length % 2 === 0 ? "" : "\ufffd");
+  const decoded = native.decode(encoding, raw(bytes), fatal);
+  if (decoded === undefined) throw new TypeError(`TextDecoder: the bytes are not ${encoding}`);
+  return decoded;
 }
 
 /// The number of bytes at the end that may be the beginning of a character.
 function unfinished(encoding, bytes) {
   const { length } = bytes;
-  if (encoding === "windows-1252") return 0;
-  if (encoding === "utf-16le") {
+  if (encoding === "utf-16le" || encoding === "utf-16be") {
     const half = length % 2;
-    const high = length - half >= 2 ? bytes[length - half - 1] : 0;
+    const high = length - half >= 2 ? bytes[length - half - (encoding === "utf-16le" ? 1 : 2)] : 0;
     return high >= 0xd8 && high < 0xdc ? half + 2 : half;
   }
+  if (encoding !== "utf-8") return native.undecoded(encoding, raw(bytes));
   for (let back = 1; back <= 3 && back <= length; back++) {
     const byte = bytes[length - back];
     if (byte < 0x80) return 0;
@@ -93,8 +74,11 @@ export class TextDecoder {
   #isBegun = false;
 
   constructor(label = "utf-8", options = {}) {
-    const encoding = LABELS.get(String(label).trim().toLowerCase());
+    const encoding = native.encoding(`${label}`.toWellFormed());
     if (encoding === undefined) throw new RangeError(`TextDecoder: the encoding '${label}' is not supported by this host`);
+    if (options !== undefined && options !== null && typeof options !== "object" && typeof options !== "function") {
+      throw new TypeError("TextDecoder: its options are an object");
+    }
     this.#encoding = encoding;
     this.#fatal = Boolean(options?.fatal);
     this.#ignoreBOM = Boolean(options?.ignoreBOM);
@@ -108,8 +92,11 @@ export class TextDecoder {
   get ignoreBOM() {
     return this.#ignoreBOM;
   }
-  decode(source, options) {
+  decode(source = undefined, options = undefined) {
     const isStream = Boolean(options?.stream);
+    if (isStream && this.#encoding === "iso-2022-jp") {
+      throw new DOMException("TextDecoder: a stream of iso-2022-jp is not supported by this host", "NotSupportedError");
+    }
     let bytes = bytesOf(source);
     if (this.#rest.length > 0) {
       const all = new Uint8Array(this.#rest.length + bytes.length);
@@ -136,8 +123,13 @@ export class TextDecoder {
 const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const badCharacter = () => new DOMException("the text has characters that it must not have", "InvalidCharacterError");
 
-export const btoa = (source) => {
-  const bytes = String(source);
+const required = (name, args) => {
+  if (args.length === 0) throw new TypeError(`${name}() needs an argument`);
+  return `${args[0]}`;
+};
+
+export const btoa = (...args) => {
+  const bytes = required("btoa", args);
   let out = "";
   for (let i = 0; i < bytes.length; i += 3) {
     const [a, b, c] = [bytes.charCodeAt(i), bytes.charCodeAt(i + 1), bytes.charCodeAt(i + 2)];
@@ -150,8 +142,8 @@ export const btoa = (source) => {
   return out;
 };
 
-export const atob = (source) => {
-  let base64 = String(source).replace(/[\t\n\f\r ]/g, "");
+export const atob = (...args) => {
+  let base64 = required("atob", args).replace(/[\t\n\f\r ]/g, "");
   if (base64.length % 4 === 0) base64 = base64.replace(/==?$/, "");
   if (base64.length % 4 === 1 || /[^A-Za-z0-9+/]/.test(base64)) throw badCharacter();
   let out = "";
@@ -213,7 +205,4 @@ export const decodeForm = (text) =>
     return [decodePart(name), decodePart(value)];
   });
 
-for (const type of [TextEncoder, TextDecoder]) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(TextEncoder, TextDecoder);

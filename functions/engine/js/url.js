@@ -1,13 +1,12 @@
 // URL and URLSearchParams. Loaded when a function first uses one of them.
 
-import { addClass, load, native } from "convex:prelude";
+import { load, native } from "convex:prelude";
+const { expose, iterable, pairsFrom, text } = load("convex:interfaces");
 const { decodeForm, encodeForm } = load("convex:text");
 
 /// Links a URL and its parameters.
 let follow;
 let refill;
-
-const text = (value) => String(value).toWellFormed();
 
 export class URLSearchParams {
   #pairs = [];
@@ -16,20 +15,13 @@ export class URLSearchParams {
 
   constructor(init = "") {
     if ((typeof init === "object" || typeof init === "function") && init !== null) {
-      if (typeof init[Symbol.iterator] === "function") {
-        for (const pair of init) {
-          const [name, value, ...more] = pair;
-          if (value === undefined || more.length > 0) throw new TypeError("URLSearchParams: each pair has a name and a value");
-          this.#pairs.push([text(name), text(value)]);
-        }
-      } else {
-        this.#pairs = Object.entries(init).map(([name, value]) => [text(name), text(value)]);
-      }
+      this.#pairs = pairsFrom(init, "URLSearchParams", text);
     } else {
       this.#pairs = decodeForm(text(init).replace(/^\?/, ""));
     }
   }
   static {
+    iterable(this, (params) => params.#pairs);
     follow = (params, changed) => {
       params.#changed = changed;
     };
@@ -48,7 +40,7 @@ export class URLSearchParams {
     this.#pairs.push([text(name), text(value)]);
     this.#changed(this.toString());
   }
-  delete(name, value) {
+  delete(name, value = undefined) {
     this.#set(this.#pairs.filter((pair) => pair[0] !== text(name) || (value !== undefined && pair[1] !== text(value))));
   }
   get(name) {
@@ -57,7 +49,7 @@ export class URLSearchParams {
   getAll(name) {
     return this.#pairs.filter(([other]) => other === text(name)).map(([, value]) => value);
   }
-  has(name, value) {
+  has(name, value = undefined) {
     return this.#pairs.some((pair) => pair[0] === text(name) && (value === undefined || pair[1] === text(value)));
   }
   set(name, value) {
@@ -69,21 +61,6 @@ export class URLSearchParams {
   }
   sort() {
     this.#set(this.#pairs.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
-  }
-  forEach(callback, self) {
-    for (const [name, value] of this) callback.call(self, value, name, this);
-  }
-  *entries() {
-    for (let i = 0; i < this.#pairs.length; i++) yield [...this.#pairs[i]];
-  }
-  *keys() {
-    for (const [name] of this.entries()) yield name;
-  }
-  *values() {
-    for (const [, value] of this.entries()) yield value;
-  }
-  [Symbol.iterator]() {
-    return this.entries();
   }
   toString() {
     return encodeForm(this.#pairs);
@@ -101,10 +78,10 @@ export class URL {
     if (parsed === undefined) throw new TypeError(`Invalid URL: '${href}'`);
     this.#parts = JSON.parse(parsed);
   }
-  static canParse(href, base) {
+  static canParse(href, base = undefined) {
     return native.url(text(href), base === undefined ? undefined : text(base)) !== undefined;
   }
-  static parse(href, base) {
+  static parse(href, base = undefined) {
     return URL.canParse(href, base) ? new URL(href, base) : null;
   }
   static createObjectURL() {
@@ -143,7 +120,4 @@ export class URL {
   }
 }
 
-for (const type of [URLSearchParams, URL]) {
-  Object.defineProperty(type.prototype, Symbol.toStringTag, { value: type.name, configurable: true });
-  addClass(type);
-}
+expose(URLSearchParams, URL);

@@ -21,7 +21,7 @@ struct BuiltIn {
 /// The base module, with the globals and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 26] = [
+const BUILT_IN: [BuiltIn; 29] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../js/audit.js"),
@@ -111,6 +111,13 @@ const BUILT_IN: [BuiltIn; 26] = [
     BuiltIn {
         name: "convex:http",
         source: include_str!("../js/http.js"),
+        imports: &[("convex:prelude", PRELUDE)],
+    },
+    BuiltIn { name: "convex:dates", source: include_str!("../js/dates.js"), imports: &[] },
+    BuiltIn { name: "convex:numbers", source: include_str!("../js/numbers.js"), imports: &[] },
+    BuiltIn {
+        name: "convex:interfaces",
+        source: include_str!("../js/interfaces.js"),
         imports: &[("convex:prelude", PRELUDE)],
     },
     BuiltIn {

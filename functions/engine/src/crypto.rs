@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::pkcs8::Document;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
@@ -68,7 +69,9 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Resul
     let public = |ctx: Ctx<'js>, kind: String, key: String| -> Bytes<'js> {
         given(ctx, public_key(&kind, &of_characters(&key)))
     };
-    natives.set("publicKey", Function::new(ctx.clone(), public)?)
+    natives.set("publicKey", Function::new(ctx.clone(), public)?)?;
+    let generated = |ctx: Ctx<'js>, kind: String| -> Bytes<'js> { given(ctx, generate(&kind)) };
+    natives.set("generateKey", Function::new(ctx.clone(), generated)?)
 }
 
 fn given<'js>(ctx: Ctx<'js>, bytes: Option<impl AsRef<[u8]>>) -> Bytes<'js> {
@@ -220,6 +223,15 @@ fn is_key(kind: &str, is_private: bool, key: &[u8]) -> bool {
         (_, None) => kind.to_owned(),
     };
     verification(&scheme).is_some_and(|algorithm| ParsedPublicKey::new(algorithm, key).is_ok())
+}
+
+/// A new private key in PKCS#8 format.
+fn generate(kind: &str) -> Option<Document> {
+    let random = SystemRandom::new();
+    match kind {
+        "Ed25519" => Ed25519KeyPair::generate_pkcs8v1(&random).ok(),
+        _ => EcdsaKeyPair::generate_pkcs8(ecdsa(kind)?.0, &random).ok(),
+    }
 }
 
 /// The public part of a private key.

@@ -17,7 +17,10 @@ use super::audit::{self, Refused, Rules, Written};
 use super::built_in;
 use super::heap::Usage;
 use super::stopwatch::Stopwatch;
-use super::{Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, bytes, crypto, url};
+use super::{
+    Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, bytes, crypto, encodings, url,
+    zones,
+};
 
 scoped_thread_local! {
     /// The handler of the operations of the call that runs on this thread. A nested call has its
@@ -342,6 +345,8 @@ pub(super) fn natives<'js>(
     natives.set("load", Function::new(ctx.clone(), load)?)?;
 
     bytes::add(ctx, &natives)?;
+    encodings::add(ctx, &natives)?;
+    zones::add(ctx, &natives)?;
     crypto::add(ctx, &natives)?;
     url::add(ctx, &natives)?;
     Ok(natives)

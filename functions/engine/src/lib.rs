@@ -14,6 +14,7 @@ pub mod built_in;
 mod bytecode;
 mod bytes;
 mod crypto;
+mod encodings;
 mod env;
 mod failure;
 mod heap;
@@ -26,6 +27,7 @@ mod rejections;
 mod running;
 mod stopwatch;
 mod url;
+mod zones;
 
 use std::fmt;
 use std::sync::Arc;
