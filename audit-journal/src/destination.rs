@@ -194,6 +194,6 @@ pub trait Destination: Debug + Send + Sync + 'static {
     /// The backoff after a panic, given the number of retries so far.
     fn backoff_after_panic(&self, retries: u32) -> Duration;
 
-    /// Frees memory that is only needed for the next object. By default there is none.
+    /// Frees memory that is only needed for the next object. The default does nothing.
     fn trim(&self) {}
 }

@@ -6,7 +6,6 @@ mod support;
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -14,7 +13,7 @@ use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Durability, async_trait};
 use audit_sink_s3::layout::Listed;
-use audit_sink_s3::{Bucket, JournalSettings, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use support::{Checker, batch, read_store};
@@ -113,41 +112,51 @@ async fn stored(bucket: &Bucket, prefix: &str, checker: &Checker) -> Vec<StoredR
     checker.check(prefix, &objects).unwrap()
 }
 
-struct Direct(Relay, Checker);
+/// A prefix of this run's own, so that tests can be repeated on one server.
+fn prefix(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
 
-#[async_trait]
-impl Destination for Direct {
-    async fn open(&self) -> Arc<dyn AuditSink> {
-        let bucket = self.0.bucket("direct");
-        Arc::new(S3Sink::builder(bucket).with_settings(settings(None)).open().await.unwrap())
+/// A sink behind a relay, directly or with a journal. Each journal is in the first directory that
+/// no open sink uses.
+struct Azurite {
+    relay: Relay,
+    checker: Checker,
+    journals: Option<tempfile::TempDir>,
+}
+
+impl Azurite {
+    /// How many responses are lost in a row, by the number of the fault.
+    const LOST: [u32; 3] = [1, 2, 3];
+
+    async fn run(journals: Option<tempfile::TempDir>) {
+        let relay = Relay::start().await;
+        let azurite = Azurite { relay, checker: Checker::default(), journals };
+        conformance::run(&azurite).await;
+        let lost = azurite.relay.lost.load(Ordering::SeqCst);
+        assert_eq!(lost, Azurite::LOST.iter().sum::<u32>() as usize);
     }
 
-    async fn stored(&self) -> Vec<StoredRecord> {
-        stored(&self.0.bucket("direct"), "direct/", &self.1).await
+    fn prefix(&self) -> String {
+        prefix(if self.journals.is_some() { "journal" } else { "direct" })
     }
 
-    fn durability(&self) -> Durability {
-        Durability::Delivered
-    }
-
-    /// The response is lost, once and several times in a row.
-    async fn fault(&self, number: u32) -> bool {
-        self.0.to_lose.store(number + 1, Ordering::SeqCst);
-        number < 3
+    async fn opened(&self, journal: Option<JournalSettings>) -> Result<S3Sink, OpenError> {
+        let bucket = self.relay.bucket(&self.prefix());
+        S3Sink::builder(bucket).with_settings(settings(journal)).open().await
     }
 }
 
-struct Journaled(Relay, Checker, tempfile::TempDir);
-
 #[async_trait]
-impl Destination for Journaled {
+impl Destination for Azurite {
     async fn open(&self) -> Arc<dyn AuditSink> {
+        let Some(journals) = &self.journals else {
+            return Arc::new(self.opened(None).await.unwrap());
+        };
         for number in 0.. {
-            let directory: PathBuf = self.2.path().join(number.to_string());
+            let directory = journals.path().join(number.to_string());
             let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
-            let sink =
-                S3Sink::builder(self.0.bucket("journal")).with_settings(settings(Some(journal)));
-            match sink.open().await {
+            match self.opened(Some(journal)).await {
                 Ok(sink) => return Arc::new(sink),
                 Err(error) => assert_eq!(error.kind(), OpenErrorKind::Configuration, "{error:?}"),
             }
@@ -156,41 +165,39 @@ impl Destination for Journaled {
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
-        stored(&self.0.bucket("journal"), "journal/", &self.1).await
+        let prefix = self.prefix();
+        stored(&self.relay.bucket(&prefix), &format!("{prefix}/"), &self.checker).await
     }
 
     fn durability(&self) -> Durability {
-        Durability::Journaled
+        if self.journals.is_some() { Durability::Journaled } else { Durability::Delivered }
     }
 
     async fn fault(&self, number: u32) -> bool {
-        self.0.to_lose.store(number + 1, Ordering::SeqCst);
-        number < 3
+        let lost = Azurite::LOST.get(number as usize);
+        self.relay.to_lose.store(lost.copied().unwrap_or(0), Ordering::SeqCst);
+        lost.is_some()
     }
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: audit-sink-s3/with-azurite runs it"]
 async fn direct_sinks_conform() {
-    let direct = Direct(Relay::start().await, Checker::default());
-    conformance::run(&direct).await;
-    assert!(direct.0.lost.load(Ordering::SeqCst) >= 6, "1 + 2 + 3 responses are lost");
+    Azurite::run(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite: audit-sink-s3/with-azurite runs it"]
 async fn journals_conform() {
-    let directory = tempfile::tempdir().unwrap();
-    let journaled = Journaled(Relay::start().await, Checker::default(), directory);
-    conformance::run(&journaled).await;
-    assert!(journaled.0.lost.load(Ordering::SeqCst) >= 6, "1 + 2 + 3 responses are lost");
+    Azurite::run(Some(tempfile::tempdir().unwrap())).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: audit-sink-s3/with-azurite runs it"]
 async fn objects_are_created_once_and_listed_with_their_metadata() {
     let relay = Relay::start().await;
-    let bucket = relay.bucket("listed");
+    let prefix = prefix("listed");
+    let bucket = relay.bucket(&prefix);
     let settings = Settings { linger_ms: 0, max_object_bytes: 1, ..Settings::default() };
     let sink = S3Sink::builder(bucket.clone()).with_settings(settings).open().await.unwrap();
     assert_eq!(sink.health().create_only, Some(true));
@@ -204,12 +211,15 @@ async fn objects_are_created_once_and_listed_with_their_metadata() {
     let listed: Vec<_> = bucket.list(&hour[0]).try_collect().await.unwrap();
     assert!(listed.iter().all(|listed| matches!(listed, Listed::Object(_))), "{listed:?}");
     assert_eq!(listed.len(), 3);
-    let records = stored(&bucket, "listed/", &Checker::default()).await;
+    let records = stored(&bucket, &format!("{prefix}/"), &Checker::default()).await;
     assert_eq!(records.len(), 6);
     // The metadata is in each object, which the checker compares with its records.
     let store = bucket.store();
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
-    let key = all.iter().find(|found| found.location.as_ref().starts_with("listed/dt=")).unwrap();
+    let key = all
+        .iter()
+        .find(|found| found.location.as_ref().starts_with(&format!("{prefix}/dt=")))
+        .unwrap();
     let found = store.get(&key.location).await.unwrap();
     let names = found.attributes.iter().map(|(name, _)| format!("{name:?}")).collect::<String>();
     for name in ["count", "format", "lastsequence", "sha256"] {

@@ -28,7 +28,12 @@ pub(crate) struct Report {
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: what was
     /// written from the beginning of the period on is verified. May be given several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::trusted)]
+    #[arg(
+        long = "key",
+        value_name = "KEY",
+        env = "AUDIT_VERIFIER_KEY",
+        value_parser = keys::trusted
+    )]
     pub(crate) keys: Vec<TrustedKey>,
 
     /// The bucket's name as its hosts write it, as for `verify`

@@ -40,7 +40,12 @@ pub(crate) struct Serve {
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: the bucket is
     /// verified while the page is open, and records can be proven. May be given several times
-    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::trusted)]
+    #[arg(
+        long = "key",
+        value_name = "KEY",
+        env = "AUDIT_VERIFIER_KEY",
+        value_parser = keys::trusted
+    )]
     pub(crate) keys: Vec<TrustedKey>,
 
     /// The keys to trust: a tlog-policy file, as for `verify`

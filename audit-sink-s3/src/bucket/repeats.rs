@@ -31,7 +31,7 @@ impl Repeats {
     ///
     /// # Errors
     ///
-    /// If it is below an earlier one, and none of the last [`REMEMBERED`] entries.
+    /// If it is below an earlier one and not among the last [`REMEMBERED`] entries.
     pub(super) fn is_new_object(&mut self, location: &Path) -> object_store::Result<bool> {
         let hash = self.hasher.hash_one(location);
         let is_above = self.last.as_ref().is_none_or(|last| last < location);
@@ -55,7 +55,7 @@ impl Repeats {
         self.remember(self.hasher.hash_one(name))
     }
 
-    /// Whether this hash is none of the last ones.
+    /// Remembers a hash. Returns false if it is remembered already.
     fn remember(&mut self, hash: u64) -> bool {
         if !self.known.insert(hash) {
             return false;

@@ -14,9 +14,10 @@ pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
 
 /// Creates a database in an empty directory.
 ///
-/// It is created beside the directory and then moved there, since the database refuses for ever to
-/// open one whose creation was interrupted. A crash or a failure before that leaves an unfinished
-/// directory, which the next creation empties: nothing in it was acknowledged.
+/// It is created beside the directory, on the same file system, and then moved there, since the
+/// database never opens one whose creation was interrupted. A crash or a failure before the move
+/// leaves an unfinished directory, which the next creation empties. A crash before the move is
+/// durable may bring the empty directory back. Nothing was acknowledged in either case.
 pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     let unfinished = beside(directory);
     let failed = |error: io::Error| {
