@@ -1,12 +1,12 @@
 //! `audit key`: the key of a host or of a witness.
 
+use std::io;
 use std::path::Path;
 
-use audit_core::{Random, SystemRandom};
+use audit_core::{Random, SystemRandom, durable};
 use audit_evidence::{KeyKind, MAX_NAME_CHARS, SignerKey};
 
 use crate::arguments::Key;
-use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 
@@ -46,10 +46,14 @@ fn make_key(file: &Path, name: &str, is_witness: bool) -> Result<SignerKey, Fail
     let key = SignerKey::from_seed(name, kind, &seed)
         .map_err(|error| Failure::new("the key cannot be created").because(error))?;
     // Never replaces a key, which is needed to verify its signatures.
-    durable::create(file, format!("{}\n", key.to_secret_text()).as_bytes()).map_err(|error| {
+    let failed = |error: io::Error| {
         Failure::new(format!("the key file {} cannot be created", file.display())).because(error)
-    })?;
-    Ok(key)
+    };
+    let text = format!("{}\n", key.to_secret_text());
+    match durable::create(file, text.as_bytes()).map_err(failed)? {
+        true => Ok(key),
+        false => Err(failed(io::ErrorKind::AlreadyExists.into())),
+    }
 }
 
 /// The key in a file.

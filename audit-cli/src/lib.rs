@@ -26,7 +26,6 @@ mod check;
 mod condition;
 mod decimal;
 mod doctor;
-mod durable;
 mod escape;
 mod export;
 mod failure;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use audit_core::UniqueId;
+use audit_core::{UniqueId, durable};
 use audit_evidence::{ObjectHead, Proof, Salts};
 use audit_sink_s3::layout::LineDecoder;
 use futures::StreamExt;
@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{Common, Prove};
 use crate::bucket::{Listed, Reader, Wanted};
-use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
 use crate::object::{ReadError, read};

@@ -93,6 +93,8 @@ mod buffers;
 mod clock;
 #[cfg(feature = "disk")]
 mod disk;
+#[cfg(feature = "disk")]
+pub mod durable;
 mod error;
 mod health;
 mod id;

@@ -10,8 +10,7 @@
 //! - [`Shown`]: prints audit logs on a terminal once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
 //! - [`Destinations`]: opens the sink for a bucket, log streams, or both.
-//! - [`private_files`], [`make_private_directory`]: files and directories that only their owner can
-//!   access.
+//! - [`private_files`]: makes all files of the process accessible only to their owner.
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one or more listeners.
 //! - [`Shutdown`]: stops accepting, drains within a limit, [`close`]s the sink within another, and
 //!   [`exit`]s. A second signal ends the process at once.
@@ -56,7 +55,7 @@ mod traces;
 pub use check::Checks;
 pub use connections::{Connection, Connections, ServeLimits, Tls, TlsError, client_of};
 pub use destinations::{Destinations, LogStreamsFile};
-pub use files::{make_private_directory, private_files};
+pub use files::private_files;
 pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]

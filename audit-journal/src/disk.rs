@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use audit_core::durable::{self, create_directory};
+
 /// A directory without subdirectories.
 ///
 /// # Durability
@@ -134,11 +136,8 @@ impl LocalDisk {
     ///
     /// [`io::ErrorKind::WouldBlock`] if another process has it open.
     pub(crate) fn open(path: &Path) -> io::Result<LocalDisk> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path)?;
+        // A power cut that undid the directory's own name would undo what was acknowledged in it.
+        create_directory(path)?;
         let path = path.canonicalize()?;
         let file = lock(options().create(true).truncate(false).open(path.join(LOCK))?)?;
         // The directory is locked as well, since somebody may remove the lock file. Not every file
@@ -214,7 +213,7 @@ impl Disk for LocalDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        durable::sync_directory(&self.path)
     }
 
     fn read_ahead(&self, name: &str) {
@@ -276,5 +275,25 @@ impl DiskFile for UnsyncedFile {
 
     fn sync_all(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::synced_directories;
+
+    use super::*;
+
+    /// A killed process may leave directories whose names are not durable.
+    #[test]
+    fn the_name_of_the_directory_is_durable_before_a_commit() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for _ in 0..2 {
+            drop(LocalDisk::open(&root.join("data/journal")).unwrap());
+            for synced in [root.join("data"), root.clone()] {
+                assert!(synced_directories().remove(&synced), "{}", synced.display());
+            }
+        }
     }
 }

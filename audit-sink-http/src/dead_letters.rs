@@ -5,13 +5,13 @@
 //! before and after a crash, exists once.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use audit_core::UniqueId;
+use audit_core::durable::{create_directory, replace, sync_directory};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -71,15 +71,15 @@ pub(crate) struct DeadLetters {
 impl DeadLetters {
     /// Creates the directory, accessible only to its owner.
     pub(crate) fn open(directory: &Path, max_bytes: u64) -> io::Result<DeadLetters> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        create_directory(directory)?;
         let bytes = Mutex::new(taken(directory)?);
         Ok(DeadLetters { directory: directory.to_owned(), max_bytes, bytes })
     }
 
     /// Sets a record aside, durably.
     ///
-    /// A crash before the rename leaves an unfinished file that nobody reads. After a later crash,
-    /// the record is set aside again under the same name.
+    /// After a crash before this returns, or if it fails, the record is set aside again under the
+    /// same name.
     pub(crate) fn keep(
         &self,
         stream: UniqueId,
@@ -102,7 +102,8 @@ impl DeadLetters {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.directory.join(format!("{name}{SUFFIX}"));
         if path.exists() {
-            return Ok(());
+            // Whoever wrote it may have failed, or been killed, before the name was durable.
+            return sync_directory(&self.directory);
         }
         if *bytes + text.len() as u64 > self.max_bytes {
             *bytes = taken(&self.directory)?;
@@ -115,14 +116,7 @@ impl DeadLetters {
                 self.directory.display()
             )));
         }
-        let unfinished = self.directory.join(format!("{name}.unfinished"));
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.directory)?.sync_all()?;
+        replace(&path, &text)?;
         *bytes += text.len() as u64;
         Ok(())
     }
@@ -210,6 +204,8 @@ impl fmt::Debug for DeadLetter {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use audit_core::testing::synced_directories;
+
     use super::*;
 
     fn event(sequence: u64, line: &str) -> Event {
@@ -225,8 +221,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let stream = UniqueId::from_bits(9);
         let kept = event(3, r#"{"n":1.50}"#);
-        letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
-        letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
+        // Kept; then as a process left it that was killed before the sync.
+        for _ in 0..2 {
+            letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
+            assert!(synced_directories().remove(&path.canonicalize().unwrap()));
+        }
         letters.keep(stream, &event(1, "no json"), SetAside::TooLarge, "7 bytes").unwrap();
         let listed = DeadLetter::list(&path).unwrap();
         let told: Vec<_> =

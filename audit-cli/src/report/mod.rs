@@ -6,6 +6,7 @@
 mod page;
 mod seal;
 
+use audit_core::durable;
 use audit_evidence::TrustedKey;
 use serde_json::{Value, json};
 
@@ -15,7 +16,6 @@ use crate::arguments::{
     Common, Doctor, Filter, Grouping, Report, Role, Selection, Stats, TrustedKeys, Verify,
 };
 use crate::bucket::Reader;
-use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::units::{now_ms, shown};

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use audit_core::UniqueId;
+use audit_core::{UniqueId, durable};
 use audit_evidence::{
     Alarm, BucketReport, Context, Fault, Finding, Known, Policy, State, StreamReport,
     StreamVerifier, Trust, TrustedKey,
@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{Common, TrustedKeys, Verify};
 use crate::bucket::{Reader, Wanted};
-use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
 use crate::output::Output;

@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use audit_core::UniqueId;
+use audit_core::{UniqueId, durable};
 use audit_evidence::{Checkpoint, Hash, Refusal, Witnessed, hex};
 
 use super::Declined;
-use crate::durable;
 use crate::failure::Failure;
 
 /// The directory of one witness: a file for each stream, with the last cosigned checkpoint and the

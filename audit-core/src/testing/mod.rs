@@ -6,9 +6,15 @@ mod memory_sink;
 
 pub use memory_sink::{MemoryFault, MemorySink, StoredRecord};
 
+#[cfg(feature = "disk")]
+use std::collections::HashSet;
 use std::future::poll_fn;
+#[cfg(feature = "disk")]
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+#[cfg(feature = "disk")]
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use crate::{Clock, Random};
@@ -30,6 +36,14 @@ pub async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Outpu
         }
     })
     .await
+}
+
+/// The directories that [`durable`](crate::durable) has synced in this process, canonical. A test
+/// removes what it has seen.
+#[cfg(feature = "disk")]
+pub fn synced_directories() -> MutexGuard<'static, HashSet<PathBuf>> {
+    static SYNCED: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    SYNCED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A clock that moves only by [`advance`](Self::advance).

@@ -13,11 +13,14 @@
 //! file, the attempt fails, and the same bytes are written again. A file with its final name is
 //! never removed.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use audit_core::durable::{create_directory, sync_directory};
 use audit_core::{SystemClock, SystemRandom, UniqueId, async_trait};
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -34,13 +37,39 @@ use crate::object::key::UNFINISHED;
 pub(crate) struct Directory {
     root: PathBuf,
     inner: LocalFileSystem,
+    prepared: Arc<Prepared>,
+}
+
+/// The directories below the root whose names this process has made durable. An existing one may
+/// be left by a process that was killed before it synced the name.
+#[derive(Debug, Default)]
+struct Prepared(Mutex<HashSet<PathBuf>>);
+
+/// Directories beyond this number are forgotten and prepared again: there is one for each hour.
+const MAX_PREPARED: usize = 64;
+
+impl Prepared {
+    fn create(&self, directory: &FilePath) -> io::Result<()> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have removed it.
+        if lock().contains(directory) && directory.is_dir() {
+            return Ok(());
+        }
+        create_directory(directory)?;
+        let mut prepared = lock();
+        if prepared.len() == MAX_PREPARED {
+            prepared.clear();
+        }
+        prepared.insert(directory.to_owned());
+        Ok(())
+    }
 }
 
 impl Directory {
     /// Opens an existing directory.
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
-        Ok(Directory { root: root.to_owned(), inner })
+        Ok(Directory { root: root.to_owned(), inner, prepared: Arc::default() })
     }
 }
 
@@ -73,8 +102,9 @@ impl ObjectStore for Directory {
             PutMode::Update(_) => return not_implemented("conditional updates"),
         };
         let path = self.inner.path_to_filesystem(location)?;
-        let root = self.root.clone();
-        let written = tokio::task::spawn_blocking(move || write(&root, &path, &payload, replace));
+        let (root, prepared) = (self.root.clone(), Arc::clone(&self.prepared));
+        let written =
+            tokio::task::spawn_blocking(move || write(&prepared, &root, &path, &payload, replace));
         match written.await.map_err(io::Error::other).flatten() {
             Ok(()) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -124,11 +154,17 @@ impl ObjectStore for Directory {
 /// A crash before the file has its final name leaves an unfinished file without a lock. A crash
 /// between that and the sync of the directory may undo the name, but no success was reported. A
 /// crash before the unfinished name is removed leaves a second name.
-fn write(root: &FilePath, path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
+fn write(
+    prepared: &Prepared,
+    root: &FilePath,
+    path: &FilePath,
+    payload: &PutPayload,
+    replace: bool,
+) -> io::Result<()> {
     let unfinished = root.join(UNFINISHED);
-    create_directories(&unfinished)?;
+    prepared.create(&unfinished)?;
     let directory = path.parent().unwrap_or(root);
-    create_directories(directory)?;
+    prepared.create(directory)?;
     let name = UniqueId::generate(&SystemClock, &SystemRandom).to_string();
     let unfinished = unfinished.join(name);
     let mut file = open_new(&unfinished)?;
@@ -145,7 +181,7 @@ fn write(root: &FilePath, path: &FilePath, payload: &PutPayload, replace: bool) 
         let _ = std::fs::remove_file(&unfinished);
     }
     written?;
-    sync(directory)
+    sync_directory(directory)
 }
 
 /// Takes the lock that marks this file as having a writer.
@@ -185,30 +221,6 @@ fn open_new(path: &FilePath) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
-}
-
-/// Creates missing directories, accessible only to their owner, and syncs their names.
-pub(crate) fn create_directories(path: &FilePath) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        create_directories(parent)?;
-    }
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
-        // Another process created it meanwhile and may not have synced it yet.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        created => created?,
-    }
-    path.parent().map_or(Ok(()), sync)
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync(directory: &FilePath) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -277,12 +289,39 @@ mod tests {
         assert_eq!(files(root.path()), [root.path().join(path.as_ref())]);
     }
 
+    /// A killed process may leave directories and objects whose names are not durable.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn names_left_by_a_killed_process_are_synced() {
+        use audit_core::testing::synced_directories;
+        let root = tempfile::tempdir().unwrap();
+        let below = |path: &str| root.path().join(path).canonicalize().unwrap();
+        std::fs::create_dir_all(root.path().join("logs/dt=2023-11-14/hour=22")).unwrap();
+        let bucket = bucket(&below("logs"));
+        assert!(synced_directories().remove(&below("")), "the bucket's own name");
+        let put = async |name: &str| {
+            let path = Path::from(format!("dt=2023-11-14/hour=22/{name}"));
+            bucket.store().put_opts(&path, "x".into(), PutMode::Create.into()).await.unwrap();
+        };
+        put("a").await;
+        for synced in ["logs/dt=2023-11-14/hour=22", "logs/dt=2023-11-14", "logs"] {
+            assert!(synced_directories().remove(&below(synced)), "{synced}");
+        }
+        // Later objects sync their own name only, unless somebody removed the directory.
+        put("b").await;
+        assert!(synced_directories().remove(&below("logs/dt=2023-11-14/hour=22")));
+        assert!(!synced_directories().remove(&below("logs")));
+        std::fs::remove_dir_all(below("logs/dt=2023-11-14")).unwrap();
+        put("c").await;
+        assert!(synced_directories().remove(&below("logs")));
+    }
+
     #[test]
     fn opening_removes_only_leftovers_of_dead_writers() {
         let root = tempfile::tempdir().unwrap();
         drop(bucket(root.path()));
         let unfinished = root.path().join(UNFINISHED);
-        create_directories(&unfinished).unwrap();
+        create_directory(&unfinished).unwrap();
         let (dead, live) = (unfinished.join("dead"), unfinished.join("live"));
         std::fs::write(&dead, "part of an obj").unwrap();
         let writer = open_new(&live).unwrap();

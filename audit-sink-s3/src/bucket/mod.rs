@@ -43,6 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use audit_core::durable::sync_directory;
 use audit_evidence::Sidecar;
 use bytes::Bytes;
 use object_store::path::Path;
@@ -358,7 +359,7 @@ fn same_bytes(found: &Bytes, payload: &PutPayload) -> bool {
 fn sync(root: &std::path::Path, file: &std::path::Path) -> io::Result<()> {
     std::fs::File::open(file)?.sync_all()?;
     let mut directories = file.ancestors().skip(1).take_while(|parent| parent.starts_with(root));
-    directories.try_for_each(directory::sync)
+    directories.try_for_each(sync_directory)
 }
 
 fn unknown_option(name: &str, store: &str) -> crate::OpenError {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use audit_core::durable::create_directory;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use url::Url;
@@ -176,8 +177,7 @@ impl Bucket {
         };
         match purpose {
             Purpose::Write(_) => {
-                directory::create_directories(&path)
-                    .map_err(|error| cannot("create").with_source(error))?;
+                create_directory(&path).map_err(|error| cannot("create").with_source(error))?;
                 let removed = directory::remove_leftovers(&path)
                     .map_err(|error| cannot("read").with_source(error))?;
                 if removed > 0 {

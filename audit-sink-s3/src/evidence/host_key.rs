@@ -1,13 +1,12 @@
 //! The host's private key: in a file, or in the environment.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
+use audit_core::durable::{create, create_directory, sync_name};
 use audit_evidence::{KeyKind, SignerKey, VerifierKey, is_host_name};
 
 use super::settings::EvidenceSettings;
-use crate::bucket::directory;
 use crate::{OpenError, OpenErrorKind};
 
 pub(super) fn check_name(name: &str) -> Result<(), OpenError> {
@@ -55,10 +54,15 @@ pub(super) fn read_or_make(
     name: &str,
     seed: &[u8; 32],
 ) -> Result<SignerKey, OpenError> {
-    if file.try_exists().is_ok_and(|exists| !exists) {
+    if file.try_exists().unwrap_or(true) {
+        // Whoever created it may have been killed before the name was durable.
+        sync_name(file).map_err(|error| unusable(file, "used", error))?;
+    } else {
         let key = SignerKey::from_seed(name, KeyKind::Ed25519, seed)
             .expect("the name was checked to be a host's");
-        make(file, &format!("{}\n", key.to_secret_text()))
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        create_directory(parent.unwrap_or(Path::new(".")))
+            .and_then(|()| create(file, format!("{}\n", key.to_secret_text()).as_bytes()))
             .map_err(|error| unusable(file, "made", error))?;
         // Another process may have created it first, so the file is read in any case.
     }
@@ -93,37 +97,6 @@ fn parse(text: &str, name: &str, source: &str) -> Result<SignerKey, OpenError> {
         return Err(OpenError::configuration(message));
     }
     Ok(key)
-}
-
-/// Writes the file atomically and private to its owner. An existing file is unchanged.
-///
-/// A crash before the rename leaves an unused temporary file.
-fn make(file: &Path, text: &str) -> io::Result<()> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    directory::create_directories(parent)?;
-    let mut name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let unfinished = parent.join(name);
-    let written = write_new(&unfinished, text).and_then(|()| std::fs::hard_link(&unfinished, file));
-    let _ = std::fs::remove_file(&unfinished);
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && file.exists() => {}
-        written => written?,
-    }
-    directory::sync(parent)
-}
-
-fn write_new(file: &Path, text: &str) -> io::Result<()> {
-    // A leftover of a dead process with the same id.
-    let _ = std::fs::remove_file(file);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file: File = options.open(file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(unix)]
@@ -164,6 +137,19 @@ mod tests {
         assert_eq!(left.len(), 1, "{left:?}");
         let error = read_or_make(&file, "other", &[1; 32]).unwrap_err().to_string();
         assert!(error.contains("\"example.com/api\"") && error.contains("\"other\""), "{error}");
+    }
+
+    #[test]
+    fn the_name_of_a_key_is_durable_before_the_key_is_used() {
+        use audit_core::testing::synced_directories;
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().canonicalize().unwrap();
+        let file = directory.join("host.key");
+        // Created; then as a process left it that was killed before the sync.
+        for _ in 0..2 {
+            read_or_make(&file, "api", &[1; 32]).unwrap();
+            assert!(synced_directories().remove(&directory));
+        }
     }
 
     #[cfg(unix)]

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use audit_core::durable::create_directory;
 use audit_core::{Observed, SystemClock};
 use audit_host::{
-    Output, Shown, Shutdown, StoppedError, close_after, make_private_directory, notify_ready,
-    notify_stopping,
+    Output, Shown, Shutdown, StoppedError, close_after, notify_ready, notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
@@ -79,7 +79,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         .with_outcomes(settings.outcomes)
         .build();
 
-    make_private_directory(&settings.data_dir)?;
+    create_directory(&settings.data_dir).map_err(|error| {
+        format!("the directory {} cannot be created: {error}", settings.data_dir.display())
+    })?;
     let documents = Store::open(&settings.data_dir.join("documents"))?;
     let functions =
         Functions::start(runtime, documents, program, function_settings(&settings, site.as_ref())?)

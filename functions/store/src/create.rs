@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use audit_core::durable::sync_name;
+
 use super::error::StoreError;
 use super::make_private;
 
@@ -31,10 +33,7 @@ pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     empty(&unfinished).map_err(failed)?;
     drop(fjall::Database::builder(&unfinished).open()?);
     std::fs::rename(&unfinished, directory).map_err(failed)?;
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))
-        .and_then(|parent| parent.sync_all())
-        .map_err(failed)
+    sync_name(directory).map_err(failed)
 }
 
 /// The directory in which the store is created.
@@ -60,6 +59,20 @@ fn empty(directory: &Path) -> io::Result<()> {
 mod tests {
     use super::super::Store;
     use super::*;
+
+    /// A process may be killed after the store was moved and before its name was durable.
+    #[test]
+    fn the_name_of_a_store_is_durable_before_a_commit() {
+        use audit_core::testing::synced_directories;
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for _ in 0..2 {
+            drop(Store::open(&root.join("data/documents")).unwrap());
+            for synced in [root.join("data"), root.clone()] {
+                assert!(synced_directories().remove(&synced), "{}", synced.display());
+            }
+        }
+    }
 
     #[test]
     fn an_interrupted_creation_is_repeated() {

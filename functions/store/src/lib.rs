@@ -44,6 +44,7 @@ use std::{
     },
 };
 
+use audit_core::durable::create_directory;
 use audit_core::{Clock, Commits, SystemClock};
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use functions_value::{ChanceSeed, ComponentPath};
@@ -153,6 +154,7 @@ impl Store {
     ///
     /// As [`open`](Self::open).
     pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        // This makes the directory's name durable too, if a killed process created it.
         let prepared = make_private(directory).and_then(|()| create::is_new(directory));
         let is_new = prepared.map_err(|error| {
             let directory = directory.display();
@@ -323,7 +325,7 @@ impl Store {
 
 /// Creates the directory, accessible only to its owner: it contains documents and the cursor key.
 fn make_private(directory: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
+    create_directory(directory)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

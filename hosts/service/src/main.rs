@@ -19,9 +19,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::Observed;
+use audit_core::durable::create_directory;
 use audit_host::{
     Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_and_trace,
-    make_private_directory, notify_ready, notify_stopping,
+    notify_ready, notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
@@ -107,7 +108,9 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         .with_outcomes(settings.outcomes)
         .build();
 
-    make_private_directory(&settings.data_dir)?;
+    create_directory(&settings.data_dir).map_err(|error| {
+        format!("the directory {} cannot be created: {error}", settings.data_dir.display())
+    })?;
     let database = Database::open(&settings.database_url()?).await;
     let database = database.map_err(|error| format!("the database cannot be opened: {error}"))?;
     let answering = database.observe(OBSERVE_PERIOD);

@@ -1,0 +1,207 @@
+//! Files and directories whose names survive a power cut.
+//!
+//! A file's sync makes its content durable, not its name: a name is an entry of the directory above
+//! and is durable once that directory is synced. A name that exists need not be durable: the
+//! process that created it may have been killed, or have failed, before the sync. So all functions
+//! here sync the names of what they find as well as of what they create.
+//!
+//! All new files and directories are accessible only to their owner, whatever the process's umask.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{SystemClock, SystemRandom, UniqueId};
+
+/// Creates a directory and its missing parents. When this returns, the names of all of them are
+/// durable, and so are those of existing parents on the same file system, as far as this process
+/// may have created them ([`sync_name`]).
+///
+/// # Errors
+///
+/// If a directory cannot be created or synced. A later call then continues.
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    // Every directory of an absolute path has a name.
+    let path = path.canonicalize()?;
+    path.ancestors().take_while(|above| same_file_system(above, &path)).try_for_each(sync_name)
+}
+
+/// Makes the name of an existing file or directory durable. Does nothing if this process may not
+/// read and write the directory that has the name: it did not create the name.
+///
+/// # Errors
+///
+/// If the directory cannot be synced.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    let directory = directory_of(path);
+    if is_writable(directory) { sync_directory(directory) } else { Ok(()) }
+}
+
+/// Creates a file with this content, unless there is one. Returns whether it was created. When this
+/// returns, the content and the name of the file are durable, whoever created it.
+///
+/// Of several processes that create the same file, exactly one succeeds. A crash leaves no file, the
+/// whole file, or beside it an unfinished one that nobody reads, named `<name>.<unique>.unfinished`.
+///
+/// # Errors
+///
+/// If the file cannot be created or synced.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
+    let unfinished = unfinished(path);
+    let written = write(&unfinished, content).and_then(|()| fs::hard_link(&unfinished, path));
+    let _ = fs::remove_file(&unfinished);
+    let created = match written {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    sync_directory(directory_of(path))?;
+    Ok(created)
+}
+
+/// Creates a file with this content, or replaces one. When this returns, the content and the name
+/// are durable. Readers find the old file or the new one, even after a crash, which may also leave
+/// an unfinished file as [`create`] does.
+///
+/// # Errors
+///
+/// If the file cannot be written or synced. It is then the old or the new one.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = unfinished(path);
+    let written = write(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written?;
+    sync_directory(directory_of(path))
+}
+
+/// Makes the names in a directory durable. Does nothing on operating systems that are not Unix.
+///
+/// # Errors
+///
+/// If the directory cannot be opened or synced.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(feature = "test-util")]
+    crate::testing::synced_directories().insert(path.canonicalize()?);
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name that no other writer has, in this process or another.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.unfinished", UniqueId::generate(&SystemClock, &SystemRandom)));
+    name.into()
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn same_file_system(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| path.metadata().map(|metadata| metadata.dev());
+    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(unix)]
+fn is_writable(directory: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    access(directory, Access::READ_OK | Access::WRITE_OK).is_ok()
+}
+
+#[cfg(not(unix))]
+fn same_file_system(_: &Path, _: &Path) -> bool {
+    true
+}
+
+#[cfg(not(unix))]
+fn is_writable(_: &Path) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::synced_directories;
+
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt as _;
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    fn was_synced(path: &Path) -> bool {
+        synced_directories().remove(&path.canonicalize().unwrap())
+    }
+
+    #[test]
+    fn names_are_synced_whoever_created_them() {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("a/b"));
+        // Killed after the first directory; killed before the sync; complete.
+        fs::create_dir(&a).unwrap();
+        for _ in 0..3 {
+            create_directory(&b).unwrap();
+            assert!(was_synced(&a) && was_synced(root.path()));
+        }
+        assert_eq!(mode(&b), 0o700);
+
+        // Created; killed before the sync.
+        let file = b.join("key");
+        for created in [true, false] {
+            assert_eq!(create(&file, b"one").unwrap(), created);
+            assert!(was_synced(&b));
+        }
+        assert_eq!((fs::read(&file).unwrap(), mode(&file)), (b"one".to_vec(), 0o600));
+        replace(&file, b"two").unwrap();
+        assert!(was_synced(&b));
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::read_dir(&b).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let taken = root.path().join("taken");
+        fs::create_dir_all(taken.join("x")).unwrap();
+        assert!(replace(&taken, b"two").is_err());
+        assert!(!create(&taken, b"two").unwrap());
+        assert!(create_directory(&root.path().join("taken/x")).is_ok());
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(create_directory(&root.path().join("file/x")).is_err());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn exactly_one_of_several_creates_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        let created = std::thread::scope(|scope| {
+            let one = |n: u8| {
+                let file = file.clone();
+                scope.spawn(move || create(&file, &[n; 1000]).unwrap())
+            };
+            let threads: Vec<_> = (0..8).map(one).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).filter(|won| *won).count()
+        });
+        assert_eq!(created, 1);
+        let content = fs::read(&file).unwrap();
+        assert!(content.len() == 1000 && content.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
