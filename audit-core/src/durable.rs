@@ -45,8 +45,9 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
 /// Creates a file with this content, unless there is one. Returns whether it was created. When this
 /// returns, the content and the name of the file are durable, whoever created it.
 ///
-/// Of several processes that create the same file, exactly one succeeds. A crash leaves no file, the
-/// whole file, or beside it an unfinished one that nobody reads, named `<name>.<unique>.unfinished`.
+/// Of several processes that create the same file, exactly one succeeds. A crash leaves no file or
+/// the whole file, and may leave an unfinished one beside it, `<name>.<unique>.unfinished`, which
+/// nobody reads.
 ///
 /// # Errors
 ///
