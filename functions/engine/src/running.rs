@@ -24,6 +24,10 @@ const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
 /// The CPU time limit for evaluating a module and its imports while a program is loaded.
 const LOAD_TIME: Duration = Duration::from_secs(5);
 
+/// The memory limit for the same, in bytes: eight times that of a function. A program is loaded one
+/// module at a time, and a module may import all of the app.
+const LOAD_MEMORY_BYTES: usize = 512 << 20;
+
 /// See [`super::run`].
 pub(super) fn run(call: &Call<'_>, seed: &Seed, limits: &Limits, host: &mut dyn Syscalls) -> Ran {
     HOST.set(host, || {
@@ -94,7 +98,7 @@ pub fn describe<M>(module: &str, modules: M, env: &Env) -> Result<Described, Fai
 where
     M: Resolver + Loader + Clone + 'static,
 {
-    let limits = Limits { time: LOAD_TIME, ..Limits::default() };
+    let limits = Limits { time: LOAD_TIME, memory_bytes: LOAD_MEMORY_BYTES, ..Limits::default() };
     let seed = Seed { random: 0.into(), now_ms: 0.0 };
     let realm = Realm::start(env, &limits, modules, |_| Ok(()))?;
     let ran = realm.call(None, &seed, &limits, |engine| {

@@ -278,6 +278,21 @@ fn components_have_their_own_names_and_modules() {
     assert_eq!(env(&root), ["REGION=eu", "SECRET=s"]);
 }
 
+/// An app may take more memory while it is loaded than one of its functions may.
+#[test]
+fn loading_has_a_memory_limit_of_its_own() {
+    let module = |mib: u32| {
+        format!(
+            "export const all = []; for (let i = 0; i < {mib}; i++) all.push(new Uint8Array(1 << 20));"
+        )
+    };
+    Files::new(&[("convex/a.ts", &module(256))]).loaded();
+    assert_eq!(
+        Files::new(&[("convex/a.ts", &module(1_024))]).error(),
+        "convex/a.ts: JavaScript execution ran out of memory (maximum memory usage: 512 MiB)"
+    );
+}
+
 #[test]
 fn load_errors_name_the_module_and_position() {
     let one = |name: &str, text: &str| Files::new(&[(&format!("convex/{name}"), text)]).error();
