@@ -37,15 +37,37 @@ const TEXTS: [&str; 13] = [
     "{\"a\":{\"$b\":\"\"}}",
 ];
 
+/// Data of a `ConvexError`: each kind of value, as an expression and in Convex's encoding.
+const DATA: [(&str, &str); 13] = [
+    ("null", "null"),
+    ("true", "true"),
+    ("1.5", "1.5"),
+    ("-0", r#"{"$float":"AAAAAAAAAIA="}"#),
+    ("NaN", r#"{"$float":"AAAAAAAA+H8="}"#),
+    ("-Infinity", r#"{"$float":"AAAAAAAA8P8="}"#),
+    ("1n", r#"{"$integer":"AQAAAAAAAAA="}"#),
+    ("''", r#""""#),
+    ("'\\u00e9 \\ud83d\\ude00'", r#""é 😀""#),
+    ("new Uint8Array([1, 2]).buffer", r#"{"$bytes":"AQI="}"#),
+    ("[1.5, [2n], []]", r#"[1.5,[{"$integer":"AgAAAAAAAAA="}],[]]"#),
+    ("{ code: 'a', left: undefined, at: { b: null } }", r#"{"at":{"b":null},"code":"a"}"#),
+    ("{}", "{}"),
+];
+
 fn module() -> String {
+    let data = DATA.iter().map(|(data, _)| format!("() => ({data})"));
     let results = RESULTS.iter().map(|(result, _)| format!("async (ctx) => ({result})"));
     let texts = serde_json::to_string(&TEXTS).unwrap();
     format!(
         r#"
 import {{ anyApi }} from "convex/server";
+import {{ ConvexError }} from "convex/values";
 import {{ action, mutation, query }} from "./_generated/server";
 const results = [{}];
 const texts = {texts};
+const data = [{}];
+const refuse = async (_ctx, {{ index }}) => {{ throw new ConvexError(data[index]()); }};
+export const refusingQuery = query(refuse), refusingMutation = mutation(refuse), refusingAction = action(refuse);
 const handler = async (ctx, {{ result }}) => await results[result](ctx);
 export const Query = query(handler);
 export const Mutation = mutation(async (ctx, args) => {{ await ctx.db.insert("made", {{}}); return await handler(ctx, args); }});
@@ -68,6 +90,7 @@ export const place = mutation(async (ctx) => ctx.db.vars.commitTs);
 export const made = query(async (ctx) => (await ctx.db.query("made").collect()).length);
 "#,
         results.collect::<Vec<_>>().join(",\n"),
+        data.collect::<Vec<_>>().join(",\n"),
     )
 }
 
@@ -132,6 +155,21 @@ async fn data_of_an_error_is_a_value_or_left_out() {
                 let is_told = message.contains("its data is not a value");
                 assert!(is_told || text.contains("$commitTs"), "{kind} {text}: {message}");
                 assert_eq!(data, None);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_an_error_is_any_value() {
+    let host = Host::with_module("results.js", &module(), FunctionSettings::default()).await;
+    for kind in KINDS {
+        for (index, (expression, encoded)) in DATA.iter().enumerate() {
+            let args = json!({ "index": index });
+            for Failed { message, data } in failures(&host, "refusing", kind, &args).await {
+                assert!(message.contains("ConvexError"), "{kind} {expression}: {message}");
+                let data: Json = serde_json::from_str(&data.unwrap()).unwrap();
+                assert_eq!(data.to_string(), *encoded, "{kind} {expression}");
             }
         }
     }
