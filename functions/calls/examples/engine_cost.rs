@@ -1,5 +1,6 @@
-//! Measures the cost of one call: an empty query, and a mutation that creates one document, each in
-//! a new engine and in a kept one. Also measures `log.audit`, compared with an empty operation.
+//! Measures the cost of one call: an empty query, an empty action, and a mutation that creates one
+//! document, each in a new engine and in a kept one. Also measures `log.audit`, compared with an
+//! empty operation.
 //!
 //! ```sh
 //! cargo run --release -p functions-calls --example engine_cost [NODE_MODULES/convex]
@@ -7,7 +8,7 @@
 //! ```
 //!
 //! The second form makes CALLS calls of one kind and prints nothing, for a profiler. WHAT is
-//! `engine`, `query` or `mutation`; the suffix `-kept` makes threads keep engines.
+//! `engine`, `query`, `action` or `mutation`; the suffix `-kept` makes threads keep engines.
 //!
 //! Figures are the CPU time of the process, so that other load affects them less (Linux only). The
 //! two sides of a comparison take turns.
@@ -27,7 +28,7 @@ use functions_value::ComponentPath;
 use serde_json::json;
 
 const FUNCTIONS: &str = r#"
-import { mutation, query } from "./_generated/server";
+import { action, mutation, query } from "./_generated/server";
 import { log } from "convex/server";
 import { v } from "convex/values";
 
@@ -44,6 +45,7 @@ const body = (i: number) => ({
 });
 export const empty = query({ args: {}, handler: async () => null });
 export const nothing = query({ args: { n: v.number() }, handler: async () => null });
+export const act = action({ args: { n: v.number() }, handler: async () => null });
 export const create = mutation({
   args: { n: v.number(), title: v.string(), tags: v.array(v.string()) },
   handler: async (ctx, args) => await ctx.db.insert("documents", args),
@@ -152,6 +154,12 @@ impl Side {
                     let answered = self.tokio.block_on(called)?;
                     answered.result.as_ref().map_err(|failed| failed.message.clone())?;
                 }
+                "action" => {
+                    let args = json!({ "n": n });
+                    let called = self.functions.action("cost:act", &args, &self.caller);
+                    let answered = self.tokio.block_on(called)?;
+                    answered.result.map_err(|failed| failed.message)?;
+                }
                 "mutation" => {
                     let args =
                         json!({ "n": n, "title": "Minutes of the meeting", "tags": ["a", "b"] });
@@ -159,7 +167,7 @@ impl Side {
                     let mutated = self.tokio.block_on(called)?;
                     mutated.answered.result.map_err(|failed| failed.message)?;
                 }
-                _ => return Err("an engine, a query or a mutation".into()),
+                _ => return Err("an engine, a query, an action or a mutation".into()),
             }
         }
         Ok(())
@@ -180,6 +188,7 @@ fn measure(functions: &Path, directory: &Path) -> Result<(), Box<dyn Error>> {
     for (what, name) in [
         ("engine", "an empty query, the engine alone"),
         ("query", "an empty query"),
+        ("action", "an empty action"),
         ("mutation", "a mutation that creates one document"),
     ] {
         let mut took = [Duration::ZERO; 2];

@@ -2,6 +2,7 @@
 //! log.
 
 mod operations;
+mod threads;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +25,13 @@ use super::operations::failed;
 use super::pulse::{Pulse, longest_stretch};
 use super::reference::Target;
 use super::validate;
-use super::workers::{Broken, STACK_BYTES, panic_message};
+use super::workers::{Broken, panic_message};
 use operations::InAction;
 
-/// Runs an action to its end, on its own thread, since it waits for the functions that it calls.
+pub(super) use threads::ActionThreads;
+
+/// Runs an action to its end, on a thread that it has to itself, since it waits for the functions
+/// that it calls.
 pub(super) async fn run(
     functions: &Functions,
     component: ComponentPath,
@@ -101,20 +105,18 @@ async fn on_thread(permit: impl Send + 'static, action: Running) -> Result<Answe
     let (answer, mut answered) = oneshot::channel();
     let pulse = Arc::new(Pulse::default());
     let is_lost = Arc::new(AtomicBool::new(false));
-    let thread =
-        std::thread::Builder::new().name("functions-action".to_owned()).stack_size(STACK_BYTES);
-    let spawned = {
-        let (inner, pulse, is_lost) = (Arc::clone(inner), Arc::clone(&pulse), Arc::clone(&is_lost));
-        thread.spawn(move || {
+    let begun = {
+        let (lost, pulse, is_lost) = (Arc::clone(inner), Arc::clone(&pulse), Arc::clone(&is_lost));
+        inner.action_threads.run(move || {
             let done = catch_unwind(AssertUnwindSafe(|| action.run(&pulse)));
             if is_lost.load(Ordering::Acquire) {
-                inner.workers.find_thread();
+                lost.workers.find_thread();
             }
             // Fails if the caller was dropped.
             drop(answer.send(done));
         })
     };
-    spawned.map_err(|error| {
+    begun.map_err(|error| {
         tracing::error!(%error, "the thread of an action cannot be started");
         CallError::Overloaded("the thread of the action cannot be started".to_owned())
     })?;

@@ -53,6 +53,7 @@ pub use settings::{Deployment, FunctionSettings};
 pub use turns::Lane;
 pub use workers::Expected;
 
+use action::ActionThreads;
 use cache::QueryCache;
 use deployed::{Deployed, deployment_document};
 use faults::Faults;
@@ -75,6 +76,7 @@ struct Inner {
     deployment_id: String,
     cache: QueryCache,
     workers: Workers,
+    action_threads: ActionThreads,
     faults: Faults,
     actions: Arc<Semaphore>,
     fetcher: Fetcher,
@@ -109,6 +111,7 @@ impl Functions {
             longest_stretch: longest_stretch(settings.limits.time),
             max_stuck: settings.max_stuck_threads,
         };
+        let action_threads = ActionThreads::new(engines.clone(), threads);
         let workers = Workers::start(workers, engines).map_err(|error| failed(&error))?;
         let inner = Inner {
             runtime,
@@ -120,6 +123,7 @@ impl Functions {
             cache: QueryCache::new(settings.query_cache_bytes),
             settings,
             workers,
+            action_threads,
             faults: Faults::default(),
             rescheduled: Arc::new(Notify::new()),
             stopping: watch::Sender::new(false),
@@ -134,6 +138,7 @@ impl Functions {
     /// Frees the memory of kept engines, as soon as their threads are idle.
     pub fn drop_kept_engines(&self) {
         self.inner.workers.drop_engines();
+        self.inner.action_threads.trim_engines();
     }
 
     /// Stops the scheduler, so that no more scheduled functions begin. Returns when the running

@@ -15,8 +15,8 @@ pub struct FunctionSettings {
     pub limits: Limits,
     /// The limits of one action's JavaScript.
     pub action_limits: Limits,
-    /// The maximum number of actions that run at once. Each has its own thread, since it waits for
-    /// the functions that it calls.
+    /// The maximum number of actions that run at once. Each has its thread to itself, since it
+    /// waits for the functions that it calls.
     pub max_actions: usize,
     /// How long one query or mutation may keep its thread, including the host's work for it. After
     /// that it is abandoned and its thread replaced. The default is 60 seconds, far more than the
@@ -33,8 +33,8 @@ pub struct FunctionSettings {
     pub query_cache_bytes: usize,
     /// What actions may fetch.
     pub fetch: FetchSettings,
-    /// The memory of the engines that worker threads keep ready for queries and mutations, in
-    /// bytes, for all threads together. An engine takes about 1 MiB per module of functions and
+    /// The memory of the engines that threads keep ready for calls, in bytes, for all threads
+    /// together. An engine takes about 1 MiB per module of functions and
     /// thread, and more for large packages. The least recently used engines are dropped first. The
     /// default is 64 MiB, the memory of one function. With 0 each call starts a new engine, which
     /// takes several times as long as a short function.

@@ -185,6 +185,8 @@ impl Workers {
     /// Makes all threads drop the engines that they keep, as soon as they are idle.
     pub(super) fn drop_engines(&self) {
         self.shared.engines.drop_all();
+        // A thread that has not seen the change waits by the time that this has the lock.
+        drop(self.shared.state());
         self.shared.work.notify_all();
         self.shared.prompt.notify_all();
     }
@@ -269,10 +271,6 @@ impl Shared {
         metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
     }
 
-    fn show_engines(&self) {
-        metrics::gauge!("functions_kept_engines_bytes").set(self.engines.bytes() as f64);
-    }
-
     /// Wakes the thread for prompt jobs, if one waits and no other thread is free.
     fn call_prompt(&self, state: &State) {
         if state.turns.has_prompt() && state.are_all_busy(self.settings.threads) {
@@ -309,7 +307,7 @@ impl Shared {
             // answer.
             task.answer();
             drop(task);
-            self.show_engines();
+            show_engines(&self.engines);
             pulse.give_way();
         }
     }
@@ -329,12 +327,13 @@ impl Shared {
                 Role::Prompt => (None, &self.prompt),
             };
             let Some((job, turn)) = next else {
-                state = added.wait(state).unwrap_or_else(PoisonError::into_inner);
                 if KeptEngines::has_to_trim() {
                     drop(state);
                     KeptEngines::trim();
-                    self.show_engines();
+                    show_engines(&self.engines);
                     state = self.state();
+                } else {
+                    state = added.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 continue;
             };
@@ -363,6 +362,11 @@ impl Shared {
             return Some((task, pulse));
         }
     }
+}
+
+/// Publishes the memory of kept engines as a metric.
+pub(super) fn show_engines(engines: &KeptEngines) {
+    metrics::gauge!("functions_kept_engines_bytes").set(engines.bytes() as f64);
 }
 
 impl State {

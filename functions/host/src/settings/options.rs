@@ -236,9 +236,9 @@ pub(crate) struct Options {
     #[arg(long, env = "FETCH_PROXY", value_name = "URL")]
     pub(crate) fetch_proxy: Option<String>,
 
-    /// How much memory the engines may take that threads keep ready for queries and mutations, in
-    /// MiB: about 1 for each module and thread. With 0, each call starts an engine, which takes
-    /// several times as long as a short function. [default: 64]
+    /// How much memory the engines may take that threads keep ready for calls, in MiB: about 1 for
+    /// each module and thread. With 0, each call starts an engine, which takes several times as
+    /// long as a short function. [default: 64]
     #[arg(long, env = "KEPT_ENGINES_MIB", value_name = "MIB")]
     pub(crate) kept_engines_mib: Option<usize>,
 

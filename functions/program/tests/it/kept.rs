@@ -21,7 +21,7 @@ fn in_a_new_engine<T>(work: impl FnOnce() -> T) -> T {
 const PROBE: &str = r#"
 let calls = 0;
 const made = [];
-export const probe = query(async () => {
+const look = async (now) => {
   calls++;
   made.push({});
   const seen = [];
@@ -35,13 +35,18 @@ export const probe = query(async () => {
     }
   };
   see(globalThis, "", 0);
-  console.log("probed", [1, 2].map(String), new Date(), Math.random(), crypto.randomUUID());
+  for (const [name, object] of [["log", log], ["v", v], ["ConvexError", ConvexError], ["query", query]]) see(object, name, 1);
+  console.log("probed", [1, 2].map(String), now, Math.random(), crypto.randomUUID());
+  await null;
   return [calls, made.length, seen.length, seen.join("\n"), [Object.isFrozen(Array.prototype), Object.isExtensible(globalThis)]];
-});
+};
+export const probe = query(async () => await look(new Date()));
+// The clock of an action advances.
+export const act = action(async () => await look(typeof Date.now()));
 "#;
 
 /// Functions that change all they can reach, and end in every possible way.
-const POLLUTERS: [(&str, &str); 22] = [
+const POLLUTERS: [(&str, &str); 35] = [
     (
         "globals",
         "globalThis.left = 1; globalThis.JSON = null; delete globalThis.Map; globalThis.undefined_ = () => 1;",
@@ -91,11 +96,57 @@ const POLLUTERS: [(&str, &str); 22] = [
         "operations",
         "Convex.asyncSyscall('1.0/x', '{}'); await Convex.asyncSyscall('1.0/y', '{}'); Convex.syscall('1.0/z', '{}');",
     ),
+    (
+        "timers",
+        "setInterval(() => {}, 1); await new Promise((done) => setTimeout(done, 3)); setTimeout(() => { globalThis.left = 1; }, 1e6);",
+    ),
+    (
+        "storages",
+        "const storage = new AsyncLocalStorage(); storage.run(7, () => { (async () => { await 1; globalThis.left = storage.getStore(); })(); }); globalThis.storage = storage;",
+    ),
+    (
+        "streams",
+        "const { readable, writable } = new TransformStream(); writable.getWriter().write('x').catch(() => {}); readable.getReader().read();",
+    ),
+    (
+        "signals",
+        "const { signal } = new AbortController(); signal.addEventListener('abort', () => {}); AbortSignal.timeout(1e6).onabort = () => { globalThis.left = 1; };",
+    ),
+    ("fetches", "fetch('http://left.example/').catch(() => {}); await 1;"),
+    (
+        "locales",
+        "new Intl.NumberFormat('de').format(1.5); 'a'.localeCompare('b'); new Date(0).toLocaleString('en-US'); Date.parse('1 May 2020');",
+    ),
+    (
+        "expressions",
+        "/(x)/.exec('x'); RegExp.left = 1; RegExp.prototype.exec = () => null; 'x'.matchAll(/x/g).__proto__.next = 1;",
+    ),
+    (
+        "consoles",
+        "console.log = () => 1; console.left = 1; console.count(); console.time('left'); console.group('left');",
+    ),
+    ("traces", "Error.prepareStackTrace = () => 'left'; Error.stackTraceLimit = 0;"),
+    ("env", "process.left = 1; try { process.env.GREETING = 'left'; } catch {}"),
+    (
+        "weak",
+        "new WeakRef({}).left = 1; new FinalizationRegistry(() => { globalThis.left = 1; }).register({}, 1);",
+    ),
+    (
+        "generators",
+        "function* steps() { try { yield 1; } finally { globalThis.left = 1; } } steps().next(); Array.prototype[Symbol.iterator] = null;",
+    ),
+    (
+        "library",
+        "for (const object of [v, log, ConvexError, ConvexError.prototype, query]) try { object.left = 1; } catch {}",
+    ),
 ];
 
 fn polluted() -> Fixture {
     let functions = POLLUTERS.map(|(name, code)| {
-        format!("export const {name} = query(async () => {{ {code} return null; }});\n")
+        format!(
+            "export const {name} = query(async () => {{ {code} return null; }});\n\
+             export const {name}_act = action(async () => {{ {code} return null; }});\n"
+        )
     });
     fixture(&format!("{PROBE}{}", functions.concat()))
 }
@@ -108,23 +159,32 @@ fn tight() -> Limits {
 #[test]
 fn a_call_leaves_nothing_in_a_kept_engine() {
     let fixture = polluted();
-    let alone = shown(&in_a_new_engine(|| fixture.ran("messages:probe", "[{}]")));
+    let probes = ["messages:probe", "messages:act"];
+    let alone = probes.map(|probe| shown(&in_a_new_engine(|| fixture.ran(probe, "[{}]"))));
+    let probe = |when: &str| {
+        for (probe, alone) in probes.iter().zip(&alone) {
+            assert_eq!(shown(&fixture.ran(probe, "[{}]")), *alone, "{probe} {when}");
+        }
+    };
     // The probe does detect changes.
-    assert!(alone.contains("[1.0,1.0,") || alone.contains("[1,1,"), "{alone}");
-    assert_eq!(shown(&fixture.ran("messages:probe", "[{}]")), alone, "in one that was not used");
-    for (name, _) in POLLUTERS {
+    for alone in &alone {
+        assert!(alone.contains("[1.0,1.0,") || alone.contains("[1,1,"), "{alone}");
+    }
+    probe("in one that was not used");
+    for (name, called) in POLLUTERS.iter().flat_map(|(name, _)| {
+        [format!("messages:{name}"), format!("messages:{name}_act")].map(|called| (*name, called))
+    }) {
         let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
-        let called = format!("messages:{name}");
         let ended = fixture.run_with(&called, "[{}]", &SEED, &tight(), &mut host);
         let ended = ended.result.map_err(|failure| failure.kind);
         match name {
-            "endless" | "jobs" => assert_eq!(ended, Err(FailureKind::TimeLimit), "{name}"),
-            "memory" | "buffers" => assert_eq!(ended, Err(FailureKind::MemoryLimit), "{name}"),
-            "stalled" => assert_eq!(ended, Err(FailureKind::NeverResolves), "{name}"),
-            "deep" => assert_eq!(ended, Err(FailureKind::StackOverflow), "{name}"),
+            "endless" | "jobs" => assert_eq!(ended, Err(FailureKind::TimeLimit), "{called}"),
+            "memory" | "buffers" => assert_eq!(ended, Err(FailureKind::MemoryLimit), "{called}"),
+            "stalled" => assert_eq!(ended, Err(FailureKind::NeverResolves), "{called}"),
+            "deep" => assert_eq!(ended, Err(FailureKind::StackOverflow), "{called}"),
             _ => {}
         }
-        assert_eq!(shown(&fixture.ran("messages:probe", "[{}]")), alone, "after {name}");
+        probe(&format!("after {called}"));
     }
 }
 
