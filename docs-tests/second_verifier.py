@@ -47,6 +47,7 @@ ALARMS = {
     "unknown-host": "unproven",
     "key-validity": "unproven",
     "other-bucket": "unproven",
+    "unopened": "unproven",
     "appeared": "unproven",
     "unacknowledged": "unproven",
     "set-aside": "unproven",
@@ -428,6 +429,7 @@ class Stream:
             if event == "void":
                 end = record["first"] + record["count"]
                 is_misplaced = record["count"] == 0 or end > number
+                is_misplaced |= record["first"] < self.stable
             if is_misplaced or event == "closed" and number + 1 != one.first + len(one.records):
                 self.find("system-record", one.key, (number, number + 1))
                 continue
@@ -551,6 +553,10 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
     for stream in stated:
         if stream.bucket not in (names or [stated[0].bucket]):
             found.append(finding("other-bucket", stream.name, None, (0, 1)))
+    for stream in verified.values() if names or stated else ():
+        expired = [line for line in stream.found if line["finding"] == "expired"]
+        if any(line["first"] == 0 for line in expired) and stream.name not in state:
+            found.append(finding("unopened", stream.name, None, (0, 1)))
     times = sorted(map(opened, state))
     for name in verified.keys() - state.keys() if times else ():
         if verified[name].key and times[0] < opened(name) < times[-1] - LONG_MS:

@@ -7,7 +7,8 @@
 //!   names what was altered or removed.
 //! - `audit report` writes an auditor's report for a period.
 //! - `audit prove` writes proofs of single records, `audit check` checks one offline, `audit key`
-//!   shows and creates keys, and `audit witness` cosigns hosts' checkpoints.
+//!   shows and creates keys, `audit witness` cosigns hosts' checkpoints, and `audit heads` shows
+//!   what a witness saw.
 //! - `audit journal` reads the journal of a host, and delivers that of a host that is gone,
 //!   including records that were since deleted from the bucket.
 //! - `audit log-stream` tests the log streams of a host, and resends records that a receiver
@@ -119,6 +120,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Key(arguments) => key::run(&arguments, output),
         Command::Witness(arguments) => witness::run(&arguments, output).await,
+        Command::Heads(arguments) => witness::show::run(&arguments, output),
         Command::Journal { command } => journal::run(&command, &common, output).await,
         Command::Replay(arguments) => replay::run(&arguments, &common, output).await,
         Command::LogStream { command } => log_stream::run(&command, output).await,

@@ -159,3 +159,23 @@ pub(crate) struct Witness {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
     pub(crate) listen: SocketAddr,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct Heads {
+    /// The directory of the witness's state, or a copy of its files heads and heads.signed
+    pub(crate) directory: PathBuf,
+
+    /// The witness's verifier key, or a file that holds it
+    #[arg(long, value_name = "KEY", value_parser = keys::verifier)]
+    pub(crate) key: VerifierKey,
+
+    /// The verifier key of a host, or a file that holds it: heads must be certified by one of them.
+    /// May be given several times. Without it, the witness is believed
+    #[arg(long = "host", value_name = "KEY", value_parser = keys::verifier)]
+    pub(crate) hosts: Vec<VerifierKey>,
+
+    /// Add what was seen of each stream to the state of `audit verify`, which then finds what the
+    /// bucket lacks of it, or has otherwise. The file is created if it is missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+}

@@ -20,7 +20,7 @@ use clap_complete::Shell;
 use crate::units::{Moment, shown};
 
 pub(crate) use self::doctor::{Doctor, Policy, Profile, Role};
-pub(crate) use self::evidence::{Check, Key, Prove, TrustedKeys, Verify, Witness};
+pub(crate) use self::evidence::{Check, Heads, Key, Prove, TrustedKeys, Verify, Witness};
 pub(crate) use self::journal::{
     Compression, JournalCat, JournalCommand, JournalDeliver, JournalDirectory,
 };
@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Key(Key),
     /// Cosign the checkpoints of hosts, so that none can show two histories
     Witness(Witness),
+    /// Show what a witness saw, as it signed it, and find what contradicts it
+    Heads(Heads),
     /// Inspect the journal of a host, or deliver that of a host that is gone
     Journal {
         #[command(subcommand)]
@@ -215,6 +217,7 @@ impl Arguments {
             | Command::Check(_)
             | Command::Key(_)
             | Command::Witness(_)
+            | Command::Heads(_)
             | Command::Journal { .. }
             | Command::Replay(_)
             | Command::LogStream { .. }

@@ -47,7 +47,8 @@ impl Begin {
             let opened = opened_ms(&finding.stream).unwrap_or(i64::MIN);
             let is_before = self.since_ms.is_some_and(|since| opened < since);
             let is_explained = is_before && finding.fault == Fault::NoEvidence
-                || (is_before || opened < self.list_ms) && finding.fault == Fault::Expired;
+                || (is_before || opened < self.list_ms)
+                    && matches!(finding.fault, Fault::Expired | Fault::Unopened);
             if is_explained {
                 *explained.entry(finding.fault.code()).or_default() += 1;
             }

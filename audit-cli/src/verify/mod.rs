@@ -365,7 +365,7 @@ fn read_policy(file: &Path) -> Result<Policy, Failure> {
 }
 
 /// The state, empty if there is no file yet.
-fn read_state(file: &Path) -> Result<State, Failure> {
+pub(crate) fn read_state(file: &Path) -> Result<State, Failure> {
     let text = match std::fs::read_to_string(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
         Err(error) => return Err(unreadable(file, "the state", error)),

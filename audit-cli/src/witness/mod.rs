@@ -1,7 +1,9 @@
 //! `audit witness`: cosigns checkpoints that extend what it has cosigned, by the protocol
 //! `tlog-witness`.
 
+pub(crate) mod heads;
 mod memory;
+pub(crate) mod show;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::net::TcpListener;
 
+use self::heads::Event;
 use self::memory::Memory;
 use crate::arguments::Witness;
 use crate::failure::{Failure, Outcome};
@@ -35,7 +38,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 64;
 
 struct Cosigner {
-    key: SignerKey,
+    key: Arc<SignerKey>,
     hosts: Vec<VerifierKey>,
     memory: Memory,
 }
@@ -46,7 +49,8 @@ pub(crate) async fn run(arguments: &Witness, output: &Output) -> Result<Outcome,
         let what = "is a host's: make one for a witness with audit key FILE --make NAME --witness";
         return Err(Failure::new(format!("the key in {} {what}", arguments.key.display())));
     }
-    let memory = Memory::open(&arguments.state)?;
+    let key = Arc::new(key);
+    let memory = Memory::open(&arguments.state, Arc::clone(&key))?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}", arguments.listen)).because(error)
     })?;
@@ -144,14 +148,23 @@ impl Cosigner {
         let mut memory = self.memory.lock();
         let latest = memory.latest(origin)?;
         let (pinned, latest) = latest.unzip();
-        if pinned.is_some_and(|pinned| stream_key.is_some_and(|key| key.to_bytes() != pinned)) {
+        if let (Some(pinned), Some(certificate)) = (pinned, &certificate)
+            && certificate.stream_key().to_bytes() != pinned
+        {
             // A stream's key never changes.
+            if request.note().verify(certificate.stream_key()) == Ok(true) {
+                memory.contradict(request.note(), certificate, Event::OtherKey)?;
+            }
             return Err(Refusal::Unsigned.into());
         }
-        let witnessed = request.check(stream_key, latest)?;
-        if let Some(key) = stream_key.filter(|_| latest != Some(witnessed)) {
+        let checked = request.check(stream_key, latest);
+        if let (Err(Refusal::Fork { .. }), Some(certificate)) = (&checked, &certificate) {
+            memory.contradict(request.note(), certificate, Event::Fork)?;
+        }
+        let witnessed = checked?;
+        if let Some(certificate) = certificate.as_ref().filter(|_| latest != Some(witnessed)) {
             // From here on, a crash leaves either no cosignature or a durable one.
-            memory.remember(origin, &key.to_bytes(), &witnessed)?;
+            memory.remember(request.note(), certificate, &witnessed)?;
         }
         let time = u64::try_from(SystemClock.now_ms() / 1_000).unwrap_or_default();
         Ok(format!("{}\n", request.checkpoint().cosign(&self.key, time)))

@@ -55,6 +55,7 @@ impl BucketReport {
             .collect();
         findings.extend(missing);
         findings.extend(other_buckets(&streams, names));
+        findings.extend(unopened(&streams, state, names));
         findings.extend(appeared(&streams, state));
         for report in &streams {
             let overdue = report.promised.filter(|&promised| promised < now);
@@ -85,15 +86,41 @@ impl BucketReport {
     }
 }
 
-/// The streams that were written to another bucket, by what their hosts state.
-fn other_buckets(streams: &[StreamReport], names: &[String]) -> Vec<Finding> {
-    let stated = |report: &StreamReport| match &report.opened {
+/// The bucket that a stream was written to, as its host states it.
+fn stated(report: &StreamReport) -> Option<String> {
+    match &report.opened {
         // A host that made its store itself has no URL for it.
         Some(SystemRecord::Opened { bucket: Some(name), .. }) if name.contains("://") => {
             Some(name.clone())
         }
         Some(_) | None => None,
+    }
+}
+
+/// The streams that are said to have expired from their first record on, which names their bucket,
+/// and that are not remembered. Whoever brings a stream from elsewhere may leave that record out.
+fn unopened(streams: &[StreamReport], state: &State, names: &[String]) -> Vec<Finding> {
+    if names.is_empty() && streams.iter().all(|report| stated(report).is_none()) {
+        return Vec::new();
+    }
+    let is_first = |finding: &Finding| {
+        let first = finding.records.as_ref().is_some_and(|records| records.start == 0);
+        first && finding.fault == Fault::Expired
     };
+    let unopened = streams.iter().filter(|report| {
+        report.findings.iter().any(is_first) && state.get(&report.stream).is_none()
+    });
+    let finding = |report: &StreamReport| Finding {
+        stream: report.stream.clone(),
+        object: None,
+        records: Some(0..1),
+        fault: Fault::Unopened,
+    };
+    unopened.map(finding).collect()
+}
+
+/// The streams that were written to another bucket, by what their hosts state.
+fn other_buckets(streams: &[StreamReport], names: &[String]) -> Vec<Finding> {
     let first = streams.iter().find_map(stated);
     let is_ours = |name: &String| match names {
         [] => first.as_ref() == Some(name),

@@ -181,6 +181,9 @@ pub enum Fault {
     KeyValidity(String),
     /// The stream was written to the bucket of this name, and not to this one.
     OtherBucket(String),
+    /// The record that opened the stream has expired, and the stream was not seen before: nothing
+    /// shows that it was written to this bucket.
+    Unopened,
     /// The stream was not there when streams were seen that were opened long after it: a host was
     /// delivered late, or somebody who has its key wrote the stream afterwards.
     Appeared,
@@ -227,6 +230,7 @@ impl Fault {
             | Fault::UnknownHost(_)
             | Fault::KeyValidity(_)
             | Fault::OtherBucket(_)
+            | Fault::Unopened
             | Fault::Appeared
             | Fault::Unacknowledged
             | Fault::Unwitnessed
@@ -271,6 +275,7 @@ impl Fault {
             Fault::UnknownHost(_) => "unknown-host",
             Fault::KeyValidity(_) => "key-validity",
             Fault::OtherBucket(_) => "other-bucket",
+            Fault::Unopened => "unopened",
             Fault::Appeared => "appeared",
             Fault::Unacknowledged => "unacknowledged",
             Fault::Unwitnessed => "unwitnessed",
@@ -322,6 +327,10 @@ impl fmt::Display for Fault {
                 write!(f, "the key of the host {name:?} was not valid when the stream was opened")
             }
             Fault::OtherBucket(bucket) => write!(f, "the stream was written to {bucket}"),
+            Fault::Unopened => f.write_str(
+                "the record that names the stream's bucket has expired: the stream may be from \
+                 another one",
+            ),
             Fault::Appeared => f.write_str(
                 "the stream was not there when later ones were seen: a host was delivered late, or \
                  the stream was written afterwards",

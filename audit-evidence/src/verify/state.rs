@@ -71,7 +71,8 @@ impl State {
         State { streams: wanted.map(|(stream, seen)| (stream.clone(), *seen)).collect() }
     }
 
-    pub(super) fn remember(&mut self, stream: String, seen: Remembered) {
+    /// Remembers a stream, in place of what was remembered of it.
+    pub fn remember(&mut self, stream: String, seen: Remembered) {
         self.streams.insert(stream, seen);
     }
 }

@@ -245,9 +245,11 @@ impl StreamVerifier {
             let is_in_place = match &record {
                 SystemRecord::Opened { .. } => number == 0,
                 SystemRecord::Closed { .. } => number + 1 == end,
-                // It is about earlier records.
+                // It is about earlier records, which no earlier object states as acknowledged.
                 SystemRecord::Void { first, count, .. } => {
-                    *count > 0 && first.checked_add(*count).is_some_and(|end| end <= number)
+                    let is_before = |end: u64| end <= number;
+                    let is_earlier = first.checked_add(*count).is_some_and(is_before);
+                    *count > 0 && is_earlier && *first >= self.report.stable
                 }
                 SystemRecord::Heartbeat { .. } => true,
             };

@@ -7,10 +7,10 @@ use std::process::{Child, Stdio};
 
 use audit_evidence::{
     AddCheckpoint, Certificate, Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature,
-    SignerKey, VerifierKey, origin,
+    Remembered, SignerKey, State, VerifierKey, origin,
 };
 
-use crate::support::{audit, command};
+use crate::support::{Ran, audit, command};
 
 const HOST: &str = "example.com/api";
 const STREAM: &str = "01M86YQH3BN92MTRKE2RS1CKJ5";
@@ -160,4 +160,119 @@ async fn strangers_get_no_cosignature() {
     let output = second.output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("in use"), "{output:?}");
+}
+
+/// The log of heads as `audit heads` shows it, with its exit code.
+async fn heads(directory: &Path, key: &VerifierKey, more: &[&str]) -> Ran {
+    let (state, key) = (directory.join("state"), key.to_string());
+    let arguments = ["heads", state.to_str().unwrap(), "--key", &key, "--json"];
+    audit(&[], &[&arguments[..], more].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_witness_saw_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = witness_key(directory.path()).await;
+    let log = Log::new(2);
+    let host = log.host.verifier().to_string();
+    let seen = directory.path().join("seen");
+    let with = ["--host", &host, "--state", seen.to_str().unwrap()];
+    let witness = Witness::start(directory.path(), log.host.verifier());
+    let last = log.request(3, 7, "");
+    assert_eq!(witness.ask(&log.request(0, 3, "")).0, 200);
+    assert_eq!(witness.ask(&last).0, 200);
+    assert_eq!(witness.ask(&log.request(7, 7, "")).0, 200, "what is known is not logged again");
+    let ran = heads(directory.path(), &key, &with).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let sizes: Vec<_> = ran.json().iter().map(|line| line["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [3, 7]);
+    // What it saw is the state that buckets are verified with.
+    let state = State::parse(&std::fs::read_to_string(&seen).unwrap()).unwrap();
+    let (root, has_ended) = (*last.checkpoint().root(), false);
+    assert_eq!(state.get(STREAM), Some(Remembered { size: 7, root, has_ended }));
+
+    // Contradictions are logged, each once.
+    for _ in 0..2 {
+        assert_eq!(witness.ask(&log.request(7, 7, "other")).0, 409);
+        assert_eq!(witness.ask(&Log::new(3).request(7, 9, "")).0, 403);
+    }
+    drop(witness);
+    let ran = heads(directory.path(), &key, &with).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let events: Vec<_> = ran.json().iter().map(|line| line["event"].clone()).collect();
+    assert_eq!(events, ["cosigned", "cosigned", "fork", "other-key"]);
+
+    // Heads that none of the hosts certified are wrong, and so is another root of a known size.
+    let stranger = SignerKey::from_seed("example.com/other", KeyKind::Ed25519, &[9; 32]).unwrap();
+    let ran = heads(directory.path(), &key, &["--host", &stranger.verifier().to_string()]).await;
+    assert_eq!((ran.code, ran.json().len()), (Some(1), 4), "{ran:?}");
+    let text = std::fs::read_to_string(&seen).unwrap();
+    std::fs::write(&seen, text.replace(&root.to_string(), &Hash::empty().to_string())).unwrap();
+    let ran = heads(directory.path(), &key, &with).await;
+    assert!(ran.err.contains("another root for 7 records"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_heads_that_was_changed_is_neither_shown_nor_extended() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = witness_key(directory.path()).await;
+    let log = Log::new(2);
+    let state = directory.path().join("state");
+    let (file, signed) = (state.join("heads"), state.join("heads.signed"));
+    let ask = |old, size| {
+        let witness = Witness::start(directory.path(), log.host.verifier());
+        assert_eq!(witness.ask(&log.request(old, size, "")).0, 200);
+    };
+    ask(0, 3);
+    let (old, old_signed) = (std::fs::read(&file).unwrap(), std::fs::read(&signed).unwrap());
+    ask(3, 7);
+    let (all, all_signed) = (std::fs::read(&file).unwrap(), std::fs::read(&signed).unwrap());
+
+    // What a crash leaves at each of its steps is repaired: part of a line, a line that is not
+    // signed yet, and a stream's file that is behind the log.
+    let stream_file = || {
+        let named = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        named.filter(|path| path.is_dir()).map(|path| path.join(STREAM)).next().unwrap()
+    };
+    let ahead = std::fs::read(stream_file()).unwrap();
+    for content in [[&all[..], b"{\"at\":1"].concat(), all.clone()] {
+        std::fs::write(&file, content).unwrap();
+        std::fs::write(&signed, &old_signed).unwrap();
+        std::fs::remove_file(stream_file()).unwrap();
+        ask(7, 7);
+        assert_eq!(std::fs::read(stream_file()).unwrap(), ahead);
+        assert_eq!(std::fs::read(&file).unwrap(), all);
+        assert_eq!(heads(directory.path(), &key, &[]).await.code, Some(0));
+    }
+
+    let altered = String::from_utf8(all.clone()).unwrap().replacen("cosigned", "fork", 1);
+    for (content, signature, what) in [
+        (altered.as_bytes(), &all_signed, "was altered"),
+        (&old[..], &all_signed, "was cut: 2 lines were signed, and 1 are left"),
+        (b"", &all_signed, "was cut"),
+        (&all[..], &Vec::new(), "is not signed by witness.example"),
+        // Both were put back, and the stream's file was not.
+        (&old[..], &old_signed, "was put together from copies"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        std::fs::write(&signed, signature).unwrap();
+        let mut command = command();
+        command.args(["witness", "--listen", "127.0.0.1:0"]);
+        command.args(["--host", &log.host.verifier().to_string()]);
+        command.arg("--key").arg(directory.path().join("key")).arg("--state").arg(&state);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{what}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(what), "{what}: {said}");
+        if content != old || signature != &old_signed {
+            let ran = heads(directory.path(), &key, &[]).await;
+            assert!(ran.err.contains(what), "{what}: {ran:?}");
+        }
+    }
+    // Another witness's key is none of this one.
+    std::fs::write(&file, &all).unwrap();
+    std::fs::write(&signed, &all_signed).unwrap();
+    let other = SignerKey::from_seed("witness.example", KeyKind::Cosignature, &[1; 32]).unwrap();
+    let ran = heads(directory.path(), other.verifier(), &[]).await;
+    assert!(ran.err.contains("is not signed by"), "{ran:?}");
 }

@@ -5,7 +5,6 @@ mod model;
 mod mutations;
 mod second_verifier;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,82 +50,122 @@ fn is_part(finding: &Finding, known: &Finding) -> bool {
     is_within && place(finding) == place(known) && finding.fault == known.fault
 }
 
-/// How often each change was applied.
-type Applied = BTreeMap<&'static str, u64>;
+/// Changes to generated buckets, made by several threads.
+struct Run {
+    /// The seed of the next bucket.
+    next: AtomicU64,
+    end: u64,
+    /// The maximum number of changes to one bucket, which vary by seed.
+    most: usize,
+    /// How often each change is to be applied.
+    times: u64,
+    /// How often each was.
+    applied: Vec<AtomicU64>,
+}
 
-/// Applies changes to the bucket of a seed, each to the original bucket.
-///
-/// All of them, or at most `AUDIT_EVIDENCE_CHANGES` of the applicable ones, which vary by seed.
-fn change_bucket(seed: u64, most: usize, applied: &mut Applied) {
-    let bucket = Bucket::generate(&mut Chance::new(seed));
-    let (known, mut checks) = (bucket.known_findings(), Checks::default());
-    let all = mutations::ALL.len();
-    let begin = if most < all { (seed as usize * most) % all } else { 0 };
-    let mut made = 0;
-    for mutation in mutations::ALL.iter().cycle().skip(begin).take(all) {
-        if made == most {
-            break;
+impl Run {
+    /// All changes to each bucket, unless `AUDIT_EVIDENCE_CHANGES` says how many.
+    ///
+    /// With `AUDIT_EVIDENCE_TIMES`, buckets are generated until each change was applied so often,
+    /// each time to another bucket.
+    fn new() -> Run {
+        let Range { start, end } = seeds();
+        let times = number_of("AUDIT_EVIDENCE_TIMES", u64::MAX);
+        let is_aimed = times < u64::MAX;
+        let most = number_of("AUDIT_EVIDENCE_CHANGES", u64::MAX);
+        Run {
+            next: AtomicU64::new(start),
+            end: if is_aimed { start + 1_000 * times } else { end },
+            most: usize::try_from(most).unwrap().min(mutations::ALL.len()),
+            times,
+            applied: mutations::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
         }
-        let chance = &mut Chance::new(seed ^ 0x5eed);
-        let mut changed = bucket.clone();
-        let Some(expected) = (mutation.change)(&mut changed, chance) else { continue };
-        made += 1;
-        *applied.entry(mutation.name).or_default() += 1;
-        let report = changed.look_again(&expected.look, &mut checks);
-        let is_new = |finding: &&Finding| !known.iter().any(|known| is_part(finding, known));
-        let new: Vec<_> = report.findings.iter().filter(is_new).collect();
-        assert!(
-            expected.is(&new, &known),
-            "seed {seed}, {}: found {new:?}\nexpected {:?}",
-            mutation.name,
-            expected.findings
-        );
-        // Earlier findings remain, unless the change affects the same records.
-        for finding in known.iter().filter(|known| expected.spares(known)) {
-            assert!(report.findings.contains(finding), "{}: {finding:?}", mutation.name);
+    }
+
+    fn times(&self, at: usize) -> u64 {
+        self.applied[at].load(Ordering::Relaxed)
+    }
+
+    fn is_done(&self) -> bool {
+        (0..self.applied.len()).all(|at| self.times(at) >= self.times)
+    }
+
+    fn work(&self) {
+        while !self.is_done() {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            self.change_bucket(seed);
+            if (seed + 1).is_multiple_of(10_000) {
+                println!("{} buckets", seed + 1);
+            }
+        }
+    }
+
+    /// Applies changes to the bucket of a seed, each to the original bucket.
+    fn change_bucket(&self, seed: u64) {
+        let bucket = Bucket::generate(&mut Chance::new(seed));
+        let (known, mut checks) = (bucket.known_findings(), Checks::default());
+        let all = mutations::ALL.len();
+        let begin = if self.most < all { (seed as usize * self.most) % all } else { 0 };
+        let mut made = 0;
+        for at in (begin..begin + all).map(|at| at % all) {
+            if made == self.most {
+                break;
+            }
+            let mutation = &mutations::ALL[at];
+            if self.times(at) >= self.times {
+                continue;
+            }
+            let Some((changed, expected)) = mutation.apply(&bucket, seed) else { continue };
+            made += 1;
+            self.applied[at].fetch_add(1, Ordering::Relaxed);
+            let report = changed.look_again(&expected.look, &mut checks);
+            let is_new = |finding: &&Finding| !known.iter().any(|known| is_part(finding, known));
+            let new: Vec<_> = report.findings.iter().filter(is_new).collect();
+            assert!(
+                expected.is(&new, &known),
+                "seed {seed}, {}: found {new:?}\nexpected {:?}",
+                mutation.name,
+                expected.findings
+            );
+            // Earlier findings remain, unless the change affects the same records.
+            for finding in known.iter().filter(|known| expected.spares(known)) {
+                assert!(report.findings.contains(finding), "{}: {finding:?}", mutation.name);
+            }
         }
     }
 }
 
-/// In a longer run:
+/// In longer runs:
 ///
 /// ```text
-/// AUDIT_EVIDENCE_BUCKETS=10000 \
+/// AUDIT_EVIDENCE_TIMES=10000 \
 ///     cargo test --release -p audit-evidence --test it each_change -- --nocapture
 /// AUDIT_EVIDENCE_BUCKETS=1000000 AUDIT_EVIDENCE_CHANGES=1 \
 ///     cargo test --release -p audit-evidence --test it each_change -- --nocapture
 /// ```
 #[test]
 fn each_change_is_reported_and_nothing_else() {
-    let most = number_of("AUDIT_EVIDENCE_CHANGES", u64::MAX);
-    let most = usize::try_from(most).unwrap().min(mutations::ALL.len());
-    let (next, end) = (AtomicU64::new(seeds().start), seeds().end);
+    let run = Run::new();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        let mut applied = Applied::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                return applied;
-            }
-            change_bucket(seed, most, &mut applied);
-            if (seed + 1).is_multiple_of(10_000) {
-                println!("{} buckets of {end}", seed + 1);
-            }
-        }
-    };
-    let mut applied = Applied::new();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            for (name, times) in worker.join().unwrap() {
-                *applied.entry(name).or_default() += times;
-            }
+        for _ in 0..threads {
+            scope.spawn(|| run.work());
         }
     });
-    println!("{} changes: {applied:#?}", applied.values().sum::<u64>());
-    let mut rare = mutations::ALL.iter().map(|mutation| mutation.name);
-    assert_eq!(rare.find(|name| !applied.contains_key(name)), None, "the change was never applied");
+    let mut applied: Vec<_> = (0..).zip(mutations::ALL).collect();
+    applied.sort_by_key(|(at, _)| run.times(*at));
+    let buckets = run.next.load(Ordering::Relaxed).min(run.end) - seeds().start;
+    let changes: u64 = applied.iter().map(|(at, _)| run.times(*at)).sum();
+    println!("{buckets} buckets, {} kinds of changes, {changes} changes:", applied.len());
+    for (at, mutation) in &applied {
+        println!("{:>9} {}", run.times(*at), mutation.name);
+    }
+    let least = if run.times < u64::MAX { run.times } else { 1 };
+    let (rarest, mutation) = applied[0];
+    assert!(run.times(rarest) >= least, "{} was applied too seldom", mutation.name);
 }
 
 #[test]

@@ -13,7 +13,22 @@ use super::model::{Bucket, Chance, HOST, Look, NOW, Object, Writer};
 pub(super) struct Mutation {
     pub(super) name: &'static str,
     /// Changes the bucket, if the change is applicable.
-    pub(super) change: fn(&mut Bucket, &mut Chance) -> Option<Expected>,
+    change: fn(&mut Bucket, &mut Chance) -> Option<Expected>,
+}
+
+/// Many changes apply to few of a bucket's objects, so that several are tried.
+const ATTEMPTS: u64 = 16;
+
+impl Mutation {
+    /// The bucket with the change, if some object of it admits the change.
+    pub(super) fn apply(&self, bucket: &Bucket, seed: u64) -> Option<(Bucket, Expected)> {
+        (0..ATTEMPTS).find_map(|attempt| {
+            let mut changed = bucket.clone();
+            let chance = &mut Chance::new(seed ^ 0x5eed ^ attempt << 48);
+            let expected = (self.change)(&mut changed, chance)?;
+            Some((changed, expected))
+        })
+    }
 }
 
 pub(super) struct Expected {
@@ -354,12 +369,12 @@ mutations! {
             .then(|| Expected::gone(&gone, Fault::Deleted))
     },
     "a tail is cut, and somebody remembers" => |bucket, chance| {
-        let look = remembering(bucket);
         let at = chance.below(bucket.objects.len());
         let gone = bucket.objects[at].clone();
         if !gone.is_ours() || !is_last(bucket, at) || gone.first == 0 || gone.is_void() {
             return None;
         }
+        let look = remembering(bucket);
         let size = gone.end();
         bucket.objects.remove(at);
         let sizes = bucket.sizes();
@@ -784,7 +799,6 @@ mutations! {
         Some(Expected::object(&next, is(Fault::Unlinked)).at(next.first..next.end()))
     },
     "the host rewrites a stream that somebody remembers" => |bucket, chance| {
-        let look = remembering(bucket);
         let stream = chance.pick(&bucket.writers)?.stream.clone();
         let is_linked = bucket.objects.iter().any(|object| object.lines[0].contains(&stream));
         let at = bucket.objects.iter().rposition(|object| object.stream == stream)?;
@@ -792,6 +806,7 @@ mutations! {
         if is_linked || !bucket.objects[at].is_ours() || bucket.sizes()[&stream] != size {
             return None;
         }
+        let look = remembering(bucket);
         let object = bucket.objects[at].clone();
         let key = object.key.clone();
         bucket.objects[at] = rewritten(bucket, &object, 24)?;
@@ -941,12 +956,12 @@ mutations! {
         Some(Expected::object(object, is(Fault::Stripped)))
     },
     "a stream is renamed, and somebody remembers" => |bucket, chance| {
-        let look = remembering(bucket);
         let stream = chance.pick(&bucket.writers)?.stream.clone();
         let is_of_it = |object: &Object| object.stream == stream;
         if bucket.objects.iter().any(|object| is_of_it(object) && object.is_foreign) {
             return None;
         }
+        let look = remembering(bucket);
         let mut expected = Expected::stream(&stream, is(Fault::Vanished)).with(look);
         for object in bucket.objects.iter_mut().filter(|object| object.stream == stream) {
             object.stream = "01KAVXZ0000123456789ABCDEF".to_owned();
@@ -1019,6 +1034,39 @@ mutations! {
         let fault = is(Fault::OtherBucket("s3://other".to_owned()));
         Some(Expected::stream("01KAVXY0000123456789ABCDEF", fault).at(0..1))
     },
+    "a stream of another bucket is added without its first record" => |bucket, chance| {
+        bucket.add_stream("01KAVXY0000123456789ABCDEF", Some("s3://logs"));
+        let first = bucket.objects.len();
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", Some("s3://other"));
+        bucket.objects.remove(first);
+        let names: &[&[&str]] = &[&[], &["s3://logs"]];
+        let names = chance.pick(names)?.iter().map(|&name| name.to_owned()).collect();
+        let unopened = Expected::stream("01KAVXZ0000123456789ABCDEF", is(Fault::Unopened)).at(0..1);
+        let expired = unopened.and("01KAVXZ0000123456789ABCDEF", None, is(Fault::Expired));
+        Some(expired.at(0..1).with(Look { names, ..Look::full() }))
+    },
+    "a stream loses its first record, and somebody remembers" => |bucket, _| {
+        let first = bucket.objects.len();
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", Some("s3://logs"));
+        let look = Look { names: vec!["s3://logs".to_owned()], ..remembering(bucket) };
+        bucket.objects.remove(first);
+        let expired = Expected::stream("01KAVXZ0000123456789ABCDEF", is(Fault::Expired));
+        Some(expired.at(0..1).with(look))
+    },
+    "a stream loses its first record in a bucket without a name" => |bucket, _| {
+        let first = bucket.objects.len();
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", None);
+        bucket.objects.remove(first);
+        let expired = Expected::stream("01KAVXZ0000123456789ABCDEF", is(Fault::Expired));
+        Some(expired.at(0..1))
+    },
+    "a stream that names its bucket loses its second record" => |bucket, _| {
+        let first = bucket.objects.len();
+        bucket.add_stream("01KAVXZ0000123456789ABCDEF", Some("s3://logs"));
+        bucket.objects.remove(first + 1);
+        let expired = Expected::stream("01KAVXZ0000123456789ABCDEF", is(Fault::Expired));
+        Some(expired.at(1..2))
+    },
     "a stream is said to be old, and somebody remembers" => |bucket, _| {
         // Opened days after the others.
         bucket.add_stream("01KB6Z00000123456789ABCDEF", None);
@@ -1045,11 +1093,40 @@ mutations! {
         let void = chance.pick(&[
             void(number, 1),
             void(0, number + 1),
-            void(1, 0),
             void(number + 1, (1 << 63) - 1),
             void(1, u64::MAX),
             void(u64::MAX, u64::MAX),
         ])?.clone();
+        let object = writer.write(true, vec![void.to_line()], 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        Some(Expected::object(&object, is(Fault::SystemRecord)).at(number..number + 1))
+    },
+    "the host sets aside what it had acknowledged" => |bucket, chance| {
+        let mut writer = bucket.open_writer(chance)?;
+        let (number, stream) = (writer.range.end(), writer.stream.clone());
+        if bucket.known_findings().iter().any(|known| known.stream == stream) {
+            return None;
+        }
+        let data = data(bucket).into_iter().filter(|&at| {
+            let object = &bucket.objects[at];
+            object.stream == stream && is_stable(bucket, object)
+        });
+        let data: Vec<usize> = data.collect();
+        let gone = bucket.objects.remove(*chance.pick(&data)?);
+        let (first, count) = (gone.first, gone.count);
+        let void = SystemRecord::Void { at: NOW, first, count, reason: "x".to_owned() };
+        let object = writer.write(true, vec![void.to_line()], 0, [4; 32]);
+        bucket.objects.push(object.clone());
+        let look = Look { retained_since: Some(1), ..Look::full() };
+        let deleted = Expected::gone(&gone, Fault::Deleted).with(look);
+        let record = number..number + 1;
+        Some(deleted.and(&stream, Some(&object.key), is(Fault::SystemRecord)).at(record))
+    },
+    "the host sets no record aside" => |bucket, chance| {
+        let mut writer = bucket.open_writer(chance)?;
+        let number = writer.range.end();
+        let first = *chance.pick(&[0, 1, number - 1, number])?;
+        let void = SystemRecord::Void { at: NOW, first, count: 0, reason: "x".to_owned() };
         let object = writer.write(true, vec![void.to_line()], 0, [4; 32]);
         bucket.objects.push(object.clone());
         Some(Expected::object(&object, is(Fault::SystemRecord)).at(number..number + 1))

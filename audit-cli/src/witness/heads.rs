@@ -1,0 +1,221 @@
+//! The log of heads: every checkpoint that a witness cosigned, and what contradicted one.
+//!
+//! A file of lines of JSON, which only grows. Its lines are the leaves of a Merkle tree, whose root
+//! the witness signs after each line, so that its readers see that none is missing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use audit_core::durable;
+use audit_evidence::{
+    Certificate, Checkpoint, CompactRange, Hash, Note, NoteSignature, VerifierKey, Witnessed,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// The name of the log in its directory.
+pub(crate) const FILE: &str = "heads";
+
+/// The name of its signed root.
+pub(crate) const SIGNED: &str = "heads.signed";
+
+/// The longest line, in bytes. A checkpoint with two signatures takes less than 1 KiB.
+const MAX_LINE_BYTES: usize = 8 << 10;
+
+/// What a witness saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// A checkpoint that extends all earlier ones of its stream.
+    Cosigned,
+    /// The stream's key signed another root than the one that was cosigned for this size.
+    Fork,
+    /// The host certified another key for the stream.
+    OtherKey,
+}
+
+/// A line of the log.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// When it was seen, in milliseconds since the Unix epoch.
+    pub(crate) at: u64,
+    pub(crate) event: Event,
+    /// The checkpoint as a note, with the signature by the stream's key and the host's certificate
+    /// of that key.
+    pub(crate) note: String,
+}
+
+impl Head {
+    /// What was seen in a request, without signatures by others.
+    pub(crate) fn new(at: u64, event: Event, request: &Note, of: &Certificate) -> Head {
+        let mut note = Note::new(request.text()).expect("the text of a note");
+        let is_ours = |line: &&NoteSignature| line.is_by(of.stream_key());
+        request.signatures().iter().find(is_ours).into_iter().for_each(|line| {
+            note.add(line.clone());
+        });
+        note.add(of.to_note_signature());
+        Head { at, event, note: note.to_string() }
+    }
+
+    /// The checkpoint, and the note that it is in. `None` if the line is not a witness's.
+    pub(crate) fn checkpoint(&self) -> Option<(Checkpoint, Note)> {
+        let note = Note::parse(&self.note).ok()?;
+        Some((Checkpoint::parse(note.text()).ok()?, note))
+    }
+}
+
+/// The streams of a log, each with its last cosigned checkpoint.
+pub(crate) type Latest = BTreeMap<String, Head>;
+
+/// A log that was read to its end.
+#[derive(Debug)]
+pub(crate) struct ReadLog {
+    /// The tree of its lines.
+    pub(crate) range: CompactRange,
+    /// The size and root that the witness signed, and when, in seconds since the Unix epoch.
+    pub(crate) signed: Option<(Witnessed, u64)>,
+    /// The length of its whole lines, in bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Reads the log in a directory, and calls `take` with each line. A line without its line feed is
+/// what a crash left, and was never signed.
+///
+/// # Errors
+///
+/// If it cannot be read, is not a log, or is not the one that the witness signed.
+pub(crate) fn read(
+    directory: &Path,
+    witness: &VerifierKey,
+    mut take: impl FnMut(Head) -> Result<(), Failure>,
+) -> Result<ReadLog, Failure> {
+    let file = directory.join(FILE);
+    let failed = |what: &str| Failure::new(format!("the log {} {what}", file.display()));
+    let signed = read_signed(directory, witness)?;
+    let mut log = ReadLog { range: CompactRange::default(), signed, bytes: 0 };
+    let lines = match File::open(&file) {
+        Ok(lines) => Some(lines),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("cannot be read").because(error)),
+    };
+    let mut lines = lines.map(BufReader::new);
+    let mut line = Vec::new();
+    let mut is_signed = signed.is_none_or(|(signed, _)| signed.size == 0);
+    while let Some(lines) = &mut lines {
+        line.clear();
+        let limited = &mut std::io::Read::take(&mut *lines, MAX_LINE_BYTES as u64);
+        let read = limited.read_until(b'\n', &mut line);
+        read.map_err(|error| failed("cannot be read").because(error))?;
+        let Some(head) = line.strip_suffix(b"\n") else {
+            if line.len() == MAX_LINE_BYTES {
+                return Err(failed("is not a log of heads: a line is too long"));
+            }
+            break;
+        };
+        log.bytes += line.len() as u64;
+        log.range.push(Hash::leaf(&[head]));
+        let number = log.range.end();
+        if let Some((signed, _)) = signed.filter(|(signed, _)| signed.size == number) {
+            if log.range.root() != Some(signed.root) {
+                return Err(failed("was altered: its lines are not those that were signed"));
+            }
+            is_signed = true;
+        }
+        let head = serde_json::from_slice(head)
+            .map_err(|error| failed(&format!("is damaged in line {number}")).because(error))?;
+        take(head)?;
+    }
+    if !is_signed {
+        let (signed, left) = (signed.map_or(0, |(signed, _)| signed.size), log.range.end());
+        return Err(failed(&format!("was cut: {signed} lines were signed, and {left} are left")));
+    }
+    // A crash leaves one line that is not signed yet.
+    if log.range.end() > 1 && signed.is_none() {
+        return Err(failed(&format!("is signed by no file {SIGNED} beside it")));
+    }
+    Ok(log)
+}
+
+fn read_signed(
+    directory: &Path,
+    witness: &VerifierKey,
+) -> Result<Option<(Witnessed, u64)>, Failure> {
+    let file = directory.join(SIGNED);
+    let failed = |what: &str| Failure::new(format!("the signed head {} {what}", file.display()));
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("cannot be read").because(error)),
+    };
+    let parse = || {
+        let note = Note::parse(&text).ok()?;
+        let checkpoint = Checkpoint::parse(note.text()).ok()?;
+        let is_ours = checkpoint.origin() == origin(witness) && note.verify(witness) == Ok(true);
+        let mut lines = note.signatures().iter().filter(|line| line.is_by(witness));
+        let at = lines.find_map(NoteSignature::cosigned_at).filter(|_| is_ours)?;
+        let signed = Witnessed { size: checkpoint.size(), root: *checkpoint.root() };
+        Some((signed, at))
+    };
+    parse().map(Some).ok_or_else(|| failed(&format!("is not signed by {}", witness.name())))
+}
+
+/// The origin of a witness's log.
+pub(super) fn origin(witness: &VerifierKey) -> String {
+    format!("{}/heads", witness.name())
+}
+
+/// The log of a running witness.
+#[derive(Debug)]
+pub(super) struct HeadLog {
+    file: File,
+    range: CompactRange,
+    /// Whether a line may be there in part.
+    is_torn: bool,
+}
+
+impl HeadLog {
+    /// The log that was read from the directory, ready to be extended.
+    pub(super) fn open(directory: &Path, log: &ReadLog) -> std::io::Result<HeadLog> {
+        let path = directory.join(FILE);
+        let mut options = File::options();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
+        // The rest of a line that was being written at a crash.
+        file.set_len(log.bytes)?;
+        file.sync_all()?;
+        durable::sync_name(&path)?;
+        Ok(HeadLog { file, range: log.range.clone(), is_torn: false })
+    }
+
+    /// Adds a line, durable when this returns.
+    ///
+    /// A crash before that leaves part of a line, which the next opening removes, or a line that
+    /// is not signed yet: nothing was cosigned for it.
+    pub(super) fn append(&mut self, head: &Head) -> std::io::Result<()> {
+        if self.is_torn {
+            let what = "an earlier line could not be written: restart the witness";
+            return Err(std::io::Error::other(what));
+        }
+        let mut line = serde_json::to_vec(head)?;
+        self.is_torn = true;
+        let leaf = Hash::leaf(&[&line]);
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_data()?;
+        self.range.push(leaf);
+        self.is_torn = false;
+        Ok(())
+    }
+
+    /// The checkpoint of the log as it is.
+    pub(super) fn checkpoint(&self, witness: &VerifierKey) -> Checkpoint {
+        let root = self.range.root().unwrap_or_else(Hash::empty);
+        let checkpoint = Checkpoint::new(&origin(witness), self.range.end(), root);
+        checkpoint.expect("a key's name has no control characters")
+    }
+}
