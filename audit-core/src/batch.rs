@@ -100,47 +100,30 @@ impl fmt::Debug for Batch {
 }
 
 /// Why bytes are not a valid batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBatch {
     /// More than [`MAX_BATCH_BYTES`].
+    #[error("batch of {actual} bytes exceeds limit of {MAX_BATCH_BYTES} bytes")]
     TooLarge {
         /// Its size, in bytes.
         actual: usize,
     },
     /// The last line has no line feed, or there is no line.
+    #[error("the last record of a batch must end with a line feed")]
     Unterminated,
     /// A line contains a zero byte, which JSON never does.
+    #[error("record {index} of the batch contains a zero byte, which JSON never does")]
     ZeroByte {
         /// The index of the line, counted from 0.
         index: u32,
     },
     /// A line has no bytes.
+    #[error("record {index} of the batch is empty")]
     EmptyRecord {
         /// The index of the line, counted from 0.
         index: u32,
     },
 }
-
-impl fmt::Display for InvalidBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidBatch::TooLarge { actual } => {
-                write!(f, "batch of {actual} bytes exceeds limit of {MAX_BATCH_BYTES} bytes")
-            }
-            InvalidBatch::Unterminated => {
-                f.write_str("the last record of a batch must end with a line feed")
-            }
-            InvalidBatch::ZeroByte { index } => {
-                write!(f, "record {index} of the batch contains a zero byte, which JSON never does")
-            }
-            InvalidBatch::EmptyRecord { index } => {
-                write!(f, "record {index} of the batch is empty")
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidBatch {}
 
 /// Appends records to the bytes that become a [`Batch`].
 #[derive(Default)]

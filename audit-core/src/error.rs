@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
 
 /// A sink's operation failed.
 ///
 /// The code that creates the error decides whether the batch may have been persisted
 /// ([`outcome`](Self::outcome)) and what the caller should do ([`kind`](Self::kind)). The cause is
 /// the [`source`](Error::source), and is not repeated in the message.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct SinkError(Box<Inner>);
 
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 struct Inner {
     kind: SinkErrorKind,
     outcome: Outcome,
@@ -79,30 +82,6 @@ impl SinkError {
     /// Whether the batch may have been persisted.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
-    }
-}
-
-impl fmt::Display for SinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl fmt::Debug for SinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, outcome, message, source } = &*self.0;
-        f.debug_struct("SinkError")
-            .field("kind", kind)
-            .field("outcome", outcome)
-            .field("message", message)
-            .field("source", source)
-            .finish()
-    }
-}
-
-impl Error for SinkError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 

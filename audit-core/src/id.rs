@@ -61,18 +61,11 @@ impl fmt::Debug for UniqueId {
 }
 
 /// The text is not an identifier: 26 characters of Crockford's base 32 that fit into 128 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an identifier is 26 characters of Crockford's base 32, at most 7ZZZZZZZZZZZZZZZZZZZZZZZZZ"
+)]
 pub struct InvalidId;
-
-impl fmt::Display for InvalidId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "an identifier is 26 characters of Crockford's base 32, at most 7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
-        )
-    }
-}
-
-impl std::error::Error for InvalidId {}
 
 impl FromStr for UniqueId {
     type Err = InvalidId;

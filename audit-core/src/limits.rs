@@ -116,9 +116,10 @@ impl TryFrom<LimitsForm> for Limits {
 }
 
 /// The limits contradict each other, or exceed what the engine supports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLimits {
     /// A limit exceeds the highest value.
+    #[error("{name} of {actual} exceeds the highest possible value of {highest}")]
     TooHigh {
         /// Which one.
         name: &'static str,
@@ -128,6 +129,7 @@ pub enum InvalidLimits {
         highest: u32,
     },
     /// One log could be larger than all logs together.
+    #[error("max_log_bytes of {max_log_bytes} exceeds max_total_bytes of {max_total_bytes}")]
     LogOverTotal {
         /// Bytes of one log.
         max_log_bytes: u32,
@@ -135,24 +137,6 @@ pub enum InvalidLimits {
         max_total_bytes: u32,
     },
 }
-
-impl fmt::Display for InvalidLimits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidLimits::TooHigh { name, actual, highest } => {
-                write!(f, "{name} of {actual} exceeds the highest possible value of {highest}")
-            }
-            InvalidLimits::LogOverTotal { max_log_bytes, max_total_bytes } => {
-                write!(
-                    f,
-                    "max_log_bytes of {max_log_bytes} exceeds max_total_bytes of {max_total_bytes}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidLimits {}
 
 /// The limit that an execution exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! The error of opening a sink, a bucket or a journal.
 
 use std::error::Error;
-use std::fmt;
 
 /// A sink, a bucket or a journal cannot be opened or read.
 ///
 /// [`kind`](Self::kind) says what to do. The message contains no credentials.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct OpenError {
     kind: OpenErrorKind,
     message: String,
@@ -52,17 +52,5 @@ impl OpenError {
     /// What to do.
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }

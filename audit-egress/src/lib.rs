@@ -7,7 +7,6 @@
 //! [`Egress::allows`] before each request, including redirects. A proxy resolves names itself, so
 //! use no proxy where this check matters.
 
-use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -75,7 +74,8 @@ impl Resolve for Egress {
 
 /// A name that resolves only to addresses that are not allowed. `Display` does not show them, since
 /// they may be confidential.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{host} resolves to no public address")]
 pub struct PrivateAddress {
     host: String,
     address: IpAddr,
@@ -92,14 +92,6 @@ impl PrivateAddress {
         self.address
     }
 }
-
-impl fmt::Display for PrivateAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} resolves to no public address", self.host)
-    }
-}
-
-impl Error for PrivateAddress {}
 
 /// Whether an address belongs to the public internet.
 pub fn is_public(address: IpAddr) -> bool {

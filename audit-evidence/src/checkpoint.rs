@@ -129,13 +129,6 @@ pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
 }
 
 /// The text is not a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a checkpoint is lines of origin, size in decimal and root in base64")]
 pub struct InvalidCheckpoint;
-
-impl fmt::Display for InvalidCheckpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a checkpoint is lines of origin, size in decimal and root in base64")
-    }
-}
-
-impl std::error::Error for InvalidCheckpoint {}

@@ -83,16 +83,9 @@ impl<'de> Deserialize<'de> for Hash {
 }
 
 /// The text was not canonical standard base64 (RFC 4648, section 4) of the expected length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the text is not canonical base64 of the expected length")]
 pub struct InvalidBase64;
-
-impl fmt::Display for InvalidBase64 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the text is not canonical base64 of the expected length")
-    }
-}
-
-impl std::error::Error for InvalidBase64 {}
 
 /// Standard base64 with padding, the one form that [`decode`] accepts.
 pub(crate) fn encode(bytes: &[u8]) -> String {

@@ -198,45 +198,27 @@ fn key_id(name: &str, kind: KeyKind, key: &[u8; 32]) -> u32 {
 }
 
 /// Why a text or some bytes are not a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKey {
     /// The name is empty or holds white space, a control character or `+`.
+    #[error("a key's name must not be empty or hold white space, control characters or \"+\"")]
     Name,
     /// The text does not have the parts of a key, or the last is not canonical base64 of 33 bytes.
+    #[error("a key is written <name>+<id>+<base64 of 33 bytes>")]
     Form,
     /// A kind of key that is not supported.
+    #[error(
+        "keys of kind {0:#04x} are not supported: only Ed25519 (0x01) and cosignatures (0x04) are"
+    )]
     Kind(u8),
     /// The id is not that of the name and the key.
+    #[error("the key's id does not match its name and bytes, which have {expected:08x}")]
     Id {
         /// The id that they have.
         expected: u32,
     },
     /// The bytes are not a point of the curve, or one of small order.
+    #[error("the key's bytes are not a usable Ed25519 key")]
     Point,
 }
-
-impl fmt::Display for InvalidKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidKey::Name => f.write_str(
-                "a key's name must not be empty or hold white space, control characters or \"+\"",
-            ),
-            InvalidKey::Form => f.write_str("a key is written <name>+<id>+<base64 of 33 bytes>"),
-            InvalidKey::Kind(byte) => write!(
-                f,
-                "keys of kind {byte:#04x} are not supported: only Ed25519 (0x01) and cosignatures \
-                 (0x04) are"
-            ),
-            InvalidKey::Id { expected } => {
-                write!(
-                    f,
-                    "the key's id does not match its name and bytes, which have {expected:08x}"
-                )
-            }
-            InvalidKey::Point => f.write_str("the key's bytes are not a usable Ed25519 key"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidKey {}

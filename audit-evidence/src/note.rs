@@ -213,54 +213,32 @@ pub(crate) fn cosigned_at(bytes: &[u8]) -> Option<(u64, &[u8; 64])> {
 }
 
 /// Why a text is not a signed note.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNote {
     /// It is longer than [`Note::MAX_BYTES`].
+    #[error("a note of {actual} bytes exceeds the limit of {} bytes", Note::MAX_BYTES)]
     TooLong {
         /// Its length, in bytes.
         actual: usize,
     },
     /// The text does not end in a line feed, or contains another control character.
+    #[error("a note's text must end in a line feed and contain no other control character")]
     Text,
     /// The signature lines after an empty line are missing, or one is malformed.
+    #[error(
+        "a note's text must be followed by an empty line and lines \"— <name> <base64 of key id \
+         and signature>\""
+    )]
     Signatures,
     /// There are more than [`Note::MAX_SIGNATURES`].
+    #[error("a note has more than {} signatures", Note::MAX_SIGNATURES)]
     TooManySignatures,
 }
 
-impl fmt::Display for InvalidNote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidNote::TooLong { actual } => {
-                write!(f, "a note of {actual} bytes exceeds the limit of {} bytes", Note::MAX_BYTES)
-            }
-            InvalidNote::Text => f.write_str(
-                "a note's text must end in a line feed and contain no other control character",
-            ),
-            InvalidNote::Signatures => f.write_str(
-                "a note's text must be followed by an empty line and lines \
-                 \"— <name> <base64 of key id and signature>\"",
-            ),
-            InvalidNote::TooManySignatures => {
-                write!(f, "a note has more than {} signatures", Note::MAX_SIGNATURES)
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidNote {}
-
 /// A note has an invalid signature in the name of a known key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the signature by {name:?} is invalid")]
 pub struct InvalidSignature {
     pub(crate) name: String,
 }
-
-impl fmt::Display for InvalidSignature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the signature by {:?} is invalid", self.name)
-    }
-}
-
-impl std::error::Error for InvalidSignature {}

@@ -347,36 +347,25 @@ fn array<const N: usize>(text: &str, field: &'static str) -> Result<[u8; N], Hea
 }
 
 /// Why an object's evidence is invalid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
     /// The metadata has no such field.
+    #[error("the object's metadata has no {0:?}")]
     Missing(&'static str),
     /// The field is malformed.
+    #[error("the object's metadata has an invalid {0:?}")]
     Malformed(&'static str),
     /// The host did not certify the stream's key.
+    #[error("the host did not certify the stream's key")]
     Certificate,
     /// The stream's key did not sign the root.
+    #[error("the stream's key did not sign the root")]
     Signature,
     /// There are more or fewer records than were signed.
+    #[error("the object has more or fewer records than was signed")]
     Count,
     /// The records differ from those signed.
+    #[error("the object's records are not those that were signed")]
     Root,
 }
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HeadError::Missing(field) => write!(f, "the object's metadata has no {field:?}"),
-            HeadError::Malformed(field) => {
-                write!(f, "the object's metadata has an invalid {field:?}")
-            }
-            HeadError::Certificate => f.write_str("the host did not certify the stream's key"),
-            HeadError::Signature => f.write_str("the stream's key did not sign the root"),
-            HeadError::Count => f.write_str("the object has more or fewer records than was signed"),
-            HeadError::Root => f.write_str("the object's records are not those that were signed"),
-        }
-    }
-}
-
-impl std::error::Error for HeadError {}

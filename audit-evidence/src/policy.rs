@@ -1,7 +1,6 @@
 //! Policies: trusted logs and witnesses.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use crate::{InvalidSignature, KeyKind, Note, VerifierKey};
 
@@ -218,28 +217,22 @@ fn add(keys: &mut Vec<VerifierKey>, key: VerifierKey) -> Result<usize, &'static 
 }
 
 /// A line of a policy file is invalid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the policy is invalid at line {line}: {what}")]
 pub struct InvalidPolicy {
     line: usize,
     what: &'static str,
 }
 
-impl fmt::Display for InvalidPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidPolicy { line, what } = self;
-        write!(f, "the policy is invalid at line {line}: {what}")
-    }
-}
-
-impl std::error::Error for InvalidPolicy {}
-
 /// Why a policy does not accept a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// No listed log of this origin signed it.
+    #[error("the checkpoint of {0:?} is signed by no log of the policy")]
     UnknownLog(String),
     /// Too few witnesses cosigned it.
+    #[error("{cosigned} of {witnesses} witnesses cosigned the checkpoint: no quorum")]
     Quorum {
         /// How many cosigned it.
         cosigned: usize,
@@ -247,27 +240,6 @@ pub enum PolicyError {
         witnesses: usize,
     },
     /// A signature in the name of a listed key is not by that key.
-    Signature(InvalidSignature),
+    #[error(transparent)]
+    Signature(#[from] InvalidSignature),
 }
-
-impl From<InvalidSignature> for PolicyError {
-    fn from(error: InvalidSignature) -> PolicyError {
-        PolicyError::Signature(error)
-    }
-}
-
-impl fmt::Display for PolicyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PolicyError::UnknownLog(origin) => {
-                write!(f, "the checkpoint of {origin:?} is signed by no log of the policy")
-            }
-            PolicyError::Quorum { cosigned, witnesses } => {
-                write!(f, "{cosigned} of {witnesses} witnesses cosigned the checkpoint: no quorum")
-            }
-            PolicyError::Signature(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for PolicyError {}

@@ -127,25 +127,16 @@ impl fmt::Display for Proof {
 }
 
 /// Why a proof is invalid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
     /// The text is malformed.
+    #[error("not a tlog-proof: {0}")]
     Form(&'static str),
     /// The text after the empty line is not a signed checkpoint.
+    #[error("the proof contains no signed checkpoint")]
     Checkpoint,
     /// The entry is not at that index in the tree of the checkpoint.
+    #[error("the entry is not in the tree of the checkpoint")]
     Path,
 }
-
-impl fmt::Display for ProofError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProofError::Form(what) => write!(f, "not a tlog-proof: {what}"),
-            ProofError::Checkpoint => f.write_str("the proof contains no signed checkpoint"),
-            ProofError::Path => f.write_str("the entry is not in the tree of the checkpoint"),
-        }
-    }
-}
-
-impl std::error::Error for ProofError {}

@@ -171,21 +171,13 @@ impl Default for CompactRange {
 }
 
 /// The number of hashes does not match the size of the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a tree of {size} leaves has {expected} hashes, not {actual}")]
 pub struct WrongHashCount {
     size: u64,
     expected: usize,
     actual: usize,
 }
-
-impl std::fmt::Display for WrongHashCount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let WrongHashCount { size, expected, actual } = self;
-        write!(f, "a tree of {size} leaves has {expected} hashes, not {actual}")
-    }
-}
-
-impl std::error::Error for WrongHashCount {}
 
 /// A tree whose later leaves are known, with a [`CompactRange`] of the earlier ones: enough to
 /// prove the inclusion of each known leaf.

@@ -1,7 +1,5 @@
 //! A host's statements about a stream, as records of the stream itself.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::Hash;
@@ -143,13 +141,6 @@ impl SystemRecord {
 }
 
 /// The line is not a system record known to this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the line is not a system record")]
 pub struct InvalidSystemRecord;
-
-impl fmt::Display for InvalidSystemRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the line is not a system record")
-    }
-}
-
-impl std::error::Error for InvalidSystemRecord {}

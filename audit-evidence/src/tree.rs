@@ -1,7 +1,5 @@
 //! The shape of an RFC 6962 tree, and its proofs.
 
-use std::fmt;
-
 use crate::Hash;
 
 /// The known nodes of a tree: complete subtrees on both sides of a boundary.
@@ -160,13 +158,6 @@ pub fn verify_consistency(
 }
 
 /// A proof does not lead to the claimed root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the Merkle proof does not lead to the root")]
 pub struct InvalidProof;
-
-impl fmt::Display for InvalidProof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the Merkle proof does not lead to the root")
-    }
-}
-
-impl std::error::Error for InvalidProof {}

@@ -114,26 +114,32 @@ impl fmt::Display for AddCheckpoint {
 }
 
 /// Why a witness does not cosign.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The request is malformed.
+    #[error("the request is malformed: {0}")]
     Malformed(&'static str),
     /// The witness knows no log of this origin.
+    #[error("the checkpoint's origin is unknown")]
     UnknownOrigin,
     /// The log's key did not sign the checkpoint.
+    #[error("the checkpoint is not signed by its log")]
     Unsigned,
     /// The proof does not start from the size last cosigned.
+    #[error("the proof must start from size {latest}, which was cosigned last")]
     OtherSize {
         /// The size last cosigned.
         latest: u64,
     },
     /// Another root was cosigned for the same size: there are two histories.
+    #[error("another tree of {size} leaves has been cosigned")]
     Fork {
         /// The size.
         size: u64,
     },
     /// The proof does not show that the checkpoint extends the last one.
+    #[error("the checkpoint is not consistent with the last one")]
     Inconsistent,
 }
 
@@ -149,24 +155,3 @@ impl Refusal {
         }
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Malformed(what) => write!(f, "the request is malformed: {what}"),
-            Refusal::UnknownOrigin => f.write_str("the checkpoint's origin is unknown"),
-            Refusal::Unsigned => f.write_str("the checkpoint is not signed by its log"),
-            Refusal::OtherSize { latest } => {
-                write!(f, "the proof must start from size {latest}, which was cosigned last")
-            }
-            Refusal::Fork { size } => {
-                write!(f, "another tree of {size} leaves has been cosigned")
-            }
-            Refusal::Inconsistent => {
-                f.write_str("the checkpoint is not consistent with the last one")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}

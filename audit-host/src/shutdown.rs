@@ -209,16 +209,9 @@ impl Error for CloseError {
 /// The error of a host whose sink accepts nothing more until the process is restarted, with the
 /// reason, such as a failed sync of the journal. Only a new process can determine what is on the
 /// disk.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("ended so that it can be restarted: {0}")]
 pub struct StoppedError(pub String);
-
-impl fmt::Display for StoppedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ended so that it can be restarted: {}", self.0)
-    }
-}
-
-impl Error for StoppedError {}
 
 /// Ends the process: writes the error and its sources to `errors`, waits at most a second for the
 /// readers of both outputs, and exits.

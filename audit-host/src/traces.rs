@@ -1,18 +1,9 @@
 //! Traces: sends spans to an OpenTelemetry collector.
 
-use std::fmt;
-
 /// Traces cannot be sent with these settings.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct TracesError(String);
-
-impl fmt::Display for TracesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TracesError {}
 
 #[cfg(feature = "traces")]
 pub use enabled::Traces;

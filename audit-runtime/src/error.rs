@@ -1,36 +1,25 @@
 //! What can go wrong between a function and its effects.
 
-use std::error::Error;
 use std::fmt;
 
 use audit_core::{LimitExceeded, SinkError, SinkErrorKind};
 use audit_vars::BodyError;
 
 /// `audit` refused a log. The function has failed, even if it catches this error.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
     /// The body was refused.
+    #[error("{0}")]
     Body(BodyError),
     /// The execution emitted more than it may.
+    #[error("{0}")]
     Limit(LimitExceeded),
     /// `audit` was called in an action. In Rust that does not compile; hosts for other languages
     /// return this.
+    #[error("audit logging is not supported in actions")]
     InAction,
 }
-
-impl fmt::Display for AuditError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AuditError::Body(error) => fmt::Display::fmt(error, f),
-            AuditError::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
-            AuditError::InAction => f.write_str("audit logging is not supported in actions"),
-        }
-    }
-}
-
-/// The message is that of the inner error, so there is no source.
-impl Error for AuditError {}
 
 impl AuditError {
     /// Whether the same call may succeed later: never, because the same log is refused again.
@@ -91,38 +80,20 @@ impl From<Refusal> for ReleaseError {
 }
 
 /// A result was not released.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
     /// A log of the function had an invalid body, so the function failed, even if it caught the
     /// error. What it had emitted before is durable.
+    #[error("{0}")]
     Body(BodyError),
     /// The function exceeded a limit, so it failed. What it had emitted within the limits is
     /// durable.
+    #[error("{0}")]
     Limit(LimitExceeded),
     /// Its logs are not durable, or it is unknown whether they are.
-    NotDurable(SinkError),
-}
-
-impl fmt::Display for ReleaseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReleaseError::Body(error) => fmt::Display::fmt(error, f),
-            ReleaseError::Limit(exceeded) => fmt::Display::fmt(exceeded, f),
-            ReleaseError::NotDurable(_) => {
-                f.write_str("the audit logs of the function could not be made durable")
-            }
-        }
-    }
-}
-
-impl Error for ReleaseError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            ReleaseError::Body(_) | ReleaseError::Limit(_) => None,
-            ReleaseError::NotDurable(error) => Some(error),
-        }
-    }
+    #[error("the audit logs of the function could not be made durable")]
+    NotDurable(#[source] SinkError),
 }
 
 impl ReleaseError {
@@ -149,16 +120,19 @@ impl ReleaseError {
 
 /// A mutation failed. Nothing was committed, except where [`Commit`](Self::Commit) leaves that
 /// open. `E` is the function's error, which contains the database's error if the database failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MutationError<E> {
     /// The function failed, or its transaction could not begin. It was rolled back; its logs are
     /// durable.
-    Function(E),
+    #[error("the function failed")]
+    Function(#[source] E),
     /// The function's logs are not durable, or one of them was refused. The transaction was rolled
     /// back.
+    #[error(transparent)]
     Release(ReleaseError),
     /// Every attempt met a write conflict. All were rolled back; the logs of each are durable.
+    #[error("each of {attempts} attempts ran into a write conflict")]
     Conflict {
         /// The number of attempts.
         attempts: u32,
@@ -167,38 +141,12 @@ pub enum MutationError<E> {
     },
     /// A bug in the host: the attempt returned a transaction sealed by another execution, or had
     /// already ended. The transaction was rolled back, and the logs of the attempt are durable.
+    #[error("the attempt returned a transaction that another execution sealed: rolled back")]
     ForeignExecution,
     /// The logs are durable, but storing the receipt or committing failed. Only the database's
     /// error can say whether the commit took effect.
-    Commit(E),
-}
-
-impl<E> fmt::Display for MutationError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MutationError::Function(_) => f.write_str("the function failed"),
-            MutationError::Release(error) => fmt::Display::fmt(error, f),
-            MutationError::Conflict { attempts, source: _ } => {
-                write!(f, "each of {attempts} attempts ran into a write conflict")
-            }
-            MutationError::ForeignExecution => f.write_str(
-                "the attempt returned a transaction that another execution sealed: rolled back",
-            ),
-            MutationError::Commit(_) => f.write_str("the commit failed"),
-        }
-    }
-}
-
-impl<E: Error + 'static> Error for MutationError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            MutationError::Function(error)
-            | MutationError::Commit(error)
-            | MutationError::Conflict { source: error, .. } => Some(error),
-            MutationError::Release(error) => error.source(),
-            MutationError::ForeignExecution => None,
-        }
-    }
+    #[error("the commit failed")]
+    Commit(#[source] E),
 }
 
 impl<E> MutationError<E> {

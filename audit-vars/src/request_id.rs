@@ -70,17 +70,6 @@ impl fmt::Debug for RequestId {
 }
 
 /// The text is not a [`RequestId`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a request id is 1 to {} ASCII letters, digits or -_.:/+=@~", RequestId::MAX_BYTES)]
 pub struct InvalidRequestId;
-
-impl fmt::Display for InvalidRequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a request id is 1 to {} ASCII letters, digits or -_.:/+=@~",
-            RequestId::MAX_BYTES
-        )
-    }
-}
-
-impl std::error::Error for InvalidRequestId {}

@@ -175,48 +175,24 @@ impl Default for Vars {
 }
 
 /// A variable that cannot be registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("audit variable {name:?} {problem}")]
 pub struct InvalidVar {
     name: Cow<'static, str>,
     problem: VarProblem,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum VarProblem {
+    #[error("must have a name of 1 to {} ASCII letters, digits or _", Vars::MAX_NAME_BYTES)]
     Name,
+    #[error("has a maximum size of {0} bytes, which must be 4 to {max}", max = Vars::MAX_VAR_BYTES)]
     MaxBytes(u32),
+    #[error("is already registered")]
     Taken,
+    #[error("exceeds the limit of {} variables", Vars::MAX_VARS)]
     TooMany,
 }
-
-impl fmt::Display for InvalidVar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidVar { name, problem } = self;
-        write!(f, "audit variable {name:?} ")?;
-        match problem {
-            VarProblem::Name => {
-                write!(
-                    f,
-                    "must have a name of 1 to {} ASCII letters, digits or _",
-                    Vars::MAX_NAME_BYTES
-                )
-            }
-            VarProblem::MaxBytes(bytes) => {
-                write!(
-                    f,
-                    "has a maximum size of {bytes} bytes, which must be 4 to {}",
-                    Vars::MAX_VAR_BYTES
-                )
-            }
-            VarProblem::Taken => f.write_str("is already registered"),
-            VarProblem::TooMany => {
-                write!(f, "exceeds the limit of {} variables", Vars::MAX_VARS)
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidVar {}
 
 #[cfg(test)]
 mod tests {

@@ -101,16 +101,9 @@ impl fmt::Display for State {
 }
 
 /// The text is not a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the verifier's state is malformed")]
 pub struct InvalidState {
     /// The line, from 1.
     pub line: usize,
 }
-
-impl fmt::Display for InvalidState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} of the verifier's state is malformed", self.line)
-    }
-}
-
-impl std::error::Error for InvalidState {}

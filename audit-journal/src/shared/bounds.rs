@@ -1,7 +1,5 @@
 //! Bounds of settings.
 
-use std::fmt;
-
 /// The maximum of settings in milliseconds: one day.
 pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -23,7 +21,8 @@ pub fn within(
 }
 
 /// A setting whose value is out of bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is {actual}, and must be at least {least} and at most {most}")]
 pub struct InvalidSettings {
     /// The name of the setting.
     pub name: &'static str,
@@ -31,12 +30,3 @@ pub struct InvalidSettings {
     least: u64,
     most: u64,
 }
-
-impl fmt::Display for InvalidSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidSettings { name, actual, least, most } = self;
-        write!(f, "{name} is {actual}, and must be at least {least} and at most {most}")
-    }
-}
-
-impl std::error::Error for InvalidSettings {}

@@ -203,22 +203,11 @@ fn failed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 }
 
 /// A request that did not reach STS.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("POST {endpoint}")]
 struct NotSent {
     endpoint: String,
     source: HttpError,
-}
-
-impl fmt::Display for NotSent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "POST {}", self.endpoint)
-    }
-}
-
-impl std::error::Error for NotSent {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
 }
 
 #[cfg(test)]

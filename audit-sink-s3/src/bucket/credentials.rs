@@ -9,8 +9,6 @@
 )]
 
 use std::borrow::Cow;
-use std::error::Error;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,7 +75,8 @@ impl Issuer {
 }
 
 /// No credentials could be obtained.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("no credentials from the {}", issuer.name)]
 pub(crate) struct CredentialFailure {
     pub(crate) issuer: Arc<Issuer>,
     /// Whether the issuer has issued credentials before and therefore exists.
@@ -86,18 +85,6 @@ pub(crate) struct CredentialFailure {
     pub(crate) file: Option<String>,
     /// `None` if the client panicked.
     pub(crate) cause: Option<object_store::Error>,
-}
-
-impl fmt::Display for CredentialFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no credentials from the {}", self.issuer.name)
-    }
-}
-
-impl Error for CredentialFailure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as &(dyn Error + 'static))
-    }
 }
 
 /// Whether this error already is the failure of an issuer.

@@ -154,16 +154,9 @@ fn token(query: &str) -> Option<Cow<'_, [u8]>> {
 }
 
 /// A response of the 200s to the request of a listing.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("asked for a listing, the store answered with {0}")]
 struct NoListing(&'static str);
-
-impl fmt::Display for NoListing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "asked for a listing, the store answered with {}", self.0)
-    }
-}
-
-impl std::error::Error for NoListing {}
 
 fn innermost(error: &HttpError) -> String {
     sources(error).last().map_or_else(|| error.to_string(), ToString::to_string)

@@ -7,7 +7,6 @@
 //! error.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
 use object_store::path::Path;
@@ -70,24 +69,15 @@ impl Repeats {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the store lists {location} after {after}: it does not list in the order of keys, or lists \
+     many pages again, so that nothing could be said to be complete"
+)]
 struct OutOfOrder {
     location: Path,
     after: String,
 }
-
-impl fmt::Display for OutOfOrder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OutOfOrder { location, after } = self;
-        write!(
-            f,
-            "the store lists {location} after {after}: it does not list in the order of keys, or \
-             lists many pages again, so that nothing could be said to be complete"
-        )
-    }
-}
-
-impl std::error::Error for OutOfOrder {}
 
 #[cfg(test)]
 mod tests {

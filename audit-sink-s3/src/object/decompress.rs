@@ -1,7 +1,5 @@
 //! Incremental decompression of an object.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
 
 use audit_core::MAX_BATCH_BYTES;
@@ -10,38 +8,20 @@ use zstd::stream::raw::{Decoder as RawDecoder, InBuffer, Operation, OutBuffer};
 use super::compression::Compression;
 
 /// Why the bytes are not an object of lines.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The compressed data is invalid, or its checksum does not match.
-    Damaged(io::Error),
+    #[error("the object is damaged")]
+    Damaged(#[source] io::Error),
     /// The object is empty, or ends within its compressed data or last line.
+    #[error("the object was cut off")]
     CutOff,
     /// Bytes follow the end of the compressed lines.
+    #[error("something was appended to the object")]
     TrailingBytes,
     /// A line has more than [`MAX_BATCH_BYTES`].
+    #[error("a line of the object exceeds limit of {MAX_BATCH_BYTES} bytes")]
     LineTooLong,
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DecodeError::Damaged(_) => f.write_str("the object is damaged"),
-            DecodeError::CutOff => f.write_str("the object was cut off"),
-            DecodeError::TrailingBytes => f.write_str("something was appended to the object"),
-            DecodeError::LineTooLong => {
-                write!(f, "a line of the object exceeds limit of {MAX_BATCH_BYTES} bytes")
-            }
-        }
-    }
-}
-
-impl Error for DecodeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            DecodeError::Damaged(error) => Some(error),
-            DecodeError::CutOff | DecodeError::TrailingBytes | DecodeError::LineTooLong => None,
-        }
-    }
 }
 
 /// The largest window of an object, as a power of two: 8 MiB. Sinks use 2 MiB; zstd by default

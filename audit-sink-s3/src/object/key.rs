@@ -140,18 +140,11 @@ impl fmt::Display for ObjectKey {
 }
 
 /// The text is not the key of an object that a sink wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a key is dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson, .ndjson.gz or .ndjson.zst"
+)]
 pub struct InvalidKey;
-
-impl fmt::Display for InvalidKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a key is dt=YYYY-MM-DD/hour=HH/<stream>-<first sequence>.ndjson, .ndjson.gz or .ndjson.zst",
-        )
-    }
-}
-
-impl std::error::Error for InvalidKey {}
 
 impl FromStr for ObjectKey {
     type Err = InvalidKey;

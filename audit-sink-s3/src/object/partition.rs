@@ -74,16 +74,9 @@ impl fmt::Display for Partition {
 }
 
 /// The text is not a partition of the layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a partition is dt=YYYY-MM-DD or dt=YYYY-MM-DD/hour=HH")]
 pub struct InvalidPartition;
-
-impl fmt::Display for InvalidPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a partition is dt=YYYY-MM-DD or dt=YYYY-MM-DD/hour=HH")
-    }
-}
-
-impl std::error::Error for InvalidPartition {}
 
 impl FromStr for Partition {
     type Err = InvalidPartition;

@@ -9,7 +9,6 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,31 +49,14 @@ pub struct Replayed {
 }
 
 /// A replay ended early. What was noted was sent, and another replay can go on from there.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The bucket could not be listed.
+    #[error("the bucket cannot be listed")]
     Listing(String),
     /// What was sent could not be noted.
-    Noting(io::Error),
-}
-
-impl fmt::Display for ReplayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ReplayError::Listing(_) => "the bucket cannot be listed",
-            ReplayError::Noting(_) => "what was sent cannot be noted",
-        })
-    }
-}
-
-impl std::error::Error for ReplayError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            // The store's words are no error of their own.
-            ReplayError::Listing(_) => None,
-            ReplayError::Noting(error) => Some(error),
-        }
-    }
+    #[error("what was sent cannot be noted")]
+    Noting(#[source] io::Error),
 }
 
 impl ReplayError {

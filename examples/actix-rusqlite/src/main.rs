@@ -6,7 +6,6 @@
 mod database;
 
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
@@ -145,12 +144,16 @@ async fn put_note(
     Ok(HttpResponse::Ok().body(format!("revision {revision}")))
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("there is no such note")]
     NotFound,
-    Database(rusqlite::Error),
-    Audit(AuditError),
+    #[error("the database failed")]
+    Database(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The logs are not durable, or nothing was released or committed for another reason.
+    #[error("{0}")]
     Unanswered(Box<dyn Error + Send>),
 }
 
@@ -252,18 +255,6 @@ impl FunctionError<rusqlite::Error> for Failure {
     }
 }
 
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
-        Failure::Database(error)
-    }
-}
-
-impl From<AuditError> for Failure {
-    fn from(error: AuditError) -> Failure {
-        Failure::Audit(error)
-    }
-}
-
 impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Failure {
         Failure::Unanswered(Box::new(error))
@@ -282,16 +273,3 @@ impl From<MutationError<Failure>> for Failure {
         }
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::NotFound => f.write_str("there is no such note"),
-            Failure::Database(_) => f.write_str("the database failed"),
-            Failure::Audit(error) => error.fmt(f),
-            Failure::Unanswered(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Error for Failure {}

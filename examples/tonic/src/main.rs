@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -189,10 +188,12 @@ fn unreleased(error: ReleaseError) -> Status {
     status(error.http_status(), &error)
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("there is no such note")]
     Missing,
-    Audit(AuditError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 impl From<Failure> for Status {
@@ -201,12 +202,6 @@ impl From<Failure> for Status {
             Failure::Missing => Status::not_found(failure.to_string()),
             Failure::Audit(error) => status(error.http_status(), &error),
         }
-    }
-}
-
-impl From<AuditError> for Failure {
-    fn from(error: AuditError) -> Failure {
-        Failure::Audit(error)
     }
 }
 
@@ -221,17 +216,6 @@ impl FunctionError<Infallible> for Failure {
         None
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Missing => f.write_str("there is no such note"),
-            Failure::Audit(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Error for Failure {}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -4,7 +4,6 @@
 //! durable.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use audit_runtime::{AuditError, AuditLog, FunctionError, Mutation, Query, Var, body};
 use audit_sqlx::Tx;
@@ -34,18 +33,23 @@ pub(crate) struct Change {
 }
 
 /// Why a function failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// There is no such document.
+    #[error("there is no such document")]
     NotFound,
     /// The document has another revision than the user saw.
+    #[error("the document is at revision {actual}, not at {expected}")]
     Stale { expected: i64, actual: i64 },
     /// The user's input is invalid.
+    #[error("{0}")]
     Invalid(String),
     /// The database failed, or another transaction conflicts with this one.
-    Database(sqlx::Error),
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
     /// The audit log was refused.
-    Audit(AuditError),
+    #[error("the audit log was refused")]
+    Audit(#[from] AuditError),
 }
 
 /// Limits on stored values, in bytes.
@@ -217,12 +221,6 @@ async fn find(
     Ok(row.fetch_optional(database).await?.map(document).transpose()?)
 }
 
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Failure {
-        Failure::Database(error)
-    }
-}
-
 impl FunctionError<sqlx::Error> for Failure {
     fn database_error(&self) -> Option<&sqlx::Error> {
         match self {
@@ -230,36 +228,6 @@ impl FunctionError<sqlx::Error> for Failure {
             Failure::NotFound | Failure::Stale { .. } | Failure::Invalid(_) | Failure::Audit(_) => {
                 None
             }
-        }
-    }
-}
-
-impl From<AuditError> for Failure {
-    fn from(error: AuditError) -> Failure {
-        Failure::Audit(error)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::NotFound => f.write_str("there is no such document"),
-            Failure::Stale { expected, actual } => {
-                write!(f, "the document is at revision {actual}, not at {expected}")
-            }
-            Failure::Invalid(reason) => f.write_str(reason),
-            Failure::Database(_) => f.write_str("the database failed"),
-            Failure::Audit(_) => f.write_str("the audit log was refused"),
-        }
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Failure::Database(error) => Some(error),
-            Failure::Audit(error) => Some(error),
-            Failure::NotFound | Failure::Stale { .. } | Failure::Invalid(_) => None,
         }
     }
 }

@@ -209,7 +209,8 @@ impl FromStr for TrustedProxies {
 }
 
 /// A list of trusted proxies, or the name of their header, that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{part:?} {problem}")]
 pub struct InvalidProxies {
     part: String,
     problem: &'static str,
@@ -220,11 +221,3 @@ impl InvalidProxies {
         InvalidProxies { part: part.to_owned(), problem }
     }
 }
-
-impl fmt::Display for InvalidProxies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.part, self.problem)
-    }
-}
-
-impl std::error::Error for InvalidProxies {}
