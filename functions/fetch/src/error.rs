@@ -1,7 +1,6 @@
 //! [`FetchError`].
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 
 use audit_egress::PrivateAddress;
@@ -9,7 +8,8 @@ use url::Url;
 
 /// A failed fetch. The message may reach the function's author and its callers, so it repeats only
 /// what the function named, never an address that a name resolves to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct FetchError {
     message: String,
 }
@@ -19,14 +19,6 @@ impl FetchError {
         FetchError { message: message.into() }
     }
 }
-
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for FetchError {}
 
 /// The error for a failure of the HTTP client.
 pub(crate) fn failed(error: &reqwest::Error, url: &Url) -> FetchError {

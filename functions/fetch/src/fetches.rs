@@ -1,9 +1,10 @@
 //! The fetches of one call.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use reqwest::{Body, Method};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -80,10 +81,6 @@ fn unknown() -> FetchError {
 }
 
 impl Fetches {
-    fn open(&self) -> MutexGuard<'_, HashMap<u32, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Begins a fetch. `done` is called with the head of the response, or with the error.
     ///
     /// # Errors
@@ -122,7 +119,7 @@ impl Fetches {
             receiving,
         };
         let all = Arc::clone(&self.open);
-        let mut open = self.open();
+        let mut open = self.open.lock();
         if open.contains_key(&id) {
             return Err(FetchError::new("a fetch with this number is already open"));
         }
@@ -137,7 +134,7 @@ impl Fetches {
             };
             if !Box::pin(running.run(request, stream, &mut respond)).await {
                 // There is nothing to read.
-                all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                all.lock().remove(&id);
             }
         });
         let reading = Arc::new(tokio::sync::Mutex::new(reading));
@@ -157,7 +154,7 @@ impl Fetches {
         piece: Vec<u8>,
     ) -> Result<impl Future<Output = Result<(), FetchError>> + Send + use<>, FetchError> {
         let limit = self.fetcher.inner.settings.max_request_bytes;
-        let mut open = self.open();
+        let mut open = self.open.lock();
         let upload = open.get_mut(&id).and_then(|open| open.sending.as_mut());
         let upload = upload.ok_or_else(unknown)?;
         upload.sent_bytes = upload.sent_bytes.saturating_add(piece.len());
@@ -177,7 +174,7 @@ impl Fetches {
         &self,
         id: u32,
     ) -> Result<impl Future<Output = Result<(), FetchError>> + Send + use<>, FetchError> {
-        let upload = self.open().get_mut(&id).and_then(|open| open.sending.take());
+        let upload = self.open.lock().get_mut(&id).and_then(|open| open.sending.take());
         Ok(pass(upload.ok_or_else(unknown)?.pieces, Sent::End))
     }
 
@@ -191,12 +188,12 @@ impl Fetches {
         id: u32,
     ) -> Result<impl Future<Output = Result<Option<Vec<u8>>, FetchError>> + Send + use<>, FetchError>
     {
-        let reading = Arc::clone(&self.open().get(&id).ok_or_else(unknown)?.reading);
+        let reading = Arc::clone(&self.open.lock().get(&id).ok_or_else(unknown)?.reading);
         let open = Arc::clone(&self.open);
         Ok(async move {
             let read = reading.lock().await.next().await;
             if !matches!(read, Ok(Some(_))) {
-                open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                open.lock().remove(&id);
             }
             read
         })
@@ -204,7 +201,7 @@ impl Fetches {
 
     /// Cancels a fetch, if it is open.
     pub fn cancel(&self, id: u32) {
-        self.open().remove(&id);
+        self.open.lock().remove(&id);
     }
 
     /// A handle that cancels all open fetches of the call.
@@ -221,7 +218,7 @@ impl Canceller {
     /// Cancels the fetches, unless the call has ended.
     pub fn cancel(&self) {
         if let Some(open) = self.0.upgrade() {
-            open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            open.lock().clear();
         }
     }
 }
@@ -229,7 +226,7 @@ impl Canceller {
 impl Drop for Fetches {
     fn drop(&mut self) {
         // Pending reads hold the map too.
-        self.open().clear();
+        self.open.lock().clear();
     }
 }
 
@@ -348,13 +345,13 @@ impl Counted {
 
     fn set_result(&self, is_ok: bool) {
         let result = if is_ok { "responded" } else { "failed" };
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = result;
+        *self.result.lock() = result;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let result = *self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = *self.result.lock();
         metrics::gauge!("functions_fetches").decrement(1.0);
         metrics::counter!("functions_fetches_total", "result" => result).increment(1);
     }

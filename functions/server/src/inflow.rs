@@ -1,7 +1,9 @@
 //! The received part of an incomplete WebSocket message.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::budget::{Budget, FREE_BYTES, Share};
 
@@ -26,7 +28,7 @@ impl Inflow {
 
     /// Frees the bytes of a complete message.
     pub(super) fn settle(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.bytes = 0;
         state.shares.clear();
     }
@@ -37,7 +39,7 @@ impl Inflow {
     ///
     /// The budget has no room for them.
     pub(super) fn received(&self, bytes: usize) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let beyond = |bytes: usize| bytes.saturating_sub(FREE_BYTES);
         let before = state.bytes;
         state.bytes += bytes;
@@ -53,9 +55,5 @@ impl Inflow {
             state.shares.push(share);
         }
         Ok(())
-    }
-
-    fn state(&self) -> MutexGuard<'_, Arriving> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

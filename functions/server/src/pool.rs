@@ -8,10 +8,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use audit_host::{Connection, client_of};
 use axum::body::Bytes;
+use parking_lot::Mutex;
 
 /// The holder of memory.
 #[derive(Debug, Clone)]
@@ -102,7 +103,7 @@ impl Pool {
     }
 
     fn enter(self: &Arc<Self>, holder: &Holder, hold: impl FnOnce(&mut State, u64)) -> Held {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
         let entry = Entry { bytes: 0, shared: None, holder: holder.clone() };
@@ -126,10 +127,6 @@ impl Pool {
             metrics::counter!("functions_clients_cut_off_total", "held" => self.kind).increment(1);
         }
         metrics::gauge!("functions_held_bytes", "held" => self.kind).set(state.bytes as f64);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,7 +194,7 @@ impl State {
 impl Held {
     /// Changes the number of held bytes.
     pub(super) fn resize(&self, bytes: usize) {
-        let mut state = self.pool.state();
+        let mut state = self.pool.state.lock();
         state.resize(self.number, bytes);
         self.pool.limit(&mut state, self.number);
     }
@@ -222,7 +219,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for HeldBytes<T> {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.pool.state();
+        let mut state = self.pool.state.lock();
         state.free(self.number);
         state.entries.remove(&self.number);
         metrics::gauge!("functions_held_bytes", "held" => self.pool.kind).set(state.bytes as f64);
@@ -252,9 +249,9 @@ mod tests {
         assert_eq!([&modest, &greedy, &also_greedy].map(is_cut), [false, true, false]);
         grows.resize(31);
         assert_eq!([&modest, &also_greedy, &newcomer].map(is_cut), [true, false, false]);
-        assert_eq!(pool.state().bytes, 61);
+        assert_eq!(pool.state.lock().bytes, 61);
         drop(grows);
-        assert_eq!(pool.state().bytes, 30);
+        assert_eq!(pool.state.lock().bytes, 30);
     }
 
     #[test]
@@ -267,7 +264,7 @@ mod tests {
             (0..1_000).map(|n| holder(&format!("10.0.{}.{}", n / 250, n % 250))).collect();
         let held: Vec<Held> =
             followers.iter().map(|holder| pool.share(&value, 90, holder)).collect();
-        assert_eq!(pool.state().bytes, 90);
+        assert_eq!(pool.state.lock().bytes, 90);
         // One who holds something else is cut off first, however much the others share.
         let (other, greedy) = (Arc::new(()), holder("192.0.2.1"));
         let _greedy = pool.share(&other, 11, &greedy);
@@ -288,7 +285,7 @@ mod tests {
         let _small = pool.hold(1, &small);
         assert!(large.connection.is_cut() && !small.connection.is_cut());
         drop(alone);
-        let state = pool.state();
+        let state = pool.state.lock();
         assert_eq!((state.bytes, state.entries.len()), (1, 1));
     }
 }

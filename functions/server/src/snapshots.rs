@@ -1,9 +1,10 @@
 //! Snapshots at whose times clients may read for a while.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How long clients may read at a snapshot.
@@ -33,7 +34,7 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
     /// Keeps the snapshot of this time.
     pub(super) fn keep(&self, ts: u64, snapshot: S) {
         let until = Instant::now() + KEPT_FOR;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if kept.is_empty() {
             // Ends when no snapshot is kept any more.
             tokio::spawn(self.clone().expire());
@@ -46,7 +47,7 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
 
     /// The snapshot of this time, if it is still kept.
     pub(super) fn at(&self, ts: u64) -> Option<S> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         kept.get(&ts)
             .filter(|(_, until)| *until > Instant::now())
             .map(|(snapshot, _)| snapshot.clone())
@@ -55,7 +56,7 @@ impl<S: Clone + Send + 'static> Snapshots<S> {
     async fn expire(self) {
         loop {
             let next = {
-                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = self.0.lock();
                 let now = Instant::now();
                 kept.retain(|_, (_, until)| *until > now);
                 match kept.values().map(|(_, until)| *until).min() {

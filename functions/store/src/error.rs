@@ -5,16 +5,19 @@ use std::{fmt, path::Path, sync::Arc};
 use functions_value::{ValueError, encoding::Undecodable};
 
 /// An operation on the store failed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The caller's error. The message is for the author of the function.
+    #[error("{0}")]
     User(String),
     /// The store cannot be read or written, or is damaged.
+    #[error(transparent)]
     Failed(Arc<Failure>),
 }
 
 /// A failure of the store itself.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Failure {
     message: String,
     source: Option<fjall::Error>,
@@ -66,25 +69,5 @@ impl From<Undecodable> for StoreError {
 impl From<ValueError> for StoreError {
     fn from(error: ValueError) -> Self {
         Self::User(error.to_string())
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(message) => f.write_str(message),
-            Self::Failed(failure) => f.write_str(&failure.message),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::User(_) => None,
-            Self::Failed(failure) => {
-                failure.source.as_ref().map(|error| error as &(dyn std::error::Error + 'static))
-            }
-        }
     }
 }

@@ -39,7 +39,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -48,6 +48,7 @@ use audit_core::durable::create_directory;
 use audit_core::{Clock, Commits, SystemClock};
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use functions_value::{ChanceSeed, ComponentPath};
+use parking_lot::{Mutex, RwLock};
 
 use catalog::Catalog;
 use commit::{Committer, Queue};
@@ -243,7 +244,7 @@ impl Store {
 
     /// The view as of the last commit.
     pub fn latest(&self) -> Snapshot {
-        self.0.latest.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.latest.read().clone()
     }
 
     /// Begins a transaction on a snapshot. The seed determines the ids of inserted documents.
@@ -305,7 +306,10 @@ impl Store {
 
     /// The proposed number of a new table.
     fn propose_number(&self, component: &ComponentPath, table: &str) -> u32 {
-        *lock(&self.0.proposed)
+        *self
+            .0
+            .proposed
+            .lock()
             .entry((component.clone(), table.to_owned()))
             .or_insert_with(|| self.new_number())
     }
@@ -332,12 +336,6 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
-}
-
-/// Locks a mutex, ignoring poison: a holder that panics leaves the content consistent or marked as
-/// failed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The latest time that the store takes from a clock: 2200-01-01, in milliseconds since the Unix

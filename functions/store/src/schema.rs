@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
@@ -30,30 +29,14 @@ const MAX_INDEX_FIELDS: usize = 16;
 const BATCH_ENTRIES: usize = 4_096;
 
 /// A schema was not applied.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// The schema is invalid, or a document violates it. The message explains which.
+    #[error("{0}")]
     Refused(String),
     /// The store failed.
-    Store(StoreError),
-}
-
-impl fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(message) => f.write_str(message),
-            Self::Store(_) => f.write_str("the schema could not be stored"),
-        }
-    }
-}
-
-impl std::error::Error for SchemaError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Refused(_) => None,
-            Self::Store(error) => Some(error),
-        }
-    }
+    #[error("the schema could not be stored")]
+    Store(#[source] StoreError),
 }
 
 impl From<StoreError> for SchemaError {

@@ -4,14 +4,15 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, lock, reads::ReadSet};
+use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, reads::ReadSet};
 
 /// The maximum number of recent commits.
 pub(super) const MAX_RECENT_COMMITS: usize = 16_384;
@@ -116,7 +117,7 @@ impl Watched {
     }
 
     pub(super) fn notify(&self) {
-        for notify in lock(&self.notifies).drain(..).filter_map(|notify| notify.upgrade()) {
+        for notify in self.notifies.lock().drain(..).filter_map(|notify| notify.upgrade()) {
             notify.notify_one();
         }
     }
@@ -137,7 +138,7 @@ impl Watch {
             invalid_since: AtomicU64::new(0),
             notifies: Mutex::default(),
         });
-        let mut recent = lock(&store.0.recent);
+        let mut recent = store.0.recent.lock();
         let number = match recent.since(at) {
             Some(since) => {
                 match since.iter().find(|written| watched.reads.find(&written.keys).is_some()) {
@@ -176,7 +177,7 @@ impl Watch {
     /// is set and [`Store::latest`] shows the invalidating commit, or immediately if both are
     /// already the case.
     pub fn on_invalid(&self, notify: &Arc<Notify>) {
-        let mut notifies = lock(&self.watched.notifies);
+        let mut notifies = self.watched.notifies.lock();
         if notifies.len() == notifies.capacity() {
             notifies.retain(|notify| notify.strong_count() > 0);
         }
@@ -185,7 +186,7 @@ impl Watch {
         if self.invalid_since().is_some() {
             // The committer holds this lock until the commit is published.
             if let Some(store) = self.store.upgrade() {
-                drop(lock(&store.recent));
+                drop(store.recent.lock());
             }
             self.watched.notify();
         }
@@ -195,7 +196,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some((store, number)) = self.store.upgrade().zip(self.number) {
-            let watched = lock(&store.recent).remove(number);
+            let watched = store.recent.lock().remove(number);
             drop(watched);
         }
     }
@@ -223,7 +224,7 @@ mod tests {
         for _ in 0..10_000 {
             watch.on_invalid(&Arc::new(Notify::new()));
         }
-        let notifies = lock(&watch.watched.notifies);
+        let notifies = watch.watched.notifies.lock();
         assert!(notifies.len() < 100, "{} are remembered", notifies.len());
         assert!(
             notifies

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value as Json;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Value as Json, value::RawValue};
 
 use super::Value;
 use super::json::{
@@ -119,7 +119,12 @@ impl<'de> Visitor<'de> for Check<'_> {
         let mut count = 0;
         while let Some(name) = members.next_key::<Cow<'de, str>>()? {
             if count == 0 && name.starts_with('$') {
-                let content = members.next_value_seed(Content)?;
+                let content = members.next_value::<&RawValue>()?.get();
+                // `special` only looks at texts and null. Anything else is not copied.
+                let content = match content.starts_with(['"', 'n']) {
+                    true => serde_json::from_str(content).map_err(A::Error::custom)?,
+                    false => Json::Bool(false),
+                };
                 if members.next_key::<Cow<'de, str>>()?.is_some() {
                     return self.met(check_field_name(&name));
                 }
@@ -137,60 +142,6 @@ impl<'de> Visitor<'de> for Check<'_> {
             count += 1;
         }
         self.met(check_fields(count))
-    }
-}
-
-/// Reads what an object with one member holds, as far as [`special`] looks at it: a text, null, or
-/// something else.
-struct Content;
-
-impl<'de> DeserializeSeed<'de> for Content {
-    type Value = Json;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Content {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::String(text.to_owned()))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Bool(false))
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Bool(false))
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Bool(false))
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Bool(false))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
-        while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Json::Bool(false))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Json::Bool(false))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values as JSON, as Convex's clients write it: a value without a JSON equivalent is an object
 //! with a single key that begins with `$`.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -219,28 +219,23 @@ fn from_json(json: Json, depth: usize) -> Result<Value, ValueError> {
 }
 
 pub(super) fn check_depth(depth: usize) -> Result<(), ValueError> {
-    if depth <= MAX_NESTING {
-        return Ok(());
-    }
-    Err(ValueError::new(format!("Value is too nested (maximum nesting {MAX_NESTING})")))
+    check(depth <= MAX_NESTING, || format!("Value is too nested (maximum nesting {MAX_NESTING})"))
 }
 
 pub(super) fn check_elements(count: usize) -> Result<(), ValueError> {
-    if count <= MAX_ARRAY_ELEMENTS {
-        return Ok(());
-    }
-    Err(ValueError::new(format!(
-        "Array length is too long ({count} > maximum length {MAX_ARRAY_ELEMENTS})"
-    )))
+    check(count <= MAX_ARRAY_ELEMENTS, || {
+        format!("Array length is too long ({count} > maximum length {MAX_ARRAY_ELEMENTS})")
+    })
 }
 
 pub(super) fn check_fields(count: usize) -> Result<(), ValueError> {
-    if count <= MAX_OBJECT_FIELDS {
-        return Ok(());
-    }
-    Err(ValueError::new(format!(
-        "Object has too many fields ({count} > maximum number {MAX_OBJECT_FIELDS})"
-    )))
+    check(count <= MAX_OBJECT_FIELDS, || {
+        format!("Object has too many fields ({count} > maximum number {MAX_OBJECT_FIELDS})")
+    })
+}
+
+fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), ValueError> {
+    if holds { Ok(()) } else { Err(ValueError::new(message())) }
 }
 
 /// Parses an object whose only key begins with `$`.
@@ -287,12 +282,9 @@ pub(super) fn special(key: &str, content: &Json) -> Result<Value, ValueError> {
 /// Checks the name of a field. The store further restricts the fields of documents.
 pub(crate) fn check_field_name(name: &str) -> Result<(), ValueError> {
     if name.len() > MAX_FIELD_NAME_BYTES {
-        let mut shown = String::new();
-        for character in name.chars().take(32) {
-            shown.push(character);
-        }
-        let _ = write!(shown, "… exceeds maximum field name length {MAX_FIELD_NAME_BYTES}.");
-        return Err(ValueError::new(format!("Field name {shown}")));
+        return Err(ValueError::new(format!(
+            "Field name {name:.32}… exceeds maximum field name length {MAX_FIELD_NAME_BYTES}."
+        )));
     }
     if name.starts_with('$') {
         return Err(ValueError::new(format!(

@@ -169,44 +169,18 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Value::String(text.to_owned())
-    }
+/// The conversions of what a variant holds.
+macro_rules! from {
+    ($($type:ty => $variant:ident),+ $(,)?) => {$(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Value::$variant(value.into())
+            }
+        }
+    )+};
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Value::String(text)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(number: f64) -> Self {
-        Value::Float64(number)
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Value::Int64(number)
-    }
-}
-
-impl From<bool> for Value {
-    fn from(boolean: bool) -> Self {
-        Value::Boolean(boolean)
-    }
-}
-
-impl From<Object> for Value {
-    fn from(fields: Object) -> Self {
-        Value::Object(fields)
-    }
-}
-
-impl From<Vec<Value>> for Value {
-    fn from(elements: Vec<Value>) -> Self {
-        Value::Array(elements)
-    }
+from! {
+    &str => String, String => String, f64 => Float64, i64 => Int64, bool => Boolean,
+    Object => Object, Vec<Value> => Array,
 }

@@ -50,16 +50,9 @@ pub struct Field {
 }
 
 /// The error for JSON that is not a validator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct ValidatorError(String);
-
-impl fmt::Display for ValidatorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ValidatorError {}
 
 impl Validator {
     /// Parses a validator from the npm package's JSON. JSON null means that there is no validator,

@@ -4,15 +4,17 @@
 //! set is fetched by one call at a time, and not again until [`FETCH_INTERVAL`] has passed,
 //! whichever keys are requested.
 
-use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::with_sources;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use functions_fetch::Fetcher;
 use functions_program::{AuthKeys, AuthProvider};
 use jsonwebtoken::Algorithm;
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::sync::Mutex as Turns;
 use tokio::time::Instant;
@@ -67,7 +69,7 @@ struct Held {
 impl KeySets {
     /// The key sets of these providers. Keys of providers that existed before are kept.
     pub(super) fn of(&self, providers: &[AuthProvider]) -> Vec<Arc<KeySet>> {
-        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.0.lock();
         if !sets.iter().map(|set| &set.provider).eq(providers) {
             let new = providers.iter().map(|provider| {
                 let known = sets.iter().find(|set| set.provider == *provider);
@@ -101,7 +103,7 @@ impl KeySet {
     }
 
     fn held(&self) -> Held {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.lock().clone()
     }
 
     /// The keys, including one that `is_wanted` if the issuer has one and it may be fetched now.
@@ -146,7 +148,7 @@ impl KeySet {
 
     async fn fetch(&self, fetcher: &Fetcher, now: Instant) {
         let change = |change: &dyn Fn(&mut Held)| {
-            change(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner));
+            change(&mut self.held.lock());
         };
         change(&|held| held.attempted = Some(now));
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, published(&self.provider, fetcher)).await;
@@ -207,16 +209,8 @@ async fn get(text: &str, fetcher: &Fetcher) -> Result<Vec<u8>, String> {
             "{text:?} is not https:, so anybody on the way could replace the keys"
         ));
     }
-    let body = fetcher.get(url, MAX_DOCUMENT_BYTES).await.map_err(|error| {
-        let mut said = format!("{text}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            said += &format!(": {error}");
-            source = error.source();
-        }
-        said
-    })?;
-    Ok(body.into())
+    let body = fetcher.get(url, MAX_DOCUMENT_BYTES).await;
+    Ok(body.map_err(|error| format!("{text}: {}", with_sources(&error)))?.into())
 }
 
 /// Whether responses from a URL cannot be replaced in transit. Without TLS, they must come from
@@ -239,16 +233,7 @@ fn is_safe(url: &Url) -> bool {
 /// The content of a `data:` URL, after the scheme.
 fn data_of(text: &str) -> Option<Vec<u8>> {
     let (kind, data) = text.split_once(',')?;
-    let mut bytes = Vec::with_capacity(data.len());
-    let mut rest = data.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-        } else {
-            byte
-        });
-    }
+    let bytes: Vec<u8> = percent_decode_str(data).collect();
     if kind.to_ascii_lowercase().ends_with(";base64") {
         BASE64_STANDARD.decode(bytes).ok()
     } else {

@@ -13,7 +13,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -71,32 +70,47 @@ const MAX_TOKEN_BYTES: usize = 16 << 10;
 const MAX_SHOWN_CHARS: usize = 100;
 
 /// The reason why a token is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is not a token, or lacks a claim.
+    #[error("the token {0}")]
     Malformed(&'static str),
     /// Its algorithm is not accepted.
+    #[error("the token is not signed with RS256, ES256, EdDSA or HS256")]
     Algorithm,
     /// Its algorithm is not the one that is configured for its issuer.
+    #[error("the token is not signed with the algorithm that is configured for its issuer {0:?}")]
     WrongAlgorithm(String),
     /// Neither the settings nor the app name an issuer.
+    #[error(
+        "this host accepts no tokens: neither its settings nor the app's auth.config name an issuer"
+    )]
     NobodyConfigured,
     /// Its issuer is not configured.
+    #[error("the token is from {0:?}, an issuer that is not configured")]
     Issuer(String),
     /// Its audience is not configured for its issuer.
+    #[error("the token is not for an audience that is configured for its issuer {0:?}")]
     Audience(String),
     /// The keys of its issuer cannot be fetched now.
+    #[error(
+        "the keys of the token's issuer {0:?} cannot be fetched now; try again in a few seconds"
+    )]
     NoKeys(String),
     /// Its issuer has no such key.
+    #[error("the token is signed with a key that is not among those of its issuer {0:?}")]
     UnknownKey(String),
     /// No key of its issuer made its signature.
+    #[error("the signature of the token is not valid")]
     Signature,
     /// It has expired.
+    #[error("the token expired {seconds} seconds ago")]
     Expired {
         /// For how long, in seconds.
         seconds: i64,
     },
     /// It is not valid yet.
+    #[error("the token is not valid before {seconds} seconds from now")]
     NotYet {
         /// In how many seconds.
         seconds: i64,
@@ -109,40 +123,6 @@ impl Refused {
         matches!(self, Refused::NoKeys(_))
     }
 }
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refused::Malformed(what) => write!(f, "the token {what}"),
-            Refused::Algorithm => f.write_str("the token is not signed with RS256, ES256, EdDSA or HS256"),
-            Refused::NobodyConfigured => f.write_str(
-                "this host accepts no tokens: neither its settings nor the app's auth.config name an issuer",
-            ),
-            Refused::WrongAlgorithm(issuer) => {
-                write!(f, "the token is not signed with the algorithm that is configured for its issuer {issuer:?}")
-            }
-            Refused::NoKeys(issuer) => {
-                write!(f, "the keys of the token's issuer {issuer:?} cannot be fetched now; try again in a few seconds")
-            }
-            Refused::Issuer(issuer) => {
-                write!(f, "the token is from {issuer:?}, an issuer that is not configured")
-            }
-            Refused::Audience(issuer) => {
-                write!(f, "the token is not for an audience that is configured for its issuer {issuer:?}")
-            }
-            Refused::UnknownKey(issuer) => {
-                write!(f, "the token is signed with a key that is not among those of its issuer {issuer:?}")
-            }
-            Refused::Signature => f.write_str("the signature of the token is not valid"),
-            Refused::Expired { seconds } => write!(f, "the token expired {seconds} seconds ago"),
-            Refused::NotYet { seconds } => {
-                write!(f, "the token is not valid before {seconds} seconds from now")
-            }
-        }
-    }
-}
-
-impl Error for Refused {}
 
 impl Authenticator {
     /// Reads the keys of each issuer.

@@ -7,10 +7,11 @@
 //! gets an error. A retry that reaches another process, or comes much later, does run.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -75,7 +76,7 @@ impl<T: Outcome> Mutations<T> {
 
     /// Connects a client. It is forgotten some time after its last connection is dropped.
     pub(super) fn connect(self: &Arc<Self>, session: SessionId) -> Connection<T> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.forget_the_old();
         let entry = state.clients.entry(session).or_insert_with(|| Entry {
             client: Client::start(Arc::clone(&self.kept)),
@@ -85,10 +86,6 @@ impl<T: Outcome> Mutations<T> {
         entry.connections += 1;
         entry.gone_at = None;
         Connection { mutations: Arc::clone(self), session, client: Arc::clone(&entry.client) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +113,7 @@ pub(super) struct Connection<T: Outcome> {
 
 impl<T: Outcome> Drop for Connection<T> {
     fn drop(&mut self) {
-        let mut state = self.mutations.state();
+        let mut state = self.mutations.state.lock();
         let Some(entry) = state.clients.get_mut(&self.session) else { return };
         entry.connections -= 1;
         if entry.connections == 0 {
@@ -181,7 +178,7 @@ impl<T: Outcome> Client<T> {
                 Progress::Ended(outcome, kept.keep(Arc::downgrade(self), request_id, bytes))
             }
         };
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if let Some(known) = known.get_mut(&request_id) {
             known.progress = progress;
         }
@@ -195,10 +192,6 @@ impl<T: Outcome> Client<T> {
         }
         drop(known);
         kept.forget_the_first();
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, Known<T>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,7 +223,7 @@ impl<T: Outcome> Connection<T> {
         fingerprint: u64,
         call: impl FnOnce() -> BoxFuture<'static, T>,
     ) -> Result<BoxFuture<'static, Result<T, Lost>>, String> {
-        let mut known = self.client.known();
+        let mut known = self.client.known.lock();
         let mut outcome = match known.get(&request_id) {
             Some(before) if before.fingerprint != fingerprint => {
                 return Err(format!("request {request_id} was already used for another call"));
@@ -309,23 +302,19 @@ impl<T> Kept<T> {
         request_id: u32,
         bytes: usize,
     ) -> KeptShare<T> {
-        let mut outcomes = self.outcomes();
+        let mut outcomes = self.outcomes.lock();
         let number = outcomes.next;
         outcomes.next += 1;
         outcomes.bytes += bytes;
         outcomes.ended.insert(number, (client, request_id));
         KeptShare { kept: Arc::clone(self), number, bytes }
     }
-
-    fn outcomes(&self) -> MutexGuard<'_, Outcomes<T>> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<T: Outcome> Kept<T> {
     fn forget_the_first(&self) {
         loop {
-            let mut outcomes = self.outcomes();
+            let mut outcomes = self.outcomes.lock();
             metrics::gauge!("functions_outcomes_bytes").set(outcomes.bytes as f64);
             if outcomes.bytes <= self.limit_bytes {
                 return;
@@ -334,7 +323,7 @@ impl<T: Outcome> Kept<T> {
             // The share takes the lock when it is dropped.
             drop(outcomes);
             let Some(client) = client.upgrade() else { continue };
-            if let Some(known) = client.known().get_mut(&request_id) {
+            if let Some(known) = client.known.lock().get_mut(&request_id) {
                 known.forget();
             }
         }
@@ -343,7 +332,7 @@ impl<T: Outcome> Kept<T> {
 
 impl<T> Drop for KeptShare<T> {
     fn drop(&mut self) {
-        let mut outcomes = self.kept.outcomes();
+        let mut outcomes = self.kept.outcomes.lock();
         outcomes.bytes -= self.bytes;
         outcomes.ended.remove(&self.number);
     }

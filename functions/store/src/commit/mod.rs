@@ -10,7 +10,7 @@ mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 
 use fjall::PersistMode;
 
@@ -21,7 +21,7 @@ use super::key::{self, Key};
 use super::reads::ReadSet;
 use super::watch::Written;
 use super::write::Write;
-use super::{Snapshot, SnapshotInner, Store, Timestamp, id, lock};
+use super::{Snapshot, SnapshotInner, Store, Timestamp, id};
 
 pub use self::error::CommitError;
 pub(super) use self::queue::Queue;
@@ -107,7 +107,7 @@ impl Committer {
 impl Store {
     /// Commits the requests of a group that have no conflict, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
-        let mut committer = lock(&self.0.committer);
+        let mut committer = self.0.committer.lock();
         if let Err(error) = committer.begin(&self.0.gate) {
             return group.iter().map(|_| Err(CommitError::Refused(error.clone()))).collect();
         }
@@ -188,13 +188,10 @@ impl Store {
         // Only the leader writes, so the last of these commits is the latest in this view.
         let view = self.0.database.snapshot();
         let snapshot = Snapshot(Arc::new(SnapshotInner { ts: last.ts, view, catalog }));
-        let mut recent = lock(&self.0.recent);
+        let mut recent = self.0.recent.lock();
         let invalid: Vec<_> =
             written.into_iter().flat_map(|written| recent.push(written)).collect();
-        let before = mem::replace(
-            &mut *self.0.latest.write().unwrap_or_else(PoisonError::into_inner),
-            snapshot,
-        );
+        let before = mem::replace(&mut *self.0.latest.write(), snapshot);
         drop(recent);
         // Notifies only now, so that a watcher finds the snapshot with the write.
         for watched in invalid {
@@ -210,7 +207,7 @@ impl Store {
         checked: Timestamp,
         catalog: &Catalog,
     ) -> Result<Timestamp, CommitError> {
-        let since = lock(&self.0.recent).since(checked).ok_or(CommitError::Expired)?;
+        let since = self.0.recent.lock().since(checked).ok_or(CommitError::Expired)?;
         match since.iter().find_map(|written| reads.find(&written.keys)) {
             Some(key) => Err(conflict(catalog, key)),
             None => Ok(since.last().map_or(checked, |written| written.ts)),
@@ -223,7 +220,7 @@ impl Store {
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
     ) -> Result<Timestamp, E> {
-        let mut committer = lock(&self.0.committer);
+        let mut committer = self.0.committer.lock();
         committer.begin(&self.0.gate)?;
         let before = self.latest();
         let (result, has_failed) = match change(&before) {

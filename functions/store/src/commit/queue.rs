@@ -1,11 +1,13 @@
 //! The queue of callers waiting to commit, and its leader.
 
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{CommitError, Request};
 use crate::error::StoreError;
-use crate::{Inner, Store, Timestamp, lock};
+use crate::{Inner, Store, Timestamp};
 
 /// The maximum number of commits per sync.
 const MAX_GROUP_COMMITS: usize = 256;
@@ -38,17 +40,17 @@ enum Turn {
 
 impl Slot {
     fn set(&self, turn: Turn) {
-        *lock(&self.turn) = turn;
+        *self.turn.lock() = turn;
         self.changed.notify_one();
     }
 
     /// The outcome, or `None` if the caller becomes the leader.
     fn wait(&self) -> Option<Result<Timestamp, CommitError>> {
-        let mut turn = lock(&self.turn);
+        let mut turn = self.turn.lock();
         loop {
             match mem::take(&mut *turn) {
                 Turn::Waiting => {
-                    turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+                    self.changed.wait(&mut turn);
                 }
                 Turn::Lead => return None,
                 Turn::Done(outcome) => return Some(outcome),
@@ -71,7 +73,7 @@ impl Drop for Lead<'_> {
                 "the commit was interrupted",
             )))));
         }
-        let mut queue = lock(&self.inner.queue);
+        let mut queue = self.inner.queue.lock();
         match queue.waiting.first() {
             Some((_, next)) => next.set(Turn::Lead),
             None => queue.is_led = false,
@@ -84,7 +86,7 @@ impl Store {
     pub(crate) fn commit(&self, request: Request) -> Result<Timestamp, CommitError> {
         let slot = Arc::new(Slot::default());
         let must_wait = {
-            let mut queue = lock(&self.0.queue);
+            let mut queue = self.0.queue.lock();
             queue.waiting.push((request, Arc::clone(&slot)));
             mem::replace(&mut queue.is_led, true)
         };
@@ -94,7 +96,7 @@ impl Store {
         // This request is the first in the queue: the previous leader took all earlier ones.
         let mut lead = Lead { inner: &self.0, taken: Vec::new() };
         let group = {
-            let mut queue = lock(&self.0.queue);
+            let mut queue = self.0.queue.lock();
             let mut bytes = 0;
             let size = queue.waiting.iter().take(MAX_GROUP_COMMITS).take_while(|(request, _)| {
                 let is_within = bytes <= MAX_GROUP_BYTES;

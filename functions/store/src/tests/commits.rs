@@ -45,7 +45,7 @@ async fn commits_are_refused_for_good_after_a_failed_write() {
     let (directory, store) = open();
     insert(&store).unwrap();
     let stopped = store.stopped();
-    lock(&store.0.committer).fail();
+    store.0.committer.lock().fail();
     assert_refused(&store);
     let Commits::Stopped { reason } = store.commits() else { panic!("{:?}", store.commits()) };
     assert!(reason.contains("restart to recover"), "{reason}");

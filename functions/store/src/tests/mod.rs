@@ -206,7 +206,7 @@ fn a_transaction_too_old_to_be_checked_is_not_committed() {
     old.insert(&root(), "t", value(json!({}))).unwrap();
     for commit in 1..=watch::MAX_RECENT_COMMITS as u64 + 1 {
         let written = Arc::new(watch::Written { ts: snapshot.ts() + commit, keys: Vec::new() });
-        lock(&store.0.recent).push(written);
+        store.0.recent.lock().push(written);
     }
     assert!(matches!(old.commit(), Err(CommitError::Expired)));
     // A watch that cannot be checked is invalid.

@@ -112,12 +112,13 @@ async fn outcomes_are_limited_and_mutations_never_rerun() {
     for number in 0..2 * MAX_REMEMBERED as u32 {
         connection.run(number, 0, ready("x")).unwrap().await.unwrap();
     }
-    assert_eq!(connection.client.known().len(), MAX_REMEMBERED);
+    assert_eq!(connection.client.known.lock().len(), MAX_REMEMBERED);
     let long = "x".repeat(MAX_CLIENT_BYTES / 4);
     for number in 1_000..1_010 {
         connection.run(number, 0, ready(&long)).unwrap().await.unwrap();
     }
-    let bytes = |client: &Client<String>| client.known().values().map(Known::bytes).sum::<usize>();
+    let bytes =
+        |client: &Client<String>| client.known.lock().values().map(Known::bytes).sum::<usize>();
     assert!(bytes(&connection.client) <= MAX_CLIENT_BYTES);
     assert_eq!(connection.run(1_001, 0, never).unwrap().await, Err(Lost::Forgotten));
     assert_eq!(connection.run(1_009, 0, never).unwrap().await, Ok(long.clone()));
@@ -132,7 +133,7 @@ async fn outcomes_are_limited_and_mutations_never_rerun() {
     for other in &others {
         other.run(1, 0, ready(&long)).unwrap().await.unwrap();
     }
-    assert!(mutations.kept.outcomes().bytes <= MAX_BYTES);
+    assert!(mutations.kept.outcomes.lock().bytes <= MAX_BYTES);
     assert_eq!(others[0].run(1, 0, never).unwrap().await, Err(Lost::Forgotten));
     assert_eq!(others[98].run(1, 0, never).unwrap().await, Ok(long));
     drop((connection, others));
@@ -140,8 +141,8 @@ async fn outcomes_are_limited_and_mutations_never_rerun() {
     for session in 1_000..1_000 + MAX_GONE as u128 {
         drop(mutations.connect(session));
     }
-    let state = mutations.state();
+    let state = mutations.state.lock();
     assert_eq!((state.gone.len(), state.clients.len()), (MAX_GONE, MAX_GONE));
-    let outcomes = mutations.kept.outcomes();
+    let outcomes = mutations.kept.outcomes.lock();
     assert_eq!((outcomes.bytes, outcomes.ended.len()), (0, 0));
 }
