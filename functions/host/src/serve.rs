@@ -47,15 +47,9 @@ const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 /// delivery to the bucket does not end in time at shutdown.
 pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    let site = match settings.site_listen {
-        None => None,
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-            format!("cannot listen on {address} for HTTP actions (site_listen): {error}")
-        })?),
-    };
+    let listener = bind(settings.listen, "").await?;
+    let site = settings.site_listen.map(|at| bind(at, " for HTTP actions (site_listen)"));
+    let site = OptionFuture::from(site).await.transpose()?;
     let site_address = site.as_ref().map(TcpListener::local_addr).transpose()?;
     let env = env(&settings, listener.local_addr()?, site_address);
     let program = load(&settings.directory, &env)?;
@@ -89,12 +83,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     // A start writes little, and without it there would be neither queries nor probes.
     functions.store().set_reserve(settings.store_reserve_bytes);
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
-    let operators = match settings.operators_listen {
-        None => None,
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-            format!("cannot listen on {address} for operators (operators_listen): {error}")
-        })?),
-    };
+    let operators =
+        settings.operators_listen.map(|at| bind(at, " for operators (operators_listen)"));
+    let operators = OptionFuture::from(operators).await.transpose()?;
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
     output.line(&match (&opened, settings.destinations.journal()) {
         (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
@@ -183,6 +174,11 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         return Err("too many functions never released their threads; restart the host".into());
     }
     Ok(())
+}
+
+async fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, String> {
+    let failed = |error| format!("cannot listen on {address}{purpose}: {error}");
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// The variables of `process.env`: the addresses of this host, and those of the settings, which

@@ -4,44 +4,24 @@ use functions_fetch::FetchSettings;
 use url::Url;
 
 use super::Options;
-use super::limits::positive_ms;
+use super::limits::{out_of_range, positive_ms, time, within};
 
 /// The largest memory limit that can be set, in MiB.
 const MAX_MIB: usize = 1 << 20;
 
 pub(super) fn fetch(options: &Options) -> Result<FetchSettings, String> {
     let defaults = FetchSettings::default();
-    let bytes = |name: &str, set: Option<usize>, least: usize, default: usize| match set {
-        None => Ok(default),
-        Some(mib) if (least..=MAX_MIB).contains(&mib) => Ok(mib << 20),
-        Some(mib) => {
-            Err(format!("{name} is {mib}, and must be at least {least} and at most {MAX_MIB}"))
-        }
-    };
-    let proxy = options.fetch_proxy.as_deref().map(proxy).transpose()?;
+    let bytes = |mib: Option<usize>, default| mib.map_or(default, |mib| mib << 20);
+    let request = within!(options.fetch_request_mib, 1..=MAX_MIB)?;
+    let response = within!(options.fetch_response_mib, 1..=MAX_MIB)?;
+    let memory = within!(options.fetch_memory_mib, 4..=MAX_MIB)?;
     Ok(FetchSettings {
-        timeout: positive_ms("fetch_timeout_ms", options.fetch_timeout_ms)?
-            .unwrap_or(defaults.timeout),
-        max_request_bytes: bytes(
-            "fetch_request_mib",
-            options.fetch_request_mib,
-            1,
-            defaults.max_request_bytes,
-        )?,
-        max_response_bytes: bytes(
-            "fetch_response_mib",
-            options.fetch_response_mib,
-            1,
-            defaults.max_response_bytes,
-        )?,
-        memory_bytes: bytes(
-            "fetch_memory_mib",
-            options.fetch_memory_mib,
-            4,
-            defaults.memory_bytes,
-        )?,
+        timeout: time!(options.fetch_timeout_ms, defaults.timeout),
+        max_request_bytes: bytes(request, defaults.max_request_bytes),
+        max_response_bytes: bytes(response, defaults.max_response_bytes),
+        memory_bytes: bytes(memory, defaults.memory_bytes),
         networks: options.fetch_networks.clone().map(|it| it.0).unwrap_or_default(),
-        proxy,
+        proxy: options.fetch_proxy.as_deref().map(proxy).transpose()?,
         own_addresses: Vec::new(),
     })
 }

@@ -14,7 +14,7 @@ mod printed;
 mod tests;
 
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -145,8 +145,13 @@ impl Settings {
         };
         let listen =
             options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
-        let operators_listen = operators_listen(options.operators_listen.as_deref(), listen)?;
-        let site_listen = site_listen(options.site_listen.as_deref(), listen)?;
+        let beside = |name, set: &Option<String>, default| {
+            listen_beside(name, set.as_deref(), listen, default)
+        };
+        let operators = (IpAddr::from(Ipv4Addr::LOCALHOST), OPERATORS_PORT);
+        let operators_listen = beside("operators_listen", &options.operators_listen, operators)?;
+        // On the IP address of `listen`, since HTTP actions are called by the same clients.
+        let site_listen = beside("site_listen", &options.site_listen, (listen.ip(), SITE_PORT))?;
         let variables = options.env_table.into_iter().chain(options.env);
         Ok(Settings {
             directory,
@@ -192,32 +197,19 @@ impl Settings {
     }
 }
 
-fn operators_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
+/// An address beside `listen`. `None` if it is set to `none`.
+fn listen_beside(
+    name: &str,
+    set: Option<&str>,
+    listen: SocketAddr,
+    default: (IpAddr, u16),
+) -> Result<Option<SocketAddr>, String> {
+    let invalid = || format!("{name} is not an address with a port, nor `none`");
     match set {
         Some("none") => Ok(None),
-        Some(address) => address
-            .parse()
-            .map(Some)
-            .map_err(|_| "operators_listen is not an address with a port, nor `none`".to_owned()),
+        Some(address) => address.parse().map(Some).map_err(|_| invalid()),
         // A free port if `listen` takes one, so that two hosts never collide.
-        None => {
-            let port = if listen.port() == 0 { 0 } else { OPERATORS_PORT };
-            Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
-        }
-    }
-}
-
-/// On the IP address of `listen`, since HTTP actions are called by the same clients.
-fn site_listen(set: Option<&str>, listen: SocketAddr) -> Result<Option<SocketAddr>, String> {
-    match set {
-        Some("none") => Ok(None),
-        Some(address) => address
-            .parse()
-            .map(Some)
-            .map_err(|_| "site_listen is not an address with a port, nor `none`".to_owned()),
-        None => {
-            let port = if listen.port() == 0 { 0 } else { SITE_PORT };
-            Ok(Some(SocketAddr::from((listen.ip(), port))))
-        }
+        None if listen.port() == 0 => Ok(Some(SocketAddr::from((default.0, 0)))),
+        None => Ok(Some(SocketAddr::from(default))),
     }
 }

@@ -332,62 +332,28 @@ pub(crate) enum CompressionName {
 impl Options {
     /// These options, with unset ones taken from `other`.
     pub(super) fn or(self, other: Options) -> Options {
+        macro_rules! or {
+            ($($option:ident),+, ; $($rest:tt)+) => {
+                Options { $($option: self.$option.or(other.$option),)+ $($rest)+ }
+            };
+        }
         let mut env_table = other.env_table;
         env_table.extend(other.env);
         env_table.extend(self.env_table);
-        Options {
-            listen: self.listen.or(other.listen),
-            operators_listen: self.operators_listen.or(other.operators_listen),
-            site_listen: self.site_listen.or(other.site_listen),
-            log_format: self.log_format.or(other.log_format),
-            traces: self.traces.or(other.traces),
-            show_logs: self.show_logs.or(other.show_logs),
-            request_memory_mib: self.request_memory_mib.or(other.request_memory_mib),
-            max_request_values: self.max_request_values.or(other.max_request_values),
-            max_connections: self.max_connections.or(other.max_connections),
-            max_connections_per_address: self
-                .max_connections_per_address
-                .or(other.max_connections_per_address),
-            header_timeout_ms: self.header_timeout_ms.or(other.header_timeout_ms),
-            body_timeout_ms: self.body_timeout_ms.or(other.body_timeout_ms),
-            first_message_timeout_ms: self
-                .first_message_timeout_ms
-                .or(other.first_message_timeout_ms),
-            idle_timeout_ms: self.idle_timeout_ms.or(other.idle_timeout_ms),
-            send_timeout_ms: self.send_timeout_ms.or(other.send_timeout_ms),
-            min_send_rate: self.min_send_rate.or(other.min_send_rate),
-            drain_timeout_ms: self.drain_timeout_ms.or(other.drain_timeout_ms),
-            close_timeout_ms: self.close_timeout_ms.or(other.close_timeout_ms),
-            data_dir: self.data_dir.or(other.data_dir),
-            bucket: self.bucket.or(other.bucket),
-            journal: self.journal.or(other.journal),
-            log_streams: self.log_streams.or(other.log_streams),
-            evidence: self.evidence.or(other.evidence),
-            evidence_key: self.evidence_key.or(other.evidence_key),
-            trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
-            client_address_header: self.client_address_header.or(other.client_address_header),
-            cut_after_ms: self.cut_after_ms.or(other.cut_after_ms),
-            linger_ms: self.linger_ms.or(other.linger_ms),
-            persist_timeout_ms: self.persist_timeout_ms.or(other.persist_timeout_ms),
-            compression: self.compression.or(other.compression),
-            exit_when_stopped: self.exit_when_stopped.or(other.exit_when_stopped),
-            provenance: self.provenance.or(other.provenance),
-            outcomes: self.outcomes.or(other.outcomes),
-            function_timeout_ms: self.function_timeout_ms.or(other.function_timeout_ms),
-            action_timeout_ms: self.action_timeout_ms.or(other.action_timeout_ms),
-            function_memory_mib: self.function_memory_mib.or(other.function_memory_mib),
-            query_cache_mib: self.query_cache_mib.or(other.query_cache_mib),
-            store_reserve_mib: self.store_reserve_mib.or(other.store_reserve_mib),
-            fetch_timeout_ms: self.fetch_timeout_ms.or(other.fetch_timeout_ms),
-            fetch_request_mib: self.fetch_request_mib.or(other.fetch_request_mib),
-            fetch_response_mib: self.fetch_response_mib.or(other.fetch_response_mib),
-            fetch_memory_mib: self.fetch_memory_mib.or(other.fetch_memory_mib),
-            fetch_networks: self.fetch_networks.or(other.fetch_networks),
-            fetch_proxy: self.fetch_proxy.or(other.fetch_proxy),
-            kept_engines_mib: self.kept_engines_mib.or(other.kept_engines_mib),
-            deployment_name: self.deployment_name.or(other.deployment_name),
-            deployment_region: self.deployment_region.or(other.deployment_region),
-            deployment_class: self.deployment_class.or(other.deployment_class),
+        or! {
+            listen, operators_listen, site_listen, log_format, traces, show_logs,
+            request_memory_mib, max_request_values, max_connections,
+            max_connections_per_address, header_timeout_ms, body_timeout_ms,
+            first_message_timeout_ms, idle_timeout_ms, send_timeout_ms, min_send_rate,
+            drain_timeout_ms, close_timeout_ms, data_dir, bucket, journal, log_streams,
+            evidence, evidence_key, trusted_proxies, client_address_header,
+            cut_after_ms, linger_ms, persist_timeout_ms, compression, exit_when_stopped,
+            provenance, outcomes, function_timeout_ms, action_timeout_ms,
+            function_memory_mib, query_cache_mib, store_reserve_mib, fetch_timeout_ms,
+            fetch_request_mib, fetch_response_mib, fetch_memory_mib, fetch_networks,
+            fetch_proxy, kept_engines_mib, deployment_name, deployment_region,
+            deployment_class,
+            ;
             env: self.env,
             env_table,
             log_stream: other.log_stream,
