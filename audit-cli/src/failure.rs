@@ -1,10 +1,11 @@
 //! The outcome of a command, and its failure.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 
 use audit_sink_s3::OpenError;
+
+use crate::escape;
 
 /// The outcome of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,8 @@ impl Outcome {
 }
 
 /// The failure of a command, with its cause.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Failure {
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -55,10 +57,25 @@ impl Failure {
         Failure { source: Some(source.into()), ..self }
     }
 
+    /// An error and its source as a failure.
+    pub(crate) fn of(error: &dyn Error) -> Failure {
+        let source = error.source().map(|source| source.to_string().into());
+        Failure { source, ..Failure::new(error.to_string()) }
+    }
+
     /// The failure to write the output.
     pub(crate) fn of_output(error: io::Error) -> Failure {
         let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         Failure { closed_pipe, ..Failure::new("the output cannot be written").because(error) }
+    }
+
+    /// The failure and its cause, as the page shows them.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        let because = self.source.as_ref().map(ToString::to_string);
+        serde_json::json!({
+            "error": escape::text(&self.message),
+            "because": because.as_deref().map(escape::text),
+        })
     }
 
     /// Whether the reader of the output is gone, which is not an error.
@@ -67,24 +84,8 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
-    }
-}
-
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
-        let failure = Failure::new(error.to_string());
-        match error.source() {
-            Some(source) => failure.because(source.to_string()),
-            None => failure,
-        }
+        Failure::of(&error)
     }
 }

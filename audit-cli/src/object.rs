@@ -117,10 +117,7 @@ pub(crate) enum ReadError {
 
 impl From<DecodeError> for ReadError {
     fn from(error: DecodeError) -> ReadError {
-        ReadError::Damaged(match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        })
+        ReadError::Damaged(audit_core::with_sources(&error))
     }
 }
 
@@ -275,7 +272,7 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// Its records, with their line feeds.
+    /// Its records.
     pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])

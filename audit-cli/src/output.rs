@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use audit_core::sources;
 use serde::Serialize;
@@ -116,7 +117,7 @@ impl Output {
 
     /// The lines that were captured.
     pub(crate) fn captured_lines(&self) -> Vec<serde_json::Value> {
-        let kept = self.lock();
+        let kept = self.buffer.lock();
         let lines = kept.split(|byte| *byte == b'\n');
         lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
@@ -157,7 +158,7 @@ impl Output {
 
     /// Whole lines.
     pub(crate) fn write(&self, pieces: &[&[u8]]) -> Result<(), Failure> {
-        let mut buffer = self.lock();
+        let mut buffer = self.buffer.lock();
         pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));
         if self.is_captured || buffer.len() < BUFFER_BYTES {
             return Ok(());
@@ -169,7 +170,7 @@ impl Output {
         if self.is_captured {
             return Ok(());
         }
-        write_out(&mut self.lock())
+        write_out(&mut self.buffer.lock())
     }
 
     /// Prints a note for the user that is not part of the output.
@@ -198,10 +199,6 @@ impl Output {
             }
         }
         ExitCode::from(3)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

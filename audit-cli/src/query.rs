@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use crate::units::date_time_ms;
@@ -30,9 +32,15 @@ impl FromStr for Pointer {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.parts
-            .iter()
-            .try_for_each(|part| write!(f, "/{}", part.replace('~', "~0").replace('/', "~1")))
+        self.parts.iter().try_for_each(|part| write!(f, "/{}", escaped(part)))
+    }
+}
+
+/// A member's name as a part of a pointer.
+pub(crate) fn escaped(name: &str) -> Cow<'_, str> {
+    match name.contains(['~', '/']) {
+        true => name.replace('~', "~0").replace('/', "~1").into(),
+        false => name.into(),
     }
 }
 
@@ -157,7 +165,32 @@ impl Members {
 
 /// The name of a member, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members of an object in their order, duplicates included.
+pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
 
 impl Node {
     fn find<'a>(&self, value: &'a RawValue, found: &mut [Option<&'a RawValue>]) {

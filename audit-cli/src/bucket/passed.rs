@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use audit_sink_s3::layout::Partition;
 
@@ -59,13 +60,13 @@ impl Passed {
             self.add_foreign(&name);
         }
         if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
-            *lock(&self.example) = Some(name);
+            *self.example.lock() = Some(name);
         }
     }
 
     /// Counts an entry that query engines may take for records.
     pub(super) fn add_foreign(&self, name: &str) {
-        lock(&self.foreign).get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
+        self.foreign.lock().get_or_insert_with(|| (name.to_owned(), 0)).1 += 1;
     }
 
     pub(super) fn add_of_other_stream(&self) {
@@ -77,24 +78,20 @@ impl Passed {
     }
 
     pub(super) fn others(&self) -> Option<Others> {
-        let example = lock(&self.example).clone()?;
+        let example = self.example.lock().clone()?;
         let count = self.others.load(Ordering::Relaxed);
         Some(Others { count, leftovers: self.leftovers.load(Ordering::Relaxed), example })
     }
 
     pub(super) fn foreign(&self) -> Option<(String, u64)> {
-        lock(&self.foreign).clone()
+        self.foreign.lock().clone()
     }
 
     pub(super) fn top(&self) -> Top {
-        lock(&self.top).clone()
+        self.top.lock().clone()
     }
 
     pub(super) fn set_top(&self, top: Top) {
-        *lock(&self.top) = top;
+        *self.top.lock() = top;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -66,6 +66,22 @@ impl Examination {
         self.progress.at(self.checks.len() as u64, check);
     }
 
+    pub(super) fn ok(&mut self, check: &'static str, said: impl Into<String>) {
+        self.say(check, Verdict::Ok, said, None);
+    }
+
+    pub(super) fn unknown(&mut self, check: &'static str, said: impl Into<String>) {
+        self.say(check, Verdict::Unknown, said, None);
+    }
+
+    pub(super) fn warning(&mut self, check: &'static str, said: impl Into<String>, advice: &str) {
+        self.say(check, Verdict::Warning, said, Some(advice));
+    }
+
+    pub(super) fn problem(&mut self, check: &'static str, said: impl Into<String>, advice: &str) {
+        self.say(check, Verdict::Problem, said, Some(advice));
+    }
+
     pub(super) fn store(&self) -> &dyn ObjectStore {
         &**self.bucket.store()
     }
@@ -110,7 +126,7 @@ impl Examination {
             Err(error) => Err(error),
         };
         match answered {
-            Ok(said) => self.say("reach", Verdict::Ok, said, None),
+            Ok(said) => self.ok("reach", said),
             Err(error) => {
                 let advice = "make sure that this host can reach the store: name, network, proxy, and for S3 region and endpoint";
                 // A refusal carries its own remedy.
@@ -137,7 +153,7 @@ impl Examination {
                     "this host's clock is within {} of the store's",
                     Span(skew.abs().max(1_000))
                 );
-                self.say("clock", Verdict::Ok, said, None);
+                self.ok("clock", said);
             }
             Ok(skew) => {
                 let (ahead, span) = if skew > 0 { ("behind", skew) } else { ("ahead of", -skew) };
@@ -147,7 +163,7 @@ impl Examination {
                 let advice = "synchronize this host's clock (NTP): S3 refuses every request from 15 minutes on, and records have this clock's time";
                 self.say("clock", verdict, said, Some(advice));
             }
-            Err(said) => self.say("clock", Verdict::Unknown, said, None),
+            Err(said) => self.unknown("clock", said),
         }
     }
 
@@ -155,14 +171,9 @@ impl Examination {
         let Some(wire) = &self.wire else { return };
         if wire.is_in_the_clear() {
             let advice = "set AWS_ENDPOINT to https, and deny requests without TLS in the bucket's policy (Sid OnlyWithTls)";
-            self.say(
-                "tls",
-                Verdict::Problem,
-                "requests and records are sent unencrypted",
-                Some(advice),
-            );
+            self.problem("tls", "requests and records are sent unencrypted", advice);
         } else {
-            self.say("tls", Verdict::Ok, "requests are encrypted, or do not leave this host", None);
+            self.ok("tls", "requests are encrypted, or do not leave this host");
         }
     }
 

@@ -3,7 +3,6 @@
 use audit_sink_s3::layout::{Listed, Partition};
 use futures::TryStreamExt;
 
-use super::check::Verdict;
 use super::examination::Examination;
 
 /// Files of writers that died before they finished an object.
@@ -26,15 +25,15 @@ impl Examination {
         }
         match self.find_leftovers().await {
             Ok(Leftovers { count: 0, .. }) => {
-                self.say("leftovers", Verdict::Ok, "no writer that died left a file", None);
+                self.ok("leftovers", "no writer that died left a file");
             }
             Ok(Leftovers { count, example }) => {
                 let said = format!("dead writers left {count} files, such as {example}");
                 let advice = "they hold nothing that was acknowledged and is not in an object too, and engines that read whole directories fail on them: remove those that are older than any write takes: find DIRECTORY -name '*.ndjson*#[0-9]*' -mmin +60 -delete";
-                self.say("leftovers", Verdict::Warning, said, Some(advice));
+                self.warning("leftovers", said, advice);
             }
             Err(error) => {
-                self.say("leftovers", Verdict::Unknown, self.describe(&error), None);
+                self.unknown("leftovers", self.describe(&error));
             }
         }
     }

@@ -71,7 +71,7 @@ impl Examination {
         let rule = profile.rule();
         let Some(wire) = self.wire.take() else {
             for check in ["bucket-versions", "retention", "expiry"] {
-                self.say(check, Verdict::Unknown, "shown by s3:// only", None);
+                self.unknown(check, "shown by s3:// only");
             }
             return;
         };
@@ -88,7 +88,7 @@ impl Examination {
         const CHECK: &str = "bucket-versions";
         match found {
             Configuration::Is(text) if element(&text, "Status") == Some("Enabled") => {
-                self.say(CHECK, Verdict::Ok, "the bucket keeps versions", None);
+                self.ok(CHECK, "the bucket keeps versions");
             }
             Configuration::Is(_) | Configuration::None => {
                 let verdict = if rule.must_be_locked { Verdict::Problem } else { Verdict::Warning };
@@ -129,11 +129,11 @@ impl Examination {
         let said = format!("objects are kept for {days} days in mode {mode}; {name}");
         if rule.keep_days.is_some_and(|keep| days < keep) {
             let advice = format!("keep objects for {} days", rule.keep_days.unwrap_or_default());
-            self.say(CHECK, Verdict::Problem, said, Some(&advice));
+            self.problem(CHECK, said, &advice);
             return false;
         }
         if is_enforced {
-            self.say(CHECK, Verdict::Ok, said, None);
+            self.ok(CHECK, said);
         } else {
             let verdict = if rule.must_be_locked { Verdict::Problem } else { Verdict::Warning };
             let advice = "use mode COMPLIANCE: in GOVERNANCE, anybody with s3:BypassGovernanceRetention can remove objects";
@@ -148,7 +148,7 @@ impl Examination {
         let text = match found {
             Configuration::Is(text) => text,
             Configuration::None => {
-                self.say(CHECK, Verdict::Ok, "no lifecycle rule removes or moves objects", None);
+                self.ok(CHECK, "no lifecycle rule removes or moves objects");
                 return;
             }
             Configuration::Unknown(said) => {
@@ -198,7 +198,7 @@ impl Examination {
         if wrong.is_empty() {
             let said =
                 format!("{seen} lifecycle rules leave objects as long as {} asks", rule.name);
-            self.say(CHECK, Verdict::Ok, said, None);
+            self.ok(CHECK, said);
         } else {
             let said = format!("{}; {}", wrong.join("; "), rule.name);
             let advice = format!(
@@ -206,7 +206,7 @@ impl Examination {
                 rule.keep_days.map_or_else(|| "your".to_owned(), |days| days.to_string()),
                 rule.at_hand_days
             );
-            self.say(CHECK, Verdict::Problem, said, Some(&advice));
+            self.problem(CHECK, said, &advice);
         }
     }
 }

@@ -3,7 +3,6 @@
 use futures::TryStreamExt;
 use object_store::{Attribute, Attributes, GetOptions};
 
-use super::check::Verdict;
 use super::examination::Examination;
 use super::permissions::Permissions;
 use super::refusal::{Refusal, limited};
@@ -24,24 +23,14 @@ impl Examination {
         match limited(found).await {
             Ok((_, bytes)) if bytes != CONTENT.as_bytes() => {
                 let advice = "something between here and the store changes objects";
-                self.say(
-                    "read",
-                    Verdict::Problem,
-                    "what was read is not what was written",
-                    Some(advice),
-                );
+                self.problem("read", "what was read is not what was written", advice);
             }
             Ok((attributes, _)) if !self.is_directory && !says_seen(&attributes) => {
                 let advice = "let the gateway pass x-amz-meta headers on: without them a lost answer is made certain only by reading the whole object, and readers cannot check what they read";
-                self.say(
-                    "read",
-                    Verdict::Warning,
-                    "the store lost the object's metadata",
-                    Some(advice),
-                );
+                self.warning("read", "the store lost the object's metadata", advice);
             }
-            Ok(_) => self.say("read", Verdict::Ok, "what was written can be read", None),
-            Err(error) => self.say("read", Verdict::Problem, self.describe(&error), Some(&advice)),
+            Ok(_) => self.ok("read", "what was written can be read"),
+            Err(error) => self.problem("read", self.describe(&error), &advice),
         }
     }
 
@@ -53,31 +42,19 @@ impl Examination {
         match (self.role, self.of_refusal(listed)) {
             (Role::Host, _) if self.is_directory => {}
             (Role::Host, Refusal::Refused(_)) => {
-                self.say(
-                    "list",
-                    Verdict::Ok,
-                    "listing is refused, and a host does not need it",
-                    None,
-                );
+                self.ok("list", "listing is refused, and a host does not need it");
             }
             (Role::Host, Refusal::CarriedOut) => {
                 let Permissions { put, get, list, .. } = self.permissions;
                 let advice = format!("a host needs {put} and {get} alone: take {list} away");
-                self.say(
-                    "list",
-                    Verdict::Warning,
-                    "these credentials can list the bucket",
-                    Some(&advice),
-                );
+                self.warning("list", "these credentials can list the bucket", &advice);
             }
-            (Role::Reader, Refusal::CarriedOut) => {
-                self.say("list", Verdict::Ok, "the bucket can be listed", None)
-            }
+            (Role::Reader, Refusal::CarriedOut) => self.ok("list", "the bucket can be listed"),
             (Role::Reader, Refusal::Refused(said)) => {
                 let advice = format!("allow {} for the prefix", self.permissions.list);
-                self.say("list", Verdict::Problem, said, Some(&advice));
+                self.problem("list", said, &advice);
             }
-            (_, Refusal::Unclear(said)) => self.say("list", Verdict::Unknown, said, None),
+            (_, Refusal::Unclear(said)) => self.unknown("list", said),
         }
     }
 
@@ -92,13 +69,11 @@ impl Examination {
             head.map(|_| Some(first.location))
         });
         match found.await {
-            Ok(Some(location)) => {
-                self.say("read", Verdict::Ok, format!("{location} can be read"), None)
-            }
-            Ok(None) => self.say("read", Verdict::Unknown, "there is nothing to be read", None),
+            Ok(Some(location)) => self.ok("read", format!("{location} can be read")),
+            Ok(None) => self.unknown("read", "there is nothing to be read"),
             Err(error) => {
                 let advice = format!("allow {} under the prefix", self.permissions.get);
-                self.say("read", Verdict::Problem, self.describe(&error), Some(&advice));
+                self.problem("read", self.describe(&error), &advice);
             }
         }
     }

@@ -29,12 +29,12 @@ impl Examination {
     pub(super) async fn write(&mut self) -> bool {
         match self.put(PutMode::Create).await {
             Ok(()) => {
-                self.say("write", Verdict::Ok, format!("{} was written", self.path), None);
+                self.ok("write", format!("{} was written", self.path));
                 true
             }
             Err(error) => {
                 let advice = "without this nothing is delivered; other permissions were not tested";
-                self.say("write", Verdict::Problem, self.describe(&error), Some(advice));
+                self.problem("write", self.describe(&error), advice);
                 false
             }
         }
@@ -43,14 +43,14 @@ impl Examination {
     pub(super) async fn create_only(&mut self) {
         match self.put(PutMode::Create).await {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                self.say("create-only", Verdict::Ok, "creating what exists is refused", None);
+                self.ok("create-only", "creating what exists is refused");
             }
             Ok(()) => {
                 let said = "the store ignores If-None-Match: creating overwrote what existed";
                 let advice = "each record is still delivered once, but nothing protects objects from anybody with these credentials: use a store with conditional writes (AWS, GCS, Azure, MinIO, R2), and set require_create_only";
-                self.say("create-only", Verdict::Problem, said, Some(advice));
+                self.problem("create-only", said, advice);
             }
-            Err(error) => self.say("create-only", Verdict::Unknown, self.describe(&error), None),
+            Err(error) => self.unknown("create-only", self.describe(&error)),
         }
     }
 
@@ -58,50 +58,40 @@ impl Examination {
         // With the same bytes, so that a success changes nothing.
         let advice = self.permissions.overwriting;
         match self.of_refusal(self.put(PutMode::Overwrite).await) {
-            Refusal::Refused(_) => {
-                self.say("overwrite", Verdict::Ok, "overwriting is refused", None)
-            }
+            Refusal::Refused(_) => self.ok("overwrite", "overwriting is refused"),
             Refusal::CarriedOut if self.is_directory => {
                 self.say("overwrite", Verdict::Warning, permissions::OF_DIRECTORY, None);
             }
             Refusal::CarriedOut => {
-                self.say(
-                    "overwrite",
-                    Verdict::Problem,
-                    "these credentials can overwrite objects",
-                    Some(advice),
-                );
+                self.problem("overwrite", "these credentials can overwrite objects", advice);
             }
-            Refusal::Unclear(said) => self.say("overwrite", Verdict::Unknown, said, None),
+            Refusal::Unclear(said) => self.unknown("overwrite", said),
         }
     }
 
     pub(super) async fn checksum(&mut self) {
         let Some(wire) = &self.wire else {
-            return self.say("checksum", Verdict::Unknown, "tried on s3:// only", None);
+            return self.unknown("checksum", "tried on s3:// only");
         };
         let path = Path::from(format!("{}-damaged", self.path));
         match wire.put_with_wrong_checksum(&path, CONTENT).await {
             Ok(Answer { status, code, .. }) if (400..500).contains(&status) && status != 403 => {
                 let code = code.unwrap_or_default();
-                self.say(
+                self.ok(
                     "checksum",
-                    Verdict::Ok,
                     format!("an object that does not match its checksum is refused: {code}"),
-                    None,
                 );
             }
             Ok(Answer { status: 200, .. }) => {
                 let advice = "use a store that checks x-amz-checksum-sha256: here a record that is damaged in transit is stored damaged";
-                self.say(
+                self.problem(
                     "checksum",
-                    Verdict::Problem,
                     "an object that does not match its checksum was accepted",
-                    Some(advice),
+                    advice,
                 );
             }
-            Ok(answer) => self.say("checksum", Verdict::Unknown, answer.to_string(), None),
-            Err(said) => self.say("checksum", Verdict::Unknown, said, None),
+            Ok(answer) => self.unknown("checksum", answer.to_string()),
+            Err(said) => self.unknown("checksum", said),
         }
     }
 
@@ -109,16 +99,16 @@ impl Examination {
     pub(super) async fn versions(&mut self) {
         let Some(wire) = &self.wire else {
             for check in ["versioning", "object-lock"] {
-                self.say(check, Verdict::Unknown, "tried on s3:// only", None);
+                self.unknown(check, "tried on s3:// only");
             }
             return;
         };
         let head = match wire.head(&self.path).await {
             Ok(head) if head.status == 200 => head,
             Ok(answer) => {
-                return self.say("versioning", Verdict::Unknown, answer.to_string(), None);
+                return self.unknown("versioning", answer.to_string());
             }
-            Err(said) => return self.say("versioning", Verdict::Unknown, said, None),
+            Err(said) => return self.unknown("versioning", said),
         };
         let removed = match &head.version_id {
             Some(version) => Some(of_answer(wire.delete(&self.path, Some(version)).await)),
@@ -126,45 +116,36 @@ impl Examination {
         };
         let advice = "enable versioning: then objects that somebody with more rights overwrites or deletes can be restored, and Object Lock needs it";
         match &head.version_id {
-            Some(_) => self.say("versioning", Verdict::Ok, "objects have versions", None),
-            None => {
-                self.say("versioning", Verdict::Warning, "objects have no versions", Some(advice))
-            }
+            Some(_) => self.ok("versioning", "objects have versions"),
+            None => self.warning("versioning", "objects have no versions", advice),
         }
         let until = head.retain_until.unwrap_or_default();
         match head.lock_mode.as_deref() {
             Some("COMPLIANCE") => {
-                self.say(
-                    "object-lock",
-                    Verdict::Ok,
-                    format!("nobody can remove objects before {until}"),
-                    None,
-                );
+                self.ok("object-lock", format!("nobody can remove objects before {until}"));
             }
             Some(mode) => {
                 let said = format!("objects are kept until {until} in mode {mode}");
                 let advice = "use mode COMPLIANCE: in GOVERNANCE, anybody with s3:BypassGovernanceRetention can remove them";
-                self.say("object-lock", Verdict::Warning, said, Some(advice));
+                self.warning("object-lock", said, advice);
             }
             None => {
                 let said = "objects have no retention, or these credentials may not see it (s3:GetObjectRetention)";
                 let advice = "enable Object Lock with a default retention (deploy/aws/object-lock.json): until then an administrator can remove objects";
-                self.say("object-lock", Verdict::Warning, said, Some(advice));
+                self.warning("object-lock", said, advice);
             }
         }
         let advice = "do not allow s3:DeleteObjectVersion, and deny it in the bucket's policy (Sid NoDeleting)";
         match removed {
             None => {}
             Some(Refusal::Refused(_)) => {
-                self.say("delete-version", Verdict::Ok, "removing a version is refused", None);
+                self.ok("delete-version", "removing a version is refused");
             }
             Some(Refusal::CarriedOut) => {
                 let said = "these credentials can permanently remove versions of objects";
-                self.say("delete-version", Verdict::Problem, said, Some(advice));
+                self.problem("delete-version", said, advice);
             }
-            Some(Refusal::Unclear(said)) => {
-                self.say("delete-version", Verdict::Unknown, said, None)
-            }
+            Some(Refusal::Unclear(said)) => self.unknown("delete-version", said),
         }
     }
 
@@ -178,19 +159,14 @@ impl Examination {
             None => self.of_refusal(limited(self.store().delete(&self.path)).await),
         };
         match deleted {
-            Refusal::Refused(_) => self.say("delete", Verdict::Ok, "deleting is refused", None),
+            Refusal::Refused(_) => self.ok("delete", "deleting is refused"),
             Refusal::CarriedOut if self.is_directory => {
                 self.say("delete", Verdict::Warning, permissions::OF_DIRECTORY, None)
             }
             Refusal::CarriedOut => {
-                self.say(
-                    "delete",
-                    Verdict::Problem,
-                    "these credentials can delete objects",
-                    Some(advice),
-                );
+                self.problem("delete", "these credentials can delete objects", advice);
             }
-            Refusal::Unclear(said) => self.say("delete", Verdict::Unknown, said, None),
+            Refusal::Unclear(said) => self.unknown("delete", said),
         }
     }
 
@@ -198,14 +174,14 @@ impl Examination {
         let Permissions { put, get, list, .. } = self.permissions;
         let advice = format!("a reader needs {get} and {list} alone: take {put} away");
         match self.of_refusal(self.put(PutMode::Create).await) {
-            Refusal::Refused(_) => self.say("write", Verdict::Ok, "writing is refused", None),
+            Refusal::Refused(_) => self.ok("write", "writing is refused"),
             Refusal::CarriedOut if self.is_directory => {
                 self.say("write", Verdict::Warning, permissions::OF_DIRECTORY, None)
             }
             Refusal::CarriedOut => {
-                self.say("write", Verdict::Warning, "these credentials can write", Some(&advice));
+                self.warning("write", "these credentials can write", &advice);
             }
-            Refusal::Unclear(said) => self.say("write", Verdict::Unknown, said, None),
+            Refusal::Unclear(said) => self.unknown("write", said),
         }
     }
 }

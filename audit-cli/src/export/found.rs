@@ -1,13 +1,12 @@
 //! Discovers the members of records.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::object::Part;
-use crate::query::Pointer;
+use crate::query::{Object, Pointer, escaped};
 
 /// The members of records, in the order in which they were found. Nested members are found up to a
 /// depth; members within arrays are not.
@@ -35,31 +34,6 @@ impl Part for Found {
     }
 }
 
-/// The members of an object, in their order.
-struct Object<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Object<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Object(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 impl Found {
     pub(crate) fn add(&mut self, line: &[u8]) {
         self.records += 1;
@@ -68,9 +42,9 @@ impl Found {
         }
     }
 
-    fn add_entries(&mut self, above: &str, entries: Vec<(String, &RawValue)>, depth: usize) {
+    fn add_entries(&mut self, above: &str, entries: Vec<(Cow<'_, str>, &RawValue)>, depth: usize) {
         for (name, value) in entries {
-            let pointer = format!("{above}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let pointer = format!("{above}/{}", escaped(&name));
             if pointer.len() > MAX_POINTER_BYTES {
                 continue;
             }

@@ -7,14 +7,10 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
 use crate::arguments::ACTORS;
-use crate::query::{Name, Pointer};
+use crate::query::{Object, Pointer, escaped};
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -135,31 +131,6 @@ fn integer(value: &str) -> Option<i64> {
     is_shortest.then_some(number)
 }
 
-/// The members of an object in their order, duplicates included.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(Name(name)) = map.next_key()? {
-                    members.push((name, map.next_value()?));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 /// Calls `take` with each member that is not a non-empty object, and its value.
 fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
     fn walk<'a>(
@@ -169,16 +140,13 @@ fn leaves<'a>(line: &'a [u8], mut take: impl FnMut(&str, &'a str)) {
         take: &mut impl FnMut(&str, &'a str),
     ) {
         let is_object = value.starts_with('{') && depth < MAX_DEPTH;
-        let members = is_object.then(|| serde_json::from_str::<Members<'_>>(value).ok()).flatten();
+        let members = is_object.then(|| serde_json::from_str::<Object<'_>>(value).ok()).flatten();
         match members {
-            Some(Members(members)) if !members.is_empty() || depth == 0 => {
+            Some(Object(members)) if !members.is_empty() || depth == 0 => {
                 let len = above.len();
                 for (name, value) in members {
                     above.push('/');
-                    match name.contains(['~', '/']) {
-                        true => above.push_str(&name.replace('~', "~0").replace('/', "~1")),
-                        false => above.push_str(&name),
-                    }
+                    above.push_str(&escaped(&name));
                     walk(above, value.get(), depth + 1, take);
                     above.truncate(len);
                 }

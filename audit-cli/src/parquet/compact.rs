@@ -247,17 +247,18 @@ impl Work<'_> {
                     continue;
                 }
             };
-            let is_full = group.bytes() + object.bytes() > GROUP_BYTES
-                || group.records() as u64 + object.records() > GROUP_RECORDS as u64;
+            let lines = &object.lines;
+            let is_full = group.bytes() + lines.bytes.len() > GROUP_BYTES
+                || group.records() + lines.ends.len() > GROUP_RECORDS;
             if is_full && !group.is_empty() {
                 let full = std::mem::take(&mut group);
                 self.write(&mut writer, &mut columns, full).map_err(failed)?;
             }
-            lines_bytes += object.bytes() as u64 + object.records();
+            lines_bytes += (lines.bytes.len() + lines.ends.len()) as u64;
             objects_in += 1;
             let Source { key, stream, evidence } = object.source.clone();
             group.begin(key, stream, evidence);
-            for (sequence, line) in (object.first..).zip(object.lines()) {
+            for (sequence, line) in (object.first..).zip(object.lines.records()) {
                 group.add(sequence, line);
             }
         }

@@ -9,7 +9,7 @@ use object_store::{GetOptions, ObjectStore};
 
 use super::group::Source;
 use crate::bucket::{Listed, Reader};
-use crate::object::{PIECE_BYTES, ReadError, chunks, no_record};
+use crate::object::{Chunk, PIECE_BYTES, ReadError, chunks, no_record};
 
 /// The maximum size of an object's lines, in bytes: they are held in memory. Sinks write 8 MiB.
 const MAX_OBJECT_BYTES: usize = 64 << 20;
@@ -20,23 +20,8 @@ pub(crate) struct Object {
     pub(crate) first: u64,
     /// The hash of its lines, with their line feeds.
     pub(crate) sha256: [u8; 32],
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Object {
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub(crate) fn records(&self) -> u64 {
-        self.ends.len() as u64
-    }
-
-    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
+    /// Its lines, without their line feeds.
+    pub(crate) lines: Chunk,
 }
 
 /// Reads an object.
@@ -52,23 +37,24 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
     let metadata = reader.metadata(&listed.key, found.attributes.clone()).await.map_err(failed)?;
     let (stream, first) = (listed.key.stream(), listed.key.first_sequence());
     let mut decoder = LineDecoder::new(listed.key.compression());
-    let (mut bytes, mut ends, mut wrong) = (Vec::new(), Vec::new(), None);
+    let (mut lines, mut wrong) = (Chunk::default(), None);
     let mut content = chunks(found).await;
     while let Some(chunk) = content.next().await {
         for mut piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
             loop {
                 let has_more = decoder.push_some(&mut piece, |line| {
-                    if bytes.len() + line.len() > MAX_OBJECT_BYTES {
+                    if lines.bytes.len() + line.len() > MAX_OBJECT_BYTES {
                         let too_large =
                             "has more than 64 MiB of lines: that is too large to compact";
                         wrong.get_or_insert(too_large.to_owned());
                         return;
                     }
                     if let Some(what) = no_record(line) {
-                        wrong.get_or_insert_with(|| format!("line {} {what}", ends.len() + 1));
+                        wrong
+                            .get_or_insert_with(|| format!("line {} {what}", lines.ends.len() + 1));
                     }
-                    bytes.extend_from_slice(line);
-                    ends.push(bytes.len());
+                    lines.bytes.extend_from_slice(line);
+                    lines.ends.push(lines.bytes.len());
                 })?;
                 if let Some(wrong) = wrong {
                     return Err(ReadError::Damaged(wrong));
@@ -100,5 +86,5 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
         };
     let evidence = Some(serde_json::Value::Object(members).to_string());
     let source = Source { key: listed.key.to_string(), stream, evidence };
-    Ok(Object { source, first, sha256: found.sha256, bytes, ends })
+    Ok(Object { source, first, sha256: found.sha256, lines })
 }

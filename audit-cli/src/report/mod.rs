@@ -38,9 +38,7 @@ impl Part {
         match ended {
             Ok(outcome) => Part { lines, failed: None, outcome },
             Err(failure) => {
-                let source = std::error::Error::source(&failure);
-                let because = source.map(|source| format!(": {source}")).unwrap_or_default();
-                let failed = Some(format!("{failure}{because}"));
+                let failed = Some(audit_core::with_sources(&failure));
                 Part { lines, failed, outcome: Outcome::Wrong }
             }
         }

@@ -1,13 +1,14 @@
 //! Exports all records that a question selects, as a file.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::question::Question;
@@ -158,7 +159,7 @@ struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Written {
     async fn send(&self, to: &Sender) -> Result<(), Failure> {
-        let bytes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let bytes = std::mem::take(&mut *self.0.lock());
         if bytes.is_empty() {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl Written {
 
 impl Write for Written {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

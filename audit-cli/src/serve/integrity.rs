@@ -1,11 +1,12 @@
 //! Verification of the bucket while the page is open.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_evidence::{Alarm, Finding, Policy, TrustedKey};
 use audit_sink_s3::layout::ObjectKey;
+use parking_lot::Mutex;
 
 use crate::arguments::Common;
 use crate::bucket::Reader;
@@ -25,10 +26,6 @@ pub(super) struct Integrity {
 }
 
 impl Integrity {
-    fn end(&self) -> MutexGuard<'_, Option<serde_json::Value>> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Verifies the bucket once.
     pub(super) async fn verify(
         self: Arc<Integrity>,
@@ -38,7 +35,7 @@ impl Integrity {
         common: Common,
     ) {
         if keys.is_empty() {
-            *self.end() = Some(serde_json::json!({ "state": "without keys" }));
+            *self.end.lock() = Some(serde_json::json!({ "state": "without keys" }));
             return;
         }
         let progress = Arc::clone(&self);
@@ -51,19 +48,16 @@ impl Integrity {
         let end = match verified {
             Ok(whole) => described(&whole, &names),
             Err(failure) => {
-                let because = std::error::Error::source(&failure).map(ToString::to_string);
-                serde_json::json!({
-                    "state": "failed",
-                    "error": escape::text(&failure.to_string()),
-                    "because": because.map(|text| escape::text(&text).into_owned()),
-                })
+                let mut end = failure.shown();
+                end["state"] = "failed".into();
+                end
             }
         };
-        *self.end() = Some(end);
+        *self.end.lock() = Some(end);
     }
 
     pub(super) fn shown(&self) -> serde_json::Value {
-        if let Some(end) = &*self.end() {
+        if let Some(end) = &*self.end.lock() {
             return end.clone();
         }
         let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));

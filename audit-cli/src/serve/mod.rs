@@ -74,10 +74,8 @@ impl Place {
                 }
                 None => listen.ip().to_string(),
             };
-            let tls = Tls::from_pem_files(chain, key, &name).map_err(|error| {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                Failure::new(error.to_string()).because(source.unwrap_or_default())
-            })?;
+            let tls =
+                Tls::from_pem_files(chain, key, &name).map_err(|error| Failure::of(&error))?;
             return Ok(Place::Tls(tls, name));
         }
         if listen.ip().is_loopback() {
@@ -159,13 +157,7 @@ struct Unanswered(StatusCode, Failure);
 impl IntoResponse for Unanswered {
     fn into_response(self) -> Response {
         let Unanswered(status, failure) = self;
-        let because = std::error::Error::source(&failure).map(ToString::to_string);
-        let text = |text: &str| crate::escape::text(text).into_owned();
-        let body = serde_json::json!({
-            "error": text(&failure.to_string()),
-            "because": because.as_deref().map(text),
-        });
-        (status, json(&body)).into_response()
+        (status, json(&failure.shown())).into_response()
     }
 }
 

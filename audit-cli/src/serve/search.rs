@@ -123,18 +123,11 @@ pub(super) async fn scan(
     let plan = Arc::new(Plan::new(question_of(query.as_deref())?, true));
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
-        let end = match run(&desk, &plan, &sender).await {
-            Ok(end) => end,
-            Err(failure) => {
-                let because = std::error::Error::source(&failure).map(ToString::to_string);
-                let text = |text: &str| escape::text(text).into_owned();
-                serde_json::json!({
-                    "kind": "error",
-                    "error": text(&failure.to_string()),
-                    "because": because.as_deref().map(text),
-                })
-            }
-        };
+        let end = run(&desk, &plan, &sender).await.unwrap_or_else(|failure| {
+            let mut error = failure.shown();
+            error["kind"] = "error".into();
+            error
+        });
         // The reader may be gone.
         let _ = sender.send(line(&end)).await;
     });
