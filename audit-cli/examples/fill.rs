@@ -85,7 +85,6 @@ async fn persist_all(sink: &S3Sink, logs: i64, at_once: usize) {
     persisted.try_for_each(|_| async { Ok(()) }).await.unwrap();
 }
 
-/// The logs of one object.
 fn batch(object: i64, logs: std::ops::Range<i64>) -> Option<Batch> {
     let time_ms = BEGIN_MS + object * HOUR_MS / 4;
     let lines: String = logs.map(|n| line(n, time_ms + n % 900_000)).collect();

@@ -57,7 +57,6 @@ impl Failure {
         Failure { source: Some(source.into()), ..self }
     }
 
-    /// An error and its source as a failure.
     pub(crate) fn of(error: &dyn Error) -> Failure {
         let source = error.source().map(|source| source.to_string().into());
         Failure { source, ..Failure::new(error.to_string()) }

@@ -11,6 +11,7 @@ use audit_sink_http::Settings;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::log_stream;
 use crate::output::Output;
 use crate::units::counted;
 
@@ -124,9 +125,10 @@ pub(crate) fn of_journal(
     output: &Output,
 ) -> Result<Vec<Destination>, Failure> {
     let Some(file) = file else { return Ok(Vec::new()) };
-    let LogStreamsFile { log_stream } = LogStreamsFile::read(file).map_err(Failure::new)?;
+    let LogStreamsFile { log_stream: streams } =
+        LogStreamsFile::read(file).map_err(Failure::new)?;
     let mut followers = Vec::new();
-    for settings in log_stream {
+    for settings in streams {
         let name = settings.name.clone();
         let is_it = |known: &&JournalFollower| known.name == name;
         let known = state.followers.iter().filter(is_it);
@@ -134,12 +136,10 @@ pub(crate) fn of_journal(
             output.note(&format!("the log stream {name:?} does not follow this journal"));
             continue;
         }
-        // The default of a host.
-        let aside = || journal.parent().unwrap_or(journal).join("dead-letters").join(&name);
-        let dead_letters = settings.dead_letters.clone().or_else(|| Some(aside()));
+        let aside = || Some(log_stream::dead_letters(journal, &name));
+        let dead_letters = settings.dead_letters.clone().or_else(aside);
         let settings = Settings { dead_letters, ..settings };
-        let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
-        followers.push(audit_sink_http::follower(settings).map_err(failed)?);
+        followers.push(log_stream::opened(settings, audit_sink_http::follower)?);
     }
     Ok(followers)
 }

@@ -56,7 +56,6 @@ fn make_key(file: &Path, name: &str, is_witness: bool) -> Result<SignerKey, Fail
     }
 }
 
-/// The key in a file.
 pub(crate) fn read(file: &Path) -> Result<SignerKey, Failure> {
     let failed = |what: &str| Failure::new(format!("the key file {} {what}", file.display()));
     let text =

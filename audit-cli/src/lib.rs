@@ -49,6 +49,7 @@ mod progress;
 mod prove;
 mod query;
 mod ranges;
+mod refused;
 mod replay;
 mod report;
 mod scan;

@@ -1,6 +1,7 @@
 //! `audit log-stream`: tests the log streams of a host, and resends set-aside records.
 
-use std::path::Path;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 
 use audit_host::LogStreamsFile;
 use audit_sink_http::{DeadLetter, LogStream, Settings};
@@ -32,17 +33,33 @@ pub(crate) fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Set
     }
 }
 
-fn open(settings: Settings) -> Result<LogStream, Failure> {
-    let name = settings.name.clone();
-    let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
-    LogStream::open(settings).map_err(failed)
+/// Opens a log stream with `open`. The failure names it.
+pub(crate) fn opened<T, E: Into<Box<dyn Error + Send + Sync>>>(
+    settings: Settings,
+    open: impl FnOnce(Settings) -> Result<T, E>,
+) -> Result<T, Failure> {
+    let what = format!("the log stream {:?}", settings.name);
+    open(settings).map_err(|error| Failure::new(what).because(error))
+}
+
+/// The directory of a host with this journal for records that a log stream rejects, by default.
+pub(crate) fn dead_letters(journal: &Path, name: &str) -> PathBuf {
+    journal.parent().unwrap_or(journal).join("dead-letters").join(name)
+}
+
+/// The only log stream of those selected.
+pub(crate) fn single(settings: Vec<Settings>) -> Result<Settings, Failure> {
+    let several = "the file has several log streams: choose one with --name";
+    let one = <[Settings; 1]>::try_from(settings).map_err(|_| Failure::new(several))?;
+    let [settings] = one;
+    Ok(settings)
 }
 
 async fn test(streams: &LogStreams, output: &Output) -> Result<Outcome, Failure> {
     let mut is_wrong = false;
     for settings in selected(streams)? {
         let name = settings.name.clone();
-        let stream = open(settings)?;
+        let stream = opened(settings, LogStream::open)?;
         let answer = stream.send_test().await;
         is_wrong |= answer.is_err();
         if output.is_json() {
@@ -95,10 +112,7 @@ fn list(Aside { directory }: &Aside, output: &Output) -> Result<Outcome, Failure
 
 async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failure> {
     let settings = selected(&send.streams)?;
-    let Ok([settings]) = <[Settings; 1]>::try_from(settings) else {
-        return Err(Failure::new("the file has several log streams: choose one with --name"));
-    };
-    let stream = open(settings)?;
+    let stream = opened(single(settings)?, LogStream::open)?;
     let (mut sent, mut refused) = (0, 0);
     for letter in letters(&send.directory)? {
         let id = format!("{}-{:012}", letter.stream, letter.sequence);

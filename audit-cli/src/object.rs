@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 
 use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::plain::is_plain;
 
 /// The content of an object that was read to its end.
@@ -122,13 +121,12 @@ impl From<DecodeError> for ReadError {
 }
 
 impl ReadError {
-    /// The error's message, or that of an earlier refusal.
-    pub(crate) fn said(self, refused: Option<String>) -> String {
-        refused.unwrap_or(match self {
+    pub(crate) fn said(self) -> String {
+        match self {
             ReadError::Damaged(said) | ReadError::Refused(said) | ReadError::Store(said) => said,
             ReadError::Gone => "was removed after it was listed".to_owned(),
             ReadError::Unwanted => "is not wanted".to_owned(),
-        })
+        }
     }
 
     pub(crate) fn of(reader: &Reader, error: &object_store::Error) -> ReadError {
@@ -143,86 +141,6 @@ impl ReadError {
             Some(_) => ReadError::Store(said),
         }
     }
-}
-
-/// Objects that the store refused. An archived object, or one encrypted with another key, must not
-/// prevent the reading of later ones.
-#[derive(Debug, Default)]
-pub(crate) struct Refused {
-    count: u64,
-    in_a_row: u64,
-}
-
-/// After this many refusals in a row, the store is taken to refuse everything.
-const MAX_REFUSED_IN_A_ROW: u64 = 10;
-
-impl Refused {
-    /// Reports a refused object.
-    ///
-    /// # Errors
-    ///
-    /// If too many were refused in a row.
-    pub(crate) fn add(
-        &mut self,
-        object: &Listed,
-        said: &str,
-        output: &Output,
-    ) -> Result<(), Failure> {
-        self.count += 1;
-        self.in_a_row += 1;
-        let what = format!("cannot read {}", object.location);
-        if self.in_a_row == MAX_REFUSED_IN_A_ROW {
-            return Err(Failure::new(what).because(said.to_owned()));
-        }
-        output.note(&format!("{what}: {said}"));
-        Ok(())
-    }
-
-    /// Records that an object was read.
-    pub(crate) fn given(&mut self) {
-        self.in_a_row = 0;
-    }
-
-    /// Fails if any object was refused, since the output is then incomplete.
-    pub(crate) fn end(self) -> Result<(), Failure> {
-        match self.count {
-            0 => Ok(()),
-            count => Err(Failure::new(format!("{count} objects could not be read"))),
-        }
-    }
-}
-
-/// Reports the damage of an object. Returns whether it is undamaged.
-///
-/// # Errors
-///
-/// If the store did not return it, since the output is then incomplete.
-pub(crate) fn ended_well(
-    object: &Listed,
-    content: &Result<Content, ReadError>,
-    refused: &mut Refused,
-    output: &Output,
-) -> Result<bool, Failure> {
-    if let Err(ReadError::Refused(said)) = content {
-        refused.add(object, said, output)?;
-        return Ok(false);
-    }
-    refused.given();
-    let wrong = match content {
-        Ok(content) => content.contradiction(object),
-        Err(ReadError::Damaged(what)) => Some(what.clone()),
-        Err(ReadError::Gone) => Some("was removed after it was listed".to_owned()),
-        Err(ReadError::Unwanted) => None,
-        Err(ReadError::Store(said) | ReadError::Refused(said)) => {
-            return Err(
-                Failure::new(format!("cannot read {}", object.location)).because(said.clone())
-            );
-        }
-    };
-    if let Some(wrong) = &wrong {
-        output.note(&format!("{}: {wrong}", object.location));
-    }
-    Ok(wrong.is_none())
 }
 
 /// Objects up to this many bytes are read whole, since each chunk of a file is read by a thread.
@@ -272,7 +190,6 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// Its records.
     pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])

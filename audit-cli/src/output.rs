@@ -115,7 +115,6 @@ impl Output {
         Output { is_terminal: false, is_captured: true, ..output }
     }
 
-    /// The lines that were captured.
     pub(crate) fn captured_lines(&self) -> Vec<serde_json::Value> {
         let kept = self.buffer.lock();
         let lines = kept.split(|byte| *byte == b'\n');
@@ -140,17 +139,14 @@ impl Output {
         self.is_terminal
     }
 
-    /// One line of text.
     pub(crate) fn line(&self, line: &str) -> Result<(), Failure> {
         self.write(&[self.style.escape(line).as_bytes(), b"\n"])
     }
 
-    /// Lines of text.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
         text.lines().try_for_each(|line| self.line(line))
     }
 
-    /// One line of JSON.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let line = serde_json::to_vec(value).map_err(|error| Failure::of_output(error.into()))?;
         self.write(&[&escape::json(&line), b"\n"])

@@ -48,7 +48,6 @@ impl Printer {
         }
     }
 
-    /// The sieve that selects the printed records.
     pub(crate) fn sieve(&self) -> &Sieve {
         &self.sieve
     }

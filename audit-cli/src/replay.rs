@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::arguments::{Common, LogStreams, Replay};
 use crate::bucket::Reader;
 use crate::failure::{Failure, Outcome};
-use crate::log_stream::selected;
+use crate::log_stream::{dead_letters, opened, selected, single};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::units::counted;
@@ -38,11 +38,7 @@ pub(crate) async fn run(
     let works = match (&arguments.missing, arguments.from) {
         (Some(directory), _) => missing(directory, streams, arguments, output)?,
         (None, Some(from)) => {
-            let Ok([settings]) = <[Settings; 1]>::try_from(streams) else {
-                return Err(Failure::new(
-                    "the file has several log streams: choose one with --name",
-                ));
-            };
+            let settings = single(streams)?;
             let end = arguments.to.map_or(u64::MAX, |last| last.saturating_add(1));
             let records = from.sequence..end;
             if records.is_empty() {
@@ -97,11 +93,10 @@ fn missing(
                 continue;
             }
             let log = ReplayLog::of_follower(directory, known.number, &name).map_err(|error| {
-                let what = format!("what is sent cannot be noted in {}", directory.display());
+                let what = format!("progress cannot be recorded in {}", directory.display());
                 Failure::new(what).because(error)
             })?;
-            // The default directory of a host.
-            let aside = directory.parent().unwrap_or(directory).join("dead-letters").join(&name);
+            let aside = dead_letters(directory, &name);
             let follower = follower(settings.clone(), Some(&aside), arguments)?;
             works.push(Work { follower, wanted: known.missing.clone(), log: Some(log) });
         }
@@ -125,12 +120,11 @@ fn follower(
     let dead_letters = chosen.or(settings.dead_letters.clone()).or(aside.map(Path::to_owned));
     if dead_letters.is_none() {
         return Err(Failure::new(format!(
-            "the log stream {name:?} has no place for records that the receiver does not take: \
-             choose a directory with --dead-letters"
+            "the log stream {name:?} has no directory for records that the receiver rejects: \
+             name one with --dead-letters"
         )));
     }
-    let failed = |error| Failure::new(format!("the log stream {name:?}")).because(error);
-    audit_sink_http::follower(Settings { dead_letters, ..settings }).map_err(failed)
+    opened(Settings { dead_letters, ..settings }, audit_sink_http::follower)
 }
 
 #[derive(Serialize)]
@@ -187,7 +181,7 @@ impl Sending<'_> {
         };
         let replayed = replayed.map_err(|error| {
             let reason = error.reason();
-            Failure::new(format!("{error}: run it again to go on")).because(reason)
+            Failure::new(format!("{error}: run it again to continue")).because(reason)
         })?;
         self.print(&follower.name, &replayed)?;
         Ok(replayed.left.is_empty())
@@ -209,7 +203,7 @@ impl Sending<'_> {
             let now = match health.state {
                 HealthState::Ok => String::new(),
                 HealthState::Retrying { reason } => {
-                    format!("the log stream is asked again: {reason}")
+                    format!("retrying: {reason}")
                 }
                 HealthState::Blocked { reason } => format!("the log stream refuses: {reason}"),
             };
@@ -223,7 +217,7 @@ impl Sending<'_> {
                 () = &mut end => {
                     let sent = counted(health.records_delivered, "record");
                     let failure = Failure::new(format!(
-                        "{sent} arrived at {:?} in time: run it again to go on",
+                        "{sent} arrived at {:?} in time: run it again to continue",
                         follower.name
                     ));
                     return match health.last_error {

@@ -12,9 +12,11 @@ use crate::arguments::Common;
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::object::{Hash, Part, Read, Refused, ended_well, read_parts};
+use crate::object::{Hash, Part, Read, read_parts};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
+use crate::refused::{Refused, ended_well};
+use crate::sieve::Sieve;
 use crate::units::DAY_MS;
 
 /// How many parts an object may be ahead of the receiver.
@@ -73,6 +75,22 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
+    /// Notes what was left out, and why nothing was found. Returns the outcome, as
+    /// [`end`](Self::end) does.
+    pub(crate) async fn end_with_notes(
+        self,
+        reader: &Reader,
+        wanted: &Wanted,
+        sieve: &Sieve,
+        output: &Output,
+    ) -> Result<Outcome, Failure> {
+        if self.objects == 0 {
+            output.note(&reader.why_nothing(wanted).await);
+        }
+        sieve.notes().iter().for_each(|note| output.note(note));
+        self.end()
+    }
+
     /// The outcome of a command that read everything it wanted.
     ///
     /// # Errors

@@ -10,10 +10,11 @@ use crate::arguments::{Common, Tail};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::follow::Follow;
-use crate::object::{Chunk, Part as _, Refused, ended_well, read};
+use crate::object::{Chunk, Part as _, read};
 use crate::outcomes::Outcomes;
 use crate::output::Output;
 use crate::printer::Printer;
+use crate::refused::{Refused, ended_well};
 
 pub(crate) async fn run(
     arguments: &Tail,

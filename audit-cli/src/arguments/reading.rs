@@ -100,8 +100,8 @@ pub(crate) enum Per {
 /// Options for counting records.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Grouping {
-    /// Count for each hour or day in UTC. The time of a record is what --time names, or what
-    /// stands at /at, /time, /timestamp, /now or /ts, or else the hour of its object
+    /// Count for each hour or day in UTC. The time of a record is the member that --time names, or
+    /// the first of /at, /time, /timestamp, /now and /ts that exists, or the hour of its object
     #[arg(long, value_enum, value_name = "PERIOD")]
     pub(crate) per: Option<Per>,
 
@@ -167,28 +167,26 @@ pub(crate) struct Compact {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// Where the files are made: a URL or a directory of its own, neither below the records nor
-    /// above them. dt=2026-11-23/000000.parquet is the first file of a day; what is there is never
-    /// replaced
+    /// Where to create the files: a URL or a directory, neither below the records nor above them.
+    /// dt=2026-11-23/000000.parquet is the first file of a day; existing files are never replaced
     #[arg(long, value_name = "URL")]
     pub(crate) to: String,
 
-    /// Only days from this time on: 2026-11-23, or an age: 7d. Days are compacted whole, once they
-    /// are over for an hour; objects that come later are in a further file of their day
+    /// Only days from this time on: 2026-11-23, or an age: 7d. A day is compacted whole, an hour
+    /// after its end; objects that arrive later go into another file of their day
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
 
-    /// Only days that end before this time; as --since
+    /// Only days that end before this time, in the same form as --since
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
 
-    /// Days that are not over too. What comes after is in further files of the day
+    /// Also compact days that have not ended. Later objects go into further files of the day
     #[arg(long)]
     pub(crate) today: bool,
 
-    /// Where a record has its time, for the column audit_time: the JSON pointer of milliseconds
-    /// since 1970, or of a date and time. Without it, what stands at /at, /time, /timestamp, /now
-    /// or /ts
+    /// The JSON pointer of a record's time, for the column audit_time: milliseconds since 1970, or a
+    /// date and time. Without it, the first of /at, /time, /timestamp, /now and /ts that exists
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     time: Option<Pointer>,
 

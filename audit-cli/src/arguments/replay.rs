@@ -22,8 +22,9 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 
-    /// Send what followers miss, as `audit journal show` says of the journal in this directory. A
-    /// host may have it open. What was sent is noted there, and not missing any more
+    /// Send the records that followers of the journal in this directory are missing, as `audit
+    /// journal show` lists them. A host may have it open. Sent records are recorded there, and then
+    /// count as delivered
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) missing: Option<PathBuf>,
 
@@ -31,21 +32,21 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "STREAM:NUMBER")]
     pub(crate) from: Option<Place>,
 
-    /// The number of the last record to send. Without it, all that are in the bucket
+    /// The number of the last record to send. Without it, all in the bucket are sent
     #[arg(long, value_name = "NUMBER", requires = "from")]
     pub(crate) to: Option<u64>,
 
-    /// A file in which --from notes what was sent. With the same file again, that is not sent once
-    /// more
+    /// A file in which --from records its progress. A later run with the same file skips what was
+    /// sent
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(crate) progress: Option<PathBuf>,
 
-    /// The directory for records that the receiver does not take. Without it, `dead_letters` of
-    /// the log stream's settings, or with --missing the host's
+    /// The directory for records that the receiver rejects. Without it, `dead_letters` of the log
+    /// stream's settings, or with --missing the host's
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) dead_letters: Option<PathBuf>,
 
-    /// Give up after so many seconds. Run it again to go on
+    /// Give up after this many seconds. Run the command again to continue
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
 }

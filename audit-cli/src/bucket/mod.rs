@@ -70,7 +70,6 @@ impl Reader {
         &self.bucket
     }
 
-    /// The location of an object in the store.
     pub(crate) fn location(&self, key: &str) -> Path {
         self.bucket.path(key)
     }
@@ -215,7 +214,6 @@ impl Reader {
         stream::iter(partitions).then(list).flatten()
     }
 
-    /// The objects of one partition.
     pub(crate) async fn objects_of(
         &self,
         partition: &Partition,

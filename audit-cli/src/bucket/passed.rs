@@ -43,10 +43,10 @@ pub(crate) struct Others {
 impl fmt::Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Others { count, leftovers, example } = self;
-        write!(f, "{count} other objects stand among the partitions, such as {example}")?;
+        write!(f, "{count} other objects are among the partitions, such as {example}")?;
         match leftovers {
             0 => Ok(()),
-            leftovers => write!(f, "; {leftovers} of them are what writers left that died"),
+            leftovers => write!(f, "; {leftovers} of them were left by writers that died"),
         }
     }
 }

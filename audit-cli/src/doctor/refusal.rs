@@ -24,7 +24,6 @@ pub(super) async fn limited<T>(
     }
 }
 
-/// Whether the store answered at all.
 pub(super) fn is_answer(error: &Error) -> bool {
     is_refusal(error) || status(error).is_some()
 }

@@ -21,7 +21,7 @@ const MAX_POINTERS: usize = 256;
 const MAX_POINTER_BYTES: usize = 256;
 const MAX_DEPTH: usize = 6;
 
-/// A part is sent on after so many records.
+/// A part is passed on after this many records.
 const PART_RECORDS: u64 = 256;
 
 impl Part for Found {
@@ -77,7 +77,6 @@ impl Found {
         self.pointers.iter().filter_map(|pointer| pointer.parse().ok()).collect()
     }
 
-    /// The pointers as text.
     pub(crate) fn texts(&self) -> &[String] {
         &self.pointers
     }

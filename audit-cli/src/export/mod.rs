@@ -69,11 +69,7 @@ pub(crate) async fn run(
         Ok(ControlFlow::Continue(()))
     };
     let scanned = scan::run(&reader, &wanted, common, output, begin, take).await?;
-    if scanned.objects == 0 {
-        output.note(&reader.why_nothing(&wanted).await);
-    }
-    sieve.notes().iter().for_each(|note| output.note(note));
-    scanned.end()
+    scanned.end_with_notes(&reader, &wanted, &sieve, output).await
 }
 
 async fn export_parquet(
@@ -108,11 +104,7 @@ async fn export_parquet(
     };
     let scanned = scan::run(reader, wanted, common, output, begin, take).await?;
     exporter.end(scanned.objects)?;
-    if scanned.objects == 0 {
-        output.note(&reader.why_nothing(wanted).await);
-    }
-    sieve.notes().iter().for_each(|note| output.note(note));
-    scanned.end()
+    scanned.end_with_notes(reader, wanted, &sieve, output).await
 }
 
 /// The members of the first selected records.

@@ -247,8 +247,8 @@ fn print_redelivered(redelivered: &JournalRedelivered, output: &Output) -> Resul
             )))?;
         } else {
             output.line(&format!(
-                "stream {stream}: records before {kept_from} are not in the journal any more; audit stats says whether \
-                 the bucket has them all"
+                "stream {stream}: the journal no longer has the records before {kept_from}; audit stats shows whether the \
+                 bucket has all of them"
             ))?;
         }
     }

@@ -168,10 +168,10 @@ fn look(
             }
             let (object, count) = objects_read.get_mut(&key).ok_or_else(|| other("no object"))?;
             if evidence != object.source.evidence {
-                return Err(other(format!("it says two things of {key}")));
+                return Err(other(format!("it has two different metadata of {key}")));
             }
             if object.lines.insert(sequence, lines[row].clone()).is_some() {
-                return Err(other(format!("record {sequence} of {key} stands twice")));
+                return Err(other(format!("record {sequence} of {key} occurs twice")));
             }
             again.begin(key.clone(), object.source.stream, evidence);
             again.add(sequence, lines[row].data());

@@ -205,7 +205,6 @@ impl Columns {
         &self.all
     }
 
-    /// The member that names the actor, if it has a column.
     pub(crate) fn actor(&self) -> Option<Pointer> {
         let actor = ACTORS.iter().find(|actor| self.by_member.contains_key(**actor));
         actor.and_then(|actor| actor.parse().ok())

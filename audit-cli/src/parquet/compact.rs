@@ -175,7 +175,7 @@ impl Work<'_> {
                     let said = self.target.bucket.describe(&error);
                     let what = format!("cannot create {name} in {}", self.target.name());
                     return Err(
-                        Failure::new(format!("{what}; start it again to go on")).because(said)
+                        Failure::new(format!("{what}; run it again to continue")).because(said)
                     );
                 }
             }
@@ -241,7 +241,7 @@ impl Work<'_> {
                         | ReadError::Unwanted => &mut self.left_out,
                     };
                     *counter += 1;
-                    let said = error.said(None);
+                    let said = error.said();
                     self.output.note(&format!("{} is left out: {said}", listed.location));
                     left_out.insert(listed.key.to_string());
                     continue;
@@ -309,7 +309,7 @@ pub(super) fn day_name(day: &Partition) -> String {
 }
 
 /// Opens the directory of the files, which must be separate from that of the records: a reader of
-/// one must not find the other.
+/// one must not find the files of the other.
 fn open_apart(source: &str, to: &str) -> Result<Bucket, Failure> {
     let (source, to) = (to_url(source)?, to_new_url(to)?);
     let whole = |url: &str| format!("{}/", url.trim_end_matches('/'));

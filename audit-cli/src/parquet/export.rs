@@ -25,7 +25,6 @@ impl Part for Group {
     }
 }
 
-/// Standard output.
 pub(crate) struct Standard<'a>(pub(crate) &'a Output);
 
 impl Write for Standard<'_> {

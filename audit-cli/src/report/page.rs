@@ -152,7 +152,7 @@ fn population(page: &mut String, report: &Value) {
         verdict(
             page,
             "good",
-            "No record is missing between others, none stands twice, and no object is damaged.",
+            "No record is missing between others, none is duplicated, and no object is damaged.",
         );
         return;
     }
@@ -184,8 +184,10 @@ fn verification(page: &mut String, verification: &Value) {
     let [tampered, unproven, late, expired] =
         ["tampered", "unproven", "late", "expired"].map(count);
     let (class, what) = match (tampered, unproven + late + expired) {
-        (0, 0) => ("good", "What stands is what the hosts wrote, and nothing of it is missing."),
-        (0, _) => ("doubtful", "Nothing was tampered with, and not all is proven."),
+        (0, 0) => {
+            ("good", "The bucket holds exactly what the hosts wrote, and nothing is missing.")
+        }
+        (0, _) => ("doubtful", "No tampering was found, but not everything is proven."),
         (_, _) => ("bad", "The log was tampered with."),
     };
     verdict(page, class, what);
@@ -228,7 +230,7 @@ fn verification(page: &mut String, verification: &Value) {
 }
 
 fn keys(page: &mut String, report: &Value) {
-    page.push_str("<h2>Who signs</h2>\n");
+    page.push_str("<h2>Signing hosts</h2>\n");
     let hosts = report["verification"]["summary"]["hosts"].as_object();
     let titles = [
         ("Host", false),

@@ -99,7 +99,7 @@ fn file(receiver: mpsc::Receiver<Option<Bytes>>) -> Body {
 }
 
 fn gone() -> Failure {
-    Failure::new("nobody reads it")
+    Failure::new("the reader of the file is gone")
 }
 
 async fn write_lines(

@@ -69,7 +69,8 @@ impl Place {
                 Some(name) => name.clone(),
                 None if listen.ip().is_unspecified() => {
                     let what = format!("{} is every address of this machine", listen.ip());
-                    let why = "say which name of the certificate browsers use: --name NAME";
+                    let why =
+                        "name the one of the certificate's names that browsers use: --name NAME";
                     return Err(Failure::new(format!("{what}: {why}")));
                 }
                 None => listen.ip().to_string(),

@@ -154,7 +154,7 @@ async fn lines(
         Err(_) if !lines.is_empty() => Ok(lines),
         Err(error) => {
             let what = format!("cannot read {}", object.location);
-            Err(Failure::new(what).because(error.said(None)))
+            Err(Failure::new(what).because(error.said()))
         }
     }
 }

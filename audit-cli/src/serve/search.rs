@@ -85,7 +85,7 @@ pub(super) fn wrong(
     let what = match content {
         Ok(content) => content.contradiction(object)?,
         Err(ReadError::Unwanted) => return None,
-        Err(error) => error.said(None),
+        Err(error) => error.said(),
     };
     let what = escape::text(&what).into_owned();
     Some(serde_json::json!({ "kind": "damage", "object": object.key.to_string(), "what": what }))
@@ -140,7 +140,7 @@ async fn run(
     plan: &Arc<Plan>,
     sender: &Sender,
 ) -> Result<serde_json::Value, Failure> {
-    let gone = || Failure::new("nobody reads the answer");
+    let gone = || Failure::new("the reader of the response is gone");
     let Ok(_permit) = desk.scans.acquire().await else { return Err(gone()) };
     let mut pieces = std::pin::pin!(pieces(desk, plan));
     let mut total = Total::default();

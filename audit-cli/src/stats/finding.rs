@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// A finding.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub(super) enum Finding {

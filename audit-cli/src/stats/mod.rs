@@ -18,9 +18,10 @@ use crate::arguments::{Common, Stats};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::object::{ReadError, Refused};
+use crate::object::ReadError;
 use crate::output::Output;
 use crate::progress::PartitionProgress;
+use crate::refused::Refused;
 
 use finding::Finding;
 use seen::{Seen, look};

@@ -272,7 +272,6 @@ async fn other_machines_reach_the_page_with_tls_alone() {
     assert_eq!(audit(&environment(&server), &plain).await.code, Some(2));
 }
 
-/// Writes a self-signed certificate and its key.
 fn self_signed(to: &Path, name: &str) -> (String, String, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let path = |kind: &str| to.join(format!("{name}.{kind}")).to_str().unwrap().to_owned();

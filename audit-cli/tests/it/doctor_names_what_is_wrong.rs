@@ -79,7 +79,6 @@ fn allowing(policies: &[String], action: &str) -> Vec<String> {
     [policies, &[more]].concat()
 }
 
-/// The policies without the statement of this name.
 fn without(policies: &[String], sid: &str) -> Vec<String> {
     let edit = |text: &String| {
         let mut document: Value = serde_json::from_str(text).unwrap();
@@ -363,7 +362,6 @@ fn glob(directory: &Path, levels: u32) -> Vec<PathBuf> {
     }
 }
 
-/// The checks of a profile, each with its verdict.
 async fn profile(server: &S3TestServer, name: &str) -> Vec<(String, String)> {
     let report = doctor(server, &["--role", "reader", "--profile", name]).await;
     let of_profile = ["bucket-versions", "retention", "expiry"];

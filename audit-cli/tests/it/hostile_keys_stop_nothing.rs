@@ -95,7 +95,6 @@ async fn is_read(
     }
 }
 
-/// The name of the object of an hour.
 fn name_in(server: &S3TestServer, hour: usize) -> String {
     let key = server.objects().into_keys().filter(|key| key.contains("dt=")).nth(hour).unwrap();
     key.rsplit_once('/').unwrap().1.to_owned()

@@ -78,7 +78,6 @@ impl Host {
         copy.to_str().unwrap().to_owned()
     }
 
-    /// Every record that was acknowledged, by its place.
     fn expected(&self) -> BTreeMap<(String, u64), Value> {
         let mut expected = BTreeMap::new();
         for (batch, receipt) in &self.acknowledged {
@@ -363,7 +362,6 @@ async fn deleted_objects_are_delivered_again() {
     assert!(!Path::new(&rescued).join("00000001.journal").exists());
 }
 
-/// Every record that the receiver accepted, by its place.
 fn accepted(receiver: &Receiver) -> BTreeMap<(String, u64), Value> {
     let accepted = receiver.accepted.lock().unwrap();
     let place = |record: &Value| {

@@ -6,7 +6,6 @@ use audit_sink_s3::Bucket;
 
 use crate::support::{DAY, Ran, audit, object_for_each_batch, write};
 
-/// Writes an object of these lines to a directory.
 async fn directory(lines: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();

@@ -15,7 +15,6 @@ use crate::support::{
     DAY, HOUR_MS, audit, batch, bucket, environment, object_for_each_batch, write,
 };
 
-/// The rows of the files on a server, by file.
 fn rows(server: &S3TestServer) -> BTreeMap<String, Vec<Row>> {
     let files = server.objects().into_iter().filter(|(key, _)| key.starts_with("parquet/"));
     files

@@ -15,7 +15,6 @@ async fn stats(server: &S3TestServer, more: &[&str]) -> Ran {
     audit(&environment(server), &[&["stats", "--json", &url(server)], more].concat()).await
 }
 
-/// The findings, and the summary.
 fn parts(ran: &Ran) -> (Vec<Value>, Value) {
     let mut lines = ran.json();
     let summary = lines.pop().unwrap();

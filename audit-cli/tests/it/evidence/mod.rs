@@ -25,7 +25,6 @@ mod mutations;
 
 use model::{Bucket, Chance, Object};
 
-/// The bucket of a seed.
 fn bucket(seed: u64) -> Bucket {
     Bucket::generate(&mut Chance::new(seed))
 }

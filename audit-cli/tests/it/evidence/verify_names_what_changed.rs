@@ -85,7 +85,6 @@ fn options(look: &Look, directory: &Path) -> Vec<String> {
     options
 }
 
-/// The option for a key and its validity.
 fn key_option(TrustedKey { key, validity }: &TrustedKey) -> String {
     let bound = |word: &str, ms: u64| match ms {
         0 | u64::MAX => String::new(),

@@ -1,0 +1,86 @@
+//! Objects that the store refused, and damaged ones, as a command reports them.
+
+use crate::bucket::Listed;
+use crate::failure::Failure;
+use crate::object::{Content, ReadError};
+use crate::output::Output;
+
+/// Objects that the store refused. An archived object, or one encrypted with another key, must not
+/// prevent the reading of later ones.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    count: u64,
+    in_a_row: u64,
+}
+
+/// After this many refusals in a row, the store is taken to refuse everything.
+const MAX_REFUSED_IN_A_ROW: u64 = 10;
+
+impl Refused {
+    /// Reports a refused object.
+    ///
+    /// # Errors
+    ///
+    /// If too many were refused in a row.
+    pub(crate) fn add(
+        &mut self,
+        object: &Listed,
+        said: &str,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        self.count += 1;
+        self.in_a_row += 1;
+        let what = format!("cannot read {}", object.location);
+        if self.in_a_row == MAX_REFUSED_IN_A_ROW {
+            return Err(Failure::new(what).because(said.to_owned()));
+        }
+        output.note(&format!("{what}: {said}"));
+        Ok(())
+    }
+
+    /// Records that an object was read.
+    pub(crate) fn given(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Fails if any object was refused, since the output is then incomplete.
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        match self.count {
+            0 => Ok(()),
+            count => Err(Failure::new(format!("{count} objects could not be read"))),
+        }
+    }
+}
+
+/// Reports the damage of an object. Returns whether it is undamaged.
+///
+/// # Errors
+///
+/// If the store did not return it, since the output is then incomplete.
+pub(crate) fn ended_well(
+    object: &Listed,
+    content: &Result<Content, ReadError>,
+    refused: &mut Refused,
+    output: &Output,
+) -> Result<bool, Failure> {
+    if let Err(ReadError::Refused(said)) = content {
+        refused.add(object, said, output)?;
+        return Ok(false);
+    }
+    refused.given();
+    let wrong = match content {
+        Ok(content) => content.contradiction(object),
+        Err(ReadError::Damaged(what)) => Some(what.clone()),
+        Err(ReadError::Gone) => Some("was removed after it was listed".to_owned()),
+        Err(ReadError::Unwanted) => None,
+        Err(ReadError::Store(said) | ReadError::Refused(said)) => {
+            return Err(
+                Failure::new(format!("cannot read {}", object.location)).because(said.clone())
+            );
+        }
+    };
+    if let Some(wrong) = &wrong {
+        output.note(&format!("{}: {wrong}", object.location));
+    }
+    Ok(wrong.is_none())
+}
