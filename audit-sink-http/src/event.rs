@@ -20,7 +20,6 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The records of a batch at this place.
     pub(crate) fn of_batch(batch: &Batch, place: Place) -> Events {
         let time_ms = batch.time_ms();
         let events = (place.first_sequence..).zip(batch.records());

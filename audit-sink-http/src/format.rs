@@ -29,7 +29,6 @@ pub enum Format {
     Ocsf,
 }
 
-/// The limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestLimits {
     pub(crate) records: usize,

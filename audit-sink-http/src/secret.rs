@@ -56,7 +56,6 @@ impl fmt::Display for SecretSource {
 }
 
 impl SecretSource {
-    /// Reads the secret.
     pub(crate) fn read(&self) -> Result<Secret, String> {
         let text = match self {
             SecretSource::Env(name) => std::env::var(name)

@@ -191,7 +191,6 @@ const DEFAULT_CUT_AFTER_MS: u64 = 200;
 const DEFAULT_MAX_OBJECT_BYTES: usize = 1 << 20;
 const DEFAULT_MAX_DEAD_LETTER_BYTES: u64 = 64 << 20;
 
-/// A default, for serde.
 fn number<const N: u64>() -> u64 {
     N
 }

@@ -24,7 +24,6 @@ pub(crate) const BY_EXECUTION: &str = "SELECT execution, attempt, stream, sequen
 pub(crate) const BY_RECORD: &str = "SELECT execution, attempt, stream, sequence, count \
      FROM audit_receipts WHERE stream = $1 AND sequence <= $2 ORDER BY sequence DESC LIMIT 1";
 
-/// A receipt as a row.
 pub(crate) fn row(receipt: &LogReceipt) -> Result<Row, Error> {
     let LogReceipt { execution, attempt, place, .. } = receipt;
     let Place { stream, first_sequence, count } = place;

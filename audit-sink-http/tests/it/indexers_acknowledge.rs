@@ -68,7 +68,6 @@ impl Splunk {
         Some((200, json!({"acks": {number.to_string(): is_indexed}})))
     }
 
-    /// The numbers of the records that indexers have.
     fn indexed(&self) -> Vec<u64> {
         let of_requests = self.taken.iter().enumerate();
         let kept = of_requests.filter(|(number, _)| !self.forgotten.contains(number));

@@ -162,7 +162,6 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     if missed == 0 || !judge { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The directory of this build.
 fn build_directory() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(2).expect("it is built below a directory").to_owned()

@@ -8,7 +8,6 @@ use std::path::Path;
 use audit_sink_s3::layout::{Compression, LineDecoder, ObjectKey, is_leftover};
 use serde_json::Value as Json;
 
-/// One log in the bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
     /// The record's line as stored.
@@ -88,7 +87,6 @@ impl Logs {
         Ok(logs)
     }
 
-    /// The logs with this `action` and all of these members.
     pub(super) fn find(&self, action: &str, members: &[(&str, Json)]) -> Vec<&Log> {
         let matches = |log: &&Log| {
             log.json["action"] == action

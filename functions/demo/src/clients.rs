@@ -142,7 +142,6 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// The next result.
     pub(super) async fn next(&mut self) -> Result<Json, Box<dyn Error>> {
         loop {
             let message =

@@ -91,7 +91,7 @@ pub(super) async fn killed_under_load(stage: &Stage) -> Played<Proof> {
                 committed.len()
             ),
             format!(
-                "{} logs tell of attempts that were cut short before their commit",
+                "{} logs of attempts that were cut short before their commit",
                 logged.len() - committed.len()
             ),
         ])

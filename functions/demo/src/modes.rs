@@ -6,7 +6,6 @@ use super::bucket::Log;
 use super::clients::Client;
 use super::stage::{Played, Proof, Stage, expect, first_line};
 
-/// A host without a bucket.
 pub(super) async fn without_a_bucket(stage: &Stage) -> Played<Proof> {
     const DATA: &str = "without";
     let host = stage.host(DATA, &["--bucket", "none"]).await?;

@@ -23,7 +23,7 @@ impl Page {
             "A host serves JavaScript functions, and clients call them over HTTP and WebSocket.",
         );
         self.line(
-            "What each promise comes to is read back from the bucket, where the audit logs are.",
+            "The proof of each promise is read back from the bucket, where the audit logs are.",
         );
         self.line(&self.faint(&format!("everything is in {}", directory.display())));
         self.line("");

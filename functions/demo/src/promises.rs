@@ -18,7 +18,7 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
     let killed = killed_under_load(stage).await?;
     page.playing("the bucket goes away");
     let withheld = effects_wait_for_logs(stage).await?;
-    page.playing("a host without a bucket; a host that says where logs come from");
+    page.playing("a host without a bucket; a host that records where logs come from");
     let without = without_a_bucket(stage).await?;
     let provenance = with_provenance(stage).await?;
 
@@ -55,7 +55,7 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
         ("C9", "A nested mutation that is undone keeps its logs", scene.nested(&logs)),
         (
             "C10",
-            "Crons and scheduled functions have no client, and can be told of one",
+            "Crons and scheduled functions have no client, but can be passed one",
             scene.scheduled(&logs),
         ),
         ("C11", "What was acknowledged is in the bucket, once, whatever is killed", killed),
@@ -65,7 +65,7 @@ pub(super) async fn play(stage: &Stage, page: &mut Page) -> Played<bool> {
             "Each log is metered at its bytes rounded up to the next 5,000",
             scene.usage(&logs),
         ),
-        ("C14", "Nothing is added to a body, but where provenance is asked for", provenance),
+        ("C14", "Nothing is added to a body unless provenance is enabled", provenance),
     ];
     for (name, promise, proof) in &rows {
         page.row(name, promise, proof);

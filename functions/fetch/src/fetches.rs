@@ -241,7 +241,6 @@ fn too_large(bytes: usize, limit: usize) -> FetchError {
     FetchError::new(message)
 }
 
-/// A running fetch.
 struct Running {
     fetcher: Fetcher,
     memory: Memory,

@@ -51,7 +51,6 @@ pub(super) struct Index {
     pub(super) fields: Vec<Vec<String>>,
 }
 
-/// The indexes of a system table.
 fn system_indexes(table: &str) -> &'static [(&'static str, &'static [&'static str])] {
     match table {
         "_scheduled_functions" => &[("by_state_and_time", &["state.kind", "scheduledTime"])],
@@ -216,7 +215,6 @@ impl Catalog {
         (name.or(about.name).unwrap_or_default(), about.id)
     }
 
-    /// The highest number of any table or index.
     pub(super) fn highest_number(&self) -> u32 {
         self.tables()
             .flat_map(|table| table.indexes.iter().map(|index| index.number).chain([table.number]))

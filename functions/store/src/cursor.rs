@@ -48,12 +48,10 @@ pub(super) struct CursorKey(LessSafeKey);
 pub(super) struct Purpose([u8; 32]);
 
 impl Purpose {
-    /// A cursor of this query.
     pub(super) fn cursor(component: &ComponentPath, request: &PageRequest<'_>) -> Purpose {
         Purpose::of(["cursor", &component.to_string(), &request.query.to_string()])
     }
 
-    /// The journal of this page.
     pub(super) fn journal(component: &ComponentPath, request: &PageRequest<'_>) -> Purpose {
         let PageRequest {
             function,
@@ -92,7 +90,6 @@ impl Purpose {
     }
 }
 
-/// A new secret for a store.
 pub(super) fn new_secret() -> Result<[u8; SECRET_BYTES], StoreError> {
     let mut secret = [0; SECRET_BYTES];
     rand::fill(&mut secret)

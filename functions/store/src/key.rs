@@ -46,7 +46,6 @@ pub(super) fn cursor_secret() -> [u8; 2] {
     [META, 2]
 }
 
-/// All tables.
 pub(super) fn tables() -> [u8; 1] {
     [TABLES]
 }
@@ -59,7 +58,6 @@ pub(super) fn table(component: &ComponentPath, name: &str) -> Key {
     key.into()
 }
 
-/// All counts.
 pub(super) fn counts() -> [u8; 1] {
     [COUNTS]
 }
@@ -87,7 +85,6 @@ pub(super) fn documents(number: u32) -> Vec<u8> {
     numbered(DOCUMENTS, number)
 }
 
-/// One document.
 pub(super) fn document(number: u32, id: &str) -> Key {
     let mut key = Vec::with_capacity(5 + ENCODED_ID);
     key.extend_from_slice(&documents(number));
@@ -95,12 +92,10 @@ pub(super) fn document(number: u32, id: &str) -> Key {
     key.into()
 }
 
-/// All entries of all indexes.
 pub(super) fn all_entries() -> [u8; 1] {
     [ENTRIES]
 }
 
-/// All entries of an index.
 pub(super) fn entries(index: u32) -> Vec<u8> {
     numbered(ENTRIES, index)
 }
@@ -120,7 +115,6 @@ pub(super) fn entry_document(number: u32, entry: &[u8]) -> Key {
     key.into()
 }
 
-/// The receipt of an execution.
 pub(super) fn receipt(execution: &[u8; 16]) -> Key {
     [&[RECEIPTS, 0], &execution[..]].concat().into()
 }
@@ -140,7 +134,6 @@ pub(super) fn document_of_receipt(execution: &[u8; 16], encoded_id: &[u8]) -> Ke
     [&[RECEIPTS, 3], &execution[..], encoded_id].concat().into()
 }
 
-/// The encoded id in the key of a document.
 pub(super) fn encoded_id(document: &Key) -> &[u8] {
     &document[document.len().min(5)..]
 }
@@ -183,7 +176,6 @@ fn numbered(kind: u8, number: u32) -> Vec<u8> {
     key
 }
 
-/// The next key after this one.
 pub(super) fn after(key: &[u8]) -> Key {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);
@@ -216,7 +208,6 @@ fn decode_u32(bytes: &[u8]) -> Result<u32, StoreError> {
     ))
 }
 
-/// Decodes a stored number.
 pub(super) fn decode_u64(bytes: &[u8]) -> Result<u64, StoreError> {
     Ok(u64::from_be_bytes(
         bytes.try_into().map_err(|_| StoreError::damaged("the store holds a truncated number"))?,

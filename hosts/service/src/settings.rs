@@ -265,7 +265,6 @@ impl Settings {
         ))
     }
 
-    /// A bucket's URL and the settings of its sink.
     fn to_bucket(
         &self,
         url: String,
@@ -306,7 +305,6 @@ impl Settings {
         }
     }
 
-    /// The address for operators, if any.
     pub(crate) fn operators_listen(&self) -> Result<Option<SocketAddr>, Box<dyn Error>> {
         match self.operators_listen.as_str() {
             "none" => Ok(None),
@@ -329,7 +327,6 @@ impl Settings {
         }
     }
 
-    /// The URL of the database.
     pub(crate) fn database_url(&self) -> Result<String, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => Ok(url.clone()),

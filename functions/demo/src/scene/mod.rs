@@ -55,7 +55,6 @@ const FOLLOWERS: usize = 25;
 const CONTENDERS: usize = 16;
 
 impl Scene {
-    /// Plays the scene.
     pub(super) async fn play(host: &Host) -> Played<Scene> {
         let client = |ip: &str, user_agent: &str| Client::new(host, ip, user_agent);
         let ada = client("192.0.2.10", "ada's browser");
@@ -142,7 +141,7 @@ impl Scene {
                 break;
             }
             if waiting.elapsed() > PATIENCE {
-                return Err(format!("what was scheduled did not run: {done}").into());
+                return Err(format!("a scheduled function or the cron did not run: {done}").into());
             }
             sleep(LOOK_INTERVAL).await;
         }

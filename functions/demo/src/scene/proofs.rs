@@ -180,7 +180,7 @@ impl Scene {
             ),
             first_line(large),
             format!(
-                "250 of a mutation's own and 251 of one that it calls: {}",
+                "250 logs of a mutation and 251 of a mutation that it calls: {}",
                 first_line(together)
             ),
         ])
@@ -212,7 +212,7 @@ impl Scene {
         let nobody = json!({ "ip": null, "userAgent": null });
         expect(notice["own"] == nobody, || format!("a scheduled function has a client: {notice}"))?;
         expect(notice["onBehalfOf"]["ip"] == json!(self.update_client.ip()), || {
-            format!("it was not told: {notice}")
+            format!("it was not passed its client: {notice}")
         })?;
         let sweeps = logs.find("maintenance.swept", &[]);
         expect(!sweeps.is_empty(), || "the cron did not run".to_owned())?;
@@ -235,7 +235,10 @@ impl Scene {
             format!("{bytes} bytes metered, {} in the bucket", counted.bytes())
         })?;
         expect(metered_bytes == counted.metered_bytes() as f64, || {
-            format!("metered at {metered_bytes}, the bucket comes to {}", counted.metered_bytes())
+            format!(
+                "metered at {metered_bytes}, but the bucket's logs at {}",
+                counted.metered_bytes()
+            )
         })?;
         Ok(vec![format!("{said} logs of {bytes} bytes, metered at {metered_bytes} bytes")])
     }

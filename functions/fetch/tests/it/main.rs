@@ -36,7 +36,6 @@ fn requested(
     FetchRequest::new(url, method, &headers, RedirectMode::Follow)
 }
 
-/// The fetches of one call.
 struct Call(Fetches);
 
 impl Call {
@@ -66,7 +65,6 @@ impl Call {
         Ok(all)
     }
 
-    /// The error of a fetch.
     async fn failure(&self, request: FetchRequest) -> String {
         let (head, body) = match self.fetch(1, request).await {
             Err(error) => return error.to_string(),

@@ -7,7 +7,6 @@ use functions_server::NetworkLimits;
 
 use super::Options;
 
-/// Limits on one function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FunctionLimits {
     /// How long the JavaScript of a query or mutation may run.

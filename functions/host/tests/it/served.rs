@@ -84,7 +84,6 @@ impl Setup {
 }
 
 impl Served {
-    /// Uses a bucket in a directory.
     pub(crate) async fn start() -> Served {
         Served::with_program(program(&[MESSAGES])).await
     }
@@ -109,7 +108,6 @@ impl Served {
         (Served::from(setup).await, sink)
     }
 
-    /// Uses this sink.
     pub(crate) async fn with_sink(sink: Arc<dyn AuditSink>, program: Program) -> Served {
         Served::from(Setup { sink, program, ..Setup::new() }).await
     }
@@ -119,7 +117,6 @@ impl Served {
         Served::from(Setup { clock, ..Setup::new() }).await
     }
 
-    /// Uses these settings of functions.
     pub(crate) async fn with_settings(program: Program, settings: FunctionSettings) -> Served {
         Served::from(Setup { program, settings, ..Setup::new() }).await
     }
@@ -273,7 +270,6 @@ fn records(bucket: &Path) -> Vec<Json> {
     records.into_values().collect()
 }
 
-/// The records whose action is this.
 pub(crate) fn with_action(records: &[Json], action: &str) -> Vec<Json> {
     records.iter().filter(|record| record["action"] == action).cloned().collect()
 }

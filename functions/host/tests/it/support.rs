@@ -110,7 +110,6 @@ pub(crate) fn failure(answered: &Answered) -> String {
     }
 }
 
-/// A document with its id.
 pub(crate) async fn document(host: &Host) -> String {
     let created = host.mutation(
         "documents:create",

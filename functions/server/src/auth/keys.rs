@@ -51,7 +51,6 @@ impl Error for KeyError {}
 /// Makes keys from the contents of a file, or returns what is wrong.
 type Parse = fn(&[u8]) -> Result<Vec<Key>, String>;
 
-/// The keys of one issuer.
 pub(super) fn read(settings: &AuthSettings) -> Result<Vec<Key>, KeyError> {
     let AuthSettings { issuer, audience, jwks, public_key, secret_file } = settings;
     let refuse = |file: Option<&Path>, what: String| KeyError {

@@ -31,7 +31,6 @@ pub(super) struct QuerySet<R> {
     next_serial: u64,
 }
 
-/// A query of the set.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) query: Query,

@@ -275,7 +275,6 @@ pub(super) struct Exclusive {
     pub(super) catalog: Catalog,
 }
 
-/// The error for a conflict on a key.
 fn conflict(catalog: &Catalog, key: &Key) -> CommitError {
     let (table, document) = catalog.describe(key);
     CommitError::Conflict { table, document }

@@ -293,7 +293,6 @@ impl Tx {
     }
 }
 
-/// Decodes a stored document.
 pub(crate) fn decode_document(bytes: &[u8]) -> Result<Arc<Object>, StoreError> {
     let fields = encoding::decode(bytes)?.into_object();
     fields

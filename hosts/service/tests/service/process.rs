@@ -119,7 +119,6 @@ impl Service {
         self.signal("TERM");
     }
 
-    /// Waits for the exit code.
     pub(crate) fn exit_code(mut self) -> Option<i32> {
         self.process.wait().unwrap().code()
     }

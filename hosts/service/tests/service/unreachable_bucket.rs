@@ -20,7 +20,6 @@ pub(crate) fn environment<'a>(
     ]
 }
 
-/// The records in the bucket, with their numbers checked.
 fn records_on(store: &S3TestServer) -> Records {
     let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
     let objects = store.objects().into_iter();

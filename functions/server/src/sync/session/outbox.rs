@@ -55,7 +55,6 @@ impl Outbox {
         self.queue(Message::Text(text.into()), permit, Some(held));
     }
 
-    /// Queues the close frame.
     pub(super) fn close(&self, code: u16, reason: &str) {
         let reason = reason.chars().take(MAX_REASON_CHARS).collect::<String>().into();
         self.queue(Message::Close(Some(CloseFrame { code, reason })), None, None);

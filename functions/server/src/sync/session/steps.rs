@@ -88,7 +88,6 @@ impl Steps {
         }
     }
 
-    /// Requests a step.
     pub(super) fn request(&mut self) {
         self.is_due = true;
     }
