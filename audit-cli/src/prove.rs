@@ -118,7 +118,7 @@ async fn head(
     let key = entry.key(stream);
     let name = key.to_string();
     let failed = |error: object_store::Error| {
-        let said = ReadError::of(reader, &error).said(None);
+        let said = ReadError::of(reader, &error).said();
         Failure::new(format!("cannot read {name}")).because(said)
     };
     let options = GetOptions::new().with_head(alone);
@@ -221,7 +221,7 @@ async fn scan(reader: &Reader, object: &Listed, execution: &str) -> Result<Vec<u
         }
     });
     let failed = |error: ReadError| {
-        Failure::new(format!("cannot read {}", object.location)).because(error.said(None))
+        Failure::new(format!("cannot read {}", object.location)).because(error.said())
     };
     content.await.map_err(failed)?;
     Ok(found)

@@ -185,8 +185,8 @@ pub(crate) struct Compact {
     #[arg(long)]
     pub(crate) today: bool,
 
-    /// The JSON pointer of a record's time, for the column audit_time: milliseconds since 1970, or a
-    /// date and time. Without it, the first of /at, /time, /timestamp, /now and /ts that exists
+    /// The JSON pointer of a record's time, for the column audit_time: milliseconds since 1970, or
+    /// a date and time. Without it, the first of /at, /time, /timestamp, /now and /ts that exists
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     time: Option<Pointer>,
 

@@ -54,11 +54,11 @@ pub(super) async fn look(
     let found = match found.map_err(|error| ReadError::of(reader, &error)) {
         Ok(found) => found,
         Err(ReadError::Gone) => return Ok(None),
-        Err(error) => return Err(failed(error.said(refused))),
+        Err(error) => return Err(failed(refused.unwrap_or_else(|| error.said()))),
     };
     let bytes = found.meta.size;
     let metadata = reader.metadata(&key, found.attributes.clone()).await;
-    let metadata = metadata.map_err(|error| failed(ReadError::of(reader, &error).said(None)))?;
+    let metadata = metadata.map_err(|error| failed(ReadError::of(reader, &error).said()))?;
     let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
         metadata.get(name)
     });
@@ -66,7 +66,7 @@ pub(super) async fn look(
         return Ok(Some(Looked { checked: head, bytes, refused }));
     }
     let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;
-    let checked = check.map_err(|error| failed(error.said(None)))?;
+    let checked = check.map_err(|error| failed(error.said()))?;
     Ok(Some(Looked { checked, bytes, refused }))
 }
 
