@@ -116,7 +116,7 @@ async fn get_note(
                     host.notes.insert((id, revision), note.clone());
                     note
                 }
-                // Failures are sealed and cached like other results.
+                // A failure is sealed too: it is released once its logs are durable.
                 Err(failure) => return Err(query.seal(failure).release_into(&context).await?),
             }
         }
