@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,6 +38,16 @@ const POLL_PERIOD: Duration = Duration::from_millis(500);
 const ACTOR: &str = "convexActor";
 const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
+/// Why the host stops.
+enum Stop {
+    /// A signal.
+    Signal,
+    /// The sink or the store has stopped for this reason.
+    Stopped(String),
+    /// Too many functions hold their threads.
+    Exhausted,
+}
+
 /// Serves functions until the process is told to stop.
 ///
 /// # Errors
@@ -64,44 +73,17 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
     });
     let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
-    let mut vars = Vars::new();
-    vars.register(ACTOR, MAX_ACTOR_JSON_BYTES)?;
-    let runtime = AuditRuntime::builder(Arc::clone(&sink))
-        .with_vars(vars)
-        .with_persist_timeout(settings.persist_timeout + PERSIST_GRACE)
-        .with_provenance(settings.provenance)
-        .with_outcomes(settings.outcomes)
-        .build();
-
-    create_directory(&settings.data_dir).map_err(|error| {
-        format!("the directory {} cannot be created: {error}", settings.data_dir.display())
-    })?;
-    let documents = Store::open(&settings.data_dir.join("documents"))?;
-    let functions =
-        Functions::start(runtime, documents, program, function_settings(&settings, site.as_ref())?)
-            .await?;
-    // A start writes little, and without it there would be neither queries nor probes.
-    functions.store().set_reserve(settings.store_reserve_bytes);
+    let functions = start(&settings, &sink, program, site_address).await?;
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let operators =
         settings.operators_listen.map(|at| bind(at, " for operators (operators_listen)"));
     let operators = OptionFuture::from(operators).await.transpose()?;
-    let shown = if shows { ", and are shown here once they are durable" } else { "" };
-    output.line(&match (&opened, settings.destinations.journal()) {
-        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
-        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
-        (Some(sink), Some(journal)) => {
-            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
-        }
-    });
-    if let Some(key) = sink.health().verifier_key {
-        output.line(&format!("what is logged can be verified with the key {key}"));
-    }
+    announce(&settings, opened.as_ref(), shows, output);
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
     }
-    if let Some(site) = site.as_ref().filter(|_| has_http) {
-        output.line(&format!("HTTP actions are on http://{}", site.local_addr()?));
+    if let Some(site) = site_address.filter(|_| has_http) {
+        output.line(&format!("HTTP actions are on http://{site}"));
     }
     output.line(&format!(
         "serving the functions in {}, listening on http://{}",
@@ -120,7 +102,6 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     });
     let stopped = OptionFuture::from(stopped);
     let stop_reason = Arc::new(OnceLock::new());
-    let reported = Arc::clone(&stop_reason);
     let drain_timeout = settings.network.serve.drain_timeout;
     let parts = ServerParts {
         auth,
@@ -131,16 +112,16 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         site,
         limits: settings.network,
     };
-    let is_exhausted = Arc::new(AtomicBool::new(false));
     let (stopping, is_stopping) = tokio::sync::oneshot::channel();
     let stop = {
-        let (functions, is_exhausted) = (functions.clone(), Arc::clone(&is_exhausted));
+        let (functions, noted) = (functions.clone(), Arc::clone(&stop_reason));
         async move {
-            tokio::select! {
-                () = stop_signal() => {}
-                Some(reason) = stopped => reported.set(reason).unwrap_or_default(),
-                () = functions.exhausted() => is_exhausted.store(true, Ordering::Relaxed),
-            }
+            let reason = tokio::select! {
+                () = stop_signal() => Stop::Signal,
+                Some(reason) = stopped => Stop::Stopped(reason),
+                () = functions.exhausted() => Stop::Exhausted,
+            };
+            noted.set(reason).unwrap_or_default();
             notify_stopping();
             // The receiver is dropped only if the host has already ended.
             let _ = stopping.send(());
@@ -166,14 +147,55 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     // reports a failure to.
     let outcomes = functions.runtime().drain_outcomes();
     let closed = close_after(outcomes, &*sink, settings.close_timeout).await;
-    if let Some(reason) = stop_reason.get() {
-        return Err(StoppedError(reason.clone()).into());
+    match stop_reason.get() {
+        Some(Stop::Stopped(reason)) => Err(StoppedError(reason.clone()).into()),
+        Some(Stop::Exhausted) => {
+            closed?;
+            Err("too many functions never released their threads; restart the host".into())
+        }
+        Some(Stop::Signal) | None => Ok(closed?),
     }
-    closed?;
-    if is_exhausted.load(Ordering::Relaxed) {
-        return Err("too many functions never released their threads; restart the host".into());
+}
+
+/// Opens the store and starts the functions, whose logs go to this sink.
+async fn start(
+    settings: &Settings,
+    sink: &Arc<dyn AuditSink>,
+    program: Program,
+    site: Option<SocketAddr>,
+) -> Result<Functions, Box<dyn Error>> {
+    let mut vars = Vars::new();
+    vars.register(ACTOR, MAX_ACTOR_JSON_BYTES)?;
+    let runtime = AuditRuntime::builder(Arc::clone(sink))
+        .with_vars(vars)
+        .with_persist_timeout(settings.persist_timeout + PERSIST_GRACE)
+        .with_provenance(settings.provenance)
+        .with_outcomes(settings.outcomes)
+        .build();
+    create_directory(&settings.data_dir).map_err(|error| {
+        format!("the directory {} cannot be created: {error}", settings.data_dir.display())
+    })?;
+    let documents = Store::open(&settings.data_dir.join("documents"))?;
+    let functions =
+        Functions::start(runtime, documents, program, function_settings(settings, site)).await?;
+    // A start writes little, and without it there would be neither queries nor probes.
+    functions.store().set_reserve(settings.store_reserve_bytes);
+    Ok(functions)
+}
+
+/// Prints where audit logs go, and the key that verifies them.
+fn announce(settings: &Settings, sink: Option<&Arc<dyn AuditSink>>, shows: bool, output: &Output) {
+    let shown = if shows { ", and are shown here once they are durable" } else { "" };
+    output.line(&match (sink, settings.destinations.journal()) {
+        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
+        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
+        (Some(sink), Some(journal)) => {
+            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
+        }
+    });
+    if let Some(key) = sink.and_then(|sink| sink.health().verifier_key) {
+        output.line(&format!("what is logged can be verified with the key {key}"));
     }
-    Ok(())
 }
 
 async fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, String> {
@@ -201,10 +223,7 @@ fn load(directory: &Path, env: &Env) -> Result<Program, Box<dyn Error>> {
     Ok(program)
 }
 
-fn function_settings(
-    settings: &Settings,
-    site: Option<&TcpListener>,
-) -> std::io::Result<FunctionSettings> {
+fn function_settings(settings: &Settings, site: Option<SocketAddr>) -> FunctionSettings {
     let defaults = FunctionSettings::default();
     let memory_bytes = settings.limits.memory_bytes;
     let limits = Limits { time: settings.limits.time, memory_bytes, ..defaults.limits };
@@ -213,10 +232,8 @@ fn function_settings(
     let crate::settings::Deployment { name, region, class } = settings.deployment.clone();
     let deployment = Deployment { name, region, class: class.as_str().to_owned() };
     let mut fetch = settings.fetch.clone();
-    if let Some(site) = site {
-        fetch.own_addresses.push(site.local_addr()?);
-    }
-    let settings = FunctionSettings {
+    fetch.own_addresses.extend(site);
+    FunctionSettings {
         deployment,
         limits,
         action_limits,
@@ -224,8 +241,7 @@ fn function_settings(
         kept_engine_bytes: settings.kept_engine_bytes,
         fetch,
         ..defaults
-    };
-    Ok(settings)
+    }
 }
 
 /// Deploys the functions again whenever their files change. If that fails, the error is printed
