@@ -1,4 +1,4 @@
-//! [`Gate`].
+//! Whether the store accepts commits.
 
 use std::io;
 use std::path::PathBuf;
