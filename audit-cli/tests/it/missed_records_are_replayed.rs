@@ -190,7 +190,7 @@ async fn a_running_host_hears_of_what_was_replayed() {
     let journal = host.journal();
     let late = host.replay(&["--missing", text(&journal), "--timeout", "1"]).await;
     assert_eq!(late.code, Some(3), "{late:?}");
-    assert!(late.err.contains("run it again to go on"), "{late:?}");
+    assert!(late.err.contains("run it again to continue"), "{late:?}");
 
     host.receiver.take(u64::MAX, false);
     // Records that the bucket lacks are named, and remain missing.
