@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::destination::{Plan, RecordTime};
 use crate::format::{FIRST_GROUP, Found, Position};
+use crate::routes::RunRecords;
 use crate::segment::{SegmentReader, Window};
 use crate::segments::{LiveSegments, Watermark};
 
@@ -32,6 +33,24 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
+    /// Records of another route than the default one.
+    pub(crate) fn of_route(records: RunRecords) -> Cut {
+        let RunRecords { stream, first_sequence, count, times, lines, since, end } = records;
+        let (is_system, is_noted, ordinals) = (false, false, (0, 0));
+        Cut {
+            stream,
+            first_sequence,
+            count,
+            times,
+            is_system,
+            lines,
+            since,
+            end,
+            ordinals,
+            is_noted,
+        }
+    }
+
     fn next_sequence(&self) -> u64 {
         self.first_sequence + self.count
     }
@@ -183,11 +202,11 @@ impl Cutter {
             let limit = Limit { end: self.ends.front().copied(), bytes: self.max_object_bytes };
             let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
             let (places, payload) = reader.batches(&header)?;
-            let mut sequence = header.first_sequence;
+            let sequence = header.first_sequence + u64::from(header.count);
             let mut full = false;
-            for place in places {
-                let first_sequence = sequence;
-                sequence += u64::from(place.count);
+            for place in places.into_iter().filter(|place| place.route == 0) {
+                let first_sequence = place.first_sequence;
+                let next_sequence = first_sequence + u64::from(place.count);
                 if let Some(pending) = &self.pending {
                     // This batch was collected before, or is the first that does not fit.
                     if first_sequence < pending.next_sequence() {
@@ -202,7 +221,7 @@ impl Cutter {
                     continue;
                 }
                 if place.is_system && self.skips_system {
-                    self.planned_to.insert(header.stream, sequence);
+                    self.planned_to.insert(header.stream, next_sequence);
                     continue;
                 }
                 let lines = &mut self.lines;

@@ -15,7 +15,8 @@ use crate::plan::{self, Decided};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::segment::{Segment, SegmentReader, Window};
 
-/// The records that the segments of a journal still hold. The journal is locked while this lives.
+/// The records of the default route that the segments of a journal still hold. The journal is
+/// locked while this lives.
 ///
 /// Its methods do blocking I/O.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl KeptJournal {
         recovered: &Recovered,
         decided: &Decided,
     ) -> KeptJournal {
-        let delivered = decided.delivered.iter();
+        let delivered = decided.delivered.iter().filter(|(_, progress)| progress.route == 0);
         let delivered = delivered.map(|(stream, progress)| (*stream, progress.next)).collect();
         KeptJournal { disk, segments: recovered.segments.clone(), delivered }
     }
@@ -104,9 +105,7 @@ impl KeptStream {
     pub(crate) fn all(segments: &[RecoveredSegment]) -> io::Result<Vec<KeptStream>> {
         let mut streams: Vec<KeptStream> = Vec::new();
         let mut window = Window::default();
-        for RecoveredSegment { segment, stream, first_sequence: _, next_sequence: _, end } in
-            segments
-        {
+        for RecoveredSegment { segment, stream, end, .. } in segments {
             let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
             reader.limit(*end);
             while reader.position().offset < *end {
@@ -118,14 +117,10 @@ impl KeptStream {
                     offset: reader.position().offset,
                     limit: *end,
                 };
-                let (places, _) = reader.batches(&header)?;
-                let firsts = places.iter().scan(first, |next, place| {
-                    let first = *next;
-                    *next += u64::from(place.count);
-                    Some((first, place.is_system))
-                });
-                let system: Vec<u64> =
-                    firsts.filter_map(|(first, is_system)| is_system.then_some(first)).collect();
+                let (mut places, _) = reader.batches(&header)?;
+                places.retain(|place| place.route == 0);
+                let system = places.iter().filter(|place| place.is_system);
+                let system: Vec<u64> = system.map(|place| place.first_sequence).collect();
                 let oldest_ms = places.iter().map(|place| place.time_ms).min().unwrap_or(i64::MAX);
                 match streams.last_mut().filter(|last| last.stream == *stream) {
                     Some(last) => {
@@ -174,10 +169,9 @@ impl KeptStream {
             reader.limit(group.limit);
             let Found::Group(header) = reader.look()? else { return Err(disappeared(&reader)) };
             let (places, payload) = reader.batches(&header)?;
-            let mut next = header.first_sequence;
-            for place in places {
-                let batch = next..next + u64::from(place.count);
-                next = batch.end;
+            for place in places.into_iter().filter(|place| place.route == 0) {
+                let first = place.first_sequence;
+                let batch = first..first + u64::from(place.count);
                 let part = batch.start.max(records.start)..batch.end.min(records.end);
                 if part.is_empty() {
                     continue;

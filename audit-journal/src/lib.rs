@@ -8,6 +8,8 @@
 //!   object until the outcome is certain.
 //! - [`Follower`]: an additional destination. It receives every record at least once, under the
 //!   same stream and number, and nothing waits for it.
+//! - [`Route`]: another destination of the same journal, with records of its own. One sync makes
+//!   the batches of all routes durable, and trouble with a destination is its route's own.
 //! - [`Plan`]: the records that an object holds. It is durable, with the object's bytes, before the
 //!   first request, so that every retry sends the same bytes to the same place.
 //! - [`SystemRecords`], [`Link`], [`Seal`]: used by a destination that vouches for streams: the
@@ -30,6 +32,7 @@
 //! - `<number>.follower`: the progress of a follower, and the records it is missing.
 //! - `<number>.replayed`: those of them that were sent again.
 //! - `<stream>.secret`: the secret that vouches for a stream, until the stream is delivered.
+//! - `routes`: the names, numbers and destinations of routes.
 //! - `begin`: the first segment that is still needed.
 //!
 //! The project's `docs/FORMAT.md` describes them byte by byte; `docs/JOURNAL.md` says what a crash
@@ -58,6 +61,8 @@ mod progress;
 mod reader;
 mod recovery;
 mod recovery_error;
+mod route;
+mod routes;
 mod secret;
 mod segment;
 mod segment_writer;
@@ -81,9 +86,11 @@ pub use destination::{
 pub use followers::{Follower, FollowerState, ReplayLog};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};
 pub use reader::{
-    JournalBatch, JournalFollower, JournalReader, JournalRecords, JournalState, JournalStream,
-    PlannedObject,
+    JournalBatch, JournalFollower, JournalReader, JournalRecords, JournalRoute, JournalState,
+    JournalStream, PlannedObject,
 };
+pub use route::Route;
+pub use routes::RouteOpening;
 pub use settings::JournalSettings;
 pub use shared::bounds::InvalidSettings;
 pub use startup::Opening;

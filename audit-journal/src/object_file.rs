@@ -79,6 +79,12 @@ pub(crate) fn write_object_as(
     write_durably(disk, name, [&header[..]].into_iter().chain(body(object)))
 }
 
+/// The size of an object's file.
+pub(crate) fn file_bytes(object: &Encoded) -> u64 {
+    let header = if object.seal.is_some() { SEALED_HEADER_BYTES } else { HEADER_BYTES };
+    (header + body(object).map(<[u8]>::len).sum::<usize>()) as u64
+}
+
 /// The parts after the header: the object's seal and its bytes.
 fn body(object: &Encoded) -> impl Iterator<Item = &[u8]> {
     let seal = object.seal.iter().flat_map(|seal| [&seal.before, &seal.after, &seal.metadata]);

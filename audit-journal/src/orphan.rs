@@ -16,7 +16,7 @@ use crate::followers::{Follower, FollowerParts, FollowerState, Followers, Standi
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
 use crate::plan::Decided;
-use crate::reader::{self, JournalState};
+use crate::reader::{self, JournalRoute, JournalState};
 use crate::recovery::Recovered;
 use crate::segments::LiveSegments;
 use crate::shared::executor::BlockingThreads;
@@ -116,7 +116,7 @@ impl OrphanedJournal {
         max_object_bytes: usize,
         health: Arc<HealthBoard>,
     ) -> Result<JournalDelivering, OpenError> {
-        let OrphanedJournal { directory, disk, recovered, mut decided, state: _, remove_delivered } =
+        let OrphanedJournal { directory, disk, recovered, mut decided, state, remove_delivered } =
             self;
         let known = std::mem::take(&mut decided.followers);
         let mut known: Vec<_> =
@@ -133,10 +133,28 @@ impl OrphanedJournal {
             delivered_to.push((follower, known.remove(at)));
         }
         can_be_sent(&directory, &decided, &*destination)?;
+        let is_left = |route: &&JournalRoute| state.undelivered_of(route.number) > 0;
+        if let Some(route) = state.routes.iter().find(is_left) {
+            let message = format!(
+                "the journal in {} has {} records of route {:?} that are not in its bucket ({}): \
+                 open the journal with a host that has this route",
+                directory.display(),
+                state.undelivered_of(route.number),
+                route.name,
+                route.destination
+            );
+            return Err(OpenError::new(OpenErrorKind::Configuration, message));
+        }
         // Nothing will be committed: the channels are closed, so the delivery ends once everything
         // is delivered.
         let (_, durable) = latest::channel(recovered.end);
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
+        // All of them are delivered, and their files belong to the routes.
+        for (route, decided) in decided.take_routes() {
+            for (stream, _) in decided.delivered {
+                live.routes().add_stream(stream, route);
+            }
+        }
         let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {
             retention_ms: if remove_delivered { 0 } else { u64::MAX },
@@ -169,6 +187,7 @@ impl OrphanedJournal {
             followers: Arc::new(Followers(standings)),
             durable,
             commands,
+            route: None,
             decided,
         });
         let board = Arc::clone(&health);

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use crate::destination::Plan;
 use crate::disk::{Disk, remove_if_there};
 use crate::followers::FollowerRecord;
-use crate::object_file::{Role, object_of, read_object, write_object_as};
+use crate::object_file::{Role, file_bytes, object_of, read_object, write_object_as};
 use crate::progress::{self, Progress, read_progress, write_progress};
 use crate::recovery_error::RecoveryError;
+use crate::routes::RouteNames;
 use crate::secret::{self, read_secret};
 use crate::shared::pieces::pieces;
 use crate::vouching::StreamSecret;
@@ -32,6 +33,8 @@ pub(crate) struct Decided {
     pub(crate) secrets: BTreeMap<UniqueId, StreamSecret>,
     /// All followers, including retired ones; for an opening, only its own.
     pub(crate) followers: Vec<FollowerRecord>,
+    /// All routes but the default one, including retired ones.
+    pub(crate) routes: RouteNames,
 }
 
 /// A planned object.
@@ -43,10 +46,49 @@ pub(crate) struct DecidedObject {
     pub(crate) after: Option<Bytes>,
     /// Whether it met a conflict and will not be sent again.
     pub(crate) set_aside: bool,
+    /// The size of its file.
+    pub(crate) file_bytes: u64,
 }
 
-/// Reads all plans and removes completed ones. `has_records` tells whether the segments hold
-/// records of a stream.
+impl Decided {
+    /// For each stream, the number of the first record that is in no object. Segments are needed
+    /// from there on.
+    pub(crate) fn planned_to(&self) -> BTreeMap<UniqueId, u64> {
+        let delivered = self.delivered.iter().map(|(stream, progress)| (*stream, progress.next));
+        let mut planned_to: BTreeMap<_, _> = delivered.collect();
+        for DecidedObject { plan, .. } in &self.objects {
+            planned_to.insert(plan.stream, plan.next_sequence());
+        }
+        planned_to
+    }
+
+    /// The route of a stream, 0 for the default route.
+    pub(crate) fn route_of(&self, stream: UniqueId) -> u32 {
+        let known = self.delivered.iter().find(|(of, _)| *of == stream);
+        known.map_or(0, |(_, progress)| progress.route)
+    }
+
+    /// Takes what is decided about the routes, apart from the default one.
+    pub(crate) fn take_routes(&mut self) -> BTreeMap<u32, Decided> {
+        let mut routes: BTreeMap<u32, Decided> = BTreeMap::new();
+        let mut streams = BTreeMap::new();
+        for (stream, progress) in self.delivered.extract_if(.., |(_, progress)| progress.route > 0)
+        {
+            streams.insert(stream, progress.route);
+            routes.entry(progress.route).or_default().delivered.push((stream, progress));
+        }
+        let is_routed = |object: &mut DecidedObject| streams.contains_key(&object.plan.stream);
+        for object in self.objects.extract_if(.., is_routed) {
+            let route = streams[&object.plan.stream];
+            routes.entry(route).or_default().objects.push(object);
+        }
+        routes
+    }
+}
+
+/// Reads the plans of these streams and removes completed ones. `has_records` tells whether the
+/// segments hold records of a stream. Files of other streams are left alone: their deliveries may
+/// be writing them.
 ///
 /// Recovery acts on what it reads, so it makes that durable first: if the sync of the directory
 /// failed when a file got its name, and only the process ended, the name may be only in the
@@ -56,6 +98,7 @@ pub(crate) struct DecidedObject {
 /// removed objects are at their destination.
 pub(crate) fn recover(
     disk: &dyn Disk,
+    is_read: impl Fn(UniqueId) -> bool,
     has_records: impl Fn(UniqueId) -> bool,
 ) -> Result<Decided, RecoveryError> {
     let damaged = |file: &str, what: &str| RecoveryError::Damaged {
@@ -68,7 +111,9 @@ pub(crate) fn recover(
     let mut names = disk.list()?;
     names.sort_unstable();
     for name in &names {
-        let Some(stream) = progress::stream_of(name) else { continue };
+        let Some(stream) = progress::stream_of(name).filter(|stream| is_read(*stream)) else {
+            continue;
+        };
         let progress = read_progress(disk, name)?;
         let progress =
             progress.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
@@ -76,7 +121,8 @@ pub(crate) fn recover(
         decided.delivered.push((stream, progress));
     }
     for name in &names {
-        let Some((stream, first_sequence, set_aside)) = object_of(name) else { continue };
+        let object = object_of(name).filter(|(stream, ..)| is_read(*stream));
+        let Some((stream, first_sequence, set_aside)) = object else { continue };
         let known = decided.delivered.iter().find(|(known, _)| *known == stream);
         let known = known.map(|(_, progress)| progress);
         let next = match known {
@@ -121,8 +167,9 @@ pub(crate) fn recover(
             return Err(damaged(name, "the object is not bound to those before it"));
         }
         write_object_as(disk, name, &plan, role, &object)?;
+        let file_bytes = file_bytes(&object);
         let after = object.seal.map(|seal| seal.after);
-        decided.objects.push(DecidedObject { plan, role, after, set_aside });
+        decided.objects.push(DecidedObject { plan, role, after, set_aside, file_bytes });
     }
     for (stream, progress) in &decided.delivered {
         let Some(chain) = &progress.chain else { continue };
@@ -137,8 +184,8 @@ pub(crate) fn recover(
         }
     }
     // Secrets of streams that never began, and secrets whose removal a crash undid.
-    let is_known = |stream| decided.secrets.contains_key(&stream);
-    for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(|s| !is_known(s))) {
+    let is_past = |stream| is_read(stream) && !decided.secrets.contains_key(&stream);
+    for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(is_past)) {
         remove_if_there(disk, name)?;
     }
     Ok(decided)

@@ -13,6 +13,8 @@ use crate::format::{Fields, seal};
 /// The delivery progress of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
+    /// The route of the stream, 0 for the default route.
+    pub(crate) route: u32,
     /// The first undelivered record. All below it are at the destination or set aside.
     pub(crate) next: u64,
     /// Present if the destination vouches for the stream.
@@ -37,7 +39,13 @@ pub(crate) struct ChainProgress {
 impl Progress {
     /// The progress of a new stream.
     pub(crate) fn begin(is_vouched_for: bool) -> Progress {
-        Progress { next: 0, chain: is_vouched_for.then(ChainProgress::default) }
+        Progress { chain: is_vouched_for.then(ChainProgress::default), ..Progress::default() }
+    }
+
+    /// The progress of a new stream of this route. Only streams of the default route are vouched
+    /// for.
+    pub(crate) fn begin_route(route: u32) -> Progress {
+        Progress { route, ..Progress::default() }
     }
 
     /// All records below this number are at the destination or declared missing.
@@ -88,10 +96,12 @@ pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> io::Result<Option<Pr
     Ok(decode(&read_whole(disk, name)?))
 }
 
-/// Streams that are not vouched for keep version 1.
+/// Streams of the default route that are not vouched for keep version 1.
 fn encode(progress: &Progress) -> Vec<u8> {
-    let Progress { next, chain } = progress;
+    let Progress { route, next, chain } = progress;
+    debug_assert!(*route == 0 || chain.is_none(), "only the default route is vouched for");
     let mut text = match chain {
+        None if *route > 0 => format!("audit delivered 3 next {next:016x} route {route:08x} "),
         None => format!("audit delivered 1 next {next:016x} "),
         Some(ChainProgress { state, asides, is_closed, is_told }) => {
             let asides: String = asides
@@ -123,7 +133,12 @@ fn decode(file: &[u8]) -> Option<Progress> {
     fields.literal(" next ")?;
     let next = fields.hex64()?;
     if version == "1" {
-        return Some(Progress { next, chain: None });
+        return Some(Progress { route: 0, next, chain: None });
+    }
+    if version == "3" {
+        fields.literal(" route ")?;
+        let route = fields.hex32().filter(|route| *route > 0)?;
+        return Some(Progress { route, next, chain: None });
     }
     if version != "2" {
         return None;
@@ -152,7 +167,8 @@ fn decode(file: &[u8]) -> Option<Progress> {
     fields.literal(" ")?;
     let state = (0..bytes).map(|_| u8::try_from(fields.hex(2)?).ok());
     let state: Bytes = state.collect::<Option<Vec<u8>>>()?.into();
-    Some(Progress { next, chain: Some(ChainProgress { state, asides, is_closed, is_told }) })
+    let chain = ChainProgress { state, asides, is_closed, is_told };
+    Some(Progress { route: 0, next, chain: Some(chain) })
 }
 
 fn flag(fields: &mut Fields<'_>) -> Option<bool> {
@@ -174,9 +190,17 @@ mod tests {
 
     #[test]
     fn a_stream_without_evidence_keeps_version_1() {
-        let file = encode(&Progress { next: 0x1234, chain: None });
+        let file = encode(&Progress { next: 0x1234, ..Progress::default() });
         assert!(file.starts_with(b"audit delivered 1 next 0000000000001234 "));
-        assert_eq!(decode(&file), Some(Progress { next: 0x1234, chain: None }));
+        assert_eq!(decode(&file), Some(Progress { next: 0x1234, ..Progress::default() }));
+    }
+
+    #[test]
+    fn a_stream_of_a_route_names_it() {
+        let progress = Progress { route: 7, next: 3, chain: None };
+        let file = encode(&progress);
+        assert!(file.starts_with(b"audit delivered 3 next 0000000000000003 route 00000007 "));
+        assert_eq!(decode(&file), Some(progress));
     }
 
     #[test]
@@ -186,7 +210,7 @@ mod tests {
             chain.set_aside(records);
         }
         assert_eq!(chain.asides, [3..6, 9..10]);
-        let mut progress = Progress { next: 20, chain: Some(chain) };
+        let mut progress = Progress { next: 20, chain: Some(chain), ..Progress::default() };
         assert_eq!(progress.stable(), 3);
         if let Some(chain) = &mut progress.chain {
             chain.asides.clear();
@@ -206,7 +230,7 @@ mod tests {
                 chain.set_aside(next + gap..next + gap + length);
                 next += gap + length;
             }
-            let progress = Progress { next, chain: Some(chain) };
+            let progress = Progress { next, chain: Some(chain), ..Progress::default() };
             let mut file = encode(&progress);
             prop_assert_eq!(decode(&file), Some(progress));
             let bit = bit.index(file.len() * 8);

@@ -12,9 +12,10 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, LOCK, read_ahead};
 use crate::followers::{FollowerRecord, FollowerState};
-use crate::format::{FIRST_GROUP, Found};
+use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
-use crate::recovery::Recovered;
+use crate::recovery::{Recovered, RecoveredSegment};
+use crate::routes::RouteName;
 use crate::segment::{SegmentReader, Window, ordinal_of};
 use crate::segments::Watermark;
 use crate::startup::{cannot_open, cannot_recover, read_whole};
@@ -35,12 +36,20 @@ pub struct JournalState {
     pub objects: Vec<PlannedObject>,
     /// The followers by number, including retired ones.
     pub followers: Vec<JournalFollower>,
+    /// The routes by number, including retired ones, without the default route.
+    pub routes: Vec<JournalRoute>,
 }
 
 impl JournalState {
     /// The number of records that are not known to be in the bucket.
     pub fn undelivered(&self) -> u64 {
         self.streams.iter().map(JournalStream::undelivered).sum()
+    }
+
+    /// The number of a route's records that are not known to be in its bucket.
+    pub fn undelivered_of(&self, route: u32) -> u64 {
+        let streams = self.streams.iter().filter(|stream| stream.route == route);
+        streams.map(JournalStream::undelivered).sum()
     }
 }
 
@@ -49,6 +58,8 @@ impl JournalState {
 pub struct JournalStream {
     /// The stream's name.
     pub stream: UniqueId,
+    /// The number of its route, 0 for the default route.
+    pub route: u32,
     /// Records below this number are in the bucket or were set aside after a conflict.
     pub delivered_to: u64,
     /// The sequence number after the last record.
@@ -60,6 +71,19 @@ impl JournalStream {
     pub fn undelivered(&self) -> u64 {
         self.next_sequence.saturating_sub(self.delivered_to)
     }
+}
+
+/// A route in a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRoute {
+    /// Its number, which no other route of the journal ever gets.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Where its records go, without secrets.
+    pub destination: String,
+    /// Whether it is retired: everything is delivered, and nothing will be added.
+    pub is_retired: bool,
 }
 
 /// A follower in a journal.
@@ -196,23 +220,14 @@ impl JournalReader {
     ) -> io::Result<()> {
         let mut window = Window::default();
         for recovered in &self.recovered.segments {
-            let known = self.state.streams.iter().find(|known| known.stream == recovered.stream);
-            let delivered_to = known.map_or(0, |known| known.delivered_to);
-            let (from, to) = match records {
-                JournalRecords::Undelivered => (delivered_to, u64::MAX),
-                JournalRecords::Delivered => (0, delivered_to),
-                JournalRecords::All => (0, u64::MAX),
-                JournalRecords::UndeliveredTo(number) => {
-                    let followers = &self.state.followers;
-                    let follower = followers.iter().find(|known| known.number == number);
-                    let ordinal = recovered.segment.header.ordinal;
-                    let from = |follower: &JournalFollower| {
-                        follower.watermark.begins_at(ordinal, recovered.stream)
-                    };
-                    (follower.map_or(u64::MAX, from), u64::MAX)
-                }
-            };
-            if recovered.next_sequence <= from || to <= recovered.first_sequence {
+            let routed = recovered.routed.values().map(|of| (of.stream, of.first..of.next));
+            let default = (recovered.stream, recovered.first_sequence..recovered.next_sequence);
+            let selected = std::iter::once(default).chain(routed).filter_map(|(stream, held)| {
+                let wanted = self.selected(records, recovered, stream);
+                (held.end > wanted.start && wanted.end > held.start).then_some((stream, wanted))
+            });
+            let selected: BTreeMap<_, _> = selected.collect();
+            if selected.is_empty() {
                 continue;
             }
             let mut reader = SegmentReader::new(recovered.segment.clone(), FIRST_GROUP, window);
@@ -223,23 +238,50 @@ impl JournalReader {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 };
                 let (places, payload) = reader.batches(&header)?;
-                let mut first_sequence = header.first_sequence;
-                for place in places {
-                    let next = first_sequence + u64::from(place.count);
-                    if next > from && first_sequence < to && !place.is_system {
-                        let lines = Bytes::copy_from_slice(&payload[place.lines]);
-                        let (stream, time_ms) = (header.stream, place.time_ms);
+                for place in places.into_iter().filter(|place| !place.is_system) {
+                    let BatchPlace { stream, first_sequence, time_ms, count, lines, .. } = place;
+                    let next = first_sequence + u64::from(count);
+                    let is_selected = selected
+                        .get(&stream)
+                        .is_some_and(|wanted| next > wanted.start && first_sequence < wanted.end);
+                    if is_selected {
+                        let lines = Bytes::copy_from_slice(&payload[lines]);
                         if !take(JournalBatch { stream, first_sequence, time_ms, lines }) {
                             return Ok(());
                         }
                     }
-                    first_sequence = next;
                 }
                 reader.step_over(&header);
             }
             window = reader.into_window();
         }
         Ok(())
+    }
+
+    /// The selected records of a stream in a segment.
+    fn selected(
+        &self,
+        records: JournalRecords,
+        segment: &RecoveredSegment,
+        stream: UniqueId,
+    ) -> Range<u64> {
+        let known = self.state.streams.iter().find(|known| known.stream == stream);
+        let delivered_to = known.map_or(0, |known| known.delivered_to);
+        match records {
+            JournalRecords::Undelivered => delivered_to..u64::MAX,
+            JournalRecords::Delivered => 0..delivered_to,
+            JournalRecords::All => 0..u64::MAX,
+            // Followers get the records of the default route.
+            JournalRecords::UndeliveredTo(_) if stream != segment.stream => 0..0,
+            JournalRecords::UndeliveredTo(number) => {
+                let followers = &self.state.followers;
+                let follower = followers.iter().find(|known| known.number == number);
+                let ordinal = segment.segment.header.ordinal;
+                let from =
+                    |follower: &JournalFollower| follower.watermark.begins_at(ordinal, stream);
+                follower.map_or(u64::MAX, from)..u64::MAX
+            }
+        }
     }
 }
 
@@ -277,12 +319,20 @@ pub(crate) fn state(
 ) -> io::Result<JournalState> {
     let mut streams: BTreeMap<UniqueId, JournalStream> = BTreeMap::new();
     for (stream, progress) in &decided.delivered {
-        let (stream, delivered_to) = (*stream, progress.next);
-        streams.insert(stream, JournalStream { stream, delivered_to, next_sequence: delivered_to });
+        let (stream, route, delivered_to) = (*stream, progress.route, progress.next);
+        let next_sequence = delivered_to;
+        streams.insert(stream, JournalStream { stream, route, delivered_to, next_sequence });
     }
-    for segment in &recovered.segments {
-        if let Some(known) = streams.get_mut(&segment.stream) {
-            known.next_sequence = known.next_sequence.max(segment.next_sequence);
+    let in_segments = recovered.segments.iter().flat_map(|segment| {
+        let routed = segment.routed.values().map(|records| (records.stream, records.next));
+        std::iter::once((segment.stream, segment.next_sequence)).chain(routed)
+    });
+    // The segments of a route's objects may be gone.
+    let planned = decided.planned_to().into_iter();
+    let planned = planned.filter(|(stream, _)| decided.route_of(*stream) > 0);
+    for (stream, next) in in_segments.chain(planned) {
+        if let Some(known) = streams.get_mut(&stream) {
+            known.next_sequence = known.next_sequence.max(next);
         }
     }
     let planned = decided.objects.iter().filter(|object| !object.set_aside);
@@ -300,7 +350,15 @@ pub(crate) fn state(
         streams: streams.into_values().filter(|stream| stream.next_sequence > 0).collect(),
         objects: objects.collect(),
         followers: decided.followers.iter().map(JournalFollower::of).collect(),
+        routes: decided.routes.iter().map(JournalRoute::of).collect(),
     })
+}
+
+impl JournalRoute {
+    fn of((number, row): (u32, &RouteName)) -> JournalRoute {
+        let RouteName { name, destination, is_retired } = row.clone();
+        JournalRoute { number, name, destination, is_retired }
+    }
 }
 
 impl JournalFollower {

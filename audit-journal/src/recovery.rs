@@ -10,13 +10,14 @@
 //! It is therefore not a link of the chain and is skipped. If it is the only group of its segment,
 //! the segment has no records although later ones do.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use audit_core::UniqueId;
 
 use crate::begin::{BEGIN, read_begin};
 use crate::disk::{Disk, remove_if_there};
-use crate::format::{FIRST_GROUP, Found, GroupHeader, Position, look};
+use crate::format::{BatchPlace, FIRST_GROUP, Found, GroupHeader, Position, look};
 use crate::recovery_error::RecoveryError;
 use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
 
@@ -31,10 +32,11 @@ pub(crate) struct Recovered {
     pub(crate) next_ordinal: u32,
 }
 
-/// A segment with records, all of one stream.
+/// A segment with records, of one stream for each route.
 #[derive(Debug, Clone)]
 pub(crate) struct RecoveredSegment {
     pub(crate) segment: Segment,
+    /// The stream of the default route.
     pub(crate) stream: UniqueId,
     /// The number of its first record.
     pub(crate) first_sequence: u64,
@@ -42,6 +44,56 @@ pub(crate) struct RecoveredSegment {
     pub(crate) next_sequence: u64,
     /// The end of its last group.
     pub(crate) end: u64,
+    /// The records of the other routes.
+    pub(crate) routed: BTreeMap<u32, RoutedRecords>,
+}
+
+/// The records of a route in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RoutedRecords {
+    pub(crate) stream: UniqueId,
+    /// The number of the first record.
+    pub(crate) first: u64,
+    /// The sequence number after the last record.
+    pub(crate) next: u64,
+}
+
+impl RecoveredSegment {
+    /// Adds the routes' records in a group. Returns the number of each route's first one.
+    fn add_routed(
+        &mut self,
+        places: &[BatchPlace],
+        here: Position,
+    ) -> Result<BTreeMap<u32, u64>, RecoveryError> {
+        let mut firsts = BTreeMap::new();
+        for place in places.iter().filter(|place| place.route > 0) {
+            let BatchPlace { route, stream, first_sequence: first, count, .. } = *place;
+            firsts.entry(route).or_insert(first);
+            let records =
+                self.routed.entry(route).or_insert(RoutedRecords { stream, first, next: first });
+            if records.stream != stream {
+                let what = format!("the segment holds two streams of route {route}");
+                return Err(damaged(here, what));
+            }
+            if records.next != first {
+                let expected = records.next;
+                let what =
+                    format!("record {first} of route {route} is in the place of record {expected}");
+                return Err(damaged(here, what));
+            }
+            records.next += u64::from(count);
+        }
+        Ok(firsts)
+    }
+
+    /// Removes its last group, which was abandoned.
+    fn remove_last(&mut self, last: &LastGroup) {
+        (self.next_sequence, self.end) = (last.header.first_sequence, last.offset);
+        for (route, first) in &last.routed {
+            self.routed.entry(*route).and_modify(|records| records.next = *first);
+        }
+        self.routed.retain(|_, records| records.first < records.next);
+    }
 }
 
 fn damaged(position: Position, what: impl Into<String>) -> RecoveryError {
@@ -119,6 +171,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
             first_sequence: recovered.first_sequence,
             next_sequence: recovered.first_sequence,
             end: FIRST_GROUP,
+            routed: BTreeMap::new(),
         }));
         segments.push(recovered);
     }
@@ -156,6 +209,8 @@ struct LastGroup {
     offset: u64,
     header: GroupHeader,
     end: Position,
+    /// The number of the first record that each route has in it.
+    routed: BTreeMap<u32, u64>,
 }
 
 impl Chain {
@@ -202,7 +257,7 @@ impl Chain {
 /// the same bytes. A group that was not durable is complete or torn, and no caller has a receipt
 /// for it.
 fn rewrite(last: &LastGroup) -> io::Result<()> {
-    let LastGroup { segment, offset, header, end: _ } = last;
+    let LastGroup { segment, offset, header, end: _, routed: _ } = last;
     let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;
     let mut group = vec![0; len];
     segment.file.read_exact_at(&mut group, *offset)?;
@@ -249,9 +304,9 @@ fn read_segment(
         };
         if recovered.is_none()
             && let Some(before) = &mut before
-            && let Some(LastGroup { offset, header, .. }) = chain.skip_abandoned(&header)
+            && let Some(abandoned) = chain.skip_abandoned(&header)
         {
-            (before.next_sequence, before.end) = (header.first_sequence, offset);
+            before.remove_last(&abandoned);
         }
         chain.check(&header, here)?;
         match &mut recovered {
@@ -262,6 +317,7 @@ fn read_segment(
                     first_sequence: header.first_sequence,
                     next_sequence: header.first_sequence,
                     end: here.offset,
+                    routed: BTreeMap::new(),
                 });
             }
             Some(recovered) if recovered.stream != header.stream => {
@@ -269,8 +325,11 @@ fn read_segment(
             }
             Some(_) => {}
         }
+        let places = reader.routed(&header)?;
         reader.step_over(&header);
+        let mut routed = BTreeMap::new();
         if let Some(recovered) = &mut recovered {
+            routed = recovered.add_routed(&places, here)?;
             if recovered.next_sequence != header.first_sequence {
                 let expected = recovered.next_sequence;
                 return Err(damaged(
@@ -288,7 +347,8 @@ fn read_segment(
             recovered.end = reader.position().offset;
         }
         let end = reader.position();
-        let group = LastGroup { segment: segment.clone(), offset: here.offset, header, end };
+        let offset = here.offset;
+        let group = LastGroup { segment: segment.clone(), offset, header, end, routed };
         chain.before = chain.last.replace(group);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{
     BLOCK_BYTES, BatchPlace, FIRST_GROUP, Found, GROUP_HEADER_BYTES, GROUP_MARK, GroupHeader,
-    Position, SEGMENT_HEADER_BYTES, SegmentHeader, batches, look,
+    Position, SEGMENT_HEADER_BYTES, SegmentHeader, TABLE_MARK, batches, look,
 };
 
 /// The name of a segment's file.
@@ -193,6 +193,16 @@ impl SegmentReader {
             io::Error::new(io::ErrorKind::InvalidData, "a group changed while it was read")
         })?;
         Ok((places, payload))
+    }
+
+    /// The batches of a group that has a table of routes, and none of any other.
+    pub(crate) fn routed(&mut self, header: &GroupHeader) -> io::Result<Vec<BatchPlace>> {
+        let bytes = header.group_bytes().min((GROUP_HEADER_BYTES + TABLE_MARK.len()) as u64);
+        let head = self.at(self.offset, bytes)?;
+        if head[GROUP_HEADER_BYTES..] != *TABLE_MARK.as_bytes() {
+            return Ok(Vec::new());
+        }
+        Ok(self.batches(header)?.0)
     }
 
     /// Whether a group follows anywhere after the reader's position.

@@ -1,5 +1,6 @@
 //! Commits groups of batches: one write and one sync each.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use audit_core::UniqueId;
 
 use crate::disk::{DiskFile, is_full};
 use crate::format::{
-    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, group_header, parts,
-    space,
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, RouteStream,
+    group_header, parts, space, with_table,
 };
 use crate::segment::Segment;
 
@@ -17,6 +18,8 @@ use crate::segment::Segment;
 pub(crate) struct SegmentWriter {
     stream: UniqueId,
     next_sequence: u64,
+    /// The stream of each route that has records, and the number of its next record.
+    routes: BTreeMap<u32, (UniqueId, u64)>,
     /// The open segment, and the offset of the next group in it.
     open: Option<(Segment, u64)>,
     /// The end of the last durable group.
@@ -33,14 +36,33 @@ pub(crate) struct SegmentWriter {
 /// A durable group.
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
-    /// The number of its first record.
+    /// The number of the default route's first record.
     pub(crate) first_sequence: u64,
+    /// The number of records of the default route.
+    pub(crate) count: u32,
+    /// The batches, in the order in which they were given.
+    pub(crate) batches: Vec<CommittedBatch>,
     /// The segment that it is in.
     pub(crate) segment: Segment,
     /// Its offset in the segment.
     pub(crate) offset: u64,
     /// The offset of the next group.
     pub(crate) end: u64,
+}
+
+/// A durable batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommittedBatch {
+    /// `None` for the default route.
+    pub(crate) route: Option<u32>,
+    pub(crate) stream: UniqueId,
+    pub(crate) first_sequence: u64,
+    pub(crate) count: u32,
+    pub(crate) time_ms: i64,
+    /// Its offset in the segment.
+    pub(crate) offset: u64,
+    /// Its size with its header.
+    pub(crate) bytes: u64,
 }
 
 /// Why a group may not be durable.
@@ -75,6 +97,7 @@ impl SegmentWriter {
         SegmentWriter {
             stream,
             next_sequence: 0,
+            routes: BTreeMap::new(),
             open: None,
             durable,
             buffer: Vec::new(),
@@ -114,9 +137,14 @@ impl SegmentWriter {
 
     /// Whether a group of these batches needs a new segment.
     pub(crate) fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
-        self.open
-            .as_ref()
-            .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+        let space = space(&with_table(batches, |route| self.next_of(route)));
+        self.open.as_ref().is_none_or(|(segment, offset)| offset + space > segment.header.bytes)
+    }
+
+    /// The number of the next record of a route in this stream.
+    fn next_of(&self, route: RouteStream) -> u64 {
+        let known = self.routes.get(&route.route).filter(|(stream, _)| *stream == route.stream);
+        known.map_or(0, |(_, next)| *next)
     }
 
     /// Makes the batches durable as one group, in this order. `next_segment` provides a prepared
@@ -137,13 +165,14 @@ impl SegmentWriter {
         if let Some(error) = &self.failed {
             return Err(CommitError::Stopped(Arc::clone(error)));
         }
+        let all = with_table(batches, |route| self.next_of(route));
         if self.needs_segment(batches) {
             let segment = next_segment().ok_or(CommitError::NoSegment)?;
-            let fits = FIRST_GROUP + space(batches) <= segment.header.bytes;
+            let fits = FIRST_GROUP + space(&all) <= segment.header.bytes;
             assert!(
                 fits,
                 "{} bytes do not fit into a segment of {}",
-                space(batches),
+                space(&all),
                 segment.header.bytes
             );
             self.open = Some((segment, FIRST_GROUP));
@@ -151,8 +180,8 @@ impl SegmentWriter {
         let (segment, offset) = self.open.as_mut().expect("opened above");
         let salt = segment.header.salt;
         let (header, text) =
-            group_header(salt, self.stream, self.next_sequence, self.durable, batches);
-        let parts = std::iter::once(&text[..]).chain(parts(batches));
+            group_header(salt, self.stream, self.next_sequence, self.durable, &all);
+        let parts = std::iter::once(&text[..]).chain(parts(&all));
         self.is_certain = false;
         let file = &*segment.file;
         let written = write_parts(file, *offset, &mut self.buffer, self.own_write_from, parts);
@@ -171,9 +200,35 @@ impl SegmentWriter {
         let segment = segment.clone();
         self.durable = segment.position(end);
         self.is_certain = true;
+        let table = all.first().filter(|_| all.len() > batches.len());
+        let mut at = begin + GROUP_HEADER_BYTES as u64 + table.map_or(0, EncodedBatch::bytes);
         let first_sequence = self.next_sequence;
-        self.next_sequence += u64::from(header.count);
-        Ok(Committed { first_sequence, segment, offset: begin, end })
+        let batches = batches.iter().map(|batch| {
+            let (offset, bytes) = (at, batch.bytes());
+            at += bytes;
+            self.number(batch, offset, bytes)
+        });
+        let batches = batches.collect();
+        let count = header.count;
+        Ok(Committed { first_sequence, count, batches, segment, offset: begin, end })
+    }
+
+    /// Numbers the records of a durable batch.
+    fn number(&mut self, batch: &EncodedBatch, offset: u64, bytes: u64) -> CommittedBatch {
+        let (count, time_ms) = (batch.batch().count(), batch.batch().time_ms());
+        let (stream, next) = match batch.route() {
+            None => (self.stream, &mut self.next_sequence),
+            Some(RouteStream { route, stream }) => {
+                let known = self.routes.entry(route).or_insert((stream, 0));
+                if known.0 != stream {
+                    *known = (stream, 0);
+                }
+                (stream, &mut known.1)
+            }
+        };
+        let (first_sequence, route) = (*next, batch.route().map(|route| route.route));
+        *next += u64::from(count);
+        CommittedBatch { route, stream, first_sequence, count, time_ms, offset, bytes }
     }
 
     /// Handles a failed write, after which nothing was synced: acknowledged groups are as durable

@@ -14,6 +14,7 @@ use crate::begin::note_begin;
 use crate::disk::{Disk, is_full, remove_if_there};
 use crate::format::{FIRST_GROUP, Position};
 use crate::recovery::RecoveredSegment;
+use crate::routes::RouteIndex;
 use crate::segment::{Segment, file_name};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
@@ -22,6 +23,8 @@ use crate::shared::latest;
 #[derive(Debug)]
 pub(crate) struct LiveSegments {
     state: Mutex<State>,
+    /// Where records of other routes than the default one stand.
+    routes: RouteIndex,
     /// Notified of each removal, for the thread that waits for room to prepare a segment.
     removed: Condvar,
     /// Notified when there is no room for another segment.
@@ -33,6 +36,8 @@ struct State {
     segments: BTreeMap<u32, LiveSegment>,
     /// The size of all segment files in bytes, including prepared ones.
     bytes: u64,
+    /// The size of the files of the routes' objects, in bytes.
+    object_bytes: u64,
     /// Whether the disk had no room for another segment at the last attempt.
     lacks_room: bool,
 }
@@ -104,7 +109,9 @@ impl Publisher {
     /// Publishes a group of `count` records, before any caller has a receipt for it: a flush after
     /// the receipt must wait for this group too.
     pub(crate) fn publish(&self, group: &Committed, count: u32) {
-        self.live.committed(group, self.stream, count, Instant::now());
+        let now = Instant::now();
+        self.live.committed(group, self.stream, count, now);
+        self.live.routes.committed(group, now);
         self.durable.send(group.segment.position(group.end));
     }
 
@@ -124,12 +131,19 @@ impl Publisher {
     }
 }
 
+/// Nothing more will be committed.
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.live.routes.close();
+    }
+}
+
 impl LiveSegments {
     /// The segments that a recovery found. Nothing more is written to them.
     pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
         let mut state = State::default();
         for recovered in segments {
-            let RecoveredSegment { segment, stream, first_sequence, next_sequence, end } =
+            let RecoveredSegment { segment, stream, first_sequence, next_sequence, end, .. } =
                 recovered;
             state.bytes += segment.header.bytes;
             let live = LiveSegment {
@@ -143,7 +157,24 @@ impl LiveSegments {
             state.segments.insert(segment.header.ordinal, live);
         }
         let (removed, wanted) = (Condvar::new(), Notify::new());
-        LiveSegments { state: Mutex::new(state), removed, wanted }
+        let routes = RouteIndex::default();
+        LiveSegments { state: Mutex::new(state), routes, removed, wanted }
+    }
+
+    /// Indexes the records of routes that a recovery found.
+    pub(crate) fn recover_routes(
+        &self,
+        segments: &[RecoveredSegment],
+        planned_to: &BTreeMap<UniqueId, u64>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let planned_to = |stream| planned_to.get(&stream).copied().unwrap_or(0);
+        self.routes.recover(segments, planned_to, now)
+    }
+
+    /// Where records of other routes than the default one stand.
+    pub(crate) fn routes(&self) -> &RouteIndex {
+        &self.routes
     }
 
     /// Records a durable group of `count` records.
@@ -192,9 +223,18 @@ impl LiveSegments {
         self.state().segments.range(ordinal..).next().map(|(_, live)| live.clone())
     }
 
-    /// The size of all segment files in bytes.
+    /// The size in bytes of all segment files, and of the files of the routes' objects.
     pub(crate) fn bytes(&self) -> u64 {
-        self.state().bytes
+        let state = self.state();
+        state.bytes + state.object_bytes
+    }
+
+    /// Changes the size of the files of the routes' objects.
+    pub(crate) fn change_objects(&self, less: u64, more: u64) {
+        let mut state = self.state();
+        state.object_bytes = (state.object_bytes + more).saturating_sub(less);
+        drop(state);
+        self.removed.notify_all();
     }
 
     /// Prepares a segment and adds its size.
@@ -214,6 +254,11 @@ impl LiveSegments {
             self.wanted.notify_one();
         }
         prepared
+    }
+
+    /// Lets the removal of segments look again.
+    pub(crate) fn want_room(&self) {
+        self.wanted.notify_one();
     }
 
     /// Completes after there was no room for another segment.
@@ -248,7 +293,7 @@ impl LiveSegments {
     /// Waits for at most `patience` until there is room for `bytes` more within `max_bytes`.
     /// Returns whether there is.
     pub(crate) fn wait_for_room(&self, bytes: u64, max_bytes: u64, patience: Duration) -> bool {
-        let full = |state: &mut State| state.bytes + bytes > max_bytes;
+        let full = |state: &mut State| state.bytes + state.object_bytes + bytes > max_bytes;
         if self.bytes() + bytes > max_bytes {
             self.wanted.notify_one();
         }
@@ -280,6 +325,7 @@ impl LiveSegments {
             state.segments.remove(&ordinal);
             state.bytes -= oldest.segment.header.bytes;
             drop(state);
+            self.routes.removed(ordinal);
             self.removed.notify_all();
         }
         Ok(())

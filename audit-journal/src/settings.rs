@@ -6,14 +6,15 @@ use std::time::Duration;
 use audit_core::MAX_BATCH_BYTES;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, GROUP_HEADER_BYTES};
+use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES, GROUP_HEADER_BYTES, TABLE_ROW_BYTES};
 use crate::shared::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
 
 /// One block for the segment's header, plus a group with a single batch of maximum size, whose
-/// headers fit into another block.
+/// headers and table of routes fit into another block.
 const MIN_SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES + MAX_BATCH_BYTES as u64;
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-const _: () = assert!(GROUP_HEADER_BYTES + BATCH_HEADER_BYTES <= BLOCK_BYTES as usize);
+const _: () =
+    assert!(GROUP_HEADER_BYTES + 2 * BATCH_HEADER_BYTES + TABLE_ROW_BYTES <= BLOCK_BYTES as usize);
 
 /// A journal on this host's disk: its location, its size, and its delivery to the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Opens a journal: recovers it, and starts its threads and tasks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
 use crate::recovery_error::RecoveryError;
+use crate::routes::{RouteParts, Routes, read_routes};
 use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
@@ -126,6 +128,30 @@ impl Opening {
             OwnRecords::new(new.records, parts)
         });
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
+        live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())?;
+        let refused = if own.is_some() {
+            Some("the journal writes evidence, which routes do not have yet")
+        } else if !followers.is_empty() {
+            Some("the journal has followers, which do not get the records of routes yet")
+        } else {
+            None
+        };
+        let routed = decided.take_routes();
+        let routes = Routes::start(
+            RouteParts {
+                disk: Arc::clone(&disk),
+                live: Arc::clone(&live),
+                executor: Arc::new(BlockingThreads),
+                destination: Arc::clone(&destination),
+                max_object_bytes,
+                journal: journal.clone(),
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+                refused,
+            },
+            std::mem::take(&mut decided.routes),
+            routed,
+        );
         let (durable, committed) = latest::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
@@ -151,6 +177,7 @@ impl Opening {
             followers: Arc::clone(&followers),
             durable: committed,
             commands: received,
+            route: None,
             decided,
         });
         let writer = Journal::start(commit::Parts {
@@ -159,6 +186,7 @@ impl Opening {
             own,
             live,
             followers,
+            routes: Arc::clone(&routes),
             next_ordinal: recovered.next_ordinal,
             random,
             stream,
@@ -172,6 +200,7 @@ impl Opening {
         let must_end = health.must_end("the delivery of the journal");
         tokio::spawn(async move {
             deliver(delivery, tasks, Some(FOLLOWERS_PATIENCE)).await;
+            routes.ended().await;
             must_end.ended();
             end.send_replace(true);
         });
@@ -269,38 +298,43 @@ pub(crate) fn read(
 /// Reads segments and plans, and checks that they are consistent.
 pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), RecoveryError> {
     let recovered = recovery::recover(disk)?;
-    let has_records = |stream| {
-        let mut segments = recovered.segments.iter();
-        segments.any(|segment| segment.stream == stream && segment.next_sequence > 0)
-    };
-    let mut decided = plan::recover(disk, has_records)?;
+    let with_records = recovered.segments.iter().flat_map(|segment| {
+        let default = (segment.next_sequence > 0).then_some(segment.stream);
+        default.into_iter().chain(segment.routed.values().map(|records| records.stream))
+    });
+    let with_records: BTreeSet<_> = with_records.collect();
+    let mut decided = plan::recover(disk, |_| true, |stream| with_records.contains(&stream))?;
     decided.followers = read_followers(disk, &recovered)?;
-    for (n, segment) in recovered.segments.iter().enumerate() {
+    decided.routes = read_routes(disk)?;
+    let planned_to = decided.planned_to();
+    // For each stream, the sequence number after its last record in the segments so far.
+    let mut reached: BTreeMap<UniqueId, u64> = BTreeMap::new();
+    for segment in &recovered.segments {
         let damaged = |what: String| RecoveryError::Damaged {
             file: crate::segment::file_name(segment.segment.header.ordinal),
             offset: 0,
             what,
         };
-        let known = decided.delivered.iter().find(|(known, _)| *known == segment.stream);
-        let Some(next) = known.map(|(_, progress)| progress.next) else {
-            return Err(damaged(format!(
-                "nothing says how far stream {} is delivered",
-                segment.stream
-            )));
-        };
-        let before =
-            n.checked_sub(1).map(|n| &recovered.segments[n]).filter(|b| b.stream == segment.stream);
-        let expected = before.map_or(next, |before| before.next_sequence);
-        let is_whole = match before {
-            // Segments before it may have been delivered and removed.
-            None => segment.first_sequence <= expected,
-            Some(_) => segment.first_sequence == expected,
-        };
-        if !is_whole {
-            let first = segment.first_sequence;
-            return Err(damaged(format!(
-                "it begins with record {first}, but records from {expected} on are missing"
-            )));
+        let default = (segment.stream, segment.first_sequence, segment.next_sequence);
+        let routed = segment.routed.values().map(|of| (of.stream, of.first, of.next));
+        for (stream, first, next) in std::iter::once(default).chain(routed) {
+            let Some(planned_to) = planned_to.get(&stream) else {
+                return Err(damaged(format!("nothing says how far stream {stream} is delivered")));
+            };
+            let (expected, is_whole) = match reached.insert(stream, next) {
+                // Segments before it may have been delivered, or be in objects, and removed.
+                None => (*planned_to, first <= *planned_to),
+                Some(expected) => (expected, first == expected),
+            };
+            if !is_whole {
+                return Err(damaged(format!(
+                    "it begins with record {first}, but records from {expected} on are missing"
+                )));
+            }
+        }
+        let unknown = segment.routed.keys().find(|route| decided.routes.get(**route).is_none());
+        if let Some(route) = unknown {
+            return Err(damaged(format!("nothing says which route has the number {route}")));
         }
     }
     Ok((recovered, decided))

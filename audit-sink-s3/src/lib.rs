@@ -15,6 +15,8 @@
 //!
 //! - [`S3Sink`]: an [`AuditSink`](audit_core::AuditSink) on one bucket. Each opening starts a
 //!   stream, in which records are numbered from 0.
+//! - [`S3Route`]: a sink that shares the journal of an [`S3Sink`], on a bucket of its own, such as
+//!   a customer's.
 //! - [`Bucket`]: a store and a prefix, from a URL and the environment, or from a store that the
 //!   host made.
 //! - [`Settings`]: grouping, requests and timeouts, with the reason for each default.
@@ -180,6 +182,7 @@ pub mod layout;
 mod object;
 pub mod replay;
 pub mod rescue;
+mod route;
 #[cfg(test)]
 mod scale;
 mod settings;
@@ -201,5 +204,6 @@ pub use object::compression::Compression;
 pub(crate) use object::encode::ObjectMetadata;
 pub(crate) use object::key::{ObjectKey, is_leftover};
 pub(crate) use object::partition::Partition;
+pub use route::S3Route;
 pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};

@@ -18,6 +18,7 @@ use crate::direct::{Direct, Parts};
 use crate::evidence::Evidence;
 use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
+use crate::route::S3Route;
 use crate::{Bucket, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
@@ -31,13 +32,16 @@ pub struct S3Sink {
     verifier_key: Option<VerifierKey>,
     health: Arc<HealthBoard>,
     mode: Mode,
+    /// For routes.
+    settings: Settings,
+    random: Arc<dyn Random>,
 }
 
 /// The two ways in which a batch becomes durable.
 #[derive(Debug)]
 enum Mode {
-    Direct(Direct),
-    Journaled(Journal),
+    Direct(Box<Direct>),
+    Journaled(Arc<Journal>),
 }
 
 impl S3Sink {
@@ -80,6 +84,38 @@ impl S3Sink {
     /// first of its streams; receipts name the stream of each record.
     pub fn stream(&self) -> UniqueId {
         self.stream
+    }
+
+    /// Opens a route: a sink that shares this one's journal and delivers to a bucket of its own.
+    ///
+    /// One sync makes the records of all routes durable, and each record is delivered once, to its
+    /// route's bucket. A bucket that is away is its route's trouble alone. This sink's settings
+    /// hold for routes too. See [`S3Route`].
+    ///
+    /// `name` identifies the route in the journal's directory: 1 to 64 lower-case letters, digits,
+    /// `-`, `_` and `.`. Open all routes at every start: what an earlier process left is delivered
+    /// once its route is open. The bucket may be another one than before; undelivered records go to
+    /// the new one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](S3Sink::open); and when the sink has no journal, evidence or followers,
+    /// when the name is invalid or open already, or when the sink is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// The route may be open or not.
+    pub async fn open_route(&self, name: &str, bucket: Bucket) -> Result<S3Route, OpenError> {
+        let Mode::Journaled(journal) = &self.mode else {
+            return Err(OpenError::configuration(format!(
+                "route {name:?} cannot be opened: routes share a journal, and the settings have none"
+            )));
+        };
+        S3Route::open(journal, name, bucket, &self.settings, &self.random).await
     }
 
     /// The public key that verifies its evidence. `None` if it writes none.
@@ -158,13 +194,14 @@ impl S3SinkBuilder {
             Probe::Unknown(_) => None,
         });
         let stream = UniqueId::generate(&*clock, &*random);
+        let (own_settings, own_random) = (settings.clone(), Arc::clone(&random));
         let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
         let put = Put::new(bucket.clone(), board, dice, settings.clone());
         let mode = match settings.journal.clone() {
             None => {
                 let executor = Arc::new(BlockingThreads);
                 let parts = Parts { stream, evidence, clock, random, put, executor, settings };
-                Mode::Direct(Direct::start(parts))
+                Mode::Direct(Box::new(Direct::start(parts)))
             }
             Some(journal) => {
                 let bounds = Bounds {
@@ -186,10 +223,11 @@ impl S3SinkBuilder {
                     clock,
                     random,
                 };
-                Mode::Journaled(opening.open().await?)
+                Mode::Journaled(Arc::new(opening.open().await?))
             }
         };
-        Ok(S3Sink { bucket, stream, verifier_key, health, mode })
+        let (settings, random) = (own_settings, own_random);
+        Ok(S3Sink { bucket, stream, verifier_key, health, mode, settings, random })
     }
 }
 
@@ -249,6 +287,7 @@ mod tests {
         }
         crosses::<S3Sink>();
         crosses::<S3SinkBuilder>();
+        crosses::<S3Route>();
         crosses::<OpenError>();
         drop(is_send(S3Sink::open("memory:///", Settings::default())));
     }

@@ -14,7 +14,7 @@ use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Batch, Durability, Receipt, SinkError, async_trait};
 use audit_sink_s3::layout::{Compression, ObjectKey};
-use audit_sink_s3::{Bucket, JournalSettings, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalSettings, OpenErrorKind, S3Route, S3Sink, Settings};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -241,9 +241,8 @@ impl Destination for Server {
 /// segments.
 struct Journaled(S3TestServer, Checker, tempfile::TempDir);
 
-#[async_trait]
-impl Destination for Journaled {
-    async fn open(&self) -> Arc<dyn AuditSink> {
+impl Journaled {
+    async fn open_on(&self, bucket: impl Fn() -> Bucket) -> S3Sink {
         for number in 0.. {
             let directory = self.2.path().join(number.to_string());
             let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
@@ -252,13 +251,19 @@ impl Destination for Journaled {
                 blocked_retry_cap_ms: 50,
                 ..Settings::default()
             };
-            let bucket = support::bucket_on(&self.0, "audit/logs");
-            match S3Sink::builder(bucket).with_settings(settings).open().await {
-                Ok(sink) => return Arc::new(sink),
+            match S3Sink::builder(bucket()).with_settings(settings).open().await {
+                Ok(sink) => return sink,
                 Err(error) => assert_eq!(error.kind(), OpenErrorKind::Configuration, "{error:?}"),
             }
         }
         unreachable!("there are more numbers than open sinks")
+    }
+}
+
+#[async_trait]
+impl Destination for Journaled {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        Arc::new(self.open_on(|| support::bucket_on(&self.0, "audit/logs")).await)
     }
 
     async fn stored(&self) -> Vec<StoredRecord> {
@@ -281,6 +286,65 @@ async fn journals_conform() {
     let journaled = Journaled(server, Checker::default(), directory);
     conformance::run(&journaled).await;
     assert_eq!(journaled.0.faults().fired(), FAULTS);
+}
+
+/// A route of a sink whose own bucket is another one.
+struct Routed(Journaled);
+
+#[derive(Debug)]
+struct RouteAndSink(S3Route, S3Sink);
+
+#[async_trait]
+impl AuditSink for RouteAndSink {
+    async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        self.0.persist(batch).await
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        self.0.flush().await
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        self.0.close().await?;
+        self.1.close().await
+    }
+}
+
+impl fmt::Display for RouteAndSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Destination for Routed {
+    async fn open(&self) -> Arc<dyn AuditSink> {
+        let sink = self.0.open_on(|| Bucket::open("memory:///").unwrap()).await;
+        let bucket = support::bucket_on(&self.0.0, "audit/logs");
+        let route = sink.open_route("customer", bucket).await.unwrap();
+        Arc::new(RouteAndSink(route, sink))
+    }
+
+    async fn stored(&self) -> Vec<StoredRecord> {
+        self.0.stored().await
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Journaled
+    }
+
+    async fn fault(&self, number: u32) -> bool {
+        self.0.fault(number).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_conform() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = S3TestServer::start().await;
+    let routed = Routed(Journaled(server, Checker::default(), directory));
+    conformance::run(&routed).await;
+    assert_eq!(routed.0.0.faults().fired(), FAULTS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! `audit journal show`: what a journal holds, and what of it is not in the bucket yet.
 
-use audit_journal::{JournalRecords, JournalState, JournalStream, Plan, PlannedObject};
+use audit_journal::{
+    JournalRecords, JournalRoute, JournalState, JournalStream, Plan, PlannedObject,
+};
 use audit_sink_s3::layout::ObjectKey;
 use serde::Serialize;
 
@@ -22,11 +24,23 @@ struct State {
     streams: Vec<Stream>,
     objects: Vec<Object>,
     followers: Vec<Follower>,
+    routes: Vec<Route>,
+}
+
+#[derive(Serialize)]
+struct Route {
+    number: u32,
+    name: String,
+    destination: String,
+    retired: bool,
+    undelivered: u64,
 }
 
 #[derive(Serialize)]
 struct Stream {
     stream: String,
+    /// The number of its route, 0 for the default route.
+    route: u32,
     delivered_to: u64,
     next_sequence: u64,
 }
@@ -68,11 +82,11 @@ fn print_state(
     followers: &[Follower],
     output: &Output,
 ) -> Result<(), Failure> {
-    let JournalState { in_use, segments, bytes, streams, objects, followers: _ } = state;
+    let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
     if output.is_json() {
         let stream = |stream: &JournalStream| {
-            let JournalStream { stream, delivered_to, next_sequence } = *stream;
-            Stream { stream: stream.to_string(), delivered_to, next_sequence }
+            let JournalStream { stream, route, delivered_to, next_sequence } = *stream;
+            Stream { stream: stream.to_string(), route, delivered_to, next_sequence }
         };
         let object = |object: &PlannedObject| {
             let PlannedObject { plan, set_aside, file } = object;
@@ -89,15 +103,28 @@ fn print_state(
             streams: streams.iter().map(stream).collect(),
             objects: objects.iter().map(object).collect(),
             followers: followers.to_vec(),
+            routes: routes.iter().map(|route| Route::of(route, state)).collect(),
         });
     }
     let style = output.style();
     let used = if *in_use { "a process has it open" } else { "no process has it open" };
     output.line(&format!("{used}; {segments} segments hold records, {} of disk", Size(*bytes)))?;
-    for JournalStream { stream, delivered_to, next_sequence } in streams {
-        let undelivered = next_sequence.saturating_sub(*delivered_to);
+    for stream in streams {
+        let JournalStream { stream: name, route, delivered_to: _, next_sequence } = stream;
+        let route = routes.iter().find(|known| known.number == *route);
+        let route = route.map_or_else(String::new, |route| format!(" of route {}", route.name));
+        let undelivered = stream.undelivered();
         output.line(&format!(
-            "stream {stream}: {next_sequence} records, {undelivered} not known to be in the bucket"
+            "stream {name}{route}: {next_sequence} records, {undelivered} not known to be in the \
+             bucket"
+        ))?;
+    }
+    for route in routes {
+        let Route { number, name, destination, retired, undelivered } = Route::of(route, state);
+        let retired = if retired { ", retired" } else { "" };
+        output.line(&format!(
+            "route {name} (number {number}{retired}) to {destination}: {undelivered} records not \
+             known to be in the bucket"
         ))?;
     }
     for PlannedObject { plan, set_aside, file } in objects {
@@ -128,6 +155,13 @@ fn print_state(
         }
     };
     output.line(&verdict)
+}
+
+impl Route {
+    fn of(route: &JournalRoute, state: &JournalState) -> Route {
+        let JournalRoute { number, name, destination, is_retired: retired } = route.clone();
+        Route { number, name, destination, retired, undelivered: state.undelivered_of(number) }
+    }
 }
 
 /// The destination of an object: in a bucket, its key.

@@ -6,15 +6,14 @@ use std::sync::mpsc::{self as threads, RecvTimeoutError, TryRecvError};
 use std::thread;
 
 use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 
 use super::own_records::OwnRecords;
-use super::{PATIENCE, Queued, Reply, stopped};
+use super::{PATIENCE, Queued, Reply, Room, stopped};
 use crate::format::EncodedBatch;
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::segment::Segment;
-use crate::segment_writer::{CommitError, SegmentWriter};
+use crate::segment_writer::{CommitError, CommittedBatch, SegmentWriter};
 use crate::segments::Publisher;
 
 /// A group is closed at this size: its sync then costs little compared with its write.
@@ -34,8 +33,8 @@ const MAX_OWN_BYTES: u64 = 4 << 10;
 /// while the host is suspended.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A caller's reply channel, the number of records in its batch, and the batch's room in the queue.
-type Waiter = (Reply, u32, OwnedSemaphorePermit);
+/// A caller's reply channel, and its batch's room in the queue.
+type Waiter = (Reply, Room);
 
 /// Batches that their callers can no longer withdraw.
 pub(crate) struct Taken {
@@ -49,8 +48,9 @@ impl Taken {
     pub(crate) fn of(group: impl Iterator<Item = Queued>) -> Taken {
         let (mut batches, mut waiters) = (Vec::new(), Vec::new());
         for Queued { slot, reply, bytes: _ } in group {
-            let Some((encoded, room)) = slot.take() else { continue };
-            waiters.push((reply, encoded.batch().count(), room));
+            let Some((encoded, mut room)) = slot.take() else { continue };
+            room.set_may_be_durable(true);
+            waiters.push((reply, room));
             batches.push(encoded);
         }
         Taken { batches, waiters }
@@ -270,7 +270,8 @@ impl Committer {
     /// numbers and is delivered like the others.
     pub(crate) fn write(&mut self, taken: Taken) {
         let Taken { batches, waiters } = taken;
-        let count = batches.iter().map(|encoded| encoded.batch().count()).sum();
+        let default = batches.iter().filter(|encoded| encoded.route().is_none());
+        let count: u32 = default.map(|encoded| encoded.batch().count()).sum();
         let opened = self.open_stream(u64::from(count));
         let next = &mut self.next;
         let began = Instant::now();
@@ -278,16 +279,16 @@ impl Committer {
             Ok(committed) => {
                 let bytes = batches.iter().map(EncodedBatch::bytes).sum();
                 self.health.committed(began.elapsed(), batches.len(), bytes);
-                self.publisher.publish(&committed, count);
+                self.publisher.publish(&committed, committed.count);
                 self.starve(false);
                 self.pause = None;
                 if let Some(trouble) = self.trouble.take() {
                     trouble.over();
                 }
-                let mut first_sequence = committed.first_sequence;
-                for (reply, count, _room) in waiters {
-                    let place = Place { stream: self.publisher.stream(), first_sequence, count };
-                    first_sequence += u64::from(count);
+                for ((reply, room), batch) in waiters.into_iter().zip(&committed.batches) {
+                    let CommittedBatch { stream, first_sequence, count, .. } = *batch;
+                    let place = Place { stream, first_sequence, count };
+                    room.commit();
                     // After a crash before this line, the records are durable and will be
                     // delivered, although the caller has no receipt.
                     let _ = reply.send(Ok(Receipt {
@@ -305,7 +306,7 @@ impl Committer {
         match error {
             CommitError::Failed(error) => {
                 self.health.stop(Trouble::stopped(&error));
-                for (reply, ..) in waiters {
+                for (reply, _room) in waiters {
                     let message =
                         "the journal's disk failed while the audit batch was being written";
                     let failed = SinkError::indeterminate(SinkErrorKind::Closed, message);
@@ -319,19 +320,21 @@ impl Committer {
                 self.starve(true);
                 let pause = self.pause.map_or(PATIENCE, |(_, pause)| (2 * pause).min(MAX_PAUSE));
                 self.pause = Some((Instant::now() + pause, pause));
-                for (reply, ..) in waiters {
+                for (reply, _room) in waiters {
                     let message = "no space on the journal's disk for the audit batch";
                     let failed = SinkError::indeterminate(SinkErrorKind::Unavailable, message);
                     let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));
                 }
             }
             CommitError::Stopped(error) => {
-                for (reply, ..) in waiters {
+                for (reply, mut room) in waiters {
+                    room.set_may_be_durable(false);
                     let _ = reply.send(Err(stopped().with_source(Arc::clone(&error))));
                 }
             }
             CommitError::NoSegment | CommitError::StreamFull => {
-                for (reply, ..) in waiters {
+                for (reply, mut room) in waiters {
+                    room.set_may_be_durable(false);
                     let _ = reply.send(Err(stopped()));
                 }
             }

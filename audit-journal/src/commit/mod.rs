@@ -7,6 +7,7 @@ pub(crate) mod own_records;
 mod preparer;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as threads;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,7 @@ use crate::disk::Disk;
 use crate::followers::Followers;
 use crate::format::{EncodedBatch, Position};
 use crate::health::HealthBoard;
+use crate::routes::{Charge, Routes};
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
@@ -52,6 +54,7 @@ pub struct Journal {
     threads: watch::Receiver<()>,
     live: Arc<LiveSegments>,
     followers: Arc<Followers>,
+    routes: Arc<Routes>,
     health: Arc<HealthBoard>,
     bounds: Bounds,
     journal: JournalSettings,
@@ -71,9 +74,32 @@ type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
 /// A batch in the queue.
 pub(crate) struct Queued {
     /// Taken by the thread, or by the caller when it gives up.
-    slot: Arc<TakeOnce<(EncodedBatch, OwnedSemaphorePermit)>>,
+    slot: Arc<TakeOnce<(EncodedBatch, Room)>>,
     reply: Reply,
     bytes: u64,
+}
+
+/// A batch's room in the queue and, on a route, in its share of the journal. Dropping it frees
+/// both.
+pub(crate) struct Room {
+    _queue: OwnedSemaphorePermit,
+    charge: Option<Charge>,
+}
+
+impl Room {
+    /// The batch is about to be written, or was certainly not written.
+    fn set_may_be_durable(&mut self, may_be_durable: bool) {
+        if let Some(charge) = &mut self.charge {
+            charge.set_may_be_durable(may_be_durable);
+        }
+    }
+
+    /// The batch is durable: it keeps its room in the journal.
+    fn commit(self) {
+        if let Some(charge) = self.charge {
+            charge.commit();
+        }
+    }
 }
 
 /// The parts of a journal's threads.
@@ -84,6 +110,7 @@ pub(crate) struct Parts {
     pub(crate) own: Option<OwnRecords>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) followers: Arc<Followers>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) next_ordinal: u32,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) stream: UniqueId,
@@ -129,6 +156,7 @@ impl Journal {
             own,
             live,
             followers,
+            routes,
             next_ordinal,
             random,
             stream,
@@ -182,6 +210,7 @@ impl Journal {
             threads,
             live,
             followers,
+            routes,
             health,
             bounds,
             journal,
@@ -200,14 +229,29 @@ impl Journal {
         Health { followers: self.followers.health(), ..health }
     }
 
+    /// See [`AuditSink::stopped`](audit_core::AuditSink::stopped).
+    pub fn when_stopped(&self) -> impl Future<Output = String> + Send + 'static {
+        self.health.stopped()
+    }
+
     /// See [`AuditSink::persist`](audit_core::AuditSink::persist).
     pub async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
         let deadline = Instant::now() + self.bounds.persist_timeout;
+        self.persist_encoded(EncodedBatch::new(batch), None, deadline).await
+    }
+
+    /// Commits a batch that has room in its route's share.
+    pub(crate) async fn persist_encoded(
+        &self,
+        encoded: EncodedBatch,
+        charge: Option<Charge>,
+        deadline: Instant,
+    ) -> Result<Receipt, SinkError> {
         let permits =
-            u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
-        let room =
+            u32::try_from(encoded.batch().lines().len()).expect("at most MAX_BATCH_BYTES");
+        let queue =
             match timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await {
-                Ok(Ok(room)) => room,
+                Ok(Ok(queue)) => queue,
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room()),
             };
@@ -216,8 +260,8 @@ impl Journal {
         if self.delivery.is_closed() {
             return Err(self.stopped());
         }
-        let encoded = EncodedBatch::new(batch);
-        let bytes = encoded.bytes();
+        let bytes = encoded.bytes_in_group();
+        let room = Room { _queue: queue, charge };
         let slot = Arc::new(TakeOnce::new((encoded, room)));
         let (reply, outcome) = oneshot::channel();
         let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
@@ -291,13 +335,29 @@ impl Journal {
         delivered
     }
 
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.journal.directory
+    }
+
+    pub(crate) fn live(&self) -> &LiveSegments {
+        &self.live
+    }
+
+    pub(crate) fn persist_timeout(&self) -> Duration {
+        self.bounds.persist_timeout
+    }
+
     async fn end(&self) -> Result<(), SinkError> {
         let mut ended = self.ended.clone();
         ended.wait_for(|ended| *ended).await.map(drop).map_err(|_gone| self.stopped())
     }
 
     /// The error after the journal has stopped: nothing is accepted until the process is restarted.
-    fn stopped(&self) -> SinkError {
+    pub(crate) fn stopped(&self) -> SinkError {
         let why = self.health.stop_reason();
         match why {
             Some(why) => SinkError::not_persisted(SinkErrorKind::Closed, why),

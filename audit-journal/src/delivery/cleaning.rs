@@ -23,6 +23,9 @@ impl JournalDelivery {
     /// the progress files of streams without segments.
     pub(crate) async fn clean(&mut self) {
         self.clean_at = Instant::now() + CLEAN_EVERY;
+        if self.route.is_some() {
+            return self.clean_route().await;
+        }
         let (disk, live, delivered) =
             (Arc::clone(&self.disk), Arc::clone(&self.live), self.delivered.clone());
         let retention = Duration::from_millis(self.journal.retention_ms);
@@ -39,6 +42,11 @@ impl JournalDelivery {
             live.remove_while(&*disk, |segment| {
                 let is_old = segment.sealed_at.is_some_and(|at| at.elapsed() >= retention);
                 if !is_delivered(segment) || !(pressed || is_old) {
+                    return Ok(false);
+                }
+                let ordinal = segment.segment.header.ordinal;
+                if live.routes().holds(ordinal) {
+                    live.routes().want(ordinal);
                     return Ok(false);
                 }
                 let kept = live.bytes_while(is_delivered);

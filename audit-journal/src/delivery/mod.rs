@@ -18,6 +18,7 @@ mod flushes;
 mod objects;
 mod planned;
 mod refusals;
+mod route;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use self::flushes::Flushes;
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
+pub(crate) use self::route::RouteLane;
 use crate::cutter::{Cut, Cutter};
 use crate::destination::{Delivery, Destination, Plan};
 use crate::disk::Disk;
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Flush(Position, oneshot::Sender<()>),
     /// From now on, cuts objects without waiting for more records.
     Hurry,
+    /// Delivers a route's records to this destination from now on, and no longer hurries.
+    Open(Arc<dyn Destination>, Arc<HealthBoard>),
+    /// Ends the delivery of a route that is retired: everything is delivered.
+    Retire,
 }
 
 /// No further object is read while this many bytes of encoded objects are under way. They stay in
@@ -80,6 +86,8 @@ pub(crate) struct JournalDelivery {
     /// committed.
     durable: latest::Receiver<Position>,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// `None` for the default route.
+    route: Option<RouteLane>,
     pool: BufferPool,
     /// The lock is never contended: while the cutter reads on another thread, the task waits.
     cutter: Arc<Mutex<Cutter>>,
@@ -124,6 +132,8 @@ pub(crate) struct Parts {
     pub(crate) followers: Arc<Followers>,
     pub(crate) durable: latest::Receiver<Position>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    /// `None` for the default route.
+    pub(crate) route: Option<RouteLane>,
     pub(crate) decided: Decided,
 }
 
@@ -142,6 +152,7 @@ impl JournalDelivery {
             followers,
             durable,
             commands,
+            route,
             decided,
         } = parts;
         let cutter = Cutter::new(Arc::clone(&live), BTreeMap::new(), max_object_bytes);
@@ -158,6 +169,7 @@ impl JournalDelivery {
             followers,
             durable,
             commands,
+            route,
             cutter: Arc::new(Mutex::new(cutter)),
             pool: pieces(),
             more: true,
@@ -191,9 +203,9 @@ impl JournalDelivery {
             planned_to.insert(plan.stream, plan.next_sequence());
         }
         let planned = decided.objects.into_iter().map(|object| {
-            let DecidedObject { plan, role, after, set_aside } = object;
+            let DecidedObject { plan, role, after, set_aside, file_bytes } = object;
             let state = if set_aside { State::Done { is_aside: true } } else { State::Waiting };
-            Planned { plan, role, after, end: start, state }
+            Planned { plan, role, after, end: start, file_bytes, state }
         });
         self.planned = planned.collect();
         let live = Arc::clone(&self.live);
@@ -203,6 +215,7 @@ impl JournalDelivery {
         // Requests under way are dropped here, and their outcomes are unknown.
         self.requests = JoinSet::new();
         (self.delivered_to, self.allowed, self.more) = (start, 1, true);
+        self.begin_route();
     }
 
     /// Runs until nothing more will be committed and everything is delivered. It never gives up:
@@ -238,9 +251,15 @@ impl JournalDelivery {
     /// Reads the plans again.
     async fn read_plans(&mut self) -> Result<(), Failed> {
         let live = Arc::clone(&self.live);
+        let route = self.route.as_ref().map_or(0, |route| route.number);
         let read = self.on_disk(move |disk| {
-            plan::recover(disk, |stream| live.end_of(stream) > Some(0)).map_err(|error| match error
-            {
+            // Other routes' deliveries go on, and write their own files.
+            let is_own = |stream| live.routes().route_of(stream) == route;
+            let has_records = |stream| match route {
+                0 => live.end_of(stream) > Some(0),
+                _ => live.routes().has(stream),
+            };
+            plan::recover(disk, is_own, has_records).map_err(|error| match error {
                 RecoveryError::Io(error) => error,
                 error @ RecoveryError::Damaged { .. } => io::Error::other(error),
             })
@@ -269,12 +288,16 @@ impl JournalDelivery {
                 self.clean().await;
             }
             let has_slot = self.has_slot() && self.may_use_disk();
-            if has_slot && self.more {
+            let must_read = match self.route {
+                None => has_slot && self.more,
+                Some(_) => self.must_cut_route(),
+            };
+            if must_read {
                 self.read().await;
                 continue;
             }
             let due = self.due();
-            if has_slot && due.is_some_and(|due| due <= Instant::now()) {
+            if has_slot && self.route.is_none() && due.is_some_and(|due| due <= Instant::now()) {
                 let cut = self.cutter().take();
                 if let Some(cut) = cut {
                     self.encode(cut).await;
@@ -285,7 +308,8 @@ impl JournalDelivery {
             self.note_oldest();
             self.answer_flushes();
             self.rest();
-            if self.ended && self.is_idle() && self.streams.ending().is_empty() {
+            let is_left = !self.is_idle() || !self.streams.ending().is_empty();
+            if self.ended && (!is_left || self.is_unopened()) {
                 self.clean().await;
                 self.mended();
                 self.commands.close();
@@ -316,6 +340,11 @@ impl JournalDelivery {
                         self.more = true;
                     }
                     Command::Hurry => self.hurry = true,
+                    Command::Open(destination, health) => self.open_route(destination, health),
+                    Command::Retire => {
+                        self.streams.end();
+                        self.ended = true;
+                    }
                 },
                 changed = self.durable.changed(), if !self.ended => {
                     self.ended = changed.is_err();
@@ -324,7 +353,7 @@ impl JournalDelivery {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(again_at), if refuses => {}
                 () = sleep_until(resend_at), if resends => {}
-                () = self.live.room_is_wanted() => self.clean_at = Instant::now(),
+                () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
                 () = sleep_until(self.clean_at) => {}
             }
         }
@@ -335,7 +364,10 @@ impl JournalDelivery {
     }
 
     fn note_oldest(&self) {
-        let gathered = self.cutter().pending.as_ref().map(Cut::time_ms);
+        let gathered = match self.waiting() {
+            Some(waiting) => Some(waiting.time_ms),
+            None => self.cutter().pending.as_ref().map(Cut::time_ms),
+        };
         let planned = self.planned.front().map(|planned| planned.plan.time_ms);
         let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
         self.health.oldest_undelivered(oldest);
@@ -343,14 +375,20 @@ impl JournalDelivery {
 
     /// When the object that is being filled is cut, however full it is.
     fn due(&self) -> Option<Instant> {
-        let since = self.cutter().pending.as_ref()?.since;
+        let since = match self.route {
+            Some(_) => self.waiting()?.since,
+            None => self.cutter().pending.as_ref()?.since,
+        };
         let now = self.hurry || self.ended || !self.flushes.is_empty();
         Some(if now { since } else { since + self.journal.cut_after() })
     }
 
     /// Whether another object may be read and sent.
     fn has_slot(&self) -> bool {
-        self.planned.len() < self.allowed && self.unplanned.is_none() && self.has_memory()
+        self.planned.len() < self.allowed
+            && self.unplanned.is_none()
+            && self.has_memory()
+            && !self.is_unopened()
     }
 
     /// Whether another object may be held in memory.
@@ -383,11 +421,12 @@ impl JournalDelivery {
     }
 
     /// Whether everything is read and delivered.
-    fn is_idle(&mut self) -> bool {
-        !self.more
-            && self.planned.is_empty()
-            && self.unplanned.is_none()
-            && self.cutter().pending.is_none()
+    fn is_idle(&self) -> bool {
+        let is_read = match self.route {
+            Some(_) => self.waiting().is_none(),
+            None => !self.more && self.cutter().pending.is_none(),
+        };
+        is_read && self.planned.is_empty() && self.unplanned.is_none()
     }
 
     /// Frees memory while idle.
@@ -404,7 +443,13 @@ impl JournalDelivery {
         if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
             return;
         }
-        let consumed = if self.is_idle() { self.cutter().consumed } else { self.delivered_to };
+        // Read first: what is durable up to here was indexed before.
+        let durable = self.durable.get();
+        let consumed = match self.route {
+            _ if !self.is_idle() => self.delivered_to,
+            None => self.cutter().consumed,
+            Some(_) => durable,
+        };
         self.flushes.answer(consumed.max(self.delivered_to));
     }
 }

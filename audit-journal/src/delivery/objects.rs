@@ -15,7 +15,7 @@ use crate::cutter::Cut;
 use crate::destination::{Delivery, Encoded, Plan, RecordTime, Records};
 use crate::format::Position;
 use crate::health::Trouble;
-use crate::object_file::{Role, read_object, set_aside, write_object};
+use crate::object_file::{Role, file_bytes, read_object, set_aside, write_object};
 use crate::progress::{Progress, write_progress};
 use crate::shared::executor::execute;
 use crate::shared::panic::Panicked;
@@ -25,6 +25,9 @@ impl JournalDelivery {
     /// Reads until an object is full or all durable records are read.
     pub(super) async fn read(&mut self) {
         let durable = self.durable.see();
+        if self.route.is_some() {
+            return self.read_route().await;
+        }
         let cutter = Arc::clone(&self.cutter);
         let read = execute(&*self.executor, move || lock(&cutter).read()).await;
         match read {
@@ -97,7 +100,10 @@ impl JournalDelivery {
     pub(super) fn progress(&self, stream: UniqueId) -> Progress {
         let is_vouched_for = || self.streams.secret(stream).is_some();
         let known = self.delivered.get(&stream).cloned();
-        known.unwrap_or_else(|| Progress::begin(is_vouched_for()))
+        known.unwrap_or_else(|| match &self.route {
+            None => Progress::begin(is_vouched_for()),
+            Some(route) => Progress::begin_route(route.number),
+        })
     }
 
     /// Makes the plan of the next object durable, and only then sends it.
@@ -109,11 +115,14 @@ impl JournalDelivery {
         let written = self.on_disk(move |disk| write_object(disk, &plan, role, &written)).await;
         written.map_err(|error| ("the plan of an object cannot be written", error))?;
         if let Some(Unplanned { plan, role, object, end }) = self.unplanned.take() {
-            let bytes = object.bytes();
+            let (bytes, file_bytes) = (object.bytes(), file_bytes(&object));
             let after = object.seal.as_ref().map(|seal| seal.after.clone());
-            let request = self.send(plan, object);
-            let state = State::UnderWay { bytes, request };
-            self.planned.push_back(Planned { plan, role, after, end, state });
+            self.planned_route(&plan, file_bytes);
+            let state = match self.may_send() {
+                true => State::UnderWay { bytes, request: self.send(plan, object) },
+                false => State::Waiting,
+            };
+            self.planned.push_back(Planned { plan, role, after, end, file_bytes, state });
         }
         Ok(())
     }
@@ -138,7 +147,7 @@ impl JournalDelivery {
             if state != State::Waiting {
                 continue;
             }
-            if self.requests.len() >= self.allowed || !self.has_memory() {
+            if self.is_unopened() || self.requests.len() >= self.allowed || !self.has_memory() {
                 break;
             }
             let pool = self.pool.clone();
@@ -224,6 +233,9 @@ impl JournalDelivery {
         written.await.map_err(|error| ("the progress of delivery cannot be written", error))?;
         self.delivered.extend(streams);
         let done: Vec<_> = self.planned.drain(..done).collect();
+        if let Some(route) = &mut self.route {
+            route.change_files(&self.live, done.iter().map(|done| done.file_bytes).sum(), 0);
+        }
         self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
         // The next opening removes files that a crash or an error leaves.
         let disk = Arc::clone(&self.disk);
@@ -233,7 +245,7 @@ impl JournalDelivery {
             }
         })
         .await;
-        if self.is_pressed() {
+        if self.route.is_none() && self.is_pressed() {
             self.clean_at = Instant::now();
         }
         Ok(())

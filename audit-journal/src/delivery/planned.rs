@@ -16,6 +16,8 @@ pub(super) struct Planned {
     pub(super) after: Option<Bytes>,
     /// The end of the last group that is in this object or an earlier one.
     pub(super) end: Position,
+    /// The size of its file.
+    pub(super) file_bytes: u64,
     pub(super) state: State,
 }
 
@@ -42,7 +44,7 @@ pub(super) struct Unplanned {
 impl Planned {
     /// Records in `progress` that the object is at its destination or set aside.
     pub(super) fn note(&self, progress: &mut Progress) {
-        let Planned { plan, role, after, end: _, state } = self;
+        let Planned { plan, role, after, end: _, file_bytes: _, state } = self;
         progress.next = plan.next_sequence();
         let Some(chain) = &mut progress.chain else { return };
         if let Some(after) = after {

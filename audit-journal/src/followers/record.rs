@@ -346,6 +346,7 @@ mod tests {
             stream: id(stream),
             first_sequence: records.start,
             next_sequence: records.end,
+            routed: Default::default(),
             end: 0,
         };
         let segments = vec![segment(3, 6, 0..9), segment(4, 7, records)];

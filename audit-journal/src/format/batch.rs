@@ -1,6 +1,8 @@
 //! The batches in a group, each with its own header.
 
-use audit_core::Batch;
+use std::collections::BTreeMap;
+
+use audit_core::{Batch, UniqueId};
 
 use super::GroupHeader;
 use super::fields::Fields;
@@ -11,27 +13,70 @@ use super::fields::Fields;
 pub(crate) struct EncodedBatch {
     pub(super) header: [u8; BATCH_HEADER_BYTES],
     batch: Batch,
+    kind: u32,
+    /// `None` for the default route, whose stream and number stand in the header of the group.
+    route: Option<RouteStream>,
+}
+
+/// A route, and the stream of its records in one opening of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteStream {
+    /// At least 1 and below [`MAX_ROUTE`].
+    pub(crate) route: u32,
+    pub(crate) stream: UniqueId,
 }
 
 pub(crate) const BATCH_HEADER_BYTES: usize = 80;
 
-/// The kind of a batch of records that functions logged.
+/// The kind of a batch of records that functions logged, on the default route. The kind of another
+/// route's batch is twice its number.
 const LOGGED: u32 = 0;
 
-/// The kind of a batch with one system record.
+/// The kind of a batch with one system record, on the default route.
 const SYSTEM: u32 = 1;
+
+/// The kind of the table of routes, which comes before the batches of a group.
+const TABLE: u32 = u32::MAX;
+
+/// The beginning of a table of routes.
+pub(crate) const TABLE_MARK: &str = "batch ffffffff ";
+
+/// Route numbers are below this one.
+pub(crate) const MAX_ROUTE: u32 = TABLE / 2;
+
+/// The size of a row in the table of routes.
+pub(crate) const TABLE_ROW_BYTES: usize = 72;
 
 impl EncodedBatch {
     pub(crate) fn new(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, LOGGED)
+        EncodedBatch::of_kind(batch, LOGGED, None)
+    }
+
+    /// A batch of another route than the default one.
+    pub(crate) fn routed(batch: Batch, route: RouteStream) -> EncodedBatch {
+        EncodedBatch::of_kind(batch, 2 * route.route, Some(route))
+    }
+
+    /// The table of the routes in a group: their streams, and the number of each one's first record
+    /// there. `None` if there are none.
+    pub(super) fn table(
+        rows: impl IntoIterator<Item = (RouteStream, u64)>,
+    ) -> Option<EncodedBatch> {
+        let mut text = String::new();
+        for (RouteStream { route, stream }, first_sequence) in rows {
+            text += &format!("route {route:08x} stream {stream} first {first_sequence:016x}\n");
+        }
+        debug_assert_eq!(text.len() % TABLE_ROW_BYTES, 0);
+        let table = Batch::from_lines(0, text.into()).ok()?;
+        Some(EncodedBatch::of_kind(table, TABLE, None))
     }
 
     /// A system record, which is delivered as a separate object.
     pub(crate) fn system(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, SYSTEM)
+        EncodedBatch::of_kind(batch, SYSTEM, None)
     }
 
-    fn of_kind(batch: Batch, kind: u32) -> EncodedBatch {
+    fn of_kind(batch: Batch, kind: u32, route: Option<RouteStream>) -> EncodedBatch {
         let time_ms = batch.time_ms().cast_unsigned();
         let bytes =
             u32::try_from(batch.lines().len()).expect("a batch has at most MAX_BATCH_BYTES");
@@ -45,7 +90,25 @@ impl EncodedBatch {
         put_hex(&mut header[58..66], bytes.into());
         let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..67]), batch.lines());
         put_hex(&mut header[71..79], sum.into());
-        EncodedBatch { header, batch }
+        EncodedBatch { header, batch, kind, route }
+    }
+
+    pub(crate) fn route(&self) -> Option<RouteStream> {
+        self.route
+    }
+
+    /// The number of its records that are of the default route.
+    pub(super) fn default_count(&self) -> u32 {
+        match self.kind {
+            LOGGED | SYSTEM => self.batch.count(),
+            _ => 0,
+        }
+    }
+
+    /// The size in bytes with an entry in the table of routes, if it needs one.
+    pub(crate) fn bytes_in_group(&self) -> u64 {
+        let row = self.route.map_or(0, |_| TABLE_ROW_BYTES + BATCH_HEADER_BYTES);
+        self.bytes() + row as u64
     }
 
     pub(crate) fn batch(&self) -> &Batch {
@@ -69,23 +132,88 @@ fn put_hex(places: &mut [u8], value: u64) {
 
 /// The parts that follow the header of a group, in order.
 pub(crate) fn parts(batches: &[EncodedBatch]) -> impl Iterator<Item = &[u8]> {
-    batches.iter().flat_map(|EncodedBatch { header, batch }| [&header[..], &batch.lines()[..]])
+    batches.iter().flat_map(|EncodedBatch { header, batch, .. }| [&header[..], &batch.lines()[..]])
 }
 
-/// Finds the batches in the payload of a group. Returns `None` if a checksum does not match.
+/// Finds the batches in the payload of a group, and the number of each one's first record. Returns
+/// `None` if a checksum does not match.
 pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option<Vec<BatchPlace>> {
     let mut places = Vec::new();
-    let (mut at, mut sum, mut records) = (0, salt, 0u32);
-    for _ in 0..header.batches {
+    let mut routes = BTreeMap::new();
+    let (mut at, mut sum) = (0, salt);
+    let mut next_sequence = header.first_sequence;
+    for n in 0..header.batches {
         let head = payload.get(at..at + BATCH_HEADER_BYTES)?;
         sum = crc32c::crc32c_append(sum, head);
+        let BatchHeader { kind, time_ms, count, bytes, sum: batch_sum, summed } =
+            BatchHeader::read(head)?;
+        let lines = at + BATCH_HEADER_BYTES..at + BATCH_HEADER_BYTES + bytes;
+        let found = crc32c::crc32c_append(summed, payload.get(lines.clone())?);
+        if found != batch_sum {
+            return None;
+        }
+        at = lines.end;
+        if kind == TABLE && n == 0 {
+            routes = table(&payload[lines])?;
+            continue;
+        }
+        let (route, is_system) = (kind / 2, kind % 2 == SYSTEM);
+        let (stream, next) = match route {
+            0 => (header.stream, &mut next_sequence),
+            _ if is_system => return None,
+            _ => {
+                let (stream, next) = routes.get_mut(&route)?;
+                (*stream, next)
+            }
+        };
+        let first_sequence = *next;
+        *next = next.checked_add(u64::from(count))?;
+        places.push(BatchPlace { time_ms, count, is_system, route, stream, first_sequence, lines });
+    }
+    let records = next_sequence - header.first_sequence;
+    let is_whole =
+        at == payload.len() && sum == header.batch_sum && records == u64::from(header.count);
+    is_whole.then_some(places)
+}
+
+/// The rows of a table of routes: their streams, and the numbers of their first records.
+fn table(mut text: &[u8]) -> Option<BTreeMap<u32, (UniqueId, u64)>> {
+    let mut rows = BTreeMap::new();
+    while !text.is_empty() {
+        let (row, rest) = text.split_at_checked(TABLE_ROW_BYTES)?;
+        let mut fields = Fields { rest: row };
+        fields.literal("route ")?;
+        let route = fields.hex32()?;
+        fields.literal(" stream ")?;
+        let stream = fields.text(UniqueId::TEXT_BYTES)?.parse().ok()?;
+        fields.literal(" first ")?;
+        let first_sequence = fields.hex64()?;
+        fields.literal("\n")?;
+        if rows.insert(route, (stream, first_sequence)).is_some() {
+            return None;
+        }
+        text = rest;
+    }
+    Some(rows)
+}
+
+/// The header of a batch.
+struct BatchHeader {
+    kind: u32,
+    time_ms: i64,
+    count: u32,
+    bytes: usize,
+    /// The checksum of the header and the lines.
+    sum: u32,
+    /// The checksum of the header alone.
+    summed: u32,
+}
+
+impl BatchHeader {
+    fn read(head: &[u8]) -> Option<BatchHeader> {
         let mut fields = Fields { rest: head };
         fields.literal("batch ")?;
-        let is_system = match fields.hex32()? {
-            LOGGED => false,
-            SYSTEM => true,
-            _ => return None,
-        };
+        let kind = fields.hex32()?;
         fields.literal(" time ")?;
         let time_ms = fields.hex64()?.cast_signed();
         fields.literal(" count ")?;
@@ -93,22 +221,23 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
         fields.literal(" bytes ")?;
         let bytes = fields.hex32()? as usize;
         fields.literal(" ")?;
-        let summed = head.len() - fields.rest.len();
+        let summed = crc32c::crc32c(&head[..head.len() - fields.rest.len()]);
         fields.literal("sum ")?;
-        let batch_sum = fields.hex32()?;
+        let sum = fields.hex32()?;
         fields.literal("\n")?;
-        let lines = at + BATCH_HEADER_BYTES..at + BATCH_HEADER_BYTES + bytes;
-        let found =
-            crc32c::crc32c_append(crc32c::crc32c(&head[..summed]), payload.get(lines.clone())?);
-        if found != batch_sum {
-            return None;
-        }
-        records = records.checked_add(count)?;
-        at = lines.end;
-        places.push(BatchPlace { time_ms, count, is_system, lines });
+        Some(BatchHeader { kind, time_ms, count, bytes, sum, summed })
     }
-    let whole = at == payload.len() && sum == header.batch_sum && records == header.count;
-    whole.then_some(places)
+}
+
+/// The lines of a batch of this route, of which these are the bytes. Returns `None` if they are not
+/// the intact bytes of such a batch.
+pub(crate) fn lines_of(batch: &[u8], route: u32) -> Option<&[u8]> {
+    let (head, lines) = batch.split_at_checked(BATCH_HEADER_BYTES)?;
+    let header = BatchHeader::read(head)?;
+    let is_intact = header.kind == 2 * route
+        && header.bytes == lines.len()
+        && crc32c::crc32c_append(header.summed, lines) == header.sum;
+    is_intact.then_some(lines)
 }
 
 /// A batch in the payload of its group.
@@ -118,6 +247,12 @@ pub(crate) struct BatchPlace {
     pub(crate) count: u32,
     /// Whether it is a system record.
     pub(crate) is_system: bool,
+    /// 0 for the default route.
+    pub(crate) route: u32,
+    /// The stream of its records.
+    pub(crate) stream: UniqueId,
+    /// The number of its first record.
+    pub(crate) first_sequence: u64,
     /// Its lines, as a range of the payload.
     pub(crate) lines: std::ops::Range<usize>,
 }

@@ -12,11 +12,16 @@
 mod batch;
 mod fields;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use audit_core::UniqueId;
 
-pub(crate) use self::batch::{BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, batches, parts};
+pub(crate) use self::batch::{
+    BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, MAX_ROUTE, RouteStream, TABLE_MARK,
+    TABLE_ROW_BYTES, batches, lines_of, parts,
+};
 pub(crate) use self::fields::{Fields, seal};
 
 /// The unit in which disks and kernels write, in bytes. No two groups share a block.
@@ -81,13 +86,13 @@ impl fmt::Display for Position {
 /// The header of a group: batches that were made durable together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GroupHeader {
-    /// The stream that the records belong to.
+    /// The stream that the records of the default route belong to.
     pub(crate) stream: UniqueId,
-    /// The number of the first record.
+    /// The number of the default route's first record, or of its next one if it has none here.
     pub(crate) first_sequence: u64,
-    /// The number of records.
+    /// The number of records of the default route.
     pub(crate) count: u32,
-    /// The number of batches.
+    /// The number of batches, including the table of routes.
     pub(crate) batches: u32,
     /// The size of the batches with their headers.
     pub(crate) payload_bytes: u32,
@@ -165,7 +170,22 @@ impl GroupHeader {
     }
 }
 
-/// The space that a group of these batches takes up to the next group, in bytes.
+/// Puts the table of routes before the batches of a group, if it needs one. `next` returns the
+/// number of the next record of a route in this stream.
+pub(crate) fn with_table(
+    batches: &[EncodedBatch],
+    next: impl Fn(RouteStream) -> u64,
+) -> Cow<'_, [EncodedBatch]> {
+    let routes = batches.iter().filter_map(EncodedBatch::route);
+    let rows: BTreeMap<u32, _> = routes.map(|route| (route.route, (route, next(route)))).collect();
+    match EncodedBatch::table(rows.into_values()) {
+        None => Cow::Borrowed(batches),
+        Some(table) => std::iter::once(table).chain(batches.iter().cloned()).collect(),
+    }
+}
+
+/// The space that a group of these batches takes up to the next group, in bytes. They include the
+/// table of routes.
 pub(crate) fn space(batches: &[EncodedBatch]) -> u64 {
     let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
     (GROUP_HEADER_BYTES as u64 + payload).next_multiple_of(BLOCK_BYTES)
@@ -187,7 +207,7 @@ pub(crate) fn group_header(
     let header = GroupHeader {
         stream,
         first_sequence,
-        count: batches.iter().map(|encoded| encoded.batch().count()).sum(),
+        count: batches.iter().map(EncodedBatch::default_count).sum(),
         batches: u32::try_from(batches.len()).expect("a group has fewer than 2^32 batches"),
         payload_bytes: u32::try_from(payload).expect("a group fits into a segment"),
         durable,

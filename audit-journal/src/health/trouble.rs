@@ -61,6 +61,13 @@ impl Trouble {
         ))
     }
 
+    pub(crate) fn share_full(route: &str, bytes: u64, max_bytes: u64) -> Trouble {
+        Trouble::JournalFull(format!(
+            "the share of route {route:?} in the journal is full: {bytes} of {max_bytes} bytes are \
+             undelivered"
+        ))
+    }
+
     pub(super) fn level(&self) -> Level {
         match self {
             Trouble::Delivery(DeliveryTrouble { blocked_by: None, .. }) => Level::Retrying,

@@ -110,12 +110,10 @@ fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
         while reader.position().offset < segment.end {
             let Found::Group(header) = reader.look()? else { panic!("recovery saw a group here") };
             let (places, payload) = reader.batches(&header)?;
-            let mut sequence = header.first_sequence;
             for place in places {
-                for line in payload[place.lines].split_inclusive(|byte| *byte == b'\n') {
-                    records.push((header.stream, sequence, line.to_vec()));
-                    sequence += 1;
-                }
+                let lines = payload[place.lines].split_inclusive(|byte| *byte == b'\n');
+                let numbered = (place.first_sequence..).zip(lines);
+                records.extend(numbered.map(|(n, line)| (place.stream, n, line.to_vec())));
             }
             reader.step_over(&header);
         }
@@ -167,11 +165,11 @@ impl Reader {
                 let end = usize::try_from(at as u64 + header.group_bytes()).unwrap();
                 let payload = &bytes[at + GROUP_HEADER_BYTES..end];
                 let places = crate::format::batches(&header, payload, salt).unwrap();
-                let lines = places.iter().flat_map(|place| {
-                    payload[place.lines.clone()].split_inclusive(|byte| *byte == b'\n')
-                });
-                let numbered = (header.first_sequence..).zip(lines);
-                records.extend(numbered.map(|(n, line)| (header.stream, n, line.to_vec())));
+                for place in places {
+                    let lines = payload[place.lines].split_inclusive(|byte| *byte == b'\n');
+                    let numbered = (place.first_sequence..).zip(lines);
+                    records.extend(numbered.map(|(n, line)| (place.stream, n, line.to_vec())));
+                }
                 at = usize::try_from(header.end(at as u64)).unwrap();
             }
         }

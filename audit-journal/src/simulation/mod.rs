@@ -6,6 +6,7 @@
 //! - `bucket`: what becomes of requests, and a destination on it.
 //! - `journal`: commits and recovery alone.
 //! - `delivery`: commits, recovery and delivery together.
+//! - `routes`: one journal with many destinations.
 //! - `checkers`: read what is left, and share no code with what wrote it.
 //! - `corruption`: damage of every kind, one at a time.
 //! - `faults`: each call of a real disk, failing.
@@ -28,6 +29,8 @@ pub mod fuzz;
 #[cfg(test)]
 mod journal;
 pub mod receiver;
+#[cfg(test)]
+mod routes;
 pub mod scale;
 mod vouching;
 

@@ -63,6 +63,7 @@ impl Journal {
             followers: Arc::default(),
             durable: committed,
             commands: received,
+            route: None,
             decided: Decided::default(),
         });
         Journal {

@@ -45,7 +45,7 @@ mod scenarios;
 mod steps;
 #[cfg(test)]
 mod tests;
-mod trouble;
+pub(super) mod trouble;
 mod variants;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -84,6 +84,7 @@ use crate::health::HealthBoard;
 use crate::plan::{Decided, DecidedObject};
 use crate::recovery::Recovered;
 use crate::recovery_error::RecoveryError;
+use crate::routes::{RouteParts, Routes};
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
@@ -530,6 +531,21 @@ impl<E: Endpoint> Simulation<E> {
             durable: committed.clone(),
             journal_bytes: journal.max_bytes,
         };
+        let routes = Routes::start(
+            RouteParts {
+                disk: Arc::clone(&disk),
+                live: Arc::clone(&live),
+                executor: executor.clone(),
+                destination: Arc::clone(&destination),
+                max_object_bytes,
+                journal: journal.clone(),
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+                refused: None,
+            },
+            std::mem::take(&mut decided.routes),
+            decided.take_routes(),
+        );
         let records = std::mem::take(&mut decided.followers);
         let (followers, tasks) = parts.start(followers.into_iter().zip(records));
         let delivery = JournalDelivery::new(Parts {
@@ -545,6 +561,7 @@ impl<E: Endpoint> Simulation<E> {
             followers: Arc::clone(&followers),
             durable: committed,
             commands: received,
+            route: None,
             decided,
         });
         self.streams.push(Stream::new(stream));
@@ -556,6 +573,7 @@ impl<E: Endpoint> Simulation<E> {
             own,
             live: Arc::clone(&live),
             followers,
+            routes,
             next_ordinal: recovered.next_ordinal,
             random,
             stream,

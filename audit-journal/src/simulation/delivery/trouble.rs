@@ -16,17 +16,17 @@ use crate::simulation::disk::faulty::panic_silently;
 
 /// Panics of whatever a process has, from a seed, and its requests, to be aborted.
 #[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) requests: Mutex<Vec<(Plan, AbortHandle)>>,
+pub(in crate::simulation) struct Trouble {
+    pub(in crate::simulation) requests: Mutex<Vec<(Plan, AbortHandle)>>,
     dice: Mutex<Dice>,
     /// Of 1,000 calls of the disk, pieces of work, and pauses, in how many.
-    pub(super) panics: AtomicUsize,
+    pub(in crate::simulation) panics: AtomicUsize,
     /// How often work is done later.
     delays: bool,
 }
 
 impl Trouble {
-    pub(super) fn new(dice: &mut Dice) -> Trouble {
+    pub(in crate::simulation) fn new(dice: &mut Dice) -> Trouble {
         let panics = [0, 0, 4, 20][dice.below(4)];
         let delays = dice.chance(1, 2);
         let requests = Mutex::default();
@@ -38,13 +38,13 @@ impl Trouble {
         }
     }
 
-    pub(super) fn none() -> Trouble {
+    pub(in crate::simulation) fn none() -> Trouble {
         let (requests, dice) = (Mutex::default(), Mutex::new(Dice::new(0)));
         Trouble { requests, dice, panics: 0.into(), delays: false }
     }
 
     /// Whether to panic here, and whether to do before what was asked for.
-    pub(super) fn panics(&self) -> Option<bool> {
+    pub(in crate::simulation) fn panics(&self) -> Option<bool> {
         let mut dice = self.dice.lock().unwrap();
         let panics = self.panics.load(Ordering::Relaxed);
         dice.chance(panics, 1_000).then(|| dice.chance(1, 2))
@@ -53,7 +53,7 @@ impl Trouble {
 
 /// Does work at once or later, and panics before or after it.
 #[derive(Debug)]
-pub(super) struct SimulatedExecutor(pub(super) Arc<Trouble>);
+pub(in crate::simulation) struct SimulatedExecutor(pub(in crate::simulation) Arc<Trouble>);
 
 #[async_trait]
 impl Executor for SimulatedExecutor {
@@ -88,7 +88,10 @@ impl Executor for SimulatedExecutor {
 
 /// Panics now and then: as whatever of a request is not the bucket's client.
 #[derive(Debug)]
-pub(super) struct PanickyRandom(pub(super) SeededRandom, pub(super) Arc<Trouble>);
+pub(in crate::simulation) struct PanickyRandom(
+    pub(in crate::simulation) SeededRandom,
+    pub(in crate::simulation) Arc<Trouble>,
+);
 
 impl Random for PanickyRandom {
     fn next_u64(&self) -> u64 {

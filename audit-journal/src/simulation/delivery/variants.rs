@@ -108,10 +108,12 @@ pub(super) fn write_without_dropped(committer: &mut Committer, taken: Taken) {
     let next = &mut committer.next;
     let Ok(committed) = committer.writer.commit(&batches, || next.take()) else { return };
     let stream = committer.publisher.stream();
-    let waiters: Vec<_> = waiters.into_iter().filter(|(reply, ..)| !reply.is_closed()).collect();
-    committer.publisher.publish(&committed, waiters.iter().map(|(_, count, _)| *count).sum());
+    let counts = committed.batches.iter().map(|batch| batch.count);
+    let mut waiters: Vec<_> = waiters.into_iter().zip(counts).collect();
+    waiters.retain(|((reply, _), _)| !reply.is_closed());
+    committer.publisher.publish(&committed, waiters.iter().map(|(_, count)| *count).sum());
     let mut first_sequence = committed.first_sequence;
-    for (reply, count, _room) in waiters {
+    for ((reply, _room), count) in waiters {
         let place = Some(Place { stream, first_sequence, count });
         first_sequence += u64::from(count);
         let _ = reply.send(Ok(Receipt { durability: Durability::Journaled, place }));
@@ -276,7 +278,7 @@ impl Disk for BadDisk {
             && to.ends_with(".object")
             && let Ok((plan, ..)) = read_object(&self.inner, to, &pieces())?
         {
-            let progress = Progress { next: plan.next_sequence(), chain: None };
+            let progress = Progress { next: plan.next_sequence(), ..Progress::default() };
             write_progress(&self.inner, plan.stream, &progress)?;
         }
         Ok(())

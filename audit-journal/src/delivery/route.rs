@@ -1,0 +1,196 @@
+//! What is different in the delivery of a route: it has one of its own, with its own requests,
+//! backoff, health and share of the journal's disk.
+//!
+//! Where the default route's delivery reads the journal in order, a route's reads its own batches
+//! where the index says they are, and only when an object is cut. Records of a destination that is
+//! away are cut into objects as well, whose files wait for it, so that they keep no segment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use audit_core::UniqueId;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
+
+use super::JournalDelivery;
+use super::planned::State;
+use crate::cutter::Cut;
+use crate::destination::{Destination, Plan};
+use crate::health::HealthBoard;
+use crate::progress::remove_progress;
+use crate::routes::{Share, Waiting};
+use crate::segments::LiveSegments;
+use crate::shared::executor::execute;
+
+/// The route of a delivery.
+#[derive(Debug)]
+pub(crate) struct RouteLane {
+    /// At least 1.
+    pub(crate) number: u32,
+    pub(crate) share: Arc<Share>,
+    /// Whether the destination is the route's own. Before, objects are encoded for it and not sent.
+    pub(crate) is_open: bool,
+    /// The size of the object files that are counted in `share`.
+    pub(crate) file_bytes: u64,
+    /// The most that `share` may be used, in bytes.
+    pub(crate) limit: Arc<AtomicU64>,
+    /// The memory in which all routes read and encode, in bytes.
+    pub(crate) memory: Arc<Semaphore>,
+    /// The size of `memory`.
+    pub(crate) memory_bytes: u32,
+}
+
+impl RouteLane {
+    /// Counts object files that are no longer needed, and others that are.
+    pub(super) fn change_files(&mut self, live: &LiveSegments, less: u64, more: u64) {
+        self.file_bytes = self.file_bytes + more - less;
+        self.share.add(more);
+        self.share.free(less);
+        live.change_objects(less, more);
+    }
+}
+
+/// How long an idle route's delivery sleeps.
+const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl JournalDelivery {
+    /// Follows [`begin`](Self::begin): counts what is durable. If the delivery panicked, it may not
+    /// have counted its last step.
+    pub(super) fn begin_route(&mut self) {
+        let Some(route) = &mut self.route else { return };
+        let delivered = self.delivered.iter().map(|(stream, progress)| (*stream, progress.next));
+        let planned = self.planned.iter().map(|planned| planned.plan);
+        let planned = planned.map(|plan| (plan.stream, plan.next_sequence()));
+        for (stream, next) in delivered.chain(planned) {
+            route.share.free(self.live.routes().planned(route.number, stream, next));
+        }
+        let files = self.planned.iter().map(|planned| planned.file_bytes).sum();
+        route.change_files(&self.live, route.file_bytes, files);
+    }
+
+    /// Whether it is the delivery of a route whose destination is not known yet.
+    pub(super) fn is_unopened(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| !route.is_open)
+    }
+
+    /// Delivers to this destination from now on.
+    ///
+    /// Requests to the former one are dropped: their outcomes are unknown, and they are sent again.
+    pub(super) fn open_route(
+        &mut self,
+        destination: Arc<dyn Destination>,
+        health: Arc<HealthBoard>,
+    ) {
+        (self.destination, self.health) = (destination, health);
+        (self.requests, self.allowed, self.hurry) = (JoinSet::new(), 1, false);
+        for planned in &mut self.planned {
+            if let State::UnderWay { .. } = planned.state {
+                planned.state = State::Waiting;
+            }
+        }
+        if let Some(route) = &mut self.route {
+            route.is_open = true;
+        }
+    }
+
+    /// The route's records that are in no object. `None` for the default route.
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        self.live.routes().waiting(self.route.as_ref()?.number)
+    }
+
+    /// Whether the route's next object is to be cut: it is full, a segment with its records is to
+    /// be removed, or it is due and can be sent.
+    pub(super) fn must_cut_route(&self) -> bool {
+        let Some(waiting) = self.waiting() else { return false };
+        if self.unplanned.is_some() || !self.may_use_disk() {
+            return false;
+        }
+        let is_due = || self.due().is_some_and(|due| due <= Instant::now());
+        waiting.bytes >= self.full_route() || waiting.is_wanted || self.has_slot() && is_due()
+    }
+
+    /// The size at which a route's object is full, in bytes of the journal: a route with a small
+    /// share must not use it up before anything is sent.
+    fn full_route(&self) -> u64 {
+        let share = self.route.as_ref().map_or(u64::MAX, |r| r.limit.load(Ordering::Relaxed) / 2);
+        share.min(self.max_object_bytes as u64)
+    }
+
+    /// Reads and encodes the route's next object.
+    pub(super) async fn read_route(&mut self) {
+        let Some(route) = &self.route else { return };
+        let Some(run) = self.live.routes().front(route.number, self.full_route()) else {
+            return;
+        };
+        // A run that is larger than the memory takes all of it.
+        let bytes = u32::try_from(run.bytes()).unwrap_or(u32::MAX).min(route.memory_bytes);
+        let memory = Arc::clone(&route.memory).acquire_many_owned(bytes).await;
+        match execute(&*self.executor, move || run.read()).await {
+            Ok(records) => {
+                if let Some(refused) = self.refused.take() {
+                    refused.watch.over();
+                }
+                self.encode(Cut::of_route(records)).await;
+                // Routes have many destinations, which keep no memory between objects.
+                self.cutter().trim();
+                self.destination.trim();
+            }
+            Err(error) => self.refuse(("the journal cannot be read", error), true),
+        }
+        drop(memory);
+    }
+
+    /// Notes that an object's file is durable: segments are no longer needed for its records.
+    pub(super) fn planned_route(&mut self, plan: &Plan, file_bytes: u64) {
+        let Some(route) = &mut self.route else { return };
+        let next = plan.next_sequence();
+        route.change_files(&self.live, 0, file_bytes);
+        route.share.free(self.live.routes().planned(route.number, plan.stream, next));
+        if self.is_pressed() {
+            self.live.want_room();
+        }
+    }
+
+    /// Whether an object that was just planned is sent now. A route's may have to wait in its file.
+    pub(super) fn may_send(&self) -> bool {
+        self.route.is_none()
+            || !self.is_unopened()
+                && self.requests.len() < self.allowed
+                && self.has_memory()
+                // Objects are sent in their order.
+                && self.planned.iter().all(|planned| planned.state != State::Waiting)
+    }
+
+    /// Removes the progress of the route's former streams once everything of them is delivered.
+    pub(super) async fn clean_route(&mut self) {
+        let is_gone = |stream: UniqueId| {
+            !self.live.routes().has(stream)
+                && self.planned.iter().all(|planned| planned.plan.stream != stream)
+                && self.unplanned.as_ref().is_none_or(|next| next.plan.stream != stream)
+        };
+        let gone = self.delivered.iter().filter(|(stream, progress)| {
+            self.streams.is_past(**stream, progress) && is_gone(**stream)
+        });
+        let gone: Vec<_> = gone.map(|(stream, _)| *stream).collect();
+        let (disk, live) = (Arc::clone(&self.disk), Arc::clone(&self.live));
+        let streams = gone.clone();
+        let removed = execute(&*self.executor, move || {
+            streams.iter().try_for_each(|stream| {
+                // A crash may bring the file back, and the next opening removes it again.
+                remove_progress(&*disk, *stream)?;
+                live.routes().forget_stream(*stream);
+                Ok::<_, std::io::Error>(())
+            })
+        });
+        match removed.await {
+            Ok(()) => self.delivered.retain(|stream, _| !gone.contains(stream)),
+            Err(error) => {
+                tracing::warn!(%error, "the progress of a delivered route cannot be removed");
+            }
+        }
+        if self.delivered.len() <= 1 && self.is_idle() {
+            self.clean_at = Instant::now() + IDLE;
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The handle of an open route.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use audit_core::{Batch, Commits, Health, Receipt, SinkError, SinkErrorKind, UniqueId};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::commit::Journal;
+use crate::delivery::Command;
+use crate::format::{EncodedBatch, RouteStream};
+use crate::health::{HealthBoard, Trouble, Watch};
+use crate::routes::{CannotOpen, Charge, Lane, Refused, RouteOpening, Routes};
+use crate::startup::cannot_open;
+use crate::{OpenError, OpenErrorKind};
+
+/// An open route of a [`Journal`]: commits to the journal, for a destination of its own.
+///
+/// Dropping it loses nothing: what is committed is delivered.
+pub struct Route {
+    journal: Arc<Journal>,
+    number: u32,
+    name: String,
+    lane: Lane,
+    health: Arc<HealthBoard>,
+    /// The trouble while its share is used up.
+    full: Mutex<Option<Watch>>,
+}
+
+impl Journal {
+    /// Opens a route: another destination of this journal, with records of its own.
+    ///
+    /// A route that the journal knows by this name continues: what an earlier opening left is
+    /// delivered to this destination. Otherwise the name gets a number, durably, before anything is
+    /// committed to the route.
+    ///
+    /// # Errors
+    ///
+    /// If the name is invalid or open already, if the journal has followers or its own destination
+    /// vouches for streams, if the file of routes cannot be written, or if the journal is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// The route may be open or not.
+    pub async fn open_route(self: &Arc<Self>, opening: RouteOpening) -> Result<Route, OpenError> {
+        let (name, health) = (opening.name.clone(), Arc::clone(&opening.health));
+        let opened = Routes::open(self.routes(), opening).await;
+        let (number, lane) = opened.map_err(|error| match error {
+            CannotOpen::Refused(why) => OpenError::new(OpenErrorKind::Configuration, why),
+            CannotOpen::Disk(error) => cannot_open(self.directory(), error),
+        })?;
+        let (journal, full) = (Arc::clone(self), Mutex::default());
+        Ok(Route { journal, number, name, lane, health, full })
+    }
+}
+
+impl Route {
+    /// Its number in the journal.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stream of its records in this opening of the journal.
+    pub fn stream(&self) -> UniqueId {
+        self.lane.stream
+    }
+
+    /// See [`AuditSink::health`](audit_core::AuditSink::health). `journal_bytes` is what the
+    /// route's undelivered records take of its share.
+    pub fn health(&self) -> Health {
+        let used = self.lane.share.used();
+        self.health.journal_bytes(used);
+        if used < self.journal.routes().limit() {
+            // A caller that was refused may have given up since.
+            self.has_room();
+        }
+        let health = self.health.health(self.journal.pending_bytes());
+        match self.journal.health().commits {
+            Commits::Accepted => health,
+            // The journal is everybody's.
+            commits @ (Commits::Refused { .. } | Commits::Stopped { .. }) => {
+                Health { commits, ..health }
+            }
+        }
+    }
+
+    /// See [`AuditSink::persist`](audit_core::AuditSink::persist). When the route's share of the
+    /// journal is used up, it waits for room and then fails as *not persisted*, `Unavailable`.
+    pub async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
+        let deadline = Instant::now() + self.journal.persist_timeout();
+        let stream = RouteStream { route: self.number, stream: self.lane.stream };
+        let encoded = EncodedBatch::routed(batch, stream);
+        let charge = self.charge(encoded.bytes(), deadline).await?;
+        self.begin().await?;
+        self.journal.persist_encoded(encoded, Some(charge), deadline).await
+    }
+
+    /// Waits for room in the route's share.
+    async fn charge(&self, bytes: u64, deadline: Instant) -> Result<Charge, SinkError> {
+        let routes = self.journal.routes();
+        let charge = || match self.lane.share.charge(bytes, routes.limit()) {
+            Ok(charge) => Some(Ok(charge)),
+            Err(Refused::Closed) => Some(Err(SinkError::closed())),
+            Err(Refused::Full { used }) => {
+                self.is_full(used);
+                None
+            }
+        };
+        match timeout_at(deadline, self.lane.share.until(charge)).await {
+            Ok(Ok(charge)) => {
+                self.has_room();
+                Ok(charge)
+            }
+            Ok(Err(closed)) => Err(closed),
+            Err(_elapsed) => Err(self.no_room()),
+        }
+    }
+
+    fn is_full(&self, used: u64) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = full.get_or_insert_with(|| self.health.watch());
+        watch.report(Trouble::share_full(&self.name, used, self.journal.routes().limit()));
+        self.health.starving(true);
+    }
+
+    fn has_room(&self) {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watch) = full {
+            watch.over();
+            self.health.starving(false);
+        }
+    }
+
+    fn no_room(&self) -> SinkError {
+        let (used, limit) = (self.lane.share.used(), self.journal.routes().limit());
+        let why = match self.health.hindrance() {
+            Some(Trouble::JournalFull(_)) | None => "its records are not delivered yet".to_owned(),
+            Some(trouble) => trouble.to_string(),
+        };
+        let message = format!(
+            "route {:?} has no room in the journal within {} ms: {used} of {limit} bytes of its \
+             share are used; {why}",
+            self.name,
+            self.journal.persist_timeout().as_millis()
+        );
+        SinkError::not_persisted(SinkErrorKind::Unavailable, message)
+    }
+
+    /// Makes the progress of the stream durable, once, before its first record is committed.
+    ///
+    /// After a crash in here, the stream has no records, and the next opening forgets it.
+    async fn begin(&self) -> Result<(), SinkError> {
+        let written = Routes::begin(self.journal.routes(), self.number, &self.lane).await;
+        let message = "the progress of a route cannot be written to the journal's disk";
+        let failed = SinkError::not_persisted(SinkErrorKind::Unavailable, message);
+        written.map_err(|error| failed.with_source(error))
+    }
+
+    /// See [`AuditSink::flush`](audit_core::AuditSink::flush), for the route's records.
+    pub async fn flush(&self) -> Result<(), SinkError> {
+        let Some(durable) = self.journal.live().routes().end_of(self.number) else {
+            return Ok(());
+        };
+        let (reply, flushed) = oneshot::channel();
+        let _ = self.lane.commands.send(Command::Flush(durable, reply));
+        match flushed.await {
+            Ok(()) => Ok(()),
+            Err(_) => self.is_delivered(),
+        }
+    }
+
+    /// See [`AuditSink::close`](audit_core::AuditSink::close), for this route alone: nothing more
+    /// is accepted, and it returns once everything is delivered. Put a time limit on it. The route
+    /// stays in the journal and can be opened again.
+    pub async fn close(&self) -> Result<(), SinkError> {
+        self.lane.share.close();
+        let _ = self.lane.commands.send(Command::Hurry);
+        let share = &self.lane.share;
+        tokio::select! {
+            () = share.until(|| (share.used() == 0).then_some(())) => Ok(()),
+            () = self.lane.commands.closed() => self.is_delivered(),
+        }
+    }
+
+    /// [Closes](Self::close) the route, and then retires it durably: its number is never used
+    /// again, and a later route of this name is another one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`close`](Self::close); if a write of the route's batches failed with an unknown
+    /// outcome since the journal was opened, which the next opening settles; and if the file of
+    /// routes cannot be written. The route is then closed and not retired.
+    pub async fn retire(&self) -> Result<(), SinkError> {
+        self.close().await?;
+        if self.lane.share.is_uncertain() {
+            let message = format!(
+                "route {:?} is closed and cannot be retired: a batch whose write failed may still \
+                 be found; retire it after the next start",
+                self.name
+            );
+            return Err(SinkError::not_persisted(SinkErrorKind::Unavailable, message));
+        }
+        let (routes, number) = (Arc::clone(self.journal.routes()), self.number);
+        let retired = tokio::spawn(async move { routes.retire(number).await });
+        let message = "a route cannot be retired";
+        let failed = SinkError::not_persisted(SinkErrorKind::Unavailable, message);
+        match retired.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed.with_source(error)),
+            Err(error) => Err(failed.with_source(error)),
+        }
+    }
+
+    /// Whether everything is delivered, after the delivery has ended.
+    fn is_delivered(&self) -> Result<(), SinkError> {
+        if self.lane.share.used() == 0 { Ok(()) } else { Err(self.journal.stopped()) }
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("number", &self.number)
+            .field("name", &self.name)
+            .field("stream", &self.lane.stream)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,421 @@
+//! Where the routes' records stand that are not in an object yet.
+//!
+//! A route reads exactly its own batches: nothing is read for it while it has none, and in all,
+//! every batch is read once. An entry is dropped once the object with its records is durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use audit_core::UniqueId;
+use tokio::time::Instant;
+
+use crate::destination::RecordTime;
+use crate::format::{FIRST_GROUP, Found, Position, lines_of};
+use crate::recovery::RecoveredSegment;
+use crate::segment::{Segment, SegmentReader, Window};
+use crate::segment_writer::Committed;
+use crate::shared::latest;
+
+/// The routes' records that are in segments only. This state is only in memory.
+#[derive(Debug, Default)]
+pub(crate) struct RouteIndex {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    routes: BTreeMap<u32, RouteRecords>,
+    /// For each segment with such records, the number of routes that they belong to.
+    held: BTreeMap<u32, usize>,
+    /// The streams of routes in each segment.
+    in_segments: BTreeMap<u32, BTreeSet<UniqueId>>,
+    /// The route of each stream that is not of the default route.
+    streams: BTreeMap<UniqueId, u32>,
+    /// Nothing more will be committed.
+    is_closed: bool,
+}
+
+/// The records of one route.
+#[derive(Debug)]
+struct RouteRecords {
+    segments: VecDeque<SegmentRecords>,
+    /// Their size in the journal, in bytes.
+    bytes: u64,
+    /// A time before which none of them became the oldest one.
+    since: Instant,
+    /// The end of the last group with records of the route.
+    end: Position,
+    /// Whether a segment is to be removed that holds some of them.
+    is_wanted: bool,
+    /// Sends `end`. `None` as long as nothing reads the route, and once nothing more is committed.
+    changed: Option<latest::Sender<Position>>,
+}
+
+/// The records of one route in one segment. They are of one stream.
+#[derive(Debug)]
+struct SegmentRecords {
+    segment: Segment,
+    stream: UniqueId,
+    batches: VecDeque<IndexedBatch>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct IndexedBatch {
+    first_sequence: u64,
+    time_ms: i64,
+    offset: u64,
+    bytes: u32,
+    count: u32,
+}
+
+impl IndexedBatch {
+    fn next_sequence(&self) -> u64 {
+        self.first_sequence + u64::from(self.count)
+    }
+}
+
+/// What waits to be cut into objects.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    /// In bytes of the journal.
+    pub(crate) bytes: u64,
+    pub(crate) since: Instant,
+    /// The time of the first record.
+    pub(crate) time_ms: i64,
+    /// Whether a segment is to be removed that holds some of it.
+    pub(crate) is_wanted: bool,
+}
+
+/// The records of a route's next object, still in the journal.
+#[derive(Debug)]
+pub(crate) struct Run {
+    route: u32,
+    stream: UniqueId,
+    since: Instant,
+    end: Position,
+    batches: Vec<(Segment, IndexedBatch)>,
+}
+
+/// The records of a route's next object.
+#[derive(Debug)]
+pub(crate) struct RunRecords {
+    pub(crate) stream: UniqueId,
+    pub(crate) first_sequence: u64,
+    pub(crate) count: u64,
+    /// The times at which they were made, in order.
+    pub(crate) times: Vec<RecordTime>,
+    pub(crate) lines: Vec<u8>,
+    pub(crate) since: Instant,
+    /// The end of the last group whose records of the route are all in this object or an earlier
+    /// one.
+    pub(crate) end: Position,
+}
+
+impl RouteIndex {
+    /// Indexes the records in these segments that `planned_to` says are in no object. Segments that
+    /// have none are not read again.
+    pub(crate) fn recover(
+        &self,
+        segments: &[RecoveredSegment],
+        planned_to: impl Fn(UniqueId) -> u64,
+        now: Instant,
+    ) -> io::Result<()> {
+        let mut window = Window::default();
+        for RecoveredSegment { segment, routed, end, .. } in segments {
+            for records in routed.values() {
+                let mut state = self.state();
+                let in_segment = state.in_segments.entry(segment.header.ordinal).or_default();
+                in_segment.insert(records.stream);
+            }
+            if routed.values().all(|records| records.next <= planned_to(records.stream)) {
+                continue;
+            }
+            let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
+            reader.limit(*end);
+            while reader.position().offset < *end {
+                let Found::Group(header) = reader.look()? else {
+                    let what = format!("a group has disappeared at {}", reader.position());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                };
+                let from = reader.position().offset;
+                let places = reader.routed(&header)?;
+                reader.step_over(&header);
+                let mut state = self.state();
+                for place in places.iter().filter(|place| place.route > 0) {
+                    let batch = place.indexed(from);
+                    if batch.next_sequence() > planned_to(place.stream) {
+                        let end = reader.position();
+                        state.add(place.route, place.stream, segment, batch, end, now);
+                    }
+                }
+            }
+            window = reader.into_window();
+        }
+        Ok(())
+    }
+
+    /// Indexes a durable group, and wakes the routes that have records in it.
+    pub(crate) fn committed(&self, group: &Committed, now: Instant) {
+        let Committed { batches, segment, end, .. } = group;
+        let end = segment.position(*end);
+        let mut routes = Vec::new();
+        let mut state = self.state();
+        for batch in batches {
+            let Some(route) = batch.route else { continue };
+            let indexed = IndexedBatch {
+                first_sequence: batch.first_sequence,
+                time_ms: batch.time_ms,
+                offset: batch.offset,
+                bytes: u32::try_from(batch.bytes).expect("a batch fits into a segment"),
+                count: batch.count,
+            };
+            state.add(route, batch.stream, segment, indexed, end, now);
+            if !routes.contains(&route) {
+                routes.push(route);
+            }
+        }
+        for route in routes {
+            state.routes.get(&route).into_iter().for_each(RouteRecords::wake);
+        }
+    }
+
+    /// Lets a route's reader hear of its records. Returns `None` when nothing more is committed.
+    pub(crate) fn listen(&self, route: u32) -> Option<latest::Receiver<Position>> {
+        let mut state = self.state();
+        if state.is_closed {
+            return None;
+        }
+        let records = state.route(route, Instant::now());
+        let sender = match records.changed.take() {
+            Some(sender) => sender,
+            None => latest::channel(records.end).0,
+        };
+        let receiver = sender.subscribe();
+        records.changed = Some(sender);
+        Some(receiver)
+    }
+
+    /// A stream of a route, known before its first file is written.
+    pub(crate) fn add_stream(&self, stream: UniqueId, route: u32) {
+        self.state().streams.insert(stream, route);
+    }
+
+    /// A stream of which nothing is left.
+    pub(crate) fn forget_stream(&self, stream: UniqueId) {
+        self.state().streams.remove(&stream);
+    }
+
+    /// The route of a stream, 0 for the default route.
+    pub(crate) fn route_of(&self, stream: UniqueId) -> u32 {
+        self.state().streams.get(&stream).copied().unwrap_or(0)
+    }
+
+    /// The end of the last group with records of a route.
+    pub(crate) fn end_of(&self, route: u32) -> Option<Position> {
+        self.state().routes.get(&route).map(|records| records.end)
+    }
+
+    /// The records of a route that are in no object.
+    pub(crate) fn waiting(&self, route: u32) -> Option<Waiting> {
+        let state = self.state();
+        let RouteRecords { segments, bytes, since, is_wanted, .. } = state.routes.get(&route)?;
+        let time_ms = segments.front()?.batches.front()?.time_ms;
+        Some(Waiting { bytes: *bytes, since: *since, time_ms, is_wanted: *is_wanted })
+    }
+
+    /// Whether any segment holds records of this stream, delivered or not.
+    pub(crate) fn has(&self, stream: UniqueId) -> bool {
+        self.state().in_segments.values().any(|streams| streams.contains(&stream))
+    }
+
+    /// A segment was removed.
+    pub(crate) fn removed(&self, ordinal: u32) {
+        self.state().in_segments.remove(&ordinal);
+    }
+
+    /// The records of a route's next object, of at most `max_bytes` unless it is a single batch.
+    /// They stay until they are [planned](Self::planned).
+    pub(crate) fn front(&self, route: u32, max_bytes: u64) -> Option<Run> {
+        let state = self.state();
+        let records = state.routes.get(&route)?;
+        let stream = records.segments.front()?.stream;
+        let mut run =
+            Run { route, stream, since: records.since, end: records.end, batches: Vec::new() };
+        let mut bytes = 0;
+        for held in &records.segments {
+            for batch in &held.batches {
+                bytes += u64::from(batch.bytes);
+                if held.stream != stream || (bytes > max_bytes && !run.batches.is_empty()) {
+                    // Later batches of its group may be left.
+                    let (segment, last) = run.batches.last().expect("not empty");
+                    run.end = segment.position(last.offset);
+                    return Some(run);
+                }
+                run.batches.push((held.segment.clone(), *batch));
+            }
+        }
+        Some(run)
+    }
+
+    /// Drops the records of a stream below `next`: the objects that hold them are durable. Returns
+    /// their size in the journal, in bytes.
+    pub(crate) fn planned(&self, route: u32, stream: UniqueId, next: u64) -> u64 {
+        let mut state = self.state();
+        let State { routes, held, .. } = &mut *state;
+        let Some(records) = routes.get_mut(&route) else { return 0 };
+        let before = records.bytes;
+        while let Some(front) = records.segments.front_mut().filter(|held| held.stream == stream) {
+            while let Some(batch) = front.batches.pop_front_if(|b| b.next_sequence() <= next) {
+                records.bytes -= u64::from(batch.bytes);
+            }
+            if !front.batches.is_empty() {
+                break;
+            }
+            let ordinal = front.segment.header.ordinal;
+            records.segments.pop_front();
+            if let Some(routes) = held.get_mut(&ordinal) {
+                *routes -= 1;
+                if *routes == 0 {
+                    held.remove(&ordinal);
+                }
+            }
+            records.is_wanted = false;
+        }
+        records.since = Instant::now();
+        before - records.bytes
+    }
+
+    /// Whether a segment holds records that are in no object.
+    pub(crate) fn holds(&self, ordinal: u32) -> bool {
+        self.state().held.contains_key(&ordinal)
+    }
+
+    /// Asks the routes whose records hold this segment, the oldest one, to cut them.
+    pub(crate) fn want(&self, ordinal: u32) {
+        let mut state = self.state();
+        for records in state.routes.values_mut() {
+            let holds = records
+                .segments
+                .front()
+                .is_some_and(|held| held.segment.header.ordinal == ordinal && !records.is_wanted);
+            if holds {
+                records.is_wanted = true;
+                records.wake();
+            }
+        }
+    }
+
+    /// Nothing more will be committed.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        state.routes.values_mut().for_each(|records| drop(records.changed.take()));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn route(&mut self, route: u32, now: Instant) -> &mut RouteRecords {
+        self.routes.entry(route).or_insert_with(|| RouteRecords {
+            segments: VecDeque::new(),
+            bytes: 0,
+            since: now,
+            end: Position { ordinal: 0, offset: 0 },
+            is_wanted: false,
+            changed: None,
+        })
+    }
+
+    fn add(
+        &mut self,
+        route: u32,
+        stream: UniqueId,
+        segment: &Segment,
+        batch: IndexedBatch,
+        end: Position,
+        now: Instant,
+    ) {
+        let ordinal = segment.header.ordinal;
+        let records = self.route(route, now);
+        if records.segments.is_empty() {
+            records.since = now;
+        }
+        records.bytes += u64::from(batch.bytes);
+        records.end = end;
+        let is_last = |held: &&mut SegmentRecords| held.segment.header.ordinal == ordinal;
+        match records.segments.back_mut().filter(is_last) {
+            Some(held) => held.batches.push_back(batch),
+            None => {
+                self.in_segments.entry(ordinal).or_default().insert(stream);
+                let records = self.route(route, now);
+                let (segment, batches) = (segment.clone(), VecDeque::from([batch]));
+                records.segments.push_back(SegmentRecords { segment, stream, batches });
+                *self.held.entry(ordinal).or_insert(0) += 1;
+            }
+        }
+    }
+}
+
+impl RouteRecords {
+    fn wake(&self) {
+        if let Some(changed) = &self.changed {
+            changed.send(self.end);
+        }
+    }
+}
+
+impl Run {
+    /// Its size in the journal, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.batches.iter().map(|(_, batch)| u64::from(batch.bytes)).sum()
+    }
+
+    /// Reads the records.
+    pub(crate) fn read(self) -> io::Result<RunRecords> {
+        let Run { route, stream, since, end, batches } = self;
+        let (_, first) = batches.first().expect("a run has a batch");
+        let first_sequence = first.first_sequence;
+        let (mut lines, mut times, mut next) =
+            (Vec::new(), Vec::<RecordTime>::new(), first_sequence);
+        let mut memory = Vec::new();
+        for (segment, batch) in batches {
+            memory.resize(batch.bytes as usize, 0);
+            segment.file.read_exact_at(&mut memory, batch.offset)?;
+            let read = lines_of(&memory, route).filter(|_| batch.first_sequence == next);
+            let Some(read) = read else {
+                let what = format!(
+                    "a durable batch has disappeared at {}",
+                    segment.position(batch.offset)
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            };
+            lines.extend_from_slice(read);
+            if times.last().is_none_or(|last| last.time_ms != batch.time_ms) {
+                times.push(RecordTime { first_sequence: next, time_ms: batch.time_ms });
+            }
+            next = batch.next_sequence();
+        }
+        let count = next - first_sequence;
+        Ok(RunRecords { stream, first_sequence, count, times, lines, since, end })
+    }
+}
+
+impl crate::format::BatchPlace {
+    /// The batch in a group that begins at this offset.
+    fn indexed(&self, group: u64) -> IndexedBatch {
+        use crate::format::{BATCH_HEADER_BYTES, GROUP_HEADER_BYTES};
+        let bytes = self.lines.len() + BATCH_HEADER_BYTES;
+        let at = GROUP_HEADER_BYTES + self.lines.start - BATCH_HEADER_BYTES;
+        IndexedBatch {
+            first_sequence: self.first_sequence,
+            time_ms: self.time_ms,
+            offset: group + at as u64,
+            bytes: u32::try_from(bytes).expect("a batch fits into a segment"),
+            count: self.count,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Routes: further destinations of one journal, each with records of its own.
+//!
+//! A batch names its route, and one sync makes the batches of all routes durable. Each route has a
+//! stream of its own in each opening, a delivery of its own, and a share of the journal's disk:
+//! trouble with its destination reaches nobody else. The default route, number 0, is the journal's
+//! own destination.
+
+mod index;
+mod names;
+mod share;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use audit_core::{Clock, Random, UniqueId};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+pub(crate) use self::index::{RouteIndex, RunRecords, Waiting};
+pub(crate) use self::names::{RouteName, RouteNames, read_routes};
+pub(crate) use self::share::{Charge, Refused, Share};
+use crate::delivery::{self, Command, JournalDelivery, RouteLane};
+use crate::destination::Destination;
+use crate::disk::Disk;
+use crate::health::HealthBoard;
+use crate::plan::Decided;
+use crate::progress::{Progress, write_progress};
+use crate::segments::LiveSegments;
+use crate::settings::JournalSettings;
+use crate::shared::executor::{Executor, execute};
+use crate::streams::Streams;
+
+/// The parts needed to open a route.
+#[derive(Debug)]
+pub struct RouteOpening {
+    /// Its name in the journal's directory: 1 to 64 lower-case letters, digits, `-`, `_` and `.`.
+    /// Under it, a later opening continues where this one ends.
+    pub name: String,
+    /// The destination of its records.
+    pub destination: Arc<dyn Destination>,
+    /// Describes the destination to an operator, without secrets. It is durable in the journal's
+    /// directory.
+    pub place: String,
+    /// The health that the route reports to.
+    pub health: Arc<HealthBoard>,
+}
+
+/// Why a route cannot be opened.
+#[derive(Debug)]
+pub(crate) enum CannotOpen {
+    Refused(String),
+    /// The file of routes cannot be written.
+    Disk(io::Error),
+}
+
+/// The memory in which all routes read and encode records, in bytes. Each takes as much as its
+/// object's records are large.
+const MEMORY_BYTES: u32 = 16 << 20;
+
+/// The routes of an open journal.
+pub(crate) struct Routes {
+    parts: RouteParts,
+    /// Locked while the file of routes is being written.
+    names: AsyncMutex<Names>,
+    state: Mutex<State>,
+    /// The most that each route's share may be used, in bytes.
+    limit: Arc<AtomicU64>,
+    memory: Arc<Semaphore>,
+}
+
+/// The routes in use, as far as this process knows.
+struct Names {
+    names: RouteNames,
+    /// Whether the file says the same. After a write that failed it may say either.
+    is_written: bool,
+}
+
+/// What all routes of a journal have in common.
+pub(crate) struct RouteParts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) live: Arc<LiveSegments>,
+    pub(crate) executor: Arc<dyn Executor>,
+    /// Encodes objects of routes that are not open.
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) max_object_bytes: usize,
+    pub(crate) journal: JournalSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    /// Why routes cannot be opened, if so.
+    pub(crate) refused: Option<&'static str>,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: BTreeMap<u32, Lane>,
+    deliveries: JoinSet<()>,
+}
+
+/// A route's delivery.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    /// Of the route's records in this opening.
+    pub(crate) stream: UniqueId,
+    /// Whether the stream's progress is durable.
+    begun: Arc<AsyncMutex<bool>>,
+    streams: Arc<Streams>,
+    pub(crate) share: Arc<Share>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+}
+
+/// The share of each route: all of them together take at most half of the journal's disk, so that
+/// no trouble of theirs fills it.
+fn limit(journal: &JournalSettings, names: &RouteNames) -> u64 {
+    journal.max_bytes / 2 / names.in_use().max(1)
+}
+
+impl Routes {
+    /// Starts the deliveries of routes with records that an earlier opening left. Until such a
+    /// route is opened, its records are cut into objects where their segments are to be removed,
+    /// and wait.
+    pub(crate) fn start(
+        parts: RouteParts,
+        names: RouteNames,
+        decided: BTreeMap<u32, Decided>,
+    ) -> Arc<Routes> {
+        let routes = Routes {
+            limit: Arc::new(limit(&parts.journal, &names).into()),
+            names: AsyncMutex::new(Names { names, is_written: true }),
+            state: Mutex::default(),
+            memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)),
+            parts,
+        };
+        for (number, decided) in decided {
+            for (stream, _) in &decided.delivered {
+                routes.parts.live.routes().add_stream(*stream, number);
+            }
+            routes.start_lane(&mut routes.state(), number, decided);
+        }
+        Arc::new(routes)
+    }
+
+    /// Starts a route's delivery. Returns `None` if the journal is closed.
+    fn start_lane(&self, state: &mut State, number: u32, decided: Decided) -> Option<Lane> {
+        let RouteParts { live, destination, clock, random, .. } = &self.parts;
+        let durable = live.routes().listen(number)?;
+        let (commands, received) = mpsc::unbounded_channel();
+        let (share, streams) = (Share::closed(), Arc::new(Streams::default()));
+        share.add(live.routes().waiting(number).map_or(0, |waiting| waiting.bytes));
+        let delivery = JournalDelivery::new(delivery::Parts {
+            disk: Arc::clone(&self.parts.disk),
+            live: Arc::clone(live),
+            executor: Arc::clone(&self.parts.executor),
+            destination: Arc::clone(destination),
+            health: HealthBoard::new(format!("route {number}")),
+            max_object_bytes: self.parts.max_object_bytes,
+            journal: self.parts.journal.clone(),
+            clock: Arc::clone(clock),
+            streams: Arc::clone(&streams),
+            followers: Arc::default(),
+            durable,
+            commands: received,
+            route: Some(RouteLane {
+                number,
+                share: Arc::clone(&share),
+                is_open: false,
+                file_bytes: 0,
+                limit: Arc::clone(&self.limit),
+                memory: Arc::clone(&self.memory),
+                memory_bytes: MEMORY_BYTES,
+            }),
+            decided,
+        });
+        // Those of routes that were retired.
+        while state.deliveries.try_join_next().is_some() {}
+        state.deliveries.spawn(async { drop(delivery.run().await) });
+        let stream = UniqueId::generate(&**clock, &**random);
+        let begun = Arc::default();
+        let lane = Lane { stream, begun, streams, share, commands };
+        state.lanes.insert(number, lane.clone());
+        Some(lane)
+    }
+
+    /// Opens a route. Returns its number and its delivery.
+    pub(crate) async fn open(
+        routes: &Arc<Routes>,
+        opening: RouteOpening,
+    ) -> Result<(u32, Lane), CannotOpen> {
+        let routes = Arc::clone(routes);
+        // A task of its own: a write that its caller left must end before the next one begins.
+        let opened = tokio::spawn(async move { routes.open_named(opening).await });
+        match opened.await {
+            Ok(opened) => opened,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down, and with it the waiting task.
+            Err(_cancelled) => std::future::pending().await,
+        }
+    }
+
+    async fn open_named(&self, opening: RouteOpening) -> Result<(u32, Lane), CannotOpen> {
+        let RouteOpening { name, destination, place, health } = opening;
+        let refused = CannotOpen::Refused;
+        if let Some(why) = self.parts.refused {
+            return Err(refused(format!("route {name:?} cannot be opened: {why}")));
+        }
+        if !names::is_valid_name(&name) {
+            return Err(refused(format!(
+                "{name:?} is not a name of a route: it must have 1 to 64 lower-case letters, \
+                 digits, `-`, `_` or `.`"
+            )));
+        }
+        let mut names = self.names.lock().await;
+        let known = names.names.find(&name);
+        let lane = known.and_then(|number| self.state().lanes.get(&number).cloned());
+        if lane.is_some_and(|lane| !lane.share.is_closed()) {
+            return Err(refused(format!("route {name:?} is open already")));
+        }
+        let (changed, number) = match known {
+            Some(number) => (names.names.moved(number, &place), number),
+            None => match names.names.with(&name, &place) {
+                Some((names, number)) => (Some(names), number),
+                None => return Err(refused("the journal has no numbers left for routes".into())),
+            },
+        };
+        let unwritten = || (!names.is_written).then(|| names.names.clone());
+        if let Some(changed) = changed.or_else(unwritten) {
+            self.write_names(&mut names, changed).await.map_err(CannotOpen::Disk)?;
+        }
+        let lane = {
+            let mut state = self.state();
+            match state.lanes.get(&number).cloned() {
+                Some(lane) => Some(lane),
+                None => self.start_lane(&mut state, number, Decided::default()),
+            }
+        };
+        let lane =
+            lane.filter(|lane| lane.commands.send(Command::Open(destination, health)).is_ok());
+        let Some(lane) = lane else {
+            return Err(refused(format!("route {name:?} cannot be opened: the journal is closed")));
+        };
+        lane.share.open();
+        Ok((number, lane))
+    }
+
+    /// Makes the progress of a route's stream durable, once, before its first record is committed.
+    ///
+    /// After a crash in here, the stream has no records, and the next opening forgets it.
+    pub(crate) async fn begin(routes: &Arc<Routes>, number: u32, lane: &Lane) -> io::Result<()> {
+        let mut begun = Arc::clone(&lane.begun).lock_owned().await;
+        if *begun {
+            return Ok(());
+        }
+        let (routes, lane) = (Arc::clone(routes), lane.clone());
+        // A task of its own: a write that its caller left must end before the next one begins.
+        let written = tokio::spawn(async move {
+            let (parts, stream) = (&routes.parts, lane.stream);
+            parts.live.routes().add_stream(stream, number);
+            lane.streams.begin(stream, None);
+            let disk = Arc::clone(&parts.disk);
+            let write = move || write_progress(&*disk, stream, &Progress::begin_route(number));
+            execute(&*parts.executor, write).await?;
+            *begun = true;
+            Ok(())
+        });
+        written.await.map_err(io::Error::other).flatten()
+    }
+
+    /// Makes a route durably retired. It is closed, and everything is delivered.
+    ///
+    /// After a crash before this returns, the route is in use, with no records.
+    pub(crate) async fn retire(&self, number: u32) -> io::Result<()> {
+        let mut names = self.names.lock().await;
+        let retired = names.names.retired(number);
+        self.write_names(&mut names, retired).await?;
+        if let Some(lane) = self.state().lanes.remove(&number) {
+            let _ = lane.commands.send(Command::Retire);
+        }
+        Ok(())
+    }
+
+    async fn write_names(&self, names: &mut Names, changed: RouteNames) -> io::Result<()> {
+        let (disk, written) = (Arc::clone(&self.parts.disk), changed.clone());
+        names.is_written = false;
+        execute(&*self.parts.executor, move || written.write(&*disk)).await?;
+        self.limit.store(limit(&self.parts.journal, &changed), Ordering::Relaxed);
+        *names = Names { names: changed, is_written: true };
+        Ok(())
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Completes once the deliveries of all routes have ended: after the journal was closed, and
+    /// everything is delivered except the records of routes that are not open.
+    pub(crate) async fn ended(&self) {
+        let mut deliveries = std::mem::take(&mut self.state().deliveries);
+        while deliveries.join_next().await.is_some() {}
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").finish_non_exhaustive()
+    }
+}

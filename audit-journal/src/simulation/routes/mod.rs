@@ -1,0 +1,698 @@
+//! One journal with many destinations, from seed to seed: routes are added, closed and retired
+//! while groups are committed, requests of each destination fail alone and together, calls of the
+//! disk fail or panic, and the process ends in order or dies at any step.
+//!
+//! What must hold is checked by code that reads the buckets for itself: each acknowledged record is
+//! in the bucket of its own route exactly once, under the number in its receipt; nothing that was
+//! refused is anywhere; nothing is in a place that is not its own; no progress is claimed that a
+//! bucket does not show; and a retired route has everything.
+//!
+//! `cargo test -p audit-journal --lib simulation::routes` runs 1,000 seeds. More, and others:
+//!
+//! ```text
+//! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=100000 \
+//!     cargo test --release -p audit-journal --lib simulation::routes::tests::each -- --nocapture
+//! ```
+
+mod check;
+mod scenarios;
+#[cfg(test)]
+mod tests;
+mod variants;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use audit_core::testing::{ManualClock, SeededRandom};
+use audit_core::{Batch, Clock, Outcome, Random, Receipt, SinkError, UniqueId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::variants::{BadDisk, Variant};
+use super::bucket::{Believes, Manners, SimulatedBucket};
+use super::delivery::trouble::{SimulatedExecutor, Trouble};
+use super::destination::{Endpoint, Own, Sending};
+use super::disk::faulty::{FaultyDisk, Injected};
+use super::disk::{Dice, Fault, SimulatedDisk};
+use crate::commit::{self, Bounds, Committer, Journal, Taken};
+use crate::deliveries::deliver;
+use crate::delivery::{Command, JournalDelivery, Parts};
+use crate::disk::Disk;
+use crate::format::Position;
+use crate::health::HealthBoard;
+use crate::plan::Decided;
+use crate::recovery::Recovered;
+use crate::recovery_error::RecoveryError;
+use crate::routes::{RouteNames, RouteParts, Routes, read_routes};
+use crate::segment::Segment;
+use crate::segment_writer::SegmentWriter;
+use crate::segments::{LiveSegments, Publisher};
+use crate::shared::latest;
+use crate::shared::panic::{catch, catch_in};
+use crate::startup;
+use crate::streams::Streams;
+use crate::{JournalSettings, OpenError, Route, RouteOpening};
+
+/// 2026-01-01.
+const NOW_MS: i64 = 1_767_225_600_000;
+
+/// A route's name, its bucket, and what is known of its records.
+struct Customer {
+    name: String,
+    bucket: SimulatedBucket,
+    /// Acknowledged records by stream and number.
+    acknowledged: BTreeMap<(String, u64), Vec<u8>>,
+    /// Records that were certainly not written.
+    refused: BTreeSet<Vec<u8>>,
+    /// Records of callers that heard nothing certain.
+    unknown: BTreeSet<Vec<u8>>,
+    route: Option<Arc<Route>>,
+    /// Retired in the current opening.
+    retired: Option<JoinHandle<Result<(), SinkError>>>,
+}
+
+/// What happened in a seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Figures {
+    acknowledged: u64,
+    routes: u64,
+    retired: u64,
+    panics: u64,
+}
+
+struct Simulation {
+    disk: SimulatedDisk,
+    trouble: Arc<Trouble>,
+    dice: Dice,
+    clock: Arc<ManualClock>,
+    random: Arc<SeededRandom>,
+    /// The first one is the default route.
+    customers: Vec<Customer>,
+    records: u64,
+    variant: Variant,
+    figures: Figures,
+    max_bytes: u64,
+    retention_ms: u64,
+}
+
+type Persist = JoinHandle<Result<Receipt, SinkError>>;
+
+/// One opening.
+struct Process {
+    journal: Arc<Journal>,
+    committer: Committer,
+    live: Arc<LiveSegments>,
+    disk: Arc<dyn Disk>,
+    commands: mpsc::UnboundedSender<Command>,
+    running: JoinHandle<()>,
+    prepared: VecDeque<Segment>,
+    next_ordinal: u32,
+    callers: Vec<(usize, Vec<Vec<u8>>, Persist)>,
+    /// Everything that belongs to the process, so that it dies with it.
+    boards: Vec<Arc<HealthBoard>>,
+    segment_bytes: u64,
+    is_stopped: bool,
+    /// Its tasks do nothing more to the disk.
+    is_dead: Arc<AtomicBool>,
+}
+
+const EIO: i32 = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    InOrder,
+    Died,
+}
+
+impl Simulation {
+    fn new(seed: u64, variant: Variant) -> Simulation {
+        let mut dice = Dice::new(seed);
+        let disk = SimulatedDisk::new(dice.draw());
+        let customers = [1, 3, 8, 50][dice.below(4)];
+        let customers = (0..=customers).map(|n| {
+            let manners = Manners {
+                faults: [0, 10, 60][dice.below(3)],
+                panics: [0, 0, 10][dice.below(3)],
+                foreign: [0, 0, 0, 10][dice.below(4)],
+                overwrites: dice.chance(1, 6),
+                attributes: true,
+                believes: Believes::Nothing,
+                wants_plans: true,
+            };
+            Customer::new(n, SimulatedBucket::new(dice.draw(), manners, disk.clone()))
+        });
+        let customers = customers.collect();
+        let trouble = Arc::new(Trouble::new(&mut dice));
+        Simulation {
+            disk,
+            trouble,
+            clock: Arc::new(ManualClock::at(NOW_MS)),
+            random: Arc::new(SeededRandom::new(dice.draw())),
+            dice,
+            customers,
+            records: 0,
+            variant,
+            figures: Figures::default(),
+            max_bytes: u64::MAX / 8,
+            retention_ms: 0,
+        }
+    }
+
+    async fn run(mut self) -> Result<Figures, String> {
+        for _ in 0..self.dice.within(1..5) {
+            self.plan_trouble();
+            let ended = match self.open().await? {
+                Some(process) => self.work(process).await?,
+                None => Ended::Died,
+            };
+            self.forget_handles();
+            if self.dice.chance(6, 10) {
+                self.disk.crash()
+            } else {
+                self.disk.kill()
+            }
+            self.check(false)?;
+            let _ = ended;
+        }
+        for customer in &self.customers {
+            customer.bucket.set_faults(0);
+            customer.bucket.stop_at(None);
+        }
+        self.trouble.panics.store(0, Ordering::Relaxed);
+        let mut process = self.open().await?.ok_or("a journal cannot be opened")?;
+        for n in 1..self.customers.len() {
+            if !self.has_records(n) && self.dice.chance(1, 2) {
+                continue;
+            }
+            self.open_route(&mut process, n).await?;
+            if self.customers[n].route.is_none() {
+                return Err(format!("{} cannot be opened", self.customers[n].name));
+            }
+        }
+        self.commit(&mut process).await?;
+        if self.end(process).await? != Ended::InOrder {
+            return Err("a process died of nothing".to_owned());
+        }
+        self.forget_handles();
+        self.disk.crash();
+        self.check(true)?;
+        self.figures.acknowledged =
+            self.customers.iter().map(|customer| customer.acknowledged.len() as u64).sum();
+        Ok(self.figures)
+    }
+
+    fn has_records(&self, n: usize) -> bool {
+        let Customer { acknowledged, unknown, .. } = &self.customers[n];
+        !acknowledged.is_empty() || !unknown.is_empty()
+    }
+
+    fn forget_handles(&mut self) {
+        for customer in &mut self.customers {
+            customer.route = None;
+            if let Some(retired) = customer.retired.take() {
+                retired.abort();
+            }
+        }
+    }
+
+    fn plan_trouble(&mut self) {
+        let now = self.disk.operation();
+        let ahead = |dice: &mut Dice| {
+            let most = [20, 100, 600][dice.below(3)];
+            dice.below(most) as u64
+        };
+        if self.dice.chance(1, 2) {
+            let at = now + ahead(&mut self.dice);
+            self.disk.stop_at(at);
+        }
+        for _ in 0..self.dice.below(3) {
+            let from = now + ahead(&mut self.dice);
+            let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
+            let fault = Fault::any(&mut self.dice);
+            self.disk.fail(from..from + calls, fault);
+        }
+        if self.dice.chance(1, 5) {
+            let from = now + ahead(&mut self.dice);
+            self.disk.lack_space(from..from + [1, 4, 30][self.dice.below(3)]);
+        }
+    }
+
+    fn journal(&mut self) -> JournalSettings {
+        let dice = &mut self.dice;
+        JournalSettings {
+            segment_bytes: dice.within(4..9) as u64 * 4096,
+            max_bytes: self.max_bytes,
+            cut_after_ms: [0, 100, 5_000][dice.below(3)],
+            retention_ms: [0, 100, 90_000][dice.below(3)].max(self.retention_ms),
+            max_in_flight: dice.within(1..5),
+            ..JournalSettings::new("")
+        }
+    }
+
+    fn sending(&mut self, health: &Arc<HealthBoard>) -> Sending {
+        Sending {
+            packs: self.dice.chance(1, 6),
+            vouches: false,
+            is_hasty: false,
+            put_timeout_ms: 1_000,
+            retry_base_ms: 10,
+            retry_cap_ms: 500,
+            blocked_retry_cap_ms: 5_000,
+            random: Arc::new(SeededRandom::new(self.dice.draw())),
+            health: Arc::clone(health),
+        }
+    }
+
+    /// Opens the journal. `None` if the process died.
+    async fn open(&mut self) -> Result<Option<Process>, String> {
+        let disk: Arc<dyn Disk> = if self.variant == Variant::AsItIs {
+            Arc::new(self.disk.clone())
+        } else {
+            Arc::new(BadDisk::new(self.disk.clone(), self.variant))
+        };
+        for _ in 0..100 {
+            let stream = UniqueId::generate(&*self.clock, &*self.random);
+            match startup::read(&*disk, stream, None, &[]) {
+                Ok((recovered, decided)) => {
+                    let segments = &recovered.segments;
+                    let live = Arc::new(LiveSegments::recovered(segments, Instant::now()));
+                    if live.recover_routes(segments, &decided.planned_to(), Instant::now()).is_ok()
+                    {
+                        return Ok(Some(self.start(disk, live, stream, recovered, decided)));
+                    }
+                    if self.disk.is_stopped() {
+                        return Ok(None);
+                    }
+                }
+                Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
+                Err(RecoveryError::Io(_)) => {}
+                Err(error @ RecoveryError::Damaged { .. }) => {
+                    return Err(format!("opening refuses: {error}"));
+                }
+            }
+        }
+        Err("a journal cannot be opened".to_owned())
+    }
+
+    fn start(
+        &mut self,
+        disk: Arc<dyn Disk>,
+        live: Arc<LiveSegments>,
+        stream: UniqueId,
+        recovered: Recovered,
+        mut decided: Decided,
+    ) -> Process {
+        let journal = self.journal();
+        let max_object_bytes = self.dice.within(1..1_500);
+        let health = HealthBoard::new("default".to_owned());
+        let sending = self.sending(&health);
+        let destination = Own::destination(&self.customers[0].bucket, sending);
+        let trouble = Arc::clone(&self.trouble);
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let dead = Arc::clone(&is_dead);
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
+            if dead.load(Ordering::Relaxed) {
+                return Some(Injected::Fails(EIO));
+            }
+            trouble.panics().map(|carried_out| Injected::Panics { carried_out })
+        }));
+        let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let random = Arc::clone(&self.random) as Arc<dyn Random>;
+        let (durable, committed) = latest::channel(recovered.end);
+        let (commands, received) = mpsc::unbounded_channel();
+        let counted = if self.variant == Variant::CountsNoShares {
+            JournalSettings { max_bytes: u64::MAX / 8, ..journal.clone() }
+        } else {
+            journal.clone()
+        };
+        let routed = decided.take_routes();
+        let routes = Routes::start(
+            RouteParts {
+                disk: Arc::clone(&disk),
+                live: Arc::clone(&live),
+                executor: executor.clone(),
+                destination: Arc::clone(&destination),
+                max_object_bytes,
+                journal: counted,
+                clock: Arc::clone(&clock),
+                random: Arc::clone(&random),
+                refused: None,
+            },
+            std::mem::take(&mut decided.routes),
+            routed,
+        );
+        let streams = Arc::new(Streams::recovered(&decided));
+        streams.begin(stream, None);
+        let delivery = JournalDelivery::new(Parts {
+            disk: Arc::clone(&disk),
+            live: Arc::clone(&live),
+            executor,
+            destination,
+            health: Arc::clone(&health),
+            max_object_bytes,
+            journal: journal.clone(),
+            clock,
+            streams,
+            followers: Arc::default(),
+            durable: committed,
+            commands: received,
+            route: None,
+            decided,
+        });
+        let segment_bytes = journal.segment_bytes;
+        let (sink, committer, ..) = Journal::connect(commit::Parts {
+            disk: Arc::clone(&disk),
+            writer: SegmentWriter::new(stream, recovered.end, 1_000),
+            own: None,
+            live: Arc::clone(&live),
+            followers: Arc::default(),
+            routes: Arc::clone(&routes),
+            next_ordinal: recovered.next_ordinal,
+            random,
+            stream,
+            durable,
+            delivery: commands.clone(),
+            ended: watch::channel(false).1,
+            health: Arc::clone(&health),
+            bounds: Bounds { max_pending_bytes: 1 << 20, persist_timeout: Duration::from_secs(20) },
+            journal,
+        });
+        self.trouble.requests.lock().unwrap().clear();
+        Process {
+            journal: Arc::new(sink),
+            committer,
+            live,
+            disk,
+            commands,
+            running: tokio::spawn(async move {
+                deliver(delivery, Vec::new(), None).await;
+                routes.ended().await;
+            }),
+            prepared: VecDeque::new(),
+            next_ordinal: recovered.next_ordinal,
+            callers: Vec::new(),
+            boards: vec![health],
+            segment_bytes,
+            is_stopped: false,
+            is_dead,
+        }
+    }
+
+    async fn work(&mut self, mut process: Process) -> Result<Ended, String> {
+        for _ in 0..self.dice.within(1..20) {
+            match self.dice.below(12) {
+                0..5 => self.commit(&mut process).await?,
+                5 | 6 if self.customers.len() > 1 => {
+                    let n = self.dice.within(1..self.customers.len());
+                    self.open_route(&mut process, n).await?;
+                }
+                7 if self.customers.len() > 1 => {
+                    let n = self.dice.within(1..self.customers.len());
+                    self.retire(n);
+                }
+                _ => {
+                    let ms = [0, 1 << self.dice.below(14), 70_000][self.dice.below(3)];
+                    sleep(Duration::from_millis(ms)).await;
+                    self.clock.advance(i64::try_from(ms).unwrap());
+                }
+            }
+            self.abort_request();
+            if self.variant == Variant::DropsUnplanned && self.dice.chance(1, 4) {
+                self.drop_unplanned(&process);
+            }
+            tokio::task::yield_now().await;
+            self.hear_retired().await?;
+            if self.disk.is_stopped() {
+                return self.die(process).await;
+            }
+        }
+        if self.dice.chance(1, 2) { self.end(process).await } else { self.die(process).await }
+    }
+
+    fn abort_request(&mut self) {
+        let mut requests = self.trouble.requests.lock().unwrap();
+        requests.retain(|(_, request)| !request.is_finished());
+        if !requests.is_empty() && self.dice.chance(1, 10) {
+            let chosen = self.dice.below(requests.len());
+            requests.swap_remove(chosen).1.abort();
+        }
+    }
+
+    async fn open_route(&mut self, process: &mut Process, n: usize) -> Result<(), String> {
+        if self.customers[n].route.is_some() || self.customers[n].retired.is_some() {
+            return Ok(());
+        }
+        let name = self.customers[n].name.clone();
+        let health = HealthBoard::new(name.clone());
+        process.boards.push(Arc::clone(&health));
+        let sending = self.sending(&health);
+        let destination = Own::destination(&self.customers[n].bucket, sending);
+        let place = format!("bucket of {name}");
+        let opening = RouteOpening { name, destination, place, health };
+        let journal = Arc::clone(&process.journal);
+        match catch_in(async move { journal.open_route(opening).await }).await {
+            Ok(Ok(route)) => {
+                self.figures.routes += 1;
+                self.customers[n].route = Some(Arc::new(route));
+            }
+            // The thread that commits has panicked, or the disk refused.
+            Ok(Err(error)) if process.is_stopped || is_disk(&error) => {}
+            Ok(Err(error)) => return Err(format!("a route cannot be opened: {error}")),
+            Err(_panicked) => {}
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, n: usize) {
+        let customer = &mut self.customers[n];
+        if let Some(route) = customer.route.take() {
+            customer.retired = Some(tokio::spawn(async move { route.retire().await }));
+        }
+    }
+
+    /// A route that was retired has everything.
+    async fn hear_retired(&mut self) -> Result<(), String> {
+        for n in 0..self.customers.len() {
+            let retired = self.customers[n].retired.take_if(|retired| retired.is_finished());
+            let Some(retired) = retired else { continue };
+            if let Ok(Ok(())) = retired.await {
+                self.figures.retired += 1;
+                self.is_whole(n).map_err(|what| format!("a route was retired, and {what}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Callers hand in batches, and the thread that commits takes some of them.
+    async fn commit(&mut self, process: &mut Process) -> Result<(), String> {
+        for _ in 0..self.dice.within(1..8) {
+            let n = self.dice.below(self.customers.len());
+            let lines = self.lines(n);
+            let batch = Batch::from_lines(self.clock.now_ms(), lines.concat().into()).unwrap();
+            let (journal, route) = (Arc::clone(&process.journal), self.customers[n].route.clone());
+            let persist = match (n, route) {
+                (0, _) => tokio::spawn(async move { journal.persist(batch).await }),
+                (_, Some(route)) => tokio::spawn(async move { route.persist(batch).await }),
+                (_, None) => continue,
+            };
+            process.callers.push((n, lines, persist));
+        }
+        // They come to the queue, after the first file of their streams.
+        let ms = [0, 300][self.dice.below(2)];
+        for _ in 0..4 {
+            sleep(Duration::from_millis(ms)).await;
+            tokio::task::yield_now().await;
+        }
+        // Some callers leave.
+        let dice = &mut self.dice;
+        for (_, _, persist) in &process.callers {
+            if dice.chance(1, 20) {
+                persist.abort();
+            }
+        }
+        if !process.is_stopped {
+            self.write(process);
+        }
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        self.hear(process).await
+    }
+
+    fn write(&mut self, process: &mut Process) {
+        let taken = Taken::of(process.committer.queued.try_iter());
+        if taken.batches.is_empty() {
+            return;
+        }
+        let needs = process.committer.writer.needs_segment(&taken.batches);
+        let has_none = process.prepared.is_empty() && process.committer.next.is_none();
+        let bytes = process.segment_bytes;
+        let has_room = process.live.bytes().saturating_add(bytes) <= self.max_bytes;
+        if !has_room {
+            process.live.want_room();
+        }
+        if has_none && needs && has_room {
+            let salt = u32::try_from(self.dice.draw() >> 32).unwrap();
+            let prepared =
+                catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
+            // After a panic it is made anew.
+            if let Ok(Ok(segment)) = prepared {
+                process.next_ordinal += 1;
+                process.prepared.push_back(segment);
+            }
+        }
+        if process.committer.next.is_none() {
+            process.committer.next = process.prepared.pop_front();
+        }
+        let committer = &mut process.committer;
+        if catch(|| committer.write(taken)).is_err() {
+            process.stop();
+        }
+    }
+
+    /// Listens to what callers heard.
+    async fn hear(&mut self, process: &mut Process) -> Result<(), String> {
+        for (n, lines, persist) in std::mem::take(&mut process.callers) {
+            if !persist.is_finished() {
+                process.callers.push((n, lines, persist));
+                continue;
+            }
+            let customer = &mut self.customers[n];
+            match persist.await {
+                Ok(Ok(receipt)) => customer.acknowledge(lines, &receipt)?,
+                Ok(Err(error)) if error.outcome() == Outcome::NotPersisted => {
+                    customer.refused.extend(lines);
+                }
+                Ok(Err(_)) | Err(_) => customer.unknown.extend(lines),
+            }
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, n: usize) -> Vec<Vec<u8>> {
+        let name = &self.customers[n].name;
+        let lines = (0..self.dice.within(1..4)).map(|_| {
+            let padding = if self.dice.chance(1, 30) { 1500 } else { self.dice.below(80) };
+            self.records += 1;
+            let (id, padding) = (self.records, "-".repeat(padding));
+            format!("{{\"id\":{id},\"of\":\"{name}\",\"@\":\"{padding}\"}}\n").into_bytes()
+        });
+        lines.collect()
+    }
+
+    /// Ends a process in order: all routes, open or not, and the default one.
+    async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
+        let _ = process.commands.send(Command::Hurry);
+        process.stop();
+        for _ in 0..1_000 {
+            let ended = timeout(Duration::from_secs(10), &mut process.running).await;
+            self.clock.advance(10_000);
+            self.hear(&mut process).await?;
+            match ended {
+                Ok(Ok(())) => {
+                    self.figures.panics +=
+                        process.boards.iter().map(|board| board.health(0).panics).sum::<u64>();
+                    for n in 0..self.customers.len() {
+                        let is_open = n == 0 || self.customers[n].route.is_some();
+                        if is_open {
+                            self.is_whole(n)
+                                .map_err(|what| format!("a journal was closed, and {what}"))?;
+                        }
+                    }
+                    self.unheard(&mut process);
+                    process.is_dead.store(true, Ordering::Relaxed);
+                    return Ok(Ended::InOrder);
+                }
+                Ok(Err(error)) => return Err(format!("the delivery ended: {error}")),
+                Err(_) if self.disk.is_stopped() => return self.die(process).await,
+                Err(_) => {}
+            }
+        }
+        Err("the delivery does not come to its end".to_owned())
+    }
+
+    /// The process dies: its tasks end where they are.
+    async fn die(&mut self, mut process: Process) -> Result<Ended, String> {
+        process.is_dead.store(true, Ordering::Relaxed);
+        process.running.abort();
+        let _ = (&mut process.running).await;
+        self.hear(&mut process).await?;
+        self.unheard(&mut process);
+        Ok(Ended::Died)
+    }
+
+    /// Callers that heard nothing.
+    fn unheard(&mut self, process: &mut Process) {
+        for (n, lines, persist) in process.callers.drain(..) {
+            persist.abort();
+            self.customers[n].unknown.extend(lines);
+        }
+    }
+
+    fn names(&self) -> Result<RouteNames, String> {
+        read_routes(&self.disk).map_err(|error| error.to_string())
+    }
+}
+
+impl Customer {
+    /// The default route has number 0.
+    fn new(n: usize, bucket: SimulatedBucket) -> Customer {
+        let name = if n == 0 { "default".to_owned() } else { format!("customer-{n}") };
+        Customer {
+            name,
+            bucket,
+            acknowledged: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            route: None,
+            retired: None,
+        }
+    }
+
+    fn acknowledge(&mut self, lines: Vec<Vec<u8>>, receipt: &Receipt) -> Result<(), String> {
+        let place = receipt.place.ok_or("a receipt names no place")?;
+        if u64::from(place.count) != lines.len() as u64 {
+            return Err(format!("{receipt:?} for {} records", lines.len()));
+        }
+        for (number, line) in (place.first_sequence..).zip(lines) {
+            if self.acknowledged.insert((place.stream.to_string(), number), line).is_some() {
+                return Err(format!("two records have the number {number} of {}", place.stream));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Nothing more will be committed.
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        let nothing = latest::channel(Position { ordinal: 0, offset: 0 }).0;
+        let stream = self.committer.publisher.stream();
+        self.committer.publisher = Publisher::new(Arc::clone(&self.live), stream, nothing);
+    }
+}
+
+/// Whether the disk refused.
+fn is_disk(error: &OpenError) -> bool {
+    error.kind() == crate::OpenErrorKind::Blocked
+}
+
+/// Runs one seed; a panic is a failure too.
+fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let simulation = Simulation::new(seed, variant);
+    catch_unwind(AssertUnwindSafe(|| runtime.block_on(simulation.run()))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    })
+}

@@ -1,0 +1,149 @@
+//! What routes live through in hours, and no fault that was not asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{Batch, Clock};
+use tokio::time::{sleep, timeout};
+
+use super::variants::Variant;
+use super::{Customer, Ended, Process, Simulation};
+use crate::simulation::bucket::{Believes, Manners, Refuses, SimulatedBucket};
+use crate::simulation::delivery::trouble::Trouble;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A simulation in which nothing fails but what a test lets fail.
+fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
+    let mut simulation = Simulation::new(seed, variant);
+    let manners = Manners {
+        faults: 0,
+        panics: 0,
+        foreign: 0,
+        overwrites: false,
+        attributes: true,
+        believes: Believes::Nothing,
+        wants_plans: true,
+    };
+    simulation.trouble = Arc::new(Trouble::none());
+    let disk = &simulation.disk;
+    let customer = |n| Customer::new(n, SimulatedBucket::new(seed, manners, disk.clone()));
+    simulation.customers = (0..=routes).map(customer).collect();
+    simulation
+}
+
+impl Simulation {
+    /// A batch for each customer whose route is open, and a minute.
+    async fn commit_to_all(&mut self, process: &mut Process) -> Result<(), String> {
+        for n in 0..self.customers.len() {
+            let name = self.customers[n].name.clone();
+            let lines: Vec<_> = (0..2)
+                .map(|_| {
+                    self.records += 1;
+                    let (id, padding) = (self.records, "-".repeat(400));
+                    format!("{{\"id\":{id},\"of\":\"{name}\",\"@\":\"{padding}\"}}\n").into_bytes()
+                })
+                .collect();
+            let batch = Batch::from_lines(self.clock.now_ms(), lines.concat().into()).unwrap();
+            let (journal, route) = (Arc::clone(&process.journal), self.customers[n].route.clone());
+            let persist = match (n, route) {
+                (0, _) => tokio::spawn(async move { journal.persist(batch).await }),
+                (_, Some(route)) => tokio::spawn(async move { route.persist(batch).await }),
+                (_, None) => continue,
+            };
+            process.callers.push((n, lines, persist));
+        }
+        // The committing thread waits for a segment, as long as callers do.
+        for _ in 0..18 {
+            sleep(Duration::from_secs(1)).await;
+            if process.live.bytes() + process.segment_bytes <= self.max_bytes {
+                break;
+            }
+            process.live.want_room();
+        }
+        self.write(process);
+        sleep(MINUTE).await;
+        self.clock.advance(60_000);
+        self.hear(process).await
+    }
+
+    /// Everybody but this customer has everything within a minute, and nobody of them was refused.
+    async fn others_are_well(&self, process: &Process, dead: usize) -> Result<(), String> {
+        for (n, customer) in self.customers.iter().enumerate().filter(|(n, _)| *n != dead) {
+            let name = &customer.name;
+            if !customer.refused.is_empty() || !customer.unknown.is_empty() {
+                return Err(format!("records of {name} were refused"));
+            }
+            let flushed = match &customer.route {
+                Some(route) => timeout(MINUTE, route.flush()).await,
+                None if n == 0 => timeout(MINUTE, process.journal.flush()).await,
+                None => continue,
+            };
+            match flushed {
+                Ok(Ok(())) => self.is_whole(n)?,
+                Ok(Err(error)) => return Err(format!("{name}: {error}")),
+                Err(_elapsed) => return Err(format!("{name} is not delivered within a minute")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bucket that is away for an hour: its route's share fills up and its functions fail, with its
+/// name; everybody else goes on, in a journal that is small. Afterwards all of it arrives.
+pub(super) fn a_dead_route(variant: Variant) -> Result<(), String> {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    (0..3).try_for_each(|seed| runtime().block_on(dead_for_an_hour(seed, variant)))
+}
+
+async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {
+    const DEAD: usize = 1;
+    let mut simulation = quiet(seed, variant, 6);
+    simulation.max_bytes = 100 * 4096;
+    simulation.retention_ms = 60_000;
+    let mut process = simulation.open().await?.ok_or("a journal cannot be opened")?;
+    for n in 1..simulation.customers.len() {
+        simulation.open_route(&mut process, n).await?;
+    }
+    simulation.commit_to_all(&mut process).await?;
+    simulation.customers[DEAD].bucket.refuse(Refuses::OutOfReach, HOUR);
+    for _ in 0..40 {
+        simulation.commit_to_all(&mut process).await?;
+        simulation.others_are_well(&process, DEAD).await?;
+    }
+    let Some(route) = simulation.customers[DEAD].route.clone() else {
+        return Err("the route is closed".to_owned());
+    };
+    let used = route.health().journal_bytes.unwrap_or(0);
+    let limit = simulation.max_bytes / 2 / 6;
+    if used > limit {
+        return Err(format!("a route uses {used} bytes, and its share is {limit}"));
+    }
+    if simulation.customers[DEAD].refused.is_empty() {
+        return Err("the share of a dead route is never full".to_owned());
+    }
+    let batch = Batch::from_lines(0, [b'1'; 1_000].map(|b| [b, b'\n']).concat().into()).unwrap();
+    let error = route.persist(batch).await.map(drop).map_err(|error| error.to_string());
+    let error = error.expect_err("its share is used up");
+    assert!(
+        error.starts_with("route \"customer-1\" has no room in the journal within 20000 ms: ")
+            && error.contains(&format!(" of {limit} bytes of its share are used; ")),
+        "{error}"
+    );
+    sleep(HOUR).await;
+    simulation.customers[DEAD].refused.clear();
+    for _ in 0..3 {
+        simulation.commit_to_all(&mut process).await?;
+    }
+    simulation.others_are_well(&process, usize::MAX).await?;
+    if simulation.end(process).await? != Ended::InOrder {
+        return Err("a process died of nothing".to_owned());
+    }
+    simulation.forget_handles();
+    simulation.disk.crash();
+    simulation.check(true)
+}

@@ -1,0 +1,53 @@
+use super::variants::Variant;
+use super::{Figures, run, scenarios};
+use crate::simulation::number;
+
+#[test]
+fn each_record_reaches_its_own_bucket_once() {
+    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
+    let seeds = number("AUDIT_SIMULATION_SEEDS", 1_000);
+    let mut all = Figures::default();
+    for seed in first..first + seeds {
+        match run(seed, Variant::AsItIs) {
+            Ok(figures) => {
+                all.acknowledged += figures.acknowledged;
+                all.routes += figures.routes;
+                all.retired += figures.retired;
+                all.panics += figures.panics;
+            }
+            Err(what) => panic!(
+                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
+                 AUDIT_SIMULATION_SEEDS=1 cargo test -p audit-journal --lib simulation::routes"
+            ),
+        }
+    }
+    println!("{seeds} seeds: {all:?}");
+    let much = all.acknowledged > seeds && all.routes > seeds && all.retired * 10 > seeds;
+    assert!(seeds < 100 || much, "a simulation in which little happens shows little: {all:?}");
+}
+
+#[test]
+fn seeds_repeat() {
+    for seed in 0..30 {
+        let [once, twice] = [(); 2].map(|()| run(seed, Variant::AsItIs).unwrap());
+        assert_eq!(once, twice, "seed {seed}");
+    }
+}
+
+#[test]
+fn bad_routes_are_caught() {
+    for variant in Variant::BAD {
+        let caught = (0..3_000).find_map(|seed| Some((seed, run(seed, variant).err()?)));
+        let (seed, what) = caught.unwrap_or_else(|| panic!("{variant:?} is not caught"));
+        println!("{variant:?}: seed {seed}: {what}");
+    }
+    for variant in [Variant::CountsNoShares, Variant::KeepsSegments] {
+        let caught = scenarios::a_dead_route(variant);
+        println!("{variant:?}: {}", caught.expect_err("a bad variant is caught"));
+    }
+}
+
+#[test]
+fn a_dead_route_is_nobody_elses_trouble() {
+    scenarios::a_dead_route(Variant::AsItIs).unwrap();
+}

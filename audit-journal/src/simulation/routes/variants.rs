@@ -1,0 +1,141 @@
+//! Routes as they must not be, so that a simulation which does not notice them is noticed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Process, Simulation};
+use crate::disk::{Disk, DiskFile, read_whole};
+use crate::object_file::object_of;
+use crate::progress::{read_progress, stream_of, write_progress};
+use crate::routes::{RouteNames, read_routes};
+use crate::simulation::disk::SimulatedDisk;
+
+/// Routes as they are, or as they must not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    AsItIs,
+    /// The file of routes confuses the names of two routes.
+    MixesUpRoutes,
+    /// All routes have one watermark, that of the last one that delivered anything.
+    SharesWatermarks,
+    /// Records that were handed to a route are forgotten before they are in a durable object.
+    DropsUnplanned,
+    /// What routes use of the journal's disk is not limited.
+    CountsNoShares,
+    /// A route that cannot deliver cuts no further objects, so that its records hold segments.
+    KeepsSegments,
+    /// That a route is retired is noted before everything is delivered.
+    RetiresEarly,
+}
+
+impl Variant {
+    /// Those that seeds must find. The others are found by scenarios.
+    pub(super) const BAD: [Variant; 4] = [
+        Variant::MixesUpRoutes,
+        Variant::SharesWatermarks,
+        Variant::DropsUnplanned,
+        Variant::RetiresEarly,
+    ];
+}
+
+impl Simulation {
+    /// Forgets a route's records that are in no object.
+    pub(super) fn drop_unplanned(&mut self, process: &Process) {
+        let route = u32::try_from(self.dice.within(1..6)).unwrap();
+        if let Some(run) = process.live.routes().front(route, 1 << 20)
+            && let Ok(cut) = run.read()
+        {
+            let next = cut.first_sequence + cut.count;
+            process.live.routes().planned(route, cut.stream, next);
+        }
+    }
+}
+
+/// A disk on which routes are treated as they must not be.
+#[derive(Debug)]
+pub(super) struct BadDisk {
+    inner: SimulatedDisk,
+    variant: Variant,
+}
+
+impl BadDisk {
+    pub(super) fn new(inner: SimulatedDisk, variant: Variant) -> BadDisk {
+        BadDisk { inner, variant }
+    }
+
+    fn names(&self) -> io::Result<RouteNames> {
+        read_routes(&self.inner).map_err(io::Error::other)
+    }
+
+    fn rename_routes(&self) -> io::Result<()> {
+        let names = self.names()?;
+        let in_use: Vec<_> = names.iter().filter(|(_, row)| !row.is_retired).collect();
+        match (self.variant, &in_use[..]) {
+            (Variant::MixesUpRoutes, [(one, _), (two, _), ..]) => {
+                names.swapped(*one, *two).write(&self.inner)
+            }
+            (Variant::RetiresEarly, [(one, _), ..]) => names.retired(*one).write(&self.inner),
+            _ => Ok(()),
+        }
+    }
+
+    fn share_watermark(&self, of: &str) -> io::Result<()> {
+        let Some(progress) = read_progress(&self.inner, of)?.filter(|p| p.route > 0) else {
+            return Ok(());
+        };
+        for name in self.inner.list()? {
+            let Some(stream) = stream_of(&name) else { continue };
+            if let Some(mut other) = read_progress(&self.inner, &name)?.filter(|p| p.route > 0) {
+                other.next = progress.next;
+                write_progress(&self.inner, stream, &other)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for BadDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        // A route's second object is not written while its first one waits.
+        if self.variant == Variant::KeepsSegments
+            && let Some((stream, ..)) = name.strip_suffix(".preparing").and_then(object_of)
+        {
+            let progress = read_whole(&self.inner, &format!("{stream}.delivered"))?;
+            let is_routed = progress.starts_with(b"audit delivered 3 ");
+            let is_other = |other: &&String| other.starts_with(&stream.to_string());
+            let names = self.inner.list()?;
+            let mut planned = names.iter().filter(is_other).filter(|n| n.ends_with(".object"));
+            if is_routed && planned.next().is_some() {
+                return Err(io::Error::other("not now"));
+            }
+        }
+        self.inner.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.inner.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)?;
+        match to {
+            "routes" => self.rename_routes(),
+            _ if self.variant == Variant::SharesWatermarks && to.ends_with(".delivered") => {
+                self.share_watermark(to)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+}

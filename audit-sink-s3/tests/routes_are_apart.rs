@@ -1,0 +1,173 @@
+//! Routes share a journal and nothing else: each record reaches its own bucket, and a bucket that
+//! is away is its route's trouble alone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{AuditSink, Commits, HealthState};
+use audit_journal::{JournalReader, OrphanedJournal};
+use audit_sink_s3::{
+    Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings, rescue,
+};
+use support::gated_store::{Gate, GatedStore};
+use support::{batch, bucket_of, placed, read_store};
+use tokio::time::timeout;
+
+async fn records(store: &Arc<GatedStore>) -> Vec<audit_core::testing::StoredRecord> {
+    support::check("logs/", &read_store(&**store.inner()).await).unwrap()
+}
+
+fn settings(journal: &Path) -> Settings {
+    let journal = JournalSettings { cut_after_ms: 10, ..JournalSettings::new(journal) };
+    Settings { journal: Some(journal), retry_cap_ms: 50, ..Settings::default() }
+}
+
+async fn open(journal: &Path, own: &Arc<GatedStore>) -> S3Sink {
+    let open = S3Sink::builder(bucket_of(own, "logs")).with_settings(settings(journal));
+    open.open().await.unwrap()
+}
+
+/// Until the threads of a runtime that was dropped have released the journal.
+async fn orphan(journal: &Path) -> OrphanedJournal {
+    loop {
+        match OrphanedJournal::open(journal).await {
+            Ok(orphan) => return orphan,
+            Err(error) => assert_eq!(error.kind(), OpenErrorKind::Configuration, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A bucket is away, the process dies, and the next one delivers to it.
+#[test]
+fn each_record_reaches_its_own_bucket_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path();
+    let [own, near, away] = [(); 3].map(|()| GatedStore::new());
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (mut of_own, mut of_near, mut of_away) = first.block_on(async {
+        let sink = open(journal, &own).await;
+        let near_route = sink.open_route("near", bucket_of(&near, "logs")).await.unwrap();
+        let away_route = sink.open_route("away", bucket_of(&away, "logs")).await.unwrap();
+        away.set(Gate::Closed);
+        let (mut of_own, mut of_near, mut of_away) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..10 {
+            let [a, b, c] = ["own", "near", "away"].map(|of| batch(&format!("{of}-{n}"), 3));
+            of_own.extend(placed(&a, &sink.persist(a.clone()).await.unwrap()));
+            of_near.extend(placed(&b, &near_route.persist(b.clone()).await.unwrap()));
+            of_away.extend(placed(&c, &away_route.persist(c.clone()).await.unwrap()));
+        }
+        sink.flush().await.unwrap();
+        near_route.flush().await.unwrap();
+        assert_eq!(near_route.health().state, HealthState::Ok);
+        assert_eq!(away_route.health().commits, Commits::Accepted);
+        assert_eq!(records(&own).await, of_own);
+        assert_eq!(records(&near).await, of_near);
+        assert_eq!(records(&away).await, []);
+        let state = JournalReader::open(journal).unwrap().state().clone();
+        let undelivered = |name: &str| {
+            let route = state.routes.iter().find(|route| route.name == name).unwrap();
+            state.undelivered_of(route.number)
+        };
+        assert_eq!((undelivered("near"), undelivered("away"), state.undelivered()), (0, 30, 30));
+        (of_own, of_near, of_away)
+    });
+    drop(first);
+
+    runtime().block_on(async {
+        let orphan = orphan(journal).await;
+        let refused =
+            rescue::deliver(orphan, bucket_of(&own, "logs"), Vec::new(), settings(journal));
+        let refused = refused.await.unwrap_err().to_string();
+        assert!(refused.contains("30 records of route \"away\""), "{refused}");
+
+        away.set(Gate::Open);
+        let sink = open(journal, &own).await;
+        let away_route = sink.open_route("away", bucket_of(&away, "logs")).await.unwrap();
+        let more = batch("more", 2);
+        of_away.extend(placed(&more, &away_route.persist(more.clone()).await.unwrap()));
+        away_route.retire().await.unwrap();
+        let own_batch = batch("own", 1);
+        of_own.extend(placed(&own_batch, &sink.persist(own_batch.clone()).await.unwrap()));
+        sink.close().await.unwrap();
+        let sorted = |mut records: Vec<audit_core::testing::StoredRecord>| {
+            records.sort_by_key(|record| (record.stream, record.sequence));
+            records
+        };
+        assert_eq!(sorted(records(&away).await), sorted(std::mem::take(&mut of_away)));
+        assert_eq!(sorted(records(&own).await), sorted(std::mem::take(&mut of_own)));
+        assert_eq!(sorted(records(&near).await), sorted(std::mem::take(&mut of_near)));
+        let state = JournalReader::open(journal).unwrap().state().clone();
+        let retired: Vec<_> = state.routes.iter().filter(|route| route.is_retired).collect();
+        assert_eq!((retired.len(), retired[0].name.as_str()), (1, "away"));
+        assert_eq!(state.undelivered(), 0);
+    });
+}
+
+/// A route that is closed while its bucket is away is opened with another bucket.
+#[tokio::test]
+async fn undelivered_records_follow_a_route_to_another_bucket() {
+    let directory = tempfile::tempdir().unwrap();
+    let [own, before, after] = [(); 3].map(|()| GatedStore::new());
+    let sink = open(directory.path(), &own).await;
+    let route = sink.open_route("moves", bucket_of(&before, "logs")).await.unwrap();
+    before.set(Gate::Closed);
+    let first = batch("first", 2);
+    let mut expected = placed(&first, &route.persist(first.clone()).await.unwrap());
+    assert!(timeout(Duration::from_millis(20), route.close()).await.is_err());
+    let closed = route.persist(batch("late", 1)).await.unwrap_err();
+    assert_eq!(closed.kind(), audit_core::SinkErrorKind::Closed);
+    let route = sink.open_route("moves", bucket_of(&after, "logs")).await.unwrap();
+    let second = batch("second", 2);
+    expected.extend(placed(&second, &route.persist(second.clone()).await.unwrap()));
+    route.flush().await.unwrap();
+    assert_eq!(records(&after).await, expected);
+    assert_eq!(records(&before).await, []);
+    sink.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_routes_cannot_do_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = || Bucket::open("memory:///").unwrap();
+    let refusal = |sink: S3Sink, name: &'static str| async move {
+        let error = sink.open_route(name, memory()).await.unwrap_err();
+        assert_eq!(error.kind(), OpenErrorKind::Configuration);
+        (error.to_string(), sink)
+    };
+    let direct = S3Sink::open("memory:///", Settings::default()).await.unwrap();
+    let (error, _) = refusal(direct, "a").await;
+    assert_eq!(
+        error,
+        "route \"a\" cannot be opened: routes share a journal, and the settings have none"
+    );
+    let sink = S3Sink::builder(memory()).with_settings(settings(&directory.path().join("plain")));
+    let sink = sink.open().await.unwrap();
+    let (error, sink) = refusal(sink, "No Name").await;
+    assert!(error.starts_with("\"No Name\" is not a name of a route: "), "{error}");
+    let _open = sink.open_route("twice", memory()).await.unwrap();
+    let (error, sink) = refusal(sink, "twice").await;
+    assert_eq!(error, "route \"twice\" is open already");
+    sink.close().await.unwrap();
+    let (error, _) = refusal(sink, "late").await;
+    assert_eq!(error, "route \"late\" cannot be opened: the journal is closed");
+
+    let evidence = EvidenceSettings {
+        key_file: Some(directory.path().join("host.key")),
+        ..EvidenceSettings::new("host")
+    };
+    let settings =
+        Settings { evidence: Some(evidence), ..settings(&directory.path().join("with-evidence")) };
+    let sink = S3Sink::builder(memory()).with_settings(settings).open().await.unwrap();
+    let (error, sink) = refusal(sink, "a").await;
+    assert_eq!(
+        error,
+        "route \"a\" cannot be opened: the journal writes evidence, which routes do not have yet"
+    );
+    sink.close().await.unwrap();
+}
