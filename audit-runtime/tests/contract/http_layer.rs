@@ -7,7 +7,7 @@ use audit_core::testing::{ManualClock, MemorySink, SeededRandom};
 use audit_runtime::http::{RequestContextLayer, TrustedProxies};
 use audit_runtime::{AuditRuntime, RequestContext, RequestId, Var, body};
 use axum::body::Body;
-use axum::http::{HeaderValue, Request};
+use axum::http::{HeaderName, HeaderValue, Request, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use tower::ServiceExt;
@@ -26,15 +26,18 @@ fn server(proxies: &str) -> Server {
 }
 
 fn server_behind(proxies: TrustedProxies) -> Server {
+    server_with(|layer| layer.with_trusted_proxies(proxies))
+}
+
+fn server_with(set: impl FnOnce(RequestContextLayer) -> RequestContextLayer) -> Server {
     let sink = Arc::new(MemorySink::new());
     let runtime = AuditRuntime::builder(Arc::clone(&sink) as _)
         .with_clock(ManualClock::at(1_700_000_000_000))
         .with_random(SeededRandom::new(1))
         .build();
-    let layer = RequestContextLayer::new(runtime.clone(), |extensions| {
+    let layer = set(RequestContextLayer::new(runtime.clone(), |extensions| {
         extensions.get::<Peer>().map(|peer| peer.0)
-    })
-    .with_trusted_proxies(proxies);
+    }));
     let view = async move |Extension(request): Extension<RequestContext>| {
         let query = runtime.query("view");
         query
@@ -53,6 +56,16 @@ impl Server {
         peer: Option<&str>,
         headers: &[(&'static str, &[u8])],
     ) -> (serde_json::Value, String) {
+        let response = self.respond(peer, headers).await;
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        (serde_json::from_str(self.sink.lines().last().unwrap()).unwrap(), id)
+    }
+
+    async fn respond(
+        &self,
+        peer: Option<&str>,
+        headers: &[(&'static str, &[u8])],
+    ) -> Response<Body> {
         let mut request = Request::get("/").body(Body::empty()).unwrap();
         if let Some(peer) = peer {
             request.extensions_mut().insert(Peer(peer.parse().unwrap()));
@@ -60,9 +73,7 @@ impl Server {
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_bytes(value).unwrap());
         }
-        let response = self.app.clone().oneshot(request).await.unwrap();
-        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-        (serde_json::from_str(self.sink.lines().last().unwrap()).unwrap(), id)
+        self.app.clone().oneshot(request).await.unwrap()
     }
 }
 
@@ -111,6 +122,33 @@ async fn the_trusted_proxys_request_id_wins() {
         }
         let (log, _) = server.get(Some("192.0.2.7"), &headers).await;
         assert_eq!(log["id"].as_str().unwrap().len(), 26, "a client's is not taken");
+    }
+}
+
+#[tokio::test]
+async fn the_named_header_alone_has_the_request_id() {
+    let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+    let trace = HeaderName::from_static("x-trace-id");
+    let sent: &[(&str, &[u8])] = &[("x-request-id", b"other"), ("x-trace-id", b"trace-7")];
+    // The order of the settings makes no difference.
+    let servers = [
+        server_with(|layer| {
+            layer.with_request_id_header(trace.clone()).with_trusted_proxies(proxies.clone())
+        }),
+        server_with(|layer| {
+            layer.with_trusted_proxies(proxies.clone()).with_request_id_header(trace.clone())
+        }),
+    ];
+    for server in servers {
+        for (peer, is_trusted) in [("10.1.2.3", true), ("192.0.2.7", false)] {
+            let response = server.respond(Some(peer), sent).await;
+            let id = response.headers()["x-trace-id"].to_str().unwrap();
+            assert!(!response.headers().contains_key("x-request-id"));
+            let log: serde_json::Value =
+                serde_json::from_str(server.sink.lines().last().unwrap()).unwrap();
+            assert_eq!(log["id"], id);
+            assert_eq!(id == "trace-7", is_trusted, "{id}");
+        }
     }
 }
 
