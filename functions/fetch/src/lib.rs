@@ -9,6 +9,7 @@
 //! them.
 
 mod body;
+mod clients;
 mod decode;
 mod error;
 mod fetches;
@@ -26,7 +27,7 @@ use audit_egress::Egress;
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::Resolve;
 use reqwest::header::{CONTENT_LENGTH, HeaderValue};
-use reqwest::{Body, Client, Method, Response};
+use reqwest::{Body, Client, ClientBuilder, Method, Response};
 use tokio::time::timeout;
 use url::{Host, Url};
 
@@ -36,19 +37,14 @@ pub use request::{FetchRequest, RedirectMode};
 pub use settings::FetchSettings;
 
 use body::Incoming;
+use clients::{Clients, descriptors, max_fetches};
 use error::failed;
-use memory::Memory;
+use memory::{FETCH_BYTES, Memory};
 use redirect::{Hop, next_hop};
 use request::Sending;
 
 /// The time limit for connecting. A server that has not answered by then rarely does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an idle connection is kept for the next request. A minute covers a burst of calls.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The maximum number of idle connections per host.
-const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// The maximum number of redirects of one fetch, as in the Fetch standard.
 const MAX_REDIRECTS: usize = 20;
@@ -63,11 +59,11 @@ struct Inner {
     settings: FetchSettings,
     egress: Egress,
     /// Created on first use, since that reads the system's certificates.
-    client: OnceLock<Result<Client, FetchError>>,
+    clients: OnceLock<Result<Clients, FetchError>>,
     memory: Memory,
 }
 
-/// A response whose body is still to be read.
+/// A response whose body is still to be read. Its extensions hold the lease of its connection.
 struct Reached {
     response: Response,
     url: Url,
@@ -89,9 +85,14 @@ impl Fetcher {
     }
 
     fn with_egress(settings: FetchSettings, egress: Egress) -> Fetcher {
-        let memory = Memory::new(settings.memory_bytes, settings.memory_bytes);
-        let client = OnceLock::new();
-        Fetcher { inner: Arc::new(Inner { settings, egress, client, memory }) }
+        // Each fetch takes memory and a descriptor, so the one limits the other.
+        let most = max_fetches(descriptors()).saturating_mul(FETCH_BYTES);
+        let memory = Memory::new(
+            settings.memory_bytes.min(most),
+            settings.memory_bytes.min(settings.max_request_bytes + FETCH_BYTES),
+        );
+        let clients = OnceLock::new();
+        Fetcher { inner: Arc::new(Inner { settings, egress, clients, memory }) }
     }
 
     /// Sends a `GET` request and returns the response body of at most `max_bytes`.
@@ -127,7 +128,7 @@ impl Fetcher {
         request: FetchRequest,
         mut stream: Option<Body>,
     ) -> Result<Reached, FetchError> {
-        let client = self.inner.client()?;
+        let clients = self.inner.clients()?;
         let FetchRequest { url, method, headers, redirect, body } = request;
         let mut hop = Hop { url, method, headers, body };
         let mut redirects = 0;
@@ -138,6 +139,7 @@ impl Fetcher {
             if has_none && [Method::POST, Method::PUT, Method::PATCH].contains(&hop.method) {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
+            let (client, lease) = clients.of(&hop.url);
             let builder = client.request(hop.method.clone(), hop.url.clone()).headers(headers);
             let builder = match &hop.body {
                 Sending::None => builder,
@@ -147,7 +149,8 @@ impl Fetcher {
                     None => builder,
                 },
             };
-            let response = builder.send().await.map_err(|error| failed(&error, &hop.url))?;
+            let mut response = builder.send().await.map_err(|error| failed(&error, &hop.url))?;
+            response.extensions_mut().insert(lease);
             let status = response.status();
             if status.is_informational() {
                 let message =
@@ -175,32 +178,30 @@ fn too_slow(limit: Duration) -> FetchError {
 }
 
 impl Inner {
-    fn client(&self) -> Result<&Client, FetchError> {
-        self.client.get_or_init(|| self.make_client()).as_ref().map_err(FetchError::clone)
+    fn clients(&self) -> Result<&Clients, FetchError> {
+        let make = || Clients::new(|| self.client(), descriptors());
+        self.clients.get_or_init(make).as_ref().map_err(FetchError::clone)
     }
 
-    fn make_client(&self) -> Result<Client, FetchError> {
-        let mut client = Client::builder()
+    fn client(&self) -> Result<ClientBuilder, FetchError> {
+        let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             // The environment's proxies are for the host, and would resolve names themselves.
             .no_proxy()
             // HTTP/2's windows would hold more of a body than is counted.
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             // A request that is sent twice may take effect twice.
             .retry(reqwest::retry::never())
             .user_agent(request::USER_AGENT);
-        client = match &self.settings.proxy {
-            None => client.dns_resolver(self.egress.clone()),
+        match &self.settings.proxy {
+            None => Ok(client.dns_resolver(self.egress.clone())),
             Some(proxy) => {
                 let proxy = reqwest::Proxy::all(proxy.clone());
-                client.proxy(proxy.map_err(|_| FetchError::new("the proxy's URL is invalid"))?)
+                let proxy = proxy.map_err(|_| FetchError::new("the proxy's URL is invalid"))?;
+                Ok(client.proxy(proxy))
             }
-        };
-        // The source describes the host's certificates, which functions must not see.
-        client.build().map_err(|_| FetchError::new("the host's HTTP client cannot be created"))
+        }
     }
 
     /// Checks a URL before connecting. Names are checked when they are resolved.

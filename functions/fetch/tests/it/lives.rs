@@ -111,3 +111,45 @@ async fn unread_responses_keep_no_more_than_their_bytes() {
     }
     assert_eq!(call.rest(7).await.unwrap(), b"nobody reads this");
 }
+
+/// Linux only: other systems do not have 127.0.0.2.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn few_connections_stay_open_however_many_hosts_there_are() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = Arc::new(AtomicUsize::new(0));
+    let connections = Arc::clone(&open);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let open = Arc::clone(&connections);
+            open.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                        .await
+                        .unwrap();
+                }
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let call = Call::new(FetchSettings { networks, ..settings() });
+    for round in 0..3 {
+        for host in 2..100 {
+            let url = format!("http://127.0.0.{host}:{port}/");
+            let (_, body) = call.fetch(100 * round + host, request(&url)).await.unwrap();
+            assert_eq!(body, b"ok");
+        }
+    }
+    // The server learns a little later that the others are closed.
+    while open.load(Ordering::SeqCst) > 8 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(open.load(Ordering::SeqCst), 8, "one for each host that keeps its connections");
+}
