@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use parking_lot::Mutex;
 
-use audit_core::sources;
+use audit_core::{descriptors_advice, sources};
 use serde::Serialize;
 
 use crate::arguments::Color;
@@ -183,15 +183,22 @@ impl Output {
         }
         let _ = self.flush();
         let causes: Vec<_> = sources(failure).map(ToString::to_string).collect();
+        let advice = descriptors_advice(failure);
         let mut stderr = io::stderr().lock();
         if self.json {
-            let line = serde_json::json!({ "error": failure.to_string(), "because": causes });
+            let mut line = serde_json::json!({ "error": failure.to_string(), "because": causes });
+            if let Some(advice) = advice {
+                line["advice"] = advice.into();
+            }
             let line = line.to_string();
             let _ = writeln!(stderr, "{}", String::from_utf8_lossy(&escape::json(line.as_bytes())));
         } else {
             let _ = writeln!(stderr, "audit: {}", escape::text(&failure.to_string()));
             for cause in causes {
                 let _ = writeln!(stderr, "  because {}", escape::text(&cause));
+            }
+            if let Some(advice) = advice {
+                let _ = writeln!(stderr, "  {advice}");
             }
         }
         ExitCode::from(3)

@@ -124,5 +124,5 @@ pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use random::{Random, SystemRandom};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
-pub use sources::{sources, with_sources};
+pub use sources::{descriptors_advice, sources, with_sources};
 pub use usage::Usage;

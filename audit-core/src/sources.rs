@@ -1,6 +1,7 @@
 //! Errors with their sources, as text.
 
 use std::error::Error;
+use std::io;
 use std::iter::successors;
 
 /// The sources of an error, from the outermost to the innermost. The error itself is not included.
@@ -11,6 +12,29 @@ pub fn sources(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)
 /// An error and its sources on one line, for logs, and for errors that several callers share.
 pub fn with_sources(error: &dyn Error) -> String {
     sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+/// What to do about an error whose cause, or a source's, is that no more files can be opened.
+/// `None` for other errors.
+///
+/// The operating system reports it as EMFILE (the process has too many) or ENFILE (all processes
+/// together).
+pub fn descriptors_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        match io.and_then(io::Error::raw_os_error) {
+            Some(EMFILE) => return Some("raise the limit of open files: ulimit -n, LimitNOFILE"),
+            Some(ENFILE) => return Some("raise the system's limit of open files: fs.file-max"),
+            Some(_) | None => {}
+        }
+        // As its source, an I/O error names the one below the error that it wraps.
+        let wrapped = io.and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as _).or_else(|| error.source());
+    }
+    None
 }
 
 #[cfg(test)]
@@ -28,5 +52,18 @@ mod tests {
             sources(&error).map(ToString::to_string).collect::<Vec<_>>(),
             ["inner", "innermost"]
         );
+    }
+    #[test]
+    fn a_lack_of_files_is_found_in_any_source() {
+        let of = |code| io::Error::from_raw_os_error(code);
+        let sink = |source| {
+            let kind = SinkErrorKind::Unavailable;
+            SinkError::not_persisted(kind, "x").with_source(io::Error::other(source))
+        };
+        let advice = |error: &(dyn Error + 'static)| descriptors_advice(error).unwrap_or_default();
+        assert!(advice(&of(24)).contains("ulimit -n"));
+        assert!(advice(&sink(of(24))).contains("ulimit -n"));
+        assert!(advice(&io::Error::other(sink(of(23)))).contains("fs.file-max"));
+        assert_eq!(advice(&sink(of(2))), "");
     }
 }

@@ -53,7 +53,9 @@ mod traced;
 mod traces;
 
 pub use check::Checks;
-pub use connections::{Connection, Connections, ServeLimits, Tls, TlsError, client_of};
+pub use connections::{
+    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of,
+};
 pub use destinations::{Destinations, LogStreamsFile};
 pub use files::private_files;
 pub use health::{Answer, Probe};

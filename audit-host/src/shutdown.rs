@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use audit_core::{AuditSink, SinkError, sources};
+use audit_core::{AuditSink, SinkError, descriptors_advice, sources};
 use tokio::sync::watch;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -230,20 +230,25 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
     };
     if let Err(error) = result {
         let causes: Vec<_> = sources(&*error).map(ToString::to_string).collect();
+        let advice = descriptors_advice(&*error);
         if errors.is_json() {
             let mut timestamp = String::new();
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
             let (error, because) = (error.to_string(), causes.join(": "));
-            errors.line(
-                &serde_json::json!({
-                    "timestamp": timestamp, "level": "ERROR", "target": program,
-                    "message": "the host ends", "error": error, "because": because, "code": code,
-                })
-                .to_string(),
-            );
+            let mut line = serde_json::json!({
+                "timestamp": timestamp, "level": "ERROR", "target": program,
+                "message": "the host ends", "error": error, "because": because, "code": code,
+            });
+            if let Some(advice) = advice {
+                line["advice"] = advice.into();
+            }
+            errors.line(&line.to_string());
         } else {
             errors.line(&format!("{program}: {error}"));
             causes.iter().for_each(|cause| errors.line(&format!("  because {cause}")));
+            if let Some(advice) = advice {
+                errors.line(&format!("  {advice}"));
+            }
         }
     }
     out.finish(LAST_WORDS_TIMEOUT);

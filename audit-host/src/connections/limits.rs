@@ -68,8 +68,7 @@ impl ServeLimits {
 
     /// The maximum number of connections of this process.
     pub(super) fn connections(&self) -> io::Result<usize> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let descriptors = limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(1 << 20));
+        let descriptors = descriptors();
         let kept = reserved_descriptors(descriptors);
         let most = descriptors - kept;
         match self.max_connections {
@@ -85,6 +84,24 @@ impl ServeLimits {
             )),
         }
     }
+}
+
+/// The number of files that this process may open.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(1 << 20))
+}
+
+/// The process cannot even serve operators.
+pub(super) fn too_few_files() -> io::Error {
+    let (descriptors, least) = (descriptors(), 2 * OPERATORS_CONNECTIONS);
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "this process may have {descriptors} open files, and a host needs at least {least}: \
+             raise the limit (ulimit -n, LimitNOFILE)"
+        ),
+    )
 }
 
 fn reserved_descriptors(descriptors: usize) -> usize {

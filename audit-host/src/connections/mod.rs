@@ -2,6 +2,7 @@
 
 mod limits;
 mod places;
+mod pool;
 mod stream;
 mod tls;
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use audit_core::descriptors_advice;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -30,8 +32,10 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 pub use self::limits::ServeLimits;
+use self::limits::too_few_files;
 pub use self::places::client_of;
 use self::places::{Place, Places, Refusal};
+pub use self::pool::{Held, Holder, Pool};
 pub use self::stream::Connection;
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError};
@@ -88,7 +92,8 @@ impl Connections {
     ///
     /// If the process may not open as many files.
     pub fn for_operators(limits: ServeLimits) -> io::Result<Connections> {
-        Ok(Connections { replaces_oldest: true, ..Connections::new(limits.for_operators())? })
+        let connections = Connections::new(limits.for_operators()).map_err(|_| too_few_files())?;
+        Ok(Connections { replaces_oldest: true, ..connections })
     }
 
     /// Exempts addresses from [`max_connections_per_address`], for proxies, which act for many
@@ -131,11 +136,12 @@ impl Connections {
         let (stopping, _) = watch::channel(false);
         let open = CutOnDrop(Arc::new(Open::default()));
         let mut stop = pin!(stop);
+        let mut refusing = Refusing::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                accepted = self.accept(&listener, &open.0) => accepted,
+                accepted = self.accept(&listener, &open.0, &mut refusing) => accepted,
             };
             let Some((stream, place, connection)) = accepted else { continue };
             let entry = open.0.add(Arc::clone(&connection));
@@ -186,16 +192,19 @@ impl Connections {
         &self,
         listener: &TcpListener,
         open: &Open,
+        refusing: &mut Refusing,
     ) -> Option<(TcpStream, Place, Arc<Connection>)> {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 refused("accept");
-                tracing::debug!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+                if refusing.failed(&error) {
+                    sleep(ACCEPT_PAUSE).await;
+                }
                 return None;
             }
         };
+        refusing.accepted();
         let most = match (self.is_exempt)(peer.ip()) {
             true => usize::MAX,
             false => self.limits.max_connections_per_address,
@@ -220,6 +229,45 @@ impl Connections {
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Whether the operating system refuses to accept connections. Each change is logged once.
+#[derive(Default)]
+struct Refusing {
+    is_logged: bool,
+}
+
+impl Refusing {
+    /// Notes a failure. Returns whether to wait before the next attempt: a connection that broke
+    /// before it was accepted says nothing about others.
+    fn failed(&mut self, error: &io::Error) -> bool {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            return false;
+        }
+        if !self.is_logged {
+            self.is_logged = true;
+            tracing::warn!(
+                error = with_advice(error),
+                "no connections are accepted, neither of clients nor of probes, until this passes"
+            );
+        }
+        true
+    }
+
+    fn accepted(&mut self) {
+        if std::mem::take(&mut self.is_logged) {
+            tracing::warn!("connections are accepted again");
+        }
+    }
+}
+
+/// The error, and what to do if files are lacking.
+fn with_advice(error: &io::Error) -> String {
+    match descriptors_advice(error) {
+        Some(advice) => format!("{error} ({advice})"),
+        None => error.to_string(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use audit_core::descriptors_advice;
+
 use crate::shared::panic::Panicked;
 
 /// A trouble, as reported by one part of a sink.
@@ -34,7 +36,9 @@ pub struct DeliveryTrouble {
 impl Trouble {
     /// The disk failed the operation `what`.
     pub fn disk(what: &str, error: &io::Error) -> Trouble {
-        Trouble::Disk(format!("{what}: {error}"))
+        let advice = descriptors_advice(error);
+        let advice = advice.unwrap_or("make room, or allow this process to use the journal's disk");
+        Trouble::Disk(format!("{what}: {error} ({advice})"))
     }
 
     pub(crate) fn stopped(error: &io::Error) -> Trouble {
@@ -111,9 +115,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Delivery(trouble) => f.write_str(&trouble.reason),
-            Trouble::Disk(detail) => {
-                write!(f, "{detail} (make room, or allow this process to use the journal's disk)")
-            }
+            Trouble::Disk(detail) => f.write_str(detail),
             Trouble::JournalFull(detail) => {
                 write!(f, "{detail} (find out why it is not delivered, or raise journal.max_bytes)")
             }

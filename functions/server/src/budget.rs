@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_host::Pool;
 use axum::http::StatusCode;
 use functions_calls::Functions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +18,6 @@ use tokio::time::timeout;
 
 use super::estimate::Scanned;
 use super::limits::NetworkLimits;
-use super::pool::Pool;
 use super::problem::Problem;
 
 /// The maximum size of a body or message, in bytes: the largest arguments (16 MiB) and their

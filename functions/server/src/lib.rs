@@ -32,7 +32,6 @@ mod export;
 mod inflow;
 mod limits;
 mod operators;
-mod pool;
 mod problem;
 mod receipts;
 mod router;

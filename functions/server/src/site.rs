@@ -2,6 +2,7 @@
 
 use std::io;
 
+use audit_host::Holder;
 use audit_runtime::http::RequestContextLayer;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,7 +20,6 @@ use super::Server;
 use super::body::Anything;
 use super::budget::Share;
 use super::calls::Client;
-use super::pool::Holder;
 use super::problem::Problem;
 use super::router::peer;
 

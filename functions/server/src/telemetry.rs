@@ -77,15 +77,6 @@ pub(super) fn describe_metrics() {
     describe_counter!("functions_sync_transitions_total", "Steps sent to clients");
     describe_counter!("functions_sync_results_total", "Results released to clients in steps");
     describe_gauge!(
-        "functions_held_bytes",
-        Unit::Bytes,
-        "Memory that clients hold: unread responses, and arguments of subscribed queries"
-    );
-    describe_counter!(
-        "functions_clients_cut_off_total",
-        "Connections cut off because their client held the most memory"
-    );
-    describe_gauge!(
         "functions_outcomes_bytes",
         Unit::Bytes,
         "Outcomes of mutations that are kept for retries of clients"

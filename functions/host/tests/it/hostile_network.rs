@@ -198,7 +198,7 @@ async fn unread_answers_share_one_memory_limit() {
     let ends = untaken_answers.iter_mut().map(|stream| Box::pin(rest(stream)));
     let (answer, _, _) = futures::future::select_all(ends).await;
     assert!(answer.len() < 6 << 20, "{}", answer.len());
-    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"answers\"}"));
+    assert!(host.metrics().contains("audit_clients_cut_off_total{held=\"answers\"}"));
     // Clients that read their answers receive them.
     let call = json!({ "path": "messages:large", "args": { "kib": 6 << 10 } });
     assert_eq!(host.post("/api/query", &call, &[]).await.0, 200);
@@ -217,7 +217,7 @@ async fn arguments_of_live_queries_share_one_memory_limit() {
     second.follow(0, "messages:count", args).await;
     second.receive().await.unwrap();
     first.receive().await.unwrap_err();
-    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"followed\"}"));
+    assert!(host.metrics().contains("audit_clients_cut_off_total{held=\"followed\"}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +236,7 @@ async fn results_of_live_queries_share_one_memory_limit() {
         greedy.follow(query_id, "messages:large", result.clone()).await;
     }
     while greedy.receive().await.is_ok() {}
-    assert!(host.metrics().contains("functions_clients_cut_off_total{held=\"answers\"}"));
+    assert!(host.metrics().contains("audit_clients_cut_off_total{held=\"answers\"}"));
     modest.follow(6, "messages:large", result).await;
     modest.receive().await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use audit_host::Connection;
+use audit_host::{Connection, Holder};
 use audit_runtime::RequestContext;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -12,7 +12,6 @@ use axum::http::{HeaderValue, StatusCode};
 use functions_calls::{Caller, Identity};
 
 use crate::Server;
-use crate::pool::Holder;
 use crate::problem::Problem;
 
 /// The client of a request, from its connection and headers.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use audit_host::Held;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,6 @@ use serde::Serialize;
 use super::client::Client;
 use super::request::Format;
 use crate::budget::Share;
-use crate::pool::Held;
 use crate::problem::Problem;
 use crate::{Server, export};
 

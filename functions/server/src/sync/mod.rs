@@ -10,7 +10,7 @@ mod session;
 
 use std::sync::Arc;
 
-use audit_host::Connection;
+use audit_host::{Connection, Holder};
 use audit_runtime::RequestContext;
 use axum::Extension;
 use axum::extract::State;
@@ -24,7 +24,6 @@ pub(super) use session::MutationOutcome;
 use super::Server;
 use super::budget::MAX_BODY_BYTES;
 use super::inflow::Inflow;
-use super::pool::Holder;
 use super::problem::Problem;
 
 /// `GET /api/sync` and `GET /api/{version of the client}/sync`

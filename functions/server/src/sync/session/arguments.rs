@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use audit_host::{Held, Holder, Pool};
+
 use crate::budget::parsed_bytes;
-use crate::pool::{Held, Holder, Pool};
 
 /// The maximum size of the arguments of one client's subscriptions, in bytes.
 const MAX_BYTES: usize = 16 << 20;

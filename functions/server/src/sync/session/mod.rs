@@ -18,6 +18,7 @@ mod steps;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_host::Holder;
 use audit_runtime::RequestContext;
 use axum::extract::ws::{Message, WebSocket};
 use convex_sync_types::{AuthenticationToken, ClientMessage, QuerySetModification};
@@ -41,7 +42,6 @@ use super::query_set::Query;
 use crate::Server;
 use crate::calls::one_object;
 use crate::inflow::Inflow;
-use crate::pool::Holder;
 
 pub(crate) use self::calls::MutationOutcome;
 

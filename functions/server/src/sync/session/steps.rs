@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit_host::{Held, Holder};
 use functions_calls::{Answered, CallError, Caller, Followed};
 use functions_store::Snapshot;
 use futures::future::BoxFuture;
@@ -14,7 +15,6 @@ use tokio::time::Instant;
 use super::{answer_of, error_answer};
 use crate::Server;
 use crate::calls::of_app;
-use crate::pool::{Held, Holder};
 use crate::sync::protocol::{self, Modification};
 use crate::sync::query_set::{Asked, Change, Found, Has, Planned, Query, QuerySet, Ready, Step};
 

@@ -1,36 +1,43 @@
-//! Memory that clients can hold for as long as they like: responses that they have not read yet,
-//! and their subscriptions.
+//! Memory that clients can hold for as long as they like: unfinished bodies, responses that they
+//! have not read yet, and their subscriptions.
 //!
-//! No client waits for this memory, since one that reads a byte at a time would make others wait.
-//! Instead, above the limit the client that holds the most is cut off: the connection of its
-//! largest entry, or of the oldest among equals. Memory that several connections hold together
-//! counts once, in equal parts for each of them.
+//! Memory that several connections hold together counts once, in equal parts for each of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use audit_host::{Connection, client_of};
 use axum::body::Bytes;
 use parking_lot::Mutex;
 
+use super::{Connection, client_of};
+
 /// The holder of memory.
 #[derive(Debug, Clone)]
-pub(super) struct Holder {
+pub struct Holder {
     client: Option<IpAddr>,
     connection: Arc<Connection>,
 }
 
 impl Holder {
     /// The client at this address, if known, on this connection.
-    pub(super) fn new(address: Option<IpAddr>, connection: Arc<Connection>) -> Holder {
+    pub fn new(address: Option<IpAddr>, connection: Arc<Connection>) -> Holder {
         Holder { client: address.map(client_of), connection }
     }
 }
 
-/// Memory of one kind, with a limit on the total.
+/// Memory that clients hold for as long as they like, with a limit on the total.
+///
+/// No client waits for this memory, since one that reads a byte at a time would make others wait.
+/// Instead, above the limit the client that holds the most is cut off: the connection of its
+/// largest entry, or of the oldest among equals.
+///
+/// # Metrics
+///
+/// By `held`, the kind: `audit_held_bytes` is what is held now; `audit_clients_cut_off_total`
+/// counts connections that were cut off because of the limit.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub struct Pool {
     kind: &'static str,
     limit_bytes: usize,
     state: Mutex<State>,
@@ -64,27 +71,38 @@ struct Shared {
 
 /// A part of the pool. Dropping it frees it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub struct Held {
     pool: Arc<Pool>,
     number: u64,
 }
 
 impl Pool {
-    pub(super) fn new(kind: &'static str, limit_bytes: usize) -> Pool {
+    /// Memory of this kind, of at most so many bytes, or of one entry if that is more.
+    pub fn new(kind: &'static str, limit_bytes: usize) -> Pool {
+        use metrics::{Unit, describe_counter, describe_gauge};
+        describe_gauge!(
+            "audit_held_bytes",
+            Unit::Bytes,
+            "Memory that clients hold as long as they like: bodies, unread responses, subscriptions"
+        );
+        describe_counter!(
+            "audit_clients_cut_off_total",
+            "Connections cut off because their client held the most memory"
+        );
         Pool { kind, limit_bytes, state: Mutex::default() }
     }
 
     /// Holds this many bytes for a holder.
-    pub(super) fn hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Held {
+    pub fn hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Held {
         self.enter(holder, |state, number| state.resize(number, bytes))
     }
 
     /// As [`hold`](Self::hold), but cuts the holder off if that alone exceeds the limit. Returns
     /// `None` if the holder is cut off.
-    pub(super) fn try_hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Option<Held> {
+    pub fn try_hold(self: &Arc<Self>, bytes: usize, holder: &Holder) -> Option<Held> {
         if bytes > self.limit_bytes {
             holder.connection.cut_off();
-            metrics::counter!("functions_clients_cut_off_total", "held" => self.kind).increment(1);
+            metrics::counter!("audit_clients_cut_off_total", "held" => self.kind).increment(1);
             return None;
         }
         let held = self.hold(bytes, holder);
@@ -93,12 +111,7 @@ impl Pool {
 
     /// Holds this value, of this many bytes, for a holder. If others hold the same value, it counts
     /// only once. The caller must keep the value for as long as it is held.
-    pub(super) fn share<T>(
-        self: &Arc<Self>,
-        value: &Arc<T>,
-        bytes: usize,
-        holder: &Holder,
-    ) -> Held {
+    pub fn share<T>(self: &Arc<Self>, value: &Arc<T>, bytes: usize, holder: &Holder) -> Held {
         self.enter(holder, |state, number| state.share(number, Arc::as_ptr(value).addr(), bytes))
     }
 
@@ -124,9 +137,9 @@ impl Pool {
                 break;
             }
             state.cut_off(victim);
-            metrics::counter!("functions_clients_cut_off_total", "held" => self.kind).increment(1);
+            metrics::counter!("audit_clients_cut_off_total", "held" => self.kind).increment(1);
         }
-        metrics::gauge!("functions_held_bytes", "held" => self.kind).set(state.bytes as f64);
+        metrics::gauge!("audit_held_bytes", "held" => self.kind).set(state.bytes as f64);
     }
 }
 
@@ -193,14 +206,14 @@ impl State {
 
 impl Held {
     /// Changes the number of held bytes.
-    pub(super) fn resize(&self, bytes: usize) {
+    pub fn resize(&self, bytes: usize) {
         let mut state = self.pool.state.lock();
         state.resize(self.number, bytes);
         self.pool.limit(&mut state, self.number);
     }
 
     /// Bytes that are held until they are written, or dropped with their connection.
-    pub(super) fn of_bytes(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+    pub fn of_bytes(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         self.resize(bytes.as_ref().len());
         Bytes::from_owner(HeldBytes { bytes, _held: self })
     }
@@ -222,7 +235,7 @@ impl Drop for Held {
         let mut state = self.pool.state.lock();
         state.free(self.number);
         state.entries.remove(&self.number);
-        metrics::gauge!("functions_held_bytes", "held" => self.pool.kind).set(state.bytes as f64);
+        metrics::gauge!("audit_held_bytes", "held" => self.pool.kind).set(state.bytes as f64);
     }
 }
 
