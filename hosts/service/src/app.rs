@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::with_sources;
-use audit_host::{Answer, Probe};
+use audit_host::{Answer, Pool, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
 use audit_runtime::{AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
@@ -20,9 +20,7 @@ use serde::Serialize;
 use crate::cache::Cache;
 use crate::database::Database;
 use crate::documents::{self, Change, Document, Failure};
-
-/// The maximum size of a request body, in bytes: the longest document, with room for escapes.
-const MAX_BODY_BYTES: usize = 1 << 20;
+use crate::memory::within_memory;
 
 /// The state shared by all requests.
 #[derive(Clone)]
@@ -33,6 +31,8 @@ pub(crate) struct App {
     /// The variable for the user in logs.
     user: Var,
     request_timeout: Duration,
+    /// The memory of all requests.
+    memory: Arc<Pool>,
 }
 
 impl App {
@@ -41,8 +41,10 @@ impl App {
         database: Database,
         user: Var,
         request_timeout: Duration,
+        request_memory_bytes: usize,
     ) -> App {
-        App { runtime, database, cache: Arc::default(), user, request_timeout }
+        let memory = Arc::new(Pool::new("requests", request_memory_bytes));
+        App { runtime, database, cache: Arc::default(), user, request_timeout, memory }
     }
 
     /// The routes for clients.
@@ -52,8 +54,10 @@ impl App {
         });
         Router::new()
             .route("/documents/{id}", get(view).put(update))
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            // The whole body has arrived within its limit.
+            .layer(DefaultBodyLimit::disable())
             .layer(from_fn_with_state(self.clone(), identify))
+            .layer(from_fn_with_state(Arc::clone(&self.memory), within_memory))
             .layer(from_fn(audit_host::traced))
             .layer(layer.with_trusted_proxies(proxies))
             .layer(from_fn_with_state(self.request_timeout, within))
@@ -104,7 +108,11 @@ async fn identify(
 ) -> Response {
     let lines = request.headers().get_all("x-user").iter().map(HeaderValue::as_bytes);
     if let Some(user) = origin.asserted(lines) {
-        match HostValue::new(app.user, &String::from_utf8_lossy(user)) {
+        // Other bytes are not replaced, which would give two users the same name.
+        let Ok(user) = std::str::from_utf8(user) else {
+            return answer(StatusCode::BAD_REQUEST, "X-User is not UTF-8");
+        };
+        match HostValue::new(app.user, user) {
             Ok(value) => {
                 request.extensions_mut().insert(context.with_host_value(value));
             }
@@ -130,8 +138,9 @@ async fn view(
             match documents::view(&query.log(), app.user, app.database.pool(), &id).await {
                 Ok(document) => {
                     let revision = document.revision;
+                    let bytes = document.title.len() + document.text.len();
                     let sealed = query.seal(Arc::new(document));
-                    app.cache.insert(&id, revision, sealed.clone());
+                    app.cache.insert(&id, revision, bytes, sealed.clone());
                     sealed
                 }
                 // A failure is a result too: it is released once its logs are durable.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use audit_core::testing::{MemorySink, poll_at_most};
+use audit_host::Connection;
 use audit_runtime::{RetryPolicy, Vars};
 use axum::body::{Body, to_bytes};
 use serde_json::{Value, json};
@@ -27,8 +28,10 @@ async fn service(url: &str) -> Service {
         .with_retry_policy(RetryPolicy { max_attempts: 30, base_backoff_ms: 1, max_backoff_ms: 20 })
         .build();
     let database = Database::open(url).await.unwrap();
-    let app = App::new(runtime, database.clone(), user, LONG);
-    let router = app.router(TrustedProxies::none(), Probe::new(None));
+    let app = App::new(runtime, database.clone(), user, LONG, 64 << 20);
+    let peer = Connection::new(([127, 0, 0, 1], 1).into());
+    let router = app.router("10.0.0.1".parse().unwrap(), Probe::new(None));
+    let router = router.layer(Extension(Arc::new(peer)));
     Service { sink, database, router }
 }
 
@@ -123,4 +126,55 @@ async fn logs_of_oversized_requests_are_small() {
         !logs[0].contains(&format!("\"{}\"", &long[..64])),
         "a truncated id matches no other id"
     );
+}
+
+#[tokio::test]
+async fn text_that_no_database_stores_is_the_callers_fault() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let service = service(&url).await;
+    let nul = json!({ "title": "t", "text": "a\0b" });
+    let titled = json!({ "title": "\0", "text": "a" });
+    let plain = json!({ "title": "t", "text": "a" });
+    let put = |id: &str, change: &Value| {
+        Request::put(format!("/documents/{id}"))
+            .header("content-type", "application/json")
+            .body(Body::from(change.to_string()))
+            .unwrap()
+    };
+    let strange = format!("{id}%00");
+    let view = Request::get(format!("/documents/{strange}")).body(Body::empty()).unwrap();
+    let requests = [
+        (view, StatusCode::NOT_FOUND),
+        (put(&strange, &plain), StatusCode::BAD_REQUEST),
+        (put(&id, &nul), StatusCode::BAD_REQUEST),
+        (put(&id, &titled), StatusCode::BAD_REQUEST),
+        (put(&id, &plain), StatusCode::OK),
+    ];
+    let count = requests.len();
+    for (request, expected) in requests {
+        assert_eq!(service.router.clone().oneshot(request).await.unwrap().status(), expected);
+    }
+    assert_eq!(service.sink.lines().len(), count, "each has its log");
+}
+
+/// Other bytes would have to be replaced, which would give two users the same name.
+#[tokio::test]
+async fn a_user_that_is_not_utf8_is_refused() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, _) = database(&directory);
+    let service = service(&url).await;
+    for (user, expected) in [
+        (&b"ada"[..], StatusCode::NOT_FOUND),
+        ("ada\u{fffd}".as_bytes(), StatusCode::NOT_FOUND),
+        (b"ada\xff", StatusCode::BAD_REQUEST),
+    ] {
+        let mut request = Request::get("/documents/none").header("x-user", user);
+        let peer = std::net::SocketAddr::from(([10, 0, 0, 1], 1));
+        request.extensions_mut().unwrap().insert(ConnectInfo(peer));
+        let request = request.body(Body::empty()).unwrap();
+        let response = service.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{user:?}");
+    }
+    assert_eq!(service.sink.lines().len(), 2);
 }

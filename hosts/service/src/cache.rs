@@ -7,8 +7,11 @@ use audit_runtime::Audited;
 
 use crate::documents::Document;
 
-/// The maximum number of documents. A full cache is emptied, which is simple and correct.
-const MAX_ENTRIES: usize = 1_000;
+/// The maximum size of all entries, in bytes. A full cache is emptied, which is simple and correct.
+const MAX_BYTES: usize = 16 << 20;
+
+/// The assumed size of an entry beside its document's texts, in bytes: mostly its sealed logs.
+const ENTRY_BYTES: usize = 2 << 10;
 
 /// Sealed documents by id.
 ///
@@ -16,32 +19,48 @@ const MAX_ENTRIES: usize = 1_000;
 /// entry with another revision is a miss. So no view is stale, whoever changed the document: a
 /// cancelled request, another process, or a person with a database client.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<HashMap<String, Sealed>>);
+pub(crate) struct Cache(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    bytes: usize,
+    by_id: HashMap<String, Sealed>,
+}
 
 #[derive(Debug, Clone)]
 struct Sealed {
     revision: i64,
     document: Audited<Arc<Document>>,
+    bytes: usize,
 }
 
 impl Cache {
     /// The sealed document, if it is cached at this revision.
     pub(crate) fn get(&self, id: &str, revision: i64) -> Option<Audited<Arc<Document>>> {
         let entries = self.entries();
-        let sealed = entries.get(id).filter(|sealed| sealed.revision == revision)?;
+        let sealed = entries.by_id.get(id).filter(|sealed| sealed.revision == revision)?;
         Some(sealed.document.clone())
     }
 
-    /// Caches the result of a query.
-    pub(crate) fn insert(&self, id: &str, revision: i64, document: Audited<Arc<Document>>) {
+    /// Caches the result of a query, of a document with this many bytes.
+    pub(crate) fn insert(
+        &self,
+        id: &str,
+        revision: i64,
+        document_bytes: usize,
+        document: Audited<Arc<Document>>,
+    ) {
+        let bytes = 2 * id.len() + document_bytes + ENTRY_BYTES;
         let mut entries = self.entries();
-        if entries.len() >= MAX_ENTRIES {
-            entries.clear();
+        if entries.bytes + bytes > MAX_BYTES {
+            *entries = Entries::default();
         }
-        entries.insert(id.to_owned(), Sealed { revision, document });
+        entries.bytes += bytes;
+        let replaced = entries.by_id.insert(id.to_owned(), Sealed { revision, document, bytes });
+        entries.bytes -= replaced.map_or(0, |replaced| replaced.bytes);
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Sealed>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

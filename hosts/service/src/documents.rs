@@ -150,6 +150,11 @@ fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Fai
         }
         Ok(())
     };
+    for (what, value) in [("id", id), ("title", &change.title), ("text", &change.text)] {
+        if !can_be_stored(value) {
+            return Err(Failure::Invalid(format!("{what} contains the character U+0000")));
+        }
+    }
     at_most("id", id.len(), MAX_ID_BYTES)?;
     at_most("title", change.title.len(), MAX_TITLE_BYTES)?;
     at_most("text", change.text.len(), MAX_TEXT_BYTES)?;
@@ -158,6 +163,12 @@ fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Fai
         Some(expected) if expected != actual => Err(Failure::Stale { expected, actual }),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Whether a database can store this text. PostgreSQL refuses U+0000, even in a value to search
+/// for, which would count as a failure of the database.
+fn can_be_stored(text: &str) -> bool {
+    !text.contains('\0')
 }
 
 /// Truncates a text for a log: if input is rejected for its size, its log must be small.
@@ -173,6 +184,9 @@ pub(crate) async fn revision(
     database: impl sqlx::Executor<'_, Database = Any>,
     id: &str,
 ) -> Result<Option<i64>, Failure> {
+    if !can_be_stored(id) {
+        return Ok(None);
+    }
     let row = sqlx::query("SELECT revision FROM documents WHERE id = $1").bind(id);
     let row = row.fetch_optional(database).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
@@ -209,6 +223,9 @@ async fn find(
     database: impl sqlx::Executor<'_, Database = Any>,
     id: &str,
 ) -> Result<Option<Document>, Failure> {
+    if !can_be_stored(id) {
+        return Ok(None);
+    }
     let row = sqlx::query("SELECT id, revision, title, text FROM documents WHERE id = $1").bind(id);
     let document = |row: AnyRow| -> Result<Document, sqlx::Error> {
         Ok(Document {

@@ -2,15 +2,16 @@
 //!
 //! Users view and change documents. No view is shown and no change commits before its audit log is
 //! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from
-//! requests to function calls; `database.rs`; `cache.rs`; `receipts.rs`, which links changes to
-//! their records; and this file, which puts everything together. The crate `audit-sqlx` provides
-//! the transactions.
+//! requests to function calls; `database.rs`; `cache.rs`; `memory.rs`, which limits the memory of
+//! requests; `receipts.rs`, which links changes to their records; and this file, which puts
+//! everything together. The crate `audit-sqlx` provides the transactions.
 
 mod app;
 mod cache;
 mod check;
 mod database;
 mod documents;
+mod memory;
 mod receipts;
 mod settings;
 
@@ -120,13 +121,15 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         database,
         user,
         Duration::from_millis(settings.request_timeout_ms),
+        settings.request_memory_mib << 20,
     );
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
     let probe = Probe::with_part(opened.clone(), "database", move || answering.borrow().clone());
     // Before this, a signal ends the process at once, since no request was accepted yet.
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown =
+        Shutdown::on_signals().map_err(|error| format!("signals cannot be handled: {error}"))?;
 
     let shown = if shows { ", and are shown here once they are durable" } else { "" };
     out.line(&match (opened, destinations.journal()) {

@@ -11,6 +11,7 @@ use audit_host::{
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
+use clap::builder::TypedValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value as Json, json};
 
@@ -158,6 +159,11 @@ pub(crate) struct Settings {
     /// How long a request may take, including its body, in milliseconds.
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub(crate) request_timeout_ms: u64,
+
+    /// How much memory all requests together may take, in MiB, from the first byte of a body until
+    /// the response is sent. Beyond it, the client that holds the most is cut off.
+    #[arg(long, env = "REQUEST_MEMORY_MIB", default_value_t = 128, value_parser = request_memory())]
+    pub(crate) request_memory_mib: usize,
 
     /// The maximum number of connections; further ones are answered 503. [default: the limit of
     /// open files minus 256 (or half of it), which are reserved for the journal, the bucket and the
@@ -333,6 +339,11 @@ impl Settings {
             None => Ok(format!("sqlite://{}/documents.db?mode=rwc", absolute(&self.data_dir)?)),
         }
     }
+}
+
+/// From the largest request to more than any host has.
+fn request_memory() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(4..=1 << 20).try_map(usize::try_from)
 }
 
 fn absolute(path: &Path) -> Result<String, Box<dyn Error>> {

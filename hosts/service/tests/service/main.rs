@@ -5,6 +5,7 @@
 
 mod crashes;
 mod evidence;
+mod memory;
 mod process;
 mod requests;
 mod starts;

@@ -114,6 +114,18 @@ impl Service {
         self.url.strip_prefix("http://").unwrap()
     }
 
+    /// The peak memory of the process in bytes, since it was last cleared.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn most_memory(&self, clear: bool) -> usize {
+        let process = format!("/proc/{}", self.process.id());
+        if clear {
+            std::fs::write(format!("{process}/clear_refs"), "5").unwrap();
+        }
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
