@@ -181,7 +181,11 @@ impl FollowerRecord {
             fields.literal(" ")?;
             let start = fields.hex64()?;
             fields.literal("-")?;
-            missing.push((of, start..fields.hex64()?));
+            let end = fields.hex64()?;
+            if start >= end {
+                return None;
+            }
+            missing.push((of, start..end));
             fields.literal(" ")?;
         }
         let watermark = Watermark { ordinal, stream, next };

@@ -77,7 +77,11 @@ impl Replayed {
             fields.literal(" ")?;
             let start = fields.hex64()?;
             fields.literal("-")?;
-            ranges.push((stream, start..fields.hex64()?));
+            let end = fields.hex64()?;
+            if start >= end {
+                return None;
+            }
+            ranges.push((stream, start..end));
             fields.literal(" ")?;
         }
         Some(Replayed { name, ranges })

@@ -20,11 +20,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_range_loop, reason = "offsets are what these tests are about")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
 use proptest::prelude::*;
 
+use crate::disk::Disk;
+use crate::followers::ReplayLog;
 use crate::format::{
     BLOCK_BYTES, EncodedBatch, FIRST_GROUP, Found, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     SegmentHeader, look,
@@ -479,6 +482,83 @@ fn damage_after_a_crash_is_noticed_too() {
     }
     println!("{torn} torn groups, {refused} refused");
     assert!(torn > 50 && refused > 450, "{torn} {refused}");
+}
+
+/// Ways to damage a file: every bit flipped, every length, zeros for a part, bytes behind the end.
+fn damaged(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1 << bit;
+            all.push((format!("bit {bit} of byte {at}"), flipped));
+        }
+        all.push((format!("cut off at {at}"), bytes[..at].to_vec()));
+        for end in [bytes.len(), (at + 8).min(bytes.len())] {
+            let mut zeroed = bytes.to_vec();
+            zeroed[at..end].fill(0);
+            all.push((format!("zeros from {at} to {end}"), zeroed));
+        }
+    }
+    for more in [&b"\0"[..], b" ", b"\n", bytes] {
+        all.push((format!("{} bytes more", more.len()), [bytes, more].concat()));
+    }
+    all
+}
+
+/// A damaged `.follower` file is refused by its name, and a damaged `.replayed` file makes records
+/// go to the follower once more. No record is lost to it, or to the bucket.
+#[test]
+fn damaged_files_of_followers_lose_nothing() {
+    let Written { disk, records, .. } = write(3, &[&[3, 1], &[2]], false);
+    let (stream, names) = (records[0].0, ["siem".to_owned()]);
+    let opened = UniqueId::from_bits(9999);
+    let (_, decided) = startup::read(&disk, opened, None, &names).unwrap();
+    let mut follower = decided.followers[0].clone();
+    follower.cuts.push_back((opened, 7));
+    follower.missing = vec![(stream, 0..20)];
+    follower.write(&disk).unwrap();
+    let of_follower: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut replayed = ReplayLog::of_follower_on(of_follower, follower.number, "siem").unwrap();
+    replayed.note(&[(stream, 0..3), (stream, 5..8)]).unwrap();
+    let files = disk.files();
+    let missing = |files: &Files| -> Result<BTreeSet<u64>, RecoveryError> {
+        let disk = SimulatedDisk::with_files(0, files);
+        assert!(matches!(check("whole", read(&disk), &records), Ok(None)));
+        let disk = SimulatedDisk::with_files(0, files);
+        let (_, decided) = startup::read(&disk, opened, None, &names)?;
+        assert_eq!(decided.followers.len(), 1);
+        let missing = decided.followers[0].missing.iter();
+        Ok(missing.flat_map(|(_, records)| records.clone()).collect())
+    };
+    let unsent: BTreeSet<u64> =
+        (0..20).filter(|n| !(0..3).contains(n) && !(5..8).contains(n)).collect();
+    assert_eq!(missing(&files).unwrap(), unsent);
+    let mut refused = 0;
+    for name in files.keys().filter(|name| name.ends_with(".replayed")) {
+        for (what, bytes) in damaged(&files[name]) {
+            let mut files = files.clone();
+            files.insert(name.clone(), bytes);
+            let missing = missing(&files).unwrap();
+            assert_eq!(missing, (0..20).collect(), "{what} of {name} is believed");
+        }
+    }
+    for name in files.keys().filter(|name| name.ends_with(".follower")) {
+        for (what, bytes) in damaged(&files[name]).into_iter().filter(|(_, b)| *b != files[name]) {
+            let disk = {
+                let mut files = files.clone();
+                files.insert(name.clone(), bytes);
+                SimulatedDisk::with_files(0, &files)
+            };
+            match startup::read(&disk, opened, None, &names) {
+                Err(RecoveryError::Damaged { file, .. }) => assert_eq!(file, *name, "{what}"),
+                Err(RecoveryError::Io(error)) => panic!("{what} of {name}: {error}"),
+                Ok(_) => panic!("{what} of {name} is not noticed"),
+            }
+            refused += 1;
+        }
+    }
+    assert!(refused > 1_000, "{refused}");
 }
 
 /// A segment of the file name's ordinal, with these bytes behind its header.
