@@ -1,11 +1,12 @@
 //! `audit prove`: files that prove a record to anyone with the host's public key.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use audit_core::{UniqueId, durable};
-use audit_evidence::{ObjectHead, Proof, Salts};
-use audit_sink_s3::layout::LineDecoder;
+use audit_evidence::{HeadError, ObjectHead, Proof, Salts};
+use audit_sink_s3::layout::{DecodeError, LineDecoder};
 use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
 use serde::Serialize;
@@ -129,7 +130,11 @@ async fn head(
     Ok((head, found))
 }
 
-/// Proves records of one object, and returns their lines.
+/// The maximum number of records of an object: several times those of the smallest records that fit
+/// into an object of a host. Each takes 64 bytes here.
+const MAX_RECORDS: u64 = 4 << 20;
+
+/// Proves records of one object, and returns their lines. Only these lines are held in memory.
 pub(crate) async fn prove(
     reader: &Reader,
     stream: UniqueId,
@@ -140,28 +145,47 @@ pub(crate) async fn prove(
     let key = entry.key(stream);
     let name = key.to_string();
     let failed = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
-    let bytes = found.bytes().await.map_err(|error| failed(&reader.describe(&error)))?;
-    let mut lines = Vec::new();
+    if head.count > MAX_RECORDS {
+        let claimed = format!("it claims {} records, more than {MAX_RECORDS}", head.count);
+        return Err(failed(&claimed));
+    }
+    let tampered = |error: HeadError| failed("it was tampered with").because(error);
+    let unread = |error: DecodeError| failed("it cannot be read to its end").because(error);
+    let salts = Salts::new(&name, head.stable, &head.seed);
+    let mut tree = head.empty_tree();
+    let mut lines = HashMap::new();
     let mut decoder = LineDecoder::new(key.compression());
-    decoder
-        .push(&bytes, |line| lines.push(line.to_vec()))
-        .and_then(|()| decoder.finish())
-        .map_err(|error| failed("it cannot be read to its end").because(error))?;
-    let tree = head
-        .tree(&name, lines.iter().map(Vec::as_slice))
-        .map_err(|error| failed("it was tampered with").because(error))?;
+    let mut body = found.into_stream();
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|error| failed(&reader.describe(&error)))?;
+        let (mut left, mut goes_on) = (&bytes[..], true);
+        while goes_on && tree.size() <= head.end() {
+            let some = decoder.push_some(&mut left, |line| {
+                let sequence = tree.size();
+                // One more than there should be is an error below.
+                if sequence <= head.end() {
+                    tree.push(salts.leaf(sequence, line));
+                }
+                if sequences.contains(&sequence) {
+                    lines.insert(sequence, line.to_vec());
+                }
+            });
+            goes_on = some.map_err(unread)?;
+        }
+    }
+    head.check_tree(&tree).map_err(tampered)?;
+    decoder.finish().map_err(unread)?;
     let mut note = head.note();
     if note.verify(head.certificate.stream_key()) != Ok(true) {
         return Err(failed("the stream's key did not sign its root"));
     }
     note.add(head.certificate.to_note_signature());
-    let salts = Salts::new(&name, head.stable, &head.seed);
     let proofs = sequences.iter().map(|&sequence| {
         let path = tree.inclusion(sequence).ok_or_else(|| failed("it lacks the record"))?;
         let proof = Proof::new(Some(&salts.salt(sequence)), sequence, path, note.clone())
             .map_err(|error| failed("its checkpoint is invalid").because(error))?;
-        let at = usize::try_from(sequence - head.first).map_err(|_| failed("it is too large"))?;
-        Ok((sequence, proof, lines[at].clone()))
+        let line = lines.get(&sequence).cloned().ok_or_else(|| failed("it lacks the record"))?;
+        Ok((sequence, proof, line))
     });
     proofs.collect()
 }

@@ -324,21 +324,36 @@ impl ObjectHead {
         lines: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Tree, HeadError> {
         let salts = Salts::new(key, self.stable, &self.seed);
-        let before = self.before.clone();
-        let mut tree = Tree::after(before).expect("what is before an object begins at 0");
+        let mut tree = self.empty_tree();
         for line in lines {
             if tree.size() == self.end() {
                 return Err(HeadError::Count);
             }
             tree.push(salts.leaf(tree.size(), line));
         }
+        self.check_tree(&tree)?;
+        Ok(tree)
+    }
+
+    /// The tree before the object's first record, for a caller that pushes the records' leaves
+    /// itself as it reads them (see [`Salts::leaf`]).
+    pub fn empty_tree(&self) -> Tree {
+        Tree::after(self.before.clone()).expect("what is before an object begins at 0")
+    }
+
+    /// Checks that a tree holds the records that were signed.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadError::Count`] and [`HeadError::Root`], as [`tree`](Self::tree).
+    pub fn check_tree(&self, tree: &Tree) -> Result<(), HeadError> {
         if tree.size() != self.end() {
             return Err(HeadError::Count);
         }
         if tree.root() != self.root {
             return Err(HeadError::Root);
         }
-        Ok(tree)
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use url::Url;
 
+#[cfg(feature = "aws")]
 use super::purpose::Purpose;
 use super::*;
 use crate::Compression;

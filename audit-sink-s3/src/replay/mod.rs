@@ -331,18 +331,41 @@ async fn list(
     Ok(objects)
 }
 
+/// The maximum memory of the lines of one object, in bytes: many times what hosts write, which is 8
+/// MiB by default. Few bytes of a bucket can expand to gigabytes.
+const MAX_HELD_BYTES: usize = 256 << 20;
+
+/// The memory of a line beside its text, in bytes: its place in the list, and in the allocator.
+const LINE_BYTES: usize = size_of::<Vec<u8>>() + 24;
+
 /// The lines of an object, if it is what a sink wrote.
 async fn read(bucket: &Bucket, object: &ListedObject) -> Result<Vec<Vec<u8>>, String> {
     let failed = |error: object_store::Error| bucket.describe(&error);
     let found = bucket.store().get_opts(&object.location, GetOptions::new()).await;
     let found = found.map_err(failed)?;
     let metadata = ObjectMetadata::from_attributes(&found.attributes);
+    let too_large = || format!("it has more than {MAX_HELD_BYTES} bytes, which no host writes");
+    if found.meta.size > MAX_HELD_BYTES as u64 {
+        return Err(too_large());
+    }
     let bytes = found.bytes().await.map_err(failed)?;
     let key = object.key;
     let decoded = spawn_blocking(move || {
         let mut decoder = LineDecoder::new(key.compression());
         let mut lines: Vec<Vec<u8>> = Vec::new();
-        decoder.push(&bytes, |line| lines.push(line.to_vec())).map_err(|e| e.to_string())?;
+        let (mut left, mut held, mut goes_on) = (&bytes[..], 0, true);
+        while goes_on {
+            let some = decoder.push_some(&mut left, |line| {
+                held += line.len() + LINE_BYTES;
+                if held <= MAX_HELD_BYTES {
+                    lines.push(line.to_vec());
+                }
+            });
+            goes_on = some.map_err(|error| error.to_string())?;
+            if held > MAX_HELD_BYTES {
+                return Err(too_large());
+            }
+        }
         let found = decoder.finish().map_err(|error| error.to_string())?;
         let found = found.metadata(key.first_sequence());
         if metadata.is_some() && metadata != found {

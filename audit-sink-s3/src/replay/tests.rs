@@ -281,3 +281,31 @@ async fn records_that_cannot_be_sent_are_named() {
     assert_eq!((replayed.records, replayed.left), (2, Vec::new()));
     assert_eq!(received.len(), 1);
 }
+
+/// Few bytes of a bucket cannot take gigabytes: the object is named, and others are sent.
+#[tokio::test]
+async fn an_object_that_expands_without_end_is_left() {
+    let bucket = bucket().await;
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        // 16 million lines: 48 MB, which would take several hundred in memory.
+        let lines = b"{}\n".repeat(1 << 24);
+        let bomb = match compression {
+            Compression::Zstd => zstd::encode_all(&lines[..], 3).unwrap(),
+            Compression::Gzip | Compression::None => {
+                let level = flate2::Compression::default();
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+                std::io::Write::write_all(&mut encoder, &lines).unwrap();
+                encoder.finish().unwrap()
+            }
+        };
+        assert!(bomb.len() < 1 << 20);
+        let key = ObjectKey::new(HOUR, stream(1), 0, compression);
+        drop(bucket.store().delete(&bucket.path(&key.to_string())).await);
+        bucket.store().put(&bucket.path(&key.to_string()), bomb.into()).await.unwrap();
+        let (replayed, received) = whole(&bucket, &[(stream(1), 0..22), (stream(2), 0..9)]).await;
+        let unread = format!("{:?}", replayed.unread);
+        assert!(unread.contains("more than 268435456 bytes"), "{unread}");
+        assert!(received.contains_key(&(stream(2), 8)), "{received:?}");
+        bucket.store().delete(&bucket.path(&key.to_string())).await.unwrap();
+    }
+}
