@@ -1,4 +1,4 @@
-//! Connections while the process can open no more files. One test, since the limit is the process's.
+//! Connections while the process can open no more files. One test, since the process has one limit.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -15,8 +15,8 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use serde::Serialize;
 
+use crate::answer::answer;
 use crate::cache::Cache;
 use crate::database::Database;
 use crate::documents::{self, Change, Document, Failure};
@@ -179,14 +179,6 @@ impl IntoResponse for Unanswered {
     fn into_response(self) -> Response {
         answer(self.status, &self.message)
     }
-}
-
-pub(crate) fn answer(status: StatusCode, message: &str) -> Response {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        message: &'a str,
-    }
-    (status, Json(Body { message })).into_response()
 }
 
 impl From<Failure> for Unanswered {

@@ -6,6 +6,7 @@
 //! requests; `receipts.rs`, which links changes to their records; and this file, which puts
 //! everything together. The crate `audit-sqlx` provides the transactions.
 
+mod answer;
 mod app;
 mod cache;
 mod check;

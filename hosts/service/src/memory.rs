@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::{Error, Extension};
 use futures::StreamExt;
 
-use crate::app::answer;
+use crate::answer::answer;
 
 /// The maximum size of a request body, in bytes: the longest document, with room for escapes.
 const MAX_BODY_BYTES: usize = 1 << 20;

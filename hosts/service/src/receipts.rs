@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::app::answer;
+use crate::answer::answer;
 use crate::database::Database;
 use crate::documents::{self, Changed};
 

@@ -1,0 +1,15 @@
+//! Responses that say why there is no other.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// A response with this message as JSON.
+pub(crate) fn answer(status: StatusCode, message: &str) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        message: &'a str,
+    }
+    (status, Json(Body { message })).into_response()
+}
