@@ -138,8 +138,8 @@ impl Opening {
         };
         let routed = decided.take_routes();
         let routes = Routes::start(
+            Arc::clone(&disk),
             RouteParts {
-                disk: Arc::clone(&disk),
                 live: Arc::clone(&live),
                 executor: Arc::new(BlockingThreads),
                 destination: Arc::clone(&destination),

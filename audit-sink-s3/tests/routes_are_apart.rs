@@ -171,3 +171,20 @@ async fn what_routes_cannot_do_is_refused_by_name() {
     );
     sink.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_closed_journal_opens_again_beside_its_old_handles() {
+    let directory = tempfile::tempdir().unwrap();
+    let [own, other] = [(); 2].map(|()| GatedStore::new());
+    let sink = open(directory.path(), &own).await;
+    let route = sink.open_route("other", bucket_of(&other, "logs")).await.unwrap();
+    route.persist(batch("a", 1)).await.unwrap();
+    sink.close().await.unwrap();
+
+    let again = open(directory.path(), &own).await;
+    route.persist(batch("b", 1)).await.unwrap_err();
+    route.retire().await.unwrap_err();
+    sink.open_route("third", bucket_of(&other, "logs")).await.unwrap_err();
+    again.close().await.unwrap();
+    assert_eq!(records(&other).await.len(), 1);
+}

@@ -63,6 +63,9 @@ const MEMORY_BYTES: u32 = 16 << 20;
 /// The routes of an open journal.
 pub(crate) struct Routes {
     parts: RouteParts,
+    /// `None` once all deliveries have ended, so that the directory is unlocked although handles of
+    /// routes are left.
+    disk: Mutex<Option<Arc<dyn Disk>>>,
     /// Locked while the file of routes is being written.
     names: AsyncMutex<Names>,
     state: Mutex<State>,
@@ -80,7 +83,6 @@ struct Names {
 
 /// What all routes of a journal have in common.
 pub(crate) struct RouteParts {
-    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
     /// Encodes objects of routes that are not open.
@@ -122,6 +124,7 @@ impl Routes {
     /// route is opened, its records are cut into objects where their segments are to be removed,
     /// and wait.
     pub(crate) fn start(
+        disk: Arc<dyn Disk>,
         parts: RouteParts,
         names: RouteNames,
         decided: BTreeMap<u32, Decided>,
@@ -131,6 +134,7 @@ impl Routes {
             names: AsyncMutex::new(Names { names, is_written: true }),
             state: Mutex::default(),
             memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)),
+            disk: Mutex::new(Some(disk)),
             parts,
         };
         for (number, decided) in decided {
@@ -145,12 +149,13 @@ impl Routes {
     /// Starts a route's delivery. Returns `None` if the journal is closed.
     fn start_lane(&self, state: &mut State, number: u32, decided: Decided) -> Option<Lane> {
         let RouteParts { live, destination, clock, random, .. } = &self.parts;
+        let disk = self.disk().ok()?;
         let durable = live.routes().listen(number)?;
         let (commands, received) = mpsc::unbounded_channel();
         let (share, streams) = (Share::closed(), Arc::new(Streams::default()));
         share.add(live.routes().waiting(number).map_or(0, |waiting| waiting.bytes));
         let delivery = JournalDelivery::new(delivery::Parts {
-            disk: Arc::clone(&self.parts.disk),
+            disk,
             live: Arc::clone(live),
             executor: Arc::clone(&self.parts.executor),
             destination: Arc::clone(destination),
@@ -212,6 +217,11 @@ impl Routes {
             )));
         }
         let mut names = self.names.lock().await;
+        let is_closed =
+            || refused(format!("route {name:?} cannot be opened: the journal is closed"));
+        if self.disk().is_err() {
+            return Err(is_closed());
+        }
         let known = names.names.find(&name);
         let lane = known.and_then(|number| self.state().lanes.get(&number).cloned());
         if lane.is_some_and(|lane| !lane.share.is_closed()) {
@@ -237,9 +247,7 @@ impl Routes {
         };
         let lane =
             lane.filter(|lane| lane.commands.send(Command::Open(destination, health)).is_ok());
-        let Some(lane) = lane else {
-            return Err(refused(format!("route {name:?} cannot be opened: the journal is closed")));
-        };
+        let Some(lane) = lane else { return Err(is_closed()) };
         lane.share.open();
         Ok((number, lane))
     }
@@ -258,7 +266,7 @@ impl Routes {
             let (parts, stream) = (&routes.parts, lane.stream);
             parts.live.routes().add_stream(stream, number);
             lane.streams.begin(stream, None);
-            let disk = Arc::clone(&parts.disk);
+            let disk = routes.disk()?;
             let write = move || write_progress(&*disk, stream, &Progress::begin_route(number));
             execute(&*parts.executor, write).await?;
             *begun = true;
@@ -281,7 +289,7 @@ impl Routes {
     }
 
     async fn write_names(&self, names: &mut Names, changed: RouteNames) -> io::Result<()> {
-        let (disk, written) = (Arc::clone(&self.parts.disk), changed.clone());
+        let (disk, written) = (self.disk()?, changed.clone());
         names.is_written = false;
         execute(&*self.parts.executor, move || written.write(&*disk)).await?;
         self.limit.store(limit(&self.parts.journal, &changed), Ordering::Relaxed);
@@ -294,10 +302,29 @@ impl Routes {
     }
 
     /// Completes once the deliveries of all routes have ended: after the journal was closed, and
-    /// everything is delivered except the records of routes that are not open.
+    /// everything is delivered except the records of routes that are not open. Nothing uses the
+    /// directory from then on.
     pub(crate) async fn ended(&self) {
         let mut deliveries = std::mem::take(&mut self.state().deliveries);
         while deliveries.join_next().await.is_some() {}
+        // Writes under way end first.
+        let _names = self.names.lock().await;
+        let lanes: Vec<_> = self.state().lanes.values().cloned().collect();
+        for lane in lanes {
+            drop(lane.begun.lock().await);
+        }
+        self.lock_disk().take();
+    }
+
+    /// # Errors
+    ///
+    /// If the journal is closed.
+    fn disk(&self) -> io::Result<Arc<dyn Disk>> {
+        self.lock_disk().clone().ok_or_else(|| io::Error::other("the journal is closed"))
+    }
+
+    fn lock_disk(&self) -> MutexGuard<'_, Option<Arc<dyn Disk>>> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -532,8 +532,8 @@ impl<E: Endpoint> Simulation<E> {
             journal_bytes: journal.max_bytes,
         };
         let routes = Routes::start(
+            Arc::clone(&disk),
             RouteParts {
-                disk: Arc::clone(&disk),
                 live: Arc::clone(&live),
                 executor: executor.clone(),
                 destination: Arc::clone(&destination),

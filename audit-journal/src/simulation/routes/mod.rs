@@ -332,8 +332,8 @@ impl Simulation {
         };
         let routed = decided.take_routes();
         let routes = Routes::start(
+            Arc::clone(&disk),
             RouteParts {
-                disk: Arc::clone(&disk),
                 live: Arc::clone(&live),
                 executor: executor.clone(),
                 destination: Arc::clone(&destination),
