@@ -126,6 +126,7 @@ impl Publisher {
     }
 
     /// The current stream.
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn stream(&self) -> UniqueId {
         self.stream
     }
