@@ -64,8 +64,6 @@
 
 mod checkpoint;
 mod hash;
-#[doc(hidden)]
-pub mod hex;
 mod key;
 mod note;
 mod object;

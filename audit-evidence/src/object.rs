@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::hash::{decode, decode_array, encode};
-use crate::hex;
 use crate::{
     Checkpoint, CompactRange, Hash, KeyKind, Note, NoteSignature, SignerKey, Tree, VerifierKey,
 };
@@ -204,7 +204,7 @@ impl ObjectHead {
             ObjectHead::FORMAT.to_owned(),
             (first + count - 1).to_string(),
             count.to_string(),
-            hex::encode(sha256),
+            HEXLOWER.encode(sha256),
             stable.to_string(),
             encode(seed),
             encode(&left),
@@ -240,7 +240,9 @@ impl ObjectHead {
         let end = end.ok_or(HeadError::Malformed("lastsequence"))?;
         let first = end.checked_sub(count).filter(|_| count > 0);
         let first = first.ok_or(HeadError::Malformed("count"))?;
-        let sha256 = hex::decode(get("sha256")?).ok_or(HeadError::Malformed("sha256"))?;
+        let sha256 = HEXLOWER.decode(get("sha256")?.as_bytes()).ok();
+        let sha256 = sha256.and_then(|bytes| bytes.try_into().ok());
+        let sha256 = sha256.ok_or(HeadError::Malformed("sha256"))?;
         let stable = number("stable")?;
         // Some stores drop empty values, and before the first record `left` is empty.
         let left = if first == 0 { metadata("left").unwrap_or("") } else { get("left")? };

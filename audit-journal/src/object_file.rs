@@ -7,6 +7,7 @@ use std::io;
 
 use audit_core::{BufferPool, UniqueId};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 
 use crate::destination::{Encoded, Encoding, Plan};
 use crate::disk::{Disk, DiskFile, read_whole, write_durably};
@@ -109,7 +110,7 @@ fn object_header(plan: &Plan, role: Role, object: &Encoded) -> Vec<u8> {
         time_ms.cast_unsigned(),
         object.bytes(),
     );
-    header.extend(object.sha256.iter().map(|byte| format!("{byte:02x}")));
+    HEXLOWER.encode_append(&object.sha256, &mut header);
     header.push(' ');
     if let Some(Seal { before, after, metadata }) = &object.seal {
         header += &format!(

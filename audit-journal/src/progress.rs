@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use audit_core::UniqueId;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
@@ -114,7 +115,7 @@ fn encode(progress: &Progress) -> Vec<u8> {
                  {asides}state {:08x} {} ",
                 asides.len() / ASIDE_BYTES,
                 state.len(),
-                hex(state)
+                HEXLOWER.encode(state)
             )
         }
     }
@@ -177,10 +178,6 @@ fn flag(fields: &mut Fields<'_>) -> Option<bool> {
         "1" => Some(true),
         _ => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

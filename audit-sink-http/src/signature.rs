@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -40,8 +41,7 @@ impl Signer {
         let Some(first) = self.secrets.first() else { return headers };
         // As Convex does it: the key is the secret's text, and there is one signature.
         let digest = hmac(first.as_str().as_bytes(), &[body]);
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        headers.push(("x-webhook-signature", format!("sha256={hex}")));
+        headers.push(("x-webhook-signature", format!("sha256={}", HEXLOWER.encode(&digest))));
         let signatures = self.secrets.iter().filter_map(|secret| {
             let signed = hmac(&key(secret).ok()?, &[format!("{id}.{seconds}.").as_bytes(), body]);
             Some(format!("v1,{}", STANDARD.encode(signed)))

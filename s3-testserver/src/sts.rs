@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -223,15 +224,15 @@ fn check_signature(parts: &Parts, body: &[u8]) -> Result<(), Refusal> {
         .split(';')
         .map(|name| format!("{name}:{}\n", text(name).unwrap_or_default()))
         .collect();
-    let body_hash = hex(&Sha256::digest(body));
+    let body_hash = HEXLOWER.encode(&Sha256::digest(body));
     let request = format!("POST\n/\n\n{headers}\n{signed}\n{body_hash}");
-    let request_hash = hex(&Sha256::digest(request));
+    let request_hash = HEXLOWER.encode(&Sha256::digest(request));
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{request_hash}");
     let key = format!("AWS4{SECRET_KEY}").into_bytes();
     let key = [day, region, "sts", "aws4_request"]
         .iter()
         .fold(key, |key, part| hmac(&key, part.as_bytes()));
-    if hex(&hmac(&key, to_sign.as_bytes())) == signature {
+    if HEXLOWER.encode(&hmac(&key, to_sign.as_bytes())) == signature {
         Ok(())
     } else {
         Err(refused("The request signature we calculated does not match the one you provided."))
@@ -242,8 +243,4 @@ fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text);
     mac.finalize().into_bytes().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

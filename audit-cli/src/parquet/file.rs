@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use audit_evidence::hex;
+use data_encoding::HEXLOWER;
 use parquet::basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, Type, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArrayType, Int64Type};
 use parquet::errors::Result;
@@ -192,7 +192,7 @@ pub(crate) fn digest(file: &[u8]) -> Option<String> {
     hash.update(&file[..place.start]);
     hash.update(NO_DIGEST);
     hash.update(&file[place.end..]);
-    Some(hex::encode(&hash.finalize()))
+    Some(HEXLOWER.encode(&hash.finalize()))
 }
 
 /// Whether the digest in a file matches its bytes.

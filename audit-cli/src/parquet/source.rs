@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use audit_evidence::{ObjectHead, hex};
+use audit_evidence::ObjectHead;
 use audit_sink_s3::layout::{LineDecoder, ObjectMetadata};
+use data_encoding::HEXLOWER;
 use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
 
@@ -78,7 +79,7 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect(),
             Err(_no_evidence) => {
-                [("count", found.count.to_string()), ("sha256", hex::encode(&found.sha256))]
+                [("count", found.count.to_string()), ("sha256", HEXLOWER.encode(&found.sha256))]
                     .into_iter()
                     .map(|(name, value)| (name.to_owned(), value.into()))
                     .collect()

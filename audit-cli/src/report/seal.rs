@@ -1,6 +1,7 @@
 //! The signed note beside a report: the hashes of its files.
 
-use audit_evidence::{Note, SignerKey, TrustedKey, VerifierKey, hex};
+use audit_evidence::{Note, SignerKey, TrustedKey, VerifierKey};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -9,7 +10,7 @@ use crate::failure::Failure;
 const HEAD: &str = "audit report";
 
 fn hash(content: &[u8]) -> String {
-    hex::encode(&Sha256::digest(content))
+    HEXLOWER.encode(&Sha256::digest(content))
 }
 
 /// The note for these files, each given by its suffix.

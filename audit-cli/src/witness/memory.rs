@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::{UniqueId, durable};
 use audit_evidence::{
-    Certificate, Checkpoint, Hash, KeyKind, Note, Refusal, SignerKey, VerifierKey, Witnessed, hex,
+    Certificate, Checkpoint, Hash, KeyKind, Note, Refusal, SignerKey, VerifierKey, Witnessed,
 };
+use data_encoding::HEXLOWER;
 
 use super::Declined;
 use super::heads::{self, Event, Head, HeadLog};
@@ -95,7 +96,7 @@ impl Locked<'_> {
         let (name, stream) = origin.rsplit_once('/').ok_or(Refusal::UnknownOrigin)?;
         let stream: UniqueId = stream.parse().map_err(|_| Refusal::UnknownOrigin)?;
         let hash = Hash::leaf(&[name.as_bytes()]);
-        Ok(self.0.directory.join(hex::encode(hash.as_bytes())).join(stream.to_string()))
+        Ok(self.0.directory.join(HEXLOWER.encode(hash.as_bytes())).join(stream.to_string()))
     }
 
     /// The last cosigned checkpoint of this origin.

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use audit_core::UniqueId;
 use chrono::{DateTime, SecondsFormat};
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -236,7 +237,7 @@ impl Envelope {
 
 /// The replacement for a record that is too large for the receiver.
 fn pointer(stream: UniqueId, event: &Event) -> String {
-    let sha256: String = Sha256::digest(&event.line).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = HEXLOWER.encode(&Sha256::digest(&event.line));
     let Event { sequence, line, .. } = event;
     json!({"tooLarge": {
         "stream": stream.to_string(), "sequence": sequence, "bytes": line.len(), "sha256": sha256,

@@ -191,8 +191,7 @@ fn requests_keep_the_limits_of_the_receiver() {
                 assert_eq!(is_pointer, !envelope.fits(events.stream, &events.events[at + n]));
                 if is_pointer {
                     let line = lines[at + n].as_bytes();
-                    let sha256: String =
-                        Sha256::digest(line).iter().map(|b| format!("{b:02x}")).collect();
+                    let sha256 = HEXLOWER.encode(&Sha256::digest(line));
                     assert_eq!(body["tooLarge"]["sha256"], sha256);
                     assert_eq!(body["tooLarge"]["sequence"], sequence);
                     pointers += 1;

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use audit_core::BufferPool;
-use audit_evidence::{HashedObject, ObjectHasher, ObjectHead, hex};
+use audit_evidence::{HashedObject, ObjectHasher, ObjectHead};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use flate2::GzBuilder;
 use object_store::{Attribute, AttributeValue, Attributes, PutPayload};
 use sha2::{Digest, Sha256};
@@ -51,7 +52,7 @@ impl ObjectMetadata {
         Some(ObjectMetadata {
             last_sequence: number(attributes, &LAST_SEQUENCE)?,
             count: number(attributes, &COUNT)?,
-            sha256: hex::decode(attributes.get(&SHA256)?)?,
+            sha256: from_hex(attributes.get(&SHA256)?)?,
         })
     }
 
@@ -62,11 +63,16 @@ impl ObjectMetadata {
             (FORMAT, AttributeValue::from(FORMAT_VERSION.to_string())),
             (LAST_SEQUENCE, last_sequence.to_string().into()),
             (COUNT, count.to_string().into()),
-            (SHA256, hex::encode(sha256).into()),
+            (SHA256, HEXLOWER.encode(sha256).into()),
         ]
         .into_iter()
         .collect()
     }
+}
+
+/// The SHA-256 in these digits. Only lower-case digits are valid, so that each hash has one form.
+fn from_hex(digits: &str) -> Option<[u8; 32]> {
+    HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
 
 fn number(attributes: &Attributes, name: &Attribute) -> Option<u64> {
@@ -118,7 +124,7 @@ impl EncodedObject {
     /// in the same way. `None` if the attributes do not say.
     pub(crate) fn is_said_by(&self, attributes: &Attributes) -> Option<bool> {
         let found = attributes.get(&SHA256)?;
-        let same_lines = hex::decode(found).as_ref() == Some(&self.metadata.sha256);
+        let same_lines = from_hex(found).as_ref() == Some(&self.metadata.sha256);
         let same_seal = self.head.as_ref().is_none_or(|head| {
             head.to_metadata().into_iter().filter(|(name, _)| SEAL.contains(name)).all(
                 |(name, value)| {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use audit_journal::simulation::bucket::Stored;
 use audit_journal::simulation::checkers::delivery::{ObjectReading, Reading};
 use audit_journal::simulation::destination::Known;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 pub(super) struct Key<'a> {
@@ -90,8 +91,7 @@ fn check_metadata(
     key: &Key<'_>,
     lines: &[Vec<u8>],
 ) -> Result<(), String> {
-    let sum: String =
-        Sha256::digest(lines.concat()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = HEXLOWER.encode(&Sha256::digest(lines.concat()));
     let count = lines.len() as u64;
     let last = (key.first + count - 1).to_string();
     for (name, expected) in [

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use audit_core::testing::StoredRecord;
 use audit_core::{Batch, Receipt};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::TryStreamExt;
 use object_store::{Attribute, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
@@ -180,8 +181,7 @@ fn check_object(key: &str, object: &Stored) -> Result<Vec<StoredRecord>, String>
     let batch = Batch::from_lines(0, lines.clone()).map_err(|error| error.to_string())?;
     if let Some(metadata) = &object.metadata {
         let count = u64::from(batch.count());
-        let sha256: String =
-            Sha256::digest(&lines).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&lines));
         let expected = [
             ("format", "1".to_owned()),
             ("lastsequence", (first + count - 1).to_string()),
