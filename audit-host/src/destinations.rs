@@ -5,11 +5,14 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use audit_core::AuditSink;
+use audit_core::{AuditSink, Observed};
 use audit_runtime::Tee;
 use audit_sink_http::{HttpSink, follower};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
+
+use crate::Output;
+use crate::shown::Shown;
 
 /// How long records of the journal wait before they are sent to a log stream, in milliseconds. It
 /// is short, since its readers want current events, and a request costs less than an object in a
@@ -101,6 +104,44 @@ impl Destinations {
         match &self.bucket {
             Some((_, settings)) => settings.journal.as_ref(),
             None => self.log_streams.first().and_then(|settings| settings.journal.as_ref()),
+        }
+    }
+
+    /// As [`open`](Self::open), with a sink that also prints each record once it is durable: as
+    /// `show` says, by default only on a terminal, since bodies may be personal data.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_and_show(
+        &self,
+        show: Option<bool>,
+        output: &Output,
+    ) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
+        let sink = self.open().await?;
+        if !Shown::is_wanted(show, output) {
+            return Ok(sink);
+        }
+        Ok(sink.map(|sink| -> Arc<dyn AuditSink> {
+            let shown = Shown::on(output.clone());
+            Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
+        }))
+    }
+
+    /// Prints where audit logs go, whether they are shown, and the key that verifies them. `sink`
+    /// and `show` are those of [`open_and_show`](Self::open_and_show).
+    pub fn announce(&self, sink: Option<&Arc<dyn AuditSink>>, show: Option<bool>, output: &Output) {
+        let Some(sink) = sink else {
+            return output.line("no bucket: audit logs are checked and discarded");
+        };
+        let by_way_of = self.journal().map(|journal| format!(" by way of {}", journal.display()));
+        let shown = match Shown::is_wanted(show, output) {
+            true => ", and are shown here once they are durable",
+            false => "",
+        };
+        output.line(&format!("audit logs go to {sink}{}{shown}", by_way_of.unwrap_or_default()));
+        if let Some(key) = sink.health().verifier_key {
+            output.line(&format!("what is logged can be verified with the key {key}"));
         }
     }
 

@@ -7,9 +7,9 @@
 //! - [`parse_with_file`], [`Sources`]: settings from flags, the environment and a file, and the
 //!   source of each.
 //! - [`Checks`]: checks what a start needs, without starting.
-//! - [`Shown`]: prints audit logs on a terminal once they are durable.
 //! - [`Probe`]: responses to liveness and readiness probes.
-//! - [`Destinations`]: opens the sink for a bucket, log streams, or both.
+//! - [`Destinations`]: opens the sink for a bucket, log streams, or both, and prints records once
+//!   they are durable.
 //! - [`private_files`]: makes all files of the process accessible only to their owner.
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one or more listeners.
 //! - [`Shutdown`]: stops accepting, drains within a limit, [`close`]s the sink within another, and
@@ -36,6 +36,10 @@
 /// The version of these crates and, in a release build, its commit.
 pub const VERSION: &str = env!("AUDIT_VERSION");
 
+/// How much longer a host's runtime waits than its sink, so that a function fails with the sink's
+/// error, which says what it waited for.
+pub const PERSIST_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
 mod check;
 mod connections;
 mod destinations;
@@ -54,17 +58,16 @@ mod traces;
 
 pub use check::Checks;
 pub use connections::{
-    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of,
+    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of, listen,
 };
 pub use destinations::{Destinations, LogStreamsFile};
 pub use files::private_files;
 pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]
-pub use manual::write_manual;
+pub use manual::write_manual_if_asked;
 pub use output::Output;
 pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
-pub use shown::Shown;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use supervisor::{notify_ready, notify_stopping};
 pub use traced::traced;

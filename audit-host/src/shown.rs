@@ -8,28 +8,25 @@ use audit_core::{Batch, Place};
 use crate::Output;
 
 /// Prints records once they are durable. For use with [`Observed`](audit_core::Observed).
-///
-/// Bodies may be personal data, so a host prints them only if it is configured to, or on a
-/// terminal: see [`Shown::is_wanted`].
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub(crate) struct Shown {
     output: Output,
 }
 
 impl Shown {
     /// Prints records to this output.
-    pub fn on(output: Output) -> Shown {
+    pub(crate) fn on(output: Output) -> Shown {
         Shown { output }
     }
 
     /// Whether to print records: as configured, by default only on a terminal.
-    pub fn is_wanted(set: Option<bool>, output: &Output) -> bool {
+    pub(crate) fn is_wanted(set: Option<bool>, output: &Output) -> bool {
         set.unwrap_or(output.is_terminal())
     }
 
     /// Prints the records of a durable batch, each as a line `durable #<sequence> <record>`. Never
     /// blocks, even if nothing reads the output.
-    pub fn show(&self, batch: &Batch, place: Place) {
+    pub(crate) fn show(&self, batch: &Batch, place: Place) {
         let (faint, plain) =
             if self.output.has_colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         for (sequence, record) in (place.first_sequence..).zip(batch.records()) {

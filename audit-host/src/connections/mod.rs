@@ -1,22 +1,22 @@
 //! Serving connections within limits, and draining them.
 
 mod limits;
+mod open;
 mod places;
 mod pool;
+mod refusals;
 mod stream;
 mod tls;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::descriptors_advice;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -27,15 +27,17 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 pub use self::limits::ServeLimits;
 use self::limits::too_few_files;
+use self::open::{CutOnDrop, Open};
 pub use self::places::client_of;
-use self::places::{Place, Places, Refusal};
+use self::places::{Place, Places};
 pub use self::pool::{Held, Holder, Pool};
+use self::refusals::{Refusing, refuse, refused};
 pub use self::stream::Connection;
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError};
@@ -232,142 +234,14 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Whether the operating system refuses to accept connections. Each change is logged once.
-#[derive(Default)]
-struct Refusing {
-    is_logged: bool,
-}
-
-impl Refusing {
-    /// Notes a failure. Returns whether to wait before the next attempt: a connection that broke
-    /// before it was accepted says nothing about others.
-    fn failed(&mut self, error: &io::Error) -> bool {
-        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-            return false;
-        }
-        if !self.is_logged {
-            self.is_logged = true;
-            tracing::warn!(
-                error = with_advice(error),
-                "no connections are accepted, neither of clients nor of probes, until this passes"
-            );
-        }
-        true
-    }
-
-    fn accepted(&mut self) {
-        if std::mem::take(&mut self.is_logged) {
-            tracing::warn!("connections are accepted again");
-        }
-    }
-}
-
-/// The error, and what to do if files are lacking.
-fn with_advice(error: &io::Error) -> String {
-    match descriptors_advice(error) {
-        Some(advice) => format!("{error} ({advice})"),
-        None => error.to_string(),
-    }
-}
-
-/// Counts a refusal. It is not logged, so that a flood of connections does not flood the log.
-fn refused(reason: &'static str) {
-    metrics::counter!("audit_connections_refused_total", "reason" => reason).increment(1);
-}
-
-fn refuse(stream: &TcpStream, refusal: Refusal) {
-    let (reason, status) = match refusal {
-        Refusal::Full => ("connections", "503 Service Unavailable"),
-        Refusal::Address => ("connections_of_address", "429 Too Many Requests"),
-    };
-    refused(reason);
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
-    );
-    // The answer normally fits into the socket's empty buffer. If not, the client gets nothing.
-    drop(stream.try_write(answer.as_bytes()));
-}
-
-/// The open connections of one listener.
-#[derive(Default)]
-struct Open {
-    connections: Mutex<Numbered>,
-    ended: Notify,
-}
-
-#[derive(Default)]
-struct Numbered {
-    next: u64,
-    connections: HashMap<u64, Arc<Connection>>,
-}
-
-impl Open {
-    fn add(self: &Arc<Self>, connection: Arc<Connection>) -> Entry {
-        let mut open = self.lock();
-        let number = open.next;
-        open.next += 1;
-        open.connections.insert(number, connection);
-        Entry { open: Arc::clone(self), number }
-    }
-
-    /// Aborts all connections and returns their number.
-    fn cut_off(&self) -> usize {
-        let open = self.lock();
-        open.connections.values().for_each(|connection| connection.cut_off());
-        open.connections.len()
-    }
-
-    /// Aborts the oldest connection, and waits until one has ended.
-    async fn end_oldest(&self) {
-        let mut ended = pin!(self.ended.notified());
-        ended.as_mut().enable();
-        let oldest = {
-            let open = self.lock();
-            let oldest = open.connections.iter().min_by_key(|(number, _)| **number);
-            oldest.map(|(_, connection)| Arc::clone(connection))
-        };
-        if let Some(oldest) = oldest {
-            oldest.cut_off();
-            ended.await;
-        }
-    }
-
-    async fn all_ended(&self) {
-        loop {
-            let mut ended = pin!(self.ended.notified());
-            ended.as_mut().enable();
-            if self.lock().connections.is_empty() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Numbered> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct CutOnDrop(Arc<Open>);
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        self.0.cut_off();
-    }
-}
-
-/// Counts one open connection until it is dropped.
-struct Entry {
-    open: Arc<Open>,
-    number: u64,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.open.lock().connections.remove(&self.number);
-        self.open.ended.notify_waiters();
-    }
+/// Listens on an address. `purpose` follows it in the error, such as `" for operators"`.
+///
+/// # Errors
+///
+/// If the address cannot be bound.
+pub async fn listen(address: SocketAddr, purpose: &str) -> Result<TcpListener, String> {
+    let failed = |error| format!("cannot listen on {address}{purpose}: {error}");
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 async fn serve(

@@ -46,13 +46,7 @@ fn free_large_blocks() {}
 async fn start() -> ExitCode {
     private_files();
     #[cfg(feature = "manual")]
-    if let (Some("--write-manual"), Some(directory)) =
-        (std::env::args().nth(1).as_deref(), std::env::args_os().nth(2))
-    {
-        use clap::CommandFactory;
-        let written = audit_host::write_manual(CommandLine::command(), directory.as_ref());
-        return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
-    }
+    audit_host::write_manual_if_asked(<CommandLine as clap::CommandFactory>::command());
     let command = match CommandLine::read(std::env::args_os()) {
         Ok(line) => line.command,
         Err(error) => {

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use audit_core::SystemClock;
 use audit_core::durable::create_directory;
-use audit_core::{Observed, SystemClock};
 use audit_host::{
-    Output, Shown, Shutdown, StoppedError, close_after, notify_ready, notify_stopping,
+    Output, PERSIST_GRACE, Shutdown, StoppedError, close_after, listen, notify_ready,
+    notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, Vars};
 use audit_sink_null::NullSink;
@@ -26,9 +27,6 @@ use tokio::net::TcpListener;
 use tokio::time::interval;
 
 use crate::settings::Settings;
-
-/// How much longer a call waits than the sink itself, whose error names what it waited for.
-const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
 /// How often the directory of functions is checked for changes.
 const POLL_PERIOD: Duration = Duration::from_millis(500);
@@ -56,29 +54,22 @@ enum Stop {
 /// delivery to the bucket does not end in time at shutdown.
 pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
-    let listener = bind(settings.listen, "").await?;
-    let site = settings.site_listen.map(|at| bind(at, " for HTTP actions (site_listen)"));
+    let listener = listen(settings.listen, "").await?;
+    let site = settings.site_listen.map(|at| listen(at, " for HTTP actions (site_listen)"));
     let site = OptionFuture::from(site).await.transpose()?;
     let site_address = site.as_ref().map(TcpListener::local_addr).transpose()?;
     let env = env(&settings, listener.local_addr()?, site_address);
     let program = load(&settings.directory, &env)?;
     let has_http = program.has_http();
 
-    let shows = Shown::is_wanted(settings.show_logs, output);
-    let opened = settings.destinations.open().await?.map(|sink| -> Arc<dyn AuditSink> {
-        if !shows {
-            return sink;
-        }
-        let shown = Shown::on(output.clone());
-        Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
-    });
+    let opened = settings.destinations.open_and_show(settings.show_logs, output).await?;
     let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
     let functions = start(&settings, &sink, program, site_address).await?;
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let operators =
-        settings.operators_listen.map(|at| bind(at, " for operators (operators_listen)"));
+        settings.operators_listen.map(|at| listen(at, " for operators (operators_listen)"));
     let operators = OptionFuture::from(operators).await.transpose()?;
-    announce(&settings, opened.as_ref(), shows, output);
+    settings.destinations.announce(opened.as_ref(), settings.show_logs, output);
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
     }
@@ -181,26 +172,6 @@ async fn start(
     // A start writes little, and without it there would be neither queries nor probes.
     functions.store().set_reserve(settings.store_reserve_bytes);
     Ok(functions)
-}
-
-/// Prints where audit logs go, and the key that verifies them.
-fn announce(settings: &Settings, sink: Option<&Arc<dyn AuditSink>>, shows: bool, output: &Output) {
-    let shown = if shows { ", and are shown here once they are durable" } else { "" };
-    output.line(&match (sink, settings.destinations.journal()) {
-        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
-        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
-        (Some(sink), Some(journal)) => {
-            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
-        }
-    });
-    if let Some(key) = sink.and_then(|sink| sink.health().verifier_key) {
-        output.line(&format!("what is logged can be verified with the key {key}"));
-    }
-}
-
-async fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, String> {
-    let failed = |error| format!("cannot listen on {address}{purpose}: {error}");
-    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// The variables of `process.env`: the addresses of this host, and those of the settings, which

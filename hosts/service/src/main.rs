@@ -20,17 +20,15 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use audit_core::Observed;
 use audit_core::durable::create_directory;
 use audit_host::{
-    Connections, Output, Probe, Shown, Shutdown, StoppedError, close_after, exit, log_and_trace,
-    notify_ready, notify_stopping,
+    Connections, Output, PERSIST_GRACE, Probe, Shutdown, StoppedError, close_after, exit, listen,
+    log_and_trace, notify_ready, notify_stopping,
 };
-use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
+use audit_runtime::{AuditRuntime, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 #[cfg(feature = "manual")]
 use clap::CommandFactory;
-use tokio::net::TcpListener;
 
 use crate::app::{App, probes};
 use crate::database::Database;
@@ -39,10 +37,6 @@ use crate::settings::Settings;
 /// The maximum size of a user's name as JSON, in bytes. It counts toward the size of every log that
 /// names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
-
-/// How much longer the runtime waits than the sink, so that the sink's more specific error is
-/// reported.
-const PERSIST_GRACE: Duration = Duration::from_secs(5);
 
 /// How long the process waits at its end to send the last traces.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,12 +55,7 @@ async fn main() {
     // The service's files (database, journal, bucket) are private to their owner.
     audit_host::private_files();
     #[cfg(feature = "manual")]
-    if let (Some("--write-manual"), Some(directory)) =
-        (std::env::args().nth(1).as_deref(), std::env::args_os().nth(2))
-    {
-        let written = audit_host::write_manual(Settings::command(), directory.as_ref());
-        std::process::exit(written.map_or(1, |()| 0));
-    }
+    audit_host::write_manual_if_asked(Settings::command());
     let (settings, sources) = Settings::read().unwrap_or_else(|error| error.exit("audit-service"));
     // After a conflict at commit, PostgreSQL notes that the transaction is already rolled back.
     // That is expected.
@@ -88,16 +77,8 @@ async fn main() {
 }
 
 async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
-    let shows = Shown::is_wanted(settings.show_logs, out);
     let destinations = settings.destinations()?;
-    let opened = destinations.open().await?.map(|sink| -> Arc<dyn AuditSink> {
-        let shown = Shown::on(out.clone());
-        Arc::new(Observed::new(sink, move |batch, place| {
-            if shows {
-                shown.show(batch, place);
-            }
-        }))
-    });
+    let opened = destinations.open_and_show(settings.show_logs, out).await?;
     let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
 
     let mut vars = Vars::new();
@@ -132,20 +113,10 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let shutdown =
         Shutdown::on_signals().map_err(|error| format!("signals cannot be handled: {error}"))?;
 
-    let shown = if shows { ", and are shown here once they are durable" } else { "" };
-    out.line(&match (opened, destinations.journal()) {
-        (None, _) => "no bucket: audit logs are checked and discarded".to_owned(),
-        (Some(sink), None) => format!("audit logs go to {sink}{shown}"),
-        (Some(sink), Some(journal)) => {
-            format!("audit logs go to {sink} by way of {}{shown}", journal.display())
-        }
-    });
-    if let Some(key) = sink.health().verifier_key {
-        out.line(&format!("what is logged can be verified with the key {key}"));
-    }
+    destinations.announce(opened.as_ref(), settings.show_logs, out);
     let limits = settings.limits();
     if let Some(address) = settings.operators_listen()? {
-        let listener = listen(address).await?;
+        let listener = listen(address, "").await?;
         out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
         // Kept until the process ends.
         let operators = probes(probe.clone(), |answer| answer).merge(receipts);
@@ -154,7 +125,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
             connections.serve(listener, operators, std::future::pending()).await
         });
     }
-    let listener = listen(settings.listen).await?;
+    let listener = listen(settings.listen, "").await?;
     out.line(&format!("listening on http://{}", listener.local_addr()?));
     notify_ready();
 
@@ -183,9 +154,4 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         Some(reason) => Err(StoppedError(reason.clone()).into()),
         None => Ok(closed?),
     }
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
