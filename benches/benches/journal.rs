@@ -1,11 +1,11 @@
 //! The path into the journal, step by step.
 //!
-//! - `batch`: the work of a caller for its batch. Null: cloning the batch. Physical: the checksum
+//! - `batch`: the caller's work for a batch. Null: cloning the batch. Physical: the checksum
 //!   of its bytes, and memcpy.
 //! - `append`: a group of 64 batches, without a sync. Physical: a write of the same bytes.
-//! - `commit`: one caller, durably. Physical: write and `fdatasync` of the same bytes. Beside it
-//!   SQLite.
-//! - `commits`: 64 callers, durably. Beside it SQLite, one insert a commit.
+//! - `commit`: one durable commit by one caller. Physical: write and `fdatasync` of the same bytes.
+//!   Rival: SQLite.
+//! - `commits`: durable commits by 64 callers. Rival: SQLite, one insert per commit.
 //!
 //! The files are below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it should be
 //! on the disk to measure.

@@ -12,12 +12,12 @@ terraform {
 }
 
 variable "bucket" {
-  description = "The name of the bucket. It is made."
+  description = "The name of the bucket to create."
   type        = string
 }
 
 variable "prefix" {
-  description = "The prefix below which hosts write, without slashes at its ends."
+  description = "The prefix below which hosts write, without leading or trailing slashes."
   type        = string
   default     = "audit"
 
@@ -28,7 +28,7 @@ variable "prefix" {
 }
 
 variable "lock_days" {
-  description = "For how many days nobody can remove or change an object, the account's owner included. It cannot be shortened later."
+  description = "For how many days nobody, not even the account's owner, can remove or change an object. It cannot be shortened later."
   type        = number
   default     = 2556
 }
@@ -40,7 +40,7 @@ variable "host_roles" {
 }
 
 variable "reader_roles" {
-  description = "Names of the IAM roles of those who read audit logs."
+  description = "Names of the IAM roles that read audit logs."
   type        = set(string)
   default     = []
 }
@@ -135,6 +135,6 @@ resource "aws_iam_role_policy_attachment" "reader" {
 }
 
 output "bucket_url" {
-  description = "What hosts and the command `audit` are given."
+  description = "The bucket URL for hosts and the command `audit`."
   value       = "s3://${var.bucket}/${var.prefix}"
 }

@@ -18,23 +18,23 @@ variable "resource_group" {
 }
 
 variable "location" {
-  description = "The region: that of the hosts."
+  description = "The region, preferably that of the hosts."
   type        = string
 }
 
 variable "account" {
-  description = "The name of the storage account. It is made."
+  description = "The name of the storage account to create."
   type        = string
 }
 
 variable "container" {
-  description = "The name of the container. It is made."
+  description = "The name of the container to create."
   type        = string
   default     = "audit-logs"
 }
 
 variable "prefix" {
-  description = "The prefix below which hosts write, without slashes at its ends."
+  description = "The prefix below which hosts write, without leading or trailing slashes."
   type        = string
   default     = "audit"
 
@@ -51,7 +51,7 @@ variable "lock_days" {
 }
 
 variable "lock" {
-  description = "Whether the policy is locked: it can then never be removed or shortened, by the owner neither. Try without first."
+  description = "Whether the policy is locked: nobody, not even the owner, can then remove or shorten it. Try without a lock first."
   type        = bool
   default     = false
 }
@@ -63,7 +63,7 @@ variable "host_principals" {
 }
 
 variable "reader_principals" {
-  description = "Object ids of those who read audit logs."
+  description = "Object ids of the identities that read audit logs."
   type        = set(string)
   default     = []
 }
@@ -156,6 +156,6 @@ resource "azurerm_role_assignment" "reader" {
 }
 
 output "bucket_url" {
-  description = "What hosts and the command `audit` are given, with AZURE_STORAGE_ACCOUNT_NAME set to the account."
+  description = "The bucket URL for hosts and the command `audit`, with AZURE_STORAGE_ACCOUNT_NAME set to the account."
   value       = "az://${var.container}/${var.prefix}"
 }

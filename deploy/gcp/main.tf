@@ -18,17 +18,17 @@ variable "project" {
 }
 
 variable "location" {
-  description = "The region of the bucket: that of its hosts."
+  description = "The region of the bucket, preferably that of its hosts."
   type        = string
 }
 
 variable "bucket" {
-  description = "The name of the bucket. It is made."
+  description = "The name of the bucket to create."
   type        = string
 }
 
 variable "prefix" {
-  description = "The prefix below which hosts write, without slashes at its ends."
+  description = "The prefix below which hosts write, without leading or trailing slashes."
   type        = string
   default     = "audit"
 
@@ -45,7 +45,7 @@ variable "lock_days" {
 }
 
 variable "lock" {
-  description = "Whether the retention is locked: it can then never be removed or shortened, by the owner neither. Try without first."
+  description = "Whether the retention is locked: nobody, not even the owner, can then remove or shorten it. Try without a lock first."
   type        = bool
   default     = false
 }
@@ -139,6 +139,6 @@ resource "google_storage_bucket_iam_member" "reader" {
 }
 
 output "bucket_url" {
-  description = "What hosts and the command `audit` are given."
+  description = "The bucket URL for hosts and the command `audit`."
   value       = "gs://${var.bucket}/${var.prefix}"
 }

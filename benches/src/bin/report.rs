@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p audit-benches --bin report            # about two minutes
-//! cargo run --release -p audit-benches --bin report -- quick   # a few seconds: whether it works, and not how fast
+//! cargo run --release -p audit-benches --bin report -- quick   # a few seconds, only to see whether it works
 //! ```
 //!
 //! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it

@@ -27,7 +27,7 @@ spec:
     runAsNonRoot: true
     runAsUser: 65532
     runAsGroup: 65532
-    # The volume is the user's.
+    # The group that owns the volume.
     fsGroup: 65532
     fsGroupChangePolicy: OnRootMismatch
     seccompProfile:
@@ -40,7 +40,7 @@ spec:
         {{- range .Values.args }}
         - {{ . | quote }}
         {{- end }}
-        # Ends when only a restart helps, and is started again.
+        # Exits when only a restart helps. Kubernetes then restarts the container.
         - "--exit-when-stopped=true"
       env:
         - {name: LISTEN, value: {{ printf "0.0.0.0:%v" .Values.ports.clients | quote }}}
@@ -69,7 +69,7 @@ spec:
       ports:
         - {name: clients, containerPort: {{ .Values.ports.clients }}}
         - {name: operators, containerPort: {{ .Values.ports.operators }}}
-      # A start reads the journal and asks the bucket.
+      # A start reads the journal and probes the bucket.
       startupProbe:
         httpGet: {path: /livez, port: operators}
         periodSeconds: 2
@@ -78,11 +78,11 @@ spec:
       livenessProbe:
         httpGet: {path: /livez, port: operators}
         periodSeconds: 10
-      # With a journal it does not depend on the bucket.
+      # With a journal, readiness does not depend on the bucket.
       readinessProbe:
         httpGet: {path: /readyz, port: operators}
         periodSeconds: 5
-      # Until the pod is no endpoint any more, it serves on.
+      # Serves until the pod is removed from the service's endpoints.
       lifecycle:
         preStop:
           sleep: {seconds: 5}

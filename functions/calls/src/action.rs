@@ -30,8 +30,8 @@ use operations::InAction;
 
 pub(super) use threads::ActionThreads;
 
-/// Runs an action to its end, on a thread that it has to itself, since it waits for the functions
-/// that it calls.
+/// Runs an action to its end on a thread of its own, which blocks while the functions that it calls
+/// run.
 pub(super) async fn run(
     functions: &Functions,
     component: ComponentPath,
@@ -124,7 +124,7 @@ async fn on_thread(permit: impl Send + 'static, action: Running) -> Result<Answe
     let inner = Arc::clone(inner);
     let watching = tokio::spawn(async move {
         let _permit = permit;
-        // The time that the action waits for functions that it calls is part of a stretch.
+        // A stretch includes the time that the action waits for functions that it calls.
         let Limits { time, wall, .. } = inner.settings.action_limits;
         let limit = longest_stretch(time.max(wall));
         let mut checks = tokio::time::interval(CHECK_PERIOD);

@@ -22,7 +22,7 @@ pub(super) const DEPLOYMENT: &str = "_deployment";
 pub(super) struct Deployed {
     pub(super) program: Program,
     pub(super) validators: Validators,
-    /// The functions of which the host's log says that they cannot run: a cron comes again.
+    /// The missing functions that were logged. A cron is due again and again, but logged once.
     missing: Mutex<HashSet<String>>,
 }
 
@@ -72,7 +72,7 @@ impl Deployed {
         Ok(Deployed { program, validators, missing: Mutex::default() })
     }
 
-    /// Whether this is the first time that a function was due and not there.
+    /// Records that a due function is missing. Returns whether this is the first time.
     pub(super) fn is_newly_missing(&self, name: &str) -> bool {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned())
     }

@@ -55,7 +55,7 @@ impl Functions {
             let ran = action::run_http(&functions, root, name, responding, &caller).await;
             match ran {
                 Ok(Answered { result: Ok(_), .. }) => Ok(()),
-                // Nobody hears of it, and anybody could fill the operator's log.
+                // At debug level only: clients that disconnect must not be able to fill the log.
                 Ok(Answered { result: Err(Failed { message, .. }), .. })
                     if is_abandoned.load(Ordering::Relaxed) =>
                 {

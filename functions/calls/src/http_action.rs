@@ -166,7 +166,7 @@ impl Responding {
         (responding, responded)
     }
 
-    /// Set once the action met that its client has gone.
+    /// Becomes true once the action has found its client gone.
     pub(super) fn is_abandoned(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_abandoned)
     }

@@ -80,7 +80,7 @@ impl Pulse {
     }
 }
 
-/// How long a job may pause that started `since_start` ago and has paused for `paused` of that.
+/// How much longer a job may pause that began `since_start` ago and has paused for `paused`.
 fn longest_pause(since_start: Duration, paused: Duration) -> Duration {
     since_start.saturating_sub(paused * 2).min(LONGEST_PAUSE)
 }

@@ -34,10 +34,10 @@ pub struct FunctionSettings {
     /// What actions may fetch.
     pub fetch: FetchSettings,
     /// The memory of the engines that threads keep ready for calls, in bytes, for all threads
-    /// together. An engine takes about 1 MiB per module of functions and
-    /// thread, and more for large packages. The least recently used engines are dropped first. The
-    /// default is 64 MiB, the memory of one function. With 0 each call starts a new engine, which
-    /// takes several times as long as a short function.
+    /// together. An engine takes about 1 MiB per module of functions and thread, and more for large
+    /// packages. The least recently used engines are dropped first. The default is 64 MiB, the
+    /// memory of one function. With 0 each call starts a new engine, which takes several times as
+    /// long as a short function.
     pub kept_engine_bytes: usize,
 }
 

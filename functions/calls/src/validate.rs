@@ -21,6 +21,8 @@ struct Declared {
 }
 
 impl Validators {
+    /// Parses the validators of all functions.
+    ///
     /// # Errors
     ///
     /// A validator is invalid. The message names its function.

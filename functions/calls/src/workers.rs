@@ -185,7 +185,7 @@ impl Workers {
     /// Makes all threads drop the engines that they keep, as soon as they are idle.
     pub(super) fn drop_engines(&self) {
         self.shared.engines.drop_all();
-        // A thread that has not seen the change waits by the time that this has the lock.
+        // Once this has had the lock, each thread has seen the change or waits to be notified.
         drop(self.shared.state());
         self.shared.work.notify_all();
         self.shared.prompt.notify_all();

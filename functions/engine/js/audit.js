@@ -11,7 +11,7 @@ const { getTime, iterators, mapGet, mapSet, primitives, symbolDescription, toISO
 const RealDate = captured.RealDate;
 const plain = captured.plainPrototype;
 
-/// Instances of the classes without a name, two of each, whose `values` are made by built-in methods.
+/// Instances of built-in classes that have no global name.
 function nameless() {
   const { arrayValues, mapKeys, setKeys, stringIterator, iteratorMap, iteratorFrom, RealSet, matched } = iterators;
   const values = apply(arrayValues, [], []);
@@ -107,7 +107,7 @@ export function unboxed(value) {
     try {
       return apply(primitives[i], value, []);
     } catch {
-      // It is no wrapper object, or one of another type.
+      // Not a wrapper object, or one of another type.
     }
   }
   return value;

@@ -41,7 +41,8 @@ export const structuredClone = (...args) => {
     return made;
   };
   const made = copy(source);
-  // The buffers were copied with everything else, so that the lengths of views were known. Now their owner loses them.
+  // Transferred buffers were copied like the rest, since views need their lengths. Now they are
+  // detached.
   for (const buffer of transferred) buffer.transfer();
   return made;
 };

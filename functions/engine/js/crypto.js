@@ -50,7 +50,7 @@ export class CryptoKey {
   }
 }
 
-/// What the keys of each algorithm are for. Those of a pair divide it between them.
+/// The usages of each algorithm's keys. The two keys of a pair divide them.
 const USES = {
   HMAC: ["sign", "verify"], "AES-GCM": ["encrypt", "decrypt", "wrapKey", "unwrapKey"], PBKDF2: ["deriveKey", "deriveBits"],
   HKDF: ["deriveKey", "deriveBits"], public: ["verify"], private: ["sign"],

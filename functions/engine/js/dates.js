@@ -1,4 +1,4 @@
-// Reads dates that are not written as ECMAScript requires, as V8 does. Times without a zone are in UTC.
+// Parses dates in other formats than ECMAScript's, as V8 does. Times without a zone are in UTC.
 
 const MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const HOURS_FROM_UTC = { ut: 0, utc: 0, z: 0, gmt: 0, est: -5, edt: -4, cst: -6, cdt: -5, mst: -7, mdt: -6, pst: -8, pdt: -7 };
@@ -6,7 +6,7 @@ const isSpace = (char) => /[\s\ufeff]/.test(char);
 const isWord = (char) => char >= "A" && !isSpace(char);
 const isDigit = (char) => char >= "0" && char <= "9";
 
-/// A text as tokens: numbers, words, symbols, spaces and whatever else.
+/// Splits a text into tokens: numbers, words, symbols, spaces and others.
 function tokensOf(text) {
   const tokens = [];
   let at = 0;
@@ -56,12 +56,12 @@ function milliseconds({ value, length }) {
   return digits <= 3 ? value * 10 ** (3 - digits) : Math.trunc(value / 10 ** (digits - 3));
 }
 
-/// The time that a text names, in milliseconds, or NaN.
+/// The time that a text denotes, in milliseconds since the Unix epoch, or NaN.
 export function parseDate(text) {
   const tokens = tokensOf(text);
   let next = 0;
   const END = { kind: "end" };
-  /// After a number, a word is an error. Such a time must be written as ECMAScript requires.
+  /// A token that makes the date invalid, as a word after a number does.
   const BROKEN = { kind: "word" };
   const peek = () => tokens[next] ?? END;
   const read = () => tokens[next++] ?? END;
@@ -76,7 +76,7 @@ export function parseDate(text) {
   const zone = { sign: undefined, hour: undefined, minute: undefined };
   const setZone = (hours) => Object.assign(zone, { sign: hours < 0 ? -1 : 1, hour: Math.abs(hours), minute: 0 });
 
-  /// Reads the beginning as ECMAScript writes dates. Returns the first token that is not part of one.
+  /// Parses a leading date in ECMAScript's format. Returns the first token after it.
   const readIso = () => {
     if (peek().kind === "+" || peek().kind === "-") {
       const sign = read();

@@ -98,7 +98,8 @@ export async function fetch(input, init = undefined) {
           await ask("host/fetchSend", { bytes: text(bytes.subarray(at, at + PIECE_BYTES)) });
         }
       } catch (error) {
-        // The response arrived first, or the fetch failed with a reason of its own. Exceeding a limit is an error of its own.
+        // The response arrived first, or the fetch failed and reports why. Only an exceeded limit
+        // is thrown here.
         await reader.cancel(error).catch(() => {});
         if (error.message.startsWith("the body of the request has")) throw error;
         return;

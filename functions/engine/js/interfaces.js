@@ -1,5 +1,5 @@
-// What the interfaces of the web have in common (Web IDL): their tags, the number of arguments that their methods need, and how
-// lists of pairs are iterated over.
+// The common rules of web interfaces (Web IDL): their tags, the number of arguments that their
+// methods need, and iteration over pairs.
 
 import { addClass, captured } from "convex:prelude";
 
@@ -34,7 +34,8 @@ function requireArguments(object, name) {
   }
 }
 
-/// Makes an interface iterable. `pairsOf` returns its pairs as they are now: those that are added during a walk are visited.
+/// Makes an interface iterable. `pairsOf` returns its current pairs: pairs that are added during an
+/// iteration are visited.
 export function iterable(type, pairsOf) {
   class Walk {
     #owner;

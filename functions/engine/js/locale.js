@@ -13,7 +13,7 @@ function localeOf(locales) {
   if (typeof first !== "string" && typeof first !== "object") throw new TypeError("Incorrect locale information provided");
   if (!/^(?:[A-Za-z]{2,3}|[A-Za-z]{5,8})(?:-[A-Za-z0-9]{1,8})*$/.test(tag)) throw new RangeError(`Incorrect locale information provided`);
   const locale = tag.toLowerCase();
-  // A language that does not exist, by which the default is often meant.
+  // Not a language, but often passed to mean the default.
   return locale === "default" ? undefined : locale;
 }
 
@@ -242,7 +242,7 @@ function dateFormat(what, required, defaults, locales, options) {
     ...Object.keys(DATE_FIELDS), ...Object.keys(TIME_FIELDS), "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
     "numberingSystem", "localeMatcher", "formatMatcher",
   ];
-  // A time zone that does not exist is an error of its own, upon which functions rely to check one.
+  // First, since functions validate time zones by the RangeError for an unknown one.
   const zone = zoneOf(options?.timeZone);
   english(what, locales, instead);
   const set = optionsOf(what, options, known, instead);
@@ -361,8 +361,8 @@ class Collator {
   }
 }
 
-/// What a constructor prepares. An app may make formats when its modules are loaded, so what is not supported is an error when the
-/// format is used.
+/// Prepares a format. Apps create formats while their modules load, so an unsupported one fails
+/// only when it is used.
 function prepared(prepare) {
   try {
     const made = prepare();
@@ -468,7 +468,7 @@ const missing = (name) => {
   const refuse = () => {
     throw unsupported(`Intl.${name}`, "format by hand, or with a package that brings its own data");
   };
-  // One that is made when a module is loaded fails when it is used.
+  // An instance that is created while a module loads fails only when it is used.
   return { [name]: function () { return new.target === undefined ? refuse() : new Proxy({}, { get: refuse }); } }[name];
 };
 

@@ -89,7 +89,7 @@ export function boundLoops(native, load) {
   bound(arrays, ["concat"], concat);
   bound(arrays, ["flat", "flatMap"], flat);
 
-  // The engine frees an element twice if the clock ends its own method. The receiver may merely claim to have a length.
+  // Replaced entirely, since the engine frees an element twice if the clock ends its own method.
   const find = (name, isLast, isIndex) => {
     const method = {
       [name](test, self) {

@@ -49,7 +49,7 @@ export function makeDate() {
   const now = () => (isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs()));
   const prototype = RealDate.prototype;
   const { setTime } = prototype;
-  // The usual forms are left to the engine, which takes other ones for other times than V8.
+  // The engine parses the common formats as V8 does, but not others.
   const usual = /^\d{4}-(?:0[1-9]|1[0-2])-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{3})?)?Z)?$/;
   const { test } = RegExp.prototype;
   const ofText = (value) => {

@@ -21,7 +21,7 @@ function quiet(promise) {
 
 const rejected = (error) => quiet(Promise.reject(error));
 
-/// The methods that a stream is made of.
+/// Checks the object whose methods define a stream.
 function optionsOf(given) {
   if (given === undefined) return {};
   if ((typeof given !== "object" && typeof given !== "function") || given === null) throw new TypeError("a stream is made of an object with its methods");

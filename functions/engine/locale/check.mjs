@@ -8,7 +8,7 @@ const evaluate = (name, load) => {
   const names = [...read(name).matchAll(/^export (?:const|function) (\w+)/gm)].map(([, found]) => found);
   return new Function("load", "native", `{ ${text}\nreturn { ${names.join(", ")} }; }`)(load, native);
 };
-/// What the host knows of time zones.
+/// The host's functions for time zones.
 const native = {
   zoneName(name) {
     try {

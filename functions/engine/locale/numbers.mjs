@@ -10,7 +10,7 @@ const TAGS = {
 const CURRENCIES = Intl.supportedValuesOf("currency");
 const MINOR = Object.fromEntries(CURRENCIES.map((currency) => [currency, new Intl.NumberFormat("en", { style: "currency", currency }).resolvedOptions().maximumFractionDigits]).filter(([, digits]) => digits !== 2));
 
-/// What stands before and after the digits of a number, positive and negative.
+/// The prefix and suffix of a number, positive and negative.
 function around(tag, options) {
   const format = new Intl.NumberFormat(tag, options);
   return [1, -1].flatMap((value) => {
@@ -28,7 +28,7 @@ for (const [tag, others] of Object.entries(TAGS)) {
   const groups = parts.filter(({ type }) => type === "integer").map((part) => part.value.length);
   const currencies = {};
   for (const currency of CURRENCIES) currencies[currency] = around(tag, { style: "currency", currency });
-  // Most currencies are shown by their codes: only others are listed.
+  // Currencies that are shown by their codes are not listed.
   const coded = currencies.SEK && tag !== "sv-SE" ? currencies.SEK.map((text) => text.replace("SEK", "¤")) : currencies.CHF.map((text) => text.replace("CHF", "¤"));
   const own = Object.fromEntries(Object.entries(currencies).filter(([code, found]) => found.some((text, i) => text !== coded[i].replace("¤", code))));
   formats[tag.toLowerCase()] = {
@@ -42,7 +42,7 @@ writeFileSync(new URL("../js/numbers.js", import.meta.url), `// The number forma
 /// The fraction digits of currencies that do not have two.
 export const MINOR = ${JSON.stringify(MINOR)};
 
-/// What stands before and after the digits, positive and negative; for a currency that is not listed, with its code in place of ¤.
+/// The prefixes and suffixes of positive and negative numbers. In those of an unlisted currency, its code replaces ¤.
 export const FORMATS = {
 ${Object.entries(formats).map(([tag, format]) => `  ${JSON.stringify(tag)}: ${JSON.stringify(format)},`).join("\n")}
 };

@@ -70,8 +70,7 @@ mod tests {
         bytes.iter().copied().map(char::from).collect()
     }
 
-    /// A stream in any pieces gives what its bytes give at once, in each encoding with characters
-    /// of several bytes.
+    /// Decoding in pieces gives the same text as decoding at once, in every multi-byte encoding.
     #[test]
     fn streams_are_decoded_like_whole_texts() {
         let sample = "a日本語b中文한글€é\u{1f600}z";

@@ -1,6 +1,6 @@
-//! What a call shares with those that it makes: one limit on time, one on memory.
+//! The limits on time and memory that a call shares with the calls nested in it.
 //!
-//! A call that asks the host for another one waits on this thread until that has run.
+//! A nested call runs on the thread of its caller, which waits for it.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,29 +9,29 @@ thread_local! {
     static OUTER: Cell<Option<Taken>> = const { Cell::new(None) };
 }
 
-/// What calls have taken of their common limits.
+/// What a call and those nested in it have used of their shared limits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
-    /// The processor time of all their JavaScript, that of nested calls that ended included.
+    /// The CPU time of their JavaScript, including nested calls that have ended.
     pub(super) time: Duration,
-    /// The memory of the engines of those that wait.
+    /// The memory of the engines of the waiting calls, in bytes.
     pub(super) bytes: usize,
 }
 
-/// What those that wait for the next call of this thread have taken.
+/// What the calls that wait on this thread have used.
 pub(super) fn taken() -> Taken {
     OUTER.get().unwrap_or_default()
 }
 
-/// Notes at the end of a call what it and those before it took.
+/// Records, at the end of a nested call, the CPU time used so far including it.
 pub(super) fn took(time: Duration) {
     if let Some(outer) = OUTER.get() {
         OUTER.set(Some(Taken { time, ..outer }));
     }
 }
 
-/// Does something in which calls may run, for one that has taken `time` and whose engine has taken
-/// `bytes`. Gives also the time after it.
+/// Runs `work`, in which a call that has used `time`, and whose engine has `bytes`, may make nested
+/// calls. Also returns the time used afterwards.
 pub(super) fn within<T>(time: Duration, bytes: usize, work: impl FnOnce() -> T) -> (T, Duration) {
     struct Restore(Option<Taken>);
     impl Drop for Restore {

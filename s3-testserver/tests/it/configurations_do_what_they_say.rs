@@ -42,7 +42,7 @@ async fn requests_without_a_statement_are_denied() {
     assert!(matches!(store.get(&Path::from("logs/b")).await, Err(Error::NotFound { .. })));
     assert_eq!(server.objects().len(), 1);
 
-    // Who may not list is not told what is missing.
+    // Without permission to list, a client is not told that an object is missing.
     let policy = policy.replace("s3:ListBucket", "s3:Nothing");
     server.set_policies(Some(&[&policy]));
     assert!(is_denied(store.get(&Path::from("logs/b")).await));

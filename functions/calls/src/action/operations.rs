@@ -166,7 +166,7 @@ impl<'a> InAction<'a> {
         self.fetches.get_or_insert_with(|| functions.inner.fetcher.fetches(tasks.clone()))
     }
 
-    /// Makes the action's fetches end when the client of its response is gone.
+    /// Ends the action's fetches when the client of its response is gone.
     fn follow_client(&mut self) {
         let unwanted = self.running.http.as_ref().and_then(Responding::unwanted);
         let Some(unwanted) = unwanted else { return };

@@ -11,9 +11,9 @@ use crate::workers::{STACK_BYTES, show_engines};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads on which actions run to their end, each on its own, since it waits for the functions
-/// that it calls. A thread whose action has ended waits for another one, with the engines that it
-/// keeps, unless enough threads wait already.
+/// The threads of actions. Each running action has a thread to itself, which blocks while the
+/// functions that it calls run. Afterwards the thread waits for another action and keeps its
+/// engines, unless enough threads are idle already.
 pub(crate) struct ActionThreads(Arc<Shared>);
 
 struct Shared {
@@ -26,7 +26,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Jobs for idle threads: never more than there are.
+    /// Jobs for idle threads: never more jobs than idle threads.
     jobs: VecDeque<Job>,
     idle: usize,
     has_ended: bool,
@@ -60,7 +60,7 @@ impl ActionThreads {
 
     /// Makes idle threads drop the engines that have to go: see [`KeptEngines::trim`].
     pub(crate) fn trim_engines(&self) {
-        // A thread that has not seen the change waits by the time that this has the lock.
+        // Once this has had the lock, each thread has seen the change or waits to be notified.
         drop(lock(&self.0.state));
         self.0.work.notify_all();
     }

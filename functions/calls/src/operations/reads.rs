@@ -35,14 +35,15 @@ impl InTransaction<'_> {
     }
 
     pub(super) fn page(&mut self, args: &Json) -> Result<Json, SyscallError> {
-        // Nobody follows the pages of a mutation, and components go over their tables in some.
+        // Mutations are exempt: their pages are not followed, and components iterate over tables in
+        // them.
         if !self.target.component.is_root() && self.log.kind() == FunctionKind::Query {
             return Err(failed(
                 "paginate() is not supported in a component's queries: pages could not end where \
                  they ended before; read an index range with take(), or paginate with convex-helpers",
             ));
         }
-        // There is only one journal, which is that of one page.
+        // A query has one journal, which records where one page ended.
         if std::mem::replace(&mut self.has_paginated, true) {
             return Err(failed(
                 "a function can call paginate() once: its pages are followed by one cursor",
