@@ -1,9 +1,7 @@
-//! What becomes of requests to a destination, from a seed, and a destination whose requests they
-//! are.
+//! A simulated bucket, which decides the outcome of each request from a seed.
 //!
-//! An object that is to be stored is stored whole, later, or never, whatever the client hears of
-//! it. The bucket remembers the bytes of every request, and says where the promise of one key, one
-//! content is broken.
+//! An object is stored whole, at once, later or never, whatever the client is told. The bucket
+//! remembers the bytes of every request, and reports a key that is sent with different contents.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,42 +13,42 @@ use tokio::time::{Instant, sleep};
 use super::disk::faulty::panic_silently;
 use super::disk::{Dice, SimulatedDisk};
 
-/// The metadata in which the simulation's own destination seals an object.
+/// The name of the metadata with which the simulated destination seals an object.
 pub const SEAL: &str = "seal";
 
-/// The bucket. Clones are the same one.
+/// The bucket. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SimulatedBucket {
     shared: Arc<Mutex<State>>,
 }
 
-/// What kind of bucket it is, and how often it misbehaves.
+/// The features of a bucket, and how often it misbehaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Manners {
-    /// Of 100 requests, how many do not simply succeed.
+    /// The percentage of requests that do not simply succeed.
     pub faults: usize,
-    /// Of 100 keys, at how many somebody else's object stands.
+    /// The percentage of keys that a foreign object occupies.
     pub foreign: usize,
-    /// Of 100 requests, in how many the client panics.
+    /// The percentage of requests in which the client panics.
     pub panics: usize,
-    /// Does what it is asked to create where something stands.
+    /// Whether a create overwrites an existing object.
     pub overwrites: bool,
-    /// Keeps metadata.
+    /// Whether it stores metadata.
     pub attributes: bool,
-    /// Takes every request for granted: a bucket as it must not be, for it stands for a client that
-    /// believes what is not certain.
+    /// What the client takes for success although it is not certain. A known-bad client, for
+    /// checking that the simulation notices.
     pub believes: Believes,
-    /// Looks, before it takes a request, whether the plan of the object is durable.
+    /// Whether to check, at each request, that the plan of the object is durable.
     pub wants_plans: bool,
 }
 
-/// What a client may wrongly take for success.
+/// What a client wrongly takes for success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Believes {
     Nothing,
-    /// A request without an answer.
+    /// A request without a response.
     Silence,
-    /// A key at which something stands.
+    /// A key at which an object exists.
     Exists,
     /// A request that panicked.
     Panics,
@@ -60,7 +58,7 @@ pub enum Believes {
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub bytes: Bytes,
-    /// Its metadata.
+    /// The metadata.
     pub attributes: BTreeMap<String, String>,
     pub foreign: bool,
 }
@@ -80,14 +78,14 @@ struct State {
     broken: Option<String>,
 }
 
-/// No request is carried out.
+/// A period in which every request is refused.
 #[derive(Debug, Clone, Copy)]
 struct Refusing {
     until: Instant,
     how: Refuses,
 }
 
-/// How a bucket refuses everything.
+/// Why a bucket refuses everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refuses {
     Permission,
@@ -96,24 +94,24 @@ pub enum Refuses {
     OutOfReach,
 }
 
-/// Why a request was not carried out, as the client hears it.
+/// The error that a client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     SlowDown,
     InternalError,
     Reset,
-    /// Something stands under the key.
+    /// An object with this key exists.
     Exists,
-    /// Another request for the key is under way.
+    /// Another request for the key is in flight.
     Contention,
     NotFound,
-    /// It keeps no metadata.
+    /// The bucket stores no metadata.
     NoAttributes,
     All(Refuses),
 }
 
 impl Refused {
-    /// Whether the client learns nothing of what became of the object.
+    /// Whether the error leaves the outcome unknown.
     fn is_vague(self) -> bool {
         match self {
             Refused::SlowDown | Refused::InternalError | Refused::Reset => true,
@@ -125,20 +123,20 @@ impl Refused {
     }
 }
 
-/// What happens to a request.
+/// The course of a request.
 #[derive(Debug)]
 enum Course {
-    /// It is carried out, and answered.
+    /// Executed, with a response.
     Carried,
-    /// It is not, and this is the answer.
+    /// Not executed, with this error.
     Refused(Refused),
-    /// It is not, and there is no answer.
+    /// Not executed, without a response.
     Lost,
-    /// It is carried out so much later, and there is no answer, or this one at once.
+    /// Executed after this delay, without a response, or with this error at once.
     Late(Duration, Option<Refused>),
-    /// It is carried out after this time if the client still waits for it.
+    /// Executed after this delay if the client still waits.
     Slow(Duration),
-    /// The client panics: before it has sent it, or when it was carried out.
+    /// The client panics, before sending the request or after it was executed.
     Panics { carried_out: bool },
 }
 
@@ -160,7 +158,7 @@ impl SimulatedBucket {
         SimulatedBucket { shared: Arc::new(Mutex::new(state)) }
     }
 
-    /// One request to create an object. It may never end.
+    /// One request to create an object. May never complete.
     pub async fn put(&self, key: &str, stored: Stored) -> Result<(), Refused> {
         let _under_way = UnderWay::begin(self);
         let course = {
@@ -184,7 +182,7 @@ impl SimulatedBucket {
                 if later.is_zero() {
                     let _ = bucket.create(&key, stored);
                 } else {
-                    // Whatever becomes of the client.
+                    // In a separate task, since the client may be gone by then.
                     tokio::spawn(async move {
                         sleep(later).await;
                         let _ = bucket.create(&key, stored);
@@ -211,13 +209,13 @@ impl SimulatedBucket {
         }
     }
 
-    /// One request for an object. It may never end.
+    /// One request for an object. May never complete.
     pub async fn get(&self, key: &str) -> Result<Stored, Refused> {
         let course = self.lock().arrives(false);
         match course {
             None | Some(Course::Lost | Course::Late(..)) => std::future::pending().await,
             Some(Course::Carried) => {}
-            // It would be taken for an object that is not there.
+            // It would be taken for a missing object.
             Some(Course::Refused(Refused::All(Refuses::NoBucket))) => {
                 return Err(Refused::SlowDown);
             }
@@ -228,19 +226,19 @@ impl SimulatedBucket {
         self.lock().objects.get(key).cloned().ok_or(Refused::NotFound)
     }
 
-    /// From now on.
+    /// Sets the percentage of faults from now on, without panics.
     pub fn set_faults(&self, faults: usize) {
         let mut state = self.lock();
         state.manners.faults = faults;
         state.manners.panics = 0;
     }
 
-    /// Refuses everything for so long.
+    /// Refuses every request for this long.
     pub fn refuse(&self, how: Refuses, time: Duration) {
         self.lock().refusing = Some(Refusing { until: Instant::now() + time, how });
     }
 
-    /// The process that sends dies at this request, counted from the beginning.
+    /// Makes the sending process die at this request, counted from the start.
     pub fn stop_at(&self, request: Option<u64>) {
         self.lock().stop_at = request;
     }
@@ -249,12 +247,12 @@ impl SimulatedBucket {
         self.lock().requests
     }
 
-    /// The most requests to create that were under way at once.
+    /// The maximum number of creates that were in flight at once.
     pub fn most_under_way(&self) -> usize {
         self.lock().most_under_way
     }
 
-    /// How a promise was broken, if one was.
+    /// The first broken promise, if any.
     pub fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
     }
@@ -267,7 +265,7 @@ impl SimulatedBucket {
         self.lock().objects.clone()
     }
 
-    /// What was asked to be stored where somebody else's object stands.
+    /// The requested objects whose keys a foreign object occupies.
     pub fn conflicts(&self) -> BTreeMap<String, Stored> {
         let state = self.lock();
         let foreign = state.objects.iter().filter(|(_, stored)| stored.foreign);
@@ -293,8 +291,7 @@ impl SimulatedBucket {
 }
 
 impl State {
-    /// A request arrives. Says what is to happen to it; `None` if the process that sent it has
-    /// died.
+    /// Decides the course of a request that arrives. `None` if the process that sent it has died.
     fn arrives(&mut self, creates: bool) -> Option<Course> {
         if self.disk.is_stopped() {
             return None;
@@ -302,7 +299,7 @@ impl State {
         self.requests += 1;
         let dies = self.stop_at == Some(self.requests);
         if dies {
-            // The next thing that the process does is its last.
+            // The process dies at its next disk operation.
             self.disk.stop_at(self.disk.operation());
         }
         if self.dice.chance(self.manners.panics, 100) {
@@ -334,7 +331,7 @@ impl State {
 
     fn fault(&mut self, creates: bool) -> Course {
         let later = Duration::from_millis(1 << self.dice.below(15));
-        // A store that does not look at the condition does not refuse for its sake.
+        // A store that ignores conditions reports no conflicts.
         let faults = match (creates, self.manners.overwrites) {
             (true, false) => 14,
             (true, true) => 12,
@@ -361,12 +358,12 @@ impl State {
             10 => Course::Late(later, None),
             11 => Course::Late(later, Some(Refused::InternalError)),
             12 => Course::Refused(Refused::Contention),
-            // One's own request, which is under way twice.
+            // The conflict is with a duplicate of the same request.
             _ => Course::Late(later, Some(Refused::Contention)),
         }
     }
 
-    /// Remembers what is asked for, and whether it may be.
+    /// Remembers a request, and checks that it may be sent.
     fn remember(&mut self, key: &str, stored: &Stored) {
         let mut breaks = None;
         match self.sent.get(key) {
@@ -396,8 +393,8 @@ impl State {
         }
     }
 
-    /// Somebody else's object: with metadata of its own or without, of another length or the same;
-    /// or the same lines, sealed by somebody else who has the stream's key.
+    /// A foreign object: of another length or the same, with or without metadata; or the same
+    /// lines, sealed by a thief of the stream's key.
     fn foreign(&mut self, ours: &Stored) -> Stored {
         let mut bytes = ours.bytes.to_vec();
         let mut attributes = BTreeMap::new();
@@ -424,14 +421,14 @@ impl State {
     }
 }
 
-/// The name of the file in which the object of this key is planned. Any key ends with stream and
-/// first record, and what follows the first dot.
+/// The name of the file with the plan of this key's object. The last part of a key is the stream
+/// and the first record, up to the first dot.
 fn plan_name(key: &str) -> String {
     let name = key.rsplit('/').next().unwrap();
     format!("{}.object", name.split('.').next().unwrap())
 }
 
-/// Counts a request for as long as somebody waits for it.
+/// Counts a request while somebody waits for it.
 struct UnderWay<'a>(&'a SimulatedBucket);
 
 impl<'a> UnderWay<'a> {

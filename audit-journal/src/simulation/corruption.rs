@@ -1,21 +1,19 @@
-//! Damage to a journal, of every kind that a disk or a person does, one at a time: what was
-//! acknowledged is read whole, or the journal is refused with the file and the offset.
+//! Damages a journal in each way that a disk or a person might. After each, all acknowledged
+//! records are read, or the journal is refused with the file and offset.
 //!
-//! # What cannot be told from a journal that is well
+//! # Undetectable damage
 //!
-//! The journal knows of an acknowledged group by the groups behind it, which say up to where all
-//! was durable. So these go unnoticed:
+//! A group is known to be acknowledged by later groups, which state how far the journal was
+//! durable. So these go unnoticed:
 //!
-//! - The newest group, if two of its bytes or more are zero, or its first bytes up to its header's
-//!   end are: it then looks like a group that was being written when the power was cut. A flipped
-//!   bit in it is noticed, and so is any byte that became another than zero in a group without
-//!   zeros.
-//! - The newest group replaced by zeros beside the pieces of one that was torn behind it, if the
-//!   header of that one is missing.
-//! - The newest segments with records, if all segments from some ordinal on are gone, the one that
-//!   was prepared too: or replaced by their state of an earlier time, all of them together.
-//! - Bytes that no group was written to: what follows the header of a segment in its block, and a
-//!   group in its last one. Nothing is read there.
+//! - Zeros in the newest group, if they replace at least two bytes or the header: it then looks
+//!   like a group that was being written when the power failed. A flipped bit in it is detected,
+//!   and so is any byte that becomes nonzero in a group without zeros.
+//! - Zeros in place of the newest group, if a torn group without a header follows it.
+//! - The loss of all segments from some ordinal on, including the prepared one, or their
+//!   replacement by earlier versions, all together.
+//! - Changes outside groups: to the rest of the block of a segment's header, or of a group's last
+//!   block. Nothing is read there.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_range_loop, reason = "offsets are what these tests are about")]
@@ -46,15 +44,15 @@ type Records = Vec<(UniqueId, u64, Vec<u8>)>;
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SEGMENT_BLOCKS: usize = 4;
 
-/// A journal that was written by the journal's own code, and what was acknowledged.
+/// A journal written by the journal's own code, and the acknowledged records.
 struct Written {
     disk: SimulatedDisk,
     records: Records,
-    /// How many of them are in the last group.
+    /// The number of records in the last group.
     last: usize,
 }
 
-/// Streams that each have groups of so many records. A long one takes two blocks.
+/// Writes streams with groups of these sizes, in records. A long group takes two blocks.
 fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
     let disk = SimulatedDisk::new(seed);
     let mut dice = Dice::new(seed);
@@ -79,7 +77,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
                     format!("{{\"n\":{},\"@\":\"a b\"}}\n", sequence + record).into_bytes()
                 })
                 .collect();
-            // Two batches, if there are records for two.
+            // Two batches, if there are enough records.
             let batches: Vec<_> = lines
                 .chunks(count.div_ceil(2))
                 .map(|lines| {
@@ -103,7 +101,7 @@ fn write(seed: u64, streams: &[&[usize]], prepares_ahead: bool) -> Written {
     Written { disk, records, last }
 }
 
-/// All records, as the delivery reads them, or why the journal is refused.
+/// All records, as the delivery reads them, or the reason why the journal is refused.
 fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
     let (recovered, _) = startup::read(disk, UniqueId::from_bits(9999), None, &[])?;
     let mut records = Records::new();
@@ -124,16 +122,15 @@ fn read(disk: &SimulatedDisk) -> Result<Records, RecoveryError> {
     Ok(records)
 }
 
-/// Recoveries that trust too much, to try whether these tests notice.
+/// Known-bad recoveries, which the tests must catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
     AsItIs,
-    /// The first place without a whole group is the end of a segment.
+    /// Takes the first place without a complete group for the end of a segment.
     StopsAtDamage,
-    /// A place without a whole group is stepped over.
+    /// Skips places without a complete group.
     AcceptsHoles,
-    /// Segments are taken for what their headers say, whatever their names are, and each group is
-    /// read where it is.
+    /// Trusts the headers of segments regardless of their names, and reads each group where it is.
     AcceptsAnyName,
 }
 
@@ -188,8 +185,8 @@ fn stream_of(segment: &[u8]) -> Option<UniqueId> {
     }
 }
 
-/// Whether what was acknowledged is read, or refused with a place that exists. Says which file and
-/// offset.
+/// Checks that all acknowledged records are read, or that the error names an existing file and
+/// offset. Returns these.
 fn check(
     what: &str,
     result: Result<Records, RecoveryError>,
@@ -220,8 +217,7 @@ fn any_flipped_bit_is_harmless_or_noticed() {
     let (mut harmless, mut noticed) = (0, 0);
     for (name, bytes) in segments {
         for at in 0..bytes.len() {
-            // Between the groups nothing is read but what looks like the header of one, so one bit
-            // of each byte will do.
+            // Between groups only apparent headers are read, so one bit of each byte is enough.
             let written = bytes[at] != 0 || at % BLOCK < GROUP_HEADER_BYTES;
             let bits = if written { 0..8 } else { at % 8..at % 8 + 1 };
             for bit in bits {
@@ -249,7 +245,7 @@ fn any_flipped_bit_is_harmless_or_noticed() {
     assert!(matches!(check("whole again", read(&disk), &records), Ok(None)));
 }
 
-/// What may be missing unnoticed after some damage: see the beginning of this file.
+/// What may be lost undetected: see the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hides {
     Nothing,
@@ -257,12 +253,12 @@ enum Hides {
     NewestSegment,
 }
 
-/// One thing that is done to a journal.
+/// One change to a journal.
 struct Damage {
     what: String,
     files: Files,
     hides: Hides,
-    /// It must be noticed, since it changes what was written.
+    /// Whether it must be detected, since it changes what was written.
     must_be_noticed: bool,
 }
 
@@ -363,7 +359,7 @@ fn damages(written: &Written) -> Vec<Damage> {
     damages
 }
 
-/// Damages journals in all ways. `Err` says which one was not noticed.
+/// Damages journals in all ways. The error names a change that was not detected.
 fn damage_all(reader: Reader) -> Result<(usize, usize), String> {
     let (mut read_well, mut refused) = (0, 0);
     // Groups of 200 records take two blocks.
@@ -418,7 +414,7 @@ fn a_recovery_that_trusts_too_much_is_caught() {
     }
 }
 
-/// Journals that a power cut left, with a torn group or without.
+/// Journals after a power failure, with or without a torn group.
 #[test]
 fn damage_after_a_crash_is_noticed_too() {
     let (mut torn, mut refused) = (0, 0);
@@ -484,7 +480,7 @@ fn damage_after_a_crash_is_noticed_too() {
     assert!(torn > 50 && refused > 450, "{torn} {refused}");
 }
 
-/// Ways to damage a file: every bit flipped, every length, zeros for a part, bytes behind the end.
+/// Damaged versions of a file: each bit flipped, each length, a part zeroed, bytes appended.
 fn damaged(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for at in 0..bytes.len() {
@@ -506,8 +502,8 @@ fn damaged(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// A damaged `.follower` file is refused by its name, and a damaged `.replayed` file makes records
-/// go to the follower once more. No record is lost to it, or to the bucket.
+/// A damaged `.follower` file is refused by name. After a damaged `.replayed` file, the follower
+/// gets records again. Neither it nor the bucket lacks a record.
 #[test]
 fn damaged_files_of_followers_lose_nothing() {
     let Written { disk, records, .. } = write(3, &[&[3, 1], &[2]], false);
@@ -561,7 +557,7 @@ fn damaged_files_of_followers_lose_nothing() {
     assert!(refused > 1_000, "{refused}");
 }
 
-/// A segment of the file name's ordinal, with these bytes behind its header.
+/// A segment with the ordinal of its file name, and these bytes after its header.
 fn segment_file(salt: u32, rest: &[u8]) -> Files {
     let bytes = (BLOCK + rest.len().next_multiple_of(BLOCK)) as u64;
     let mut file = SegmentHeader { ordinal: 1, salt, bytes }.encode();
@@ -579,15 +575,15 @@ proptest! {
         prop_assert!(read(&disk).is_err());
     }
 
-    /// Bytes behind a header, whatever they are, give no record.
+    /// Arbitrary bytes after a header yield no record.
     #[test]
     fn any_bytes_are_no_group(salt: u32, bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
         let records = read(&SimulatedDisk::with_files(0, &segment_file(salt, &bytes)));
         prop_assert!(records.map_or(true, |records| records.is_empty()));
     }
 
-    /// However pieces of a journal's files are moved, overwritten and cut, what is read was
-    /// written, in its place.
+    /// However blocks of a journal's files are moved, overwritten or cut, each record that is read
+    /// was written, at its place.
     #[test]
     fn reads_return_what_was_written(
         edits in prop::collection::vec((any::<u64>(), 0usize..5), 1..6), seed in 0u64..20,

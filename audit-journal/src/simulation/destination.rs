@@ -1,4 +1,4 @@
-//! The simulation's own destination: what a destination must do, and no more.
+//! The simulation's own destination, which does only what a destination must.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use audit_core::{BufferPool, Random, UniqueId, async_trait};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
@@ -21,41 +22,41 @@ use crate::{
     StreamSecret,
 };
 
-/// What is delivered to, and how what arrived there is read: without the code that wrote it.
+/// A destination, and a reader of its objects that shares no code with it.
 pub trait Endpoint: Send + 'static {
     /// The destination of one process.
     fn destination(bucket: &SimulatedBucket, sending: Sending) -> Arc<dyn Destination>;
 
-    /// Reads the objects of a bucket, but those of others.
+    /// Reads the objects of a bucket, except foreign ones.
     fn read(
         known: &mut Known,
         objects: &BTreeMap<String, Stored>,
         metadata: bool,
     ) -> Result<Reading, String>;
 
-    /// The lines in the bytes of an object that are written so.
+    /// The lines of an object with this encoding.
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String>;
 
-    /// Whether what the destination vouches for stands: of objects that nobody else wrote, at the
-    /// end of an opening or at any moment of it. With `is_whole`, streams were closed.
+    /// Verifies the evidence in these objects, none of which is foreign, at any moment. With
+    /// `is_whole`, streams must be closed.
     fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String>;
 
-    /// What an operator is told of a bucket that refuses so.
+    /// The advice to an operator about this refusal.
     fn advice(how: Refuses) -> &'static str;
 }
 
-/// What was read before: bytes that are the same are not read again.
+/// A cache of objects that were read, since equal bytes need not be read again.
 #[derive(Debug, Default)]
 pub struct Known(pub BTreeMap<String, (Bytes, Rc<ObjectReading>)>);
 
 /// How a destination sends.
 #[derive(Debug, Clone)]
 pub struct Sending {
-    /// Whether it writes objects in another way than as they are.
+    /// Whether it compresses objects.
     pub packs: bool,
-    /// Whether it vouches for streams.
+    /// Whether streams have evidence.
     pub vouches: bool,
-    /// Whether it takes what is under way for delivered: as it must not.
+    /// Whether it takes objects in flight for delivered, as a known-bad delivery.
     pub is_hasty: bool,
     pub put_timeout_ms: u64,
     pub retry_base_ms: u64,
@@ -69,7 +70,7 @@ const AS_IT_IS: Encoding = Encoding::new(*b"none");
 const BACKWARDS: Encoding = Encoding::new(*b"back");
 const SYSTEM: Encoding = Encoding::new(*b"syst");
 
-/// The place of the simulation itself.
+/// The simulation's own destination.
 #[derive(Debug)]
 pub struct Own;
 
@@ -215,7 +216,7 @@ impl Destination for SimulatedDestination {
         pool: &BufferPool,
     ) -> Encoded {
         let Records { lines, times } = records;
-        // The first record's time is the object's, and each time begins with a later record.
+        // The first record's time is the object's, and each further time is that of a later record.
         assert_eq!(times[0].time_ms, plan.time_ms);
         assert_eq!(times[0].first_sequence, plan.first_sequence);
         assert!(times.is_sorted_by(|a, b| a.first_sequence < b.first_sequence));
@@ -237,8 +238,7 @@ impl Destination for SimulatedDestination {
         let key = format!("{}-{:012}.{}", plan.stream, plan.first_sequence, plan.encoding);
         let mut attributes = BTreeMap::new();
         if self.bucket.keeps_attributes() {
-            let sha256 = object.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-            attributes.insert("sha256".to_owned(), sha256);
+            attributes.insert("sha256".to_owned(), HEXLOWER.encode(&object.sha256));
         }
         if let Some(seal) = &object.seal {
             let metadata = String::from_utf8(seal.metadata.to_vec()).unwrap();

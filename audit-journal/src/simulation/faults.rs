@@ -1,6 +1,6 @@
-//! Every call that an open journal makes of its disk fails in every way, or panics: nothing that
-//! was acknowledged is lost or doubled, and either the journal goes on by itself or its health says
-//! that the process must be restarted.
+//! Each disk call of an open journal fails in each way, or panics. No acknowledged record is lost
+//! or duplicated, and either the journal continues by itself, or its health says that the process
+//! must be restarted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,16 +28,16 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 
-/// What follows from a fault.
+/// The consequence of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behaviour {
-    /// Batches may fail, and are taken again without a restart.
+    /// Batches may fail, and later ones succeed without a restart.
     GoesOn,
-    /// Nothing more is taken before a restart.
+    /// All batches fail until a restart.
     Stops,
 }
 
-/// What an open journal asks of its disk, by the end of the file's name.
+/// The disk calls of an open journal, by the suffix of the file's name.
 const CALLS: [(Call, &str); 21] = [
     (Call::Write, ".journal"),
     (Call::SyncData, ".journal"),
@@ -70,7 +70,7 @@ const INJECTED: [Injected; 5] = [
     Injected::Panics { carried_out: true },
 ];
 
-/// The table. What is written to segments and synced there is the commit's.
+/// The expected consequence. Only commits write to segments and sync their data.
 fn behaviour(call: Call, file: &str, injected: Injected) -> Behaviour {
     match (call, file, injected) {
         (Call::Write, ".journal", Injected::Fails(ENOSPC | EDQUOT)) => Behaviour::GoesOn,
@@ -79,7 +79,7 @@ fn behaviour(call: Call, file: &str, injected: Injected) -> Behaviour {
     }
 }
 
-/// A journal in this directory, and what tells of it.
+/// Opens a journal in this directory, with its health and its log.
 async fn open(
     directory: &Path,
     bucket: &SimulatedBucket,
@@ -89,7 +89,7 @@ async fn open(
 ) -> (Journal, Arc<HealthBoard>) {
     let journal = JournalSettings {
         segment_bytes: 16 * 4096,
-        // Nothing is ever paused for lack of room.
+        // Enough that no follower is paused.
         max_bytes: 100 * 16 * 4096,
         cut_after_ms: 0,
         retention_ms: 0,
@@ -122,7 +122,7 @@ async fn open(
         max_object_bytes: 4096,
         cut_after_ms: 0,
         max_in_flight: 4,
-        // The file is written when segments are removed, too.
+        // The file is also written when segments are removed.
         max_kept_bytes: Some(u64::MAX),
     };
     let stream = UniqueId::from_bits(stream);
@@ -142,7 +142,7 @@ async fn open(
     (opening.open_on(disk).await.unwrap(), health)
 }
 
-/// How often each line that was logged is in the bucket.
+/// The number of occurrences of each line in the bucket.
 fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
     let mut lines = BTreeMap::new();
     let reading = Own::read(&mut Known::default(), &bucket.objects(), true).unwrap();
@@ -156,7 +156,7 @@ fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
     lines
 }
 
-/// How many of these lines a follower lacks. It has none of the host's own.
+/// The number of these lines that a follower lacks. It gets no system records.
 fn lacking(receiver: &SimulatedReceiver, lines: &[String]) -> u64 {
     let there: BTreeSet<_> = receiver.records().into_values().collect();
     assert!(!there.iter().any(|line| line.starts_with(OWN.as_bytes())));
@@ -164,7 +164,7 @@ fn lacking(receiver: &SimulatedReceiver, lines: &[String]) -> u64 {
     lines.iter().filter(|line| !is_there(line)).count() as u64
 }
 
-/// A bucket that works.
+/// A bucket without faults.
 fn bucket() -> SimulatedBucket {
     let manners = Manners {
         faults: 0,
@@ -194,7 +194,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
     let expected = behaviour(call, file, injected);
     let directory = tempfile::tempdir().unwrap();
     let (bucket, receiver) = (bucket(), SimulatedReceiver::new(7, 0, 0));
-    // Faults that are left. None before the journal is open.
+    // The number of faults to inject: none before the journal is open.
     let left = Arc::new(AtomicU64::new(0));
     let met = Arc::new(AtomicU64::new(0));
     let (faults, hits) = (Arc::clone(&left), Arc::clone(&met));
@@ -261,7 +261,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
         assert_eq!(health.health(0).state, HealthState::Ok, "{what}");
     }
     drop(journal);
-    // What a commit left unknown, the next opening decides.
+    // The next opening decides what a commit left unknown.
     let disk = Arc::new(LocalDisk::open(directory.path()).unwrap());
     let (journal, _) = open(directory.path(), &bucket, &receiver, 2, disk).await;
     let is_followed = || {

@@ -1,4 +1,4 @@
-//! What the fuzz targets read, and what they make it from.
+//! The inputs of the fuzz targets, and what they read.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use crate::format::{self, FIRST_GROUP, Found, SegmentHeader};
 use crate::recovery;
 use crate::segment::{self, SegmentReader, Window};
 
-/// What begins every group.
+/// The first bytes of every group.
 pub const GROUP_MARK: &str = format::GROUP_MARK;
 
-/// Where groups begin, in bytes.
+/// The alignment of groups, in bytes.
 pub const BLOCK_BYTES: usize = format::BLOCK_BYTES as usize;
 
 /// The header of the first segment.
@@ -18,12 +18,12 @@ pub fn segment_header(salt: u32, bytes: u64) -> Vec<u8> {
     SegmentHeader { ordinal: 1, salt, bytes }.encode()
 }
 
-/// Ends a header with its checksum.
+/// Appends the checksum to a header.
 pub fn seal(header: &mut Vec<u8>, salt: u32) {
     format::seal(header, salt);
 }
 
-/// Recovers a journal of one file, and reads every group that recovery found.
+/// Recovers a journal of one segment, and reads every group that recovery found.
 pub fn read_segment(file: Vec<u8>) -> Vec<Vec<u8>> {
     let files = BTreeMap::from([(segment::file_name(1), file)]);
     let disk = SimulatedDisk::with_files(0, &files);

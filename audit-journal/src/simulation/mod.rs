@@ -1,18 +1,18 @@
-//! The journal and its delivery on a disk and a destination that fail in every way, from seed to
-//! seed. It runs the code that ships: only the disk, the destination, the executor and the size
-//! from which parts are written on their own are others.
+//! Simulates the journal and its delivery with faults of the disk and the destination that follow
+//! from a seed. It runs the shipped code: only the disk, the destination, the executor and the size
+//! from which batches are written uncopied differ.
 //!
-//! - `disk`: a disk in memory that loses what a real one may lose; one whose calls fail or panic.
-//! - `bucket`: what becomes of requests, and a destination on it.
+//! - `disk`: a disk in memory that loses what a real one may lose, and one whose calls fail.
+//! - `bucket`: a bucket whose requests fail. `destination`: a destination that sends to it.
 //! - `journal`: commits and recovery alone.
 //! - `delivery`: commits, recovery and delivery together.
 //! - `routes`: one journal with many destinations.
-//! - `checkers`: read what is left, and share no code with what wrote it.
-//! - `corruption`: damage of every kind, one at a time.
-//! - `faults`: each call of a real disk, failing.
-//! - `receiver`: what becomes of requests to a follower, and a destination on it.
-//! - `vouching`: how the simulation's own destination vouches for streams, and an auditor.
-//! - `scale`: a journal on simulated time, for many hosts.
+//! - `checkers`: readers of what is left, which share no code with the writers.
+//! - `corruption`: each kind of damage to a journal.
+//! - `faults`: each failing call of a real disk.
+//! - `receiver`: a follower's receiver, whose requests fail, and a destination that sends to it.
+//! - `vouching`: the evidence of the simulation's own destination, and an auditor.
+//! - `scale`: a journal in simulated time, for many hosts.
 #![allow(missing_docs, missing_debug_implementations, reason = "hidden")]
 #![allow(clippy::unwrap_used, reason = "a simulation fails by panicking")]
 

@@ -1,7 +1,7 @@
-//! What becomes of requests to a follower, from a seed, and a destination whose requests they are.
+//! A simulated receiver of a log stream, which decides the outcome of each request from a seed.
 //!
-//! The receiver takes a request, and the client may not hear of it; or the reverse. It remembers
-//! each record by its id, and says where a repeated one is another, or comes in another request.
+//! It may accept a request without the client learning of it, or lose it. It remembers each record
+//! by its id, and reports a repeated id with other content or in another request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,7 +21,7 @@ use crate::{
     StreamSecret,
 };
 
-/// A receiver. Clones are the same one.
+/// The receiver. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SimulatedReceiver {
     shared: Arc<Mutex<State>>,
@@ -30,22 +30,22 @@ pub struct SimulatedReceiver {
 #[derive(Debug)]
 struct State {
     dice: Dice,
-    /// Of 100 requests, how many do not simply succeed.
+    /// The percentage of requests that do not simply succeed.
     faults: usize,
-    /// Of 100 requests, in how many the client panics.
+    /// The percentage of requests in which the client panics.
     panics: usize,
     is_away: bool,
-    /// With their line feeds, by stream and number.
+    /// The records with line feeds, by stream and number.
     records: BTreeMap<(UniqueId, u64), Vec<u8>>,
     /// The number after the last record of each request, by stream and first number.
     requests: BTreeMap<(UniqueId, u64), u64>,
     broken: Option<String>,
 }
 
-/// What becomes of a request.
+/// The course of a request.
 enum Course {
     Answered,
-    /// The records may be there. Whoever waits for the answer has given up.
+    /// The records may have arrived, but the client has given up.
     Lost,
     Panics,
 }
@@ -69,12 +69,12 @@ impl SimulatedReceiver {
         (state.faults, state.panics) = (faults, 0);
     }
 
-    /// Whether nothing gets there.
+    /// Sets whether the receiver is unreachable.
     pub fn set_away(&self, is_away: bool) {
         self.lock().is_away = is_away;
     }
 
-    /// It is delivered to from another watermark on: records may come in other requests.
+    /// Accepts records in other requests than before, since delivery starts from another watermark.
     pub fn forget_requests(&self) {
         self.lock().requests.clear();
     }
@@ -83,12 +83,12 @@ impl SimulatedReceiver {
         self.lock().records.clone()
     }
 
-    /// Where a promise was broken, if one was.
+    /// The first broken promise, if any.
     pub fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
     }
 
-    /// How long a request takes, and what becomes of it.
+    /// The duration and course of a request.
     fn course(&self) -> (Duration, Course) {
         let mut state = self.lock();
         let State { dice, faults, panics, is_away, .. } = &mut *state;
@@ -103,7 +103,7 @@ impl SimulatedReceiver {
         (takes, course)
     }
 
-    /// Takes a request, or loses it. Says whether it did.
+    /// Accepts or loses a request. Returns whether it was accepted.
     fn take(&self, plan: &Plan, lines: &[u8], course: &Course) -> bool {
         let mut state = self.lock();
         let may_be_lost = !matches!(course, Course::Answered);
@@ -133,7 +133,7 @@ impl SimulatedReceiver {
     }
 }
 
-/// Delivers to a receiver.
+/// A destination that sends to a receiver.
 #[derive(Debug)]
 pub struct ReceiverDestination {
     pub receiver: SimulatedReceiver,
@@ -184,7 +184,7 @@ impl Destination for ReceiverDestination {
         let watch = self.health.watch();
         let mut pause = Duration::from_millis(10);
         loop {
-            // A client's panic is caught by it, or ends the request.
+            // A panic of the client is caught, or ends the request.
             let is_caught = self.receiver.lock().dice.chance(1, 2);
             let answer = if is_caught {
                 catch_in(self.attempt(plan, &lines))

@@ -20,7 +20,7 @@ use crate::shared::executor::BlockingThreads;
 use crate::shared::latest;
 use crate::streams::Streams;
 
-/// What a [`Journal`] is made of.
+/// The parts of a [`Journal`].
 pub struct Parts {
     pub stream: UniqueId,
     pub max_object_bytes: usize,
@@ -29,7 +29,7 @@ pub struct Parts {
     pub health: Arc<HealthBoard>,
 }
 
-/// One that is new, and whose disk works.
+/// A new journal on a working disk.
 pub struct Journal {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
@@ -78,7 +78,7 @@ impl Journal {
         }
     }
 
-    /// Makes a batch durable, as the thread that commits does.
+    /// Makes a batch durable, as the committing thread does.
     pub fn commit(&mut self, batch: Batch) {
         let count = batch.count();
         let batches = [EncodedBatch::new(batch)];
@@ -91,7 +91,7 @@ impl Journal {
         self.publisher.publish(&committed, count);
     }
 
-    /// Ends it in order.
+    /// Closes the journal.
     pub async fn end(self) {
         let Journal { publisher, commands, delivery, .. } = self;
         let _ = commands.send(Command::Hurry);

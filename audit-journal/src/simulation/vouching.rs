@@ -1,10 +1,11 @@
-//! How the simulation's own destination vouches for streams: each object says what stood before it,
-//! as a hash over all of that. And an auditor, who reads what stands in the end.
+//! The evidence of the simulation's own destination, where each object has a hash over everything
+//! before it, and an auditor that verifies it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use audit_core::UniqueId;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::bucket::{SEAL, Stored};
@@ -13,10 +14,10 @@ use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRe
 /// The name of the metadata.
 pub(super) const ATTRIBUTE: &str = SEAL;
 
-/// What every record of the host's own begins with.
+/// The beginning of every system record.
 pub const OWN: &str = "{\"$audit\":";
 
-/// For a simulation that runs for minutes.
+/// Short, for a simulation of minutes.
 const HEARTBEAT_MS: i64 = 20_000;
 const MAX_STREAM_MS: i64 = 200_000;
 const MAX_RECORDS: u64 = 1_000;
@@ -30,7 +31,7 @@ pub(super) fn begin(stream: UniqueId) -> NewStream {
     NewStream { secret: secret(stream), records }
 }
 
-/// Binds an object to those before it. With another `nonce` it is another object.
+/// The seal that binds an object to those before it. Different nonces give different objects.
 pub(super) fn seal(link: &Link, stable: u64, lines: &[u8], nonce: u64) -> Seal {
     let before = String::from_utf8(link.before.to_vec()).unwrap();
     let after = after(&before, stable, nonce, lines);
@@ -87,7 +88,7 @@ pub(super) fn last_record(record: &LastRecord) -> String {
     }
 }
 
-/// What an auditor reads of one stream.
+/// An auditor's state of one stream.
 #[derive(Default)]
 struct Audit {
     next: u64,
@@ -99,7 +100,7 @@ struct Audit {
     previous: Vec<String>,
 }
 
-/// Reads objects that nobody else wrote.
+/// Verifies the objects that the host wrote.
 pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
     let mut streams: BTreeMap<&str, Vec<(u64, &Stored)>> = BTreeMap::new();
     for (key, stored) in objects {
@@ -192,5 +193,5 @@ impl Audit {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }

@@ -1,22 +1,22 @@
-//! Reads what stayed of a delivery in a journal's directory as the format describes it, and
-//! shares no code with what writes it.
+//! Reads a delivery's files in a journal's directory as the format describes them, without sharing
+//! code with the writer.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// An object whose records have a place.
+/// An object of the records at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectReading {
     pub first: u64,
-    /// With their line feeds.
+    /// Including line feeds.
     pub lines: Vec<Vec<u8>>,
     pub set_aside: bool,
 }
 
-/// What became of the records: for each stream its objects, by the number of their first record.
+/// The objects of each stream, in the order of their first records.
 pub type Reading = BTreeMap<String, Vec<Rc<ObjectReading>>>;
 
-/// What an object holds, as its destination writes it: its bytes, and how they are written.
+/// Returns the lines of an object, given its bytes and encoding.
 pub type LinesOf = fn(&[u8], &str) -> Result<Vec<Vec<u8>>, String>;
 
 /// Adds the objects that were set aside.
@@ -58,7 +58,7 @@ pub fn add_set_aside(
         if stem != format!("{stream}-{first:012}") || !matches!(rest, ["bytes", ..]) {
             return Err(wrong());
         }
-        // What binds it to others, part by part.
+        // The parts of the seal that binds it to other objects.
         for word in ["before", "after", "metadata"].iter().filter(|_| is_sealed) {
             let at = words.iter().position(|found| found == word).ok_or_else(wrong)?;
             let bytes = words.get(at + 1).ok_or_else(wrong)?;
@@ -75,7 +75,7 @@ pub fn add_set_aside(
     Ok(())
 }
 
-/// How far each stream is said to be delivered.
+/// The recorded watermark of each stream.
 pub fn delivered(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, u64>, String> {
     let mut delivered = BTreeMap::new();
     for (name, bytes) in files {

@@ -1,12 +1,11 @@
-//! Reads the files of followers as their format describes them, and shares no code with what writes
-//! them.
+//! Reads the files of followers as the format describes them, without sharing code with the writer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::journal;
 
-/// What the file of a follower says.
+/// The contents of a follower's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerReading {
     pub number: u64,
@@ -87,7 +86,7 @@ impl FollowerReading {
         })
     }
 
-    /// Whether the record is said to be missing.
+    /// Whether the record is recorded as missing.
     pub fn is_missing(&self, stream: &str, number: u64) -> bool {
         self.missing.iter().any(|(of, records)| of == stream && records.contains(&number))
     }

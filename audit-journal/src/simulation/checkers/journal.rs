@@ -1,18 +1,19 @@
-//! Reads the files of a journal as its format describes them, and shares no code with the journal.
+//! Reads the files of a journal as the format describes them, without sharing code with the
+//! journal.
 //!
-//! Recovery walks from group to group and stops at the first place where none stands. This looks at
-//! every block of every segment, and says afterwards whether what it found is one chain.
+//! Recovery walks from group to group and stops where there is none. This checker looks for groups
+//! at every block of every segment, and then checks that they form one chain.
 
 use std::collections::BTreeMap;
 
-/// What stands in the files.
+/// The contents of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The segments that hold groups, in order.
     pub segments: Vec<SegmentReading>,
-    /// The records of each stream, in the order in which the streams stand in the journal.
+    /// The records of each stream, in the order of the streams in the journal.
     pub streams: Vec<StreamReading>,
-    /// Segment and offset at which the last group ends, on the next block.
+    /// The segment and offset of the first block after the last group.
     pub end: (u32, u64),
 }
 
@@ -28,13 +29,13 @@ pub struct SegmentReading {
 pub struct StreamReading {
     pub stream: String,
     pub first: u64,
-    /// With their line feeds.
+    /// Including line feeds.
     pub records: Vec<Vec<u8>>,
 }
 
 const BLOCK: usize = 4096;
 
-/// Reads these files, by name. An error says where they are not what one journal leaves.
+/// Reads these files, by name. The error says where they differ from what a journal leaves.
 pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
     let begin = match files.get("begin") {
         Some(file) => begin(file).ok_or("the file begin cannot be read")?,
@@ -58,8 +59,8 @@ pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
             let Some(group) = Group::read(&bytes[at..], salt, (ordinal, at as u64)) else {
                 continue;
             };
-            // One for which there was no space: the group that was written after it, in another
-            // segment, stands in its place.
+            // A group for which there was no space: the group after it, in another segment,
+            // replaces it.
             let given_up = |before: &mut Group| {
                 before.place.0 < ordinal
                     && before.durable == group.durable
@@ -73,7 +74,7 @@ pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
     chain(groups, begin)
 }
 
-/// Whether these groups are one chain, and what they say.
+/// Checks that these groups form one chain, and returns their contents.
 fn chain(groups: Vec<Group>, begin: u32) -> Result<Reading, String> {
     let mut reading = Reading::default();
     let mut last: Option<(u32, u64)> = None;
@@ -97,7 +98,7 @@ fn chain(groups: Vec<Group>, begin: u32) -> Result<Reading, String> {
         if expected != place.1 {
             return Err(format!("{}: a group is not where the one before it ends", here()));
         }
-        // Segments in which nothing but groups without space was written.
+        // Segments that contain only groups for which there was no space.
         for ordinal in next_ordinal..place.0 {
             let (stream, sequences, end) = (stream.clone(), first..first, BLOCK as u64);
             reading.segments.push(SegmentReading { ordinal, stream, sequences, end });
@@ -156,10 +157,10 @@ fn segment_salt(ordinal: u32, bytes: &[u8]) -> Option<u32> {
 struct Group {
     stream: String,
     first: u64,
-    /// Its segment and its offset there.
+    /// Its segment, and its offset in it.
     place: (u32, u64),
     durable: (u32, u64),
-    /// With its header.
+    /// Including its header.
     bytes: usize,
     records: Vec<Vec<u8>>,
 }
@@ -210,7 +211,7 @@ impl Group {
     }
 }
 
-/// The words of a line whose last word is the checksum of what is before it.
+/// The words of a line that ends with the checksum of the words before.
 fn sealed_line(bytes: &[u8], salt: u32) -> Option<Vec<&[u8]>> {
     if bytes.first() == Some(&0) {
         return None;

@@ -1,4 +1,4 @@
-//! What is left is read by code that shares none with what wrote it.
+//! Readers of the remaining files, which share no code with the writers.
 
 pub mod delivery;
 pub mod followers;

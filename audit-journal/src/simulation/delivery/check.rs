@@ -1,4 +1,4 @@
-//! Whether what is left keeps what was promised.
+//! Checks of the journal's promises, on what a process leaves.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ impl<E: Endpoint> Simulation<E> {
         Ok(reading)
     }
 
-    /// Whether every stream that is vouched for has its last record, and its secret is gone.
+    /// Checks that every stream with evidence has its last record, and its secret is deleted.
     pub(super) fn are_closed(&self) -> Result<(), String> {
         let mut own = self.bucket.objects();
         own.retain(|_, stored| !stored.foreign);
@@ -28,12 +28,12 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// Whether these records of each stream are in the bucket or set aside.
+    /// Checks that these records of each stream are in the bucket or set aside.
     pub(super) fn there(&mut self, records: &BTreeMap<String, u64>) -> Result<(), String> {
         are_in(&self.reading()?, records)
     }
 
-    /// Whether what is in the bucket is what was acknowledged, and all of it if it is `whole`.
+    /// Checks that the bucket has only what was acknowledged and, if `whole`, all of it.
     pub(super) fn check(&mut self, whole: bool) -> Result<(), String> {
         if let Some(broken) = self.bucket.broken() {
             return Err(broken);
@@ -55,7 +55,7 @@ impl<E: Endpoint> Simulation<E> {
                     *at += batch.len() as u64;
                     Some(*at)
                 });
-                // Behind the last one that was committed, the delivery writes records one by one.
+                // After the last committed record, the delivery writes records one by one.
                 let bounds = |at| at == 0 || at > total || ends.clone().any(|end| end == at);
                 if !bounds(object.first) || !bounds(next) {
                     return Err(format!(
@@ -96,7 +96,7 @@ impl<E: Endpoint> Simulation<E> {
     }
 }
 
-/// Whether these records of each stream are among the objects.
+/// Checks that these records of each stream are in the objects.
 fn are_in(reading: &Reading, records: &BTreeMap<String, u64>) -> Result<(), String> {
     for (stream, records) in records {
         let mut next = 0;

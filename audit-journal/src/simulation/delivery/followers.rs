@@ -1,4 +1,4 @@
-//! The followers of the simulated journal, and what must hold of each.
+//! The followers of the simulated journal, and the checks of each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +13,11 @@ use crate::simulation::disk::Dice;
 use crate::simulation::receiver::{ReceiverDestination, SimulatedReceiver};
 use crate::{Follower, JournalSettings};
 
-/// One that may be a follower in some openings.
+/// A follower of some of the openings.
 pub(super) struct Candidate {
     name: &'static str,
     pub(super) receiver: SimulatedReceiver,
-    /// Whether the current opening has it.
+    /// Whether the current opening has this follower.
     is_wanted: bool,
     /// Its number in the journal.
     number: u64,
@@ -25,7 +25,7 @@ pub(super) struct Candidate {
     since: usize,
     /// Whether it may have been paused, or retired and forgotten.
     may_miss: bool,
-    /// Every opening has it, with this share of the journal.
+    /// The share of the journal of a follower that every opening has.
     share: Option<u64>,
 }
 
@@ -47,8 +47,7 @@ impl Candidate {
         names.map(candidate).collect()
     }
 
-    /// One that is always there and has no trouble but what a test makes, with this share of the
-    /// journal.
+    /// A follower of every opening, with this share of the journal and without random faults.
     pub(super) fn steady(share: u64) -> Candidate {
         Candidate {
             name: "a",
@@ -63,7 +62,7 @@ impl Candidate {
 }
 
 impl<E: Endpoint> Simulation<E> {
-    /// Chooses the followers of an opening. With `is_last`, all of them work.
+    /// Chooses the followers of an opening. With `is_last`, none has faults.
     pub(super) fn choose_followers(&mut self, is_last: bool) -> Vec<Follower> {
         let mut followers = Vec::new();
         let dice = &mut self.dice;
@@ -99,7 +98,7 @@ impl<E: Endpoint> Simulation<E> {
         followers
     }
 
-    /// Notes whether commits may need the room that is kept for followers.
+    /// Notes whether commits may need the space that is kept for followers.
     pub(super) fn note_limits(&mut self, journal: &JournalSettings) {
         let is_limited = journal.max_bytes < u64::MAX || self.may_lack_room;
         self.is_full = journal.max_bytes == 0;
@@ -108,7 +107,7 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// Notes what an opening has made of them: one with a new number begins with it.
+    /// Notes the followers' numbers: a follower with a new number starts with this opening.
     pub(super) fn note_followers(&mut self) -> Result<(), String> {
         let readings = checker::read(&self.disk.files())?;
         for candidate in self.candidates.iter_mut().filter(|candidate| candidate.is_wanted) {
@@ -129,8 +128,8 @@ impl<E: Endpoint> Simulation<E> {
         Ok(())
     }
 
-    /// Whether each follower has what it must have, or still gets it, or misses it and that is
-    /// noted. With `is_whole` it still gets nothing.
+    /// Checks that each record of a follower has arrived, is still in the journal for it, or is
+    /// recorded as missing. With `is_whole`, none is still in the journal for it.
     pub(super) fn check_followers(&self, is_whole: bool) -> Result<(), String> {
         if self.candidates.is_empty() {
             return Ok(());
@@ -185,8 +184,8 @@ impl<E: Endpoint> Simulation<E> {
         Ok(())
     }
 
-    /// Whether a journal without room has removed what only followers lack: all but the segment
-    /// that was written to.
+    /// Checks that a full journal has removed the segments that only followers need, except the
+    /// current one.
     pub(super) fn check_room(&self) -> Result<(), String> {
         let panics = self.trouble.panics.load(Ordering::Relaxed) > 0;
         // The process may have died while it removed them.
@@ -199,7 +198,7 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// How many records followers have, and how many are said to be missing.
+    /// The numbers of records that followers have, and that are recorded as missing.
     pub(super) fn followed(&self) -> (u64, u64) {
         let have: usize =
             self.candidates.iter().map(|candidate| candidate.receiver.records().len()).sum();
@@ -208,7 +207,7 @@ impl<E: Endpoint> Simulation<E> {
         (have as u64, missing.map(|(_, records)| records.end - records.start).sum())
     }
 
-    /// How long followers have at the end of an opening.
+    /// How long a close waits for followers.
     pub(super) fn patience(is_last: bool) -> Option<Duration> {
         (!is_last).then(|| Duration::from_secs(5))
     }

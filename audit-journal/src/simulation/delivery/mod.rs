@@ -1,38 +1,37 @@
-//! The journal, its delivery and a destination together, on a disk and with requests that fail in
-//! every way, from seed to seed.
+//! Simulates the journal, its delivery and a destination, with faults of the disk and of requests
+//! that follow from a seed.
 //!
-//! Each seed is a few openings of one journal, one after the other. In each, groups are committed
-//! while the real delivery brings them to the bucket; time passes, segments are removed, requests
-//! get lost, the disk refuses; and then the process ends in order, or dies at any operation of its
-//! disk or any request to the bucket, with the power or without. The last opening meets no faults
-//! and ends in order.
+//! A seed opens one journal several times in succession. In each opening, groups are committed
+//! while the real delivery sends them to the bucket; time passes, segments are removed, requests
+//! are lost, and the disk fails. Then the process closes the journal, or is killed at any disk
+//! operation or request, with or without a power failure. The last opening has no faults and closes
+//! the journal.
 //!
-//! What must hold is checked by code that reads the bucket for itself:
+//! Code that reads the bucket independently checks that:
 //!
-//! - Every record whose commit returned is in the bucket exactly once, with the number that it was
-//!   given; where another's object stands under its key, it is in one file that was set aside, and
-//!   nowhere in the bucket. No object divides a batch, and nothing is invented.
-//! - Whatever is sent for a key is always the same bytes, and its plan is durable before the first
-//!   of it.
-//! - A stream is never said to be delivered beyond what is there, a flush is never answered before,
-//!   and always in the end.
-//! - A panic of the bucket's client, of any call of the disk, of what is done on other threads, or
-//!   of a request changes none of that.
-//! - Neither does a cancellation: callers drop the future of their `persist` while it waits for
-//!   room, while its batch is queued, written, or acknowledged; tasks of requests are aborted
-//!   wherever they are, and so is the task of the delivery. Each caller that waits hears of its own
-//!   batch, and what the others had of the queue's room is free again.
-//! - Where the destination vouches for streams, an auditor who reads the bucket finds nothing amiss
-//!   at any crash; in the end every stream is closed, and says what was set aside; each is named by
-//!   one later stream at most; and no secret is left.
-//! - Each follower has every record that was committed since it was added, under the same number,
-//!   or the journal still holds it for the follower, or its file says that it is missing. A request
-//!   that is repeated holds the same records. None that is away keeps the journal from its end, or
-//!   segments in a journal that is full.
-//! - An opening never refuses what was left, and an orderly end comes to its end.
+//! - Every record whose commit returned is in the bucket exactly once, under its number. If a
+//!   foreign object has its key, it is in one set-aside file instead. No object divides a batch,
+//!   and no record is invented.
+//! - All requests for a key have the same bytes, and its plan is durable before the first.
+//! - The watermark of a stream never exceeds what has arrived. A flush never completes before its
+//!   records have arrived, and always completes in the end.
+//! - Panics of the bucket's client, of disk calls, of work on other threads and of requests change
+//!   none of this.
+//! - Neither do cancellations. Callers drop their `persist` while it waits for room or while its
+//!   batch is queued, written or acknowledged; the tasks of requests and of the delivery are
+//!   aborted at any point. Each caller that still waits gets the result of its own batch, and the
+//!   queue's memory of the others is released.
+//! - With evidence, an auditor finds nothing wrong in the bucket after any crash. In the end every
+//!   stream is closed and states what was set aside, is named by at most one later stream, and no
+//!   secret is left.
+//! - Each record that was committed since a follower was added has reached it under the same
+//!   number, is still in the journal for it, or is recorded as missing. A repeated request has the
+//!   same records. An unreachable follower delays no close, and keeps no segments in a full
+//!   journal.
+//! - The journal always opens, and a close always completes.
 //!
 //! `cargo test -p audit-journal --lib simulation::delivery` runs 20,000 seeds with the simulation's
-//! own destination; `audit-sink-s3` runs the same with its bucket. More, and others:
+//! own destination; `audit-sink-s3` runs them with its bucket. For more or other seeds:
 //!
 //! ```text
 //! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=2000000 \
@@ -94,14 +93,14 @@ use crate::startup;
 use crate::streams::Streams;
 use crate::{Destination, JournalSettings, NewStream};
 
-/// Batches that were to be committed together.
+/// Batches that are committed together.
 #[derive(Debug)]
 struct Group {
     /// The lines of each batch.
     batches: Vec<Vec<Vec<u8>>>,
 }
 
-/// Stands for any record of the host's own.
+/// Stands for any system record.
 const ANY_OWN: &[u8] = b"own";
 
 /// Whether a line is the expected one.
@@ -110,7 +109,7 @@ fn is_line(expected: &[u8], found: &[u8]) -> bool {
 }
 
 impl Group {
-    /// One record of the host's own.
+    /// One system record.
     fn own() -> Group {
         Group { batches: vec![vec![ANY_OWN.to_vec()]] }
     }
@@ -124,9 +123,9 @@ impl Group {
 #[derive(Debug)]
 struct Stream {
     id: UniqueId,
-    /// Their commit returned, or a recovery has found them.
+    /// Groups whose commit returned, or that a recovery has found.
     groups: Vec<Group>,
-    /// Their commit did not return. One of them may be in the journal behind the others.
+    /// Groups whose commit did not return. One of them may be in the journal after the others.
     unknown: Vec<Group>,
 }
 
@@ -140,33 +139,33 @@ impl Stream {
     }
 }
 
-/// What happened in a seed.
+/// Counts of what happened in a seed.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Figures {
     /// Records.
     acknowledged: u64,
-    /// Callers that dropped the future of their `persist`.
+    /// Callers that dropped their `persist`.
     left: u64,
-    /// Tasks of requests that were aborted before they had ended.
+    /// Requests whose tasks were aborted before their end.
     aborted: u64,
-    /// Records that followers have, and those that they are said to miss.
+    /// Records that followers have, and records that are recorded as missing.
     followed: u64,
     missing: u64,
-    /// Of all that the disk and the bucket were asked for, and of what is left.
+    /// A hash of all operations on the disk and the bucket, and of what is left.
     trace: u64,
 }
 
-/// How the journal is set in one opening.
+/// The settings of the journal in one opening.
 #[derive(Debug, Clone)]
 struct Config {
-    /// Of what a destination is asked to send.
+    /// Whether the destination compresses objects.
     packs: bool,
     vouches: bool,
     max_object_bytes: usize,
     max_pending_bytes: usize,
     journal: JournalSettings,
     followers: Vec<Follower>,
-    /// How long they have at the end.
+    /// How long a close waits for followers.
     patience: Option<Duration>,
 }
 
@@ -184,13 +183,13 @@ struct Process {
     flushes: Vec<Flush>,
     health: Arc<HealthBoard>,
     disk: Arc<dyn Disk>,
-    /// The destination vouches for the streams that are committed to.
+    /// Whether the current streams have evidence.
     is_vouched_for: bool,
-    /// The thread that commits has panicked.
+    /// Whether the committing thread has panicked.
     is_stopped: bool,
 }
 
-/// A journal that was read, before it is started.
+/// A recovered journal, before its start.
 struct Opened {
     disk: Arc<dyn Disk>,
     stream: UniqueId,
@@ -199,13 +198,13 @@ struct Opened {
     decided: Decided,
 }
 
-/// Somebody waits until this batch is durable.
+/// A caller that waits until its batch is durable.
 struct Caller {
     persist: BoxFuture<'static, Result<Receipt, SinkError>>,
     lines: Vec<Vec<u8>>,
 }
 
-/// Somebody waits until these records are in the bucket.
+/// A flush that waits until these records are in the bucket.
 struct Flush {
     answer: oneshot::Receiver<()>,
     records: BTreeMap<String, u64>,
@@ -226,15 +225,15 @@ struct Simulation<E> {
     trouble: Arc<Trouble>,
     panics: u64,
     candidates: Vec<Candidate>,
-    /// The disk may have no room at times.
+    /// Whether the disk may be full at times.
     may_lack_room: bool,
-    /// Calls of the disk may fail.
+    /// Whether disk calls may fail.
     may_fail: bool,
-    /// The current opening's journal may take nothing more than it must.
+    /// Whether the current journal's limit leaves no space for followers.
     is_full: bool,
     dice: Dice,
     clock: Arc<ManualClock>,
-    /// Whether destinations may vouch for streams.
+    /// Whether streams may have evidence.
     vouches: bool,
     random: Arc<SeededRandom>,
     variant: Variant,
@@ -243,10 +242,10 @@ struct Simulation<E> {
     known: Known,
     /// The longest pause between requests for one object.
     retry_cap_ms: u64,
-    /// How long delivered segments are kept, if that is not for the dice to say.
+    /// How long delivered segments are kept, if it is not chosen at random.
     retention: Option<Duration>,
-    /// Of 100 callers, how many leave at each step of theirs; and of 100 steps, at how many a
-    /// request is aborted.
+    /// The percentage of callers that leave at each of their steps, and of steps at which a request
+    /// is aborted.
     cancels: usize,
     left: u64,
     aborted: u64,
@@ -402,15 +401,15 @@ impl<E: Endpoint> Simulation<E> {
     fn config(&mut self, is_last: bool) -> Config {
         let (followers, patience) = (self.choose_followers(is_last), Self::patience(is_last));
         let dice = &mut self.dice;
-        // Setting up zstd takes most of the time.
+        // Rarely, since setting up zstd takes most of the time.
         let packs = dice.chance(1, 6);
         let vouches = self.vouches && dice.chance(5, 6);
         let max_object_bytes = dice.within(1..600);
-        // Callers wait for each other's room, and each batch has room.
+        // Callers wait for room, but each batch fits.
         let max_pending_bytes = [1 << 20, 6_000][dice.below(2)];
         let journal = JournalSettings {
             segment_bytes: dice.within(3..8) as u64 * 4096,
-            // What is full lets go of segments at once.
+            // A full journal releases segments at once.
             max_bytes: [u64::MAX, 40 * 4096, 0][dice.below(3)],
             cut_after_ms: [0, 100, 5_000][dice.below(3)],
             retention_ms: [0, 100, 90_000][dice.below(3)],
@@ -433,8 +432,8 @@ impl<E: Endpoint> Simulation<E> {
         UniqueId::generate(&*self.clock, &*self.random)
     }
 
-    /// Opens the journal, again where the disk fails. `None` if the process died. With `is_last`,
-    /// followers have no trouble, and as much time as they need.
+    /// Opens the journal, retrying if the disk fails. `None` if the process died. With `is_last`,
+    /// followers have no faults and enough time.
     fn open(&mut self, is_last: bool) -> Result<Option<Process>, String> {
         let disk: Arc<dyn Disk> = if self.variant == Variant::AsItIs {
             Arc::new(self.disk.clone())
@@ -460,7 +459,7 @@ impl<E: Endpoint> Simulation<E> {
         let destination = E::destination(&self.bucket, sending);
         for _ in 0..100 {
             let stream = self.new_stream();
-            // The host's randomness may be what panics.
+            // The host's randomness may panic.
             let Ok(new) = catch(|| destination.begin_stream(stream)) else { continue };
             let secret = new.as_ref().map(|new| &new.secret);
             match startup::read(&*disk, stream, secret, &names) {
@@ -502,7 +501,7 @@ impl<E: Endpoint> Simulation<E> {
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         let (durable, committed) = latest::channel(recovered.end);
         let (commands, received) = mpsc::unbounded_channel();
-        // While it is opened it is read by one who hears of a panic.
+        // During opening, panics are caught here.
         let trouble = Arc::clone(&self.trouble);
         let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
             trouble.panics().map(|carried_out| Injected::Panics { carried_out })
@@ -602,7 +601,7 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// What a recovery has decided stays so.
+    /// Notes the decision of a recovery, which later ones must keep.
     fn settle(&mut self) -> Result<(), String> {
         let reading = journal_checker::read(&self.disk.files())?;
         for stream in &mut self.streams {
@@ -630,7 +629,7 @@ impl<E: Endpoint> Simulation<E> {
 }
 
 impl Process {
-    /// Nothing more will be committed.
+    /// Ends commits.
     fn stop(&mut self) {
         self.is_stopped = true;
         let nothing = latest::channel(Position { ordinal: 0, offset: 0 }).0;
@@ -652,7 +651,7 @@ pub use self::scenarios::{
     clock_jumps_backwards, refusals_that_end,
 };
 
-/// Runs one seed; a panic is a failure too.
+/// Runs one seed. A panic counts as a failure.
 fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -666,7 +665,7 @@ fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
     })
 }
 
-/// Runs so many seeds, unless the environment says otherwise. `how` says how to replay one.
+/// Runs this many seeds, or those that the environment selects. `how` says how to replay one.
 pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
     let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
     let seeds = number("AUDIT_SIMULATION_SEEDS", seeds);
@@ -696,7 +695,7 @@ pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
     assert!(much, "a simulation in which little happens shows little");
 }
 
-/// A seed does the same whenever it is run, so that a failure can be replayed.
+/// A seed always runs the same, so that a failure can be replayed.
 pub fn seeds_repeat<E: Endpoint>() {
     for seed in 0..300 {
         let [once, twice] = [(); 2].map(|()| run::<E>(seed, Variant::AsItIs).unwrap());
@@ -704,7 +703,7 @@ pub fn seeds_repeat<E: Endpoint>() {
     }
 }
 
-/// Finds a seed for each delivery that must not be.
+/// Finds a seed that catches each known-bad delivery.
 pub fn bad_deliveries_are_caught<E: Endpoint>() {
     for variant in Variant::BAD {
         let caught = (0..3_000).find_map(|seed| Some((seed, run::<E>(seed, variant).err()?)));

@@ -1,4 +1,4 @@
-//! What a host lives through in days, and no fault that was not asked for.
+//! Scenarios of hours and days, with chosen faults only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{Ended, Process, Simulation, died};
 use crate::simulation::bucket::{Manners, Refuses, SimulatedBucket};
 use crate::simulation::destination::{Endpoint, Known};
 
-/// A simulation in which nothing fails but what a test lets fail.
+/// A simulation without random faults.
 fn quiet<E: Endpoint>(seed: u64) -> Simulation<E> {
     let mut simulation = Simulation::new(seed, Variant::AsItIs);
     simulation.manners =
@@ -44,7 +44,7 @@ impl<E: Endpoint> Simulation<E> {
     }
 }
 
-/// A day without the destination costs disk, and nothing else.
+/// A day without the destination costs only disk space.
 pub async fn a_day_without_the_destination<E: Endpoint>() {
     for seed in 0..3 {
         let mut simulation = quiet::<E>(seed);
@@ -57,7 +57,7 @@ pub async fn a_day_without_the_destination<E: Endpoint>() {
             simulation.commit_for(&mut process, 15 * MINUTE).await;
             most = most.max(simulation.files(".object"));
         }
-        // Each object that is in memory has its file, and is sent at most twice at once.
+        // Each object in memory has its file, and at most two concurrent requests.
         assert!((1..=4).contains(&most), "{most} objects are in memory");
         assert!(
             simulation.bucket.most_under_way() <= 2 * most,
@@ -66,7 +66,7 @@ pub async fn a_day_without_the_destination<E: Endpoint>() {
         );
         assert!(simulation.files(".journal") > 20, "{} segments", simulation.files(".journal"));
         assert!(simulation.records > 2_000);
-        // It ended while nobody looked.
+        // The outage ended unobserved.
         simulation.flush(&mut process);
         sleep(10 * MINUTE).await;
         simulation.answered(&mut process).unwrap();
@@ -82,8 +82,8 @@ pub async fn a_day_without_the_destination<E: Endpoint>() {
     }
 }
 
-/// A follower that is away for a day is paused once its share is used up, and follows again by
-/// itself. The destination never waits for it.
+/// A follower that is unreachable for a day is paused once its share is used up, and then resumes
+/// by itself. The destination never waits for it.
 pub async fn a_day_without_a_follower<E: Endpoint>() {
     const SHARE: u64 = 40 * 4096;
     for seed in 0..3 {
@@ -129,7 +129,7 @@ pub async fn a_day_without_a_follower<E: Endpoint>() {
     }
 }
 
-/// The journal may have more than there is, so that only the disk itself says that it is full.
+/// The journal's limit exceeds the disk, so that only the disk reports that it is full.
 pub async fn a_disk_without_room<E: Endpoint>() {
     for seed in 0..3 {
         let mut simulation = quiet::<E>(seed);
@@ -139,7 +139,7 @@ pub async fn a_disk_without_room<E: Endpoint>() {
         let kept = simulation.files(".journal");
         assert!(kept > 5, "{kept} segments are kept for their age");
 
-        // Enough to note something, and neither for a segment nor for the plan of an object.
+        // Enough to record progress, but not for a segment or the plan of an object.
         let used: usize = simulation.disk.files().values().map(Vec::len).sum();
         let room = if simulation.vouches { 500 } else { 200 };
         simulation.disk.set_room(used as u64 + room);
@@ -158,7 +158,7 @@ pub async fn a_disk_without_room<E: Endpoint>() {
     }
 }
 
-/// Credentials that expire and come back, and other refusals: nothing is restarted.
+/// Expired credentials and other refusals that end need no restart.
 pub async fn refusals_that_end<E: Endpoint>() {
     let mut simulation = quiet::<E>(7);
     let mut process = simulation.open(false).unwrap().unwrap();
@@ -180,12 +180,12 @@ pub async fn refusals_that_end<E: Endpoint>() {
     simulation.check(true).unwrap();
 }
 
-/// Streams come to stand before earlier ones.
+/// Later streams get earlier ids.
 pub async fn clock_jumps_backwards<E: Endpoint>() {
     for seed in 0..4 {
         let mut simulation = quiet::<E>(seed);
         let year = 365 * 24 * 60 * 60 * 1000;
-        // Streams that are named later, and come to stand before the others.
+        // Streams that begin later and whose ids sort before the others.
         for _ in 0..3 {
             let mut process = simulation.open(false).unwrap().unwrap();
             simulation.commit_for(&mut process, 20 * MINUTE).await;
@@ -209,7 +209,7 @@ pub async fn clock_jumps_backwards<E: Endpoint>() {
         assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
         simulation.check(true).unwrap();
         let streams = E::read(&mut Known::default(), &simulation.bucket.objects(), false).unwrap();
-        // Those that are vouched for change in a while.
+        // Streams with evidence change from time to time.
         assert!(streams.len() == 4 || simulation.vouches && streams.len() > 4);
     }
 }

@@ -1,4 +1,4 @@
-//! What happens in one opening.
+//! The steps of one opening.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl<E: Endpoint> Simulation<E> {
     }
 
     async fn wait(&mut self, time: Duration) {
-        // Requests that are begun and end within it can be aborted too.
+        // So that requests which begin and end within it can be aborted too.
         let before = Duration::from_millis(1 << self.dice.below(12)).min(time);
         sleep(before).await;
         self.abort_request();
@@ -63,7 +63,7 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// Aborts the task of a request that is under way, if any is.
+    /// Aborts the task of a request in flight, if there is one.
     fn abort_request(&mut self) {
         let mut requests = self.trouble.requests.lock().unwrap();
         requests.retain(|(_, request)| !request.is_finished());
@@ -78,8 +78,7 @@ impl<E: Endpoint> Simulation<E> {
         *first = plan.first_sequence.min(*first);
     }
 
-    /// The task of the delivery is aborted, and callers and the thread that commits are still
-    /// there.
+    /// Continues after the delivery's task was aborted, with the callers and the committing thread.
     async fn work_without_delivery(&mut self, mut process: Process) -> Result<Ended, String> {
         process.delivery.abort();
         for _ in 0..self.dice.within(1..4) {
@@ -91,7 +90,7 @@ impl<E: Endpoint> Simulation<E> {
         died(process).await
     }
 
-    /// Callers hand in batches, and the thread that commits takes some of them.
+    /// Callers queue batches, and the committing thread takes some of them.
     pub(super) fn commit(&mut self, process: &mut Process) -> Result<(), String> {
         if process.is_stopped {
             return Ok(());
@@ -103,7 +102,7 @@ impl<E: Endpoint> Simulation<E> {
             process.callers.push(Caller { persist, lines });
         }
         self.leave(process);
-        // They come to the queue, as far as there is room.
+        // They enter the queue as far as there is room.
         self.hear(process, None)?;
         self.leave(process);
         let most = if self.dice.chance(1, 4) { self.dice.within(1..3) } else { usize::MAX };
@@ -124,7 +123,7 @@ impl<E: Endpoint> Simulation<E> {
             let bytes = self.dice.within(3..8) as u64 * 4096;
             let prepared =
                 catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
-            // After a panic it is made anew.
+            // After a panic, it is prepared again.
             if let Ok(Ok(segment)) = prepared {
                 process.next_ordinal += 1;
                 process.prepared.push_back(segment);
@@ -150,7 +149,7 @@ impl<E: Endpoint> Simulation<E> {
         let stream = self.streams.last_mut().unwrap();
         let mut may_be_there = true;
         if opens {
-            // Two groups, one after the other.
+            // Two consecutive groups.
             if is_durable {
                 stream.groups.push(Group::own());
                 stream.unknown.clear();
@@ -179,8 +178,7 @@ impl<E: Endpoint> Simulation<E> {
         Ok(())
     }
 
-    /// The thread that commits looks whether another stream is to follow, and what the host has to
-    /// write of its own.
+    /// The committing thread checks whether to change streams, and which system records are due.
     fn write_own(&mut self, process: &mut Process) {
         if process.is_stopped {
             return;
@@ -197,7 +195,7 @@ impl<E: Endpoint> Simulation<E> {
             stream.groups.push(Group::own());
             stream.unknown.clear();
         } else if process.is_vouched_for && sequence > 0 {
-            // It may have been tried.
+            // It may have been written.
             stream.unknown.push(Group::own());
         }
         if id != stream.id {
@@ -218,8 +216,8 @@ impl<E: Endpoint> Simulation<E> {
         });
     }
 
-    /// Lets the callers go on, and looks at what they hear: of the group that was just written, if
-    /// one was, and else of none. Says whether one heard that it was certainly not written.
+    /// Polls the callers, and checks their results: those of the group that was just written, if
+    /// any. Returns whether a caller was told that its batch was certainly not written.
     fn hear(
         &mut self,
         process: &mut Process,
@@ -288,7 +286,7 @@ impl<E: Endpoint> Simulation<E> {
         self.streams.iter().map(|stream| (stream.id.to_string(), stream.acknowledged())).collect()
     }
 
-    /// Whether the flushes that were answered were answered rightly.
+    /// Checks the results of completed flushes.
     pub(super) fn answered(&mut self, process: &mut Process) -> Result<(), String> {
         let mut waiting = Vec::new();
         for mut flush in process.flushes.drain(..) {
@@ -304,7 +302,7 @@ impl<E: Endpoint> Simulation<E> {
         Ok(())
     }
 
-    /// Ends a process in order.
+    /// Closes the journal.
     pub(super) async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
         let _ = process.commands.send(Command::Hurry);
         if !process.is_stopped {
@@ -335,7 +333,7 @@ impl<E: Endpoint> Simulation<E> {
     }
 }
 
-/// What became of a group.
+/// The outcome of a group.
 struct Outcome<'a> {
     group: &'a Group,
     /// The number of its first record, if it was written.
@@ -344,7 +342,7 @@ struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    /// The number of the first of these records, if they were in the group, and whether they are
+    /// The number of the first of these records if they are in the group, and whether they are
     /// durable.
     fn place(&self, lines: &[Vec<u8>]) -> Option<(u64, bool)> {
         let n = self.group.batches.iter().position(|batch| batch == lines)?;

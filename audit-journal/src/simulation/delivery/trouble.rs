@@ -1,4 +1,4 @@
-//! Trouble of whatever is neither disk nor destination: what panics, and what is done later.
+//! Faults of everything but disk and destination: panics and delays.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,14 @@ use crate::shared::executor::{Executor, Work};
 use crate::simulation::disk::Dice;
 use crate::simulation::disk::faulty::panic_silently;
 
-/// Panics of whatever a process has, from a seed, and its requests, to be aborted.
+/// Random panics of a process, and its requests, which can be aborted.
 #[derive(Debug)]
 pub(in crate::simulation) struct Trouble {
     pub(in crate::simulation) requests: Mutex<Vec<(Plan, AbortHandle)>>,
     dice: Mutex<Dice>,
-    /// Of 1,000 calls of the disk, pieces of work, and pauses, in how many.
+    /// How many of 1,000 disk calls, jobs and sleeps panic.
     pub(in crate::simulation) panics: AtomicUsize,
-    /// How often work is done later.
+    /// Whether jobs may run later.
     delays: bool,
 }
 
@@ -43,7 +43,7 @@ impl Trouble {
         Trouble { requests, dice, panics: 0.into(), delays: false }
     }
 
-    /// Whether to panic here, and whether to do before what was asked for.
+    /// Whether to panic here, and whether only after the operation.
     pub(in crate::simulation) fn panics(&self) -> Option<bool> {
         let mut dice = self.dice.lock().unwrap();
         let panics = self.panics.load(Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Trouble {
     }
 }
 
-/// Does work at once or later, and panics before or after it.
+/// Runs jobs at once or later, with panics before or after.
 #[derive(Debug)]
 pub(in crate::simulation) struct SimulatedExecutor(pub(in crate::simulation) Arc<Trouble>);
 
@@ -86,7 +86,7 @@ impl Executor for SimulatedExecutor {
     }
 }
 
-/// Panics now and then: as whatever of a request is not the bucket's client.
+/// Panics at random, as the parts of a request outside the bucket's client may.
 #[derive(Debug)]
 pub(in crate::simulation) struct PanickyRandom(
     pub(in crate::simulation) SeededRandom,

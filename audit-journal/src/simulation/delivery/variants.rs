@@ -1,4 +1,4 @@
-//! Deliveries that must not be, so that a simulation which does not notice them is noticed.
+//! Known-bad deliveries, which the simulation must catch.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -15,57 +15,57 @@ use crate::segments::Watermark;
 use crate::shared::pieces::pieces;
 use crate::simulation::disk::SimulatedDisk;
 
-/// The delivery as it is, or one of those that it must not be.
+/// The real delivery, or a known-bad one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
     AsItIs,
-    /// The plan of an object is written when its first request is under way. Nobody looks for the
-    /// plan.
+    /// Writes the plan of an object only once its first request is in flight. The bucket does not
+    /// check plans.
     PlansAfterSending,
-    /// A plan gets its name before its bytes are durable. Nobody looks for the plan.
+    /// Renames a plan before its bytes are durable. The bucket does not check plans.
     PlansWithoutFileSync,
-    /// The name of a plan is not made durable. Nobody looks for the plan.
+    /// Does not make the name of a plan durable. The bucket does not check plans.
     PlansWithoutDirectorySync,
-    /// A stream is said to be delivered as soon as that is planned.
+    /// Records a stream as delivered once its objects are planned.
     NotesDeliveryWhenPlanned,
-    /// A request that got no answer is taken as carried out.
+    /// Takes a request without a response for executed.
     BelievesSilence,
-    /// A plan is removed before it is noted that it is done.
+    /// Removes a plan before its delivery is recorded.
     RemovesPlansEarly,
-    /// What was planned before is cut anew.
+    /// Cuts planned records again.
     ForgetsPlans,
-    /// A full segment is removed, delivered or not.
+    /// Removes full segments, delivered or not.
     RemovesSegmentsEarly,
-    /// An object that met a conflict is not set aside.
+    /// Does not set aside an object that met a conflict.
     DropsConflicts,
-    /// A key at which something stands is taken as delivered.
+    /// Takes an object for delivered if its key exists.
     BelievesExists,
-    /// An object is taken as delivered when its request panics.
+    /// Takes an object for delivered if its request panics.
     DropsPanicked,
-    /// A batch whose caller has gone is counted as not written.
+    /// Counts a batch whose caller is gone as not written.
     CountsDroppedAsUnwritten,
-    /// An object whose request was aborted is taken as not sent, and cut anew.
+    /// Takes an object whose request was aborted for unsent, and cuts its records again.
     TakesAbortedAsUnsent,
-    /// An object says that what is under way is at the destination.
+    /// States in an object that objects in flight have arrived.
     TakesWhatIsUnderWayForStable,
-    /// That a later stream names one is not noted before.
+    /// Names a stream in a later one before recording that it does.
     NamesStreamsUnnoted,
-    /// The secret of a stream stays when it is closed.
+    /// Keeps the secret of a closed stream.
     KeepsSecrets,
-    /// A follower is said to have what was sent to it, before it has answered.
+    /// Records a follower's progress before it responds.
     NotesFollowersBeforeAnswers,
-    /// All followers have one watermark, that of the last one that took anything.
+    /// Shares one watermark among all followers.
     SharesWatermarks,
-    /// Records leave the journal before it is noted that a follower misses them.
+    /// Removes records before recording that a follower misses them.
     PausesUnnoted,
-    /// Where a follower's objects end is not noted.
+    /// Does not record where a follower's objects end.
     ForgetsCuts,
-    /// A follower is never paused.
+    /// Never pauses a follower.
     NeverPauses,
 }
 
 impl Variant {
-    /// Those that it must not be.
+    /// The known-bad deliveries.
     pub(super) const BAD: [Variant; 21] = [
         Variant::PlansAfterSending,
         Variant::PlansWithoutFileSync,
@@ -90,7 +90,7 @@ impl Variant {
         Variant::NeverPauses,
     ];
 
-    /// Whether it differs only where a destination vouches for streams.
+    /// Whether it differs only for streams with evidence.
     pub(super) fn needs_vouching(self) -> bool {
         matches!(
             self,
@@ -101,8 +101,7 @@ impl Variant {
     }
 }
 
-/// As [`Committer::write`], for one who takes a batch whose caller has gone for one that was not
-/// written.
+/// As [`Committer::write`], but takes a batch whose caller is gone for not written.
 pub(super) fn write_without_dropped(committer: &mut Committer, taken: Taken) {
     let Taken { batches, waiters } = taken;
     let next = &mut committer.next;
@@ -120,14 +119,14 @@ pub(super) fn write_without_dropped(committer: &mut Committer, taken: Taken) {
     }
 }
 
-/// A disk on which plans are treated as they must not be.
+/// A disk that mistreats plans.
 #[derive(Debug)]
 pub(super) struct BadDisk {
     inner: SimulatedDisk,
     variant: Variant,
-    /// Files that are written later than they should be, by the name that they are to have.
+    /// Files that are written too late, by their final names.
     held: Mutex<BTreeMap<String, Arc<HeldFile>>>,
-    /// Whether the last name that was given is a plan's.
+    /// Whether the last renamed file is a plan.
     named_plan: Mutex<bool>,
 }
 
@@ -136,7 +135,7 @@ impl BadDisk {
         BadDisk { inner, variant, held: Mutex::default(), named_plan: Mutex::default() }
     }
 
-    /// Writes what is late.
+    /// Writes the delayed files.
     fn release(&self) -> io::Result<()> {
         let held: Vec<_> =
             self.held.lock().unwrap().iter().map(|(n, f)| (n.clone(), Arc::clone(f))).collect();
@@ -152,7 +151,7 @@ impl BadDisk {
 }
 
 impl BadDisk {
-    /// What is noted of a follower gets its name.
+    /// Renames a follower's new file into place.
     fn rename_follower(&self, from: &str, to: &str) -> io::Result<()> {
         let read = |name: &str| {
             Ok::<_, io::Error>(FollowerRecord::decode(&read_whole(&self.inner, name)?))
@@ -285,7 +284,7 @@ impl Disk for BadDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        // What removes a plan comes first: it is not held any more then.
+        // A plan is released before it is removed.
         if !name.ends_with(".object.preparing") {
             self.release()?;
         }

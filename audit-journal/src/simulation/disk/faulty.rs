@@ -1,4 +1,4 @@
-//! A disk on which any call of any kind fails or panics, when a test says so.
+//! A disk whose calls fail or panic as a test decides.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::disk::{Disk, DiskFile};
 
-/// What a disk is asked to do.
+/// A call of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     List,
@@ -25,23 +25,23 @@ pub enum Call {
     SyncAll,
 }
 
-/// What happens to a call.
+/// The fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Injected {
-    /// It fails with this error of the operating system, and is not carried out.
+    /// Fails with this error of the operating system, without effect.
     Fails(i32),
-    /// It panics: before it is carried out, or when it was.
+    /// Panics, before or after taking effect.
     Panics { carried_out: bool },
 }
 
 type Inject = dyn Fn(Call, &str) -> Option<Injected> + Send + Sync;
 
-/// The disk. `inject` is asked at each call, with the name of the file.
+/// The disk. Each call asks `inject` for a fault, with the name of the file.
 #[derive(Clone)]
 pub struct FaultyDisk {
     inner: Arc<dyn Disk>,
     inject: Arc<Inject>,
-    /// What files are called now that were opened under a name.
+    /// The current names of open files, by the name under which each was opened.
     names: Arc<Mutex<BTreeMap<String, Name>>>,
 }
 
@@ -64,7 +64,7 @@ impl FaultyDisk {
     }
 }
 
-/// Without the message that a panic prints: there are many.
+/// Panics without printing a message, since there are many.
 pub fn panic_silently() -> ! {
     std::panic::resume_unwind(Box::new("injected"))
 }

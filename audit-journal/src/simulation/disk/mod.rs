@@ -1,22 +1,22 @@
-//! A directory in memory that loses, at a power cut, what a real one may lose.
+//! A directory in memory that loses at a power failure what a real one may lose.
 //!
-//! It is deterministic: the same seed and the same calls leave the same bytes. It keeps two views.
-//! The *cached* one is what a running system reads. The *durable* one is what a power cut cannot
-//! take away. What lies between the two is pending, and a power cut decides for each piece of it:
+//! It is deterministic: the same seed and calls leave the same bytes. It has two views: a running
+//! system reads the *cached* one, and a power failure cannot change the *durable* one. Changes
+//! between the two are pending, and a power failure decides each of them:
 //!
-//! - A pending write survives whole, not at all, up to or from some byte on, or in any of its
-//!   sectors, or in any pieces of 8 bytes and more; what does not survive is what was durable there
-//!   before, or zero. A file may lose the length that it gained.
-//! - Pending changes of names survive or not, each on its own, in whatever order they were made. A
-//!   rename may also leave the file under both names, and never under none if it had one durably.
-//!   After a sync of the directory that failed, what is not durable stays pending: a file system
-//!   whose own journal fails takes no more writes, so that success is not claimed falsely.
-//! - A sync that failed has made any part durable; the rest is marked clean: readable until the
-//!   system evicts it, and lost at the next power cut although later syncs succeed ("Can
-//!   Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! - A pending write survives whole, not at all, before or after some byte, in any of its sectors,
+//!   or in any pieces of at least 8 bytes. The rest keeps its earlier durable content, or is zero.
+//!   A file may lose the length that it gained.
+//! - Pending changes of names survive independently of each other and of their order. A rename may
+//!   leave the file under both names, but never under none if one was durable. After a failed sync
+//!   of the directory, changes stay pending: a file system whose journal fails accepts no more
+//!   writes, so it never reports a false success.
+//! - A failed sync makes any part durable and marks the rest clean: it is readable until the system
+//!   evicts it, and lost at the next power failure although later syncs succeed ("Can Applications
+//!   Recover from fsync Failures?", USENIX ATC 2020).
 //!
-//! A process that dies ([`SimulatedDisk::kill`]) loses nothing of the cached view. Its handles are
-//! dead after either.
+//! If only the process dies ([`SimulatedDisk::kill`]), nothing of the cached view is lost. Both
+//! invalidate all handles.
 
 pub mod faulty;
 
@@ -27,13 +27,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
 
-/// What disks write whole. In bytes.
+/// The size that disks write atomically, in bytes.
 const SECTOR_BYTES: usize = 512;
-/// The smallest piece that survives or is lost on its own: what memories that are mapped write
-/// whole. In bytes.
+/// The smallest piece that survives or is lost by itself, in bytes: the size that memory-mapped
+/// devices write atomically.
 const ATOM_BYTES: usize = 8;
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Seeded random numbers (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
@@ -51,7 +51,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.draw() % bound as u64).expect("below a usize")
     }
@@ -60,13 +60,13 @@ impl Dice {
         range.start + self.below(range.len())
     }
 
-    /// True `times` times of `of`.
+    /// True in `times` of `of` cases.
     pub fn chance(&mut self, times: usize, of: usize) -> bool {
         self.below(of) < times
     }
 }
 
-/// What a call that failed has done before.
+/// The effect of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     None,
@@ -94,33 +94,33 @@ impl Fault {
     }
 }
 
-/// A system or a journal that breaks its word, to try whether a test notices.
+/// Known-bad systems and journals, which tests must catch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mischief {
-    /// `sync_data` says yes and does nothing.
+    /// `sync_data` reports success and does nothing.
     pub no_sync_data: bool,
-    /// So does `sync_all`.
+    /// The same for `sync_all`.
     pub no_sync_all: bool,
-    /// So does `sync_directory`.
+    /// The same for `sync_directory`.
     pub no_sync_directory: bool,
-    /// `sync_data` says yes, and is done only when the next call is made.
+    /// `sync_data` reports success, and takes effect only at the next call.
     pub late_sync_data: bool,
-    /// `sync_data` is called again when it failed.
+    /// A failed `sync_data` is retried.
     pub retry_sync_data: bool,
 }
 
-/// How many calls of each kind were made.
+/// The number of calls of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
     pub writes: u64,
     pub data_syncs: u64,
-    /// All that changes or syncs what is known of files and names: `create`, `rename`, `remove`,
-    /// `sync_all`, `sync_directory`, and a write that makes a file longer.
+    /// Calls that change or sync metadata: `create`, `rename`, `remove`, `sync_all`,
+    /// `sync_directory`, and writes that extend a file.
     pub metadata: u64,
     pub reads: u64,
 }
 
-/// The directory. Clones are the same one.
+/// The directory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SimulatedDisk {
     shared: Arc<Mutex<State>>,
@@ -134,15 +134,15 @@ struct State {
     operation: u64,
     stop_at: Option<u64>,
     faults: Vec<(Range<u64>, Fault)>,
-    /// Writes among these calls find no space, and may have written any part before.
+    /// Writes among these calls find no space, and may have written a part.
     without_space: Range<u64>,
-    /// Bytes that all files may have together.
+    /// The limit for all files together, in bytes.
     room: u64,
     mischief: Mischief,
     late: Option<usize>,
-    /// The process died.
+    /// Whether the process has died.
     stopped: bool,
-    /// Handles of another one are dead.
+    /// Handles of another epoch are invalid.
     epoch: u64,
     /// By inode.
     files: Vec<FileState>,
@@ -171,7 +171,7 @@ enum NameChange {
     Remove { name: String },
 }
 
-/// How a call goes: what of it is done, and what it says then.
+/// The course of a call: its effect and its result.
 struct Outcome {
     effect: Effect,
     answer: io::Result<()>,
@@ -199,7 +199,7 @@ impl SimulatedDisk {
         SimulatedDisk { shared: Arc::new(Mutex::new(state)) }
     }
 
-    /// A directory with these files, durable.
+    /// A directory with these durable files.
     pub fn with_files(seed: u64, files: &BTreeMap<String, Vec<u8>>) -> SimulatedDisk {
         let disk = SimulatedDisk::new(seed);
         let mut state = disk.lock();
@@ -213,8 +213,7 @@ impl SimulatedDisk {
         disk
     }
 
-    /// Changes the bytes of a file, the durable ones too, as a disk does that fails or someone who
-    /// means harm.
+    /// Changes the cached and durable bytes of a file, as a failing disk or an attacker does.
     pub fn alter(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.lock();
         let inode = state.cached[name];
@@ -223,8 +222,8 @@ impl SimulatedDisk {
         change(durable);
     }
 
-    /// The power is cut: what was pending survives or not. All handles are dead, faults and stops
-    /// are forgotten.
+    /// Cuts the power. Pending changes survive or not, all handles become invalid, and faults and
+    /// stops are cleared.
     pub fn crash(&self) {
         let mut state = self.lock();
         state.restart();
@@ -239,35 +238,35 @@ impl SimulatedDisk {
         }
     }
 
-    /// The process dies and the system lives on: nothing is lost yet. All handles are dead, faults
-    /// and stops are forgotten.
+    /// Kills the process but not the system, so nothing is lost yet. All handles become invalid,
+    /// and faults and stops are cleared.
     pub fn kill(&self) {
         self.lock().restart();
     }
 
-    /// The process dies at this call, which has any part of its effect. It and all later ones fail
-    /// until [`crash`](Self::crash) or [`kill`](Self::kill).
+    /// Makes the process die at this call, of which any part takes effect. This and all later calls
+    /// fail until [`crash`](Self::crash) or [`kill`](Self::kill).
     pub fn stop_at(&self, operation: u64) {
         self.lock().stop_at = Some(operation);
     }
 
-    /// Whether the process died.
+    /// Whether [`stop_at`](Self::stop_at) has taken effect.
     pub fn is_stopped(&self) -> bool {
         self.lock().stopped
     }
 
-    /// These calls fail.
+    /// Makes these calls fail.
     pub fn fail(&self, operations: Range<u64>, fault: Fault) {
         self.lock().faults.push((operations, fault));
     }
 
-    /// Writes among these calls find no space, whatever they write over, as where a file system
-    /// never writes in place.
+    /// Makes writes among these calls find no space even when they overwrite, as on a file system
+    /// that never writes in place.
     pub fn lack_space(&self, operations: Range<u64>) {
         self.lock().without_space = operations;
     }
 
-    /// How many bytes all files may have together from now on.
+    /// Limits the total size of all files, in bytes.
     pub fn set_room(&self, bytes: u64) {
         self.lock().room = bytes;
     }
@@ -289,7 +288,7 @@ impl SimulatedDisk {
         self.lock().calls
     }
 
-    /// What reading every file gives, without a call.
+    /// The cached contents of all files, without a call.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.lock();
         state
@@ -299,7 +298,7 @@ impl SimulatedDisk {
             .collect()
     }
 
-    /// What a power cut would leave of this file at the least, if it would leave the file.
+    /// What a power failure would leave of this file at least, if it left the file.
     pub fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.lock();
         state.durable.get(name).map(|inode| state.files[*inode].durable.clone())
@@ -342,7 +341,7 @@ impl State {
         self.late = None;
     }
 
-    /// Numbers a call, and says how it goes.
+    /// Numbers a call, and decides its course.
     fn begin(&mut self, epoch: u64) -> io::Result<Outcome> {
         if self.stopped || epoch != self.epoch {
             return Err(io::Error::other("the process has died"));
@@ -378,7 +377,7 @@ impl State {
             return answer;
         }
         if self.stopped {
-            // The system lives on, and has what it did not write yet still to write.
+            // The system is still running, so unwritten changes stay pending.
             if effect == Effect::All {
                 self.files[inode].sync();
             }
@@ -391,7 +390,7 @@ impl State {
             Effect::All => file.sync(),
         }
         if dice.chance(1, 4) {
-            // What is clean may be evicted, and read again from the disk.
+            // Clean pages may be evicted and read again from the disk.
             file.cached.clone_from(&file.durable);
         }
         answer
@@ -405,7 +404,7 @@ impl FileState {
         }
     }
 
-    /// Each pending write becomes durable in some pieces, and in others not.
+    /// Makes some pieces of each pending write durable, and loses the others.
     fn lose_pending(&mut self, dice: &mut Dice) {
         if self.pending.is_empty() {
             return;
@@ -428,9 +427,9 @@ impl FileState {
     }
 }
 
-/// Writes, and makes the file longer for that if need be.
+/// Writes bytes, extending the file if needed.
 fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    // Without `resize`, which takes its time when it is not optimized.
+    // Without `resize`, which is slow in debug builds.
     if file.len() < offset {
         file.extend_from_slice(&vec![0; offset - file.len()]);
     }
@@ -463,7 +462,7 @@ fn pieces(dice: &mut Dice, offset: usize, len: usize) -> Vec<Range<usize>> {
             kept
         }
         _ => {
-            // Lost and kept pieces in turn, of any length from an atom up.
+            // Alternately lost and kept pieces, of an atom or more.
             let mut kept = Vec::new();
             let (mut at, mut keep) = (0, dice.chance(1, 2));
             while at < len {
@@ -564,8 +563,7 @@ impl Disk for SimulatedDisk {
         let State { dice, durable, pending, .. } = &mut *state;
         match effect {
             Effect::All => pending.drain(..).for_each(|change| change.apply(durable)),
-            // Names are in a journal of the file system's own: what it could not write, it still
-            // has to write.
+            // Names are in the file system's own journal: what it could not write stays pending.
             Effect::Part => pending.retain(|change| {
                 let survives = dice.chance(1, 2);
                 if survives {

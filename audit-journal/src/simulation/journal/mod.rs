@@ -1,18 +1,19 @@
-//! The journal on a disk that loses and fails, from seed to seed: whatever happens, what was
-//! acknowledged is there, once, in order.
+//! Simulates the journal on a disk that fails and loses data as a seed decides. Every acknowledged
+//! record is in the journal once, in order.
 //!
-//! Each seed is a few openings of one journal, one after the other: recover, commit groups with
-//! faults, stop anywhere, lose power or just the process. Before each opening the checker, which
-//! shares no code with the journal, reads what is left. What must hold:
+//! A seed opens one journal several times in succession: it recovers, commits groups with faults,
+//! stops anywhere, and loses the power or only the process. Before each opening, a checker that
+//! shares no code with the journal reads what is left, and checks that:
 //!
-//! - Every record whose commit returned is there, once, in its place; nothing else is, but perhaps
-//!   the last group, whole, of an opening whose last commit did not return. A commit that found no
-//!   space has not returned either, until a later one does.
-//! - What a recovery once decided about such a group stays so: it may be in the bucket by then, or
-//!   be taken as lost.
-//! - Recovery never refuses such a journal, and reads what the checker reads.
+//! - Every record whose commit returned is there once, at its place. Nothing else is, except
+//!   possibly the whole last group of an opening whose last commit did not return. A commit that
+//!   found no space counts as not returned until a later commit returns.
+//! - Recovery never changes its decision about such a group, which may be in the bucket by then, or
+//!   counted as lost.
+//! - Recovery succeeds, and reads what the checker reads.
 //!
-//! `cargo test -p audit-journal --lib simulation::journal` runs 20,000 seeds. More, and others:
+//! `cargo test -p audit-journal --lib simulation::journal` runs 20,000 seeds. For more or other
+//! seeds:
 //!
 //! ```text
 //! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=2000000 \
@@ -45,48 +46,48 @@ use crate::simulation::checkers::journal::{Reading, StreamReading, read};
 use crate::simulation::disk::{Calls, Dice, Fault, Mischief, SimulatedDisk};
 use crate::simulation::number;
 
-/// The journal as it is, or one of those that it must not be.
+/// The real journal, or a known-bad one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     AsItIs,
-    /// A commit returns when the group is written.
+    /// A commit returns once the group is written.
     CommitDoesNotSync,
-    /// A commit returns before its sync is done.
+    /// A commit returns before its sync has completed.
     AcknowledgesBeforeSync,
-    /// A sync that failed is called again.
+    /// A failed sync is retried.
     RetriesFailedSync,
     /// The name of a new segment is not made durable.
     PreparesWithoutDirectorySync,
-    /// A segment gets its name before its header is durable.
+    /// A segment is renamed before its header is durable.
     PreparesWithoutFileSync,
-    /// A segment gets the bytes of an old one in the place of zeros, and its salt.
+    /// A segment has the bytes of an old one instead of zeros, and its salt.
     RecyclesSegments,
-    /// The names that recovery decided by, and those that it removed, are not made durable.
+    /// Recovery does not make durable the names that it read and removed.
     RecoversWithoutDirectorySync,
-    /// The last group is not written again.
+    /// Recovery does not rewrite the last group.
     RecoversWithoutWritingAgain,
-    /// An opening goes on behind the last group, in its stream, where a torn one may stand.
+    /// An opening appends after the last group, in its stream, where a torn group may be.
     AppendsAfterTear,
-    /// A commit that failed does not stop the journal: the next group is written behind.
+    /// A failed commit does not stop the journal: the next group is written after it.
     GoesOnAfterFailure,
-    /// A commit that found no space is written over by the next one.
+    /// The next commit overwrites one that found no space.
     OverwritesAfterNoSpace,
-    /// A commit that found no space is taken for one that is there, by the next one.
+    /// The next commit takes one that found no space for written.
     CountsAfterNoSpace,
 }
 
 /// The lines of a group.
 type Lines = Vec<Vec<u8>>;
 
-/// What one opening did.
+/// The commits of one opening.
 #[derive(Debug)]
 struct Stream {
     id: UniqueId,
     /// Groups whose commit returned, or that a recovery has found.
     groups: Vec<Lines>,
-    /// Groups whose commit did not return. One of them may be there behind the others.
+    /// Groups whose commit did not return. One of them may be there after the others.
     unknown: Vec<Lines>,
-    /// Records before this were in a segment that was removed.
+    /// Records below this number were in a removed segment.
     delivered: u64,
 }
 
@@ -95,7 +96,7 @@ impl Stream {
         self.groups.iter().map(|group| group.len() as u64).sum()
     }
 
-    /// Which group stands behind those that must be there, if any does.
+    /// The group after those that must be there, if there is one.
     fn found(&self, there: Option<&StreamReading>) -> Result<Option<&Lines>, String> {
         let Stream { id, groups, unknown, delivered } = self;
         let must = self.next_sequence();
@@ -128,7 +129,7 @@ impl Stream {
     }
 }
 
-/// What happened in a seed.
+/// Counts of what happened in a seed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     /// Records.
@@ -215,7 +216,7 @@ impl Simulation {
         }
     }
 
-    /// Runs `body` on a system that breaks its word.
+    /// Runs `body` on a known-bad system.
     fn with_mischief<T>(
         &self,
         variant: Variant,
@@ -231,7 +232,7 @@ impl Simulation {
         result
     }
 
-    /// Recovers, and tries again where the disk fails. `None` if the process died.
+    /// Recovers, retrying if the disk fails. `None` if the process died.
     fn open(&mut self) -> Result<Option<Recovered>, String> {
         loop {
             let reading = read(&self.disk.files())?;
@@ -272,7 +273,7 @@ impl Simulation {
         }
     }
 
-    /// Whether what is there is what was acknowledged.
+    /// Checks that the journal has exactly what was acknowledged.
     fn compare(&self, reading: &Reading) -> Result<(), String> {
         let mut found = reading.streams.iter().peekable();
         for stream in &self.streams {
@@ -285,7 +286,7 @@ impl Simulation {
         }
     }
 
-    /// What a recovery has decided stays so.
+    /// Notes the decision of a recovery, which later ones must keep.
     fn settle(&mut self, reading: &Reading) {
         for stream in &mut self.streams {
             let id = stream.id.to_string();
@@ -347,7 +348,7 @@ impl Simulation {
             match result {
                 Ok(first_sequence) => {
                     let after = self.disk.calls();
-                    // Large batches are written from where they are.
+                    // Large batches are written without being copied.
                     let most = 1 + 2
                         * batches.iter().filter(|batch| batch.bytes() >= 1_000).count() as u64;
                     let expected =
@@ -407,7 +408,7 @@ impl Simulation {
             .map(|_| {
                 let mut lines = Vec::new();
                 for _ in 0..self.dice.within(1..6) {
-                    // Some groups are of several blocks, and more of several sectors.
+                    // Some groups take several blocks, and more of them several sectors.
                     let most = if self.dice.chance(1, 30) {
                         3000
                     } else {
@@ -426,7 +427,7 @@ impl Simulation {
                 )
             })
             .collect();
-        // Any of them alone fits.
+        // Each batch fits by itself.
         while FIRST_GROUP + space(&batches) > self.segment_bytes {
             batches.pop();
         }
@@ -462,7 +463,7 @@ impl Simulation {
     }
 }
 
-/// Whether recovery says what the checker says.
+/// Checks that recovery and the checker agree.
 fn agrees(recovered: &Recovered, reading: &Reading) -> Result<(), String> {
     let Position { ordinal, offset } = recovered.end;
     if (ordinal, offset) != reading.end {
@@ -489,18 +490,18 @@ fn agrees(recovered: &Recovered, reading: &Reading) -> Result<(), String> {
     Ok(())
 }
 
-/// The writer as it is, or a bad one.
+/// The real writer, or a known-bad one.
 enum Writer {
     AsItIs(SegmentWriter),
     Bad(BadWriter),
 }
 
-/// Writes what the real one writes, where or when it should not.
+/// Writes what the real writer does, at a wrong place or time.
 struct BadWriter {
     variant: Variant,
     stream: UniqueId,
     next_sequence: u64,
-    /// The segment that is written to, and where.
+    /// The current segment, and the offset of the next group.
     open: Option<(Segment, u64)>,
     durable: Position,
 }
@@ -532,7 +533,7 @@ impl Writer {
         }
     }
 
-    /// The number of the first record.
+    /// Returns the number of the first record.
     fn commit(
         &mut self,
         batches: &[EncodedBatch],
@@ -591,7 +592,7 @@ impl BadWriter {
     }
 }
 
-/// Runs one seed; a panic is a failure too.
+/// Runs one seed. A panic counts as a failure.
 fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
     let simulation = Simulation::new(seed, variant);
     catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| {
@@ -624,8 +625,8 @@ fn acknowledged_batches_are_there_once_and_in_order() {
     assert!(much, "a simulation in which little happens shows little");
 }
 
-/// How many seeds each bad journal may take to be caught. The simulation can be believed as far as
-/// it catches them.
+/// Each known-bad journal is caught within this many seeds. The simulation is credible as far as it
+/// catches them.
 #[test]
 fn every_journal_that_breaks_its_word_is_caught() {
     let bad = [

@@ -1,4 +1,4 @@
-//! Whether each bucket has what is its own, and nothing else.
+//! Checks that each bucket has its own records and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use crate::simulation::destination::{Endpoint, Known, Own};
 use crate::startup;
 
 impl Simulation {
-    /// The objects of a customer's bucket, and those of its streams that were set aside.
+    /// The objects in a customer's bucket, and the set-aside objects of its streams.
     fn reading(&self, n: usize) -> Result<Reading, String> {
         let objects = self.customers[n].bucket.objects();
         let mut reading = Own::read(&mut Known::default(), &objects, true)?;
@@ -26,7 +26,7 @@ impl Simulation {
         Ok(reading)
     }
 
-    /// Whether everything acknowledged to a customer is in its bucket, or set aside.
+    /// Checks that all acknowledged records of a customer are in its bucket or set aside.
     pub(super) fn is_whole(&self, n: usize) -> Result<(), String> {
         let there = numbered(&self.reading(n)?)?;
         let name = &self.customers[n].name;
@@ -40,7 +40,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Whether what is in the buckets is what was written, and all of it if it is `whole`.
+    /// Checks that the buckets have only what was written and, if `whole`, all of it.
     pub(super) fn check(&self, whole: bool) -> Result<(), String> {
         let mut streams: BTreeMap<String, usize> = BTreeMap::new();
         let delivered = checker::delivered(&self.disk.files())?;
@@ -93,7 +93,7 @@ impl Simulation {
                 self.is_whole(n)?;
             }
         }
-        // A stream that is in no bucket has nothing delivered.
+        // A stream that is in no bucket must not be recorded as delivered.
         let lost =
             delivered.iter().find(|(stream, next)| **next > 0 && !streams.contains_key(*stream));
         if let Some((stream, next)) = lost {

@@ -1,13 +1,14 @@
-//! One journal with many destinations, from seed to seed: routes are added, closed and retired
-//! while groups are committed, requests of each destination fail alone and together, calls of the
-//! disk fail or panic, and the process ends in order or dies at any step.
+//! Simulates one journal with many destinations, with faults that follow from a seed. Routes are
+//! added, closed and retired while groups are committed; requests fail to one destination or to
+//! all; disk calls fail or panic; and the process closes the journal or is killed at any step.
 //!
-//! What must hold is checked by code that reads the buckets for itself: each acknowledged record is
-//! in the bucket of its own route exactly once, under the number in its receipt; nothing that was
-//! refused is anywhere; nothing is in a place that is not its own; no progress is claimed that a
-//! bucket does not show; and a retired route has everything.
+//! Code that reads the buckets independently checks that each acknowledged record is in its route's
+//! bucket exactly once, under the number in its receipt; that refused records are nowhere; that no
+//! bucket has records of others; that no watermark exceeds what a bucket has; and that a retired
+//! route has everything.
 //!
-//! `cargo test -p audit-journal --lib simulation::routes` runs 1,000 seeds. More, and others:
+//! `cargo test -p audit-journal --lib simulation::routes` runs 1,000 seeds. For more or other
+//! seeds:
 //!
 //! ```text
 //! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=100000 \
@@ -60,7 +61,7 @@ use crate::{JournalSettings, OpenError, Route, RouteOpening};
 /// 2026-01-01.
 const NOW_MS: i64 = 1_767_225_600_000;
 
-/// A route's name, its bucket, and what is known of its records.
+/// A route's name, its bucket, and the expected fate of its records.
 struct Customer {
     name: String,
     bucket: SimulatedBucket,
@@ -68,14 +69,14 @@ struct Customer {
     acknowledged: BTreeMap<(String, u64), Vec<u8>>,
     /// Records that were certainly not written.
     refused: BTreeSet<Vec<u8>>,
-    /// Records of callers that heard nothing certain.
+    /// Records with an unknown outcome.
     unknown: BTreeSet<Vec<u8>>,
     route: Option<Arc<Route>>,
-    /// Retired in the current opening.
+    /// The task that retires it in the current opening.
     retired: Option<JoinHandle<Result<(), SinkError>>>,
 }
 
-/// What happened in a seed.
+/// Counts of what happened in a seed.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Figures {
     acknowledged: u64,
@@ -112,11 +113,11 @@ struct Process {
     prepared: VecDeque<Segment>,
     next_ordinal: u32,
     callers: Vec<(usize, Vec<Vec<u8>>, Persist)>,
-    /// Everything that belongs to the process, so that it dies with it.
+    /// What belongs to the process and dies with it.
     boards: Vec<Arc<HealthBoard>>,
     segment_bytes: u64,
     is_stopped: bool,
-    /// Its tasks do nothing more to the disk.
+    /// Once set, its tasks do nothing more to the disk.
     is_dead: Arc<AtomicBool>,
 }
 
@@ -460,7 +461,7 @@ impl Simulation {
                 self.figures.routes += 1;
                 self.customers[n].route = Some(Arc::new(route));
             }
-            // The thread that commits has panicked, or the disk refused.
+            // The committing thread has panicked, or the disk failed.
             Ok(Err(error)) if process.is_stopped || is_disk(&error) => {}
             Ok(Err(error)) => return Err(format!("a route cannot be opened: {error}")),
             Err(_panicked) => {}
@@ -475,7 +476,7 @@ impl Simulation {
         }
     }
 
-    /// A route that was retired has everything.
+    /// Checks that a retired route has everything.
     async fn hear_retired(&mut self) -> Result<(), String> {
         for n in 0..self.customers.len() {
             let retired = self.customers[n].retired.take_if(|retired| retired.is_finished());
@@ -488,7 +489,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Callers hand in batches, and the thread that commits takes some of them.
+    /// Callers queue batches, and the committing thread takes some of them.
     async fn commit(&mut self, process: &mut Process) -> Result<(), String> {
         for _ in 0..self.dice.within(1..8) {
             let n = self.dice.below(self.customers.len());
@@ -502,7 +503,7 @@ impl Simulation {
             };
             process.callers.push((n, lines, persist));
         }
-        // They come to the queue, after the first file of their streams.
+        // They enter the queue after the first file of their streams.
         let ms = [0, 300][self.dice.below(2)];
         for _ in 0..4 {
             sleep(Duration::from_millis(ms)).await;
@@ -540,7 +541,7 @@ impl Simulation {
             let salt = u32::try_from(self.dice.draw() >> 32).unwrap();
             let prepared =
                 catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
-            // After a panic it is made anew.
+            // After a panic, it is prepared again.
             if let Ok(Ok(segment)) = prepared {
                 process.next_ordinal += 1;
                 process.prepared.push_back(segment);
@@ -555,7 +556,7 @@ impl Simulation {
         }
     }
 
-    /// Listens to what callers heard.
+    /// Checks the results that callers got.
     async fn hear(&mut self, process: &mut Process) -> Result<(), String> {
         for (n, lines, persist) in std::mem::take(&mut process.callers) {
             if !persist.is_finished() {
@@ -585,7 +586,7 @@ impl Simulation {
         lines.collect()
     }
 
-    /// Ends a process in order: all routes, open or not, and the default one.
+    /// Closes the journal with all routes, open or not, and the default one.
     async fn end(&mut self, mut process: Process) -> Result<Ended, String> {
         let _ = process.commands.send(Command::Hurry);
         process.stop();
@@ -616,7 +617,7 @@ impl Simulation {
         Err("the delivery does not come to its end".to_owned())
     }
 
-    /// The process dies: its tasks end where they are.
+    /// Kills the process: its tasks end where they are.
     async fn die(&mut self, mut process: Process) -> Result<Ended, String> {
         process.is_dead.store(true, Ordering::Relaxed);
         process.running.abort();
@@ -626,7 +627,7 @@ impl Simulation {
         Ok(Ended::Died)
     }
 
-    /// Callers that heard nothing.
+    /// Notes the records of callers without a result.
     fn unheard(&mut self, process: &mut Process) {
         for (n, lines, persist) in process.callers.drain(..) {
             persist.abort();
@@ -669,7 +670,7 @@ impl Customer {
 }
 
 impl Process {
-    /// Nothing more will be committed.
+    /// Ends commits.
     fn stop(&mut self) {
         self.is_stopped = true;
         let nothing = latest::channel(Position { ordinal: 0, offset: 0 }).0;
@@ -678,12 +679,12 @@ impl Process {
     }
 }
 
-/// Whether the disk refused.
+/// Whether the disk caused the error.
 fn is_disk(error: &OpenError) -> bool {
     error.kind() == crate::OpenErrorKind::Blocked
 }
 
-/// Runs one seed; a panic is a failure too.
+/// Runs one seed. A panic counts as a failure.
 fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -1,4 +1,4 @@
-//! What routes live through in hours, and no fault that was not asked for.
+//! Scenarios of hours, with chosen faults only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::simulation::delivery::trouble::Trouble;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// A simulation in which nothing fails but what a test lets fail.
+/// A simulation without random faults.
 fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
     let mut simulation = Simulation::new(seed, variant);
     let manners = Manners {
@@ -34,7 +34,7 @@ fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
 }
 
 impl Simulation {
-    /// A batch for each customer whose route is open, and a minute.
+    /// Commits a batch for each customer whose route is open, then lets a minute pass.
     async fn commit_to_all(&mut self, process: &mut Process) -> Result<(), String> {
         for n in 0..self.customers.len() {
             let name = self.customers[n].name.clone();
@@ -54,7 +54,7 @@ impl Simulation {
             };
             process.callers.push((n, lines, persist));
         }
-        // The committing thread waits for a segment, as long as callers do.
+        // The committing thread waits for a segment as long as callers do.
         for _ in 0..18 {
             sleep(Duration::from_secs(1)).await;
             if process.live.bytes() + process.segment_bytes <= self.max_bytes {
@@ -68,7 +68,7 @@ impl Simulation {
         self.hear(process).await
     }
 
-    /// Everybody but this customer has everything within a minute, and nobody of them was refused.
+    /// Checks that every other customer has everything within a minute, and that none was refused.
     async fn others_are_well(&self, process: &Process, dead: usize) -> Result<(), String> {
         for (n, customer) in self.customers.iter().enumerate().filter(|(n, _)| *n != dead) {
             let name = &customer.name;
@@ -90,8 +90,8 @@ impl Simulation {
     }
 }
 
-/// A bucket that is away for an hour: its route's share fills up and its functions fail, with its
-/// name; everybody else goes on, in a journal that is small. Afterwards all of it arrives.
+/// One bucket is unreachable for an hour. Its route's share fills up and its functions fail with an
+/// error that names it; all others continue, in a small journal. Afterwards everything arrives.
 pub(super) fn a_dead_route(variant: Variant) -> Result<(), String> {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();

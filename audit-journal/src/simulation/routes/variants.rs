@@ -1,4 +1,4 @@
-//! Routes as they must not be, so that a simulation which does not notice them is noticed.
+//! Known-bad routes, which the simulation must catch.
 
 use std::io;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use crate::progress::{read_progress, stream_of, write_progress};
 use crate::routes::{RouteNames, read_routes};
 use crate::simulation::disk::SimulatedDisk;
 
-/// Routes as they are, or as they must not be.
+/// The real routes, or known-bad ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
     AsItIs,
-    /// The file of routes confuses the names of two routes.
+    /// Swaps the names of two routes in the file of routes.
     MixesUpRoutes,
-    /// All routes have one watermark, that of the last one that delivered anything.
+    /// Shares one watermark among all routes.
     SharesWatermarks,
-    /// Records that were handed to a route are forgotten before they are in a durable object.
+    /// Forgets a route's records before they are in a durable object.
     DropsUnplanned,
-    /// What routes use of the journal's disk is not limited.
+    /// Does not limit the disk space of a route.
     CountsNoShares,
-    /// A route that cannot deliver cuts no further objects, so that its records hold segments.
+    /// Cuts no objects for a route that cannot deliver, so that its records keep segments.
     KeepsSegments,
-    /// That a route is retired is noted before everything is delivered.
+    /// Records a route as retired before everything is delivered.
     RetiresEarly,
 }
 
 impl Variant {
-    /// Those that seeds must find. The others are found by scenarios.
+    /// The variants that seeds must catch. Scenarios catch the others.
     pub(super) const BAD: [Variant; 4] = [
         Variant::MixesUpRoutes,
         Variant::SharesWatermarks,
@@ -39,7 +39,7 @@ impl Variant {
 }
 
 impl Simulation {
-    /// Forgets a route's records that are in no object.
+    /// Drops a route's records that are in no object.
     pub(super) fn drop_unplanned(&mut self, process: &Process) {
         let route = u32::try_from(self.dice.within(1..6)).unwrap();
         if let Some(run) = process.live.routes().front(route, 1 << 20)
@@ -51,7 +51,7 @@ impl Simulation {
     }
 }
 
-/// A disk on which routes are treated as they must not be.
+/// A disk that mistreats the files of routes.
 #[derive(Debug)]
 pub(super) struct BadDisk {
     inner: SimulatedDisk,
