@@ -14,9 +14,8 @@
 //!
 //! [`Observed`] reports what a sink makes durable to an observer.
 //!
-//! Sinks (`audit-sink-s3`, `audit-sink-null`) depend on this crate alone. `audit-runtime` takes any
-//! sink. Functions and hosts usually meet these nouns through `audit-runtime`, which re-exports
-//! them.
+//! A sink needs only this crate, and `audit-runtime` takes any sink. Functions and hosts usually
+//! meet these nouns through `audit-runtime`, which re-exports them.
 //!
 //! # Example: a sink of your own
 //!

@@ -107,8 +107,9 @@ impl Destinations {
         }
     }
 
-    /// As [`open`](Self::open), with a sink that also prints each record once it is durable: as
-    /// `show` says, by default only on a terminal, since bodies may be personal data.
+    /// As [`open`](Self::open), but the sink also prints each record on `output` once it is
+    /// durable, if `show` says so. By default only a terminal shows records, since bodies may be
+    /// personal data.
     ///
     /// # Errors
     ///

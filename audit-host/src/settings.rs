@@ -332,7 +332,7 @@ mod tests {
             let error = parse(text, &[]).unwrap_err();
             assert!(error.contains(says) && !error.contains("hunter2"), "{text}: {error}");
         }
-        // A value that a flag replaces is checked all the same.
+        // A value is checked even if a flag overrides it.
         assert!(parse("port = \"x\"", &["--port=1"]).is_err());
     }
 

@@ -87,7 +87,7 @@ impl Route {
         let health = self.health.health(self.journal.pending_bytes());
         match self.journal.health().commits {
             Commits::Accepted => health,
-            // The journal is everybody's.
+            // The journal is shared by all routes.
             commits @ (Commits::Refused { .. } | Commits::Stopped { .. }) => {
                 Health { commits, ..health }
             }

@@ -29,6 +29,8 @@ pub(crate) struct Acknowledgment {
 }
 
 impl Acknowledgment {
+    /// Derives the URL of queries from that of the collector.
+    ///
     /// # Errors
     ///
     /// If the URL is not that of a collector.

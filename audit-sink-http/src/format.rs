@@ -50,7 +50,7 @@ impl Format {
         Format::Ocsf,
     ];
 
-    /// Whether requests are signed. The others are for the intakes of products, which know a token.
+    /// Whether requests are signed. The intakes of products check a token instead.
     pub(crate) fn is_signed(self) -> bool {
         match self {
             Format::Webhook

@@ -1,4 +1,4 @@
-//! What a receiver's response says.
+//! The meaning of a receiver's response.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use serde_json::Value;
 
 use crate::Format;
 
-/// The longest that a receiver is believed when it says how long to wait.
+/// The longest wait that a receiver can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// How much of an answer is read, in bytes.
+/// The maximum size of a response that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// What a response with a status of success says.
+/// The meaning of a response with a success status.
 pub(crate) enum Success {
-    /// The receiver took the whole request.
+    /// The receiver accepted the whole request.
     Taken,
-    /// It did not take these records.
+    /// The receiver did not accept these records.
     TakenBut(String),
-    /// It may have said that it did not take some.
+    /// The response is cut off, and may have listed records that were not accepted.
     CutOff,
-    /// It is not a receiver's: a page to sign in at, for one, which a proxy shows instead.
+    /// The response is not a receiver's, but for example a proxy's page for signing in.
     Foreign,
 }
 
 impl Format {
-    /// A webhook may say anything with a status of success. The protocols of other receivers have
-    /// an object as the response, or nothing.
+    /// A webhook may return any body with a success status. The protocols of other receivers
+    /// specify an object, or nothing.
     pub(crate) fn success(self, bytes: &[u8], is_whole: bool, json: &Value) -> Success {
         let refused = match self {
             Format::Webhook
@@ -62,7 +62,7 @@ impl Format {
 /// The beginning of the body of a response.
 pub(crate) struct Body {
     pub(crate) bytes: Vec<u8>,
-    /// Whether it came to its end, and within what is read of it.
+    /// Whether the whole body was read.
     pub(crate) is_whole: bool,
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn read(mut response: Response) -> Body {
     }
 }
 
-/// How long the receiver wants to be left alone: seconds, or a date.
+/// The value of `Retry-After`, in seconds or as a date.
 pub(crate) fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let after = match text.parse::<u64>() {

@@ -20,6 +20,8 @@ pub enum SecretSource {
 impl FromStr for SecretSource {
     type Err = String;
 
+    /// Parses `env:NAME` or `file:/path`.
+    ///
     /// # Errors
     ///
     /// If the text is anything else. It is not shown, since it may be the secret.

@@ -96,34 +96,34 @@ pub struct Settings {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
 
-    /// The most records in one request. Default: what the format's receivers accept.
+    /// The maximum number of records in one request. Default: what the format's receivers accept.
     #[serde(default)]
     pub max_request_records: Option<usize>,
 
-    /// The most bytes in one request's body. Default: as above.
+    /// The maximum size of a request's body, in bytes. Default: what the format's receivers accept.
     #[serde(default)]
     pub max_request_bytes: Option<usize>,
 
-    /// The most bytes of one record in a request, as it is sent. A larger one is replaced by a
-    /// pointer with its hash. Default: as above.
+    /// The maximum size of one record as it is sent, in bytes. A larger one is replaced by a
+    /// pointer with its hash. Default: what the format's receivers accept.
     #[serde(default)]
     pub max_record_bytes: Option<usize>,
 
-    /// How long one request may take, in milliseconds. Default: 10,000.
+    /// The time limit of one request, in milliseconds. Default: 10,000.
     #[serde(default = "number::<DEFAULT_REQUEST_TIMEOUT_MS>")]
     pub request_timeout_ms: u64,
 
-    /// The longest first pause before a request is retried, in milliseconds; it doubles, and the
-    /// pause is drawn between zero and it. Default: 100.
+    /// The longest backoff before the first retry of a request, in milliseconds. It doubles with
+    /// each retry, and the backoff is random between zero and it. Default: 100.
     #[serde(default = "number::<DEFAULT_RETRY_BASE_MS>")]
     pub retry_base_ms: u64,
 
-    /// The longest pause between retries, in milliseconds. Default: 10,000.
+    /// The longest backoff, in milliseconds. Default: 10,000.
     #[serde(default = "number::<DEFAULT_RETRY_CAP_MS>")]
     pub retry_cap_ms: u64,
 
-    /// The longest pause while the receiver refuses, in milliseconds: until an operator acts, each
-    /// retry is in vain. Default: 30,000.
+    /// The longest backoff while the receiver refuses, in milliseconds. It is longer, since retries
+    /// fail until an operator acts. Default: 30,000.
     #[serde(default = "number::<DEFAULT_BLOCKED_RETRY_CAP_MS>")]
     pub blocked_retry_cap_ms: u64,
 
@@ -132,8 +132,8 @@ pub struct Settings {
     #[serde(default = "size::<DEFAULT_MAX_IN_FLIGHT>")]
     pub max_in_flight: usize,
 
-    /// How many bytes of lines may be accepted and not yet be durable. Default: 64 MiB. At least
-    /// one largest batch.
+    /// The limit on accepted lines that are not yet durable, in bytes. Default: 64 MiB. It must
+    /// hold the largest batch.
     #[serde(default = "size::<DEFAULT_MAX_PENDING_BYTES>")]
     pub max_pending_bytes: usize,
 
@@ -141,40 +141,39 @@ pub struct Settings {
     #[serde(default = "number::<DEFAULT_PERSIST_TIMEOUT_MS>")]
     pub persist_timeout_ms: u64,
 
-    /// The journal on this host's disk, with which `persist` waits for one sync and delivery
+    /// The journal on this host's disk. With it, `persist` waits for one sync, and delivery
     /// follows. Default: none, and `persist` waits for the receiver.
     #[serde(default)]
     pub journal: Option<JournalSettings>,
 
-    /// Beside a bucket with a journal: whether `persist` waits for the receiver's 2xx as well.
-    /// Default: no, and the log stream follows: it gets each record from the journal, and while it
-    /// is away nothing fails.
+    /// Beside a bucket with a journal: whether `persist` also waits for the receiver's 2xx.
+    /// Default: no. The log stream then follows the journal, and nothing fails while it is
+    /// unreachable.
     #[serde(default)]
     pub required: bool,
 
-    /// As a follower: how late a record may be sent, in milliseconds after it is durable, so that
-    /// later ones share its request. Default: 200, since readers look at what happens now.
+    /// As a follower: how long a durable record waits for others to share its request, in
+    /// milliseconds. Default: 200, since readers want current events.
     #[serde(default = "number::<DEFAULT_CUT_AFTER_MS>")]
     pub cut_after_ms: u64,
 
-    /// As a follower: how many bytes of the journal are kept for log streams alone before this one
-    /// is paused, and records leave the journal without it. Default: half of the journal's
-    /// `max_bytes`, so that one that is away for long does not shorten the outage of the bucket
-    /// that the journal bridges by more.
+    /// As a follower: the size of the journal kept only for log streams at which this one is
+    /// paused, in bytes. Records are then removed from the journal without it. Default: half of the
+    /// journal's `max_bytes`, which leaves the other half for an outage of the bucket.
     #[serde(default)]
     pub max_kept_bytes: Option<u64>,
 
-    /// When what is cut from the journal is full, in bytes of its lines. Default: 1 MiB. It is sent
-    /// in as many requests as it takes.
+    /// The size at which an object cut from the journal is full, in bytes of its lines. Default: 1
+    /// MiB. An object is sent in as many requests as needed.
     #[serde(default = "size::<DEFAULT_MAX_OBJECT_BYTES>")]
     pub max_object_bytes: usize,
 
-    /// The directory for records that the receiver will never take. Default: none, which a journal
-    /// does not allow: a record that is acknowledged must be somewhere.
+    /// The directory for records that the receiver will never accept. Default: none. Required with
+    /// a journal, since an acknowledged record must be stored somewhere.
     #[serde(default)]
     pub dead_letters: Option<PathBuf>,
 
-    /// How much disk they may take, in bytes. Default: 64 MiB. Beyond it delivery is blocked until
+    /// The limit on those records, in bytes. Default: 64 MiB. Above it, delivery is blocked until
     /// an operator acts.
     #[serde(default = "number::<DEFAULT_MAX_DEAD_LETTER_BYTES>")]
     pub max_dead_letter_bytes: u64,
@@ -205,7 +204,7 @@ fn default_name() -> String {
 }
 
 impl Settings {
-    /// A log stream at this URL, with defaults for all else.
+    /// The settings of a log stream at this URL, with defaults for everything else.
     pub fn new(url: impl Into<String>, format: Format) -> Settings {
         Settings {
             url: url.into(),
@@ -247,7 +246,7 @@ impl Settings {
     /// The first value out of bounds, by name.
     pub fn check(&self) -> Result<(), InvalidSettings> {
         let limits = self.limits();
-        // A pointer takes less than the least.
+        // A pointer is smaller than the lower bound.
         within("max_request_records", limits.records as u64, 1, 1_000_000)?;
         within("max_request_bytes", limits.bytes as u64, 4_096, 1 << 30)?;
         within("max_record_bytes", limits.record_bytes as u64, 2_048, limits.bytes as u64)?;
@@ -268,7 +267,7 @@ impl Settings {
         self.journal.as_ref().map_or(Ok(()), JournalSettings::check)
     }
 
-    /// Whether the name can be the name of a directory, and be read in a metric.
+    /// Whether the name is valid in names of directories and in metrics.
     pub(crate) fn has_valid_name(&self) -> bool {
         let is_valid = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'

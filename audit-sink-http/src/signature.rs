@@ -8,16 +8,18 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// What a key of Standard Webhooks begins with; base64 follows.
+/// The prefix of a Standard Webhooks key, before its base64.
 const PREFIX: &str = "whsec_";
 
-/// Signs bodies with one secret, or with a new and an old one while receivers change over.
+/// Signs bodies with one secret, or with a new and an old one during a rotation.
 #[derive(Debug)]
 pub(crate) struct Signer {
     secrets: Vec<Secret>,
 }
 
 impl Signer {
+    /// Creates a signer with these secrets.
+    ///
     /// # Errors
     ///
     /// If a secret begins with `whsec_` and the rest is not base64.
@@ -51,7 +53,7 @@ impl Signer {
     }
 }
 
-/// The key for Standard Webhooks: what `whsec_` is followed by, or the text as it is.
+/// The key for Standard Webhooks: the bytes after `whsec_`, or the text itself.
 fn key(secret: &Secret) -> Result<Vec<u8>, String> {
     match secret.as_str().strip_prefix(PREFIX) {
         Some(encoded) => STANDARD

@@ -1,4 +1,4 @@
-//! The sink, and a log stream that is tried or sent to again by hand.
+//! The sink, and log streams for sending by hand.
 
 use std::fmt;
 use std::pin::Pin;
@@ -38,12 +38,12 @@ enum Mode {
 }
 
 impl HttpSink {
-    /// Opens a sink. The receiver is not asked: [`LogStream::send_test`] does that.
+    /// Opens a sink. Sends no request: [`LogStream::send_test`] does.
     ///
     /// # Errors
     ///
-    /// When a setting, the URL or a secret is wrong, or the journal or the directory for records
-    /// that are set aside cannot be opened.
+    /// If a setting, the URL or a secret is invalid, or the journal or the directory for set-aside
+    /// records cannot be opened.
     ///
     /// # Panics
     ///
@@ -104,15 +104,15 @@ impl HttpSink {
     }
 }
 
-/// The most requests to a follower at once, as of a journal's destination.
+/// The maximum number of concurrent requests to a follower, as for a journal's destination.
 const FOLLOWER_IN_FLIGHT: usize = 16;
 
-/// A log stream as a follower of another sink's journal. The settings' `journal` is not used.
+/// Creates a follower of another sink's journal. The setting `journal` is not used.
 ///
 /// # Errors
 ///
-/// When a setting, the URL or a secret is wrong, or the directory for records that are set aside
-/// cannot be used.
+/// If a setting, the URL or a secret is invalid, or the directory for set-aside records cannot be
+/// used.
 pub fn follower(settings: Settings) -> Result<Follower, OpenError> {
     let delivery = delivery(
         &settings,
@@ -143,7 +143,7 @@ fn needs_dead_letters(delivery: &Delivery) -> Result<(), OpenError> {
     ))
 }
 
-/// What sends to the receiver.
+/// Creates the delivery to the receiver.
 fn delivery(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
@@ -228,7 +228,7 @@ impl fmt::Display for HttpSink {
     }
 }
 
-/// A log stream that is sent to by hand: a test event, or records that were set aside.
+/// A log stream for sending by hand: a test event, or set-aside records.
 #[derive(Debug)]
 pub struct LogStream {
     delivery: Arc<Delivery>,
@@ -238,8 +238,7 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    /// Reads the secrets and makes a client. The receiver is not asked. The settings' `journal`
-    /// is not used.
+    /// Reads the secrets and creates a client. Sends no request. The setting `journal` is not used.
     ///
     /// # Errors
     ///
@@ -252,9 +251,9 @@ impl LogStream {
         Ok(LogStream { delivery, clock, random, settings })
     }
 
-    /// Asks the receiver for the headers of its URL, without an event, and returns the status of
-    /// its response. Whatever the status, the address, the connection and the certificate are
-    /// right; most receivers of events reject such a request.
+    /// Sends a HEAD request for the receiver's URL and returns the status of the response. Any
+    /// status shows that the address, the connection and the certificate work; most receivers
+    /// reject the request itself.
     ///
     /// # Errors
     ///
@@ -263,12 +262,11 @@ impl LogStream {
         self.delivery.receiver.reach(self.settings.request_timeout()).await
     }
 
-    /// Sends one event, as the first of a stream of its own, and says what the receiver answered.
-    /// It is sent once.
+    /// Sends one event, as the first of its own stream, without retries.
     ///
     /// # Errors
     ///
-    /// What is wrong, and what to do, for the person who reads it.
+    /// What is wrong and what to do, for an operator.
     pub async fn send_test(&self) -> Result<(), String> {
         let line = Bytes::from_static(
             br#"{"action":"audit.test","message":"a test event of `audit log-stream test`"}"#,
@@ -278,12 +276,12 @@ impl LogStream {
         self.send(Events { stream, events: vec![event] }).await
     }
 
-    /// Sends a record that was set aside, under its id. It is sent once; the file stays.
+    /// Sends a set-aside record under its id, without retries. The file stays.
     ///
     /// # Errors
     ///
-    /// As [`send_test`](Self::send_test); and when the record exceeds the settings'
-    /// `max_record_bytes`, so that only a pointer could be sent.
+    /// As [`send_test`](Self::send_test), or if the record exceeds `max_record_bytes`, so that only
+    /// a pointer could be sent.
     pub async fn send_again(&self, letter: &DeadLetter) -> Result<(), String> {
         let (event, stream) = (letter.event(), letter.stream);
         if !self.delivery.envelope.fits(stream, &event) {
@@ -314,7 +312,7 @@ impl LogStream {
     }
 }
 
-/// Name and URL.
+/// Shows the name and the URL.
 impl fmt::Display for LogStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.settings.name, self.delivery.receiver)
@@ -323,7 +321,8 @@ impl fmt::Display for LogStream {
 
 #[async_trait]
 impl Mirror for HttpSink {
-    /// With a journal of its own a sink numbers its records itself, so that it follows nobody.
+    /// With its own journal, a sink numbers its records itself and cannot take another sink's
+    /// numbers.
     async fn persist_at(&self, batch: Batch, place: Place) -> Result<(), SinkError> {
         match &self.mode {
             Mode::Direct(direct) => direct.persist(batch, Some(place)).await.map(drop),

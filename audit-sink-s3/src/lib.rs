@@ -29,8 +29,8 @@
 //! [`AuditSink::health`](audit_core::AuditSink::health) reports the sink's state and its cause.
 //! Metrics go to the `metrics` facade, under names that begin with `audit_`.
 //!
-//! The crate depends on `audit-core` and `audit-journal`. Hosts open a sink and pass it to their
-//! runtime.
+//! The crate depends on `audit-core`, `audit-journal` and `audit-evidence`. Hosts open a sink and
+//! pass it to their runtime.
 //!
 //! # Example
 //!

@@ -77,7 +77,7 @@ pub struct Held {
 }
 
 impl Pool {
-    /// Memory of this kind, of at most so many bytes, or of one entry if that is more.
+    /// Creates a pool of this kind, limited to this many bytes, or to one entry if that is larger.
     pub fn new(kind: &'static str, limit_bytes: usize) -> Pool {
         use metrics::{Unit, describe_counter, describe_gauge};
         describe_gauge!(
@@ -278,7 +278,7 @@ mod tests {
         let held: Vec<Held> =
             followers.iter().map(|holder| pool.share(&value, 90, holder)).collect();
         assert_eq!(pool.state.lock().bytes, 90);
-        // One who holds something else is cut off first, however much the others share.
+        // A client that holds more than its part is cut off first, however much the others share.
         let (other, greedy) = (Arc::new(()), holder("192.0.2.1"));
         let _greedy = pool.share(&other, 11, &greedy);
         assert!(is_cut(&greedy) && !followers.iter().any(is_cut));

@@ -18,13 +18,13 @@ use tokio_rustls::rustls::{ServerConfig, crypto};
 pub struct Tls(pub(super) TlsAcceptor);
 
 impl Tls {
-    /// Reads the certificate, with those that it is signed by, and its private key from PEM files.
-    /// `name` is the host name or the address that clients use.
+    /// Reads the certificate chain and its private key from PEM files. `name` is the host name or
+    /// address that clients use.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or holds none, the two do not belong together, or the certificate
-    /// is not valid for the name. Whether it has expired is not looked at.
+    /// If a file cannot be read or holds none, the key is not the certificate's, or the certificate
+    /// is not valid for the name. Expiry is not checked.
     pub fn from_pem_files(chain: &Path, key: &Path, name: &str) -> Result<Tls, TlsError> {
         let chain_error = |source: Box<dyn Error + Send + Sync>| TlsError {
             what: format!("the certificate {} cannot be used", chain.display()),

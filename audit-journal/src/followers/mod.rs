@@ -1,12 +1,12 @@
-//! Followers: further destinations of a journal, which nobody waits for.
+//! Followers: further destinations of a journal, for which no commit waits.
 //!
-//! A follower gets every record that is committed from its first opening on, with the stream and
-//! number that its receipt names, at least once. It lags on the journal's disk, up to its share of
-//! it; beyond that it is paused, and records leave the journal without it. Which ones is durable
-//! before they go.
+//! A follower gets every record that is committed after its first opening at least once, with the
+//! stream and number in the record's receipt. The journal keeps the records that it lacks, up to
+//! the follower's share of the disk. Beyond that the follower is paused, and records are removed
+//! without it; which ones is durable before they are removed.
 //!
-//! Each follower has a task of its own, which reads the journal's durable groups for itself. It
-//! shares nothing with the delivery but its [`Standing`], which the removal of segments asks.
+//! Each follower has its own task, which reads the journal's durable groups. It shares with the
+//! delivery only its [`Standing`], which the removal of segments consults.
 
 mod record;
 mod replayed;
@@ -35,20 +35,21 @@ use crate::shared::latest;
 #[derive(Debug, Clone)]
 pub struct Follower {
     /// Its name in the journal's directory and in metrics: 1 to 64 lower-case letters, digits, `-`
-    /// and `_`. Under it, a later opening continues where this one ends.
+    /// and `_`. An opening continues the follower of the same name in an earlier one.
     pub name: String,
-    /// Where its records go. It gets no system records, and vouches for no streams.
+    /// The destination of its records. It gets no system records, and vouches for no streams.
     pub destination: Arc<dyn Destination>,
     /// The health that it reports to.
     pub health: Arc<HealthBoard>,
-    /// When an object is full, in bytes of its lines.
+    /// The size at which an object is full, in bytes of its lines.
     pub max_object_bytes: usize,
-    /// When an object is cut that is not full, in milliseconds after its first record was read.
+    /// The time after reading its first record at which an object is cut even if not full, in
+    /// milliseconds.
     pub cut_after_ms: u64,
-    /// The most objects that are sent at once.
+    /// The maximum number of objects sent at once.
     pub max_in_flight: usize,
-    /// How many bytes of the journal's segments are kept for followers alone, at most, before this
-    /// one is paused. `None`: half of the journal's `max_bytes`.
+    /// The size of segments kept only for followers at which this one is paused, in bytes. `None`
+    /// means half of the journal's `max_bytes`.
     pub max_kept_bytes: Option<u64>,
 }
 
@@ -65,21 +66,22 @@ impl Follower {
 #[derive(Debug, Default)]
 pub(crate) struct Followers(pub(crate) Vec<Arc<Standing>>);
 
-/// What all followers of a journal have in common.
+/// The parts that all followers of a journal share.
 pub(crate) struct FollowerParts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) durable: latest::Receiver<Position>,
-    /// The most that the journal may take.
+    /// The limit of the journal, in bytes.
     pub(crate) journal_bytes: u64,
 }
 
-/// The most bytes of encoded objects under way to all followers of a journal, which divide them.
+/// The limit on encoded objects in flight to all followers of a journal together, in bytes. Each
+/// gets an equal part.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 impl FollowerParts {
-    /// The standings and tasks of these followers, as their records say.
+    /// Creates the standings and tasks of these followers from their records.
     pub(crate) fn start(
         self,
         followers: impl IntoIterator<Item = (Follower, FollowerRecord)>,

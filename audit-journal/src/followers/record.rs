@@ -1,4 +1,4 @@
-//! What is durable of a follower: the file `<number>.follower`.
+//! The durable state of a follower: the file `<number>.follower`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,10 +16,10 @@ use crate::segments::{LiveSegment, Watermark};
 /// The longest name of a follower, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
 
-/// A follower, as its file says.
+/// The contents of a follower's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FollowerRecord {
-    /// Of this name's destination, and of no other one ever.
+    /// Unique in the journal: no later follower gets this number.
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) state: FollowerState,
@@ -28,17 +28,17 @@ pub(crate) struct FollowerRecord {
     /// The ends of the objects after `watermark` that may have been sent. A later process cuts them
     /// there again, so that a repeated request has the same id.
     pub(crate) cuts: VecDeque<(UniqueId, u64)>,
-    /// Records that left the journal before the follower had them.
+    /// Records that were removed from the journal before the follower had them.
     pub(crate) missing: Vec<(UniqueId, Range<u64>)>,
 }
 
-/// Whether a follower is delivered to.
+/// The state of a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowerState {
     /// It gets every record.
     Following,
-    /// It lags so far behind that records left the journal before it had them. It gets the later
-    /// ones once it takes any.
+    /// It lagged so far behind that records were removed before it had them. It gets later ones
+    /// once it accepts records again.
     Paused,
     /// The journal was opened without it.
     Retired,
@@ -58,12 +58,12 @@ impl FollowerState {
 }
 
 impl FollowerRecord {
-    /// How many records are missing, system records included.
+    /// The number of missing records, including system records.
     pub(crate) fn missing_records(&self) -> u64 {
         self.missing.iter().map(|(_, records)| records.end - records.start).sum()
     }
 
-    /// Notes that the follower will not get these records from the journal.
+    /// Adds missing records, which the follower will not get from the journal.
     pub(crate) fn miss(&mut self, stream: UniqueId, records: Range<u64>) {
         if records.is_empty() {
             return;
@@ -78,7 +78,7 @@ impl FollowerRecord {
         }
     }
 
-    /// Forgets missing records that were sent again, and the pause if those are all. Returns
+    /// Removes missing records that were replayed, and ends the pause if none is left. Returns
     /// whether anything changed.
     pub(crate) fn forget_replayed(&mut self, disk: &dyn Disk) -> io::Result<bool> {
         if self.missing.is_empty() {
@@ -96,8 +96,8 @@ impl FollowerRecord {
         Ok(self.missing != before)
     }
 
-    /// Pauses the follower, and moves its watermark behind the oldest segment, and behind each
-    /// object that begins there.
+    /// Pauses the follower, and moves its watermark past the oldest segment and past each object
+    /// that begins there.
     pub(crate) fn skip(&mut self, segment: &LiveSegment) {
         let LiveSegment { stream, first_sequence, next_sequence, .. } = *segment;
         let from =
@@ -118,7 +118,7 @@ impl FollowerRecord {
         format!("{:08x}.follower", self.number)
     }
 
-    /// Makes it durable. A crash leaves the former record or this one.
+    /// Makes the record durable. A crash leaves the previous record or this one.
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         write_durably(disk, &self.file_name(), [&self.encode()[..]])
     }
@@ -197,8 +197,8 @@ fn stream(fields: &mut Fields<'_>) -> Option<UniqueId> {
     fields.text(UniqueId::TEXT_BYTES)?.parse().ok()
 }
 
-/// Reads what is durable of all followers, by number, and makes it durable again: a recovery acts
-/// on what it reads. What was sent to a follower again is not missing any more.
+/// Reads the records of all followers by number, without missing records that were replayed. Makes
+/// them durable again, since a recovery acts on what it reads.
 pub(crate) fn read_followers(
     disk: &dyn Disk,
     recovered: &Recovered,
@@ -223,14 +223,14 @@ pub(crate) fn read_followers(
     Ok(records)
 }
 
-/// The followers of an opening that has those of these names, in their order. Others are retired.
+/// The followers of an opening with these names, in the same order. All others are retired.
 ///
-/// One that was known continues where it stood, if the journal still has everything from there on.
-/// Otherwise a former version of this library has removed segments without it, or it was retired
-/// too long; it then has a new number, and the record with the former one says what it has. A new
-/// name begins with the first record of this opening, whose stream this is.
+/// A known follower continues from its watermark if the journal still has everything after it.
+/// Otherwise it was retired for too long, or an earlier version of this library removed segments
+/// without regard to it: it then gets a new number, and the record of the old number keeps what it
+/// had. A new follower begins with the first record of this opening's stream, `stream`.
 ///
-/// A crash in here: the next opening does the rest.
+/// After a crash in here, the next opening does the rest.
 pub(crate) fn adopt(
     disk: &dyn Disk,
     known: Vec<FollowerRecord>,
@@ -284,10 +284,10 @@ pub(crate) fn adopt(
 
 /// The first segment that a follower with this watermark needs.
 ///
-/// The watermark may be behind the last segment that was recovered: a crash came after the segment
-/// was noted as not needed, and before its removal. The former process did not count the last group
-/// of that segment if the group was never acknowledged. The recovery does count it, so the follower
-/// needs it. Segments without records are made anew under their numbers.
+/// The watermark may be past the last recovered segment, if a crash came after the segment was
+/// recorded as no longer needed and before its removal. The earlier process did not count the
+/// segment's last group if it was never acknowledged. Recovery does count it, so the follower needs
+/// it. Segments without records are created again under their numbers.
 fn first_needed(watermark: &Watermark, recovered: &Recovered) -> u32 {
     let is_beyond = |last: &&RecoveredSegment| {
         let begins_at = if last.stream == watermark.stream { watermark.next } else { 0 };
@@ -342,8 +342,8 @@ mod tests {
         UniqueId::from_bits(bits)
     }
 
-    /// A journal whose last segment has the number 4 and these records of stream 7. Two segments
-    /// without records may have followed it.
+    /// A recovered journal whose last segment is number 4 and has these records of stream 7. Two
+    /// segments without records may have followed it.
     fn recovered(disk: &SimulatedDisk, records: Range<u64>) -> Recovered {
         let segment = |ordinal, stream, records: Range<u64>| RecoveredSegment {
             segment: Segment::prepare(disk, ordinal, 4096, 1).unwrap(),

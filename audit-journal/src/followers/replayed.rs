@@ -1,8 +1,8 @@
-//! What was sent to a follower again of the records that it misses: the file `<number>.replayed`.
+//! The missing records of a follower that were replayed: the file `<number>.replayed`.
 //!
-//! Whoever sends them writes the file, also while a host has the journal open, and nobody else
-//! does. Whoever reads what a follower misses takes away what the file names. What it names was
-//! sent, for ever: a record has one number, and a follower's number is never used again.
+//! Only a replay writes the file, possibly while a host has the journal open. Readers of a
+//! follower's missing records subtract those in the file. Its entries never become wrong, since
+//! numbers of records and followers are never reused.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::disk::{Disk, LocalDisk, read_whole, write_durably};
 use crate::format::{Fields, seal};
 use crate::shared::ranges::without;
 
-/// Which records were sent, by name of the destination.
+/// The replayed records, and the name of the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Replayed {
     name: String,
@@ -43,7 +43,7 @@ impl Replayed {
         });
     }
 
-    /// Those of these records that were not sent.
+    /// The part of these records that was not replayed.
     pub(crate) fn lacks(&self, stream: UniqueId, records: &Range<u64>) -> Vec<Range<u64>> {
         let sent = self.ranges.iter().filter(|(of, _)| *of == stream);
         let sent: Vec<_> = sent.map(|(_, sent)| sent.clone()).collect();
@@ -92,9 +92,9 @@ fn file_name(number: u32) -> String {
     format!("{number:08x}.replayed")
 }
 
-/// What was sent to a follower again. Nothing is believed of a file that is damaged, another
-/// destination's, or another user's: what it names is then missing still, and can be sent once
-/// more. No host fails to start because of it.
+/// The replayed records of a follower. A file that is damaged, unreadable or another destination's
+/// counts as empty: its records are then still missing and can be replayed again. No host fails to
+/// start because of it.
 pub(crate) fn replayed(disk: &dyn Disk, number: u32, name: &str) -> io::Result<Replayed> {
     let read = match read_whole(disk, &file_name(number)) {
         Ok(file) => Replayed::decode(&file),
@@ -113,11 +113,11 @@ pub(crate) fn replayed(disk: &dyn Disk, number: u32, name: &str) -> io::Result<R
     Ok(read.filter(|read| read.name == name).unwrap_or_else(|| Replayed::none(name)))
 }
 
-/// A file that says durably which records were sent to a destination again. One process at a time
-/// has it open.
+/// A durable log of the records that were replayed to a destination. One process at a time can open
+/// it.
 ///
-/// Of a follower's, a journal forgets that they are missing: whoever opens it next; whoever has it
-/// open, with the next record that the follower gets; and whoever only reads it, at once.
+/// A reader of the journal sees the follower's replayed records as no longer missing at once, an
+/// open journal after the follower's next record, and otherwise the next opening.
 #[derive(Debug)]
 pub struct ReplayLog {
     disk: Arc<dyn Disk>,
@@ -126,8 +126,8 @@ pub struct ReplayLog {
 }
 
 impl ReplayLog {
-    /// That of a follower of the journal in a directory, which a host may have open. Blocks on the
-    /// disk, as all of its methods that return an error.
+    /// Opens the log of a follower of the journal in a directory, which a host may have open.
+    /// Blocks on the disk, as do all methods that return an error.
     ///
     /// # Errors
     ///
@@ -148,12 +148,13 @@ impl ReplayLog {
         Ok(ReplayLog { disk, file: file_name(number), replayed })
     }
 
-    /// A file anywhere, for a destination of this name. It is made with the first record.
+    /// Opens a log at any path, for a destination of this name. The file is created with the first
+    /// record.
     ///
     /// # Errors
     ///
-    /// As [`of_follower`](Self::of_follower); and when the file is another destination's, or holds
-    /// something else.
+    /// As [`of_follower`](Self::of_follower), or if the file is another destination's, or not such
+    /// a log.
     pub fn open(path: &Path, name: &str) -> io::Result<ReplayLog> {
         let file = path.file_name().and_then(|file| file.to_str());
         let file = file.ok_or_else(|| io::Error::other("it is not the name of a file"))?.to_owned();
@@ -177,25 +178,24 @@ impl ReplayLog {
         Ok(ReplayLog { disk: Arc::new(disk), file, replayed })
     }
 
-    /// Those of these records that were not sent yet, in order.
+    /// The part of these records that was not replayed yet, in order.
     pub fn lacks(&self, stream: UniqueId, records: &Range<u64>) -> Vec<Range<u64>> {
         self.replayed.lacks(stream, records)
     }
 
-    /// Notes durably that these records are at the destination. Call it after they have arrived: a
-    /// crash before it returns leaves them to be sent once more, and nothing is noted too early.
+    /// Records durably that these records are at the destination. Call it once they have arrived.
+    /// After a crash before it returns, they are sent again.
     ///
     /// # Errors
     ///
-    /// When the disk refuses. What was noted before is noted still, and a later call notes these
-    /// records, too.
+    /// If the disk fails. Earlier entries are kept, and a later call adds these records too.
     pub fn note(&mut self, records: &[(UniqueId, Range<u64>)]) -> io::Result<()> {
         for (stream, records) in records {
             self.replayed.add(*stream, records.clone());
         }
         let text = self.replayed.encode();
         let write = || write_durably(&*self.disk, &self.file, [&text[..]]);
-        // A host that opens the journal removes files that are being prepared.
+        // A host that opens the journal removes unfinished files.
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => write(),
             written => written,
@@ -299,7 +299,7 @@ mod tests {
                     }
                     read(&*disk).map(drop).map_err(io::Error::other)
                 })();
-                // The process dies, or the power is cut too.
+                // The process dies, or the power fails too.
                 if stop_at % 2 == 0 {
                     disk.kill()
                 } else {
@@ -338,7 +338,7 @@ mod tests {
         let log: Arc<dyn Disk> = Arc::<SimulatedDisk>::clone(&disk);
         let mut log = ReplayLog::of_follower_on(log, 2, "siem").unwrap();
         log.note(&[(id(6), 5..20)]).unwrap();
-        // Of a user whom the host is not.
+        // Owned by another user.
         const EACCES: i32 = 13;
         let denied = |call, name: &str| {
             (call == Call::Open && name == file_name(2)).then_some(Injected::Fails(EACCES))

@@ -1,4 +1,4 @@
-//! How far a follower is: shared by its own task, and by the removal of segments.
+//! The progress of a follower, shared by its task and the removal of segments.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use crate::disk::Disk;
 use crate::health::HealthBoard;
 use crate::segments::{LiveSegment, Watermark};
 
-/// How far one follower is.
+/// The progress of one follower.
 #[derive(Debug)]
 pub(crate) struct Standing {
     health: Arc<HealthBoard>,
-    /// How many bytes of segments are kept for it alone.
+    /// The limit on segments kept only for followers, in bytes.
     max_kept_bytes: u64,
     metrics: Metrics,
-    /// Held by the one who changes what is durable, while the disk works.
+    /// Locked while the durable record is being changed.
     changing: Mutex<()>,
     state: Mutex<State>,
     /// Notified when the follower was paused.
@@ -28,11 +28,11 @@ pub(crate) struct Standing {
 
 #[derive(Debug)]
 struct State {
-    /// What is durable.
+    /// The durable record.
     record: FollowerRecord,
-    /// A watermark behind the durable one, with nothing but system records between them.
+    /// A watermark after the durable one, with only system records between them.
     reached: Option<Watermark>,
-    /// Changes when the follower is paused: what its task has read is then not to be sent.
+    /// Changes when the follower is paused, so that its task discards what it has read.
     generation: u64,
     lag_bytes: u64,
 }
@@ -56,7 +56,7 @@ impl Standing {
         }
     }
 
-    /// What is durable, and its generation.
+    /// The durable record, and its generation.
     pub(crate) fn durable(&self) -> (FollowerRecord, u64) {
         let state = self.lock();
         (state.record.clone(), state.generation)
@@ -71,11 +71,11 @@ impl Standing {
         self.paused.notified().await;
     }
 
-    /// Changes what is durable, if its generation is still this one. Says whether it was. Blocks on
-    /// the disk.
+    /// Changes the durable record if its generation is still this one. Returns whether it was.
+    /// Blocks on the disk.
     ///
-    /// After an error the file has the former state or the changed one. Nothing has followed from
-    /// the latter, so that the next process may begin from either.
+    /// After an error, the file has the old or the new record. Nothing has acted on the new one, so
+    /// the next process may begin from either.
     pub(crate) fn change(
         &self,
         disk: &dyn Disk,
@@ -89,7 +89,8 @@ impl Standing {
         }
         let was_paused = record.state == FollowerState::Paused;
         change(&mut record);
-        // Another process may have sent some of it. If that cannot be read now, it is named still.
+        // Another process may have replayed some of it. If that cannot be read now, it still counts
+        // as missing.
         let _ = record.forget_replayed(disk);
         record.write(disk)?;
         self.metrics.note(&record);
@@ -111,7 +112,7 @@ impl Standing {
         Ok(true)
     }
 
-    /// Everything up to this watermark was read, and all of it that is for the follower is there.
+    /// Records that everything up to this watermark was read, and the follower has its records.
     pub(crate) fn reached(&self, generation: u64, watermark: Watermark) {
         let mut state = self.lock();
         if state.generation == generation {
@@ -119,12 +120,12 @@ impl Standing {
         }
     }
 
-    /// Whether the oldest segment may be removed, of which everybody else has everything. `kept` is
-    /// how many bytes of segments are kept for followers alone, this one included. With `must_go`
-    /// it may in any case, since commits need the room.
+    /// Whether the oldest segment, which all others have, may be removed. `kept` is the size of the
+    /// segments kept only for followers, including this one, in bytes. With `must_go` it may in any
+    /// case, since commits need the space.
     ///
-    /// If the follower still needs it, the follower is paused. That is durable when this returns: a
-    /// crash before that leaves the segment, and after it a record that says what is missing.
+    /// If the follower still needs the segment, it is paused, durably: a crash before this returns
+    /// leaves the segment, and a later one a record of what is missing.
     pub(crate) fn may_go(
         &self,
         disk: &dyn Disk,
@@ -169,7 +170,7 @@ impl Standing {
         Ok(true)
     }
 
-    /// How many bytes of the journal the follower does not have.
+    /// Reports how many bytes of the journal the follower lacks.
     pub(crate) fn lags(&self, bytes: u64) {
         self.lock().lag_bytes = bytes;
         self.metrics.lag_bytes.set(bytes as f64);

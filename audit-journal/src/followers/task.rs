@@ -1,10 +1,10 @@
 //! The delivery to one follower.
 //!
-//! It reads what is durable, cuts it into objects, notes durably where each ends, sends it, and
-//! notes durably what the follower has. A crash at any point: what was sent and is not noted is
-//! cut in the same way, and sent again with the same id.
+//! It reads durable records, cuts them into objects, records durably where each object ends, sends
+//! it, and records durably what the follower has. After a crash, objects that were sent but not
+//! recorded are cut in the same way and sent again with the same ids.
 //!
-//! After a panic, a request that is dropped, or a pause, it begins again from what is durable.
+//! After a panic, a dropped request or a pause, it starts over from the durable state.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,10 +28,10 @@ use crate::shared::latest;
 use crate::shared::panic::{Panicked, catch, catch_in};
 use crate::shared::pieces::pieces;
 
-/// How long the task waits before it retries what the disk refused.
+/// The delay before a refused disk operation is retried.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a follower that is to end looks whether it is in trouble.
+/// How often a closing follower is checked for trouble.
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
 /// When the task ends.
@@ -39,13 +39,13 @@ const SETTLE_EVERY: Duration = Duration::from_millis(100);
 pub(crate) enum Ending {
     /// Once nothing more will be committed and the follower has everything.
     Open,
-    /// Then, or when the follower does not take something at once.
+    /// Then, or once a request to the follower does not succeed at once.
     Settle,
     /// Now.
     Stop,
 }
 
-/// The parts of a [`FollowerTask`] that all followers of a journal have in common.
+/// The parts that the tasks of all followers of a journal share.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     /// The end of the last durable group. Its sender is dropped when nothing more will be
     /// committed.
     pub(crate) durable: latest::Receiver<Position>,
-    /// The most bytes of encoded objects of this follower under way before another one is read.
+    /// The size of encoded objects in flight above which no further one is read, in bytes.
     pub(crate) max_bytes_under_way: usize,
 }
 
@@ -66,34 +66,34 @@ pub(crate) struct FollowerTask {
     pool: BufferPool,
     /// Of the standing, when the task began from it.
     generation: u64,
-    /// The lock is never contended: while it reads on another thread, the task waits for that.
+    /// The lock is never contended: the task waits while another thread reads.
     cutter: Arc<Mutex<Cutter>>,
-    /// Whether there may be something to read.
+    /// Whether there may be unread records.
     more: bool,
     /// Nothing more will be committed.
     ended: bool,
-    /// What is in memory cannot be trusted.
+    /// The state in memory cannot be trusted.
     lost: bool,
-    /// The objects whose end is noted, in order.
+    /// The objects whose ends are recorded, in order.
     under_way: VecDeque<UnderWay>,
     /// The object after those.
     next: Option<(UnderWay, Encoded)>,
     requests: JoinSet<(Plan, Delivery)>,
-    /// How many objects may be under way, as of the delivery to the destination.
+    /// How many objects may be in flight, as in the journal's delivery.
     allowed: usize,
     /// The end of the last group that the follower has.
     delivered_to: Position,
-    /// The disk is not used before this.
+    /// The earliest time at which the disk is used again.
     again_at: Instant,
     refused: Option<Watch>,
-    /// The trouble after a panic or a dropped request, and how often in a row.
+    /// The trouble reported after panics or dropped requests, and the number of consecutive ones.
     broken: Option<(Watch, u32)>,
 }
 
-/// An object on its way to the follower.
+/// An object in flight to the follower.
 struct UnderWay {
     plan: Plan,
-    /// Before its first record, and behind its last one.
+    /// The watermarks before its first record and after its last one.
     from: Watermark,
     to: Watermark,
     end: Position,
@@ -127,17 +127,18 @@ impl FollowerTask {
         }
     }
 
-    /// Runs until it is to end. It never gives up.
+    /// Runs until `ending` allows it to end. It never gives up.
     pub(crate) async fn run(mut self, mut ending: latest::Receiver<Ending>) {
         while let Err(panicked) = catch_in(self.work(&mut ending)).await {
             let trouble = Trouble::panicked("the delivery to a follower", &panicked);
-            // The metrics or the backoff may be what panics.
+            // The metrics or the backoff may panic as well.
             let pause = catch(|| self.broke(trouble)).unwrap_or(DISK_PAUSE);
             (self.lost, self.again_at) = (true, Instant::now() + pause);
         }
     }
 
-    /// Begins from what is durable. Requests under way are dropped, and their outcomes are unknown.
+    /// Starts over from the durable state. Requests in flight are dropped, and their outcomes are
+    /// unknown.
     fn begin(&mut self) {
         let (record, generation) = self.standing.durable();
         let FollowerRecord { watermark, cuts, .. } = record;
@@ -219,19 +220,19 @@ impl FollowerTask {
             && (self.under_way.is_empty() || held < self.parts.max_bytes_under_way)
     }
 
-    /// When the object that is being filled is cut, whatever it holds then.
+    /// When the object that is being filled is cut, however full it is.
     fn due(&self) -> Option<Instant> {
         let since = self.cutter().pending.as_ref()?.since;
         let after = Duration::from_millis(self.follower.cut_after_ms);
         Some(if self.ended { since } else { since + after })
     }
 
-    /// How many of the first objects under way the follower has.
+    /// The number of objects from the first on that the follower has.
     fn done(&self) -> usize {
         self.under_way.iter().take_while(|object| object.outcome.is_some()).count()
     }
 
-    /// Reads until an object is full or nothing more is durable.
+    /// Reads until an object is full or all durable records are read.
     async fn read(&mut self) {
         self.parts.durable.see();
         let cutter = Arc::clone(&self.cutter);
@@ -268,10 +269,11 @@ impl FollowerTask {
         self.next = Some((next, object));
     }
 
-    /// Notes durably what the follower has, and where the next object ends, and sends that only
-    /// then.
+    /// Records durably what the follower has and where the next object ends, and only then sends
+    /// that object.
     ///
-    /// A crash before that: the follower gets again what it has. After it: the same object is cut.
+    /// After a crash before that, the follower gets some records again; after a later one, the same
+    /// object is cut.
     async fn note(&mut self) {
         let done = self.done();
         let last = done.checked_sub(1).and_then(|last| self.under_way.get(last));
@@ -358,8 +360,7 @@ impl FollowerTask {
         (self.lost, self.again_at) = (true, Instant::now() + pause);
     }
 
-    /// Releases what is not needed for now, and says how far the follower is. Returns whether it
-    /// has everything.
+    /// Frees memory while idle, and reports the follower's lag. Returns whether it has everything.
     fn rest(&mut self) -> bool {
         let (pending, read_to) = {
             let cutter = self.cutter();
@@ -400,7 +401,7 @@ impl FollowerTask {
         self.follower.destination.backoff_after_panic(times)
     }
 
-    /// The trouble after a panic or a dropped request is over.
+    /// Ends the trouble that a panic or a dropped request caused.
     fn mended(&mut self) {
         if let Some((watch, _)) = self.broken.take() {
             watch.over();
@@ -408,7 +409,7 @@ impl FollowerTask {
     }
 }
 
-/// After a panic the cutter is replaced, and not read.
+/// A poisoned cutter is never used: after a panic it is replaced.
 fn lock(cutter: &Mutex<Cutter>) -> MutexGuard<'_, Cutter> {
     cutter.lock().unwrap_or_else(PoisonError::into_inner)
 }

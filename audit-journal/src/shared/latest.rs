@@ -1,7 +1,7 @@
-//! A value of which only the latest counts, and the tasks that wait for its changes.
+//! A channel of which receivers see only the latest value.
 //!
-//! As `tokio::sync::watch`, but tasks are woken in the order in which they began to wait. `watch`
-//! wakes them in a random order, and a simulation of them could not be repeated.
+//! Like `tokio::sync::watch`, which however wakes tasks in a random order, so that simulations
+//! could not be repeated. This one wakes them in the order in which they began to wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ pub(crate) struct Receiver<T> {
     seen: u64,
 }
 
-/// The sender was dropped: the value changes no more.
+/// The sender was dropped, so the value no longer changes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
@@ -73,23 +73,22 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T: Copy> Receiver<T> {
-    /// The value. It does not count as seen.
+    /// The value, without marking it as seen.
     pub(crate) fn get(&self) -> T {
         self.shared.lock().value
     }
 
-    /// The value, which then counts as seen.
+    /// The value, which is marked as seen.
     pub(crate) fn see(&mut self) -> T {
         let state = self.shared.lock();
         self.seen = state.version;
         state.value
     }
 
-    /// Completes once there is a value that was not seen, which then counts as seen, or with an
-    /// error once there will be none. Cancel safe.
+    /// Waits for an unseen value and marks it as seen. Fails once there will be none. Cancel safe.
     pub(crate) async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            // It receives each notification from here on, also before it is polled.
+            // It receives notifications from here on, even before it is polled.
             let notified = self.shared.changed.notified();
             {
                 let state = self.shared.lock();
@@ -148,7 +147,7 @@ mod tests {
             });
         }
         for round in 1..4 {
-            // The first turn lets them wait, the second takes what they were woken for.
+            // In the first turn they begin to wait, in the second they handle their wake-up.
             tokio::task::yield_now().await;
             sender.send(round);
             tokio::task::yield_now().await;

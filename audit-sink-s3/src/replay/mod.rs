@@ -1,9 +1,7 @@
-//! Sends records of a bucket to a further destination: what a follower of a journal misses, or what
-//! somebody wants there once more.
+//! Sends records of a bucket to a follower's destination: those that it is missing, or any others.
 //!
-//! A record has the stream and number there that it has in the bucket. Each object of the bucket is
-//! divided in the same way every time, so that a request that is repeated by a later process holds
-//! the same records, under the same id.
+//! A record keeps its stream and number. Each object of the bucket is always divided in the same
+//! way, so that a request that a later process repeats has the same records and the same id.
 
 #[cfg(test)]
 mod tests;
@@ -27,28 +25,29 @@ use crate::{Bucket, Partition};
 /// Records of one stream.
 pub type StreamRecords = (UniqueId, Range<u64>);
 
-/// How many objects are read at once, each of which is held in memory.
+/// The number of objects that are read, and held in memory, at once.
 const READS: usize = 2;
 
-/// How long before its stream began the records of an object may be and count as late still.
+/// How long before the start of its stream an object's time may be, in milliseconds, since clocks
+/// are set back.
 const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// What became of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// How many objects of the bucket the sent records were in.
+    /// The number of objects from which records were sent.
     pub objects: u64,
-    /// How many records were sent.
+    /// The number of records that were sent.
     pub records: u64,
-    /// Records that were wanted and not sent: no object of the bucket holds them, or it could not
-    /// be read, or the destination has another object in the place of theirs. If records were
-    /// wanted to the end of a stream, those behind the last one are not among them.
+    /// Wanted records that were not sent: no object of the bucket has them, it could not be read,
+    /// or the destination has another object in its place. Numbers after the end of a stream are
+    /// not included.
     pub left: Vec<StreamRecords>,
     /// Objects that could not be read, by their keys, and why.
     pub unread: Vec<(String, String)>,
 }
 
-/// A replay ended early. What was noted was sent, and another replay can go on from there.
+/// A replay ended early. Recorded records were sent, and another replay can continue from there.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The bucket could not be listed.
@@ -60,7 +59,7 @@ pub enum ReplayError {
 }
 
 impl ReplayError {
-    /// What the store or the disk said.
+    /// The error of the store or the disk.
     pub fn reason(&self) -> String {
         match self {
             ReplayError::Listing(said) => said.clone(),
@@ -69,20 +68,20 @@ impl ReplayError {
     }
 }
 
-/// Sends these records of a bucket to a follower's destination, at least once each. An end of
-/// [`u64::MAX`] means the end of the stream. `note` is told what is certainly there, to make it
-/// durable; system records are never sent, and are noted without that. It blocks the caller.
+/// Sends these records of a bucket to a follower's destination, each at least once. An end of
+/// [`u64::MAX`] means the end of the stream. `note` is called with records that have arrived, to
+/// make that durable. System records are never sent, but are passed to `note` too. `note` blocks
+/// the caller.
 ///
-/// A record's time is the hour of its object, and within that the time when the store took the
-/// object: the bucket does not say more.
+/// A record's time is the time at which the store received its object, limited to the object's
+/// hour, since the bucket has no other.
 ///
-/// Dropping the future stops the replay: what was sent and not noted is sent once more by the next
-/// one, which is to be given what is left. It waits for as long as the destination refuses; the
-/// follower's health says why.
+/// Dropping the future stops the replay. The next replay sends again what was sent but not
+/// recorded. A replay waits as long as the destination refuses; the follower's health says why.
 ///
 /// # Errors
 ///
-/// When the bucket cannot be listed, or `note` fails.
+/// If the bucket cannot be listed, or `note` fails.
 pub async fn replay(
     bucket: &Bucket,
     follower: &Follower,
@@ -92,7 +91,7 @@ pub async fn replay(
     run(bucket, follower, wanted, note, false).await
 }
 
-/// As [`replay`]. `is_hasty` is a known-bad variant: it notes what it is about to send.
+/// As [`replay`]. `is_hasty` is a known-bad variant, which records what it is about to send.
 async fn run(
     bucket: &Bucket,
     follower: &Follower,
@@ -102,7 +101,7 @@ async fn run(
 ) -> Result<Replayed, ReplayError> {
     let mut replay = Replay { wanted: wanted.to_vec(), covered: Vec::new(), arrived: Vec::new() };
     let mut result = Replayed::default();
-    // Records are made after their stream has begun, unless a clock was wrong.
+    // Records are later than the start of their stream, unless a clock was wrong.
     for is_late in [true, false] {
         let listed = list(bucket, &replay.wanted, is_late).await;
         let listed = listed.map_err(|error| ReplayError::Listing(bucket.describe(&error)))?;
@@ -118,11 +117,11 @@ async fn run(
 }
 
 struct Replay {
-    /// What was not sent yet.
+    /// Records that were not sent yet.
     wanted: Vec<StreamRecords>,
-    /// System records, and what was sent.
+    /// System records, and records that were sent.
     covered: Vec<StreamRecords>,
-    /// What was sent.
+    /// Records that were sent.
     arrived: Vec<StreamRecords>,
 }
 
@@ -225,8 +224,8 @@ impl Replay {
         objects
     }
 
-    /// The wanted records of an object, as they are sent: at most so many bytes of lines, or one
-    /// record.
+    /// Divides the wanted records of an object into requests, each of at most so many bytes of
+    /// lines, or of one record.
     fn pieces(
         &self,
         object: &ListedObject,
@@ -264,7 +263,7 @@ impl Replay {
         pieces
     }
 
-    /// Notes what has arrived.
+    /// Records what has arrived.
     fn ended(
         &mut self,
         ended: Option<Result<(Plan, Delivery), tokio::task::JoinError>>,
@@ -301,8 +300,8 @@ impl Replay {
     }
 }
 
-/// The objects of the streams of these records, system objects included: those of days that are not
-/// over when the first stream begins, or those of earlier days.
+/// Lists the objects of these records' streams, including system objects: of days that end after
+/// the first stream begins, or of earlier days.
 async fn list(
     bucket: &Bucket,
     wanted: &[StreamRecords],
@@ -338,7 +337,7 @@ const MAX_HELD_BYTES: usize = 256 << 20;
 /// The memory of a line beside its text, in bytes: its place in the list, and in the allocator.
 const LINE_BYTES: usize = size_of::<Vec<u8>>() + 24;
 
-/// The lines of an object, if it is what a sink wrote.
+/// Reads the lines of an object, if a sink wrote it.
 async fn read(bucket: &Bucket, object: &ListedObject) -> Result<Vec<Vec<u8>>, String> {
     let failed = |error: object_store::Error| bucket.describe(&error);
     let found = bucket.store().get_opts(&object.location, GetOptions::new()).await;

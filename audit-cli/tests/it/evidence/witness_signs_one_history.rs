@@ -213,7 +213,7 @@ async fn what_a_witness_saw_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_heads_that_was_changed_is_neither_shown_nor_extended() {
+async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
     let directory = tempfile::tempdir().unwrap();
     let key = witness_key(directory.path()).await;
     let log = Log::new(2);
