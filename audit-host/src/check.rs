@@ -10,9 +10,11 @@ use std::path::Path;
 use audit_core::{free_bytes, with_sources};
 use audit_journal::{FollowerState, JournalFollower, JournalReader, JournalState};
 use audit_sink_http::LogStream;
-use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenErrorKind};
+use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenError, OpenErrorKind};
+use futures::{StreamExt, stream};
 use tokio::net::TcpListener;
 
+use crate::routes::PROBES;
 use crate::{Destinations, Output};
 
 /// The checks before a start. Prints a line for each, and whether a start would succeed.
@@ -25,6 +27,14 @@ pub struct Checks {
     output: Output,
     warnings: usize,
     problems: usize,
+}
+
+/// Whose bucket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Host,
+    /// A host starts although it is away or refuses.
+    Tenant,
 }
 
 /// The result of a check: the finding, and for a problem also the remedy.
@@ -82,15 +92,20 @@ impl Checks {
         self.show(name, found);
     }
 
-    /// Checks the bucket, the journal, the evidence key and the log streams.
+    /// Checks the buckets, the journal, the evidence key and the log streams.
     pub async fn destinations(&mut self, destinations: &Destinations) {
         if let Some((url, settings)) = &destinations.bucket {
-            self.bucket(url, settings).await;
+            let probed = probed(url, settings).await;
+            self.bucket("bucket", probed, settings, Whose::Host);
+            self.routes(destinations, settings).await;
             if let Some(evidence) = &settings.evidence {
                 self.key(evidence);
             }
-        } else if destinations.log_streams.is_empty() {
-            self.warning("bucket", "none: audit logs are checked and discarded");
+        } else {
+            if destinations.log_streams.is_empty() {
+                self.warning("bucket", "none: audit logs are checked and discarded");
+            }
+            self.may_have_routes(destinations);
         }
         if let Some(journal) = destinations.journal_settings() {
             self.journal(journal);
@@ -135,27 +150,60 @@ impl Checks {
         Ok(())
     }
 
-    async fn bucket(&mut self, url: &str, settings: &audit_sink_s3::Settings) {
-        let probed = async {
-            let bucket = Bucket::open(url)?;
-            let is_create_only = bucket.probe(settings).await?;
-            Ok::<_, audit_sink_s3::OpenError>((bucket, is_create_only))
-        };
-        match probed.await {
+    fn may_have_routes(&mut self, destinations: &Destinations) -> bool {
+        let checked = destinations.check_routes();
+        let remedy = "correct the settings, or start without routes";
+        let is_fine = checked.is_ok();
+        if let Err(what) = checked {
+            self.show("routes", Err(Problem { what, remedy }));
+        }
+        is_fine
+    }
+
+    async fn routes(&mut self, destinations: &Destinations, settings: &audit_sink_s3::Settings) {
+        if !self.may_have_routes(destinations) {
+            return;
+        }
+        let routes = destinations.routes.iter();
+        let probes = routes.map(async |route| (route, probed(&route.bucket, settings).await));
+        let probed: Vec<_> = stream::iter(probes).buffered(PROBES).collect().await;
+        for (route, probed) in probed {
+            self.bucket(&format!("route {}", route.name), probed, settings, Whose::Tenant);
+        }
+    }
+
+    fn bucket(
+        &mut self,
+        name: &str,
+        probed: Result<(Bucket, bool), OpenError>,
+        settings: &audit_sink_s3::Settings,
+        whose: Whose,
+    ) {
+        match probed {
             Ok((bucket, true)) => {
-                self.ok("bucket", format!("{bucket} accepts objects and prevents overwriting"));
+                self.ok(name, format!("{bucket} accepts objects and prevents overwriting"));
             }
             Ok((bucket, false)) if settings.require_create_only => self.show(
-                "bucket",
+                name,
                 Err(Problem {
                     what: format!("{bucket} allows overwriting objects"),
                     remedy: "use a store that honours If-None-Match",
                 }),
             ),
-            Ok((bucket, false)) => self.warning(
-                "bucket",
-                format!("{bucket} accepts objects, but allows overwriting them"),
-            ),
+            Ok((bucket, false)) => {
+                self.warning(name, format!("{bucket} accepts objects, but allows overwriting them"))
+            }
+            Err(error)
+                if whose == Whose::Tenant
+                    && matches!(
+                        error.kind(),
+                        OpenErrorKind::Unavailable | OpenErrorKind::Blocked
+                    ) =>
+            {
+                let waits =
+                    "the host starts nevertheless, and the tenant's logs wait in the journal";
+                self.warning(name, format!("{}: {waits}", with_sources(&error)));
+            }
             Err(error) => {
                 let remedy = match error.kind() {
                     OpenErrorKind::Configuration => "correct the URL, the environment or the keys",
@@ -169,7 +217,7 @@ impl Checks {
                         "run `audit doctor` with the same credentials for details"
                     }
                 };
-                self.problem("bucket", &error, remedy);
+                self.problem(name, &error, remedy);
             }
         }
     }
@@ -266,6 +314,16 @@ impl Checks {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         self.output.line(&format!("{verdict:<8} {name:<14} {text}"));
     }
+}
+
+/// Probes a bucket. Returns whether it prevents overwriting.
+async fn probed(
+    url: &str,
+    settings: &audit_sink_s3::Settings,
+) -> Result<(Bucket, bool), OpenError> {
+    let bucket = Bucket::open(url)?;
+    let is_create_only = bucket.probe(settings).await?;
+    Ok((bucket, is_create_only))
 }
 
 fn not_writable(directory: &Path, error: &io::Error) -> Problem {

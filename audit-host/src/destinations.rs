@@ -1,6 +1,6 @@
 //! The destinations of a host's audit logs: a bucket, log streams, or both.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use audit_sink_http::{HttpSink, follower};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
 
-use crate::Output;
+use crate::routes::open_routes;
+use crate::settings::read_tables;
 use crate::shown::Shown;
+use crate::{Output, RouteSettings};
 
 /// How long records of the journal wait before they are sent to a log stream, in milliseconds. It
 /// is short, since its readers want current events, and a request costs less than an object in a
@@ -35,17 +37,7 @@ impl LogStreamsFile {
     /// If the file cannot be read, or a setting is unknown or invalid. The error names the line,
     /// but neither the file nor a value, which may be a misplaced secret.
     pub fn read(path: &Path) -> Result<LogStreamsFile, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("the file of log streams cannot be read: {error}"))?;
-        toml::from_str(&text).map_err(|error| {
-            let begin = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = text.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let is_safe = ["unknown field", "missing field", "a secret is given"]
-                .iter()
-                .any(|safe| error.message().starts_with(safe));
-            let why = if is_safe { error.message() } else { "it is invalid" };
-            format!("the file of log streams, line {line}: {why}")
-        })
+        read_tables(path, "the file of log streams")
     }
 }
 
@@ -56,6 +48,17 @@ pub struct Destinations {
     pub bucket: Option<(String, Box<audit_sink_s3::Settings>)>,
     /// The log streams.
     pub log_streams: Vec<audit_sink_http::Settings>,
+    /// Tenants with buckets of their own, which share the journal of the bucket.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// Open destinations.
+#[derive(Debug, Clone, Default)]
+pub struct Opened {
+    /// Where the host's own logs go. `None` if there is no destination.
+    pub sink: Option<Arc<dyn AuditSink>>,
+    /// The sink of each route, by its name. They are closed with `sink`.
+    pub routes: BTreeMap<String, Arc<dyn AuditSink>>,
 }
 
 impl Destinations {
@@ -107,7 +110,7 @@ impl Destinations {
         }
     }
 
-    /// As [`open`](Self::open), but the sink also prints each record on `output` once it is
+    /// As [`open`](Self::open), but each sink also prints each record on `output` once it is
     /// durable, if `show` says so. By default only a terminal shows records, since bodies may be
     /// personal data.
     ///
@@ -118,21 +121,23 @@ impl Destinations {
         &self,
         show: Option<bool>,
         output: &Output,
-    ) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
-        let sink = self.open().await?;
+    ) -> Result<Opened, Box<dyn Error>> {
+        let opened = self.open().await?;
         if !Shown::is_wanted(show, output) {
-            return Ok(sink);
+            return Ok(opened);
         }
-        Ok(sink.map(|sink| -> Arc<dyn AuditSink> {
+        let observed = |sink| -> Arc<dyn AuditSink> {
             let shown = Shown::on(output.clone());
             Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
-        }))
+        };
+        let routes = opened.routes.into_iter().map(|(name, route)| (name, observed(route)));
+        Ok(Opened { routes: routes.collect(), sink: opened.sink.map(observed) })
     }
 
-    /// Prints where audit logs go, whether they are shown, and the key that verifies them. `sink`
+    /// Prints where audit logs go, whether they are shown, and the key that verifies them. `opened`
     /// and `show` are those of [`open_and_show`](Self::open_and_show).
-    pub fn announce(&self, sink: Option<&Arc<dyn AuditSink>>, show: Option<bool>, output: &Output) {
-        let Some(sink) = sink else {
+    pub fn announce(&self, opened: &Opened, show: Option<bool>, output: &Output) {
+        let Some(sink) = &opened.sink else {
             return output.line("no bucket: audit logs are checked and discarded");
         };
         let by_way_of = self.journal().map(|journal| format!(" by way of {}", journal.display()));
@@ -141,12 +146,38 @@ impl Destinations {
             false => "",
         };
         output.line(&format!("audit logs go to {sink}{}{shown}", by_way_of.unwrap_or_default()));
+        for (name, route) in &opened.routes {
+            output.line(&format!("those of route {name} go to {route}"));
+        }
         if let Some(key) = sink.health().verifier_key {
             output.line(&format!("what is logged can be verified with the key {key}"));
         }
     }
 
-    /// Opens the sink. Returns `None` if there is no destination.
+    /// Why these destinations cannot have routes, if they have any.
+    ///
+    /// # Errors
+    ///
+    /// If there are routes, and no bucket with a journal, or evidence or log streams.
+    pub(crate) fn check_routes(&self) -> Result<(), String> {
+        if self.routes.is_empty() {
+            return Ok(());
+        }
+        let settings = self.bucket.as_ref().map(|(_, settings)| settings);
+        let why = match settings.filter(|settings| settings.journal.is_some()) {
+            None => "routes share the journal of the host's own bucket: set a bucket and a journal",
+            Some(settings) if settings.evidence.is_some() => {
+                "routes cannot have evidence yet: set `evidence` to `off`"
+            }
+            Some(_) if !self.log_streams.is_empty() => {
+                "log streams cannot get the records of routes yet: set routes or log streams"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(why.to_owned())
+    }
+
+    /// Opens the sink and the routes.
     ///
     /// With several destinations, the first one assigns the records' ids: the bucket, or else the
     /// first log stream. If the bucket has a journal, log streams are followers, which nothing
@@ -155,9 +186,12 @@ impl Destinations {
     ///
     /// # Errors
     ///
-    /// If a destination cannot be opened, two log streams have the same name, or a log stream has a
-    /// journal of its own although it is not the first destination.
-    pub async fn open(&self) -> Result<Option<Arc<dyn AuditSink>>, Box<dyn Error>> {
+    /// If a destination cannot be opened, two log streams have the same name, a log stream has a
+    /// journal of its own although it is not the first destination, or there are routes without a
+    /// journal, or with evidence or log streams. A route whose bucket cannot be reached or refuses
+    /// is opened nevertheless: its records wait in the journal.
+    pub async fn open(&self) -> Result<Opened, Box<dyn Error>> {
+        self.check_routes()?;
         let names = self.log_streams.iter().map(|settings| &settings.name);
         for (n, name) in names.clone().enumerate() {
             if names.clone().take(n).any(|before| before == name) {
@@ -165,6 +199,7 @@ impl Destinations {
             }
         }
         let mut streams: VecDeque<_> = self.log_streams.clone().into();
+        let mut routes = BTreeMap::new();
         let first: Arc<dyn AuditSink> = match &self.bucket {
             Some((url, settings)) => {
                 check_secondary(&streams)?;
@@ -176,22 +211,24 @@ impl Destinations {
                     sink = sink.with_follower(follower(settings)?);
                 }
                 streams = mirrors.into();
-                Arc::new(sink.open().await?)
+                let sink = Arc::new(sink.open().await?);
+                routes = open_routes(&sink, &self.routes).await?;
+                sink
             }
             None => match streams.pop_front() {
                 Some(settings) => Arc::new(HttpSink::open(settings).await?),
-                None => return Ok(None),
+                None => return Ok(Opened::default()),
             },
         };
         if streams.is_empty() {
-            return Ok(Some(first));
+            return Ok(Opened { sink: Some(first), routes });
         }
         check_secondary(&streams)?;
         let mut tee = Tee::new(first);
         for settings in streams {
             tee = tee.with_mirror(Arc::new(HttpSink::open(settings).await?));
         }
-        Ok(Some(Arc::new(tee)))
+        Ok(Opened { sink: Some(Arc::new(tee)), routes })
     }
 }
 
@@ -256,16 +293,16 @@ mod tests {
         let with = |bucket, names: &[&str], journal: Option<&str>| {
             let streams = names.iter().map(|name| stream(name)).collect();
             let journal = journal.map(|name| data.join(name));
-            Destinations { bucket, log_streams: Vec::new() }
+            Destinations { bucket, ..Destinations::default() }
                 .with_log_streams(streams, journal, None, 5_000, data)
         };
         let nowhere = with(None, &[], Some("a"));
-        assert!(nowhere.open().await.unwrap().is_none() && nowhere.journal().is_none());
+        assert!(nowhere.open().await.unwrap().sink.is_none() && nowhere.journal().is_none());
 
         let alone = with(None, &["one", "two"], Some("journal"));
         assert_eq!(alone.journal(), Some(&*data.join("journal")));
         assert_eq!(alone.log_streams[0].journal.as_ref().unwrap().cut_after_ms, 200);
-        let sink = alone.open().await.unwrap().unwrap();
+        let sink = alone.open().await.unwrap().sink.unwrap();
         assert_eq!(
             sink.to_string(),
             "Tee(HttpSink(one: https://example.com/hook), then HttpSink(two: \
@@ -278,7 +315,7 @@ mod tests {
         let (_, settings) = followed.bucket.as_mut().unwrap();
         settings.journal = Some(JournalSettings::new(data.join("followed")));
         followed.log_streams[1].required = true;
-        let sink = followed.open().await.unwrap().unwrap();
+        let sink = followed.open().await.unwrap().sink.unwrap();
         let shown = sink.to_string();
         assert!(shown.starts_with("Tee(S3Sink(memory://), then HttpSink(other"), "{shown}");
         let followers = sink.health().followers;
@@ -287,7 +324,7 @@ mod tests {
         sink.close().await.unwrap();
 
         let both = with(bucket(), &["siem"], Some("unused"));
-        let sink = both.open().await.unwrap().unwrap();
+        let sink = both.open().await.unwrap().sink.unwrap();
         let shown = sink.to_string();
         assert!(shown.starts_with("Tee(S3Sink(memory://), then HttpSink(siem"), "{shown}");
         assert!(!data.join("unused").exists());

@@ -1,5 +1,6 @@
 //! Responses to liveness and readiness probes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +16,13 @@ use serde_json::{Value as Json, json};
 /// - Both also depend on a [further part](Probe::with_part) that calls need, such as a store.
 ///
 /// A [public answer](Answer::public), for listeners that clients can reach, omits the reason.
+/// Readiness does not depend on routes, since one tenant's bucket is not the others' trouble.
 #[derive(Clone)]
 pub struct Probe {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
     sink: Option<Arc<dyn AuditSink>>,
-    part: Option<Part>,
-    stopping: AtomicBool,
+    part: Option<Arc<Part>>,
+    routes: Arc<BTreeMap<String, Arc<dyn AuditSink>>>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// A part that calls need besides the sink.
@@ -44,7 +43,7 @@ pub struct Answer {
 impl Probe {
     /// Creates the probe of a host with this sink, or without one.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
-        Probe { inner: Arc::new(Inner { sink, part: None, stopping: AtomicBool::new(false) }) }
+        Probe { sink, part: None, routes: Arc::default(), stopping: Arc::default() }
     }
 
     /// Creates a probe that also depends on another part. `name` is its name in answers; `commits`
@@ -54,13 +53,19 @@ impl Probe {
         name: &'static str,
         commits: impl Fn() -> Commits + Send + Sync + 'static,
     ) -> Probe {
-        let part = Some(Part { name, commits: Box::new(commits) });
-        Probe { inner: Arc::new(Inner { sink, part, stopping: AtomicBool::new(false) }) }
+        let part = Some(Arc::new(Part { name, commits: Box::new(commits) }));
+        Probe { part, ..Probe::new(sink) }
+    }
+
+    /// Adds the sinks of routes, by name. Their details are in verbose answers.
+    #[must_use]
+    pub fn with_routes(self, routes: BTreeMap<String, Arc<dyn AuditSink>>) -> Probe {
+        Probe { routes: Arc::new(routes), ..self }
     }
 
     /// Marks the host as stopping, and therefore not ready.
     pub fn stopping(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
+        self.stopping.store(true, Ordering::Release);
     }
 
     /// Whether the process should keep running: 503 once only a restart helps.
@@ -78,6 +83,11 @@ impl Probe {
         let health = self.health();
         let mut answer = self.ready_with(health.as_ref());
         answer.body["sink"] = health.as_ref().map_or(Json::Null, details);
+        if !self.routes.is_empty() {
+            let routes = self.routes.iter();
+            let routes = routes.map(|(name, route)| (name.clone(), details(&route.health())));
+            answer.body["routes"] = Json::Object(routes.collect());
+        }
         if let Some((name, commits)) = self.part() {
             answer.body[name] = word(&commits).into();
         }
@@ -85,15 +95,15 @@ impl Probe {
     }
 
     fn ready_with(&self, health: Option<&Health>) -> Answer {
-        ready(health, self.part(), self.inner.stopping.load(Ordering::Acquire))
+        ready(health, self.part(), self.stopping.load(Ordering::Acquire))
     }
 
     fn part(&self) -> Option<(&'static str, Commits)> {
-        self.inner.part.as_ref().map(|part| (part.name, (part.commits)()))
+        self.part.as_ref().map(|part| (part.name, (part.commits)()))
     }
 
     fn health(&self) -> Option<Health> {
-        self.inner.sink.as_ref().map(|sink| sink.health())
+        self.sink.as_ref().map(|sink| sink.health())
     }
 }
 
@@ -206,7 +216,7 @@ fn word(commits: &Commits) -> &'static str {
 
 impl fmt::Debug for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Probe").field("sink", &self.inner.sink).finish_non_exhaustive()
+        f.debug_struct("Probe").field("sink", &self.sink).finish_non_exhaustive()
     }
 }
 

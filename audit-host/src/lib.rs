@@ -49,6 +49,7 @@ mod logging;
 #[cfg(feature = "manual")]
 mod manual;
 mod output;
+mod routes;
 mod settings;
 mod shown;
 mod shutdown;
@@ -60,13 +61,14 @@ pub use check::Checks;
 pub use connections::{
     Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of, listen,
 };
-pub use destinations::{Destinations, LogStreamsFile};
+pub use destinations::{Destinations, LogStreamsFile, Opened};
 pub use files::private_files;
 pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]
 pub use manual::write_manual_if_asked;
 pub use output::Output;
+pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use supervisor::{notify_ready, notify_stopping};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::Output;
@@ -34,6 +35,26 @@ impl fmt::Display for Source {
             Source::Flag => f.write_str("flag"),
         }
     }
+}
+
+/// Reads a file of tables, such as that of log streams: `what`.
+///
+/// # Errors
+///
+/// If the file cannot be read, or a setting is unknown or invalid. The error names the line, but
+/// neither the file nor a value, which may be a misplaced secret.
+pub(crate) fn read_tables<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{what} cannot be read: {error}"))?;
+    toml::from_str(&text).map_err(|error| {
+        let begin = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let is_safe = ["unknown field", "missing field", "a secret is given"]
+            .iter()
+            .any(|safe| error.message().starts_with(safe));
+        let why = if is_safe { error.message() } else { "it is invalid" };
+        format!("{what}, line {line}: {why}")
+    })
 }
 
 /// The sources of all settings.

@@ -1,5 +1,6 @@
-//! Delivery of a journal to its destination and, concurrently, to its followers.
+//! Delivery of a journal to its destination and, concurrently, to its followers and routes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -7,10 +8,11 @@ use tokio::time::timeout;
 
 use crate::delivery::JournalDelivery;
 use crate::followers::{Ending, FollowerTask};
+use crate::routes::Routes;
 use crate::shared::latest;
 use crate::shared::panic::catch_in;
 
-/// Runs the delivery to the destination and to the followers until both have ended.
+/// Runs the delivery to the destination until it, the followers and the routes have ended.
 ///
 /// Once the delivery to the destination has ended, followers have `patience` to accept the
 /// remaining records, as long as they accept them without trouble. Records they do not accept stay
@@ -18,6 +20,7 @@ use crate::shared::panic::catch_in;
 pub(crate) async fn deliver(
     delivery: JournalDelivery,
     tasks: Vec<FollowerTask>,
+    routes: Arc<Routes>,
     patience: Option<Duration>,
 ) {
     let (ending, _) = latest::channel(Ending::Open);
@@ -25,10 +28,8 @@ pub(crate) async fn deliver(
     for task in tasks {
         running.spawn(task.run(ending.subscribe()));
     }
-    let mut delivery = delivery.run().await;
-    if running.is_empty() {
-        return;
-    }
+    let delivery = delivery.run().await;
+    let was_alone = running.is_empty();
     let all_ended = async { while running.join_next().await.is_some() {} };
     match patience {
         None => all_ended.await,
@@ -39,6 +40,13 @@ pub(crate) async fn deliver(
             while running.join_next().await.is_some() {}
         }
     }
-    // After a panic, the next opening removes the segments.
-    let _panicked = catch_in(delivery.clean()).await;
+    let lanes = routes.ended().await;
+    if was_alone && lanes.is_empty() {
+        return;
+    }
+    // What they kept segments for is delivered, and progress goes with its segments. After a panic,
+    // the next opening removes both.
+    for mut delivery in std::iter::once(delivery).chain(lanes) {
+        let _panicked = catch_in(delivery.clean()).await;
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use audit_core::{Health, SinkError, SinkErrorKind, SystemClock};
+use audit_core::{Health, SinkError, SinkErrorKind, SystemClock, SystemRandom};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -16,12 +16,13 @@ use crate::followers::{Follower, FollowerParts, FollowerState, Followers, Standi
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
 use crate::plan::Decided;
-use crate::reader::{self, JournalRoute, JournalState};
+use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
+use crate::routes::{RouteOpening, RouteParts, Routes};
 use crate::segments::LiveSegments;
 use crate::shared::executor::BlockingThreads;
 use crate::shared::latest;
-use crate::startup::{can_be_sent, cannot_open, cannot_recover, read_whole};
+use crate::startup::{can_be_sent, cannot_open, cannot_open_route, cannot_recover, read_whole};
 use crate::streams::Streams;
 use crate::{JournalSettings, OpenError, OpenErrorKind};
 
@@ -101,17 +102,22 @@ impl OrphanedJournal {
     /// nothing in the journal. If segments are removed, these followers' files list the missing
     /// records.
     ///
+    /// The given routes, which the journal must know by name, get the records they do not have yet,
+    /// each from a delivery of its own that reports to its own health, and the delivery waits for
+    /// all of them. Records of other routes stay in the journal.
+    ///
     /// # Errors
     ///
-    /// If the journal holds objects that the destination cannot send, or does not know one of the
-    /// followers.
+    /// If the journal holds objects that the destination cannot send, does not know one of the
+    /// followers or routes, or cannot be read or written.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn deliver(
+    pub async fn deliver(
         self,
         destination: Arc<dyn Destination>,
+        routes: Vec<RouteOpening>,
         followers: Vec<Follower>,
         max_object_bytes: usize,
         health: Arc<HealthBoard>,
@@ -133,34 +139,43 @@ impl OrphanedJournal {
             delivered_to.push((follower, known.remove(at)));
         }
         can_be_sent(&directory, &decided, &*destination)?;
-        let is_left = |route: &&JournalRoute| state.undelivered_of(route.number) > 0;
-        if let Some(route) = state.routes.iter().find(is_left) {
-            let message = format!(
-                "the journal in {} has {} records of route {:?} that are not in its bucket ({}): \
-                 open the journal with a host that has this route",
-                directory.display(),
-                state.undelivered_of(route.number),
-                route.name,
-                route.destination
-            );
+        let is_known =
+            |name: &str| state.routes.iter().any(|route| route.name == name && !route.is_retired);
+        if let Some(unknown) = routes.iter().find(|opening| !is_known(&opening.name)) {
+            let (name, directory) = (&unknown.name, directory.display());
+            let message = format!("the journal in {directory} has no route {name:?}");
             return Err(OpenError::new(OpenErrorKind::Configuration, message));
         }
         // Nothing will be committed: the channels are closed, so the delivery ends once everything
         // is delivered.
         let (_, durable) = latest::channel(recovered.end);
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        // All of them are delivered, and their files belong to the routes.
-        for (route, decided) in decided.take_routes() {
-            for (stream, _) in decided.delivered {
-                live.routes().add_stream(stream, route);
-            }
-        }
+        live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())
+            .map_err(|error| cannot_open(&directory, error))?;
         let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {
             retention_ms: if remove_delivered { 0 } else { u64::MAX },
             max_bytes: u64::MAX,
-            ..JournalSettings::new(directory)
+            ..JournalSettings::new(directory.clone())
         };
+        let routed = decided.take_routes();
+        let parts = RouteParts {
+            live: Arc::clone(&live),
+            executor: Arc::new(BlockingThreads),
+            destination: Arc::clone(&destination),
+            max_object_bytes,
+            journal: journal.clone(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            refused: None,
+        };
+        let names = std::mem::take(&mut decided.routes);
+        let all = Routes::start(Arc::clone(&disk), parts, names, routed);
+        for opening in routes {
+            let opened = Routes::open(&all, opening).await;
+            opened.map_err(|error| cannot_open_route(&directory, error))?;
+        }
+        live.routes().close();
         let parts = FollowerParts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
@@ -192,7 +207,7 @@ impl OrphanedJournal {
         });
         let board = Arc::clone(&health);
         let task = tokio::spawn(async move {
-            deliver(delivery, tasks, None).await;
+            deliver(delivery, tasks, all, None).await;
             let Health {
                 objects_delivered: objects, records_delivered: records, conflicts, ..
             } = board.health(0);
@@ -220,7 +235,8 @@ pub struct JournalDelivering<T = JournalDelivered> {
 /// The result of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalDelivered {
-    /// The number of objects now at the destination, including those that were already there.
+    /// The number of objects now at the destination, including those that were already there. Those
+    /// of routes are in the routes' healths.
     pub objects: u64,
     /// The number of records in them.
     pub records: u64,

@@ -7,13 +7,13 @@ use audit_core::{Batch, Commits, Health, Receipt, SinkError, SinkErrorKind, Uniq
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::OpenError;
 use crate::commit::Journal;
 use crate::delivery::Command;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::routes::{CannotOpen, Charge, Lane, Refused, RouteOpening, Routes};
-use crate::startup::cannot_open;
-use crate::{OpenError, OpenErrorKind};
+use crate::routes::{Charge, Lane, Refused, RouteOpening, Routes};
+use crate::startup::cannot_open_route;
 
 /// An open route of a [`Journal`]: commits to the journal, for a destination of its own.
 ///
@@ -50,10 +50,7 @@ impl Journal {
     pub async fn open_route(self: &Arc<Self>, opening: RouteOpening) -> Result<Route, OpenError> {
         let (name, health) = (opening.name.clone(), Arc::clone(&opening.health));
         let opened = Routes::open(self.routes(), opening).await;
-        let (number, lane) = opened.map_err(|error| match error {
-            CannotOpen::Refused(why) => OpenError::new(OpenErrorKind::Configuration, why),
-            CannotOpen::Disk(error) => cannot_open(self.directory(), error),
-        })?;
+        let (number, lane) = opened.map_err(|error| cannot_open_route(self.directory(), error))?;
         let (journal, full) = (Arc::clone(self), Mutex::default());
         Ok(Route { journal, number, name, lane, health, full })
     }

@@ -22,7 +22,7 @@ use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
 use crate::recovery_error::RecoveryError;
-use crate::routes::{RouteParts, Routes, read_routes};
+use crate::routes::{CannotOpen, RouteParts, Routes, read_routes};
 use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
@@ -199,8 +199,7 @@ impl Opening {
         })?;
         let must_end = health.must_end("the delivery of the journal");
         tokio::spawn(async move {
-            deliver(delivery, tasks, Some(FOLLOWERS_PATIENCE)).await;
-            routes.ended().await;
+            deliver(delivery, tasks, routes, Some(FOLLOWERS_PATIENCE)).await;
             must_end.ended();
             end.send_replace(true);
         });
@@ -261,6 +260,14 @@ pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> OpenError {
     let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
     let message = format!("the journal in {} cannot be opened", directory.display());
     OpenError::new(kind, message).with_source(error)
+}
+
+/// The error of a route that cannot be opened.
+pub(crate) fn cannot_open_route(directory: &Path, error: CannotOpen) -> OpenError {
+    match error {
+        CannotOpen::Refused(why) => OpenError::new(OpenErrorKind::Configuration, why),
+        CannotOpen::Disk(error) => cannot_open(directory, error),
+    }
 }
 
 /// The error of a journal that cannot be recovered.

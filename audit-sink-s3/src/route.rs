@@ -11,7 +11,7 @@ use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
-use crate::{Bucket, OpenError, Settings};
+use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
 /// A sink on the journal of an [`S3Sink`](crate::S3Sink), and on a bucket of its own: see
 /// [`S3Sink::open_route`](crate::S3Sink::open_route).
@@ -69,19 +69,15 @@ impl S3Route {
         random: &Arc<dyn Random>,
     ) -> Result<S3Route, OpenError> {
         let health = HealthBoard::new(bucket.to_string());
-        health.create_only(match probe(&bucket, settings, &**random).await? {
-            Probe::CreateOnly => Some(true),
-            Probe::Overwrites => Some(false),
-            Probe::Unknown(_) => None,
-        });
-        let (board, dice) = (Arc::clone(&health), Arc::clone(random));
-        let put = Put::new(bucket.clone(), board, dice, settings.clone());
-        let opening = RouteOpening {
-            name: name.to_owned(),
-            destination: Arc::new(BucketDestination::new(put, None, Arc::clone(random))),
-            place: bucket.to_string(),
-            health,
-        };
+        match probe_of(&bucket, settings, random, &health).await {
+            // As long as it refuses, the records wait in the journal, and other routes go on.
+            Err(error) if error.kind() == OpenErrorKind::Blocked => {
+                let error = audit_core::with_sources(&error);
+                tracing::error!(route = name, error, "the bucket of a route refuses");
+            }
+            probed => probed?,
+        }
+        let opening = opening(name, bucket.clone(), settings, random, health);
         let route = journal.open_route(opening).await?;
         Ok(S3Route { bucket, route, journal: Arc::clone(journal) })
     }
@@ -116,6 +112,35 @@ impl S3Route {
     pub async fn retire(&self) -> Result<(), SinkError> {
         self.route.retire().await
     }
+}
+
+/// Probes the bucket of a route, and notes in `health` whether it protects objects.
+pub(crate) async fn probe_of(
+    bucket: &Bucket,
+    settings: &Settings,
+    random: &Arc<dyn Random>,
+    health: &HealthBoard,
+) -> Result<(), OpenError> {
+    health.create_only(match probe(bucket, settings, &**random).await? {
+        Probe::CreateOnly => Some(true),
+        Probe::Overwrites => Some(false),
+        Probe::Unknown(_) => None,
+    });
+    Ok(())
+}
+
+/// What opens a route.
+pub(crate) fn opening(
+    name: &str,
+    bucket: Bucket,
+    settings: &Settings,
+    random: &Arc<dyn Random>,
+    health: Arc<HealthBoard>,
+) -> RouteOpening {
+    let (board, dice, place) = (Arc::clone(&health), Arc::clone(random), bucket.to_string());
+    let put = Put::new(bucket, board, dice, settings.clone());
+    let destination = Arc::new(BucketDestination::new(put, None, Arc::clone(random)));
+    RouteOpening { name: name.to_owned(), destination, place, health }
 }
 
 #[async_trait]

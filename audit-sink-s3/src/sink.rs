@@ -99,8 +99,10 @@ impl S3Sink {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](S3Sink::open); and when the sink has no journal, evidence or followers,
-    /// when the name is invalid or open already, or when the sink is closed.
+    /// Those of [`open`](S3Sink::open), except that a bucket that refuses access is its route's
+    /// trouble: it is logged, and the records wait in the journal. Also when the sink has no
+    /// journal, or has evidence or followers, when the name is invalid or open already, or when the
+    /// sink is closed.
     ///
     /// # Panics
     ///

@@ -80,13 +80,31 @@ fn each_record_reaches_its_own_bucket_and_no_other() {
     drop(first);
 
     runtime().block_on(async {
-        let orphan = orphan(journal).await;
+        // A rescuer who names no bucket for a route leaves its records in the journal.
+        let (to_own, rescuer) = (bucket_of(&own, "logs"), settings(journal));
+        let orphaned = orphan(journal).await.remove_delivered(true);
+        let delivering = rescue::deliver(orphaned, to_own.clone(), Vec::new(), Vec::new(), rescuer);
+        delivering.await.unwrap().finished().await.unwrap();
+        let orphaned = orphan(journal).await;
+        assert_eq!(orphaned.state().undelivered(), 30);
+        let other = rescue::route("other", to_own.clone(), &settings(journal)).await.unwrap();
         let refused =
-            rescue::deliver(orphan, bucket_of(&own, "logs"), Vec::new(), settings(journal));
+            rescue::deliver(orphaned, to_own.clone(), vec![other], Vec::new(), settings(journal));
         let refused = refused.await.unwrap_err().to_string();
-        assert!(refused.contains("30 records of route \"away\""), "{refused}");
+        assert!(refused.ends_with("has no route \"other\""), "{refused}");
 
         away.set(Gate::Open);
+        let orphaned = orphan(journal).await;
+        let route =
+            rescue::route("away", bucket_of(&away, "logs"), &settings(journal)).await.unwrap();
+        let health = Arc::clone(&route.health);
+        let delivering =
+            rescue::deliver(orphaned, to_own, vec![route], Vec::new(), settings(journal));
+        delivering.await.unwrap().finished().await.unwrap();
+        assert_eq!(records(&away).await, of_away);
+        assert_eq!(health.health(0).records_delivered, 30);
+        assert_eq!(orphan(journal).await.state().undelivered(), 0);
+
         let sink = open(journal, &own).await;
         let away_route = sink.open_route("away", bucket_of(&away, "logs")).await.unwrap();
         let more = batch("more", 2);

@@ -82,6 +82,11 @@ pub(crate) struct JournalDeliver {
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
+    /// The file with the host's routes, for buckets with settings of their own, such as a role.
+    /// Records of a route that is not in the file go to the bucket that the journal names
+    #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
+    pub(crate) routes: Option<PathBuf>,
+
     /// The compression of objects that were not cut yet
     #[arg(long, value_enum, default_value = "zstd", value_name = "HOW")]
     pub(crate) compression: Compression,

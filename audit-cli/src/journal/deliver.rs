@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use audit_core::{Health, HealthState};
 use audit_journal::{
     JournalDelivered, JournalDelivering, JournalReader, OpenErrorKind, OrphanedJournal,
 };
@@ -11,6 +10,7 @@ use audit_sink_s3::{Bucket, Settings};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::routes::{RouteDelivered, Routes, said_of};
 use super::{read, show};
 use crate::arguments::{Common, Compression, JournalDeliver};
 use crate::bucket::to_url;
@@ -26,6 +26,9 @@ struct Delivered {
     conflicts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     again: Option<Redelivered>,
+    /// The routes that had undelivered records.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteDelivered>,
     /// The followers that lack records.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     followers: Vec<Follower>,
@@ -66,6 +69,7 @@ pub(super) async fn deliver(
         remove,
         timeout,
         log_streams,
+        routes,
         compression,
         max_object_bytes,
     } = arguments;
@@ -98,7 +102,7 @@ pub(super) async fn deliver(
     };
     let redelivered = if *again {
         let delivering = rescue::deliver_again(&journal, bucket.clone(), settings.clone()).await?;
-        if !waiting.until_finished(&delivering, None).await {
+        if !waiting.until_finished(&delivering, &Routes::default(), None).await {
             let delivered = delivering.health().records_delivered;
             return Err(too_late(
                 &delivering,
@@ -120,9 +124,14 @@ pub(super) async fn deliver(
         journal.state(),
         output,
     )?;
-    let delivering = rescue::deliver(journal, bucket, followers, settings).await?;
-    if !waiting.until_finished(&delivering, Some(undelivered)).await {
-        let delivered = delivering.health().records_delivered;
+    let parallel = usize::from(common.parallel);
+    let (routes, openings) =
+        Routes::open(routes.as_deref(), journal.state(), &settings, parallel, output).await?;
+    let undelivered = undelivered - routes.left();
+    let delivering = rescue::deliver(journal, bucket, openings, followers, settings).await?;
+    if !waiting.until_finished(&delivering, &routes, Some(undelivered)).await {
+        routes.delivered().iter().try_for_each(|route| route.print(output))?;
+        let delivered = routes.records_delivered(&delivering.health());
         return Err(too_late(
             &delivering,
             format!("{delivered} of {undelivered} records were delivered in time"),
@@ -135,14 +144,17 @@ pub(super) async fn deliver(
     let mut followers = Follower::all(&JournalReader::open(&directory.directory)?)?;
     followers.retain(|follower| follower.is_wrong(false));
     let is_followed = followers.is_empty();
+    let routes = routes.delivered();
+    let is_routed = routes.iter().all(RouteDelivered::is_whole);
     if output.is_json() {
         let again = redelivered.as_ref().map(Redelivered::of);
-        output.json(&Delivered { objects, records, conflicts, again, followers })?;
+        output.json(&Delivered { objects, records, conflicts, again, routes, followers })?;
     } else {
         if let Some(redelivered) = &redelivered {
             print_redelivered(redelivered, output)?;
         }
         output.line(&format!("{records} records in {objects} objects are in {name}"))?;
+        routes.iter().try_for_each(|route| route.print(output))?;
         followers.iter().try_for_each(|follower| follower.print(output))?;
     }
     if conflicts + earlier > 0 {
@@ -152,7 +164,7 @@ pub(super) async fn deliver(
             directory.directory.display()
         ));
     }
-    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed))
+    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed || !is_routed))
 }
 
 /// The interval at which a delivery's state is checked.
@@ -172,6 +184,7 @@ impl Waiting<'_> {
     async fn until_finished<T>(
         &self,
         delivering: &JournalDelivering<T>,
+        routes: &Routes,
         records: Option<u64>,
     ) -> bool {
         let progress = Progress::new(self.common, records.unwrap_or(0));
@@ -180,12 +193,12 @@ impl Waiting<'_> {
             if self.end.is_some_and(|end| end <= Instant::now()) {
                 return false;
             }
-            let Health { state, records_delivered, .. } = delivering.health();
-            let now = match state {
-                HealthState::Ok => String::new(),
-                HealthState::Retrying { reason } => format!("retrying: {reason}"),
-                HealthState::Blocked { reason } => format!("the bucket refuses: {reason}"),
+            let health = delivering.health();
+            let now = match said_of(&health.state) {
+                now if now.is_empty() => routes.trouble(),
+                now => now,
             };
+            let records_delivered = routes.records_delivered(&health);
             progress.at(records_delivered, if now.is_empty() { "records" } else { &now });
             if now != said && !now.is_empty() && progress.is_hidden() {
                 self.output.note(&now);

@@ -1,6 +1,7 @@
 //! `audit journal`: shows the journal of a host, and delivers that of a host that is gone.
 
 mod deliver;
+mod routes;
 mod show;
 
 use audit_journal::{JournalBatch, JournalReader, JournalRecords, OpenErrorKind};

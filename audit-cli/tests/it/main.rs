@@ -18,6 +18,7 @@ mod receiver;
 mod records_are_compacted;
 mod records_are_printed;
 mod records_are_searched;
+mod routes_are_rescued;
 mod stats_find_what_is_wrong;
 mod support;
 mod tail_follows;

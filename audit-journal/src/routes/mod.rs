@@ -98,7 +98,7 @@ pub(crate) struct RouteParts {
 #[derive(Default)]
 struct State {
     lanes: BTreeMap<u32, Lane>,
-    deliveries: JoinSet<()>,
+    deliveries: JoinSet<JournalDelivery>,
 }
 
 /// A route's delivery.
@@ -180,7 +180,7 @@ impl Routes {
         });
         // Those of routes that were retired.
         while state.deliveries.try_join_next().is_some() {}
-        state.deliveries.spawn(async { drop(delivery.run().await) });
+        state.deliveries.spawn(delivery.run());
         let stream = UniqueId::generate(&**clock, &**random);
         let begun = Arc::default();
         let lane = Lane { stream, begun, streams, share, commands };
@@ -303,10 +303,14 @@ impl Routes {
 
     /// Completes once the deliveries of all routes have ended: after the journal was closed, and
     /// everything is delivered except the records of routes that are not open. Nothing uses the
-    /// directory from then on.
-    pub(crate) async fn ended(&self) {
+    /// directory from then on, except what the returned deliveries clean.
+    pub(crate) async fn ended(&self) -> Vec<JournalDelivery> {
         let mut deliveries = std::mem::take(&mut self.state().deliveries);
-        while deliveries.join_next().await.is_some() {}
+        let mut ended = Vec::new();
+        while let Some(delivery) = deliveries.join_next().await {
+            // Those that are missing were cancelled, with the runtime.
+            ended.extend(delivery);
+        }
         // Writes under way end first.
         let _names = self.names.lock().await;
         let lanes: Vec<_> = self.state().lanes.values().cloned().collect();
@@ -314,6 +318,7 @@ impl Routes {
             drop(lane.begun.lock().await);
         }
         self.lock_disk().take();
+        ended
     }
 
     /// # Errors

@@ -481,7 +481,7 @@ fn damage_after_a_crash_is_noticed_too() {
 }
 
 /// Damaged versions of a file: each bit flipped, each length, a part zeroed, bytes appended.
-fn damaged(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(super) fn damaged(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for at in 0..bytes.len() {
         for bit in 0..8 {

@@ -8,7 +8,10 @@
 //! let journal = OrphanedJournal::open("/mnt/rescued/journal").await?;
 //! println!("{} records are not known to be in the bucket", journal.state().undelivered());
 //! let bucket = Bucket::open("s3://bucket/prefix")?;
-//! let delivering = rescue::deliver(journal, bucket, Vec::new(), Settings::default()).await?;
+//! // Each of the customers that share the journal has a bucket of its own.
+//! let settings = Settings::default();
+//! let acme = rescue::route("acme", Bucket::open("s3://acme-audit")?, &settings).await?;
+//! let delivering = rescue::deliver(journal, bucket, vec![acme], Vec::new(), settings).await?;
 //! assert_eq!(delivering.finished().await?.conflicts, 0);
 //! # Ok(())
 //! # }
@@ -19,7 +22,7 @@ mod redelivery;
 use std::sync::Arc;
 
 use audit_core::{Random, SystemRandom};
-use audit_journal::{Follower, JournalDelivering, OrphanedJournal};
+use audit_journal::{Follower, JournalDelivering, OrphanedJournal, RouteOpening};
 
 use self::redelivery::Redelivery;
 pub use self::redelivery::{ForeignObject, GoneRecords, JournalRedelivered};
@@ -27,7 +30,7 @@ use crate::bucket::probe::probe;
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
-use crate::{Bucket, OpenError, Settings};
+use crate::{Bucket, OpenError, Settings, route};
 
 /// Begins to deliver the records that are not in the bucket yet, each under the stream and number
 /// in its receipt: planned objects with the same bytes, and records that are not in objects yet.
@@ -38,12 +41,17 @@ use crate::{Bucket, OpenError, Settings};
 /// These followers, which the journal knows by their names, get what they do not have yet. Of the
 /// others, what they miss stays in the journal, or in their files if it is removed.
 ///
+/// These [routes](route()), which the journal must know by their names as well, get what they do
+/// not have yet, each concurrently and whatever happens to the others. Records of other routes stay
+/// in the journal. Keep the [`health`](RouteOpening::health) of each route to tell what became of
+/// it: the returned value speaks of `bucket`, and waits for all.
+///
 /// The settings' `journal` is not used.
 ///
 /// # Errors
 ///
-/// Those of opening a sink, and if the journal contains objects for another kind of destination, or
-/// knows no follower of a name.
+/// Those of opening a sink, and if the journal contains objects for another kind of destination,
+/// knows no follower or route of a name, or cannot be read or written.
 ///
 /// # Panics
 ///
@@ -51,6 +59,7 @@ use crate::{Bucket, OpenError, Settings};
 pub async fn deliver(
     journal: OrphanedJournal,
     bucket: Bucket,
+    routes: Vec<RouteOpening>,
     followers: Vec<Follower>,
     settings: Settings,
 ) -> Result<JournalDelivering, OpenError> {
@@ -58,7 +67,31 @@ pub async fn deliver(
     let put = probed(bucket, settings).await?;
     let health = Arc::clone(&put.health);
     let destination = Arc::new(BucketDestination::new(put, None, Arc::new(SystemRandom)));
-    journal.deliver(destination, followers, max_object_bytes, health)
+    journal.deliver(destination, routes, followers, max_object_bytes, health).await
+}
+
+/// A route of a journal that is [delivered](deliver), with the bucket that gets its records: the
+/// one that the host wrote them to, unless that is gone.
+///
+/// It probes the bucket as opening a sink does: one that refuses is an error.
+///
+/// # Errors
+///
+/// Those of opening a sink.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub async fn route(
+    name: &str,
+    bucket: Bucket,
+    settings: &Settings,
+) -> Result<RouteOpening, OpenError> {
+    check(settings)?;
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let health = HealthBoard::new(bucket.to_string());
+    route::probe_of(&bucket, settings, &random, &health).await?;
+    Ok(route::opening(name, bucket, settings, &random, health))
 }
 
 /// Begins to restore records that were delivered once, are still in the journal, and are missing
@@ -98,11 +131,15 @@ pub async fn deliver_again(
 
 /// Probes the bucket, and returns the put of objects into it.
 async fn probed(bucket: Bucket, settings: Settings) -> Result<Put, OpenError> {
-    settings.check().map_err(|error| {
-        OpenError::configuration("the settings of the audit sink are not valid").with_source(error)
-    })?;
+    check(&settings)?;
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let health = HealthBoard::new(bucket.to_string());
     probe(&bucket, &settings, &*random).await?;
     Ok(Put::new(bucket, health, random, settings))
+}
+
+fn check(settings: &Settings) -> Result<(), OpenError> {
+    settings.check().map_err(|error| {
+        OpenError::configuration("the settings of the audit sink are not valid").with_source(error)
+    })
 }

@@ -63,13 +63,13 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let has_http = program.has_http();
 
     let opened = settings.destinations.open_and_show(settings.show_logs, output).await?;
-    let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
+    let sink = opened.sink.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
     let functions = start(&settings, &sink, program, site_address).await?;
     let auth = Authenticator::open(&settings.auth, Arc::new(SystemClock))?;
     let operators =
         settings.operators_listen.map(|at| listen(at, " for operators (operators_listen)"));
     let operators = OptionFuture::from(operators).await.transpose()?;
-    settings.destinations.announce(opened.as_ref(), settings.show_logs, output);
+    settings.destinations.announce(&opened, settings.show_logs, output);
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
     }
@@ -97,7 +97,7 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
-        bucket: opened,
+        bucket: opened.sink,
         metrics: Some(recorder),
         operators,
         site,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use audit_core::with_sources;
 use audit_host::{Answer, Pool, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
-use audit_runtime::{AuditRuntime, HostValue, MutationError, ReleaseError, RequestContext, Var};
+use audit_runtime::{HostValue, MutationError, ReleaseError, RequestContext, Var};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -21,11 +21,12 @@ use crate::cache::Cache;
 use crate::database::Database;
 use crate::documents::{self, Change, Document, Failure};
 use crate::memory::within_memory;
+use crate::tenants::{self, Tenant, Tenants};
 
 /// The state shared by all requests.
 #[derive(Clone)]
 pub(crate) struct App {
-    runtime: AuditRuntime,
+    tenants: Tenants,
     database: Database,
     cache: Arc<Cache>,
     /// The variable for the user in logs.
@@ -37,19 +38,21 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(
-        runtime: AuditRuntime,
+        tenants: Tenants,
         database: Database,
         user: Var,
         request_timeout: Duration,
         request_memory_bytes: usize,
     ) -> App {
         let memory = Arc::new(Pool::new("requests", request_memory_bytes));
-        App { runtime, database, cache: Arc::default(), user, request_timeout, memory }
+        App { tenants, database, cache: Arc::default(), user, request_timeout, memory }
     }
 
     /// The routes for clients.
     pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
-        let layer = RequestContextLayer::new(self.runtime.clone(), |extensions| {
+        // Contexts of requests are the same for all runtimes.
+        let own = self.tenants.own().runtime.clone();
+        let layer = RequestContextLayer::new(own, |extensions| {
             extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
         });
         Router::new()
@@ -57,6 +60,7 @@ impl App {
             // The whole body has arrived within its limit.
             .layer(DefaultBodyLimit::disable())
             .layer(from_fn_with_state(self.clone(), identify))
+            .layer(from_fn_with_state(self.tenants.clone(), tenants::assign))
             .layer(from_fn_with_state(Arc::clone(&self.memory), within_memory))
             .layer(from_fn(audit_host::traced))
             .layer(layer.with_trusted_proxies(proxies))
@@ -125,16 +129,18 @@ async fn identify(
 /// `GET /documents/{id}`
 async fn view(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
 ) -> Result<Response, Unanswered> {
+    let id = tenant.document(&id);
     // The revision is read first, so a cached document was current at that moment. If the revision
     // cannot be read, the query runs, fails too, and logs that.
     let revision = documents::revision(app.database.pool(), &id).await.ok().flatten();
     let sealed = match revision.and_then(|revision| app.cache.get(&id, revision)) {
         Some(hit) => hit,
         None => {
-            let query = app.runtime.query("documents:view");
+            let query = tenant.runtime.query("documents:view");
             match documents::view(&query.log(), app.user, app.database.pool(), &id).await {
                 Ok(document) => {
                     let revision = document.revision;
@@ -157,11 +163,13 @@ async fn view(
 /// `PUT /documents/{id}`
 async fn update(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<Document>, Unanswered> {
-    let updated = app.runtime.run_mutation("documents:update", &request, async |execution| {
+    let id = tenant.document(&id);
+    let updated = tenant.runtime.run_mutation("documents:update", &request, async |execution| {
         let mut tx = audit_sqlx::begin(app.database.pool()).await?.with_receipts();
         let result = documents::update(&execution.log(), app.user, &mut tx, &id, &change).await;
         Ok(execution.seal_transaction(tx, result))

@@ -1,9 +1,11 @@
 //! No view is stale, whoever changed the document and at whatever point the change was cancelled.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
+
 use audit_core::testing::{MemorySink, poll_at_most};
 use audit_host::Connection;
-use audit_runtime::{RetryPolicy, Vars};
+use audit_runtime::{AuditRuntime, RetryPolicy, Vars};
 use axum::body::{Body, to_bytes};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -28,7 +30,8 @@ async fn service(url: &str) -> Service {
         .with_retry_policy(RetryPolicy { max_attempts: 30, base_backoff_ms: 1, max_backoff_ms: 20 })
         .build();
     let database = Database::open(url).await.unwrap();
-    let app = App::new(runtime, database.clone(), user, LONG, 64 << 20);
+    let tenants = Tenants::new(runtime, BTreeMap::new());
+    let app = App::new(tenants, database.clone(), user, LONG, 64 << 20);
     let peer = Connection::new(([127, 0, 0, 1], 1).into());
     let router = app.router("10.0.0.1".parse().unwrap(), Probe::new(None));
     let router = router.layer(Extension(Arc::new(peer)));

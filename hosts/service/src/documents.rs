@@ -52,8 +52,8 @@ pub(crate) enum Failure {
     Audit(#[from] AuditError),
 }
 
-/// Limits on stored values, in bytes.
-const MAX_ID_BYTES: usize = 64;
+/// Limits on stored values, in bytes. An id may begin with the name of a tenant, of up to 64.
+const MAX_ID_BYTES: usize = 129;
 const MAX_TITLE_BYTES: usize = 200;
 const MAX_TEXT_BYTES: usize = 100_000;
 

@@ -3,8 +3,9 @@
 //! Users view and change documents. No view is shown and no change commits before its audit log is
 //! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from
 //! requests to function calls; `database.rs`; `cache.rs`; `memory.rs`, which limits the memory of
-//! requests; `receipts.rs`, which links changes to their records; and this file, which puts
-//! everything together. The crate `audit-sqlx` provides the transactions.
+//! requests; `tenants.rs`, which tells whose they are; `receipts.rs`, which links changes to their
+//! records; and this file, which puts everything together. The crate `audit-sqlx` provides the
+//! transactions.
 
 mod answer;
 mod app;
@@ -15,6 +16,7 @@ mod documents;
 mod memory;
 mod receipts;
 mod settings;
+mod tenants;
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
@@ -22,17 +24,20 @@ use std::time::Duration;
 
 use audit_core::durable::create_directory;
 use audit_host::{
-    Connections, Output, PERSIST_GRACE, Probe, Shutdown, StoppedError, close_after, exit, listen,
-    log_and_trace, notify_ready, notify_stopping,
+    Connections, Opened, Output, PERSIST_GRACE, Probe, Shutdown, StoppedError, close_after, exit,
+    listen, log_and_trace, notify_ready, notify_stopping,
 };
-use audit_runtime::{AuditRuntime, RetryPolicy, Vars};
+use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
 #[cfg(feature = "manual")]
 use clap::CommandFactory;
+use futures::FutureExt;
+use futures::future::join_all;
 
 use crate::app::{App, probes};
 use crate::database::Database;
 use crate::settings::Settings;
+use crate::tenants::Tenants;
 
 /// The maximum size of a user's name as JSON, in bytes. It counts toward the size of every log that
 /// names the user.
@@ -79,17 +84,23 @@ async fn main() {
 async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let destinations = settings.destinations()?;
     let opened = destinations.open_and_show(settings.show_logs, out).await?;
-    let sink = opened.clone().unwrap_or_else(|| Arc::new(NullSink::new()));
+    let Opened { sink, routes } = opened.clone();
+    let sink = sink.unwrap_or_else(|| Arc::new(NullSink::new()));
 
     let mut vars = Vars::new();
     let user = vars.register("user", MAX_USER_JSON_BYTES)?;
-    let runtime = AuditRuntime::builder(Arc::clone(&sink))
-        .with_vars(vars)
-        .with_persist_timeout(Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE)
-        .with_retry_policy(RETRY_POLICY)
-        .with_provenance(settings.provenance)
-        .with_outcomes(settings.outcomes)
-        .build();
+    let persist_timeout = Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE;
+    let runtime = |sink: Arc<dyn AuditSink>| {
+        AuditRuntime::builder(sink)
+            .with_vars(vars.clone())
+            .with_persist_timeout(persist_timeout)
+            .with_retry_policy(RETRY_POLICY)
+            .with_provenance(settings.provenance)
+            .with_outcomes(settings.outcomes)
+            .build()
+    };
+    let of_tenants = routes.clone().into_iter().map(|(name, route)| (name, runtime(route)));
+    let tenants = Tenants::new(runtime(Arc::clone(&sink)), of_tenants.collect());
 
     create_directory(&settings.data_dir).map_err(|error| {
         format!("the directory {} cannot be created: {error}", settings.data_dir.display())
@@ -99,7 +110,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let answering = database.observe(OBSERVE_PERIOD);
     let receipts = receipts::router(database.clone());
     let app = App::new(
-        runtime.clone(),
+        tenants.clone(),
         database,
         user,
         Duration::from_millis(settings.request_timeout_ms),
@@ -108,12 +119,13 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = settings.trusted_proxies.clone();
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
-    let probe = Probe::with_part(opened.clone(), "database", move || answering.borrow().clone());
+    let answers = move || answering.borrow().clone();
+    let probe = Probe::with_part(opened.sink.clone(), "database", answers).with_routes(routes);
     // Before this, a signal ends the process at once, since no request was accepted yet.
     let shutdown =
         Shutdown::on_signals().map_err(|error| format!("signals cannot be handled: {error}"))?;
 
-    destinations.announce(opened.as_ref(), settings.show_logs, out);
+    destinations.announce(&opened, settings.show_logs, out);
     let limits = settings.limits();
     if let Some(address) = settings.operators_listen()? {
         let listener = listen(address, "").await?;
@@ -149,7 +161,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let connections = Connections::new(limits)?.exempting(move |address| exempt.trust(address));
     connections.serve(listener, app.router(proxies, probe.clone()), told).await;
     let close_timeout = Duration::from_millis(settings.close_timeout_ms);
-    let closed = close_after(runtime.drain_outcomes(), &*sink, close_timeout).await;
+    let drained = join_all(tenants.runtimes().map(AuditRuntime::drain_outcomes));
+    let closed = close_after(drained.map(drop), &*sink, close_timeout).await;
     match why.get() {
         Some(reason) => Err(StoppedError(reason.clone()).into()),
         None => Ok(closed?),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_host::{
-    Destinations, LogFormat, LogStreamsFile, Output, ServeLimits, SettingsError, Sources,
-    parse_with_file, without_secrets,
+    Destinations, LogFormat, LogStreamsFile, Output, RouteSettings, RoutesFile, ServeLimits,
+    SettingsError, Sources, parse_with_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 const DEFAULT_FILE: &str = "audit-service.toml";
 
 /// The settings that are paths. In a settings file they are relative to it.
-const PATHS: [&str; 4] = ["data_dir", "evidence_key", "journal", "log_streams"];
+const PATHS: [&str; 5] = ["data_dir", "evidence_key", "journal", "log_streams", "routes"];
 
 /// A web service whose reads and writes are audited: no document is shown and no change commits
 /// before its audit log is in the bucket.
@@ -87,6 +87,12 @@ pub(crate) struct Settings {
     /// each. With `--bucket none`, logs go only there.
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
+
+    /// A file with tenants whose audit logs go to buckets of their own: a table `[[route]]` with
+    /// the name and the bucket of each. A trusted proxy must then name the tenant of each request
+    /// in X-Tenant. It needs a journal and `--evidence off`.
+    #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
+    pub(crate) routes: Option<PathBuf>,
 
     /// The name under which the host signs its logs, so that anybody can verify the bucket with the
     /// public key that is printed at start; or `off`.
@@ -235,6 +241,10 @@ impl Settings {
         let settings = sources.settings(&command).into_iter();
         let settings = settings.filter(|(name, _)| *name != "config");
         sources.print(settings.map(|(name, value)| (name, computed(name).unwrap_or(value))), out);
+        for RouteSettings { name, bucket } in &destinations.routes {
+            let bucket = without_secrets(bucket);
+            out.line(&format!("{:<60} # routes", format!("# route {name} to {bucket}")));
+        }
         Ok(())
     }
 
@@ -262,7 +272,11 @@ impl Settings {
             None => LogStreamsFile::default(),
             Some(file) => LogStreamsFile::read(file)?,
         };
-        Ok(Destinations { bucket, log_streams: Vec::new() }.with_log_streams(
+        let RoutesFile { route: routes } = match &self.routes {
+            None => RoutesFile::default(),
+            Some(file) => RoutesFile::read(file)?,
+        };
+        Ok(Destinations { bucket, log_streams: Vec::new(), routes }.with_log_streams(
             log_stream,
             journal,
             self.cut_after_ms,

@@ -16,6 +16,8 @@
 //! ```
 
 mod check;
+#[cfg(test)]
+mod damage;
 mod scenarios;
 #[cfg(test)]
 mod tests;
@@ -390,10 +392,7 @@ impl Simulation {
             live,
             disk,
             commands,
-            running: tokio::spawn(async move {
-                deliver(delivery, Vec::new(), None).await;
-                routes.ended().await;
-            }),
+            running: tokio::spawn(deliver(delivery, Vec::new(), routes, None)),
             prepared: VecDeque::new(),
             next_ordinal: recovered.next_ordinal,
             callers: Vec::new(),

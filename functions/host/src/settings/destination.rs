@@ -37,7 +37,7 @@ pub(super) fn destinations(
             settings.origin.deployment_name = deployment.to_owned();
         }
     }
-    Ok(Destinations { bucket, log_streams: Vec::new() }.with_log_streams(
+    Ok(Destinations { bucket, ..Destinations::default() }.with_log_streams(
         log_streams,
         journal,
         options.cut_after_ms,

@@ -10,4 +10,5 @@ mod process;
 mod requests;
 mod starts;
 mod stops;
+mod tenants;
 mod unreachable_bucket;

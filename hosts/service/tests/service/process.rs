@@ -203,7 +203,12 @@ pub(crate) fn records(directory: &TempDir) -> Vec<Value> {
 /// The records in the local bucket, by stream and sequence number. A crash leaves gaps for
 /// unacknowledged objects before others that had arrived.
 pub(crate) fn records_after_crash(directory: &TempDir) -> Records {
-    let objects = WalkDir::new(directory.path().join("bucket")).into_iter().map(Result::unwrap);
+    records_at(&directory.path().join("bucket"))
+}
+
+/// The records in a bucket that is a directory, by stream and sequence number.
+pub(crate) fn records_at(bucket: &Path) -> Records {
+    let objects = WalkDir::new(bucket).into_iter().map(Result::unwrap);
     // `object#1` is an object that was being written when the service was killed, before its
     // rename.
     let is_object = |path: &Path| !name(path).contains('#');

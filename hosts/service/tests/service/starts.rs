@@ -180,3 +180,60 @@ fn readiness_is_told_once_the_sink_is_open() {
     let received = socket.recv(&mut said).unwrap();
     assert_eq!(&said[..received], b"STOPPING=1");
 }
+
+#[test]
+fn routes_are_shown_and_each_bucket_is_checked() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let route =
+        |name: &str, bucket: &str| format!("[[route]]\nname = \"{name}\"\nbucket = \"{bucket}\"\n");
+    let acme = route("acme", &format!("file://{}/acme", root.display()));
+    let away = route("away", "s3://away/logs?region=eu-central-1");
+    std::fs::write(root.join("routes.toml"), format!("{acme}{away}")).unwrap();
+    std::fs::write(
+        root.join("audit-service.toml"),
+        "routes = \"routes.toml\"\nevidence = \"off\"\n",
+    )
+    .unwrap();
+    // Nothing listens there.
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ("AWS_ENDPOINT", "http://127.0.0.1:1"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let printed = text(&run(root, &["--print-config"], &environment).stdout);
+    for line in [
+        "routes = \"routes.toml\" ",
+        "# route acme to file://",
+        "# route away to s3://away/logs?… ",
+    ] {
+        assert!(printed.lines().any(|printed| printed.starts_with(line)), "{line}: {printed}");
+    }
+    let check = |flags: &[&str]| {
+        let checked = run(root, &[&FREE[..], &["--check"], flags].concat(), &environment);
+        (checked.status.code(), text(&checked.stdout))
+    };
+    let (code, shown) = check(&[]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("ok       route acme     file://"), "{shown}");
+    let away = shown.lines().find(|line| line.starts_with("warning  route away"));
+    assert!(away.is_some_and(|line| line.contains("logs wait in the journal")), "{shown}");
+
+    for (flags, expected) in [
+        (&["--evidence", "name"][..], "routes cannot have evidence yet: set `evidence` to `off`"),
+        (&["--journal", "none"], "set a bucket and a journal"),
+        (&["--bucket", "none"], "set a bucket and a journal"),
+    ] {
+        let (code, shown) = check(flags);
+        assert!(code == Some(1) && shown.contains(expected), "{flags:?}: {shown}");
+        let start = run(root, &[&FREE[..], flags].concat(), &environment);
+        let said = text(&start.stderr);
+        assert!(start.status.code() == Some(1) && said.contains(expected), "{flags:?}: {said}");
+    }
+    let wrong = route("acme", "s3://acme?password=hunter2");
+    std::fs::write(root.join("routes.toml"), wrong).unwrap();
+    let (code, shown) = check(&[]);
+    let line = shown.lines().find(|line| line.starts_with("problem  route acme"));
+    assert!(code == Some(1) && line.is_some() && !shown.contains("hunter2"), "{shown}");
+}

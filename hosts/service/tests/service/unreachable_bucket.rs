@@ -20,7 +20,7 @@ pub(crate) fn environment<'a>(
     ]
 }
 
-fn records_on(store: &S3TestServer) -> Records {
+pub(crate) fn records_on(store: &S3TestServer) -> Records {
     let name = |key: &str| key.rsplit('/').next().unwrap().to_owned();
     let objects = store.objects().into_iter();
     let records = records_in(objects.map(|(key, object)| (name(&key), object.bytes.to_vec())));

@@ -1,0 +1,159 @@
+//! The routes of a journal that is delivered: each goes to a bucket of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use audit_core::{Health, HealthState, with_sources};
+use audit_host::{RouteSettings, RoutesFile};
+use audit_journal::health::HealthBoard;
+use audit_journal::{JournalRoute, JournalState, RouteOpening};
+use audit_sink_s3::{Bucket, Settings, rescue};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+
+use crate::bucket::to_url;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::units::counted;
+
+/// The routes with undelivered records.
+#[derive(Default)]
+pub(super) struct Routes(Vec<Route>);
+
+struct Route {
+    name: String,
+    /// The name of its bucket.
+    bucket: String,
+    undelivered: u64,
+    /// Its health, or why its bucket cannot be opened.
+    health: Result<Arc<HealthBoard>, String>,
+}
+
+/// What became of a route's records.
+#[derive(Serialize)]
+pub(super) struct RouteDelivered {
+    route: String,
+    bucket: String,
+    objects: u64,
+    records: u64,
+    conflicts: u64,
+    /// The records that are still in the journal only.
+    undelivered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Routes {
+    /// Opens the bucket of each route with undelivered records: the one in the file, or the one
+    /// that the journal names. A bucket that cannot be opened keeps no other from being opened.
+    pub(super) async fn open(
+        file: Option<&Path>,
+        state: &JournalState,
+        settings: &Settings,
+        parallel: usize,
+        output: &Output,
+    ) -> Result<(Routes, Vec<RouteOpening>), Failure> {
+        let RoutesFile { route: named } = match file {
+            Some(file) => RoutesFile::read(file).map_err(Failure::new)?,
+            None => RoutesFile::default(),
+        };
+        for RouteSettings { name, .. } in &named {
+            if !state.routes.iter().any(|known| known.name == *name) {
+                output.note(&format!("the journal has no route {name:?}"));
+            }
+        }
+        let is_left = |route: &&JournalRoute| state.undelivered_of(route.number) > 0;
+        let opened = state.routes.iter().filter(is_left).map(async |route| {
+            let JournalRoute { number, name, destination, is_retired: _ } = route;
+            let named = named.iter().find(|named| named.name == *name);
+            let url = named.map_or(destination, |named| &named.bucket);
+            let opened = async {
+                let bucket = Bucket::open(&to_url(url).map_err(|error| with_sources(&error))?);
+                let bucket = bucket.map_err(|error| with_sources(&error))?;
+                let bucket_name = bucket.to_string();
+                let opening = rescue::route(name, bucket, settings).await;
+                opening.map_err(|error| with_sources(&error)).map(|opening| (opening, bucket_name))
+            };
+            let (opening, bucket, health) = match opened.await {
+                Ok((opening, bucket)) => {
+                    let health = Arc::clone(&opening.health);
+                    (Some(opening), bucket, Ok(health))
+                }
+                Err(why) => (None, audit_host::without_secrets(url), Err(why)),
+            };
+            let undelivered = state.undelivered_of(*number);
+            (Route { name: name.clone(), bucket, undelivered, health }, opening)
+        });
+        let opened: Vec<_> = stream::iter(opened).buffered(parallel).collect().await;
+        let (routes, openings): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
+        Ok((Routes(routes), openings.into_iter().flatten().collect()))
+    }
+
+    /// The number of records that stay in the journal, since their buckets cannot be opened.
+    pub(super) fn left(&self) -> u64 {
+        let unopened = self.0.iter().filter(|route| route.health.is_err());
+        unopened.map(|route| route.undelivered).sum()
+    }
+
+    /// The number of records that were delivered to the routes and to the journal's own bucket.
+    pub(super) fn records_delivered(&self, own: &Health) -> u64 {
+        let of_routes = self.delivered().into_iter().map(|route| route.records);
+        own.records_delivered + of_routes.sum::<u64>()
+    }
+
+    /// The trouble of the first route that has any, or nothing.
+    pub(super) fn trouble(&self) -> String {
+        let troubles = self.0.iter().filter_map(|route| {
+            let said = said_of(&route.health.as_ref().ok()?.health(0).state);
+            (!said.is_empty()).then(|| format!("route {}: {said}", route.name))
+        });
+        troubles.into_iter().next().unwrap_or_default()
+    }
+
+    /// What has become of each route so far.
+    pub(super) fn delivered(&self) -> Vec<RouteDelivered> {
+        self.0.iter().map(RouteDelivered::of).collect()
+    }
+}
+
+impl RouteDelivered {
+    fn of(route: &Route) -> RouteDelivered {
+        let Route { name, bucket, undelivered, health } = route;
+        let (objects, records, conflicts, error) = match health {
+            Ok(board) => {
+                let Health { objects_delivered, records_delivered, conflicts, last_error, .. } =
+                    board.health(0);
+                (objects_delivered, records_delivered, conflicts, last_error)
+            }
+            Err(why) => (0, 0, 0, Some(why.clone())),
+        };
+        let undelivered = undelivered.saturating_sub(records);
+        let (route, bucket) = (name.clone(), bucket.clone());
+        RouteDelivered { route, bucket, objects, records, conflicts, undelivered, error }
+    }
+
+    /// Whether everything is in the bucket.
+    pub(super) fn is_whole(&self) -> bool {
+        self.undelivered == 0 && self.conflicts == 0
+    }
+
+    pub(super) fn print(&self, output: &Output) -> Result<(), Failure> {
+        let RouteDelivered { route, bucket, objects, records, undelivered, error, .. } = self;
+        let what = format!("route {route}: {records} records in {objects} objects are in {bucket}");
+        if *undelivered == 0 {
+            return output.line(&what);
+        }
+        let why = error.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+        let left = counted(*undelivered, "record");
+        output.line(&output.style().bad(&format!("{what}; {left} not known to be there{why}")))
+    }
+}
+
+/// What a state says to an operator, or nothing if all is well.
+pub(super) fn said_of(state: &HealthState) -> String {
+    match state {
+        HealthState::Ok => String::new(),
+        HealthState::Retrying { reason } => format!("retrying: {reason}"),
+        HealthState::Blocked { reason } => format!("the bucket refuses: {reason}"),
+    }
+}

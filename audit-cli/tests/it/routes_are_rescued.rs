@@ -1,0 +1,112 @@
+//! The journal of a dead host with routes: each route's records are delivered to its own bucket,
+//! and a bucket that cannot be opened is named and keeps nothing from the others.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use audit_core::AuditSink;
+use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
+use serde_json::{Value, json};
+
+use crate::support::{DAY, audit, batch};
+
+const CUSTOMERS: [&str; 3] = ["acme", "globex", "initech"];
+
+/// A journal that is left with three records of each customer and of the host, on a runtime that
+/// ended. Nothing is in a bucket.
+fn leave(root: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let url = |name: &str| format!("file://{}/{name}", root.display());
+    runtime.block_on(async {
+        let journal = JournalSettings {
+            cut_after_ms: 24 * 60 * 60 * 1_000,
+            ..JournalSettings::new(root.join("journal"))
+        };
+        let settings = Settings { journal: Some(journal), ..Settings::default() };
+        let sink = S3Sink::open(&url("own"), settings).await.unwrap();
+        sink.persist(batch(DAY, "own", 3)).await.unwrap();
+        for name in CUSTOMERS {
+            let route = sink.open_route(name, Bucket::open(&url(name)).unwrap()).await.unwrap();
+            route.persist(batch(DAY, name, 3)).await.unwrap();
+        }
+    });
+    runtime.shutdown_background();
+}
+
+/// The users in each record of a bucket.
+async fn users(root: &Path, bucket: &str) -> Vec<String> {
+    let bucket = root.join(bucket);
+    let cat = audit(&[], &["--json", "cat", bucket.to_str().unwrap()]).await;
+    let user = |line: &Value| line["record"]["user"].as_str().unwrap().to_owned();
+    cat.json().iter().map(user).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_routes_records_are_delivered_to_its_own_bucket() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let of_thread = root.clone();
+    tokio::task::spawn_blocking(move || leave(&of_thread)).await.unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let (journal, own) = (at("journal"), at("own"));
+    let deliver = async |flags: &[&str]| {
+        let arguments = ["--json", "journal", "deliver", &journal, &own];
+        loop {
+            let ran = audit(&[], &[&arguments, flags].concat()).await;
+            // The threads of the runtime that ended may still hold the journal.
+            if !ran.err.contains("another process has this journal open") {
+                return ran;
+            }
+        }
+    };
+
+    // A file has taken the place of one customer's bucket.
+    fs::remove_dir_all(root.join("initech")).unwrap();
+    fs::write(root.join("initech"), "in the way").unwrap();
+    let ran = deliver(&["--remove"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let said = ran.json().remove(0);
+    assert_eq!((&said["records"], &said["objects"]), (&json!(3), &json!(1)));
+    let routes = said["routes"].as_array().unwrap().iter();
+    let routes: BTreeMap<_, _> =
+        routes.map(|route| (route["route"].as_str().unwrap(), route)).collect();
+    for name in ["acme", "globex"] {
+        let route = routes[name];
+        assert_eq!((&route["records"], &route["undelivered"]), (&json!(3), &json!(0)), "{said}");
+        assert_eq!(route["bucket"], json!(format!("file://{}", at(name))));
+    }
+    assert_eq!(routes["initech"]["undelivered"], json!(3), "{said}");
+    assert!(routes["initech"]["error"].as_str().unwrap().contains("initech"), "{said}");
+    for name in ["own", "acme", "globex"] {
+        assert_eq!(users(&root, name).await, [name; 3]);
+    }
+
+    // What is left is shown and printed, and goes to the bucket that a file names.
+    let show = audit(&[], &["--json", "journal", "show", &journal]).await;
+    assert_eq!((show.code, &show.json()[0]["undelivered"]), (Some(1), &json!(3)), "{show:?}");
+    let cat = audit(&[], &["journal", "cat", &journal]).await;
+    assert_eq!(cat.lines().len(), 3);
+    fs::create_dir(root.join("elsewhere")).unwrap();
+    let file = root.join("routes.toml");
+    let table = |name: &str, bucket: &str| {
+        format!("[[route]]\nname = \"{name}\"\nbucket = \"file://{}\"\n", at(bucket))
+    };
+    fs::write(&file, table("initech", "elsewhere") + &table("hooli", "hooli")).unwrap();
+    let flags = ["--remove", "--again", "--routes", file.to_str().unwrap()];
+    let ran = deliver(&flags).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("the journal has no route \"hooli\""), "{ran:?}");
+    assert_eq!(users(&root, "elsewhere").await, ["initech"; 3]);
+    for name in ["own", "acme", "globex"] {
+        assert_eq!(users(&root, name).await, [name; 3]);
+    }
+    let left = fs::read_dir(root.join("journal")).unwrap();
+    let mut left: Vec<_> =
+        left.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["LOCK", "begin", "routes"]);
+    let ran = deliver(&flags).await;
+    assert_eq!((ran.code, &ran.json()[0]["routes"]), (Some(0), &Value::Null), "{ran:?}");
+}

@@ -1,0 +1,121 @@
+//! Routes: customers with buckets of their own, which share a host's journal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit_core::{AuditSink, with_sources};
+use audit_sink_s3::{Bucket, OpenError, S3Sink};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+
+use crate::settings::read_tables;
+use crate::without_secrets;
+
+/// A settings file of routes, with a `[[route]]` table for each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutesFile {
+    /// The routes.
+    pub route: Vec<RouteSettings>,
+}
+
+/// A route.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSettings {
+    /// Its name in the journal, and the name of the tenant whose requests belong to it: 1 to 64
+    /// lower-case letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The URL of its bucket, with the bucket's own settings in its query. Further settings come
+    /// from the environment, as for the host's own bucket.
+    pub bucket: String,
+}
+
+/// How long a sink has to close when it cannot be used.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many buckets are probed at once. One that does not answer takes five seconds.
+pub(crate) const PROBES: usize = 64;
+
+impl RoutesFile {
+    /// Reads a settings file of routes.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, a setting is unknown or invalid, or two routes have the same
+    /// name. The error names the line, but neither the file nor a bucket.
+    pub fn read(path: &Path) -> Result<RoutesFile, String> {
+        let file: RoutesFile = read_tables(path, "the file of routes")?;
+        for (n, RouteSettings { name, .. }) in file.route.iter().enumerate() {
+            if file.route.iter().take(n).any(|before| before.name == *name) {
+                return Err(format!("the file of routes: two routes have the name {name:?}"));
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// Opens routes. If one cannot be opened, the sink is closed.
+pub(crate) async fn open_routes(
+    sink: &Arc<S3Sink>,
+    routes: &[RouteSettings],
+) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
+    let opened = routes.iter().map(async |RouteSettings { name, bucket }| {
+        let route = async { sink.open_route(name, Bucket::open(bucket)?).await };
+        let route = route.await.map_err(|error: OpenError| {
+            format!("the route {name:?} cannot be opened: {}", with_sources(&error))
+        })?;
+        Ok::<_, String>((name.clone(), Arc::new(route) as Arc<dyn AuditSink>))
+    });
+    let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
+    let opened = opened.into_iter().collect::<Result<_, _>>();
+    if opened.is_err() {
+        // What an earlier process left is delivered by the next one.
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await);
+    }
+    opened
+}
+
+impl fmt::Debug for RouteSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteSettings")
+            .field("name", &self.name)
+            .field("bucket", &without_secrets(&self.bucket))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_routes_are_read_and_their_errors_show_no_bucket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routes.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            RoutesFile::read(&path)
+        };
+        let acme = "[[route]]\nname = \"acme\"\nbucket = \"s3://acme/logs?region=eu-central-1\"\n";
+        let globex = "[[route]]\nname = \"globex\"\nbucket = \"file:///globex\"\n";
+        let file = read(&format!("{acme}{globex}")).unwrap();
+        let names: Vec<_> = file.route.iter().map(|route| route.name.as_str()).collect();
+        assert_eq!(names, ["acme", "globex"]);
+        assert_eq!(read("").unwrap(), RoutesFile::default());
+        for (text, expected) in [
+            (&*format!("{acme}{acme}"), "the file of routes: two routes have the name \"acme\""),
+            (&*format!("{acme}url = \"hunter2\""), "line 4: unknown field `url`"),
+            ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
+            ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: it is invalid"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+        let secret = RouteSettings { name: "a".into(), bucket: "s3://u:hunter2@a".into() };
+        assert!(!format!("{secret:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Tenants share a service and its journal, and nothing else: each one's logs are in its own
+//! bucket, also while another one's bucket is away, and no request is logged as somebody else's.
+
+use std::path::Path;
+
+use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Records, Service, change, check_numbers, new_id, records, records_at};
+use crate::unreachable_bucket::{environment, records_on};
+
+/// Writes a file of routes: `acme` to a directory, `globex` to the server.
+fn write_routes(directory: &Path, store: &S3TestServer) -> String {
+    let route =
+        |name: &str, bucket: &str| format!("[[route]]\nname = \"{name}\"\nbucket = \"{bucket}\"\n");
+    let acme = route("acme", &format!("file://{}/acme", directory.display()));
+    let globex = route("globex", &format!("s3://{}/globex?region=us-east-1", store.bucket()));
+    let file = directory.join("routes.toml");
+    std::fs::write(&file, acme + &globex).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// What operators are told of the routes.
+async fn routes(service: &Service) -> Value {
+    let [_, (status, text)] = service.probes("/healthz?verbose").await;
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str::<Value>(&text).unwrap()["routes"].take()
+}
+
+/// Checks that these are the logs of so many changes of one tenant, and of nobody else.
+fn check(records: &Records, tenant: &str, id: &str, changes: u64) {
+    check_numbers(records);
+    let document = json!(format!("{tenant}/{id}"));
+    let mut revisions = Vec::new();
+    for record in records.values() {
+        assert_eq!((&record["document"], &record["user"]), (&document, &json!(tenant)), "{record}");
+        revisions.push(record["to"].as_u64().unwrap());
+    }
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=changes).collect::<Vec<_>>(), "{tenant}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let endpoint = store.endpoint();
+    let environment = environment(&store, &endpoint);
+    let routes_file = write_routes(directory.path(), &store);
+    let flags = [
+        "--routes",
+        &routes_file,
+        "--trusted-proxies",
+        "127.0.0.1",
+        "--cut-after-ms",
+        "10",
+        "--close-timeout-ms",
+        "60000",
+    ];
+    let service = Service::start_with_journal(&directory, &flags, &environment);
+    let id = new_id("plan");
+    let of = |tenant: &'static str| [("x-tenant", tenant), ("x-user", tenant)];
+
+    // Nobody else's request is served, nor logged anywhere.
+    for (headers, expected) in [
+        (&[][..], "no trusted proxy names the tenant of the request in X-Tenant"),
+        (&[("x-tenant", "")], "there is no tenant \"\""),
+        (&[("x-tenant", "nobody")], "there is no tenant \"nobody\""),
+        (&[("x-tenant", "acme"), ("x-tenant", "ACME")], "there is no tenant \"ACME\""),
+    ] {
+        let (status, answer) = service.update(&id, change("x"), headers).await;
+        assert_eq!((status, &answer["message"]), (403, &json!(expected)));
+        assert_eq!(service.view(&id, headers).await.0, 403);
+    }
+
+    // One bucket refuses. Both tenants go on, each with a document of its own under the same id.
+    store.faults().always(Fault::Refused(ErrorAnswer::SLOW_DOWN));
+    for revision in 1..=5 {
+        for tenant in ["acme", "globex"] {
+            let (status, document) = service.update(&id, change(tenant), &of(tenant)).await;
+            assert_eq!((status, &document["revision"]), (200, &json!(revision)), "{document}");
+        }
+    }
+    let told = loop {
+        let told = routes(&service).await;
+        let is_retrying = told["globex"]["delivery"] == "retrying";
+        if told["acme"]["recordsDelivered"] == 5 && is_retrying {
+            break told;
+        }
+    };
+    assert_eq!(
+        (&told["acme"]["delivery"], &told["acme"]["commits"]),
+        (&"ok".into(), &"accepted".into())
+    );
+    assert_eq!(told["globex"]["recordsDelivered"], 0, "{told}");
+    check(&records_at(&directory.path().join("acme")), "acme", &id, 5);
+    assert_eq!(service.healthz().await, 200);
+
+    // The process dies, and the next one starts although the bucket denies access.
+    let mut service = service;
+    service.kill();
+    service.wait();
+    store.faults().plan(|request: &RequestInfo| {
+        assert!(request.key.starts_with("globex/"), "{}", request.key);
+        Fault::Refused(ErrorAnswer::ACCESS_DENIED)
+    });
+    let service = Service::start_with_journal(&directory, &flags, &environment);
+    for tenant in ["acme", "globex"] {
+        assert_eq!(service.update(&id, change(tenant), &of(tenant)).await.0, 200);
+    }
+    while routes(&service).await["globex"]["delivery"] != "blocked" {}
+    store.faults().none();
+    service.stop();
+    check(&records_at(&directory.path().join("acme")), "acme", &id, 6);
+    check(&records_on(&store), "globex", &id, 6);
+    assert_eq!(records(&directory), Vec::<Value>::new(), "the service's own bucket has nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_cannot_name_a_tenant() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let endpoint = store.endpoint();
+    let routes_file = write_routes(directory.path(), &store);
+    let flags = ["--routes", &routes_file];
+    let service = Service::start_with_journal(&directory, &flags, &environment(&store, &endpoint));
+    let (status, answer) = service.update("plan", change("x"), &[("x-tenant", "acme")]).await;
+    assert_eq!(status, 403, "{answer}");
+    service.stop();
+    assert!(records_at(&directory.path().join("acme")).is_empty() && records_on(&store).is_empty());
+}
