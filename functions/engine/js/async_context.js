@@ -1,8 +1,9 @@
-// AsyncLocalStorage and AsyncResource, like those of Node.js as far as the engine allows. Loaded when a function first uses one
-// of them.
+// AsyncLocalStorage and AsyncResource, like those of Node.js as far as the engine allows. Loaded
+// when a function first uses one of them.
 //
-// While code runs synchronously inside `run`, its store is known. After an `await`, the engine does not tell which `run` the
-// code belongs to. If only one is active, it is that one. If several are, with different stores, reading the store is an error.
+// While code runs synchronously inside `run`, its store is known. After an `await`, the engine does
+// not tell which `run` the code belongs to. If only one is active, it is that one. If several are,
+// with different stores, reading the store is an error.
 
 import { addClass, captured } from "convex:prelude";
 
@@ -64,7 +65,11 @@ export class AsyncLocalStorage {
     } finally {
       enter(this, before);
     }
-    if (result instanceof Promise) result.then(() => this.#runs.delete(run), () => this.#runs.delete(run));
+    if (result instanceof Promise)
+      result.then(
+        () => this.#runs.delete(run),
+        () => this.#runs.delete(run),
+      );
     else this.#runs.delete(run);
     return result;
   }

@@ -1,28 +1,40 @@
-// The JavaScript side of the walk over an audit log body (engine/audit.rs), for values that are rare in bodies.
+// The JavaScript side of the walk over an audit log body (engine/audit.rs), for values that are
+// rare in bodies.
 //
-// Loaded when first needed. It relies only on syntax and on the built-ins that `convex:prelude` saved before any user module was
-// evaluated. It distinguishes built-in prototypes from those of users: whatever a function adds to a built-in prototype never
-// reaches a body.
+// Loaded when first needed. It relies only on syntax and on the built-ins that `convex:prelude`
+// saved before any user module was evaluated. It distinguishes built-in prototypes from those of
+// users: whatever a function adds to a built-in prototype never reaches a body.
 
 import { captured } from "convex:prelude";
 
-const { RealMap, RealTypeError, apply, constructors, getOwnPropertyDescriptor, getPrototypeOf, hasOwn } = captured;
+const {
+  RealMap, RealTypeError, apply, constructors, getOwnPropertyDescriptor, getPrototypeOf, hasOwn,
+} = captured;
 const { getTime, iterators, mapGet, mapSet, primitives, symbolDescription, toISOString } = captured;
 const RealDate = captured.RealDate;
 const plain = captured.plainPrototype;
 
 /// Instances of built-in classes that have no global name.
 function nameless() {
-  const { arrayValues, mapKeys, setKeys, stringIterator, iteratorMap, iteratorFrom, RealSet, matched } = iterators;
+  const {
+    arrayValues, mapKeys, setKeys, stringIterator, iteratorMap, iteratorFrom, RealSet, matched,
+  } = iterators;
   const values = apply(arrayValues, [], []);
   return [
-    values, apply(mapKeys, new RealMap(), []), apply(setKeys, new RealSet(), []), apply(stringIterator, "", []), matched,
-    apply(iteratorMap, values, [() => {}]), apply(iteratorFrom, undefined, [{ __proto__: null, next() {} }]),
-    function* () {}, (function* () {})(), async () => {}, async function* () {}, (async function* () {})(),
+    values, apply(mapKeys, new RealMap(), []), apply(setKeys, new RealSet(), []),
+    apply(stringIterator, "", []), matched,
+    apply(iteratorMap, values, [() => {}]),
+    apply(iteratorFrom, undefined, [{ __proto__: null, next() {} }]),
+    function* () {},
+    (function* () {})(),
+    async () => {},
+    async function* () {},
+    (async function* () {})(),
   ];
 }
 
-/// Maps each prototype of the language or this host to its original `toJSON`, or null. Filled when first needed.
+/// Maps each prototype of the language or this host to its original `toJSON`, or null. Filled when
+/// first needed.
 let known;
 let count;
 /// Maps each of these prototypes to the name of its class.
@@ -45,14 +57,20 @@ function prototypes() {
   }
   for (let i = 0; i < constructors.length; i++) {
     const { prototype, name } = constructors[i];
-    add(prototype, constructors[i] === RealDate ? dateToJson : null, typeof name === "string" ? name : "");
+    add(
+      prototype,
+      constructors[i] === RealDate ? dateToJson : null,
+      typeof name === "string" ? name : "",
+    );
   }
   const { classes } = captured;
-  for (let i = 0; i < classes.length; i++) add(classes[i].prototype, classes[i].toJSON, classes[i].name);
+  for (let i = 0; i < classes.length; i++)
+    add(classes[i].prototype, classes[i].toJSON, classes[i].name);
   return known;
 }
 
-/// The method that the user defined on an object or its class, or the original method of a built-in class.
+/// The method that the user defined on an object or its class, or the original method of a built-in
+/// class.
 function method(object, key) {
   for (let holder = object; holder !== null; holder = getPrototypeOf(holder)) {
     const original = apply(mapGet, prototypes(), [holder]);
@@ -60,7 +78,11 @@ function method(object, key) {
     if (original !== undefined) return key === "toJSON" && original !== null ? original : undefined;
     const own = getOwnPropertyDescriptor(holder, key);
     if (own === undefined) continue;
-    const value = hasOwn(own, "value") ? own.value : own.get === undefined ? undefined : apply(own.get, object, []);
+    const value = hasOwn(own, "value")
+      ? own.value
+      : own.get === undefined
+        ? undefined
+        : apply(own.get, object, []);
     return typeof value === "function" ? value : undefined;
   }
 }
@@ -80,7 +102,8 @@ export function isForeign(toJSON) {
   for (let i = 0; i < constructors.length; i++) {
     const own = getOwnPropertyDescriptor(constructors[i].prototype, "toJSON");
     if (own === undefined) continue;
-    if (!hasOwn(own, "value") || (own.value === toJSON && constructors[i] !== RealDate)) return true;
+    if (!hasOwn(own, "value") || (own.value === toJSON && constructors[i] !== RealDate))
+      return true;
   }
   return false;
 }
@@ -96,7 +119,9 @@ export function isTrapped(handler) {
     else if (traps[i] in handler) foreign = traps[i];
   }
   if (isAuthored && foreign !== undefined) {
-    throw new RealTypeError(`a proxy's handler finds its trap ${foreign} on Object.prototype, which was changed`);
+    throw new RealTypeError(
+      `a proxy's handler finds its trap ${foreign} on Object.prototype, which was changed`,
+    );
   }
   return isAuthored;
 }

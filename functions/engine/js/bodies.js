@@ -1,4 +1,5 @@
-// Headers, Blob, File, FormData, Request and Response. Loaded when a function first uses one of them, or calls `fetch`.
+// Headers, Blob, File, FormData, Request and Response. Loaded when a function first uses one of
+// them, or calls `fetch`.
 
 import { load, native } from "convex:prelude";
 const { choice, expose, iterable, pairsFrom, text: textOf } = load("convex:interfaces");
@@ -16,7 +17,7 @@ function decode(bytes) {
   return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
-// ---- blobs ---------------------------------------------------------------------------------------------------------
+// ---- blobs --------------------------------------------------------------------------------------
 
 let blobBytes;
 
@@ -25,11 +26,16 @@ export class Blob {
   #type;
 
   constructor(parts = [], options = {}) {
-    if (typeof parts !== "object" || parts === null || typeof parts[Symbol.iterator] !== "function") {
+    if (
+      typeof parts !== "object" ||
+      parts === null ||
+      typeof parts[Symbol.iterator] !== "function"
+    ) {
       throw new TypeError("a Blob is made of a sequence of parts");
     }
     const { type = "", endings = "transparent" } = options ?? {};
-    const isNative = choice("the endings of a Blob", endings, ["transparent", "native"]) === "native";
+    const isNative =
+      choice("the endings of a Blob", endings, ["transparent", "native"]) === "native";
     const pieces = [];
     for (const part of parts) {
       if (part instanceof Blob) pieces.push(blobBytes(part));
@@ -74,7 +80,10 @@ export class File extends Blob {
     if (arguments.length < 2) throw new TypeError("a File is made of parts and a name");
     super(parts, options);
     this.#name = textOf(name);
-    this.#lastModified = options?.lastModified === undefined ? Date.now() : Math.trunc(Number(options.lastModified)) || 0;
+    this.#lastModified =
+      options?.lastModified === undefined
+        ? Date.now()
+        : Math.trunc(Number(options.lastModified)) || 0;
   }
   get name() {
     return this.#name;
@@ -109,7 +118,7 @@ function streamOf(bytes) {
   });
 }
 
-// ---- forms ---------------------------------------------------------------------------------------------------------
+// ---- forms --------------------------------------------------------------------------------------
 
 export class FormData {
   #entries = [];
@@ -160,7 +169,10 @@ const quoted = (name) => name.replace(/\n/g, "%0A").replace(/\r/g, "%0D").replac
 /// Encodes a form as `multipart/form-data` (RFC 7578).
 function multipart(form) {
   let boundary = "----form-";
-  for (let i = 0; i < 4; i++) boundary += Math.floor(native.random() * 2 ** 32).toString(16).padStart(8, "0");
+  for (let i = 0; i < 4; i++)
+    boundary += Math.floor(native.random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, "0");
   const pieces = [];
   for (const [name, value] of form) {
     const head = `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(lines(name))}"`;
@@ -168,7 +180,11 @@ function multipart(form) {
       pieces.push(encode(`${head}\r\n\r\n${lines(value)}\r\n`));
     } else {
       const type = value.type || "application/octet-stream";
-      pieces.push(encode(`${head}; filename="${quoted(value.name)}"\r\nContent-Type: ${type}\r\n\r\n`), blobBytes(value), encode("\r\n"));
+      pieces.push(
+        encode(`${head}; filename="${quoted(value.name)}"\r\nContent-Type: ${type}\r\n\r\n`),
+        blobBytes(value),
+        encode("\r\n"),
+      );
     }
   }
   pieces.push(encode(`--${boundary}--\r\n`));
@@ -200,7 +216,8 @@ function parseMultipart(bytes, boundary) {
     if (next < 0) throw broken();
     const head = decode(bytes.subarray(at, headEnd));
     const disposition = /^content-disposition:\s*form-data\s*;(.*)$/im.exec(head)?.[1];
-    const parameter = (name) => new RegExp(`(?:^|[;\\s])${name}="([^"]*)"`, "i").exec(disposition)?.[1];
+    const parameter = (name) =>
+      new RegExp(`(?:^|[;\\s])${name}="([^"]*)"`, "i").exec(disposition)?.[1];
     const plain = (text) => text.replace(/%0A/gi, "\n").replace(/%0D/gi, "\r").replace(/%22/g, '"');
     const name = disposition === undefined ? undefined : parameter("name");
     if (name === undefined) throw broken();
@@ -222,7 +239,7 @@ function parseForm(text) {
   return form;
 }
 
-// ---- headers -------------------------------------------------------------------------------------------------------
+// ---- headers ------------------------------------------------------------------------------------
 
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
@@ -238,12 +255,17 @@ export class Headers {
 
   constructor(init) {
     if (init === undefined) return;
-    if ((typeof init !== "object" && typeof init !== "function") || init === null) throw new TypeError("Headers are made of an object or of pairs");
-    for (const [name, value] of pairsFrom(init, "Headers", (value) => `${value}`)) this.append(name, value);
+    if ((typeof init !== "object" && typeof init !== "function") || init === null)
+      throw new TypeError("Headers are made of an object or of pairs");
+    for (const [name, value] of pairsFrom(init, "Headers", (value) => `${value}`))
+      this.append(name, value);
   }
   #sorted() {
-    return (this.#pairs ??= [...this.#lists].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([name, values]) =>
-      name === "set-cookie" ? values.map((value) => [name, value]) : [[name, values.join(", ")]]));
+    return (this.#pairs ??= [...this.#lists]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .flatMap(([name, values]) =>
+        name === "set-cookie" ? values.map((value) => [name, value]) : [[name, values.join(", ")]],
+      ));
   }
   static {
     iterable(this, (headers) => headers.#sorted());
@@ -255,16 +277,19 @@ export class Headers {
   }
   #name(name) {
     const text = `${name}`;
-    if (!token.test(text)) throw new TypeError(`Headers: ${JSON.stringify(text)} is not the name of a header`);
+    if (!token.test(text))
+      throw new TypeError(`Headers: ${JSON.stringify(text)} is not the name of a header`);
     return text.toLowerCase();
   }
   #value(value) {
     const text = `${value}`.replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
-    if (/[\0\n\r]/.test(text) || /[^\0-\xff]/.test(text)) throw new TypeError("Headers: a value has characters that it must not have");
+    if (/[\0\n\r]/.test(text) || /[^\0-\xff]/.test(text))
+      throw new TypeError("Headers: a value has characters that it must not have");
     return text;
   }
   #change() {
-    if (this.#isSealed) throw new TypeError("Headers: these cannot be changed; make new ones of them");
+    if (this.#isSealed)
+      throw new TypeError("Headers: these cannot be changed; make new ones of them");
     this.#pairs = undefined;
     return this.#lists;
   }
@@ -296,25 +321,31 @@ export class Headers {
 /// The headers as pairs, as they are sent.
 export function pairsOf(headers) {
   const pairs = [];
-  for (const [name, values] of lists(headers)) for (const value of values) pairs.push([name, value]);
+  for (const [name, values] of lists(headers))
+    for (const value of values) pairs.push([name, value]);
   return pairs;
 }
 
-// ---- bodies --------------------------------------------------------------------------------------------------------
+// ---- bodies -------------------------------------------------------------------------------------
 
 /// The content of a body: its bytes or a stream, and the media type that it implies.
 function extract(given) {
   if (typeof given === "string") return { bytes: encode(given), type: "text/plain;charset=UTF-8" };
   if (given instanceof Blob) return { bytes: blobBytes(given), type: given.type || null };
-  if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) return { bytes: bytesOf(given).slice(), type: null };
+  if (given instanceof ArrayBuffer || ArrayBuffer.isView(given))
+    return { bytes: bytesOf(given).slice(), type: null };
   if (given instanceof FormData) return multipart(given);
   if (given instanceof URLSearchParams) {
-    return { bytes: encode(given.toString()), type: "application/x-www-form-urlencoded;charset=UTF-8" };
+    return {
+      bytes: encode(given.toString()),
+      type: "application/x-www-form-urlencoded;charset=UTF-8",
+    };
   }
   if (typeof given === "object") {
     const state = streams().stateOf(given);
     if (state === "fresh") return { stream: given, type: null };
-    if (state !== undefined) throw new TypeError("the body is a stream that is locked, or of which something was read");
+    if (state !== undefined)
+      throw new TypeError("the body is a stream that is locked, or of which something was read");
   }
   return { bytes: encode(`${given}`), type: "text/plain;charset=UTF-8" };
 }
@@ -332,7 +363,8 @@ class Body {
       init(body, content, headers) {
         body.#content = content;
         body.#headers = headers;
-        if (content?.type && !headers.has("content-type")) headers.append("content-type", content.type);
+        if (content?.type && !headers.has("content-type"))
+          headers.append("content-type", content.type);
       },
       /// Takes the content, for another body. This body counts as read.
       take(body) {
@@ -343,7 +375,8 @@ class Body {
       },
       /// The content for a clone. A stream is split in two.
       share(body) {
-        if (body.bodyUsed || body.body?.locked) throw new TypeError("a body that was read or is locked cannot be cloned");
+        if (body.bodyUsed || body.body?.locked)
+          throw new TypeError("a body that was read or is locked cannot be cloned");
         const content = body.#content;
         if (content?.stream === undefined) return content;
         const [mine, other] = content.stream.tee();
@@ -392,14 +425,18 @@ class Body {
   }
   async blob() {
     const bytes = await this.#read();
-    return new Blob([bytes], { type: (this.#headers.get("content-type") ?? "").replace(/\s*;\s*/g, ";") });
+    return new Blob([bytes], {
+      type: (this.#headers.get("content-type") ?? "").replace(/\s*;\s*/g, ";"),
+    });
   }
   async formData() {
     const type = this.#headers.get("content-type") ?? "";
     const bytes = await this.#read();
-    if (/^\s*application\/x-www-form-urlencoded\s*(;|$)/i.test(type)) return parseForm(decode(bytes));
+    if (/^\s*application\/x-www-form-urlencoded\s*(;|$)/i.test(type))
+      return parseForm(decode(bytes));
     const boundary = /^\s*multipart\/form-data\s*;.*?boundary=(?:"([^"]+)"|([^;\s]+))/i.exec(type);
-    if (boundary === null) throw new TypeError(`the body is no form: its type is ${JSON.stringify(type)}`);
+    if (boundary === null)
+      throw new TypeError(`the body is no form: its type is ${JSON.stringify(type)}`);
     return parseMultipart(bytes, boundary[1] ?? boundary[2]);
   }
 }
@@ -425,8 +462,8 @@ export function chunkOf(value) {
 const METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"];
 
 const REFERRER_POLICIES = [
-  "", "no-referrer", "no-referrer-when-downgrade", "same-origin", "origin", "strict-origin", "origin-when-cross-origin",
-  "strict-origin-when-cross-origin", "unsafe-url",
+  "", "no-referrer", "no-referrer-when-downgrade", "same-origin", "origin", "strict-origin",
+  "origin-when-cross-origin", "strict-origin-when-cross-origin", "unsafe-url",
 ];
 
 let requestOf;
@@ -444,38 +481,62 @@ export class Request extends Body {
       const name = String(given.method);
       if (!token.test(name)) throw new TypeError(`Request: '${name}' is not a method`);
       method = METHODS.includes(name.toUpperCase()) ? name.toUpperCase() : name;
-      if (["CONNECT", "TRACE", "TRACK"].includes(method.toUpperCase())) throw new TypeError(`Request: the method ${method} is not allowed`);
+      if (["CONNECT", "TRACE", "TRACK"].includes(method.toUpperCase()))
+        throw new TypeError(`Request: the method ${method} is not allowed`);
     }
     const { username, password } = new URL(url);
-    if (from === undefined && (username !== "" || password !== "")) throw new TypeError("Request: a URL must not contain a user name or password");
+    if (from === undefined && (username !== "" || password !== ""))
+      throw new TypeError("Request: a URL must not contain a user name or password");
     const signal = given.signal === undefined ? from?.signal : given.signal;
     if (signal !== undefined && signal !== null && !(signal instanceof events().AbortSignal)) {
       throw new TypeError("Request: the signal must be an AbortSignal");
     }
-    const one = (name, fallback, choices) => choice(`Request: ${name}`, given[name] ?? from?.[name] ?? fallback, choices);
+    const one = (name, fallback, choices) =>
+      choice(`Request: ${name}`, given[name] ?? from?.[name] ?? fallback, choices);
     this.#of = {
       url, method, signal: signal ? events().AbortSignal.any([signal]) : undefined,
       redirect: one("redirect", "follow", ["follow", "error", "manual"]),
-      cache: one("cache", "default", ["default", "no-store", "reload", "no-cache", "force-cache", "only-if-cached"]),
+      cache: one("cache", "default", [
+        "default", "no-store", "reload", "no-cache", "force-cache", "only-if-cached",
+      ]),
       credentials: one("credentials", "same-origin", ["omit", "same-origin", "include"]),
       mode: one("mode", "cors", ["same-origin", "no-cors", "cors", "navigate"]),
       referrer: String(given.referrer ?? from?.referrer ?? "about:client"),
-      referrerPolicy: one("referrerPolicy", "", REFERRER_POLICIES), integrity: String(given.integrity ?? from?.integrity ?? ""),
+      referrerPolicy: one("referrerPolicy", "", REFERRER_POLICIES),
+      integrity: String(given.integrity ?? from?.integrity ?? ""),
       keepalive: Boolean(given.keepalive ?? from?.keepalive),
     };
-    const headers = new Headers(given.headers ?? (from === undefined ? undefined : bodyOf.headers(input)));
+    const headers = new Headers(
+      given.headers ?? (from === undefined ? undefined : bodyOf.headers(input)),
+    );
     const hasBody = given.body !== undefined && given.body !== null;
-    if ((hasBody || (from !== undefined && given.body === undefined && input.body !== null)) && (method === "GET" || method === "HEAD")) {
+    if (
+      (hasBody || (from !== undefined && given.body === undefined && input.body !== null)) &&
+      (method === "GET" || method === "HEAD")
+    ) {
       throw new TypeError(`Request: one with ${method} has no body`);
     }
-    const content = hasBody ? extract(given.body) : given.body === undefined && from !== undefined ? bodyOf.take(input) : null;
+    const content = hasBody
+      ? extract(given.body)
+      : given.body === undefined && from !== undefined
+        ? bodyOf.take(input)
+        : null;
     bodyOf.init(this, content, headers);
   }
   static {
     requestOf = (request) => request.#of;
-    const names = ["url", "method", "redirect", "cache", "credentials", "mode", "referrer", "referrerPolicy", "integrity", "keepalive"];
+    const names = [
+      "url", "method", "redirect", "cache", "credentials", "mode", "referrer", "referrerPolicy",
+      "integrity", "keepalive",
+    ];
     for (const name of names) {
-      Object.defineProperty(this.prototype, name, { get() { return this.#of[name]; }, configurable: true, enumerable: true });
+      Object.defineProperty(this.prototype, name, {
+        get() {
+          return this.#of[name];
+        },
+        configurable: true,
+        enumerable: true,
+      });
     }
   }
   get signal() {
@@ -508,16 +569,24 @@ export class Response extends Body {
       throw new RangeError(`Response: the status is a whole number from 200 to 599, not ${status}`);
     }
     const reason = `${statusText}`;
-    if (/[^\t\x20-\xff]/.test(reason)) throw new TypeError("Response: the statusText has characters that it must not have");
+    if (/[^\t\x20-\xff]/.test(reason))
+      throw new TypeError("Response: the statusText has characters that it must not have");
     Object.assign(this.#of, { status: code, statusText: reason });
     const content = body === null || body === undefined ? null : extract(body);
-    if (content !== null && [204, 205, 304].includes(code)) throw new TypeError(`Response: one with the status ${code} has no body`);
+    if (content !== null && [204, 205, 304].includes(code))
+      throw new TypeError(`Response: one with the status ${code} has no body`);
     bodyOf.init(this, content, new Headers(headers));
   }
   static {
     responseOf = (response) => response.#of;
     for (const name of ["type", "url", "redirected", "status", "statusText"]) {
-      Object.defineProperty(this.prototype, name, { get() { return this.#of[name]; }, configurable: true, enumerable: true });
+      Object.defineProperty(this.prototype, name, {
+        get() {
+          return this.#of[name];
+        },
+        configurable: true,
+        enumerable: true,
+      });
     }
   }
   get ok() {
@@ -534,12 +603,17 @@ export class Response extends Body {
     const text = JSON.stringify(data);
     if (text === undefined) throw new TypeError("Response.json(): the data has no JSON");
     const response = new Response(text, init);
-    if (!new Headers(init?.headers).has("content-type")) response.headers.set("content-type", "application/json");
+    if (!new Headers(init?.headers).has("content-type"))
+      response.headers.set("content-type", "application/json");
     return response;
   }
   static redirect(url, status = 302) {
-    if (![301, 302, 303, 307, 308].includes(Number(status))) throw new RangeError(`Response.redirect(): ${status} is no status of a redirect`);
-    const response = new Response(null, { status, headers: { location: new URL(String(url)).href } });
+    if (![301, 302, 303, 307, 308].includes(Number(status)))
+      throw new RangeError(`Response.redirect(): ${status} is no status of a redirect`);
+    const response = new Response(null, {
+      status,
+      headers: { location: new URL(String(url)).href },
+    });
     sealing(response.headers);
     return response;
   }

@@ -7,7 +7,10 @@ const ERRORS = { Error, EvalError, RangeError, ReferenceError, SyntaxError, Type
 const refuse = (value) => {
   let shown;
   try {
-    shown = typeof value === "object" ? `an object of ${value.constructor?.name ?? "no class"}` : String(value);
+    shown =
+      typeof value === "object"
+        ? `an object of ${value.constructor?.name ?? "no class"}`
+        : String(value);
   } catch {
     shown = "a value";
   }
@@ -20,7 +23,8 @@ export const structuredClone = (...args) => {
   const copies = new Map();
   const transferred = [...(options?.transfer ?? [])];
   for (const [i, buffer] of transferred.entries()) {
-    if (!(buffer instanceof ArrayBuffer) || buffer.detached || transferred.indexOf(buffer) !== i) refuse(buffer);
+    if (!(buffer instanceof ArrayBuffer) || buffer.detached || transferred.indexOf(buffer) !== i)
+      refuse(buffer);
   }
   const copy = (value) => {
     if (typeof value === "function" || typeof value === "symbol") refuse(value);
@@ -48,7 +52,8 @@ export const structuredClone = (...args) => {
 };
 
 /// Objects with inner state that only their own methods reach.
-const isOpaque = (value) => /(?:Iterator|Iterator Helper|Generator|Arguments)\]$/.test(Object.prototype.toString.call(value));
+const isOpaque = (value) =>
+  /(?:Iterator|Iterator Helper|Generator|Arguments)\]$/.test(Object.prototype.toString.call(value));
 
 /// Clones an object whose class needs special treatment.
 function special(value, copy, keep) {
@@ -77,12 +82,17 @@ function special(value, copy, keep) {
     if (Object.hasOwn(value, "cause")) hidden(error, "cause", copy(value.cause));
     return error;
   }
-  for (const type of [Number, String, Boolean, BigInt]) if (value instanceof type) return keep(Object(value.valueOf()));
-  for (const type of [WeakMap, WeakSet, WeakRef, Promise, Symbol]) if (value instanceof type) refuse(value);
+  for (const type of [Number, String, Boolean, BigInt])
+    if (value instanceof type) return keep(Object(value.valueOf()));
+  for (const type of [WeakMap, WeakSet, WeakRef, Promise, Symbol])
+    if (value instanceof type) refuse(value);
   const ofHost = load("convex:bodies");
   if (value instanceof ofHost.File) {
-    return keep(new ofHost.File([value], value.name, { type: value.type, lastModified: value.lastModified }));
+    return keep(
+      new ofHost.File([value], value.name, { type: value.type, lastModified: value.lastModified }),
+    );
   }
   if (value instanceof ofHost.Blob) return keep(value.slice(0, value.size, value.type));
-  for (const name of ["FormData", "Headers", "Request", "Response"]) if (value instanceof ofHost[name]) refuse(value);
+  for (const name of ["FormData", "Headers", "Request", "Response"])
+    if (value instanceof ofHost[name]) refuse(value);
 }

@@ -1,5 +1,5 @@
-// `localeCompare` by the root collation, as far as its order is known here. Other characters are an error. Loaded when a function
-// first compares strings by locale.
+// `localeCompare` by the root collation, as far as its order is known here. Other characters are an
+// error. Loaded when a function first compares strings by locale.
 
 import { load } from "convex:prelude";
 
@@ -7,11 +7,14 @@ const { apart, classes, groups, ignored, marks, spelled } = load("convex:collati
 
 /// A character's primary and tertiary weight.
 const ranks = new Map();
-groups.forEach((group, primary) => [...group].forEach((char, tertiary) => ranks.set(char, [primary, tertiary])));
+groups.forEach((group, primary) =>
+  [...group].forEach((char, tertiary) => ranks.set(char, [primary, tertiary])),
+);
 const marked = new Map([...marks].map((mark, i) => [mark, i + 1]));
 const nothing = new Set(ignored);
 
-/// After these letters, a mark has a weight of its own. After others, letter and mark may share one weight.
+/// After these letters, a mark has a weight of its own. After others, letter and mark may share one
+/// weight.
 const lettersForMarks = /^[A-Za-z\u0391-\u03c9\u0410-\u044f]$/;
 const isMark = /^\p{M}$/u;
 
@@ -19,12 +22,16 @@ const isDigit = (char) => char >= "0" && char <= "9" && char.length === 1;
 
 const cyrillic = /^[\u0400-\u045f]$/;
 
-/// The characters of a text as they are compared: marks are separated from their letters, unless both share one weight.
+/// The characters of a text as they are compared: marks are separated from their letters, unless
+/// both share one weight.
 function charactersOf(text) {
   const characters = [];
   for (const char of text.normalize("NFD")) {
     const last = characters.length - 1;
-    const joined = isMark.test(char) && cyrillic.test(characters[last] ?? "") ? (characters[last] + char).normalize("NFC") : "";
+    const joined =
+      isMark.test(char) && cyrillic.test(characters[last] ?? "")
+        ? (characters[last] + char).normalize("NFC")
+        : "";
     if (ranks.has(joined)) characters[last] = joined;
     else characters.push(...(apart[char] ?? char));
   }
@@ -96,7 +103,9 @@ function ofPrimaries(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
   if (typeof a === "number") return a < ZERO ? -1 : 1;
   if (typeof b === "number") return b < ZERO ? 1 : -1;
-  return a.digits.length - b.digits.length || (a.digits < b.digits ? -1 : a.digits > b.digits ? 1 : 0);
+  return (
+    a.digits.length - b.digits.length || (a.digits < b.digits ? -1 : a.digits > b.digits ? 1 : 0)
+  );
 }
 
 /// Returns a negative number, zero, or a positive one if `a` sorts before, equal to, or after `b`.

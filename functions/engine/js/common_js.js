@@ -2,14 +2,18 @@
 
 import { captured } from "convex:prelude";
 
-const { apply, defineProperty, getOwnPropertyDescriptor, hasOwn, mapGet, mapSet, ownKeys, RealError, RealMap } = captured;
+const {
+  apply, defineProperty, getOwnPropertyDescriptor, hasOwn, mapGet, mapSet, ownKeys, RealError,
+  RealMap,
+} = captured;
 const RealProxy = Proxy;
 const { create, getPrototypeOf } = Object;
 
 /// The `module` object of each CommonJS module, by the function that returns its exports.
 const modules = new RealMap();
 
-/// Returns the exports of a module, which is evaluated when they are first requested. A module that throws is evaluated again.
+/// Returns the exports of a module, which is evaluated when they are first requested. A module that
+/// throws is evaluated again.
 export function evaluate(load, body, require, file) {
   let module = apply(mapGet, modules, [load]);
   if (module === undefined) {
@@ -44,7 +48,8 @@ export function missing(specifier, why) {
 }
 
 function copyMembers(target, source) {
-  if ((typeof source !== "object" && typeof source !== "function") || source === null) return target;
+  if ((typeof source !== "object" && typeof source !== "function") || source === null)
+    return target;
   const keys = ownKeys(source);
   for (let i = 0; i < keys.length; i++) {
     const key = keys[i];
@@ -57,19 +62,27 @@ function copyMembers(target, source) {
 
 const seen = { node: new RealMap(), others: new RealMap() };
 
-/// The namespace that an ES module imports from a CommonJS module. With `isNode`, the importer is an ES module in Node's sense,
-/// whose default import is `module.exports` regardless of `__esModule`.
+/// The namespace that an ES module imports from a CommonJS module. With `isNode`, the importer is
+/// an ES module in Node's sense, whose default import is `module.exports` regardless of
+/// `__esModule`.
 export function namespaceOf(exports, isNode) {
   const known = isNode ? seen.node : seen.others;
   let namespace = apply(mapGet, known, [exports]);
-  if (namespace === undefined) apply(mapSet, known, [exports, (namespace = makeNamespace(exports, isNode))]);
+  if (namespace === undefined)
+    apply(mapSet, known, [exports, (namespace = makeNamespace(exports, isNode))]);
   return namespace;
 }
 
 function makeNamespace(exports, isNode) {
-  const prototype = exports == null ? null : typeof exports === "object" || typeof exports === "function" ? getPrototypeOf(exports) : null;
+  const prototype =
+    exports == null
+      ? null
+      : typeof exports === "object" || typeof exports === "function"
+        ? getPrototypeOf(exports)
+        : null;
   const target = create(prototype);
-  if (isNode || !exports || !exports.__esModule) defineProperty(target, "default", { value: exports, enumerable: true });
+  if (isNode || !exports || !exports.__esModule)
+    defineProperty(target, "default", { value: exports, enumerable: true });
   return copyMembers(target, exports);
 }
 
@@ -98,14 +111,17 @@ export function ofNode(name) {
 
 function stand(path) {
   const fail = () => {
-    throw new RealError(`${path} is of Node.js, which this host does not have: it cannot be used in its functions`);
+    throw new RealError(
+      `${path} is of Node.js, which this host does not have: it cannot be used in its functions`,
+    );
   };
   const prototype = {};
   const members = new RealMap();
   return new RealProxy(function () {}, {
     get(_, key) {
       if (key === "prototype") return prototype;
-      if (typeof key === "symbol" || key === "then" || key === "__esModule" || key === "toJSON") return undefined;
+      if (typeof key === "symbol" || key === "then" || key === "__esModule" || key === "toJSON")
+        return undefined;
       if (key === "default") return stand(path);
       let member = apply(mapGet, members, [key]);
       if (member === undefined) apply(mapSet, members, [key, (member = stand(`${path}.${key}`))]);

@@ -28,10 +28,14 @@ function inspected(value, depth, around) {
   if (typeof value !== "object" || value === null) return String(value);
   if (around.includes(value)) return "[Circular]";
   if (value instanceof Error) {
-    const because = value.cause instanceof Error ? `\n[cause]: ${inspect(value.cause, depth + 1, [...around, value])}` : "";
+    const because =
+      value.cause instanceof Error
+        ? `\n[cause]: ${inspect(value.cause, depth + 1, [...around, value])}`
+        : "";
     return `${value.name}: ${value.message}\n${value.stack}`.trimEnd() + because;
   }
-  if (value instanceof Date) return Number.isNaN(value.getTime()) ? "Invalid Date" : value.toISOString();
+  if (value instanceof Date)
+    return Number.isNaN(value.getTime()) ? "Invalid Date" : value.toISOString();
   if (value instanceof RegExp) return String(value);
   if (value instanceof Promise) return "Promise {}";
   if (depth === MAX_SHOWN_DEPTH) return Array.isArray(value) ? "[Array]" : "[Object]";
@@ -55,25 +59,39 @@ function inspected(value, depth, around) {
   if (Array.isArray(value)) return braced("[", list(value, show), "]");
   if (value instanceof Set) return `Set(${value.size}) ${braced("{", list(value, show), "}")}`;
   if (value instanceof Map) {
-    return `Map(${value.size}) ${braced("{", list(value, ([key, member]) => `${show(key)} => ${show(member)}`), "}")}`;
+    return `Map(${value.size}) ${braced(
+      "{",
+      list(value, ([key, member]) => `${show(key)} => ${show(member)}`),
+      "}",
+    )}`;
   }
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
     return `${value.constructor.name} { byteLength: ${value.byteLength} }`;
   }
   const name = Object.getPrototypeOf(value)?.constructor?.name;
-  const prefix = name === undefined ? "[Object: null prototype] " : name === "Object" ? "" : `${name} `;
-  const member = (key) => `${/^[A-Za-z_$][\w$]*$/.test(key) ? key : `'${key}'`}: ${show(value[key])}`;
+  const prefix =
+    name === undefined ? "[Object: null prototype] " : name === "Object" ? "" : `${name} `;
+  const member = (key) =>
+    `${/^[A-Za-z_$][\w$]*$/.test(key) ? key : `'${key}'`}: ${show(value[key])}`;
   return prefix + braced("{", list(Object.keys(value), member), "}");
 }
 
-// ---- tables --------------------------------------------------------------------------------------------------------
+// ---- tables -------------------------------------------------------------------------------------
 
-/// Formats a table, with a row for each member of `data` and a column for each of their keys, or for the given keys.
+/// Formats a table, with a row for each member of `data` and a column for each of their keys, or
+/// for the given keys.
 function table(data, wanted) {
   const isRow = (row) => typeof row === "object" && row !== null;
-  const entries = data instanceof Map ? [...data] : data instanceof Set ? [...data.values()].map((row, i) => [i, row]) : Object.entries(data);
+  const entries =
+    data instanceof Map
+      ? [...data]
+      : data instanceof Set
+        ? [...data.values()].map((row, i) => [i, row])
+        : Object.entries(data);
   const rows = entries.slice(0, MAX_TABLE_ROWS);
-  const columns = wanted ?? [...new Set(rows.flatMap(([, row]) => (isRow(row) ? Object.keys(row) : [])))];
+  const columns = wanted ?? [
+    ...new Set(rows.flatMap(([, row]) => (isRow(row) ? Object.keys(row) : []))),
+  ];
   const hasValues = rows.some(([, row]) => !isRow(row));
   const cell = (value) => inspect(value, MAX_SHOWN_DEPTH - 1, []);
   const lines = [
@@ -85,14 +103,22 @@ function table(data, wanted) {
     ]),
   ];
   const widths = lines[0].map((_, i) => Math.max(...lines.map((cells) => cells[i].length)));
-  const shown = lines.map((cells) => `│ ${cells.map((text, i) => text.padEnd(widths[i])).join(" │ ")} │`);
-  const rule = (left, middle, right) => left + widths.map((width) => "─".repeat(width + 2)).join(middle) + right;
+  const shown = lines.map(
+    (cells) => `│ ${cells.map((text, i) => text.padEnd(widths[i])).join(" │ ")} │`,
+  );
+  const rule = (left, middle, right) =>
+    left + widths.map((width) => "─".repeat(width + 2)).join(middle) + right;
   const left = entries.length - rows.length;
-  return [rule("┌", "┬", "┐"), shown[0], rule("├", "┼", "┤"), ...shown.slice(1), rule("└", "┴", "┘")].join("\n") +
-    (left > 0 ? `\n… and ${left} more` : "");
+  return (
+    [
+      rule("┌", "┬", "┐"), shown[0], rule("├", "┼", "┤"),
+      ...shown.slice(1),
+      rule("└", "┴", "┘"),
+    ].join("\n") + (left > 0 ? `\n… and ${left} more` : "")
+  );
 }
 
-// ---- the object ----------------------------------------------------------------------------------------------------
+// ---- the object ---------------------------------------------------------------------------------
 
 export function makeConsole() {
   const write = (level) => (...values) => native.log(line(level, values));
@@ -105,7 +131,12 @@ export function makeConsole() {
   const took = (label, values) => {
     const began = timers.get(name(label));
     if (began === undefined) return text("WARN", `Timer '${name(label)}' does not exist`);
-    native.log([line("LOG", [`${name(label)}: ${performance.now() - began}ms`]), ...values.map((value) => inspect(value, 0, []))].join(" "));
+    native.log(
+      [
+        line("LOG", [`${name(label)}: ${performance.now() - began}ms`]),
+        ...values.map((value) => inspect(value, 0, [])),
+      ].join(" "),
+    );
   };
   return {
     log,
@@ -121,7 +152,12 @@ export function makeConsole() {
       text("LOG", `\n${table(data, columns)}`);
     },
     assert(condition, ...values) {
-      if (!condition) native.log(["[ERROR] 'Assertion failed'", ...values.map((value) => inspect(value, 0, []))].join(" ").toWellFormed());
+      if (!condition)
+        native.log(
+          ["[ERROR] 'Assertion failed'", ...values.map((value) => inspect(value, 0, []))]
+            .join(" ")
+            .toWellFormed(),
+        );
     },
     count(label) {
       const count = (counts.get(name(label)) ?? 0) + 1;

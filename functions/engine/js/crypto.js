@@ -1,4 +1,5 @@
-// `crypto`: random values, and the part of Web Crypto that the host supports. Loaded when a function first uses it.
+// `crypto`: random values, and the part of Web Crypto that the host supports. Loaded when a
+// function first uses it.
 
 import { isDeterministic, load, native } from "convex:prelude";
 const { choice, expose } = load("convex:interfaces");
@@ -23,14 +24,16 @@ const OIDS = {
 };
 
 /// Calls the host, to which bytes are passed as text.
-const host = (name, ...args) => native[name](...args.map((arg) => (arg instanceof Uint8Array ? raw(arg) : arg)));
+const host = (name, ...args) =>
+  native[name](...args.map((arg) => (arg instanceof Uint8Array ? raw(arg) : arg)));
 
 const fails = (name, message) => new DOMException(message, name);
-const unsupported = (what) => fails("NotSupportedError", `crypto.subtle: ${what} is not supported by this host`);
+const unsupported = (what) =>
+  fails("NotSupportedError", `crypto.subtle: ${what} is not supported by this host`);
 const badKey = (message) => fails("DataError", `crypto.subtle: ${message}`);
 const badUse = (message) => fails("InvalidAccessError", `crypto.subtle: ${message}`);
 
-// ---- keys ----------------------------------------------------------------------------------------------------------
+// ---- keys ---------------------------------------------------------------------------------------
 
 let keyOf;
 const making = {};
@@ -39,32 +42,57 @@ export class CryptoKey {
   #key;
 
   constructor(token, key) {
-    if (token !== making) throw new TypeError("Illegal constructor: keys are imported or generated");
+    if (token !== making)
+      throw new TypeError("Illegal constructor: keys are imported or generated");
     this.#key = key;
   }
   static {
     keyOf = (key) => key.#key;
     for (const name of ["type", "extractable", "algorithm", "usages"]) {
-      Object.defineProperty(this.prototype, name, { get() { return this.#key[name]; }, configurable: true, enumerable: true });
+      Object.defineProperty(this.prototype, name, {
+        get() {
+          return this.#key[name];
+        },
+        configurable: true,
+        enumerable: true,
+      });
     }
   }
 }
 
 /// The usages of each algorithm's keys. The two keys of a pair divide them.
 const USES = {
-  HMAC: ["sign", "verify"], "AES-GCM": ["encrypt", "decrypt", "wrapKey", "unwrapKey"], PBKDF2: ["deriveKey", "deriveBits"],
-  HKDF: ["deriveKey", "deriveBits"], public: ["verify"], private: ["sign"],
+  HMAC: ["sign", "verify"],
+  "AES-GCM": ["encrypt", "decrypt", "wrapKey", "unwrapKey"],
+  PBKDF2: ["deriveKey", "deriveBits"],
+  HKDF: ["deriveKey", "deriveBits"],
+  public: ["verify"],
+  private: ["sign"],
 };
-const ALL_USES = ["encrypt", "decrypt", "sign", "verify", "deriveKey", "deriveBits", "wrapKey", "unwrapKey"];
+const ALL_USES = [
+  "encrypt", "decrypt", "sign", "verify", "deriveKey", "deriveBits", "wrapKey", "unwrapKey",
+];
 
-/// `bytes` is a secret, a private key in PKCS#8, or the inner part of a public key's SubjectPublicKeyInfo.
+/// `bytes` is a secret, a private key in PKCS#8, or the inner part of a public key's
+/// SubjectPublicKeyInfo.
 function makeKey(type, algorithm, extractable, given, bytes) {
   const usages = Array.from(given, (usage) => choice("a usage", usage, ALL_USES));
   const uses = USES[type] ?? USES[algorithm.name];
   const wrong = usages.find((usage) => !uses.includes(usage));
-  if (wrong !== undefined) throw fails("SyntaxError", `crypto.subtle: a ${type} key of ${algorithm.name} is not for ${wrong}`);
-  if (usages.length === 0 && type !== "public") throw fails("SyntaxError", `crypto.subtle: a ${type} key needs a usage`);
-  return new CryptoKey(making, { type, extractable: Boolean(extractable) || type === "public", algorithm, usages: ALL_USES.filter((usage) => usages.includes(usage)), bytes });
+  if (wrong !== undefined)
+    throw fails(
+      "SyntaxError",
+      `crypto.subtle: a ${type} key of ${algorithm.name} is not for ${wrong}`,
+    );
+  if (usages.length === 0 && type !== "public")
+    throw fails("SyntaxError", `crypto.subtle: a ${type} key needs a usage`);
+  return new CryptoKey(making, {
+    type,
+    extractable: Boolean(extractable) || type === "public",
+    algorithm,
+    usages: ALL_USES.filter((usage) => usages.includes(usage)),
+    bytes,
+  });
 }
 
 /// The canonical name of an algorithm, and its parameters.
@@ -77,8 +105,11 @@ function algorithmOf(given) {
 }
 
 function hashOf(given) {
-  if (given === undefined || given === null) throw new TypeError("crypto.subtle: the hash is missing");
-  const name = String(typeof given === "object" && given !== null ? given.name : given).toUpperCase();
+  if (given === undefined || given === null)
+    throw new TypeError("crypto.subtle: the hash is missing");
+  const name = String(
+    typeof given === "object" && given !== null ? given.name : given,
+  ).toUpperCase();
   if (!Object.hasOwn(HASHES, name)) throw unsupported(`the hash ${name}`);
   return name;
 }
@@ -90,19 +121,21 @@ function curveOf({ namedCurve }) {
 
 function checkUse(key, algorithm, usage) {
   const { algorithm: own, usages } = keyOf(key);
-  if (own.name !== algorithm.name) throw badUse(`a key of ${own.name} is not for ${algorithm.name}`);
+  if (own.name !== algorithm.name)
+    throw badUse(`a key of ${own.name} is not for ${algorithm.name}`);
   if (!usages.includes(usage)) throw badUse(`the key is not for ${usage}`);
   return keyOf(key);
 }
 
-// ---- DER, the encoding of keys -------------------------------------------------------------------------------------
+// ---- DER, the encoding of keys ------------------------------------------------------------------
 
 const join = (...parts) => Uint8Array.from(parts.flatMap((part) => [...part]));
 
 function der(tag, ...parts) {
   const content = join(...parts);
   const length = content.length;
-  const head = length < 128 ? [length] : length < 256 ? [0x81, length] : [0x82, length >> 8, length & 255];
+  const head =
+    length < 128 ? [length] : length < 256 ? [0x81, length] : [0x82, length >> 8, length & 255];
   return join([tag, ...head], content);
 }
 
@@ -144,20 +177,29 @@ const inside = (bytes, tag = 0x30) => {
   return elements(outer.content);
 };
 
-const isOid = (element, oid) => element?.tag === 6 && element.content.length === oid.length && oid.every((byte, i) => element.content[i] === byte);
+const isOid = (element, oid) =>
+  element?.tag === 6 &&
+  element.content.length === oid.length &&
+  oid.every((byte, i) => element.content[i] === byte);
 
 /// The AlgorithmIdentifier of a key.
 function identifier(algorithm) {
   if (algorithm.name === "Ed25519") return der(0x30, der(6, OIDS.ed25519));
-  if (algorithm.name === "ECDSA") return der(0x30, der(6, OIDS.ec), der(6, OIDS[algorithm.namedCurve]));
+  if (algorithm.name === "ECDSA")
+    return der(0x30, der(6, OIDS.ec), der(6, OIDS[algorithm.namedCurve]));
   return der(0x30, der(6, OIDS.rsa), [5, 0]);
 }
 
 function checkIdentifier(element, algorithm) {
   const [kind, curve] = elements(element?.content ?? new Uint8Array(0));
-  const own = algorithm.name === "Ed25519" ? OIDS.ed25519 : algorithm.name === "ECDSA" ? OIDS.ec : OIDS.rsa;
-  const isOwn = isOid(kind, own) && (algorithm.name !== "ECDSA" || isOid(curve, OIDS[algorithm.namedCurve]));
-  if (!isOwn) throw badKey(`the key is not one of ${algorithm.name}${algorithm.namedCurve ? ` on ${algorithm.namedCurve}` : ""}`);
+  const own =
+    algorithm.name === "Ed25519" ? OIDS.ed25519 : algorithm.name === "ECDSA" ? OIDS.ec : OIDS.rsa;
+  const isOwn =
+    isOid(kind, own) && (algorithm.name !== "ECDSA" || isOid(curve, OIDS[algorithm.namedCurve]));
+  if (!isOwn)
+    throw badKey(
+      `the key is not one of ${algorithm.name}${algorithm.namedCurve ? ` on ${algorithm.namedCurve}` : ""}`,
+    );
 }
 
 const toSpki = (algorithm, bytes) => der(0x30, identifier(algorithm), der(3, [0], bytes));
@@ -177,7 +219,7 @@ function fromPkcs8(algorithm, bytes) {
   return key.content;
 }
 
-// ---- JSON Web Keys -------------------------------------------------------------------------------------------------
+// ---- JSON Web Keys ------------------------------------------------------------------------------
 
 const RSA_PARTS = ["n", "e", "d", "p", "q", "dp", "dq", "qi"];
 
@@ -190,66 +232,107 @@ const padded = (bytes, length) => join(new Uint8Array(Math.max(0, length - bytes
 
 /// Checks what a JSON Web Key says about its use.
 function checkJwk(algorithm, jwk, extractable, usages) {
-  if (typeof jwk !== "object" || jwk === null) throw new TypeError("crypto.subtle: a JSON Web Key is an object");
+  if (typeof jwk !== "object" || jwk === null)
+    throw new TypeError("crypto.subtle: a JSON Web Key is an object");
   if (jwk.ext === false && extractable) throw badKey("the JSON Web Key must not be extracted");
   if (jwk.key_ops !== undefined && [...usages].some((usage) => !jwk.key_ops.includes(usage))) {
     throw badKey(`the JSON Web Key is for ${[...jwk.key_ops].join(", ")} only`);
   }
-  if (jwk.use !== undefined && usages.length > 0 && jwk.use !== (algorithm.name === "AES-GCM" ? "enc" : "sig")) {
+  if (
+    jwk.use !== undefined &&
+    usages.length > 0 &&
+    jwk.use !== (algorithm.name === "AES-GCM" ? "enc" : "sig")
+  ) {
     throw badKey(`the JSON Web Key is for "${jwk.use}"`);
   }
   const hash = algorithm.hash === undefined ? undefined : hashOf(algorithm.hash).slice(4);
-  const named = { HMAC: `HS${hash}`, "RSASSA-PKCS1-v1_5": `RS${hash}`, "RSA-PSS": `PS${hash}` }[algorithm.name];
-  if (named !== undefined && jwk.alg !== undefined && jwk.alg !== named) throw badKey(`the JSON Web Key is for ${jwk.alg}, not ${named}`);
+  const named = { HMAC: `HS${hash}`, "RSASSA-PKCS1-v1_5": `RS${hash}`, "RSA-PSS": `PS${hash}` }[
+    algorithm.name
+  ];
+  if (named !== undefined && jwk.alg !== undefined && jwk.alg !== named)
+    throw badKey(`the JSON Web Key is for ${jwk.alg}, not ${named}`);
 }
 
 /// The type and bytes of a key.
 function fromJwk(algorithm, jwk) {
-  const kind = { RSASSA: "RSA", "RSA-PS": "RSA", ECDSA: "EC", Ed2551: "OKP" }[algorithm.name.slice(0, 6)] ?? "oct";
-  if (jwk?.kty !== kind) throw badKey(`the JSON Web Key is of the type ${jwk?.kty}, and ${algorithm.name} needs ${kind}`);
+  const kind =
+    { RSASSA: "RSA", "RSA-PS": "RSA", ECDSA: "EC", Ed2551: "OKP" }[algorithm.name.slice(0, 6)] ??
+    "oct";
+  if (jwk?.kty !== kind)
+    throw badKey(
+      `the JSON Web Key is of the type ${jwk?.kty}, and ${algorithm.name} needs ${kind}`,
+    );
   if (kind === "oct") return ["secret", part(jwk, "k")];
   const isPrivate = jwk.d !== undefined;
   const wrap = (inner) => der(0x30, der(2, [0]), identifier(algorithm), der(4, inner));
   if (kind === "RSA") {
     if (!isPrivate) return ["public", der(0x30, integer(part(jwk, "n")), integer(part(jwk, "e")))];
-    return ["private", wrap(der(0x30, der(2, [0]), ...RSA_PARTS.map((name) => integer(part(jwk, name)))))];
+    return [
+      "private",
+      wrap(der(0x30, der(2, [0]), ...RSA_PARTS.map((name) => integer(part(jwk, name))))),
+    ];
   }
   if (kind === "OKP") {
     if (jwk.crv !== "Ed25519") throw unsupported(`the curve ${jwk.crv}`);
     return isPrivate ? ["private", wrap(der(4, part(jwk, "d")))] : ["public", part(jwk, "x")];
   }
-  if (jwk.crv !== algorithm.namedCurve) throw badKey(`the JSON Web Key is on ${jwk.crv}, and not on ${algorithm.namedCurve}`);
+  if (jwk.crv !== algorithm.namedCurve)
+    throw badKey(`the JSON Web Key is on ${jwk.crv}, and not on ${algorithm.namedCurve}`);
   const size = CURVES[algorithm.namedCurve];
   const point = join([4], padded(part(jwk, "x"), size), padded(part(jwk, "y"), size));
   if (!isPrivate) return ["public", point];
-  return ["private", wrap(der(0x30, der(2, [1]), der(4, padded(part(jwk, "d"), size)), der(0xa1, der(3, [0], point))))];
+  return [
+    "private",
+    wrap(
+      der(0x30, der(2, [1]), der(4, padded(part(jwk, "d"), size)), der(0xa1, der(3, [0], point))),
+    ),
+  ];
 }
 
 function toJwk({ type, algorithm, extractable, usages, bytes }) {
   const common = { key_ops: [...usages], ext: extractable };
   const text = toBase64Url;
-  if (type === "secret") return { kty: "oct", k: text(bytes), alg: secretName(algorithm, bytes), ...common };
+  if (type === "secret")
+    return { kty: "oct", k: text(bytes), alg: secretName(algorithm, bytes), ...common };
   if (algorithm.name === "Ed25519") {
     if (type === "public") return { kty: "OKP", crv: "Ed25519", x: text(bytes), ...common };
     const seed = elements(fromPkcs8(algorithm, bytes))[0].content;
-    return { kty: "OKP", crv: "Ed25519", x: text(host("publicKey", "Ed25519", bytes)), d: text(seed), ...common };
+    return {
+      kty: "OKP", crv: "Ed25519", x: text(host("publicKey", "Ed25519", bytes)), d: text(seed),
+      ...common,
+    };
   }
   if (algorithm.name === "ECDSA") {
     const size = CURVES[algorithm.namedCurve];
-    const of = (point) => ({ kty: "EC", crv: algorithm.namedCurve, x: text(point.subarray(1, 1 + size)), y: text(point.subarray(1 + size)) });
+    const of = (point) => ({
+      kty: "EC", crv: algorithm.namedCurve, x: text(point.subarray(1, 1 + size)),
+      y: text(point.subarray(1 + size)),
+    });
     if (type === "public") return { ...of(bytes), ...common };
     const [, d] = inside(fromPkcs8(algorithm, bytes));
-    return { ...of(host("publicKey", `ECDSA ${algorithm.namedCurve}`, bytes)), d: text(padded(d.content, size)), ...common };
+    return {
+      ...of(host("publicKey", `ECDSA ${algorithm.namedCurve}`, bytes)),
+      d: text(padded(d.content, size)),
+      ...common,
+    };
   }
   const alg = `${algorithm.name === "RSA-PSS" ? "PS" : "RS"}${algorithm.hash.name.slice(4).replace(/^1$/, "1")}`;
-  const integers = inside(type === "public" ? bytes : fromPkcs8(algorithm, bytes)).map(({ content }) => text(unsigned(content)));
+  const integers = inside(type === "public" ? bytes : fromPkcs8(algorithm, bytes)).map(
+    ({ content }) => text(unsigned(content)),
+  );
   const parts = type === "public" ? integers : integers.slice(1);
-  return { kty: "RSA", alg, ...Object.fromEntries(parts.map((value, i) => [RSA_PARTS[i], value])), ...common };
+  return {
+    kty: "RSA",
+    alg,
+    ...Object.fromEntries(parts.map((value, i) => [RSA_PARTS[i], value])),
+    ...common,
+  };
 }
 
-const secretName = ({ name, hash }, bytes) => (name === "HMAC" ? `HS${hash.name.slice(4)}` : `A${bytes.length * 8}${name.slice(4)}`);
+const secretName = ({ name, hash }, bytes) =>
+  name === "HMAC" ? `HS${hash.name.slice(4)}` : `A${bytes.length * 8}${name.slice(4)}`;
 
-// ---- algorithms ----------------------------------------------------------------------------------------------------
+// ---- algorithms ---------------------------------------------------------------------------------
 
 /// The algorithm of a secret key, after checking that the bytes suit it.
 const secrets = {
@@ -258,7 +341,8 @@ const secrets = {
     return { name: "HMAC", hash: { name: hashOf(hash) }, length: bytes.length * 8 };
   },
   "AES-GCM"(_, bytes) {
-    if (![16, 32].includes(bytes.length)) throw badKey(`a key of AES-GCM has 128 or 256 bits here, not ${bytes.length * 8}`);
+    if (![16, 32].includes(bytes.length))
+      throw badKey(`a key of AES-GCM has 128 or 256 bits here, not ${bytes.length * 8}`);
     return { name: "AES-GCM", length: bytes.length * 8 };
   },
   PBKDF2: () => ({ name: "PBKDF2" }),
@@ -284,12 +368,22 @@ function signingAlgorithm(given) {
 
 /// Adds the parameters that are part of the key itself, and refuses bytes that are not a key.
 function withLength(algorithm, type, bytes) {
-  const kind = algorithm.name === "ECDSA" ? `ECDSA ${algorithm.namedCurve}` : algorithm.name === "Ed25519" ? "Ed25519" : "RSA";
-  if (!host("isKey", kind, type === "private", bytes)) throw badKey(`the ${type} key is not one of ${algorithm.name} that this host can use`);
+  const kind =
+    algorithm.name === "ECDSA"
+      ? `ECDSA ${algorithm.namedCurve}`
+      : algorithm.name === "Ed25519"
+        ? "Ed25519"
+        : "RSA";
+  if (!host("isKey", kind, type === "private", bytes))
+    throw badKey(`the ${type} key is not one of ${algorithm.name} that this host can use`);
   if (kind !== "RSA") return algorithm;
   const integers = type === "public" ? inside(bytes) : inside(fromPkcs8(algorithm, bytes)).slice(1);
   const [modulus, exponent] = integers.map(({ content }) => unsigned(content));
-  return { ...algorithm, modulusLength: modulus.length * 8 - Math.clz32(modulus[0]) + 24, publicExponent: exponent.slice() };
+  return {
+    ...algorithm,
+    modulusLength: modulus.length * 8 - Math.clz32(modulus[0]) + 24,
+    publicExponent: exponent.slice(),
+  };
 }
 
 /// The limit of PBKDF2 iterations, which take some seconds and cannot be interrupted.
@@ -298,18 +392,26 @@ const MAX_ITERATIONS = 2_000_000;
 function derive(given, key, bits) {
   const { bytes } = key;
   const hash = hashOf(given.hash);
-  if (!Number.isInteger(bits) || bits <= 0 || bits % 8 !== 0) throw fails("OperationError", `the length must be a multiple of 8 bits, not ${bits}`);
+  if (!Number.isInteger(bits) || bits <= 0 || bits % 8 !== 0)
+    throw fails("OperationError", `the length must be a multiple of 8 bits, not ${bits}`);
   const salt = bytesOf(given.salt);
   if (given.name === "HKDF") {
     const derived = host("hkdf", hash, bytes, salt, bytesOf(given.info), bits / 8);
-    if (derived === undefined) throw fails("OperationError", `HKDF gives at most 255 times the length of its hash, not ${bits} bits`);
+    if (derived === undefined)
+      throw fails(
+        "OperationError",
+        `HKDF gives at most 255 times the length of its hash, not ${bits} bits`,
+      );
     return derived;
   }
   const iterations = Number(given.iterations);
   const blocks = Math.ceil(bits / 8 / HASHES[hash]);
-  if (!Number.isInteger(iterations) || iterations < 1) throw fails("OperationError", `the iterations must be a whole number, not ${given.iterations}`);
+  if (!Number.isInteger(iterations) || iterations < 1)
+    throw fails("OperationError", `the iterations must be a whole number, not ${given.iterations}`);
   if (iterations * blocks > MAX_ITERATIONS) {
-    throw unsupported(`PBKDF2 with ${iterations} iterations for ${bits} bits, more than ${MAX_ITERATIONS} for ${HASHES[hash] * 8},`);
+    throw unsupported(
+      `PBKDF2 with ${iterations} iterations for ${bits} bits, more than ${MAX_ITERATIONS} for ${HASHES[hash] * 8},`,
+    );
   }
   return host("pbkdf2", hash, bytes, salt, iterations, bits / 8);
 }
@@ -318,9 +420,11 @@ function cipher(isSeal, given, key, data) {
   const iv = bytesOf(given.iv);
   if (iv.length === 0) throw fails("OperationError", "crypto.subtle: the iv is empty");
   if (iv.length !== 12) throw unsupported(`AES-GCM with an iv of ${iv.length} bytes instead of 12`);
-  if ((given.tagLength ?? 128) !== 128) throw unsupported(`AES-GCM with a tag of ${given.tagLength} bits instead of 128`);
+  if ((given.tagLength ?? 128) !== 128)
+    throw unsupported(`AES-GCM with a tag of ${given.tagLength} bits instead of 128`);
   const made = host("aesGcm", isSeal, key.bytes, iv, bytesIn(given.additionalData), bytesOf(data));
-  if (made === undefined) throw fails("OperationError", "crypto.subtle: the data is not what the key sealed");
+  if (made === undefined)
+    throw fails("OperationError", "crypto.subtle: the data is not what the key sealed");
   return made.buffer;
 }
 
@@ -337,7 +441,8 @@ export class SubtleCrypto {
     const given = algorithmOf(algorithm);
     if (format === "jwk") checkJwk(given, data, extractable, usages);
     if (Object.hasOwn(secrets, given.name)) {
-      if (format !== "raw" && format !== "jwk") throw unsupported(`a key of ${given.name} as ${format}`);
+      if (format !== "raw" && format !== "jwk")
+        throw unsupported(`a key of ${given.name} as ${format}`);
       const bytes = format === "raw" ? bytesOf(data).slice() : fromJwk(given, data)[1];
       return makeKey("secret", secrets[given.name](given, bytes), extractable, usages, bytes);
     }
@@ -359,7 +464,11 @@ export class SubtleCrypto {
     const { type, algorithm, extractable, bytes } = own;
     if (!extractable) throw badUse("the key cannot be extracted");
     if (format === "jwk") return toJwk(own);
-    if (format === "raw" && (type === "secret" || (type === "public" && algorithm.hash === undefined))) return bytes.slice().buffer;
+    if (
+      format === "raw" &&
+      (type === "secret" || (type === "public" && algorithm.hash === undefined))
+    )
+      return bytes.slice().buffer;
     if (format === "spki" && type === "public") return toSpki(algorithm, bytes).buffer;
     if (format === "pkcs8" && type === "private") return bytes.slice().buffer;
     throw unsupported(`a ${type} key of ${algorithm.name} as ${format}`);
@@ -367,42 +476,70 @@ export class SubtleCrypto {
   async generateKey(algorithm, extractable, usages) {
     const given = algorithmOf(algorithm);
     if (given.name === "HMAC" || given.name === "AES-GCM") {
-      const bits = given.length ?? (given.name === "HMAC" ? BLOCKS[hashOf(given.hash)] * 8 : undefined);
-      if (!Number.isInteger(bits) || bits <= 0 || bits % 8 !== 0 || bits > 8192) throw fails("OperationError", `the length of a key cannot be ${bits} bits`);
+      const bits =
+        given.length ?? (given.name === "HMAC" ? BLOCKS[hashOf(given.hash)] * 8 : undefined);
+      if (!Number.isInteger(bits) || bits <= 0 || bits % 8 !== 0 || bits > 8192)
+        throw fails("OperationError", `the length of a key cannot be ${bits} bits`);
       const bytes = crypto.getRandomValues(new Uint8Array(bits / 8));
       return makeKey("secret", secrets[given.name](given, bytes), extractable, usages, bytes);
     }
-    const pair = { ECDSA: () => `ECDSA ${curveOf(given)}`, Ed25519: () => "Ed25519" }[given.name]?.();
-    if (pair === undefined || isDeterministic()) throw unsupported(`generating a key of ${given.name}${pair ? " in queries and mutations" : ""}`);
+    const pair = { ECDSA: () => `ECDSA ${curveOf(given)}`, Ed25519: () => "Ed25519" }[
+      given.name
+    ]?.();
+    if (pair === undefined || isDeterministic())
+      throw unsupported(
+        `generating a key of ${given.name}${pair ? " in queries and mutations" : ""}`,
+      );
     const own = signingAlgorithm(given);
     const bytes = host("generateKey", pair);
     const uses = [...usages];
     return {
-      publicKey: makeKey("public", own, true, uses.filter((usage) => usage !== "sign"), host("publicKey", pair, bytes)),
-      privateKey: makeKey("private", own, extractable, uses.filter((usage) => usage !== "verify"), bytes),
+      publicKey: makeKey(
+        "public", own, true,
+        uses.filter((usage) => usage !== "sign"),
+        host("publicKey", pair, bytes),
+      ),
+      privateKey: makeKey(
+        "private", own, extractable,
+        uses.filter((usage) => usage !== "verify"),
+        bytes,
+      ),
     };
   }
   async sign(algorithm, key, data) {
     const given = algorithmOf(algorithm);
     const own = checkUse(key, given, "sign");
-    if (given.name === "HMAC") return host("hmac", own.algorithm.hash.name, own.bytes, bytesOf(data)).buffer;
+    if (given.name === "HMAC")
+      return host("hmac", own.algorithm.hash.name, own.bytes, bytesOf(data)).buffer;
     if (own.type !== "private") throw badUse("only a private key signs");
     if (isDeterministic() && (given.name === "ECDSA" || given.name === "RSA-PSS")) {
-      throw unsupported(`signing with ${given.name}, which is not the same each time, in queries and mutations`);
+      throw unsupported(
+        `signing with ${given.name}, which is not the same each time, in queries and mutations`,
+      );
     }
     checkSalt(given, own);
-    const signature = host("sign", schemes[given.name](own.algorithm, given), own.bytes, bytesOf(data));
-    if (signature === undefined) throw unsupported(`signing with ${schemes[given.name](own.algorithm, given)}`);
+    const signature = host(
+      "sign", schemes[given.name](own.algorithm, given), own.bytes, bytesOf(data),
+    );
+    if (signature === undefined)
+      throw unsupported(`signing with ${schemes[given.name](own.algorithm, given)}`);
     return signature.buffer;
   }
   async verify(algorithm, key, signature, data) {
     const given = algorithmOf(algorithm);
     const own = checkUse(key, given, "verify");
-    if (given.name === "HMAC") return host("hmacVerify", own.algorithm.hash.name, own.bytes, bytesOf(data), bytesOf(signature));
+    if (given.name === "HMAC")
+      return host(
+        "hmacVerify", own.algorithm.hash.name, own.bytes, bytesOf(data), bytesOf(signature),
+      );
     if (own.type !== "public") throw badUse("only a public key verifies");
     checkSalt(given, own);
-    const is = host("verify", schemes[given.name](own.algorithm, given), own.bytes, bytesOf(signature), bytesOf(data));
-    if (is === undefined) throw unsupported(`verifying ${schemes[given.name](own.algorithm, given)}`);
+    const is = host(
+      "verify", schemes[given.name](own.algorithm, given), own.bytes, bytesOf(signature),
+      bytesOf(data),
+    );
+    if (is === undefined)
+      throw unsupported(`verifying ${schemes[given.name](own.algorithm, given)}`);
     return is;
   }
   async encrypt(algorithm, key, data) {
@@ -417,15 +554,19 @@ export class SubtleCrypto {
   }
   async deriveBits(algorithm, key, length) {
     const given = algorithmOf(algorithm);
-    if (given.name !== "PBKDF2" && given.name !== "HKDF") throw unsupported(`deriving bits with ${given.name}`);
+    if (given.name !== "PBKDF2" && given.name !== "HKDF")
+      throw unsupported(`deriving bits with ${given.name}`);
     return derive(given, checkUse(key, given, "deriveBits"), length).buffer;
   }
   async deriveKey(algorithm, key, wanted, extractable, usages) {
     const given = algorithmOf(algorithm);
     const target = algorithmOf(wanted);
-    if (given.name !== "PBKDF2" && given.name !== "HKDF") throw unsupported(`deriving a key with ${given.name}`);
-    if (target.name !== "HMAC" && target.name !== "AES-GCM") throw unsupported(`deriving a key of ${target.name}`);
-    const bits = target.length ?? (target.name === "HMAC" ? BLOCKS[hashOf(target.hash)] * 8 : undefined);
+    if (given.name !== "PBKDF2" && given.name !== "HKDF")
+      throw unsupported(`deriving a key with ${given.name}`);
+    if (target.name !== "HMAC" && target.name !== "AES-GCM")
+      throw unsupported(`deriving a key of ${target.name}`);
+    const bits =
+      target.length ?? (target.name === "HMAC" ? BLOCKS[hashOf(target.hash)] * 8 : undefined);
     const bytes = derive(given, checkUse(key, given, "deriveKey"), bits);
     return makeKey("secret", secrets[target.name](target, bytes), extractable, usages, bytes);
   }
@@ -439,7 +580,9 @@ export class SubtleCrypto {
 
 function checkSalt({ name, saltLength }, { algorithm }) {
   if (name === "RSA-PSS" && saltLength !== HASHES[algorithm.hash.name]) {
-    throw unsupported(`RSA-PSS with a salt of ${saltLength} bytes instead of ${HASHES[algorithm.hash.name]}`);
+    throw unsupported(
+      `RSA-PSS with a salt of ${saltLength} bytes instead of ${HASHES[algorithm.hash.name]}`,
+    );
   }
 }
 
@@ -453,11 +596,20 @@ export class Crypto {
     return this.#subtle;
   }
   getRandomValues(target) {
-    if (!ArrayBuffer.isView(target) || target instanceof DataView || target instanceof Float32Array || target instanceof Float64Array) {
-      throw new DOMException("getRandomValues() takes a typed array of whole numbers", "TypeMismatchError");
+    if (
+      !ArrayBuffer.isView(target) ||
+      target instanceof DataView ||
+      target instanceof Float32Array ||
+      target instanceof Float64Array
+    ) {
+      throw new DOMException(
+        "getRandomValues() takes a typed array of whole numbers",
+        "TypeMismatchError",
+      );
     }
     const bytes = bytesOf(target);
-    if (bytes.length > 65536) throw new DOMException("getRandomValues() gives 65536 bytes at most", "QuotaExceededError");
+    if (bytes.length > 65536)
+      throw new DOMException("getRandomValues() gives 65536 bytes at most", "QuotaExceededError");
     for (let i = 0; i < bytes.length; i++) bytes[i] = native.random() * 256;
     return target;
   }
@@ -466,7 +618,9 @@ export class Crypto {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+    return [
+      hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20),
+    ].join("-");
   }
 }
 

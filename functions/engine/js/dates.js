@@ -1,7 +1,10 @@
 // Parses dates in other formats than ECMAScript's, as V8 does. Times without a zone are in UTC.
 
 const MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const HOURS_FROM_UTC = { ut: 0, utc: 0, z: 0, gmt: 0, est: -5, edt: -4, cst: -6, cdt: -5, mst: -7, mdt: -6, pst: -8, pdt: -7 };
+const HOURS_FROM_UTC = {
+  ut: 0, utc: 0, z: 0, gmt: 0, est: -5, edt: -4, cst: -6, cdt: -5, mst: -7, mdt: -6, pst: -8,
+  pdt: -7,
+};
 const isSpace = (char) => /[\s\ufeff]/.test(char);
 const isWord = (char) => char >= "A" && !isSpace(char);
 const isDigit = (char) => char >= "0" && char <= "9";
@@ -19,7 +22,11 @@ function tokensOf(text) {
     const char = text[at];
     if (isDigit(char)) {
       const digits = take(isDigit);
-      tokens.push({ kind: "number", value: Number(digits.replace(/^0+(?=\d)/, "").slice(0, 9)), length: digits.length });
+      tokens.push({
+        kind: "number",
+        value: Number(digits.replace(/^0+(?=\d)/, "").slice(0, 9)),
+        length: digits.length,
+      });
     } else if (":-+.)".includes(char)) {
       at++;
       tokens.push({ kind: char });
@@ -27,8 +34,10 @@ function tokensOf(text) {
       const word = take(isWord).toLowerCase();
       const month = MONTHS.indexOf(word.slice(0, 3));
       if (month >= 0) tokens.push({ kind: "month", value: month + 1 });
-      else if (word === "am" || word === "pm") tokens.push({ kind: "half", value: word === "am" ? 0 : 12 });
-      else if (Object.hasOwn(HOURS_FROM_UTC, word)) tokens.push({ kind: "zone", value: HOURS_FROM_UTC[word], isZ: word === "z" });
+      else if (word === "am" || word === "pm")
+        tokens.push({ kind: "half", value: word === "am" ? 0 : 12 });
+      else if (Object.hasOwn(HOURS_FROM_UTC, word))
+        tokens.push({ kind: "zone", value: HOURS_FROM_UTC[word], isZ: word === "z" });
       else tokens.push({ kind: word === "t" ? "t" : "word" });
     } else if (isSpace(char)) {
       take(isSpace);
@@ -66,7 +75,8 @@ export function parseDate(text) {
   const peek = () => tokens[next] ?? END;
   const read = () => tokens[next++] ?? END;
   const skip = (kind) => peek().kind === kind && (next++, true);
-  const isFixed = (length, from = -Infinity, to = Infinity) => peek().kind === "number" && peek().length === length && within(peek().value, from, to);
+  const isFixed = (length, from = -Infinity, to = Infinity) =>
+    peek().kind === "number" && peek().length === length && within(peek().value, from, to);
 
   const day = [];
   const time = [];
@@ -74,7 +84,8 @@ export function parseDate(text) {
   let half;
   let isIso = false;
   const zone = { sign: undefined, hour: undefined, minute: undefined };
-  const setZone = (hours) => Object.assign(zone, { sign: hours < 0 ? -1 : 1, hour: Math.abs(hours), minute: 0 });
+  const setZone = (hours) =>
+    Object.assign(zone, { sign: hours < 0 ? -1 : 1, hour: Math.abs(hours), minute: 0 });
 
   /// Parses a leading date in ECMAScript's format. Returns the first token after it.
   const readIso = () => {
@@ -134,7 +145,10 @@ export function parseDate(text) {
     return END;
   };
 
-  const expectsTime = (n) => (time.length === 1 && within(n, 0, 59)) || (time.length === 2 && within(n, 0, 59)) || (time.length === 3 && within(n, 0, 999));
+  const expectsTime = (n) =>
+    (time.length === 1 && within(n, 0, 59)) ||
+    (time.length === 2 && within(n, 0, 59)) ||
+    (time.length === 3 && within(n, 0, 999));
   const endTime = (n) => {
     time.push(n);
     while (time.length < 4) time.push(0);
@@ -180,13 +194,17 @@ export function parseDate(text) {
       } else if (hasNumber || peek().kind === "number") {
         return NaN;
       }
-    } else if ((token.kind === "+" || token.kind === "-") && ((zone.hour === 0 && zone.minute === 0) || time.length > 0)) {
+    } else if (
+      (token.kind === "+" || token.kind === "-") &&
+      ((zone.hour === 0 && zone.minute === 0) || time.length > 0)
+    ) {
       zone.sign = token.kind === "+" ? 1 : -1;
       const { value, length } = peek().kind === "number" ? read() : { value: 0, length: 0 };
       hasNumber = true;
       if (peek().kind === ":") Object.assign(zone, { hour: value, minute: undefined });
       else if (length === 1 || length === 2) Object.assign(zone, { hour: value, minute: 0 });
-      else if (length === 3 || length === 4) Object.assign(zone, { hour: Math.trunc(value / 100), minute: value % 100 });
+      else if (length === 3 || length === 4)
+        Object.assign(zone, { hour: Math.trunc(value / 100), minute: value % 100 });
       else return NaN;
     } else if (["+", "-", ")"].includes(token.kind) && hasNumber) {
       return NaN;
@@ -212,12 +230,14 @@ export function parseDate(text) {
     if (!within(hour, 0, 12)) return NaN;
     hour = (hour % 12) + half;
   }
-  const isTime = within(hour, 0, 23) && within(minute, 0, 59) && within(second, 0, 59) && within(ms, 0, 999);
+  const isTime =
+    within(hour, 0, 23) && within(minute, 0, 59) && within(second, 0, 59) && within(ms, 0, 999);
   if (!isTime && !(hour === 24 && minute === 0 && second === 0 && ms === 0)) return NaN;
   const date = new Date(0);
   date.setUTCFullYear(year, ofMonth - 1, ofDay);
   date.setUTCHours(hour, minute, second, ms);
-  const offset = zone.sign === undefined ? 0 : zone.sign * ((zone.hour ?? 0) * 60 + (zone.minute ?? 0)) * 60_000;
+  const offset =
+    zone.sign === undefined ? 0 : zone.sign * ((zone.hour ?? 0) * 60 + (zone.minute ?? 0)) * 60_000;
   const found = date.getTime() - offset;
   return Math.abs(found) <= 8.64e15 && Math.abs(offset) <= 2 ** 31 * 1000 ? found : NaN;
 }

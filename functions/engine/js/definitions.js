@@ -1,9 +1,12 @@
-// The builders of `schema`, `crons` and `convex.config`: the part of `convex/server` that most calls do not need.
+// The builders of `schema`, `crons` and `convex.config`: the part of `convex/server` that most
+// calls do not need.
 
-import { argsObject, functionName, getFunctionName, pathProxy, toReferencePath } from "convex:server";
+import {
+  argsObject, functionName, getFunctionName, pathProxy, toReferencePath,
+} from "convex:server";
 import { asObjectValidator, convexToJson, isValidator, v } from "convex/values";
 
-// ---- crons ---------------------------------------------------------------------------------------------------------
+// ---- crons --------------------------------------------------------------------------------------
 
 const DAYS = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
@@ -23,13 +26,17 @@ class Crons {
   crons = {};
 
   #add(name, schedule, reference, args) {
-    if (!/^[ -~]*$/.test(name)) throw new Error(`The name of a cron is printable ASCII: ${name} is not`);
+    if (!/^[ -~]*$/.test(name))
+      throw new Error(`The name of a cron is printable ASCII: ${name} is not`);
     if (Object.hasOwn(this.crons, name)) throw new Error(`There are two crons called ${name}`);
-    this.crons[name] = { name: getFunctionName(reference), args: [convexToJson(argsObject(args))], schedule };
+    this.crons[name] = {
+      name: getFunctionName(reference), args: [convexToJson(argsObject(args))], schedule,
+    };
   }
   interval(name, schedule, reference, args) {
     const given = ["seconds", "minutes", "hours"].filter((unit) => schedule[unit] !== undefined);
-    if (given.length !== 1) throw new Error(`The cron ${name} needs one of seconds, minutes or hours`);
+    if (given.length !== 1)
+      throw new Error(`The cron ${name} needs one of seconds, minutes or hours`);
     whole(schedule[given[0]], 1, Number.MAX_SAFE_INTEGER, given[0]);
     this.#add(name, { ...schedule, type: "interval" }, reference, args);
   }
@@ -45,7 +52,8 @@ class Crons {
   }
   weekly(name, schedule, reference, args) {
     const { dayOfWeek } = schedule;
-    if (!DAYS.includes(dayOfWeek)) throw new Error(`dayOfWeek must be the name of a day, such as "monday", not ${dayOfWeek}`);
+    if (!DAYS.includes(dayOfWeek))
+      throw new Error(`dayOfWeek must be the name of a day, such as "monday", not ${dayOfWeek}`);
     const hourUTC = whole(schedule.hourUTC, 0, 23, "hourUTC");
     this.#add(name, { dayOfWeek, hourUTC, ...minute(schedule), type: "weekly" }, reference, args);
   }
@@ -64,7 +72,7 @@ class Crons {
 
 export const cronJobs = () => new Crons();
 
-// ---- schemas -------------------------------------------------------------------------------------------------------
+// ---- schemas ------------------------------------------------------------------------------------
 
 class TableDefinition {
   indexes = [];
@@ -88,7 +96,9 @@ class TableDefinition {
     return this;
   }
   searchIndex(indexDescriptor, { searchField, filterFields = [], staged }) {
-    (staged ? this.stagedSearchIndexes : this.searchIndexes).push({ indexDescriptor, searchField, filterFields });
+    (staged ? this.stagedSearchIndexes : this.searchIndexes).push({
+      indexDescriptor, searchField, filterFields,
+    });
     return this;
   }
   vectorIndex(indexDescriptor, { vectorField, dimensions, filterFields = [], staged }) {
@@ -97,12 +107,15 @@ class TableDefinition {
     return this;
   }
   staged(schema) {
-    if (this.stagedValidator !== undefined) throw new Error("A table can have one staged validator only");
+    if (this.stagedValidator !== undefined)
+      throw new Error("A table can have one staged validator only");
     if (isValidator(schema)) {
       this.stagedValidator = schema;
     } else {
       if (this.validator.kind !== "object" && this.validator.kind !== "any") {
-        throw new Error("Only a table that is an object can have single fields staged: stage a whole validator instead");
+        throw new Error(
+          "Only a table that is an object can have single fields staged: stage a whole validator instead",
+        );
       }
       const fields = { ...this.validator.fields, ...schema };
       this.stagedValidator = v.object(
@@ -117,7 +130,8 @@ class TableDefinition {
   export() {
     const { validator, stagedValidator, ...indexes } = this;
     const documentType = validator.json;
-    if (typeof documentType !== "object") throw new Error("What was given to defineTable() is not a validator");
+    if (typeof documentType !== "object")
+      throw new Error("What was given to defineTable() is not a validator");
     return { ...indexes, documentType, stagedDocumentType: stagedValidator?.json };
   }
 }
@@ -137,7 +151,9 @@ export function docValidator(tableName, table) {
       case "any":
         return validator;
       default:
-        throw new Error(`The documents of table "${tableName}" must be objects, or a union of objects`);
+        throw new Error(
+          `The documents of table "${tableName}" must be objects, or a union of objects`,
+        );
     }
   };
   return whole(table.validator);
@@ -154,7 +170,9 @@ class SchemaDefinition {
   }
   #table(name) {
     if (!Object.hasOwn(this.tables, name)) {
-      throw new Error(`The schema has no table "${name}". It has: ${Object.keys(this.tables).join(", ")}`);
+      throw new Error(
+        `The schema has no table "${name}". It has: ${Object.keys(this.tables).join(", ")}`,
+      );
     }
     return this.tables[name];
   }
@@ -166,7 +184,10 @@ class SchemaDefinition {
     return v.id(tableName);
   }
   export() {
-    const tables = Object.entries(this.tables).map(([tableName, table]) => ({ tableName, ...table.export() }));
+    const tables = Object.entries(this.tables).map(([tableName, table]) => ({
+      tableName,
+      ...table.export(),
+    }));
     return JSON.stringify({ tables, schemaValidation: this.schemaValidation });
   }
 }
@@ -175,11 +196,12 @@ export function defineSchema(tables, options) {
   return new SchemaDefinition(tables, options);
 }
 
-// ---- components ----------------------------------------------------------------------------------------------------
+// ---- components ---------------------------------------------------------------------------------
 
 function checkEnv(env) {
   for (const [name, validator] of Object.entries(env ?? {})) {
-    if (!isValidator(validator)) throw new Error(`The environment variable "${name}" needs a validator, such as v.string()`);
+    if (!isValidator(validator))
+      throw new Error(`The environment variable "${name}" needs a validator, such as v.string()`);
   }
   return env ?? {};
 }
@@ -195,7 +217,8 @@ function envReferences(env) {
 }
 
 function checkPrefix(prefix) {
-  if (prefix !== undefined && !prefix.startsWith("/")) throw new Error(`httpPrefix must start with a slash: "${prefix}" does not`);
+  if (prefix !== undefined && !prefix.startsWith("/"))
+    throw new Error(`httpPrefix must start with a slash: "${prefix}" does not`);
 }
 
 const withSlash = (prefix) => (prefix.endsWith("/") ? prefix : `${prefix}/`);
@@ -204,20 +227,24 @@ function use(definition, options) {
   const path = definition?.componentDefinitionPath;
   if (typeof path !== "string") throw new Error("use() takes what a `convex.config` exports");
   const name = options?.name ?? definition.defaultName ?? definition._name ?? path.split("/").pop();
-  if (typeof name !== "string" || name === "") throw new Error("The name of a component must be a string that is not empty");
+  if (typeof name !== "string" || name === "")
+    throw new Error("The name of a component must be a string that is not empty");
   checkPrefix(options?.httpPrefix);
   this._childComponents.push([name, definition, options?.env ?? {}, options?.httpPrefix]);
   return {
     [toReferencePath]: `_reference/childComponent/${name}`,
     exports: pathProxy([], (parts, property) =>
-      property === toReferencePath ? ["_reference/childComponent", name, ...parts].join("/") : undefined,
+      property === toReferencePath
+        ? ["_reference/childComponent", name, ...parts].join("/")
+        : undefined,
     ),
   };
 }
 
 function exportedEnv([name, value]) {
   if (typeof value === "string") return [name, { type: "value", value }];
-  if (typeof value?.__envVarRef === "string") return [name, { type: "envVar", name: value.__envVarRef }];
+  if (typeof value?.__envVarRef === "string")
+    return [name, { type: "envVar", name: value.__envVarRef }];
   throw new Error(`The environment variable "${name}" must be a string or a reference to one`);
 }
 
@@ -227,7 +254,9 @@ function exportDefinition() {
   return {
     ...(this._isRoot ? {} : { name: this._name }),
     ...(this._httpPrefix === undefined ? {} : { httpPrefix: withSlash(this._httpPrefix) }),
-    definitionType: this._isRoot ? { type: "app" } : { type: "childComponent", name: this._name, args: [] },
+    definitionType: this._isRoot
+      ? { type: "app" }
+      : { type: "childComponent", name: this._name, args: [] },
     childComponents: children.map(([name, definition, env]) => ({
       name,
       path: definition.componentDefinitionPath,

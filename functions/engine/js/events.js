@@ -12,17 +12,25 @@ export class Event {
 
   constructor(type, init = {}) {
     if (arguments.length === 0) throw new TypeError("Event: a type is required");
-    if (init !== null && typeof init !== "object" && typeof init !== "function") throw new TypeError("Event: its options are an object");
+    if (init !== null && typeof init !== "object" && typeof init !== "function")
+      throw new TypeError("Event: its options are an object");
     const { bubbles = false, cancelable = false, composed = false } = init ?? {};
     this.#of = {
-      type: String(type), bubbles: Boolean(bubbles), cancelable: Boolean(cancelable), composed: Boolean(composed),
-      target: null, isStopped: false, isEnded: false, isPrevented: false, isDispatched: false,
+      type: String(type), bubbles: Boolean(bubbles), cancelable: Boolean(cancelable),
+      composed: Boolean(composed), target: null, isStopped: false, isEnded: false,
+      isPrevented: false, isDispatched: false,
     };
   }
   static {
     eventOf = (event) => event.#of;
     for (const name of ["type", "bubbles", "cancelable", "composed", "target"]) {
-      Object.defineProperty(this.prototype, name, { get() { return this.#of[name]; }, configurable: true, enumerable: true });
+      Object.defineProperty(this.prototype, name, {
+        get() {
+          return this.#of[name];
+        },
+        configurable: true,
+        enumerable: true,
+      });
     }
   }
   get currentTarget() {
@@ -115,20 +123,34 @@ export class EventTarget {
   addEventListener(type, callback, options = undefined) {
     const listeners = this.#listeners;
     if (callback === null || callback === undefined) return;
-    if (typeof callback !== "function" && typeof callback !== "object") throw new TypeError("a listener is a function or an object");
-    const { capture = false, once = false, signal } = typeof options === "object" && options !== null ? options : { capture: options };
+    if (typeof callback !== "function" && typeof callback !== "object")
+      throw new TypeError("a listener is a function or an object");
+    const {
+      capture = false,
+      once = false,
+      signal,
+    } = typeof options === "object" && options !== null ? options : { capture: options };
     const isCapture = Boolean(capture);
     if (signal?.aborted) return;
     const name = String(type);
-    if (listeners.some((other) => other.type === name && other.callback === callback && other.isCapture === isCapture)) return;
+    if (
+      listeners.some(
+        (other) =>
+          other.type === name && other.callback === callback && other.isCapture === isCapture,
+      )
+    )
+      return;
     const listener = { type: name, callback, isCapture, isOnce: Boolean(once), isRemoved: false };
     listeners.push(listener);
     signal?.addEventListener("abort", () => this.#remove(listener), { once: true });
   }
   removeEventListener(type, callback, options = undefined) {
-    const isCapture = Boolean(typeof options === "object" && options !== null ? options.capture : options);
+    const isCapture = Boolean(
+      typeof options === "object" && options !== null ? options.capture : options,
+    );
     const found = this.#listeners.find(
-      (other) => other.type === String(type) && other.callback === callback && other.isCapture === isCapture,
+      (other) =>
+        other.type === String(type) && other.callback === callback && other.isCapture === isCapture,
     );
     if (found !== undefined) this.#remove(found);
   }
@@ -140,7 +162,8 @@ export class EventTarget {
   dispatchEvent(event) {
     const listeners = [...this.#listeners];
     const of = eventOf(event);
-    if (of.isDispatched) throw new DOMException("the event is being dispatched already", "InvalidStateError");
+    if (of.isDispatched)
+      throw new DOMException("the event is being dispatched already", "InvalidStateError");
     of.target = this;
     of.isDispatched = true;
     of.isEnded = false;
@@ -174,7 +197,10 @@ export class AbortSignal extends EventTarget {
   onabort = null;
 
   constructor(key) {
-    if (key !== making) throw new TypeError("Illegal constructor: a signal comes from AbortController or AbortSignal");
+    if (key !== making)
+      throw new TypeError(
+        "Illegal constructor: a signal comes from AbortController or AbortSignal",
+      );
     super();
   }
   static {
@@ -196,14 +222,21 @@ export class AbortSignal extends EventTarget {
   }
   static timeout(ms) {
     const delay = Number(ms);
-    if (!(delay >= 0)) throw new TypeError(`AbortSignal.timeout(): the time must be a number that is not negative, not ${ms}`);
+    if (!(delay >= 0))
+      throw new TypeError(
+        `AbortSignal.timeout(): the time must be a number that is not negative, not ${ms}`,
+      );
     const signal = new AbortSignal(making);
-    setTimeout(() => abort(signal, new DOMException("The operation timed out.", "TimeoutError")), delay);
+    setTimeout(
+      () => abort(signal, new DOMException("The operation timed out.", "TimeoutError")),
+      delay,
+    );
     return signal;
   }
   static any(signals) {
     const all = [...signals];
-    if (!all.every((signal) => signal instanceof AbortSignal)) throw new TypeError("AbortSignal.any() takes signals");
+    if (!all.every((signal) => signal instanceof AbortSignal))
+      throw new TypeError("AbortSignal.any() takes signals");
     const joined = new AbortSignal(making);
     const aborted = all.find((signal) => signalOf(signal).isAborted);
     if (aborted !== undefined) abort(joined, aborted.reason);
@@ -220,7 +253,8 @@ function abort(signal, reason = new DOMException("This operation was aborted", "
     const of = signalOf(each);
     of.isAborted = true;
     of.reason = reason;
-    for (const other of of.dependents.splice(0)) if (!signalOf(other).isAborted && !all.includes(other)) all.push(other);
+    for (const other of of.dependents.splice(0))
+      if (!signalOf(other).isAborted && !all.includes(other)) all.push(other);
   }
   for (const each of all) {
     for (const follow of signalOf(each).followers.splice(0)) follow();
@@ -228,7 +262,8 @@ function abort(signal, reason = new DOMException("This operation was aborted", "
   }
 }
 
-/// Calls `callback` when `signal` is aborted, or now if it is already. Returns a function that unsubscribes.
+/// Calls `callback` when `signal` is aborted, or now if it is already. Returns a function that
+/// unsubscribes.
 export function onAbort(signal, callback) {
   const of = signalOf(signal);
   if (of.isAborted) {

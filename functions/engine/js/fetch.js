@@ -15,7 +15,9 @@ export async function fetch(input, init = undefined) {
   const kind = kindOf();
   if (kind === undefined) throw new Error("fetch() cannot be used while modules are loaded");
   if (kind !== "action") {
-    throw new Error("fetch() is for actions only: a query or mutation cannot reach outside; call it in an action");
+    throw new Error(
+      "fetch() is for actions only: a query or mutation cannot reach outside; call it in an action",
+    );
   }
   const { Request, chunkOf, madeResponse, sendingOf } = load("convex:bodies");
   const { raw } = load("convex:text");
@@ -45,7 +47,10 @@ export async function fetch(input, init = undefined) {
   signal?.addEventListener("abort", abort, { once: true });
   const done = () => signal?.removeEventListener("abort", abort);
 
-  const asked = ask("host/fetch", { url, method, redirect, headers, body, isStream: stream !== null });
+  const asked = ask("host/fetch", {
+    url, method, redirect, headers, body,
+    isStream: stream !== null,
+  });
   if (stream !== null) {
     send(stream).catch((error) => stop(failed(error)));
   }

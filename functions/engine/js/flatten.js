@@ -1,14 +1,21 @@
-// The rare cases of loops.js: loops in JavaScript, which the clock can interrupt, instead of the engine's own.
+// The rare cases of loops.js: loops in JavaScript, which the clock can interrupt, instead of the
+// engine's own.
 //
 // Loaded when first needed. It relies only on the built-ins that `convex:prelude` saved.
 
 import { captured } from "convex:prelude";
 
-const { apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype, RealObject, RealTypeError, trunc } = captured;
-const { asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable, MAX_SAFE_INTEGER, RealArray } = captured;
+const {
+  apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype,
+  RealObject, RealTypeError, trunc,
+} = captured;
+const {
+  asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable,
+  MAX_SAFE_INTEGER, RealArray,
+} = captured;
 
-/// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt a loop of the engine over it,
-/// whatever length the object claims to have, and whenever.
+/// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt
+/// a loop of the engine over it, whatever length the object claims to have, and whenever.
 export const traps = {
   __proto__: null,
   get: (target, key) => get(target, key),
@@ -31,7 +38,11 @@ function isObject(value) {
 }
 
 function put(target, key, value) {
-  if (!defineProperty(target, key, { __proto__: null, value, writable: true, enumerable: true, configurable: true })) {
+  if (
+    !defineProperty(target, key, {
+      __proto__: null, value, writable: true, enumerable: true, configurable: true,
+    })
+  ) {
     throw new RealTypeError("an element cannot be defined");
   }
 }
@@ -106,7 +117,9 @@ function paced(iterator) {
     next: () => apply(next, iterator, []),
     return(value) {
       const { return: end } = iterator;
-      return end === undefined || end === null ? { value, done: true } : apply(end, iterator, [value]);
+      return end === undefined || end === null
+        ? { value, done: true }
+        : apply(end, iterator, [value]);
     },
   };
 }
@@ -153,8 +166,10 @@ function arrayOf(type, ...length) {
 
 /// `Array.fromAsync`.
 export async function fromAsync(type, items, map, self) {
-  if (map !== undefined && typeof map !== "function") throw new RealTypeError("Array.fromAsync(): its second argument is not a function");
-  const element = async (value, i) => (map === undefined ? value : await apply(map, self, [value, i]));
+  if (map !== undefined && typeof map !== "function")
+    throw new RealTypeError("Array.fromAsync(): its second argument is not a function");
+  const element = async (value, i) =>
+    map === undefined ? value : await apply(map, self, [value, i]);
   const isNone = (method) => method === undefined || method === null;
   let target;
   let at = 0;

@@ -1,4 +1,5 @@
-// HTTP actions: requests that the host received, and the responses to them. Loaded when one is called.
+// HTTP actions: requests that the host received, and the responses to them. Loaded when one is
+// called.
 
 import { asyncSyscall, captured, load, native } from "convex:prelude";
 
@@ -7,25 +8,30 @@ const { raw } = load("convex:text");
 const { apply, parse, stringify } = captured;
 const { slice, startsWith } = String.prototype;
 
-/// The size of the pieces in which a response is sent, which is small compared to an engine's memory.
+/// The size of the pieces in which a response is sent, which is small compared to an engine's
+/// memory.
 const PIECE_BYTES = 1 << 20;
 
 const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
 const text = (bytes) => native.base64(raw(bytes));
 
-/// Routes a request as `httpRouter` does, and sends the response. The routes are below `prefix`, which ends with a slash. False
-/// if there is none, and another router may have one.
+/// Routes a request as `httpRouter` does, and sends the response. The routes are below `prefix`,
+/// which ends with a slash. False if there is none, and another router may have one.
 export async function answer(router, described, prefix, isLast) {
   const { url, method, headers, body } = parse(described);
   const path = parse(native.url(url)).pathname;
-  const routed = apply(startsWith, path, [prefix]) ? router.lookup(apply(slice, path, [prefix.length - 1]), method) : null;
+  const routed = apply(startsWith, path, [prefix])
+    ? router.lookup(apply(slice, path, [prefix.length - 1]), method)
+    : null;
   if (!routed && !isLast) return false;
-  const content = body === "" || method === "GET" || method === "HEAD" ? undefined : native.fromBase64(body);
+  const content =
+    body === "" || method === "GET" || method === "HEAD" ? undefined : native.fromBase64(body);
   const request = new Request(url, { method, headers, body: content });
   const response = routed
     ? await routed[0].invokeHttpAction(request)
     : new Response(`No HttpAction routed for ${path}`, { status: 404 });
-  if (!(response instanceof Response) || response.status === 0) throw new TypeError("an HTTP action must return a Response");
+  if (!(response instanceof Response) || response.status === 0)
+    throw new TypeError("an HTTP action must return a Response");
   const head = { status: response.status, headers: pairsOf(response.headers) };
   const sent = contentOf(response);
   if (sent === null || sent instanceof Uint8Array) {

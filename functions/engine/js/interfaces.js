@@ -3,7 +3,9 @@
 
 import { addClass, captured } from "convex:prelude";
 
-const { apply, defineProperty, getOwnPropertyDescriptor, getPrototypeOf, iteratorPrototype, ownKeys } = captured;
+const {
+  apply, defineProperty, getOwnPropertyDescriptor, getPrototypeOf, iteratorPrototype, ownKeys,
+} = captured;
 const asyncPrototype = getPrototypeOf(async () => {});
 
 /// Finishes interfaces. A method needs as many arguments as it has parameters without defaults.
@@ -24,7 +26,9 @@ function requireArguments(object, name) {
     const checked = {
       [key](...args) {
         if (args.length >= method.length) return apply(method, this, args);
-        const error = new TypeError(`${name}.${String(key)}() needs ${method.length} arguments, and was given ${args.length}`);
+        const error = new TypeError(
+          `${name}.${String(key)}() needs ${method.length} arguments, and was given ${args.length}`,
+        );
         if (isAsync) return Promise.reject(error);
         throw error;
       },
@@ -54,24 +58,34 @@ export function iterable(type, pairsOf) {
     }
   }
   Object.setPrototypeOf(Walk.prototype, iteratorPrototype);
-  defineProperty(Walk.prototype, Symbol.toStringTag, { value: `${type.name} Iterator`, configurable: true });
+  defineProperty(Walk.prototype, Symbol.toStringTag, {
+    value: `${type.name} Iterator`,
+    configurable: true,
+  });
   const methods = {
     entries() { return new Walk(this, ([name, value]) => [name, value]); },
     keys() { return new Walk(this, ([name]) => name); },
     values() { return new Walk(this, ([, value]) => value); },
     forEach(callback, self = undefined) {
-      if (typeof callback !== "function") throw new TypeError(`${type.name}.forEach() takes a function`);
+      if (typeof callback !== "function")
+        throw new TypeError(`${type.name}.forEach() takes a function`);
       for (let i = 0; i < pairsOf(this).length; i++) {
         const [name, value] = pairsOf(this)[i];
         apply(callback, self, [value, name, this]);
       }
     },
   };
-  for (const name of ownKeys(methods)) defineProperty(type.prototype, name, { value: methods[name], writable: true, configurable: true, enumerable: true });
-  defineProperty(type.prototype, Symbol.iterator, { value: methods.entries, writable: true, configurable: true });
+  for (const name of ownKeys(methods))
+    defineProperty(type.prototype, name, {
+      value: methods[name], writable: true, configurable: true, enumerable: true,
+    });
+  defineProperty(type.prototype, Symbol.iterator, {
+    value: methods.entries, writable: true, configurable: true,
+  });
 }
 
-/// Converts a value to text as Web IDL does: a Symbol is a TypeError, and a lone surrogate becomes U+FFFD.
+/// Converts a value to text as Web IDL does: a Symbol is a TypeError, and a lone surrogate becomes
+/// U+FFFD.
 export const text = (value) => `${value}`.toWellFormed();
 
 /// The pairs of a record or of a sequence of pairs, with texts converted by `convert`.
@@ -87,7 +101,9 @@ export function pairsFrom(init, what, convert) {
   }
   if (typeof make !== "function") throw new TypeError(`${what} is made of an object or of pairs`);
   return Array.from({ [Symbol.iterator]: () => make.call(init) }, (pair) => {
-    const isSequence = (typeof pair === "object" || typeof pair === "function") && typeof pair?.[Symbol.iterator] === "function";
+    const isSequence =
+      (typeof pair === "object" || typeof pair === "function") &&
+      typeof pair?.[Symbol.iterator] === "function";
     const both = isSequence ? [...pair] : [];
     if (both.length !== 2) throw new TypeError(`${what}: each pair has a name and a value`);
     return both.map(convert);
@@ -97,6 +113,9 @@ export function pairsFrom(init, what, convert) {
 /// One of the choices of an enumeration.
 export function choice(what, value, choices) {
   const name = `${value}`;
-  if (!choices.includes(name)) throw new TypeError(`${what} is one of ${choices.map((each) => `"${each}"`).join(", ")}, not "${name}"`);
+  if (!choices.includes(name))
+    throw new TypeError(
+      `${what} is one of ${choices.map((each) => `"${each}"`).join(", ")}, not "${name}"`,
+    );
   return name;
 }

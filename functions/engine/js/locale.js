@@ -1,17 +1,21 @@
-// Locale-dependent functions. They return the result of V8 in English (en-US) and UTC where it is certain, and otherwise throw an
-// error that names the function. Loaded when a function first uses any of them.
+// Locale-dependent functions. They return the result of V8 in English (en-US) and UTC where it is
+// certain, and otherwise throw an error that names the function. Loaded when a function first uses
+// any of them.
 
 import { load, native } from "convex:prelude";
 
-const unsupported = (what, instead) => new DOMException(`${what} is not supported by this host: ${instead}`, "NotSupportedError");
+const unsupported = (what, instead) =>
+  new DOMException(`${what} is not supported by this host: ${instead}`, "NotSupportedError");
 
 /// The first of the locales passed to a call, or undefined.
 function localeOf(locales) {
   const first = Array.isArray(locales) ? locales[0] : locales;
   if (first === undefined) return undefined;
   const tag = typeof first === "string" ? first : String(first);
-  if (typeof first !== "string" && typeof first !== "object") throw new TypeError("Incorrect locale information provided");
-  if (!/^(?:[A-Za-z]{2,3}|[A-Za-z]{5,8})(?:-[A-Za-z0-9]{1,8})*$/.test(tag)) throw new RangeError(`Incorrect locale information provided`);
+  if (typeof first !== "string" && typeof first !== "object")
+    throw new TypeError("Incorrect locale information provided");
+  if (!/^(?:[A-Za-z]{2,3}|[A-Za-z]{5,8})(?:-[A-Za-z0-9]{1,8})*$/.test(tag))
+    throw new RangeError(`Incorrect locale information provided`);
   const locale = tag.toLowerCase();
   // Not a language, but often passed to mean the default.
   return locale === "default" ? undefined : locale;
@@ -19,7 +23,8 @@ function localeOf(locales) {
 
 function english(what, locales, instead) {
   const locale = localeOf(locales);
-  if (locale !== undefined && locale !== "en" && locale !== "en-us") throw unsupported(`${what} with the locale ${locale}`, instead);
+  if (locale !== undefined && locale !== "en" && locale !== "en-us")
+    throw unsupported(`${what} with the locale ${locale}`, instead);
 }
 
 /// The options set in a call, each of which must be known.
@@ -38,29 +43,38 @@ function optionsOf(what, options, known, instead) {
 
 function choice(name, value, choices) {
   const text = String(value);
-  if (!choices.includes(text)) throw new RangeError(`Value ${text} out of range for options property ${name}`);
+  if (!choices.includes(text))
+    throw new RangeError(`Value ${text} out of range for options property ${name}`);
   return text;
 }
 
-// ---- texts ---------------------------------------------------------------------------------------------------------
+// ---- texts --------------------------------------------------------------------------------------
 
 /// Languages sorted by the root collation.
 const ROOT = ["en", "de", "it", "pt", "nl", "fr"];
 
 export function localeCompare(self, that, locales, options) {
-  if (self === null || self === undefined) throw new TypeError("String.prototype.localeCompare called on null or undefined");
+  if (self === null || self === undefined)
+    throw new TypeError("String.prototype.localeCompare called on null or undefined");
   return comparer("String.prototype.localeCompare", locales, options)(String(self), String(that));
 }
 
 function comparer(what, locales, options) {
   const instead = "compare with < and >, or by a key of your own";
   const locale = localeOf(locales);
-  const isRoot = locale === undefined || (ROOT.includes(locale.split("-")[0]) && /^[a-z]{2}(-[a-z]{2})?$/.test(locale) && locale !== "fr-ca");
+  const isRoot =
+    locale === undefined ||
+    (ROOT.includes(locale.split("-")[0]) &&
+      /^[a-z]{2}(-[a-z]{2})?$/.test(locale) &&
+      locale !== "fr-ca");
   if (!isRoot) throw unsupported(`${what} with the locale ${locale}`, instead);
   const set = optionsOf(what, options, ["sensitivity", "numeric", "usage"], instead);
-  const sensitivity = choice("sensitivity", set.sensitivity ?? "variant", ["base", "accent", "case", "variant"]);
+  const sensitivity = choice("sensitivity", set.sensitivity ?? "variant", [
+    "base", "accent", "case", "variant",
+  ]);
   if (sensitivity === "case") throw unsupported(`${what} with the sensitivity "case"`, instead);
-  if (choice("usage", set.usage ?? "sort", ["sort", "search"]) === "search") throw unsupported(`${what} with the usage "search"`, instead);
+  if (choice("usage", set.usage ?? "sort", ["sort", "search"]) === "search")
+    throw unsupported(`${what} with the usage "search"`, instead);
   const isNumeric = Boolean(set.numeric);
   const { collate } = load("convex:collate");
   const unknown = (char) => {
@@ -71,11 +85,15 @@ function comparer(what, locales, options) {
 }
 
 /// Languages with case rules of their own.
-const CASED = { toLocaleUpperCase: ["tr", "az", "lt", "el", "hy"], toLocaleLowerCase: ["tr", "az", "lt"] };
+const CASED = {
+  toLocaleUpperCase: ["tr", "az", "lt", "el", "hy"],
+  toLocaleLowerCase: ["tr", "az", "lt"],
+};
 
 function cased(name, plain) {
   return (self, locales) => {
-    if (self === null || self === undefined) throw new TypeError(`String.prototype.${name} called on null or undefined`);
+    if (self === null || self === undefined)
+      throw new TypeError(`String.prototype.${name} called on null or undefined`);
     const locale = localeOf(locales);
     if (locale !== undefined && CASED[name].includes(locale.split("-")[0])) {
       throw unsupported(`String.prototype.${name} with the locale ${locale}`, `use ${plain}()`);
@@ -87,7 +105,7 @@ function cased(name, plain) {
 export const toLocaleUpperCase = cased("toLocaleUpperCase", "toUpperCase");
 export const toLocaleLowerCase = cased("toLocaleLowerCase", "toLowerCase");
 
-// ---- numbers -------------------------------------------------------------------------------------------------------
+// ---- numbers ------------------------------------------------------------------------------------
 
 function digitsOption(name, value, fallback) {
   if (value === undefined) return fallback;
@@ -122,19 +140,26 @@ function numberFormat(what, locales, options) {
   const locale = formatOf(what, locales, instead);
   const { MINOR } = load("convex:numbers");
   const known = [
-    "style", "currency", "minimumIntegerDigits", "minimumFractionDigits", "maximumFractionDigits", "useGrouping", "notation", "localeMatcher",
+    "style", "currency", "minimumIntegerDigits", "minimumFractionDigits", "maximumFractionDigits",
+    "useGrouping", "notation", "localeMatcher",
   ];
   const set = optionsOf(what, options, known, instead);
   const style = choice("style", set.style ?? "decimal", ["decimal", "percent", "currency", "unit"]);
   if (style === "unit") throw unsupported(`${what} with the style unit`, instead);
-  if (style === "currency" && set.currency === undefined) throw new TypeError("Currency code is required with currency style.");
+  if (style === "currency" && set.currency === undefined)
+    throw new TypeError("Currency code is required with currency style.");
   const currency = set.currency === undefined ? undefined : String(set.currency).toUpperCase();
-  if (currency !== undefined && !/^[A-Z]{3}$/.test(currency)) throw new RangeError(`Invalid currency code : ${set.currency}`);
-  const notation = choice("notation", set.notation ?? "standard", ["standard", "scientific", "engineering", "compact"]);
+  if (currency !== undefined && !/^[A-Z]{3}$/.test(currency))
+    throw new RangeError(`Invalid currency code : ${set.currency}`);
+  const notation = choice("notation", set.notation ?? "standard", [
+    "standard", "scientific", "engineering", "compact",
+  ]);
   if (notation !== "standard") throw unsupported(`${what} with the notation ${notation}`, instead);
-  if (set.useGrouping !== undefined && typeof set.useGrouping !== "boolean") throw unsupported(`${what} with this useGrouping`, instead);
-  const minor = style === "currency" ? MINOR[currency] ?? 2 : undefined;
-  const [least, most] = style === "currency" ? [minor, minor] : style === "percent" ? [0, 0] : [0, 3];
+  if (set.useGrouping !== undefined && typeof set.useGrouping !== "boolean")
+    throw unsupported(`${what} with this useGrouping`, instead);
+  const minor = style === "currency" ? (MINOR[currency] ?? 2) : undefined;
+  const [least, most] =
+    style === "currency" ? [minor, minor] : style === "percent" ? [0, 0] : [0, 3];
   const whole = digitsOption("minimumIntegerDigits", set.minimumIntegerDigits, 1);
   if (whole < 1 || whole > 21) throw new RangeError("minimumIntegerDigits value is out of range.");
   let min = digitsOption("minimumFractionDigits", set.minimumFractionDigits, undefined);
@@ -144,11 +169,18 @@ function numberFormat(what, locales, options) {
   if (max === undefined) max = Math.max(most, min);
   if (min > max) throw new RangeError("maximumFractionDigits value is out of range.");
   const coded = () => locale.coded.map((text) => text.replace("\u00a4", currency));
-  const around = style === "currency" ? locale.own[currency] ?? coded() : style === "percent" ? locale.percent : locale.plain;
+  const around =
+    style === "currency"
+      ? (locale.own[currency] ?? coded())
+      : style === "percent"
+        ? locale.percent
+        : locale.plain;
   const grouped = (digits) => {
-    if (set.useGrouping === false || digits.length < (set.useGrouping ? 4 : locale.least)) return digits;
+    if (set.useGrouping === false || digits.length < (set.useGrouping ? 4 : locale.least))
+      return digits;
     let [from, text] = [digits.length - 3, digits.slice(-3)];
-    for (const [, size] = locale.sizes; from > 0; from -= size) text = digits.slice(Math.max(0, from - size), from) + locale.group + text;
+    for (const [, size] = locale.sizes; from > 0; from -= size)
+      text = digits.slice(Math.max(0, from - size), from) + locale.group + text;
     return text;
   };
   const format = (value) => {
@@ -156,16 +188,27 @@ function numberFormat(what, locales, options) {
     const size = isNegative ? -value : value;
     const [before, after] = isNegative ? around.slice(2) : around;
     const isFinite = typeof size === "bigint" || Number.isFinite(size);
-    if (!isFinite && style === "currency") throw unsupported(`${what} of ${value} as a currency`, instead);
+    if (!isFinite && style === "currency")
+      throw unsupported(`${what} of ${value} as a currency`, instead);
     if (!isFinite) return before + (Number.isNaN(size) ? locale.nan : "\u221e") + after;
     let [digits, fraction] = style === "percent" ? percent(size, max) : rounded(size, max);
     fraction = fraction.replace(/0+$/, "").padEnd(min, "0");
-    return before + grouped(digits.padStart(whole, "0")) + (fraction === "" ? "" : locale.decimal + fraction) + after;
+    return (
+      before +
+      grouped(digits.padStart(whole, "0")) +
+      (fraction === "" ? "" : locale.decimal + fraction) +
+      after
+    );
   };
   const resolved = () => ({
-    locale: canonical(locales), numberingSystem: "latn", style, ...(style === "currency" ? { currency, currencyDisplay: "symbol", currencySign: "standard" } : {}),
-    minimumIntegerDigits: whole, minimumFractionDigits: min, maximumFractionDigits: max, useGrouping: set.useGrouping === false ? false : "auto",
-    notation, signDisplay: "auto", roundingIncrement: 1, roundingMode: "halfExpand", roundingPriority: "auto", trailingZeroDisplay: "auto",
+    locale: canonical(locales), numberingSystem: "latn", style,
+    ...(style === "currency"
+      ? { currency, currencyDisplay: "symbol", currencySign: "standard" }
+      : {}),
+    minimumIntegerDigits: whole, minimumFractionDigits: min, maximumFractionDigits: max,
+    useGrouping: set.useGrouping === false ? false : "auto",
+    notation, signDisplay: "auto", roundingIncrement: 1, roundingMode: "halfExpand",
+    roundingPriority: "auto", trailingZeroDisplay: "auto",
   });
   return { format, resolved };
 }
@@ -193,7 +236,9 @@ export function numberToLocaleString(self, locales, options) {
 }
 
 export function bigintToLocaleString(self, locales, options) {
-  return numberFormat("BigInt.prototype.toLocaleString", locales, options).format(Reflect.apply(bigintValue, self, []));
+  return numberFormat("BigInt.prototype.toLocaleString", locales, options).format(
+    Reflect.apply(bigintValue, self, []),
+  );
 }
 
 const open = [];
@@ -205,7 +250,10 @@ export function arrayToLocaleString(self, locales, options) {
   if (open.includes(array)) return "";
   open.push(array);
   try {
-    const length = Math.min(Math.max(Math.trunc(Number(array.length)) || 0, 0), Number.MAX_SAFE_INTEGER);
+    const length = Math.min(
+      Math.max(Math.trunc(Number(array.length)) || 0, 0),
+      Number.MAX_SAFE_INTEGER,
+    );
     let text = "";
     for (let i = 0; i < length; i++) {
       const each = array[i];
@@ -218,11 +266,12 @@ export function arrayToLocaleString(self, locales, options) {
   }
 }
 
-// ---- dates ---------------------------------------------------------------------------------------------------------
+// ---- dates --------------------------------------------------------------------------------------
 
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS = [
-  "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+  "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+  "November", "December",
 ];
 const WIDTHS = ["numeric", "2-digit"];
 const TEXTS = ["long", "short", "narrow"];
@@ -230,59 +279,95 @@ const DATE_FIELDS = { weekday: TEXTS, year: WIDTHS, month: [...WIDTHS, ...TEXTS]
 const TIME_FIELDS = { hour: WIDTHS, minute: WIDTHS, second: WIDTHS };
 const STYLES = ["full", "long", "medium", "short"];
 const DATE_STYLES = {
-  full: { weekday: "long", month: "long", day: "numeric", year: "numeric" }, long: { month: "long", day: "numeric", year: "numeric" },
-  medium: { month: "short", day: "numeric", year: "numeric" }, short: { month: "numeric", day: "numeric", year: "2-digit" },
+  full: { weekday: "long", month: "long", day: "numeric", year: "numeric" },
+  long: { month: "long", day: "numeric", year: "numeric" },
+  medium: { month: "short", day: "numeric", year: "numeric" },
+  short: { month: "numeric", day: "numeric", year: "2-digit" },
 };
 const CYCLES = ["h11", "h12", "h23", "h24"];
 
-/// The fields that a date is shown with. `required` and `defaults` are "date", "time" or "all", as in ECMA-402.
+/// The fields that a date is shown with. `required` and `defaults` are "date", "time" or "all", as
+/// in ECMA-402.
 function dateFormat(what, required, defaults, locales, options) {
   const instead = "use toISOString(), or the getUTC methods";
   const known = [
-    ...Object.keys(DATE_FIELDS), ...Object.keys(TIME_FIELDS), "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
+    ...Object.keys(DATE_FIELDS),
+    ...Object.keys(TIME_FIELDS),
+    "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
     "numberingSystem", "localeMatcher", "formatMatcher",
   ];
   // First, since functions validate time zones by the RangeError for an unknown one.
   const zone = zoneOf(options?.timeZone);
   english(what, locales, instead);
   const set = optionsOf(what, options, known, instead);
-  for (const [name, value] of [["calendar", "gregory"], ["numberingSystem", "latn"]]) {
-    if (set[name] !== undefined && set[name] !== value) throw unsupported(`${what} with the ${name} ${set[name]}`, instead);
+  for (const [name, value] of [
+    ["calendar", "gregory"],
+    ["numberingSystem", "latn"],
+  ]) {
+    if (set[name] !== undefined && set[name] !== value)
+      throw unsupported(`${what} with the ${name} ${set[name]}`, instead);
   }
   const fields = {};
   const take = (choices) => {
-    for (const name of Object.keys(choices)) if (set[name] !== undefined) fields[name] = choice(name, set[name], choices[name]);
+    for (const name of Object.keys(choices))
+      if (set[name] !== undefined) fields[name] = choice(name, set[name], choices[name]);
   };
   take(DATE_FIELDS);
   take(TIME_FIELDS);
   const style = (name) => (set[name] === undefined ? undefined : choice(name, set[name], STYLES));
   const [dateStyle, timeStyle] = [style("dateStyle"), style("timeStyle")];
-  let zoneName = set.timeZoneName === undefined ? undefined : choice("timeZoneName", set.timeZoneName, ["short", "long", "shortOffset", "longOffset", "shortGeneric", "longGeneric"]);
+  let zoneName =
+    set.timeZoneName === undefined
+      ? undefined
+      : choice("timeZoneName", set.timeZoneName, [
+          "short", "long", "shortOffset", "longOffset", "shortGeneric", "longGeneric",
+        ]);
   const isStyled = dateStyle !== undefined || timeStyle !== undefined;
   if (isStyled) {
     const other = Object.keys(fields)[0] ?? (zoneName && "timeZoneName");
-    if (other !== undefined) throw new TypeError(`Can't set option ${other} when ${dateStyle === undefined ? "timeStyle" : "dateStyle"} is used`);
-    if (required === "date" && timeStyle !== undefined) throw new TypeError("Invalid option : timeStyle");
-    if (required === "time" && dateStyle !== undefined) throw new TypeError("Invalid option : dateStyle");
+    if (other !== undefined)
+      throw new TypeError(
+        `Can't set option ${other} when ${dateStyle === undefined ? "timeStyle" : "dateStyle"} is used`,
+      );
+    if (required === "date" && timeStyle !== undefined)
+      throw new TypeError("Invalid option : timeStyle");
+    if (required === "time" && dateStyle !== undefined)
+      throw new TypeError("Invalid option : dateStyle");
     if (dateStyle !== undefined) Object.assign(fields, DATE_STYLES[dateStyle]);
-    if (timeStyle !== undefined) Object.assign(fields, { hour: "numeric", minute: "2-digit" }, timeStyle === "short" ? {} : { second: "2-digit" });
-    if (timeStyle === "full" || timeStyle === "long") zoneName = timeStyle === "full" ? "long" : "short";
+    if (timeStyle !== undefined)
+      Object.assign(
+        fields,
+        { hour: "numeric", minute: "2-digit" },
+        timeStyle === "short" ? {} : { second: "2-digit" },
+      );
+    if (timeStyle === "full" || timeStyle === "long")
+      zoneName = timeStyle === "full" ? "long" : "short";
   } else {
     const has = (choices) => Object.keys(choices).some((name) => fields[name] !== undefined);
-    const isGiven = (required !== "time" && has(DATE_FIELDS)) || (required !== "date" && has(TIME_FIELDS));
-    if (!isGiven && defaults !== "time") Object.assign(fields, { year: "numeric", month: "numeric", day: "numeric" });
-    if (!isGiven && defaults !== "date") Object.assign(fields, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+    const isGiven =
+      (required !== "time" && has(DATE_FIELDS)) || (required !== "date" && has(TIME_FIELDS));
+    if (!isGiven && defaults !== "time")
+      Object.assign(fields, { year: "numeric", month: "numeric", day: "numeric" });
+    if (!isGiven && defaults !== "date")
+      Object.assign(fields, { hour: "numeric", minute: "2-digit", second: "2-digit" });
   }
-  if (zoneName !== undefined && (zone !== "UTC" || !["short", "long"].includes(zoneName))) throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
+  if (zoneName !== undefined && (zone !== "UTC" || !["short", "long"].includes(zoneName)))
+    throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
   let cycle = set.hourCycle === undefined ? undefined : choice("hourCycle", set.hourCycle, CYCLES);
   // V8 shows midnight as 24 then.
   if (set.hour12 !== undefined) cycle = set.hour12 ? "h12" : "h24";
   cycle ??= "h12";
   const { weekday, year, month, day, hour, minute, second } = fields;
   const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
-  const isStrange = (hour === undefined && hasDate && (minute ?? second) !== undefined)
-    || (hour !== undefined && minute === undefined && cycle !== "h12" && (hasDate || zoneName !== undefined)) || (hour !== undefined && minute === undefined && second !== undefined) || (month === undefined && [weekday, year, day].filter((each) => each !== undefined).length > 1)
-    || (weekday !== undefined && month !== undefined && day === undefined);
+  const isStrange =
+    (hour === undefined && hasDate && (minute ?? second) !== undefined) ||
+    (hour !== undefined &&
+      minute === undefined &&
+      cycle !== "h12" &&
+      (hasDate || zoneName !== undefined)) ||
+    (hour !== undefined && minute === undefined && second !== undefined) ||
+    (month === undefined && [weekday, year, day].filter((each) => each !== undefined).length > 1) ||
+    (weekday !== undefined && month !== undefined && day === undefined);
   if (isStrange) throw unsupported(`${what} with only ${Object.keys(fields).join(", ")}`, instead);
   if (isStyled && cycle === "h11") throw unsupported(`${what} with the hourCycle h11`, instead);
   return { what, zone, fields, zoneName, cycle, dateStyle, timeStyle };
@@ -293,25 +378,37 @@ function zoneOf(given) {
   if (given === undefined) return "UTC";
   const name = native.zoneName(String(given));
   if (name === undefined) throw new RangeError(`Invalid time zone specified: ${given}`);
-  return ["Etc/UTC", "Etc/GMT", "GMT", "Etc/UCT", "UCT", "Etc/Zulu", "Zulu", "Etc/Universal", "Universal", "Etc/Greenwich", "Greenwich", "Etc/GMT0", "GMT0", "Etc/GMT+0", "GMT+0", "Etc/GMT-0", "GMT-0"].includes(name) ? "UTC" : name;
+  return [
+    "Etc/UTC", "Etc/GMT", "GMT", "Etc/UCT", "UCT", "Etc/Zulu", "Zulu", "Etc/Universal", "Universal",
+    "Etc/Greenwich", "Greenwich", "Etc/GMT0", "GMT0", "Etc/GMT+0", "GMT+0", "Etc/GMT-0", "GMT-0",
+  ].includes(name)
+    ? "UTC"
+    : name;
 }
 
 /// A valid date as parts, each with its type.
 function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }, time) {
   const local = new Date(time + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
   const year = local.getUTCFullYear();
-  if (year < 1) throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
-  const sized = (value, size) => (size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value));
-  const text = (name, width) => (width === "long" ? name : name.slice(0, width === "short" ? 3 : 1));
+  if (year < 1)
+    throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
+  const sized = (value, size) =>
+    size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value);
+  const text = (name, width) =>
+    width === "long" ? name : name.slice(0, width === "short" ? 3 : 1);
   const isTextual = TEXTS.includes(fields.month);
   const hours = local.getUTCHours();
   const shownHour = { h11: hours % 12, h12: hours % 12 || 12, h23: hours, h24: hours || 24 }[cycle];
   const is12 = cycle === "h11" || cycle === "h12";
-  const isAlone = (name) => fields.hour === undefined && (name === "minute" ? fields.second : fields.minute) === undefined;
+  const isAlone = (name) =>
+    fields.hour === undefined && (name === "minute" ? fields.second : fields.minute) === undefined;
   const values = {
     weekday: () => text(DAYS[local.getUTCDay()], fields.weekday),
     year: () => sized(year, fields.year),
-    month: () => (isTextual ? text(MONTHS[local.getUTCMonth()], fields.month) : sized(local.getUTCMonth() + 1, fields.month)),
+    month: () =>
+      isTextual
+        ? text(MONTHS[local.getUTCMonth()], fields.month)
+        : sized(local.getUTCMonth() + 1, fields.month),
     day: () => sized(local.getUTCDate(), fields.day),
     hour: () => sized(shownHour, is12 ? fields.hour : "2-digit"),
     minute: () => sized(local.getUTCMinutes(), isAlone("minute") ? "numeric" : "2-digit"),
@@ -330,10 +427,20 @@ function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }
   if (day !== undefined) add("day", month === undefined ? "" : isTextual ? " " : "/");
   if (ofYear !== undefined) add("year", !isTextual ? "/" : day === undefined ? " " : ", ");
   const hasDate = parts.length > 0;
-  const isLong = dateStyle === undefined ? fields.month === "long" : dateStyle === "full" || dateStyle === "long";
-  const join = hasDate ? (isLong ? " at " : weekday !== undefined && month === undefined && zoneName === undefined ? " " : ", ") : "";
+  const isLong =
+    dateStyle === undefined
+      ? fields.month === "long"
+      : dateStyle === "full" || dateStyle === "long";
+  const join = hasDate
+    ? isLong
+      ? " at "
+      : weekday !== undefined && month === undefined && zoneName === undefined
+        ? " "
+        : ", "
+    : "";
   const beginning = parts.length;
-  for (const name of ["hour", "minute", "second"]) if (fields[name] !== undefined) add(name, parts.length === beginning ? join : ":");
+  for (const name of ["hour", "minute", "second"])
+    if (fields[name] !== undefined) add(name, parts.length === beginning ? join : ":");
   if (fields.hour !== undefined && is12) add("dayPeriod", "\u202f");
   if (zoneName !== undefined) add("timeZoneName", parts.length > beginning ? " " : join);
   return parts;
@@ -345,10 +452,12 @@ const joined = (parts) => parts.map(({ value }) => (value === "\u202f" ? " " : v
 /// The methods of `Date`. `parts` is "date", "time" or "all".
 export function dateToLocaleString(what, date, parts, locales, options) {
   const time = date.getTime();
-  return Number.isNaN(time) ? "Invalid Date" : joined(dateParts(dateFormat(what, parts, parts, locales, options), time));
+  return Number.isNaN(time)
+    ? "Invalid Date"
+    : joined(dateParts(dateFormat(what, parts, parts, locales, options), time));
 }
 
-// ---- Intl ----------------------------------------------------------------------------------------------------------
+// ---- Intl ---------------------------------------------------------------------------------------
 
 class Collator {
   #prepared;
@@ -377,7 +486,9 @@ function prepared(prepare) {
 
 /// The locales among the given ones that are supported, as a list.
 const supported = (locales, isSupported) =>
-  (locales === undefined ? [] : [locales].flat()).filter((locale) => isSupported(localeOf(locale))).map(canonical);
+  (locales === undefined ? [] : [locales].flat())
+    .filter((locale) => isSupported(localeOf(locale)))
+    .map(canonical);
 
 class NumberFormat {
   #prepared;
@@ -403,7 +514,9 @@ class DateTimeFormat {
   #prepared;
 
   constructor(locales = undefined, options = undefined) {
-    this.#prepared = prepared(() => dateFormat("Intl.DateTimeFormat", "any", "date", locales, options));
+    this.#prepared = prepared(() =>
+      dateFormat("Intl.DateTimeFormat", "any", "date", locales, options),
+    );
   }
   #parts(date) {
     const time = date === undefined ? Date.now() : Number(date);
@@ -425,11 +538,19 @@ class DateTimeFormat {
   resolvedOptions() {
     const { zone, fields, zoneName, cycle, dateStyle, timeStyle } = this.#prepared();
     const named = { ...(dateStyle ? { dateStyle } : {}), ...(timeStyle ? { timeStyle } : {}) };
-    const shown = Object.fromEntries(["weekday", "year", "month", "day", "hour", "minute", "second"].filter((name) => fields[name] !== undefined).map((name) => [name, fields[name]]));
+    const shown = Object.fromEntries(
+      ["weekday", "year", "month", "day", "hour", "minute", "second"]
+        .filter((name) => fields[name] !== undefined)
+        .map((name) => [name, fields[name]]),
+    );
     return {
       locale: "en-US", calendar: "gregory", numberingSystem: "latn", timeZone: zone,
-      ...(fields.hour === undefined ? {} : { hourCycle: cycle, hour12: cycle === "h11" || cycle === "h12" }),
-      ...(dateStyle || timeStyle ? named : { ...shown, ...(zoneName ? { timeZoneName: zoneName } : {}) }),
+      ...(fields.hour === undefined
+        ? {}
+        : { hourCycle: cycle, hour12: cycle === "h11" || cycle === "h12" }),
+      ...(dateStyle || timeStyle
+        ? named
+        : { ...shown, ...(zoneName ? { timeZoneName: zoneName } : {}) }),
     };
   }
   static supportedLocalesOf(locales) {
@@ -439,10 +560,19 @@ class DateTimeFormat {
 
 /// Functions, so that they can be called without `new`.
 const callable = (type) => {
-  const made = { [type.name]: function (...args) { return Reflect.construct(type, args, new.target ?? type); } }[type.name];
+  const made = {
+    [type.name]: function (...args) {
+      return Reflect.construct(type, args, new.target ?? type);
+    },
+  }[type.name];
   Object.defineProperty(made, "prototype", { value: type.prototype, writable: false });
-  if (type.supportedLocalesOf) Object.defineProperty(made, "supportedLocalesOf", { value: type.supportedLocalesOf, writable: true, configurable: true });
-  Object.defineProperty(type.prototype, "constructor", { value: made, writable: true, configurable: true });
+  if (type.supportedLocalesOf)
+    Object.defineProperty(made, "supportedLocalesOf", {
+      value: type.supportedLocalesOf, writable: true, configurable: true,
+    });
+  Object.defineProperty(type.prototype, "constructor", {
+    value: made, writable: true, configurable: true,
+  });
   return made;
 };
 
@@ -453,10 +583,20 @@ class PluralRules {
     this.#select = prepared(() => {
       const instead = "choose the form by hand";
       english("Intl.PluralRules", locales, instead);
-      const { type = "cardinal" } = optionsOf("Intl.PluralRules", options, ["type", "localeMatcher"], instead);
-      if (choice("type", type, ["cardinal", "ordinal"]) === "cardinal") return (n) => (Math.abs(n) === 1 ? "one" : "other");
+      const { type = "cardinal" } = optionsOf(
+        "Intl.PluralRules", options, ["type", "localeMatcher"], instead,
+      );
+      if (choice("type", type, ["cardinal", "ordinal"]) === "cardinal")
+        return (n) => (Math.abs(n) === 1 ? "one" : "other");
       const ends = (n, digit) => n % 10 === digit && n % 100 !== digit + 10;
-      return (n) => (ends(Math.abs(n), 1) ? "one" : ends(Math.abs(n), 2) ? "two" : ends(Math.abs(n), 3) ? "few" : "other");
+      return (n) =>
+        ends(Math.abs(n), 1)
+          ? "one"
+          : ends(Math.abs(n), 2)
+            ? "two"
+            : ends(Math.abs(n), 3)
+              ? "few"
+              : "other";
     });
   }
   select(n) {
@@ -469,12 +609,20 @@ const missing = (name) => {
     throw unsupported(`Intl.${name}`, "format by hand, or with a package that brings its own data");
   };
   // An instance that is created while a module loads fails only when it is used.
-  return { [name]: function () { return new.target === undefined ? refuse() : new Proxy({}, { get: refuse }); } }[name];
+  return {
+    [name]: function () {
+      return new.target === undefined ? refuse() : new Proxy({}, { get: refuse });
+    },
+  }[name];
 };
 
-export const Intl = { Collator: callable(Collator), NumberFormat: callable(NumberFormat), DateTimeFormat: callable(DateTimeFormat), PluralRules };
+export const Intl = {
+  Collator: callable(Collator), NumberFormat: callable(NumberFormat),
+  DateTimeFormat: callable(DateTimeFormat), PluralRules,
+};
 for (const name of [
-  "DisplayNames", "DurationFormat", "ListFormat", "Locale", "RelativeTimeFormat", "Segmenter", "getCanonicalLocales",
+  "DisplayNames", "DurationFormat", "ListFormat", "Locale", "RelativeTimeFormat", "Segmenter",
+  "getCanonicalLocales",
   "supportedValuesOf",
 ]) Intl[name] = missing(name);
 for (const name of Object.keys(Intl)) Object.defineProperty(Intl, name, { enumerable: false });

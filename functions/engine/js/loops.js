@@ -1,7 +1,9 @@
-// The engine checks the clock when JavaScript loops or calls. Some built-in methods loop natively over as many elements as an
-// object claims to have, so that a single call could be endless, and many calls could take long between two checks.
+// The engine checks the clock when JavaScript loops or calls. Some built-in methods loop natively
+// over as many elements as an object claims to have, so that a single call could be endless, and
+// many calls could take long between two checks.
 //
-// This module is evaluated in every engine before any user module, so it is small. Rare cases are in flatten.js.
+// This module is evaluated in every engine before any user module, so it is small. Rare cases are
+// in flatten.js.
 
 const { apply } = Reflect;
 const { defineProperty } = Object;
@@ -19,11 +21,13 @@ const typedLength = Reflect.getOwnPropertyDescriptor(typedArrays, "length").get;
 const MAX_LENGTH = 1 << 23;
 /// The length from which a loop takes long enough to check the clock.
 const LONG_LENGTH = 1 << 14;
-/// The most comparisons that a search for one text in another may need, and the number from which the clock is checked.
+/// The most comparisons that a search for one text in another may need, and the number from which
+/// the clock is checked.
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
 
-const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
+const isObject = (value) =>
+  (typeof value === "object" && value !== null) || typeof value === "function";
 
 /// `load` returns the functions of flatten.js.
 export function boundLoops(native, load) {
@@ -34,7 +38,9 @@ export function boundLoops(native, load) {
   const check = (name, length) => {
     if (!(length > LONG_LENGTH)) return;
     if (length > MAX_LENGTH) {
-      throw new RealRangeError(`Array.prototype.${name}(): ${length} elements are more than ${MAX_LENGTH}, which is the limit`);
+      throw new RealRangeError(
+        `Array.prototype.${name}(): ${length} elements are more than ${MAX_LENGTH}, which is the limit`,
+      );
     }
     look();
   };
@@ -51,7 +57,8 @@ export function boundLoops(native, load) {
     }
   };
 
-  /// A real array has the length that it reports. An array-like object may report a different one each time.
+  /// A real array has the length that it reports. An array-like object may report a different one
+  /// each time.
   const array = (original, self, args, name) => {
     if (isArray(self)) {
       check(name, self.length);
@@ -68,11 +75,19 @@ export function boundLoops(native, load) {
     return array(original, self, isLong ? [load().byText] : args, name);
   };
   const arrays = Array.prototype;
-  bound(arrays, ["copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed", "toSpliced", "with"], array);
+  bound(
+    arrays,
+    [
+      "copyWithin", "fill", "join", "reverse", "shift", "slice", "splice", "unshift", "toReversed",
+      "toSpliced", "with",
+    ],
+    array,
+  );
   bound(arrays, ["sort", "toSorted"], sort);
 
-  // The engine's methods descend into the elements, which can be long themselves, or repeated any number of times. Unless all are
-  // primitive values and short arrays, a loop in JavaScript does the same.
+  // The engine's methods descend into the elements, which can be long themselves, or repeated any
+  // number of times. Unless all are primitive values and short arrays, a loop in JavaScript does
+  // the same.
   const isShort = (value) => {
     if (!isObject(value)) return true;
     if (!isArray(value)) return false;
@@ -85,7 +100,9 @@ export function boundLoops(native, load) {
     return areShort ? apply(original, self, args) : load().concat(self, args);
   };
   const flat = (original, self, args, name) =>
-    self === null || self === undefined ? apply(original, self, args) : load()[name](original, self, args);
+    self === null || self === undefined
+      ? apply(original, self, args)
+      : load()[name](original, self, args);
   bound(arrays, ["concat"], concat);
   bound(arrays, ["flat", "flatMap"], flat);
 
@@ -93,10 +110,14 @@ export function boundLoops(native, load) {
   const find = (name, isLast, isIndex) => {
     const method = {
       [name](test, self) {
-        if (this === null || this === undefined) throw new RealTypeError(`Array.prototype.${name}(): there is no array`);
+        if (this === null || this === undefined)
+          throw new RealTypeError(`Array.prototype.${name}(): there is no array`);
         const source = RealObject(this);
         const length = min(max(trunc(+source.length) || 0, 0), MAX_SAFE_INTEGER);
-        if (typeof test !== "function") throw new RealTypeError(`Array.prototype.${name}(): its first argument is not a function`);
+        if (typeof test !== "function")
+          throw new RealTypeError(
+            `Array.prototype.${name}(): its first argument is not a function`,
+          );
         for (let n = 0; n < length; n++) {
           const i = isLast ? length - 1 - n : n;
           const value = source[i];
@@ -113,7 +134,8 @@ export function boundLoops(native, load) {
   find("findLast", true, false);
   find("findLastIndex", true, true);
 
-  // A typed array fits into the function's memory, so a single call ends, but a series of calls must check the clock.
+  // A typed array fits into the function's memory, so a single call ends, but a series of calls
+  // must check the clock.
   const typed = (original, self, args) => {
     if (apply(typedLength, self, []) > LONG_LENGTH) look();
     return apply(original, self, args);
@@ -123,7 +145,14 @@ export function boundLoops(native, load) {
     return apply(original, self, args);
   };
   bound(typedArrays, ["sort", "toSorted", "join"], longTyped);
-  bound(typedArrays, ["copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice", "toReversed", "with"], typed);
+  bound(
+    typedArrays,
+    [
+      "copyWithin", "fill", "includes", "indexOf", "lastIndexOf", "reverse", "set", "slice",
+      "toReversed", "with",
+    ],
+    typed,
+  );
 
   const search = (original, self, args, name) => {
     const pattern = args[0];
@@ -141,21 +170,34 @@ export function boundLoops(native, load) {
     }
     return apply(original, text, args);
   };
-  bound(String.prototype, ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"], search);
+  bound(
+    String.prototype,
+    ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"],
+    search,
+  );
 
   // Built-in methods iterate over built-in iterators natively, without checking the clock.
-  bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) => load().follow(original, self, args));
-  // The engine initializes these three when they are first accessed. If the clock ends that, it miscounts references, and would
-  // abort the process at the end of the call.
+  bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) =>
+    load().follow(original, self, args),
+  );
+  // The engine initializes these three when they are first accessed. If the clock ends that, it
+  // miscounts references, and would abort the process at the end of the call.
   delete Iterator.zip;
   delete Iterator.zipKeyed;
   delete Array.fromAsync;
   defineProperty(Array, "fromAsync", {
-    value: { fromAsync(items, ...more) { return load().fromAsync(this, items, more[0], more[1]); } }.fromAsync,
+    value: {
+      fromAsync(items, ...more) {
+        return load().fromAsync(this, items, more[0], more[1]);
+      },
+    }.fromAsync,
     writable: true,
     configurable: true,
     enumerable: false,
   });
-  const sets = ["difference", "intersection", "isDisjointFrom", "isSubsetOf", "isSupersetOf", "symmetricDifference", "union"];
+  const sets = [
+    "difference", "intersection", "isDisjointFrom", "isSubsetOf", "isSupersetOf",
+    "symmetricDifference", "union",
+  ];
   bound(Set.prototype, sets, (original, self, args) => load().withSet(original, self, args));
 }

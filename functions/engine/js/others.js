@@ -1,5 +1,5 @@
-// Small globals that few functions use: weak references, descriptions of the environment, and globals that this host does not
-// support, which throw when they are used.
+// Small globals that few functions use: weak references, descriptions of the environment, and
+// globals that this host does not support, which throw when they are used.
 
 import { addClass } from "convex:prelude";
 
@@ -8,7 +8,11 @@ export class WeakRef {
   #target;
 
   constructor(target) {
-    if ((typeof target !== "object" || target === null) && typeof target !== "function" && typeof target !== "symbol") {
+    if (
+      (typeof target !== "object" || target === null) &&
+      typeof target !== "function" &&
+      typeof target !== "symbol"
+    ) {
       throw new TypeError("WeakRef: the target must be an object");
     }
     this.#target = target;
@@ -20,7 +24,8 @@ export class WeakRef {
 
 export class FinalizationRegistry {
   constructor(cleanup) {
-    if (typeof cleanup !== "function") throw new TypeError("FinalizationRegistry: the callback must be a function");
+    if (typeof cleanup !== "function")
+      throw new TypeError("FinalizationRegistry: the callback must be a function");
   }
   register(target) {
     if ((typeof target !== "object" || target === null) && typeof target !== "function") {
@@ -33,7 +38,8 @@ export class FinalizationRegistry {
 }
 
 export const navigator = Object.freeze({
-  userAgent: "audit-functions", language: "en-US", languages: Object.freeze(["en-US"]), hardwareConcurrency: 1, onLine: true,
+  userAgent: "audit-functions", language: "en-US", languages: Object.freeze(["en-US"]),
+  hardwareConcurrency: 1, onLine: true,
 });
 
 const missing = (name) => ({
@@ -47,13 +53,17 @@ export const WebAssembly = { validate: () => false };
 for (const name of ["compile", "compileStreaming", "instantiate", "instantiateStreaming"]) {
   WebAssembly[name] = async () => missing(`WebAssembly.${name}`)();
 }
-for (const name of ["Module", "Instance", "Memory", "Table", "Global", "Tag"]) WebAssembly[name] = missing(`WebAssembly.${name}`);
+for (const name of ["Module", "Instance", "Memory", "Table", "Global", "Tag"])
+  WebAssembly[name] = missing(`WebAssembly.${name}`);
 for (const name of ["CompileError", "LinkError", "RuntimeError"]) {
   WebAssembly[name] = { [name]: class extends Error {} }[name];
 }
-Object.defineProperty(WebAssembly, Symbol.toStringTag, { value: "WebAssembly", configurable: true });
+Object.defineProperty(WebAssembly, Symbol.toStringTag, {
+  value: "WebAssembly",
+  configurable: true,
+});
 
-// ---- messages ------------------------------------------------------------------------------------------------------
+// ---- messages -----------------------------------------------------------------------------------
 
 /// Two ports, each of which receives the messages posted to the other, a microtask later.
 class MessagePort {

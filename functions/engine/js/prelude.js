@@ -1,7 +1,7 @@
 // The base of every module: the globals that functions expect, and the engine's side of a call.
 //
-// It is evaluated before any user module and saves the built-ins that it needs, so that a function that overwrites
-// `JSON.stringify` or `Object.prototype` harms only its own call.
+// It is evaluated before any user module and saves the built-ins that it needs, so that a function
+// that overwrites `JSON.stringify` or `Object.prototype` harms only its own call.
 
 import { boundLoops } from "convex:loops";
 
@@ -23,28 +23,33 @@ const { toWellFormed, slice } = String.prototype;
 /// The original built-ins that `convex:audit`, `convex:flatten` and `convex:rarely` need.
 export const captured = {
   __proto__: null,
-  arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty, deleteProperty: Reflect.deleteProperty, get: Reflect.get,
-  has: Reflect.has, isArray: Array.isArray, isConcatSpreadable: Symbol.isConcatSpreadable, iteratorPrototype: Iterator.prototype,
-  MAX_SAFE_INTEGER: Number.MAX_SAFE_INTEGER, RealObject: Object, set: Reflect.set, trunc: Math.trunc,
-  asyncIterator: Symbol.asyncIterator, iterator: Symbol.iterator, RealArray: Array,
-  RealDate, RealError, RealMap: Map, RealPromise, RealString, RealTypeError: TypeError, plainPrototype, apply, mapDelete, mapGet, mapSet,
-  construct: Reflect.construct, ownKeys: Reflect.ownKeys, parse, push: Array.prototype.push, stringify,
-  getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor, getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
+  arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty,
+  deleteProperty: Reflect.deleteProperty, get: Reflect.get, has: Reflect.has,
+  isArray: Array.isArray, isConcatSpreadable: Symbol.isConcatSpreadable,
+  iteratorPrototype: Iterator.prototype, MAX_SAFE_INTEGER: Number.MAX_SAFE_INTEGER,
+  RealObject: Object, set: Reflect.set, trunc: Math.trunc, asyncIterator: Symbol.asyncIterator,
+  iterator: Symbol.iterator, RealArray: Array, RealDate, RealError, RealMap: Map, RealPromise,
+  RealString, RealTypeError: TypeError, plainPrototype, apply, mapDelete, mapGet, mapSet,
+  construct: Reflect.construct, ownKeys: Reflect.ownKeys, parse, push: Array.prototype.push,
+  stringify, getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor,
+  getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
   getTime: RealDate.prototype.getTime, toISOString: RealDate.prototype.toISOString,
   symbolDescription: Reflect.getOwnPropertyDescriptor(Symbol.prototype, "description").get,
   primitives: [Number, String, Boolean, BigInt, Symbol].map((type) => type.prototype.valueOf),
   // Their prototypes cannot be replaced.
   constructors: [
-    Object, Function, Array, String, Number, Boolean, Symbol, BigInt, Date, RegExp, Promise, Iterator, DOMException,
-    Error, AggregateError, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, InternalError,
-    Map, Set, WeakMap, WeakSet, ArrayBuffer, SharedArrayBuffer, DataView, Reflect.getPrototypeOf(Int8Array),
-    Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, BigInt64Array,
+    Object, Function, Array, String, Number, Boolean, Symbol, BigInt, Date, RegExp, Promise,
+    Iterator, DOMException, Error, AggregateError, EvalError, RangeError, ReferenceError,
+    SyntaxError, TypeError, URIError, InternalError, Map, Set, WeakMap, WeakSet, ArrayBuffer,
+    SharedArrayBuffer, DataView, Reflect.getPrototypeOf(Int8Array), Int8Array, Uint8Array,
+    Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, BigInt64Array,
     BigUint64Array, Float16Array, Float32Array, Float64Array,
   ],
   iterators: {
     __proto__: null,
-    RealSet: Set, arrayValues: Array.prototype.values, mapKeys: Map.prototype.keys, setKeys: Set.prototype.keys,
-    stringIterator: String.prototype[Symbol.iterator], iteratorMap: Iterator.prototype.map, iteratorFrom: Iterator.from,
+    RealSet: Set, arrayValues: Array.prototype.values, mapKeys: Map.prototype.keys,
+    setKeys: Set.prototype.keys, stringIterator: String.prototype[Symbol.iterator],
+    iteratorMap: Iterator.prototype.map, iteratorFrom: Iterator.from,
     matched: "".matchAll(/a/g),
   },
   /// The host's own classes among the globals, with their original `toJSON`.
@@ -69,11 +74,16 @@ const globals = [
   "convex:url", ["URL", "URLSearchParams"],
   "convex:clone", ["structuredClone"],
   "convex:crypto", ["crypto", "Crypto", "CryptoKey", "SubtleCrypto"],
-  "convex:events", ["Event", "CustomEvent", "MessageEvent", "ErrorEvent", "EventTarget", "AbortSignal", "AbortController"],
+  "convex:events", [
+    "Event", "CustomEvent", "MessageEvent", "ErrorEvent", "EventTarget", "AbortSignal",
+    "AbortController",
+  ],
   "convex:streams", [
-    "ReadableStream", "ReadableStreamDefaultController", "ReadableByteStreamController", "ReadableStreamDefaultReader",
-    "ReadableStreamBYOBReader", "ReadableStreamBYOBRequest", "WritableStream", "WritableStreamDefaultController", "WritableStreamDefaultWriter", "TransformStream",
-    "TransformStreamDefaultController", "TextEncoderStream", "TextDecoderStream", "CountQueuingStrategy", "ByteLengthQueuingStrategy",
+    "ReadableStream", "ReadableStreamDefaultController", "ReadableByteStreamController",
+    "ReadableStreamDefaultReader", "ReadableStreamBYOBReader", "ReadableStreamBYOBRequest",
+    "WritableStream", "WritableStreamDefaultController", "WritableStreamDefaultWriter",
+    "TransformStream", "TransformStreamDefaultController", "TextEncoderStream", "TextDecoderStream",
+    "CountQueuingStrategy", "ByteLengthQueuingStrategy",
   ],
   "convex:bodies", ["Blob", "File", "FormData", "Headers", "Request", "Response"],
   "convex:fetch", ["fetch"],
@@ -92,18 +102,24 @@ export const isDeterministic = () => native.kind() !== "action";
 const waiting = new Map();
 let nextId = 1;
 
-/// Called once by the engine, before anything else. `settings` contains `process.env` as JSON text, and the names of audit log
-/// variables. Values that differ between calls are requested from `natives` when used, since an engine may serve many calls.
+/// Called once by the engine, before anything else. `settings` contains `process.env` as JSON text,
+/// and the names of audit log variables. Values that differ between calls are requested from
+/// `natives` when used, since an engine may serve many calls.
 export function install(natives, settings) {
   native = natives;
   const { env, auditVars } = settings;
-  for (let i = 0; i < auditVars.length; i++) vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
+  for (let i = 0; i < auditVars.length; i++)
+    vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
   freeze(vars);
   hidden(globalThis, "Convex", { syscall, asyncSyscall, jsSyscall });
-  lazily("performance", () => ({ now: () => (isDeterministic() ? 0 : native.elapsedMs()), timeOrigin: native.startMs() }));
+  lazily("performance", () => ({
+    now: () => (isDeterministic() ? 0 : native.elapsedMs()),
+    timeOrigin: native.startMs(),
+  }));
   for (const name of ["self", "global"]) hidden(globalThis, name, globalThis);
   lazily("process", () => ({ env: freeze(parse(env)) }));
-  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"]) lazily(name, () => rarely().timers()[name]);
+  for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"])
+    lazily(name, () => rarely().timers()[name]);
   lazily("console", () => load("convex:console").makeConsole());
   for (let i = 0; i < globals.length; i += 2) {
     const names = globals[i + 1];
@@ -139,16 +155,26 @@ export function hidden(object, name, value) {
 /// Locale-dependent functions, which the engine lacks.
 function byLocale() {
   const method = (prototype, name, as = name) => {
-    hidden(prototype, name, { [name](...args) { return load("convex:locale")[as](this, ...args); } }[name]);
+    hidden(
+      prototype,
+      name,
+      {
+        [name](...args) {
+          return load("convex:locale")[as](this, ...args);
+        },
+      }[name],
+    );
   };
-  for (const name of ["localeCompare", "toLocaleUpperCase", "toLocaleLowerCase"]) method(RealString.prototype, name);
+  for (const name of ["localeCompare", "toLocaleUpperCase", "toLocaleLowerCase"])
+    method(RealString.prototype, name);
   method(Number.prototype, "toLocaleString", "numberToLocaleString");
   method(BigInt.prototype, "toLocaleString", "bigintToLocaleString");
   method(arrayPrototype, "toLocaleString", "arrayToLocaleString");
   method(captured.getPrototypeOf(Int8Array).prototype, "toLocaleString", "arrayToLocaleString");
 }
 
-/// If other values are set here, the engine miscounts references, and would abort the process at the end of the call.
+/// If other values are set here, the engine miscounts references, and would abort the process at
+/// the end of the call.
 function guardErrors() {
   const only = (type, name) => {
     const { set } = captured.getOwnPropertyDescriptor(RealError, name);
@@ -171,15 +197,23 @@ function refuseCode() {
   const { prototype } = Function;
   // Packages use this to get the global object.
   const isThis = (code, more) => code === "return this" && more.length === 0;
-  const Refusing = { Function: function (code, ...more) { return isThis(code, more) ? () => globalThis : refuse(); } }.Function;
+  const Refusing = {
+    Function: function (code, ...more) {
+      return isThis(code, more) ? () => globalThis : refuse();
+    },
+  }.Function;
   defineProperty(Refusing, "prototype", { value: prototype, writable: false });
   hidden(prototype, "constructor", Refusing);
   hidden(globalThis, "Function", Refusing);
 }
 
-const accessor = { __proto__: null, get: undefined, set: undefined, configurable: true, enumerable: false };
+const accessor = {
+  __proto__: null,
+  get: undefined, set: undefined, configurable: true, enumerable: false,
+};
 
-/// Defines a global that is created by a function or module when it is first used, since most calls use few of them.
+/// Defines a global that is created by a function or module when it is first used, since most calls
+/// use few of them.
 function lazily(name, from) {
   accessor.get = () => {
     const value = typeof from === "string" ? load(from)[name] : from();
@@ -203,10 +237,11 @@ function rarely() {
   return load("convex:rarely");
 }
 
-// ---- operations ----------------------------------------------------------------------------------------------------
+// ---- operations ---------------------------------------------------------------------------------
 
 function text(value) {
-  if (typeof value !== "string") throw new TypeError("a Convex operation and its arguments are strings");
+  if (typeof value !== "string")
+    throw new TypeError("a Convex operation and its arguments are strings");
   return value;
 }
 
@@ -238,13 +273,14 @@ const symbols = [];
 /// The body is serialized in Rust; see engine/audit.rs.
 async function audit(body) {
   const id = nextId++;
-  if (native.audit(id, body, plainPrototype, arrayPrototype, symbols, rare) === undefined) await later(id);
+  if (native.audit(id, body, plainPrototype, arrayPrototype, symbols, rare) === undefined)
+    await later(id);
 }
 
 /// The `log` of `convex/server`, also when Convex's package is installed.
 export const log = freeze({ audit, vars });
 
-// ---- the engine's side ---------------------------------------------------------------------------------------------
+// ---- the engine's side --------------------------------------------------------------------------
 
 /// Calls a function built by `convex/server`. Returns a promise of its result as JSON text.
 async function invoke(fn, requestId, args) {
@@ -283,7 +319,10 @@ function explain(thrown) {
   const message = textMember(thrown, "message");
   return stringify({
     __proto__: null,
-    text: wellFormed((name && message ? `${name}: ${message}` : name || message || shown(thrown)) + because(thrown)),
+    text: wellFormed(
+      (name && message ? `${name}: ${message}` : name || message || shown(thrown)) +
+        because(thrown),
+    ),
     stack: wellFormed(textMember(thrown, "stack")),
     data: isConvexError(thrown) ? textMember(thrown, "data") || null : null,
   });
@@ -292,7 +331,8 @@ function explain(thrown) {
 /// The cause of an error, for its message, such as that of `fetch`.
 function because(thrown) {
   try {
-    if (thrown.message === "Buffer is not defined") return " (this host has no Buffer: use Uint8Array, TextEncoder, atob and btoa)";
+    if (thrown.message === "Buffer is not defined")
+      return " (this host has no Buffer: use Uint8Array, TextEncoder, atob and btoa)";
     const { cause } = thrown;
     const why = typeof cause === "object" && cause !== null ? textMember(cause, "message") : "";
     return why && ` (cause: ${why})`;
@@ -331,7 +371,7 @@ function shown(value) {
   }
 }
 
-// ---- time ----------------------------------------------------------------------------------------------------------
+// ---- time ---------------------------------------------------------------------------------------
 
 /// The timers of an action: by id, the time from the start of the call, and the callback.
 export const timed = new Map();

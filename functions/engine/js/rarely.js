@@ -1,8 +1,12 @@
-// The part of the prelude that few calls need. Loaded when first needed. It relies only on the built-ins that the prelude saved.
+// The part of the prelude that few calls need. Loaded when first needed. It relies only on the
+// built-ins that the prelude saved.
 
 import { captured, hidden, isDeterministic, load, native, timed } from "convex:prelude";
 
-const { RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet, ownKeys, parse, push } = captured;
+const {
+  RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet,
+  ownKeys, parse, push,
+} = captured;
 const { stringify } = captured;
 
 /// Describes the exports of a module, as JSON text.
@@ -41,12 +45,20 @@ export function describe(namespace) {
 function kindOf({ isQuery, isMutation, isAction, isHttp, isPublic, isInternal }) {
   if (isHttp === true) return "http";
   if (isPublic !== true && isInternal !== true) return null;
-  return isQuery === true ? "query" : isMutation === true ? "mutation" : isAction === true ? "action" : null;
+  return isQuery === true
+    ? "query"
+    : isMutation === true
+      ? "mutation"
+      : isAction === true
+        ? "action"
+        : null;
 }
 
-/// A `Date` whose current time is that of the call, and whose only time zone is UTC, since machines' time zones differ.
+/// A `Date` whose current time is that of the call, and whose only time zone is UTC, since
+/// machines' time zones differ.
 export function makeDate() {
-  const now = () => (isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs()));
+  const now = () =>
+    isDeterministic() ? native.startMs() : Math.floor(native.startMs() + native.elapsedMs());
   const prototype = RealDate.prototype;
   const { setTime } = prototype;
   // The engine parses the common formats as V8 does, but not others.
@@ -72,7 +84,9 @@ export function makeDate() {
   hidden(Date, "parse", (value) => ofText(RealString(value)));
   hidden(Date, "UTC", RealDate.UTC);
   hidden(prototype, "constructor", Date);
-  for (const part of ["FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds"]) {
+  for (const part of [
+    "FullYear", "Month", "Date", "Day", "Hours", "Minutes", "Seconds", "Milliseconds",
+  ]) {
     hidden(prototype, `get${part}`, prototype[`getUTC${part}`]);
     if (part === "Day") continue;
     const set = prototype[`setUTC${part}`];
@@ -103,10 +117,21 @@ export function makeDate() {
       return invalid(this) ? "Invalid Date" : texts[name](parts(this));
     });
   }
-  for (const [name, part] of [["toLocaleString", "all"], ["toLocaleDateString", "date"], ["toLocaleTimeString", "time"]]) {
-    hidden(prototype, name, { [name](locales, options) {
-      return load("convex:locale").dateToLocaleString(`Date.prototype.${name}`, this, part, locales, options);
-    } }[name]);
+  for (const [name, part] of [
+    ["toLocaleString", "all"], ["toLocaleDateString", "date"], ["toLocaleTimeString", "time"],
+  ]) {
+    hidden(
+      prototype,
+      name,
+      {
+        [name](locales, options) {
+          return load("convex:locale").dateToLocaleString(
+            `Date.prototype.${name}`,
+            this, part, locales, options,
+          );
+        },
+      }[name],
+    );
   }
   return Date;
 }
@@ -114,14 +139,20 @@ export function makeDate() {
 let nextTimerId = 1;
 
 export function timers() {
-  const set = (name, isRepeated) => (callback, delay, ...args) => {
-    if (isDeterministic()) throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
-    if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
-    const every = Math.max(1, Number(delay) || 0);
-    const id = nextTimerId++;
-    apply(mapSet, timed, [id, { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args }]);
-    return id;
-  };
+  const set =
+    (name, isRepeated) =>
+    (callback, delay, ...args) => {
+      if (isDeterministic())
+        throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
+      if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
+      const every = Math.max(1, Number(delay) || 0);
+      const id = nextTimerId++;
+      apply(mapSet, timed, [
+        id,
+        { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args },
+      ]);
+      return id;
+    };
   const clear = (id) => {
     apply(mapDelete, timed, [id]);
   };
@@ -140,14 +171,18 @@ export function nextTimer() {
   return next;
 }
 
-/// Calls the callback that is due first, if there is one. The jobs that it queues run before the next callback.
+/// Calls the callback that is due first, if there is one. The jobs that it queues run before the
+/// next callback.
 export function fireTimers() {
   const now = native.elapsedMs();
   let first;
-  for (const each of timed) if (each[1].at <= now && (first === undefined || each[1].at < first[1].at)) first = each;
+  for (const each of timed)
+    if (each[1].at <= now && (first === undefined || each[1].at < first[1].at)) first = each;
   if (first === undefined) return;
   const [id, timer] = first;
   if (timer.every > 0) timer.at = now + timer.every;
   else timed.delete(id);
-  new RealPromise(() => timer.callback(...timer.args)).catch((thrown) => console.error("Uncaught in a timer:", thrown));
+  new RealPromise(() => timer.callback(...timer.args)).catch((thrown) =>
+    console.error("Uncaught in a timer:", thrown),
+  );
 }

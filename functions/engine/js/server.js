@@ -1,5 +1,5 @@
-// `convex/server`: the builders of functions and their access to the database, for functions that run without the npm package.
-// It uses the same operations of the host as the package does.
+// `convex/server`: the builders of functions and their access to the database, for functions that
+// run without the npm package. It uses the same operations of the host as the package does.
 
 import { load, log } from "convex:prelude";
 import {
@@ -21,7 +21,7 @@ const MAX_QUERY_OPERATORS = 256;
 export const functionName = Symbol.for("functionName");
 export const toReferencePath = Symbol.for("toReferencePath");
 
-// ---- operations ----------------------------------------------------------------------------------------------------
+// ---- operations ---------------------------------------------------------------------------------
 
 function operation(op, args) {
   return JSON.parse(Convex.syscall(op, JSON.stringify(args)));
@@ -51,16 +51,19 @@ function required(value, method, name) {
 
 export function argsObject(args) {
   if (args === undefined) return {};
-  if (!isSimpleObject(args)) throw new Error(`The arguments to a Convex function must be an object. Received: ${args}`);
+  if (!isSimpleObject(args))
+    throw new Error(`The arguments to a Convex function must be an object. Received: ${args}`);
   return args;
 }
 
-// ---- references to functions ---------------------------------------------------------------------------------------
+// ---- references to functions --------------------------------------------------------------------
 
 /// The host's identification of a function.
 export function getFunctionAddress(reference) {
   if (typeof reference === "string") {
-    return reference.startsWith("function://") ? { functionHandle: reference } : { name: reference };
+    return reference.startsWith("function://")
+      ? { functionHandle: reference }
+      : { name: reference };
   }
   const name = reference?.[functionName];
   if (name) return { name };
@@ -72,7 +75,9 @@ export function getFunctionAddress(reference) {
 export function getFunctionName(reference) {
   const { name, functionHandle, reference: path } = getFunctionAddress(reference);
   if (name === undefined) {
-    throw new Error(`Only a function of this component, like "api.file.func", has a name: ${functionHandle ?? path}`);
+    throw new Error(
+      `Only a function of this component, like "api.file.func", has a name: ${functionHandle ?? path}`,
+    );
   }
   return name;
 }
@@ -81,7 +86,8 @@ export function makeFunctionReference(name) {
   return { [functionName]: name };
 }
 
-/// An object whose members, at any depth, are identified by their path. `read` returns the value of a symbol member for a path.
+/// An object whose members, at any depth, are identified by their path. `read` returns the value of
+/// a symbol member for a path.
 export function pathProxy(parts, read) {
   return new Proxy({}, {
     get(_, property) {
@@ -93,7 +99,10 @@ export function pathProxy(parts, read) {
 export const anyApi = pathProxy([], (parts, property) => {
   if (property === Symbol.toStringTag) return "FunctionReference";
   if (property !== functionName) return undefined;
-  if (parts.length < 2) throw new Error(`A function is api.moduleName.functionName, not ${["api", ...parts].join(".")}`);
+  if (parts.length < 2)
+    throw new Error(
+      `A function is api.moduleName.functionName, not ${["api", ...parts].join(".")}`,
+    );
   const module = parts.slice(0, -1).join("/");
   const exported = parts.at(-1);
   return exported === "default" ? module : `${module}:${exported}`;
@@ -116,7 +125,10 @@ export function currentSystemUdfInComponent(componentId) {
 }
 
 export async function createFunctionHandle(reference) {
-  return await asyncOperation("1.0/createFunctionHandle", { ...getFunctionAddress(reference), version: VERSION });
+  return await asyncOperation("1.0/createFunctionHandle", {
+    ...getFunctionAddress(reference),
+    version: VERSION,
+  });
 }
 
 export async function getServiceToken(service) {
@@ -127,11 +139,11 @@ export async function getServiceUrl(service) {
   return await asyncOperation("1.0/getServiceUrl", { service, version: VERSION });
 }
 
-// ---- audit logs ----------------------------------------------------------------------------------------------------
+// ---- audit logs ---------------------------------------------------------------------------------
 
 export { log };
 
-// ---- queries -------------------------------------------------------------------------------------------------------
+// ---- queries ------------------------------------------------------------------------------------
 
 class Expression {
   constructor(inner) {
@@ -146,7 +158,8 @@ function operand(value) {
   return value instanceof Expression ? value.inner : { $literal: operandToJson(value) };
 }
 
-const binary = (name) => (left, right) => new Expression({ [name]: [operand(left), operand(right)] });
+const binary = (name) => (left, right) =>
+  new Expression({ [name]: [operand(left), operand(right)] });
 const unary = (name) => (value) => new Expression({ [name]: operand(value) });
 const variadic = (name) => (...values) => new Expression({ [name]: values.map(operand) });
 
@@ -237,10 +250,16 @@ class QueryInitializer {
   withSearchIndex(name, filter) {
     const indexName = `${this.#table}.${required(name, "withSearchIndex", "indexName")}`;
     const built = required(filter, "withSearchIndex", "searchFilter")(new SearchFilter());
-    return new Query({ source: { type: "Search", indexName, filters: built.export() }, operators: [] });
+    return new Query({
+      source: { type: "Search", indexName, filters: built.export() },
+      operators: [],
+    });
   }
   fullTableScan() {
-    return new Query({ source: { type: "FullTableScan", tableName: this.#table, order: null }, operators: [] });
+    return new Query({
+      source: { type: "FullTableScan", tableName: this.#table, order: null },
+      operators: [],
+    });
   }
   async count() {
     return await convexOperation("1.0/count", { table: this.#table });
@@ -289,14 +308,17 @@ class Query {
   #take() {
     const query = this.#query;
     if (query === undefined) {
-      throw new Error("A query can only be chained once and can't be chained after iteration begins.");
+      throw new Error(
+        "A query can only be chained once and can't be chained after iteration begins.",
+      );
     }
     this.#query = undefined;
     return query;
   }
   order(order) {
     const query = this.#take();
-    if (query.source.type === "Search") throw new Error("The results of a search are in order of relevance already");
+    if (query.source.type === "Search")
+      throw new Error("The results of a search are in order of relevance already");
     if (query.source.order !== null) throw new Error("The order of a query can be given once only");
     query.source.order = required(order, "order", "order");
     return new Query(query);
@@ -310,7 +332,9 @@ class Query {
     return new Query(query);
   }
   filter(predicate) {
-    return this.#with({ filter: operand(required(predicate, "filter", "predicate")(filterBuilder)) });
+    return this.#with({
+      filter: operand(required(predicate, "filter", "predicate")(filterBuilder)),
+    });
   }
   limit(n) {
     return this.#with({ limit: required(n, "limit", "n") });
@@ -338,19 +362,20 @@ class Query {
     return { done: true, value: undefined };
   }
   async paginate(options) {
-    const { numItems, cursor, endCursor, maximumRowsRead, maximumBytesRead } = required(options, "paginate", "options");
+    const { numItems, cursor, endCursor, maximumRowsRead, maximumBytesRead } = required(
+      options, "paginate", "options",
+    );
     if (typeof numItems !== "number" || numItems < 0) {
       throw new Error(`paginate(): \`numItems\` must be a positive number, not ${numItems}`);
     }
-    const { page, isDone, continueCursor, splitCursor, pageStatus } = await asyncOperation("1.0/queryPage", {
-      query: this.#take(),
-      cursor,
-      endCursor: endCursor ?? null,
-      pageSize: numItems,
-      maximumRowsRead: maximumRowsRead ?? null,
-      maximumBytesRead,
-      version: VERSION,
-    });
+    const { page, isDone, continueCursor, splitCursor, pageStatus } = await asyncOperation(
+      "1.0/queryPage",
+      {
+        query: this.#take(), cursor, endCursor: endCursor ?? null, pageSize: numItems,
+        maximumRowsRead: maximumRowsRead ?? null, maximumBytesRead,
+        version: VERSION,
+      },
+    );
     return { page: page.map(jsonToConvex), isDone, continueCursor, splitCursor, pageStatus };
   }
   async collect() {
@@ -359,7 +384,8 @@ class Query {
     return documents;
   }
   async take(n) {
-    if (!Number.isInteger(n) || n < 0) throw new TypeError(`take(): \`n\` must be a whole number, not ${n}`);
+    if (!Number.isInteger(n) || n < 0)
+      throw new TypeError(`take(): \`n\` must be a whole number, not ${n}`);
     return await this.limit(n).collect();
   }
   async first() {
@@ -376,7 +402,7 @@ class Query {
   }
 }
 
-// ---- the database --------------------------------------------------------------------------------------------------
+// ---- the database -------------------------------------------------------------------------------
 
 /// `db.get(id)` and `db.get(table, id)` are both in use: the table comes first if it comes at all.
 function tableFirst(count, args) {
@@ -393,14 +419,17 @@ async function getDocument(table, id, isSystem) {
 async function insertDocument(table, value) {
   required(table, "insert", "table");
   required(value, "insert", "value");
-  if (table.startsWith("_")) throw new Error(`The table ${table} is the system's own: it can only be read`);
+  if (table.startsWith("_"))
+    throw new Error(`The table ${table} is the system's own: it can only be read`);
   return (await convexOperation("1.0/insert", { table, value: convexToJson(value) }))._id;
 }
 
 async function patchDocument(table, id, value) {
   required(id, "patch", "id");
   required(value, "patch", "value");
-  await asyncOperation("1.0/shallowMerge", { id: convexToJson(id), value: patchToJson(value), table });
+  await asyncOperation("1.0/shallowMerge", {
+    id: convexToJson(id), value: patchToJson(value), table,
+  });
 }
 
 async function replaceDocument(table, id, value) {
@@ -467,31 +496,44 @@ function databaseWriter() {
   };
 }
 
-// ---- what else a function is given ---------------------------------------------------------------------------------
+// ---- what else a function is given --------------------------------------------------------------
 
 function auth() {
   return { getUserIdentity: () => asyncOperation("1.0/getUserIdentity", { requestId: "" }) };
 }
 
 function mutationAuth() {
-  return { ...auth(), signJwt: (options) => asyncOperation("1.0/signJwt", { requestId: "", version: VERSION, ...options }) };
+  return {
+    ...auth(),
+    signJwt: (options) =>
+      asyncOperation("1.0/signJwt", { requestId: "", version: VERSION, ...options }),
+  };
 }
 
 function scheduled(ts, reference, args) {
-  return { ...getFunctionAddress(reference), ts, args: convexToJson(argsObject(args)), version: VERSION };
+  return {
+    ...getFunctionAddress(reference),
+    ts, args: convexToJson(argsObject(args)), version: VERSION,
+  };
 }
 
 function scheduler(schedule, cancel, more) {
   return {
     runAfter: async (delayMs, reference, args) => {
       if (typeof delayMs !== "number" || !Number.isFinite(delayMs) || delayMs < 0) {
-        throw new Error(`runAfter(): \`delayMs\` must be a number that is not negative, not ${delayMs}`);
+        throw new Error(
+          `runAfter(): \`delayMs\` must be a number that is not negative, not ${delayMs}`,
+        );
       }
-      return await asyncOperation(schedule, { ...more, ...scheduled((Date.now() + delayMs) / 1000, reference, args) });
+      return await asyncOperation(schedule, {
+        ...more,
+        ...scheduled((Date.now() + delayMs) / 1000, reference, args),
+      });
     },
     runAt: async (time, reference, args) => {
       const ms = time instanceof Date ? time.getTime() : time;
-      if (typeof ms !== "number") throw new Error("runAt(): the time must be a Date or milliseconds since the Unix epoch");
+      if (typeof ms !== "number")
+        throw new Error("runAt(): the time must be a Date or milliseconds since the Unix epoch");
       return await asyncOperation(schedule, { ...more, ...scheduled(ms / 1000, reference, args) });
     },
     cancel: async (id) => {
@@ -502,12 +544,14 @@ function scheduler(schedule, cancel, more) {
 
 /// File storage, which the host does not support.
 function storage(isAction) {
-  const ask = (op) => (storageId) => asyncOperation(op, { requestId: "", version: VERSION, storageId });
+  const ask = (op) => (storageId) =>
+    asyncOperation(op, { requestId: "", version: VERSION, storageId });
   const blob = (op) => async () => Convex.jsSyscall(op, {});
   return {
     getUrl: ask("1.0/storageGetUrl"),
     getMetadata: ask("1.0/storageGetMetadata"),
-    generateUploadUrl: () => asyncOperation("1.0/storageGenerateUploadUrl", { requestId: "", version: VERSION }),
+    generateUploadUrl: () =>
+      asyncOperation("1.0/storageGenerateUploadUrl", { requestId: "", version: VERSION }),
     delete: ask("1.0/storageDelete"),
     ...(isAction ? { store: blob("storage/storeBlob"), get: blob("storage/getBlob") } : {}),
   };
@@ -520,14 +564,19 @@ function functionMeta(type, visibility) {
       return { name, componentPath, type, visibility };
     },
     getDeploymentMetadata: async () => {
-      const { name, region, class: deploymentClass } = await convexOperation("1.0/getDeploymentMetadata", {});
+      const {
+        name, region, class: deploymentClass,
+      } = await convexOperation("1.0/getDeploymentMetadata", {});
       return { name, region: region ?? null, class: deploymentClass };
     },
   };
 }
 
 async function getRequestMetadata() {
-  const { ip, userAgent, requestId, scheduledFunctionId, authToken } = await asyncOperation("1.0/getRequestMetadata", {});
+  const { ip, userAgent, requestId, scheduledFunctionId, authToken } = await asyncOperation(
+    "1.0/getRequestMetadata",
+    {},
+  );
   return { ip, userAgent, requestId, scheduledFunctionId, authToken };
 }
 
@@ -542,7 +591,7 @@ function runUdf(udfType, reference, args, options) {
   return convexOperation("1.0/runUdf", call);
 }
 
-// ---- functions -----------------------------------------------------------------------------------------------------
+// ---- functions ----------------------------------------------------------------------------------
 
 function queryCtx(visibility) {
   return {
@@ -566,7 +615,8 @@ function mutationCtx(visibility) {
     meta: { ...functionMeta("mutation", visibility), ...transactionMeta, getRequestMetadata },
     runQuery: async (reference, args, options) =>
       await runUdf(options?.useStaleSnapshot ? "snapshotQuery" : "query", reference, args, options),
-    runMutation: async (reference, args, options) => await runUdf("mutation", reference, args, options),
+    runMutation: async (reference, args, options) =>
+      await runUdf("mutation", reference, args, options),
   };
 }
 
@@ -589,7 +639,10 @@ function actionCtx(requestId, visibility) {
       asyncOperation("1.0/actions/vectorSearch", {
         requestId,
         version: VERSION,
-        query: { indexName: `${table}.${index}`, limit: query?.limit, vector: query?.vector, expressions: null },
+        query: {
+          indexName: `${table}.${index}`,
+          limit: query?.limit, vector: query?.vector, expressions: null,
+        },
       }),
     meta: { ...functionMeta("action", visibility), getRequestMetadata },
   };
@@ -607,7 +660,9 @@ async function invoke(handler, ctx, argsText) {
     throw thrown;
   }
   if (result instanceof Query || result instanceof QueryInitializer) {
-    throw new Error("A query was returned where its results belong: call collect(), take(n), first() or unique() on it");
+    throw new Error(
+      "A query was returned where its results belong: call collect(), take(n), first() or unique() on it",
+    );
   }
   return JSON.stringify(convexToJson(result === undefined ? null : result));
 }
@@ -616,7 +671,9 @@ async function invoke(handler, ctx, argsText) {
 function validatorText(validator) {
   return JSON.stringify(validator.json, (field, value) => {
     if (value === undefined) {
-      throw new Error(`The validator for field "${field}" is undefined. Do modules import each other in a circle?`);
+      throw new Error(
+        `The validator for field "${field}" is undefined. Do modules import each other in a circle?`,
+      );
     }
     return value;
   });
@@ -627,12 +684,18 @@ function maker(name, flags, methods) {
   return (definition) => {
     const handler = typeof definition === "function" ? definition : definition.handler;
     const fn = (ctx, args) => {
-      console.warn(`A Convex function was called directly: call a helper function, or ctx.run…(), instead of ${name}()`);
+      console.warn(
+        `A Convex function was called directly: call a helper function, or ctx.run…(), instead of ${name}()`,
+      );
       return handler(ctx, args);
     };
     Object.assign(fn, flags, methods(handler));
-    fn.exportArgs = () => validatorText(definition.args === undefined ? v.any() : asObjectValidator(definition.args));
-    fn.exportReturns = () => (definition.returns === undefined ? "null" : validatorText(asObjectValidator(definition.returns)));
+    fn.exportArgs = () =>
+      validatorText(definition.args === undefined ? v.any() : asObjectValidator(definition.args));
+    fn.exportReturns = () =>
+      definition.returns === undefined
+        ? "null"
+        : validatorText(asObjectValidator(definition.returns));
     fn._handler = handler;
     return fn;
   };
@@ -669,7 +732,7 @@ export function httpActionGeneric(handler) {
   return fn;
 }
 
-// ---- HTTP routes ---------------------------------------------------------------------------------------------------
+// ---- HTTP routes --------------------------------------------------------------------------------
 
 export const ROUTABLE_HTTP_METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
@@ -680,12 +743,17 @@ export class HttpRouter {
 
   route = ({ path, pathPrefix, method, handler }) => {
     if (!handler) throw new Error("A route needs a handler");
-    if (!ROUTABLE_HTTP_METHODS.includes(method)) throw new Error(`'${method}' is not an HTTP method that can be routed`);
+    if (!ROUTABLE_HTTP_METHODS.includes(method))
+      throw new Error(`'${method}' is not an HTTP method that can be routed`);
     const place = path ?? pathPrefix;
-    if ((path === undefined) === (pathPrefix === undefined)) throw new Error("A route has either a path or a pathPrefix");
-    if (!place.startsWith("/")) throw new Error(`The path of a route starts with a slash: '${place}' does not`);
-    if (place === "/.files" || place.startsWith("/.files/")) throw new Error(`The path '${place}' is reserved`);
-    if (pathPrefix !== undefined && !place.endsWith("/")) throw new Error(`The pathPrefix '${place}' must end with a slash`);
+    if ((path === undefined) === (pathPrefix === undefined))
+      throw new Error("A route has either a path or a pathPrefix");
+    if (!place.startsWith("/"))
+      throw new Error(`The path of a route starts with a slash: '${place}' does not`);
+    if (place === "/.files" || place.startsWith("/.files/"))
+      throw new Error(`The path '${place}' is reserved`);
+    if (pathPrefix !== undefined && !place.endsWith("/"))
+      throw new Error(`The pathPrefix '${place}' must end with a slash`);
     const routes = path === undefined ? this.prefixRoutes : this.exactRoutes;
     const [outer, inner] = path === undefined ? [method, place] : [place, method];
     const known = routes.get(outer) ?? new Map();
@@ -694,16 +762,23 @@ export class HttpRouter {
   };
   getRoutes = () => {
     const sorted = (map) => [...map.keys()].sort().map((key) => [key, map.get(key)]);
-    const exact = sorted(this.exactRoutes).flatMap(([path, methods]) => sorted(methods).map(([method, handler]) => [path, method, handler]));
-    const prefixes = sorted(this.prefixRoutes).flatMap(([method, paths]) => sorted(paths).map(([path, handler]) => [`${path}*`, method, handler]));
+    const exact = sorted(this.exactRoutes).flatMap(([path, methods]) =>
+      sorted(methods).map(([method, handler]) => [path, method, handler]),
+    );
+    const prefixes = sorted(this.prefixRoutes).flatMap(([method, paths]) =>
+      sorted(paths).map(([path, handler]) => [`${path}*`, method, handler]),
+    );
     return [...exact, ...prefixes];
   };
-  /// The handler, method and path of the route for a request: the exact path, or else the longest prefix.
+  /// The handler, method and path of the route for a request: the exact path, or else the longest
+  /// prefix.
   lookup = (path, requested) => {
     const method = requested === "HEAD" ? "GET" : requested;
     const exact = this.exactRoutes.get(path)?.get(method);
     if (exact !== undefined) return [exact, method, path];
-    const prefixes = [...(this.prefixRoutes.get(method) ?? [])].filter(([prefix]) => path.startsWith(prefix));
+    const prefixes = [...(this.prefixRoutes.get(method) ?? [])].filter(([prefix]) =>
+      path.startsWith(prefix),
+    );
     const [longest] = prefixes.sort(([a], [b]) => b.length - a.length);
     return longest === undefined ? null : [longest[1], method, `${longest[0]}*`];
   };
@@ -711,7 +786,7 @@ export class HttpRouter {
 
 export const httpRouter = () => new HttpRouter();
 
-// ---- pagination ----------------------------------------------------------------------------------------------------
+// ---- pagination ---------------------------------------------------------------------------------
 
 export const paginationOptsValidator = v.object({
   numItems: v.number(),
@@ -728,11 +803,13 @@ export function paginationResultValidator(item) {
     continueCursor: v.string(),
     isDone: v.boolean(),
     splitCursor: v.optional(v.nullable(v.string())),
-    pageStatus: v.optional(v.union(v.literal("SplitRecommended"), v.literal("SplitRequired"), v.null())),
+    pageStatus: v.optional(
+      v.union(v.literal("SplitRecommended"), v.literal("SplitRequired"), v.null()),
+    ),
   });
 }
 
-// ---- definitions, loaded when a module has one ---------------------------------------------------------------------
+// ---- definitions, loaded when a module has one --------------------------------------------------
 
 const definition = (name) => (...args) => load("convex:definitions")[name](...args);
 

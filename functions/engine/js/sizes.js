@@ -25,7 +25,8 @@ function compareStrings(a, b) {
   return a.length - b.length;
 }
 
-/// Compares numbers by the bits of their total order: -0 before 0, and NaN at either end according to its sign.
+/// Compares numbers by the bits of their total order: -0 before 0, and NaN at either end according
+/// to its sign.
 function orderedBits(number) {
   const view = new DataView(new ArrayBuffer(8));
   view.setFloat64(0, number);
@@ -112,7 +113,8 @@ export function getConvexSize(value) {
   }
 }
 
-// A document's id is a string of 31 or 32 characters; the field name and kind add 6. The creation time is a number.
+// A document's id is a string of 31 or 32 characters; the field name and kind add 6. The creation
+// time is a number.
 const ID_FIELD_BYTES = 38;
 const CREATION_TIME_FIELD_BYTES = 23;
 

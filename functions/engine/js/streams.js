@@ -1,6 +1,7 @@
 // The streams of the Streams standard. Loaded when a function first uses one of them.
 //
-// A stream consists of two objects: the one that functions hold, and a private state machine that does the work.
+// A stream consists of two objects: the one that functions hold, and a private state machine that
+// does the work.
 
 import { load } from "convex:prelude";
 const { expose } = load("convex:interfaces");
@@ -24,7 +25,8 @@ const rejected = (error) => quiet(Promise.reject(error));
 /// Checks the object whose methods define a stream.
 function optionsOf(given) {
   if (given === undefined) return {};
-  if ((typeof given !== "object" && typeof given !== "function") || given === null) throw new TypeError("a stream is made of an object with its methods");
+  if ((typeof given !== "object" && typeof given !== "function") || given === null)
+    throw new TypeError("a stream is made of an object with its methods");
   return given;
 }
 
@@ -39,17 +41,22 @@ function calling(object, name, ...args) {
 function strategyOf(strategy, defaultHighWaterMark) {
   const { highWaterMark = defaultHighWaterMark, size } = strategy ?? {};
   const mark = Number(highWaterMark);
-  if (!(mark >= 0)) throw new RangeError(`highWaterMark must be a number that is not negative, not ${highWaterMark}`);
-  if (size !== undefined && typeof size !== "function") throw new TypeError("size must be a function");
+  if (!(mark >= 0))
+    throw new RangeError(
+      `highWaterMark must be a number that is not negative, not ${highWaterMark}`,
+    );
+  if (size !== undefined && typeof size !== "function")
+    throw new TypeError("size must be a function");
   const sizeOf = (chunk) => {
     const given = size === undefined ? 1 : Number(size(chunk));
-    if (!(given >= 0) || given === Infinity) throw new RangeError(`the size of a chunk must be finite and not negative, not ${given}`);
+    if (!(given >= 0) || given === Infinity)
+      throw new RangeError(`the size of a chunk must be finite and not negative, not ${given}`);
     return given;
   };
   return { mark, sizeOf };
 }
 
-// ---- reading -------------------------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 class Readable {
   state = "readable";
@@ -161,9 +168,12 @@ class Readable {
   unread(chunk) {
     this.queue.unshift({ chunk, size: 0 });
   }
-  /// The size of the buffer that the oldest read waits to have filled, in bytes. Undefined if it takes a chunk of any size.
+  /// The size of the buffer that the oldest read waits to have filled, in bytes. Undefined if it
+  /// takes a chunk of any size.
   get wanted() {
-    return this.state === "readable" ? (this.reads[0]?.bytes ?? (this.reads.length > 0 ? this.allocated : undefined)) : undefined;
+    return this.state === "readable"
+      ? (this.reads[0]?.bytes ?? (this.reads.length > 0 ? this.allocated : undefined))
+      : undefined;
   }
   /// The size of the buffers for readers without one of their own.
   allocated = undefined;
@@ -223,7 +233,9 @@ export class ReadableStreamBYOBRequest {
     const bytes = Number(bytesWritten);
     if (this.#view === null) throw new TypeError("the request was answered already");
     if (!Number.isInteger(bytes) || bytes < 0 || bytes > this.#view.length) {
-      throw new RangeError(`${bytesWritten} bytes were not written: the buffer has ${this.#view.length}`);
+      throw new RangeError(
+        `${bytesWritten} bytes were not written: the buffer has ${this.#view.length}`,
+      );
     }
     this.#answer(this.#view.subarray(0, bytes));
   }
@@ -254,8 +266,10 @@ export class ReadableByteStreamController {
     if (this.#request === null && wanted !== undefined) {
       this.#request = new ReadableStreamBYOBRequest(making, wanted, (bytes) => {
         const isOpen = this.#readable.isOpen;
-        if (isOpen && bytes.length === 0) throw new TypeError("a stream of bytes takes no empty chunks");
-        if (!isOpen && bytes.length > 0) throw new TypeError("the stream is closed: nothing can be written");
+        if (isOpen && bytes.length === 0)
+          throw new TypeError("a stream of bytes takes no empty chunks");
+        if (!isOpen && bytes.length > 0)
+          throw new TypeError("the stream is closed: nothing can be written");
         this.#request = null;
         if (isOpen) this.#readable.enqueue(bytes.slice());
       });
@@ -263,9 +277,11 @@ export class ReadableByteStreamController {
     return this.#request;
   }
   enqueue(chunk = undefined) {
-    if (!ArrayBuffer.isView(chunk)) throw new TypeError("a stream of bytes takes typed arrays and views");
+    if (!ArrayBuffer.isView(chunk))
+      throw new TypeError("a stream of bytes takes typed arrays and views");
     if (chunk.byteLength === 0) throw new TypeError("a stream of bytes takes no empty chunks");
-    if (!this.#readable.isOpen) throw new TypeError("the stream is closed: nothing can be enqueued");
+    if (!this.#readable.isOpen)
+      throw new TypeError("the stream is closed: nothing can be enqueued");
     const { byteOffset, byteLength } = chunk;
     this.#request = null;
     this.#readable.enqueue(new Uint8Array(chunk.buffer.transfer(), byteOffset, byteLength));
@@ -279,7 +295,8 @@ export class ReadableByteStreamController {
 }
 
 function lock(readable, reader) {
-  if (readable.reader !== undefined) throw new TypeError("the stream is locked: it has a reader already");
+  if (readable.reader !== undefined)
+    throw new TypeError("the stream is locked: it has a reader already");
   reader.closed = later();
   quiet(reader.closed.promise);
   readable.reader = reader;
@@ -337,7 +354,8 @@ export class ReadableStreamBYOBReader {
   #reader;
 
   constructor(stream) {
-    if (!isBytes(stream)) throw new TypeError('a reader with a buffer of its own needs a stream of type "bytes"');
+    if (!isBytes(stream))
+      throw new TypeError('a reader with a buffer of its own needs a stream of type "bytes"');
     this.#reader = new Reader(readableOf(stream));
   }
   get closed() {
@@ -362,8 +380,12 @@ export class ReadableStreamBYOBReader {
       bytes.set(part, length);
       length += part.length;
     } while (length % BYTES_PER_ELEMENT !== 0);
-    if (length % BYTES_PER_ELEMENT !== 0) throw new TypeError("the stream ended within an element of the view");
-    return { value: new constructor(buffer, byteOffset, length / BYTES_PER_ELEMENT), done: isDone && length === 0 };
+    if (length % BYTES_PER_ELEMENT !== 0)
+      throw new TypeError("the stream ended within an element of the view");
+    return {
+      value: new constructor(buffer, byteOffset, length / BYTES_PER_ELEMENT),
+      done: isDone && length === 0,
+    };
   }
   async cancel(reason = undefined) {
     return await this.#reader.held.cancel(reason);
@@ -382,15 +404,22 @@ export class ReadableStream {
   constructor(source, strategy) {
     const given = optionsOf(source);
     const type = given.type;
-    if (type !== undefined && `${type}` !== "bytes") throw new TypeError(`a stream's type is "bytes" or undefined, not ${type}`);
+    if (type !== undefined && `${type}` !== "bytes")
+      throw new TypeError(`a stream's type is "bytes" or undefined, not ${type}`);
     this.#isBytes = type !== undefined;
-    if (this.#isBytes && strategy?.size !== undefined) throw new RangeError("a stream of bytes counts them itself: its strategy has no size");
+    if (this.#isBytes && strategy?.size !== undefined)
+      throw new RangeError("a stream of bytes counts them itself: its strategy has no size");
     this.#readable = new Readable(strategyOf(strategy, this.#isBytes ? 0 : 1));
-    const Controller = this.#isBytes ? ReadableByteStreamController : ReadableStreamDefaultController;
+    const Controller = this.#isBytes
+      ? ReadableByteStreamController
+      : ReadableStreamDefaultController;
     const controller = new Controller(making, this.#readable);
     if (this.#isBytes && given.autoAllocateChunkSize !== undefined) {
       const size = Number(given.autoAllocateChunkSize);
-      if (!Number.isInteger(size) || size < 1) throw new TypeError(`autoAllocateChunkSize is a number of bytes, not ${given.autoAllocateChunkSize}`);
+      if (!Number.isInteger(size) || size < 1)
+        throw new TypeError(
+          `autoAllocateChunkSize is a number of bytes, not ${given.autoAllocateChunkSize}`,
+        );
       this.#readable.allocated = size;
     }
     const [pull, cancel] = [calling(given, "pull", controller), calling(given, "cancel")];
@@ -405,7 +434,8 @@ export class ReadableStream {
   }
   static from(items) {
     const make = items?.[Symbol.asyncIterator] ?? items?.[Symbol.iterator];
-    if (typeof make !== "function") throw new TypeError("ReadableStream.from() takes what can be iterated");
+    if (typeof make !== "function")
+      throw new TypeError("ReadableStream.from() takes what can be iterated");
     const iterator = make.call(items);
     return new ReadableStream(
       {
@@ -431,12 +461,14 @@ export class ReadableStream {
   getReader(options = undefined) {
     const mode = options?.mode;
     if (mode === undefined) return new ReadableStreamDefaultReader(this);
-    if (String(mode) !== "byob") throw new TypeError(`the mode of a reader is "byob" or undefined, not ${mode}`);
+    if (String(mode) !== "byob")
+      throw new TypeError(`the mode of a reader is "byob" or undefined, not ${mode}`);
     return new ReadableStreamBYOBReader(this);
   }
   pipeThrough(transform, options = undefined) {
     const { readable, writable } = transform;
-    if (!(readable instanceof ReadableStream)) throw new TypeError("pipeThrough() takes an object with a readable and a writable stream");
+    if (!(readable instanceof ReadableStream))
+      throw new TypeError("pipeThrough() takes an object with a readable and a writable stream");
     writableOf(writable);
     quiet(this.pipeTo(writable, options));
     return readable;
@@ -528,7 +560,7 @@ export function stateOf(value) {
 
 export const isDisturbed = (stream) => readableOf(stream).isDisturbed;
 
-// ---- writing -------------------------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 class Writable {
   state = "writable";
@@ -580,7 +612,8 @@ class Writable {
       return rejected(error);
     }
     if (this.state === "errored" || this.state === "erroring") return rejected(this.error);
-    if (this.isClosing || this.state === "closed") return rejected(new TypeError("the stream is closed: nothing can be written"));
+    if (this.isClosing || this.state === "closed")
+      return rejected(new TypeError("the stream is closed: nothing can be written"));
     const written = later();
     this.#queue.push({ chunk, size, written });
     this.#total += size;
@@ -590,7 +623,8 @@ class Writable {
   }
   close() {
     if (this.state === "errored" || this.state === "erroring") return rejected(this.error);
-    if (this.isClosing || this.state === "closed") return rejected(new TypeError("the stream is closed already"));
+    if (this.isClosing || this.state === "closed")
+      return rejected(new TypeError("the stream is closed already"));
     this.#closing = later();
     this.writer?.ready.resolve();
     this.#advance();
@@ -630,7 +664,8 @@ class Writable {
     this.writer?.closed.reject(this.error);
     const aborted = this.#aborted;
     if (aborted === undefined) return;
-    if (aborted.isCalled) this.#abort(aborted.reason).then(aborted.done.resolve, aborted.done.reject);
+    if (aborted.isCalled)
+      this.#abort(aborted.reason).then(aborted.done.resolve, aborted.done.reject);
     else aborted.done.reject(this.error);
   }
   #tellReady() {
@@ -708,7 +743,8 @@ class Writer {
   isReady = true;
 
   constructor(writable) {
-    if (writable.writer !== undefined) throw new TypeError("the stream is locked: it has a writer already");
+    if (writable.writer !== undefined)
+      throw new TypeError("the stream is locked: it has a writer already");
     this.writable = writable;
     writable.writer = this;
     quiet(this.closed.promise);
@@ -775,7 +811,9 @@ export class WritableStream {
     if (given.type !== undefined) throw new RangeError("a writable stream has no type");
     this.#writable = new Writable(strategyOf(strategy, 1));
     const controller = new WritableStreamDefaultController(making, this.#writable);
-    const [write, close, abort] = [calling(given, "write", controller), calling(given, "close"), calling(given, "abort")];
+    const [write, close, abort] = [
+      calling(given, "write", controller), calling(given, "close"), calling(given, "abort"),
+    ];
     const { start } = given;
     const started = start === undefined ? undefined : start.call(given, controller);
     this.#writable.start(() => started, write, close, abort);
@@ -807,13 +845,20 @@ async function pipe(reader, writer, { preventClose, preventAbort, preventCancel,
   if (signal?.aborted) stop();
   else signal?.addEventListener("abort", stop, { once: true });
   writer.closed.promise.then(
-    () => stopped.reject({ by: "sink", error: new TypeError("the stream that is written to is closed") }),
+    () =>
+      stopped.reject({
+        by: "sink",
+        error: new TypeError("the stream that is written to is closed"),
+      }),
     (error) => stopped.reject({ by: "sink", error }),
   );
   let last = Promise.resolve();
   try {
     for (;;) {
-      await Promise.race([stopped.promise, writer.ready.promise.catch((error) => Promise.reject({ by: "sink", error }))]);
+      await Promise.race([
+        stopped.promise,
+        writer.ready.promise.catch((error) => Promise.reject({ by: "sink", error })),
+      ]);
       const read = source.read().catch((error) => Promise.reject({ by: "source", error }));
       const { value, done } = await Promise.race([stopped.promise, quiet(read)]);
       if (done) break;
@@ -822,10 +867,14 @@ async function pipe(reader, writer, { preventClose, preventAbort, preventCancel,
     if (preventClose) await last;
     else if (!sink.isClosing && sink.state !== "closed") await sink.close();
   } catch (thrown) {
-    const { by, error } = typeof thrown === "object" && thrown !== null && "by" in thrown ? thrown : { by: "sink", error: thrown };
+    const { by, error } =
+      typeof thrown === "object" && thrown !== null && "by" in thrown
+        ? thrown
+        : { by: "sink", error: thrown };
     const ends = [];
     if (by !== "sink" && !preventAbort && sink.state !== "closed") ends.push(sink.abort(error));
-    if (by !== "source" && !preventCancel && source.state === "readable") ends.push(source.cancel(error));
+    if (by !== "source" && !preventCancel && source.state === "readable")
+      ends.push(source.cancel(error));
     for (const end of ends) await end.catch(() => {});
     throw error;
   } finally {
@@ -835,7 +884,7 @@ async function pipe(reader, writer, { preventClose, preventAbort, preventCancel,
   }
 }
 
-// ---- transforming --------------------------------------------------------------------------------------------------
+// ---- transforming -------------------------------------------------------------------------------
 
 export class TransformStreamDefaultController {
   #of;
@@ -999,7 +1048,8 @@ export class TextDecoderStream {
       if (text !== "") controller.enqueue(text);
     };
     this.#stream = new TransformStream({
-      transform: (chunk, controller) => enqueue(decoder.decode(chunk, { stream: true }), controller),
+      transform: (chunk, controller) =>
+        enqueue(decoder.decode(chunk, { stream: true }), controller),
       flush: (controller) => enqueue(decoder.decode(), controller),
     });
   }
@@ -1020,7 +1070,7 @@ export class TextDecoderStream {
   }
 }
 
-// ---- strategies ----------------------------------------------------------------------------------------------------
+// ---- strategies ---------------------------------------------------------------------------------
 
 class Strategy {
   #highWaterMark;
@@ -1047,9 +1097,11 @@ export class ByteLengthQueuingStrategy extends Strategy {
 }
 
 const classes = [
-  ReadableStream, ReadableStreamDefaultController, ReadableByteStreamController, ReadableStreamBYOBRequest, ReadableStreamDefaultReader,
+  ReadableStream, ReadableStreamDefaultController, ReadableByteStreamController,
+  ReadableStreamBYOBRequest, ReadableStreamDefaultReader,
   ReadableStreamBYOBReader,
-  WritableStream, WritableStreamDefaultController, WritableStreamDefaultWriter, TransformStream, TransformStreamDefaultController,
-  TextEncoderStream, TextDecoderStream, Strategy, CountQueuingStrategy, ByteLengthQueuingStrategy,
+  WritableStream, WritableStreamDefaultController, WritableStreamDefaultWriter, TransformStream,
+  TransformStreamDefaultController, TextEncoderStream, TextDecoderStream, Strategy,
+  CountQueuingStrategy, ByteLengthQueuingStrategy,
 ];
 expose(...classes);

@@ -1,4 +1,5 @@
-// Text and bytes: TextEncoder, TextDecoder, atob, btoa. Loaded when a function first uses one of them.
+// Text and bytes: TextEncoder, TextDecoder, atob, btoa. Loaded when a function first uses one of
+// them.
 
 import { load, native } from "convex:prelude";
 const { expose } = load("convex:interfaces");
@@ -7,15 +8,18 @@ const { expose } = load("convex:interfaces");
 export const bytesOf = (source) => {
   if (source === undefined) return new Uint8Array(0);
   if (source instanceof Uint8Array) return source;
-  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-  if (source instanceof ArrayBuffer || source instanceof SharedArrayBuffer) return new Uint8Array(source);
+  if (ArrayBuffer.isView(source))
+    return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+  if (source instanceof ArrayBuffer || source instanceof SharedArrayBuffer)
+    return new Uint8Array(source);
   throw new TypeError("bytes are an ArrayBuffer or a view of one");
 };
 
 /// Converts bytes to a string with one character for each, the form in which the host accepts them.
 export const raw = (bytes) => {
   let characters = "";
-  for (let i = 0; i < bytes.length; i += 8192) characters += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192));
+  for (let i = 0; i < bytes.length; i += 8192)
+    characters += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192));
   return characters;
 };
 
@@ -27,7 +31,8 @@ export class TextEncoder {
     return native.utf8(String(source).toWellFormed());
   }
   encodeInto(source, target) {
-    if (!(target instanceof Uint8Array)) throw new TypeError("TextEncoder.encodeInto() writes to a Uint8Array");
+    if (!(target instanceof Uint8Array))
+      throw new TypeError("TextEncoder.encodeInto() writes to a Uint8Array");
     let read = 0;
     let written = 0;
     for (const character of String(source).toWellFormed()) {
@@ -75,8 +80,14 @@ export class TextDecoder {
 
   constructor(label = "utf-8", options = {}) {
     const encoding = native.encoding(`${label}`.toWellFormed());
-    if (encoding === undefined) throw new RangeError(`TextDecoder: the encoding '${label}' is not supported by this host`);
-    if (options !== undefined && options !== null && typeof options !== "object" && typeof options !== "function") {
+    if (encoding === undefined)
+      throw new RangeError(`TextDecoder: the encoding '${label}' is not supported by this host`);
+    if (
+      options !== undefined &&
+      options !== null &&
+      typeof options !== "object" &&
+      typeof options !== "function"
+    ) {
       throw new TypeError("TextDecoder: its options are an object");
     }
     this.#encoding = encoding;
@@ -95,7 +106,10 @@ export class TextDecoder {
   decode(source = undefined, options = undefined) {
     const isStream = Boolean(options?.stream);
     if (isStream && this.#encoding === "iso-2022-jp") {
-      throw new DOMException("TextDecoder: a stream of iso-2022-jp is not supported by this host", "NotSupportedError");
+      throw new DOMException(
+        "TextDecoder: a stream of iso-2022-jp is not supported by this host",
+        "NotSupportedError",
+      );
     }
     let bytes = bytesOf(source);
     if (this.#rest.length > 0) {
@@ -121,7 +135,8 @@ export class TextDecoder {
 }
 
 const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const badCharacter = () => new DOMException("the text has characters that it must not have", "InvalidCharacterError");
+const badCharacter = () =>
+  new DOMException("the text has characters that it must not have", "InvalidCharacterError");
 
 const required = (name, args) => {
   if (args.length === 0) throw new TypeError(`${name}() needs an argument`);
@@ -158,15 +173,18 @@ export const atob = (...args) => {
 };
 
 /// Converts bytes to and from base64url without padding, as in JSON Web Keys.
-export const toBase64Url = (bytes) => native.base64(raw(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+export const toBase64Url = (bytes) =>
+  native.base64(raw(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 
 export const fromBase64Url = (text) => {
-  const bytes = native.fromBase64(String(text).replace(/-/g, "+").replace(/_/g, "/").replace(/=+$/, ""));
+  const bytes = native.fromBase64(
+    String(text).replace(/-/g, "+").replace(/_/g, "/").replace(/=+$/, ""),
+  );
   if (bytes === undefined) throw badCharacter();
   return bytes;
 };
 
-// ---- URL-encoded parameters, of URLs and forms ---------------------------------------------------------------------
+// ---- URL-encoded parameters, of URLs and forms --------------------------------------------------
 
 const encodePart = (value) =>
   encodeURIComponent(value.toWellFormed())
@@ -184,7 +202,8 @@ const decodePart = (value) => {
     const bytes = [];
     const digit = (byte) => parseInt(String.fromCharCode(byte ?? 0), 16);
     for (let i = 0; i < written.length; i++) {
-      const [high, low] = written[i] === 37 ? [digit(written[i + 1]), digit(written[i + 2])] : [NaN, NaN];
+      const [high, low] =
+        written[i] === 37 ? [digit(written[i + 1]), digit(written[i + 2])] : [NaN, NaN];
       if (high >= 0 && low >= 0) {
         bytes.push(high * 16 + low);
         i += 2;
@@ -196,7 +215,8 @@ const decodePart = (value) => {
   }
 };
 
-export const encodeForm = (pairs) => pairs.map(([name, value]) => `${encodePart(name)}=${encodePart(value)}`).join("&");
+export const encodeForm = (pairs) =>
+  pairs.map(([name, value]) => `${encodePart(name)}=${encodePart(value)}`).join("&");
 
 export const decodeForm = (text) =>
   text.split("&").filter((part) => part !== "").map((part) => {

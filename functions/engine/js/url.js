@@ -41,7 +41,11 @@ export class URLSearchParams {
     this.#changed(this.toString());
   }
   delete(name, value = undefined) {
-    this.#set(this.#pairs.filter((pair) => pair[0] !== text(name) || (value !== undefined && pair[1] !== text(value))));
+    this.#set(
+      this.#pairs.filter(
+        (pair) => pair[0] !== text(name) || (value !== undefined && pair[1] !== text(value)),
+      ),
+    );
   }
   get(name) {
     return this.#pairs.find(([other]) => other === text(name))?.[1] ?? null;
@@ -50,7 +54,9 @@ export class URLSearchParams {
     return this.#pairs.filter(([other]) => other === text(name)).map(([, value]) => value);
   }
   has(name, value = undefined) {
-    return this.#pairs.some((pair) => pair[0] === text(name) && (value === undefined || pair[1] === text(value)));
+    return this.#pairs.some(
+      (pair) => pair[0] === text(name) && (value === undefined || pair[1] === text(value)),
+    );
   }
   set(name, value) {
     const at = this.#pairs.findIndex(([other]) => other === text(name));
@@ -67,7 +73,10 @@ export class URLSearchParams {
   }
 }
 
-const PARTS = ["href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
+const PARTS = [
+  "href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname",
+  "search", "hash",
+];
 
 export class URL {
   #parts;
@@ -85,7 +94,9 @@ export class URL {
     return URL.canParse(href, base) ? new URL(href, base) : null;
   }
   static createObjectURL() {
-    throw new Error("URL.createObjectURL() is not supported by this host: functions have no addresses of their own");
+    throw new Error(
+      "URL.createObjectURL() is not supported by this host: functions have no addresses of their own",
+    );
   }
   static revokeObjectURL() {}
   #change(part, value) {
@@ -111,11 +122,20 @@ export class URL {
   }
   static {
     for (const part of PARTS) {
-      const set = part === "origin" ? undefined : function (value) {
-        this.#change(part, text(value));
-        if (this.#params !== undefined && (part === "search" || part === "href")) refill(this.#params, this.#parts.search);
-      };
-      Object.defineProperty(this.prototype, part, { get() { return this.#parts[part]; }, set, configurable: true, enumerable: true });
+      const set =
+        part === "origin"
+          ? undefined
+          : function (value) {
+              this.#change(part, text(value));
+              if (this.#params !== undefined && (part === "search" || part === "href"))
+                refill(this.#params, this.#parts.search);
+            };
+      Object.defineProperty(this.prototype, part, {
+        get() {
+          return this.#parts[part];
+        },
+        set, configurable: true, enumerable: true,
+      });
     }
   }
 }

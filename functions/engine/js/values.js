@@ -1,4 +1,5 @@
-// `convex/values`: Convex's values, their JSON encoding, and validators, for functions that run without the npm package.
+// `convex/values`: Convex's values, their JSON encoding, and validators, for functions that run
+// without the npm package.
 
 import { load } from "convex:prelude";
 
@@ -6,7 +7,7 @@ const MIN_INT64 = -(2n ** 63n);
 const MAX_INT64 = 2n ** 63n - 1n;
 const MAX_FIELD_NAME_LENGTH = 1024;
 
-// ---- Base64 --------------------------------------------------------------------------------------------------------
+// ---- Base64 -------------------------------------------------------------------------------------
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -22,7 +23,8 @@ function fromByteArray(bytes) {
   let text = "";
   for (let i = 0; i < bytes.length; i += 3) {
     const left = bytes.length - i;
-    const bits = (bytes[i] << 16) | ((left > 1 ? bytes[i + 1] : 0) << 8) | (left > 2 ? bytes[i + 2] : 0);
+    const bits =
+      (bytes[i] << 16) | ((left > 1 ? bytes[i + 1] : 0) << 8) | (left > 2 ? bytes[i + 2] : 0);
     text += DIGITS[bits >> 18] + DIGITS[(bits >> 12) & 63];
     text += left > 1 ? DIGITS[(bits >> 6) & 63] : "=";
     text += left > 2 ? DIGITS[bits & 63] : "=";
@@ -31,7 +33,8 @@ function fromByteArray(bytes) {
 }
 
 function byteLength(text) {
-  if (text.length % 4 !== 0) throw new Error(`Base64 text must have a multiple of 4 characters, not ${text.length}`);
+  if (text.length % 4 !== 0)
+    throw new Error(`Base64 text must have a multiple of 4 characters, not ${text.length}`);
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
   return (text.length / 4) * 3 - padding;
 }
@@ -45,7 +48,8 @@ function toByteArray(text) {
       const code = text.charCodeAt(i + j);
       bits = (bits << 6) | (code === 61 ? 0 : digitValue(code));
     }
-    for (let shift = 16; shift >= 0 && at < bytes.length; shift -= 8) bytes[at++] = (bits >> shift) & 255;
+    for (let shift = 16; shift >= 0 && at < bytes.length; shift -= 8)
+      bytes[at++] = (bits >> shift) & 255;
   }
   return bytes;
 }
@@ -56,7 +60,7 @@ function fromByteArrayUrlSafeNoPadding(bytes) {
 
 export const Base64 = { byteLength, fromByteArray, fromByteArrayUrlSafeNoPadding, toByteArray };
 
-// ---- values as JSON ------------------------------------------------------------------------------------------------
+// ---- values as JSON -----------------------------------------------------------------------------
 
 export class CommitTsPlaceholder {
   [Symbol.toPrimitive](hint) {
@@ -66,21 +70,26 @@ export class CommitTsPlaceholder {
     return "[unresolved commit timestamp]";
   }
   valueOf() {
-    throw new Error("a commit timestamp has no value before its mutation has committed: read the document after that");
+    throw new Error(
+      "a commit timestamp has no value before its mutation has committed: read the document after that",
+    );
   }
   toJSON() {
     return this.valueOf();
   }
 }
 
-/// A single instance, so that a value read back in the mutation that wrote it equals `db.vars.commitTs`.
+/// A single instance, so that a value read back in the mutation that wrote it equals
+/// `db.vars.commitTs`.
 export const commitTsPlaceholder = new CommitTsPlaceholder();
 
 /// Whether a value is a plain object.
 export function isSimpleObject(value) {
   if (typeof value !== "object" || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
-  return prototype === null || prototype === Object.prototype || prototype.constructor?.name === "Object";
+  return (
+    prototype === null || prototype === Object.prototype || prototype.constructor?.name === "Object"
+  );
 }
 
 function needsEncoding(number) {
@@ -103,11 +112,14 @@ function checkFieldName(name) {
   if (name.length > MAX_FIELD_NAME_LENGTH) {
     throw new Error(`Field name ${name} is longer than ${MAX_FIELD_NAME_LENGTH} characters`);
   }
-  if (name.startsWith("$")) throw new Error(`Field name ${name} starts with '$': such names are reserved`);
+  if (name.startsWith("$"))
+    throw new Error(`Field name ${name} starts with '$': such names are reserved`);
   for (let i = 0; i < name.length; i++) {
     const code = name.charCodeAt(i);
     if (code < 32 || code > 126) {
-      throw new Error(`Field name ${name} has the character '${name[i]}': only printable ASCII is allowed`);
+      throw new Error(
+        `Field name ${name} has the character '${name[i]}': only printable ASCII is allowed`,
+      );
     }
   }
 }
@@ -138,7 +150,9 @@ function toJson(value, path, whole, isPatch) {
     case "boolean":
       return value;
     case "number":
-      return needsEncoding(value) ? { $float: encoded((view) => view.setFloat64(0, value, true)) } : value;
+      return needsEncoding(value)
+        ? { $float: encoded((view) => view.setFloat64(0, value, true)) }
+        : value;
     case "bigint":
       if (value < MIN_INT64 || value > MAX_INT64) {
         throw new Error(`BigInt ${value} is outside the range of a 64-bit integer`);
@@ -154,7 +168,8 @@ function toJson(value, path, whole, isPatch) {
   if (value === null) return null;
   if (value instanceof ArrayBuffer) return { $bytes: fromByteArray(new Uint8Array(value)) };
   if (value instanceof CommitTsPlaceholder) return { $commitTs: null };
-  if (Array.isArray(value)) return value.map((element, i) => toJson(element, `${path}[${i}]`, whole, false));
+  if (Array.isArray(value))
+    return value.map((element, i) => toJson(element, `${path}[${i}]`, whole, false));
   if (value instanceof Set) throw unsupported("Set", [...value], path, whole);
   if (value instanceof Map) throw unsupported("Map", [...value], path, whole);
   if (!isSimpleObject(value)) {
@@ -166,7 +181,11 @@ function toJson(value, path, whole, isPatch) {
     const member = value[name];
     if (member === undefined && !isPatch) continue;
     checkFieldName(name);
-    put(json, name, member === undefined ? { $undefined: null } : toJson(member, `${path}.${name}`, whole, false));
+    put(
+      json,
+      name,
+      member === undefined ? { $undefined: null } : toJson(member, `${path}.${name}`, whole, false),
+    );
   }
   return json;
 }
@@ -174,7 +193,9 @@ function toJson(value, path, whole, isPatch) {
 /// Sets a member of an object, even one named `__proto__`.
 function put(object, name, value) {
   if (name === "__proto__") {
-    Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+    Object.defineProperty(object, name, {
+      value, writable: true, enumerable: true, configurable: true,
+    });
   } else {
     object[name] = value;
   }
@@ -200,7 +221,12 @@ function malformed(tag, value) {
 
 export function jsonToConvex(json) {
   if (json === null || typeof json !== "object") {
-    if (json === undefined || typeof json === "function" || typeof json === "symbol" || typeof json === "bigint") {
+    if (
+      json === undefined ||
+      typeof json === "function" ||
+      typeof json === "symbol" ||
+      typeof json === "bigint"
+    ) {
       throw new Error(`Not JSON: ${String(json)}`);
     }
     return json;
@@ -216,7 +242,8 @@ export function jsonToConvex(json) {
       if (tag === "$bytes") return toByteArray(content).buffer;
       if (tag === "$integer") return decoded(content, tag).getBigInt64(0, true);
       const number = decoded(content, tag).getFloat64(0, true);
-      if (!needsEncoding(number)) throw new Error(`$float encodes ${number}, which JSON has itself`);
+      if (!needsEncoding(number))
+        throw new Error(`$float encodes ${number}, which JSON has itself`);
       return number;
     }
     if (tag === "$set") throw new Error("Set is not a supported Convex type any more");
@@ -230,7 +257,7 @@ export function jsonToConvex(json) {
   return value;
 }
 
-// ---- order and size ------------------------------------------------------------------------------------------------
+// ---- order and size -----------------------------------------------------------------------------
 
 // Few functions need these, so they are loaded when first used.
 const sizes = (name) => (...args) => load("convex:sizes")[name](...args);
@@ -239,7 +266,7 @@ export const compareValues = sizes("compareValues");
 export const getConvexSize = sizes("getConvexSize");
 export const getDocumentSize = sizes("getDocumentSize");
 
-// ---- errors --------------------------------------------------------------------------------------------------------
+// ---- errors -------------------------------------------------------------------------------------
 
 export class ConvexError extends Error {
   name = "ConvexError";
@@ -252,7 +279,7 @@ export class ConvexError extends Error {
   }
 }
 
-// ---- validators ----------------------------------------------------------------------------------------------------
+// ---- validators ---------------------------------------------------------------------------------
 
 export function isValidator(value) {
   return value?.isConvexValidator === true;
@@ -260,7 +287,9 @@ export function isValidator(value) {
 
 function missing(what, field) {
   const where = field === undefined ? what : `"${field}" of ${what}`;
-  return new Error(`The validator for ${where} is undefined. Do modules import each other in a circle?`);
+  return new Error(
+    `The validator for ${where} is undefined. Do modules import each other in a circle?`,
+  );
 }
 
 /// The base class of all validators. Subclasses define `parts` and `json`.
@@ -322,7 +351,8 @@ class VObject extends Validator {
     super("object", parts);
     for (const [name, field] of Object.entries(parts.fields)) {
       if (field === undefined) throw missing("v.object()", name);
-      if (!isValidator(field)) throw new Error(`v.object(): the field "${name}" is not a validator`);
+      if (!isValidator(field))
+        throw new Error(`v.object(): the field "${name}" is not a validator`);
     }
     this.fields = parts.fields;
   }
@@ -337,13 +367,19 @@ class VObject extends Validator {
     return new VObject({ isOptional: this.isOptional, fields });
   }
   omit(...names) {
-    return this.with(Object.fromEntries(Object.entries(this.fields).filter(([name]) => !names.includes(name))));
+    return this.with(
+      Object.fromEntries(Object.entries(this.fields).filter(([name]) => !names.includes(name))),
+    );
   }
   pick(...names) {
     return this.with(Object.fromEntries(names.map((name) => [name, this.fields[name]])));
   }
   partial() {
-    return this.with(Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.asOptional()])));
+    return this.with(
+      Object.fromEntries(
+        Object.entries(this.fields).map(([name, field]) => [name, field.asOptional()]),
+      ),
+    );
   }
   extend(fields) {
     return this.with({ ...this.fields, ...fields });
@@ -381,13 +417,18 @@ class VRecord extends Validator {
       const part = parts[name];
       if (part === undefined) throw missing("v.record()", name);
       if (!isValidator(part)) throw new Error(`v.record(): the ${name} is not a validator`);
-      if (part.isOptional === "optional") throw new Error(`v.record(): the ${name} cannot be optional`);
+      if (part.isOptional === "optional")
+        throw new Error(`v.record(): the ${name} cannot be optional`);
     }
     this.key = parts.key;
     this.value = parts.value;
   }
   get json() {
-    return { type: "record", keys: this.key.json, values: { fieldType: this.value.json, optional: false } };
+    return {
+      type: "record",
+      keys: this.key.json,
+      values: { fieldType: this.value.json, optional: false },
+    };
   }
 }
 
@@ -396,7 +437,8 @@ class VUnion extends Validator {
     super("union", parts);
     parts.members.forEach((member, i) => {
       if (member === undefined) throw missing("v.union()", `member at index ${i}`);
-      if (!isValidator(member)) throw new Error(`v.union(): the member at index ${i} is not a validator`);
+      if (!isValidator(member))
+        throw new Error(`v.union(): the member at index ${i} is not a validator`);
     });
     this.members = parts.members;
   }
