@@ -38,34 +38,34 @@ pub struct Health {
     pub verifier_key: Option<String>,
     /// The most recent problem, possibly resolved.
     pub last_error: Option<String>,
-    /// Further destinations that get every record, and that nobody waits for. Their problems are in
-    /// none of the other members.
+    /// The journal's followers, which get every record and delay no commit. Their problems appear
+    /// in no other member.
     pub followers: Vec<FollowerHealth>,
 }
 
-/// How the delivery to a further destination is doing, which nobody waits for.
+/// The health of a follower: a further destination of a journal, which delays no commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FollowerHealth {
     /// Its name.
     pub name: String,
-    /// Whether it takes records.
+    /// Whether it accepts records.
     pub state: HealthState,
-    /// Whether it lags so far behind that records leave the journal before it has them.
+    /// Whether it lags so far behind that records are removed from the journal before it has them.
     pub is_paused: bool,
-    /// Bytes of the journal that it does not have.
+    /// The size of the part of the journal that it lacks, in bytes.
     pub lag_bytes: u64,
-    /// When the oldest record that it does not have was made, as far as delivery has read, in
-    /// milliseconds since the Unix epoch. `None` if it has all.
+    /// The time of the oldest record that it lacks, as far as delivery has read, in milliseconds
+    /// since the Unix epoch. `None` if it has all.
     pub oldest_undelivered_ms: Option<i64>,
     /// Records delivered to it since the sink was opened.
     pub records_delivered: u64,
     /// Requests to it that were retried since the sink was opened.
     pub retries: u64,
-    /// Panics of its delivery since the sink was opened. What they were about is retried.
+    /// Panics of its delivery since the sink was opened. The work in progress is retried.
     pub panics: u64,
-    /// Records that left the journal before it had them, since it was first opened.
+    /// Records that were removed from the journal before it had them, since it was first opened.
     pub missing_records: u64,
-    /// The most recent problem, which may be over.
+    /// The most recent problem, possibly resolved.
     pub last_error: Option<String>,
 }
 

@@ -47,7 +47,7 @@ fn batch(n: i64) -> Batch {
     Batch::from_lines(time_ms, (0..3).map(line).collect::<String>().into()).unwrap()
 }
 
-/// Two batches, and no third one.
+/// Room for two batches, but not for a third.
 const MAX_OBJECT_BYTES: usize = 240;
 
 impl Delivered {

@@ -1,5 +1,5 @@
-//! Encryption, tags, storage class and the account of the owner go with each request that the
-//! server receives, and what a provider does not have is refused.
+//! Each request has the configured encryption, tags, storage class and expected owner. Options that
+//! a provider lacks are refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,5 +1,4 @@
-//! A role in the account of the bucket's owner: what STS refuses is STS's, and what the bucket
-//! refuses the bucket's.
+//! Roles in the account of the bucket's owner. Errors say whether STS or the bucket refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -105,13 +104,13 @@ async fn a_refused_role_is_named_and_the_bucket_is_not() {
     assert!(error.contains("s3:PutObject") && !error.contains("STS"), "{error}");
 }
 
-/// What becomes of the sink while STS answers so, and that it goes on by itself.
+/// Checks the sink's state while STS answers like this, and that it recovers by itself.
 async fn while_sts_fails(fault: Fault, expected: fn(&HealthState) -> bool) {
     let server = S3TestServer::start().await;
     server.set_role(ARN, None);
     let sink = open(&server, &with_role("")).await.unwrap();
     server.faults().plan(move |request| if request.is_sts { fault } else { Fault::None });
-    // The session is not good any more, and there is no other.
+    // The session has expired, and STS gives no other.
     server.expire_sessions();
     let persisted = sink.persist(batch("outage", 2));
     let seen = async {

@@ -1,5 +1,5 @@
-//! Routes share a journal and nothing else: each record reaches its own bucket, and a bucket that
-//! is away is its route's trouble alone.
+//! Routes share only a journal: each record reaches its own bucket, and an unreachable bucket
+//! affects only its route.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -31,7 +31,7 @@ async fn open(journal: &Path, own: &Arc<GatedStore>) -> S3Sink {
     open.open().await.unwrap()
 }
 
-/// Until the threads of a runtime that was dropped have released the journal.
+/// Opens the journal once the threads of its dropped runtime have released it.
 async fn orphan(journal: &Path) -> OrphanedJournal {
     loop {
         match OrphanedJournal::open(journal).await {
@@ -42,7 +42,7 @@ async fn orphan(journal: &Path) -> OrphanedJournal {
     }
 }
 
-/// A bucket is away, the process dies, and the next one delivers to it.
+/// A bucket is unreachable, the process dies, and the next process delivers to the bucket.
 #[test]
 fn each_record_reaches_its_own_bucket_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ fn each_record_reaches_its_own_bucket_and_no_other() {
     });
 }
 
-/// A route that is closed while its bucket is away is opened with another bucket.
+/// A route that was closed while its bucket was unreachable is opened with another bucket.
 #[tokio::test]
 async fn undelivered_records_follow_a_route_to_another_bucket() {
     let directory = tempfile::tempdir().unwrap();

@@ -62,9 +62,9 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Moment>,
 
-    /// The bucket's name as its hosts write it, if it is read under another one: a copy of it, or a
-    /// directory that was moved. May be given several times. Without it, streams that were written
-    /// to another bucket are named; in a directory, those that name another one than the first
+    /// The bucket's name in its hosts' records, if it is read under another one, as a copy or a
+    /// moved directory. May be given several times. Without it, streams of another bucket are
+    /// reported; in a directory, streams of another bucket than the first stream's
     #[arg(long, value_name = "URL")]
     pub(crate) written_to: Vec<String>,
 

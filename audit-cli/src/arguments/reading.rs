@@ -138,7 +138,7 @@ pub(crate) enum Format {
     Csv,
     /// The unchanged records, one per line
     Ndjson,
-    /// A table for SQL, with each record as it is in a column beside those of its members
+    /// A table for SQL, with a column for each member and one for the unchanged record
     Parquet,
 }
 
@@ -155,9 +155,9 @@ pub(crate) struct Export {
     #[arg(long, value_enum)]
     pub(crate) format: Format,
 
-    /// The members that are columns of CSV or Parquet, as JSON pointers. Without it: those of the
-    /// first 1,000 records, and the whole record as the last column; for Parquet those that one of
-    /// 100 records has
+    /// The members to write as columns of CSV or Parquet, as JSON pointers. By default those of the
+    /// first 1,000 records and, in the last column, the whole record; for Parquet, members of at
+    /// least one record in 100
     #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
     pub(crate) columns: Vec<Pointer>,
 }
@@ -190,9 +190,9 @@ pub(crate) struct Compact {
     #[arg(long, value_name = "POINTER", env = "AUDIT_TIME_POINTER", hide_env_values = true)]
     time: Option<Pointer>,
 
-    /// The order of a file's rows: a query for one value of the first of these members reads the
-    /// rows of few other values. Without it, rows are in the order of actors: of /actor/userId,
-    /// /actor/id, /user/id, /userId, /user or /actor
+    /// The members to sort a file's rows by: a query for one value of the first member then reads
+    /// few other rows. By default the actor: /actor/userId, /actor/id, /user/id, /userId, /user or
+    /// /actor
     #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
     pub(crate) by: Vec<Pointer>,
 }

@@ -25,7 +25,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub(crate) proxy: Option<Url>,
 
-    /// The certificate of the page, with those that it is signed by, as PEM: it is served with TLS
+    /// The certificate chain of the page, as PEM. The page is then served with TLS
     #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "proxy")]
     pub(crate) tls_cert: Option<PathBuf>,
 

@@ -82,30 +82,10 @@ fn print_state(
     followers: &[Follower],
     output: &Output,
 ) -> Result<(), Failure> {
-    let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
     if output.is_json() {
-        let stream = |stream: &JournalStream| {
-            let JournalStream { stream, route, delivered_to, next_sequence } = *stream;
-            Stream { stream: stream.to_string(), route, delivered_to, next_sequence }
-        };
-        let object = |object: &PlannedObject| {
-            let PlannedObject { plan, set_aside, file } = object;
-            let file = file.display().to_string();
-            Object { key: destined(plan), count: plan.count, conflict: *set_aside, file }
-        };
-        return output.json(&State {
-            in_use: *in_use,
-            segments: *segments,
-            bytes: *bytes,
-            undelivered: state.undelivered(),
-            undelivered_bytes,
-            oldest_undelivered: oldest.map(shown),
-            streams: streams.iter().map(stream).collect(),
-            objects: objects.iter().map(object).collect(),
-            followers: followers.to_vec(),
-            routes: routes.iter().map(|route| Route::of(route, state)).collect(),
-        });
+        return output.json(&summary(state, undelivered_bytes, oldest, followers));
     }
+    let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
     let style = output.style();
     let used = if *in_use { "a process has it open" } else { "no process has it open" };
     output.line(&format!("{used}; {segments} segments hold records, {} of disk", Size(*bytes)))?;
@@ -155,6 +135,36 @@ fn print_state(
         }
     };
     output.line(&verdict)
+}
+
+fn summary(
+    state: &JournalState,
+    undelivered_bytes: u64,
+    oldest: Option<i64>,
+    followers: &[Follower],
+) -> State {
+    let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
+    let stream = |stream: &JournalStream| {
+        let JournalStream { stream, route, delivered_to, next_sequence } = *stream;
+        Stream { stream: stream.to_string(), route, delivered_to, next_sequence }
+    };
+    let object = |object: &PlannedObject| {
+        let PlannedObject { plan, set_aside, file } = object;
+        let file = file.display().to_string();
+        Object { key: destined(plan), count: plan.count, conflict: *set_aside, file }
+    };
+    State {
+        in_use: *in_use,
+        segments: *segments,
+        bytes: *bytes,
+        undelivered: state.undelivered(),
+        undelivered_bytes,
+        oldest_undelivered: oldest.map(shown),
+        streams: streams.iter().map(stream).collect(),
+        objects: objects.iter().map(object).collect(),
+        followers: followers.to_vec(),
+        routes: routes.iter().map(|route| Route::of(route, state)).collect(),
+    }
 }
 
 impl Route {

@@ -47,36 +47,47 @@ struct Foreign {
 }
 
 pub(super) fn print(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Failure> {
+    match output.is_json() {
+        true => output.json(&summary(reader, tally)),
+        false => print_text(reader, tally, output),
+    }
+}
+
+fn summary<'a>(reader: &Reader, tally: &'a Tally) -> Summary<'a> {
+    let Tally {
+        totals, days, streams, gaps, missing_records, duplicates, same_lines, damaged, ..
+    } = tally;
+    let others = reader.others();
+    let (other_objects, leftovers) =
+        others.map_or((0, 0), |others| (others.count, others.leftovers));
+    let days = days.iter().map(|(day, totals)| {
+        let Totals { objects, stored_bytes, logs, bytes, metered_bytes } = *totals;
+        let day = day.to_string().trim_start_matches("dt=").to_owned();
+        Day { day, totals: Totals { objects, stored_bytes, logs, bytes, metered_bytes } }
+    });
+    Summary {
+        bucket: reader.name(),
+        streams: streams.len() as u64,
+        totals,
+        days: days.collect(),
+        lag: tally.lag(),
+        last_arrival: tally.last_arrival_ms.map(shown),
+        gaps: *gaps,
+        missing_records: *missing_records,
+        duplicates: *duplicates,
+        same_lines: *same_lines,
+        damaged: *damaged,
+        other_objects,
+        leftovers,
+        foreign: reader.foreign().map(|(example, count)| Foreign { count, example }),
+    }
+}
+
+fn print_text(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Failure> {
     let Tally {
         totals, days, streams, gaps, missing_records, duplicates, same_lines, damaged, ..
     } = tally;
     let lag = tally.lag();
-    let others = reader.others();
-    let (other_objects, leftovers) =
-        others.as_ref().map_or((0, 0), |others| (others.count, others.leftovers));
-    if output.is_json() {
-        let days = days.iter().map(|(day, totals)| {
-            let Totals { objects, stored_bytes, logs, bytes, metered_bytes } = *totals;
-            let day = day.to_string().trim_start_matches("dt=").to_owned();
-            Day { day, totals: Totals { objects, stored_bytes, logs, bytes, metered_bytes } }
-        });
-        return output.json(&Summary {
-            bucket: reader.name(),
-            streams: streams.len() as u64,
-            totals,
-            days: days.collect(),
-            lag,
-            last_arrival: tally.last_arrival_ms.map(shown),
-            gaps: *gaps,
-            missing_records: *missing_records,
-            duplicates: *duplicates,
-            same_lines: *same_lines,
-            damaged: *damaged,
-            other_objects,
-            leftovers,
-            foreign: reader.foreign().map(|(example, count)| Foreign { count, example }),
-        });
-    }
     let style = output.style();
     let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| Size(bytes).to_string());
     let row = |day: &str, totals: &Totals| {
@@ -108,7 +119,7 @@ pub(super) fn print(reader: &Reader, tally: &Tally, output: &Output) -> Result<(
             Span(max_ms)
         ))?;
     }
-    if let Some(others) = others {
+    if let Some(others) = reader.others() {
         output.line(&style.doubtful(&others.to_string()))?;
     }
     if *same_lines > 0 {

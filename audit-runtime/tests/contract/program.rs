@@ -130,7 +130,7 @@ impl Runs for Mutation {
     }
 }
 
-/// Runs the steps. Fails at the first step whose failure is not caught.
+/// Runs the steps up to the first uncaught failure.
 pub(crate) async fn run<K: Runs>(
     steps: &[Step],
     log: &AuditLog<'_, K>,
@@ -194,7 +194,7 @@ pub(crate) struct Account<'p> {
     pub(crate) accepted: Vec<&'p Emission>,
     /// The first refusal.
     pub(crate) refused: Option<(Refusal, &'p Emission)>,
-    /// A step failed whose failure is not caught.
+    /// Whether a step failed and the error was not caught.
     pub(crate) failed: bool,
     pub(crate) ticked_ms: i64,
 }

@@ -17,48 +17,52 @@ use super::stage::{LOOK_INTERVAL, Played, Proof, Stage, expect, first_line};
 const KILLS: usize = 4;
 const CHANGES_BEFORE_A_KILL: usize = 60;
 
+/// Kills a host while clients change documents. Returns the titles whose changes were acknowledged.
+async fn changed_until_killed(stage: &Stage, data: &str, round: usize) -> Played<Vec<String>> {
+    let host = stage.host(data, &[]).await?;
+    let done = Arc::new(AtomicUsize::new(0));
+    let clients = (0..8).map(|number| {
+        let client = Client::new(&host, format!("192.0.2.{number}"), "load");
+        let done = Arc::clone(&done);
+        tokio::spawn(async move {
+            let mut titles = Vec::new();
+            for n in 0.. {
+                let title = format!("{round}-{number}-{n}");
+                let new = json!({ "title": title, "text": "", "orgId": "load" });
+                match client.mutation("documents:create", new).await {
+                    Ok(answer) if answer.is_success() => titles.push(title),
+                    // Refused without effect, while the host runs.
+                    Ok(_) => continue,
+                    // The host was killed, so the change may or may not have committed.
+                    Err(_) => break,
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            titles
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let waiting = Instant::now();
+    while done.load(Ordering::Relaxed) < CHANGES_BEFORE_A_KILL {
+        let all_ended = clients.iter().all(tokio::task::JoinHandle::is_finished);
+        if all_ended || waiting.elapsed() > PATIENCE {
+            let acknowledged = done.load(Ordering::Relaxed);
+            return Err(format!("no more than {acknowledged} changes were acknowledged").into());
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+    host.kill().await?;
+    let titles: Result<Vec<_>, _> = join_all(clients).await.into_iter().collect();
+    Ok(titles?.concat())
+}
+
 /// Clients change documents while their host is killed. Each acknowledged change must have its log
 /// and its document.
 pub(super) async fn killed_under_load(stage: &Stage) -> Played<Proof> {
     const DATA: &str = "killed";
     let mut acknowledged = BTreeSet::new();
     for round in 0..KILLS {
-        let host = stage.host(DATA, &[]).await?;
-        let done = Arc::new(AtomicUsize::new(0));
-        let clients = (0..8).map(|number| {
-            let client = Client::new(&host, format!("192.0.2.{number}"), "load");
-            let done = Arc::clone(&done);
-            tokio::spawn(async move {
-                let mut titles = Vec::new();
-                for n in 0.. {
-                    let title = format!("{round}-{number}-{n}");
-                    let new = json!({ "title": title, "text": "", "orgId": "load" });
-                    match client.mutation("documents:create", new).await {
-                        Ok(answer) if answer.is_success() => titles.push(title),
-                        // Refused without effect, while the host runs.
-                        Ok(_) => continue,
-                        // The host was killed, so the change may or may not have committed.
-                        Err(_) => break,
-                    }
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-                titles
-            })
-        });
-        let clients: Vec<_> = clients.collect();
-        let waiting = Instant::now();
-        while done.load(Ordering::Relaxed) < CHANGES_BEFORE_A_KILL {
-            let all_ended = clients.iter().all(tokio::task::JoinHandle::is_finished);
-            if all_ended || waiting.elapsed() > PATIENCE {
-                let acknowledged = done.load(Ordering::Relaxed);
-                return Err(format!("no more than {acknowledged} changes were acknowledged").into());
-            }
-            sleep(LOOK_INTERVAL).await;
-        }
-        host.kill().await?;
-        for titles in join_all(clients).await {
-            acknowledged.extend(titles?);
-        }
+        acknowledged.extend(changed_until_killed(stage, DATA, round).await?);
     }
     let host = stage.host(DATA, &[]).await?;
     let client = Client::new(&host, "192.0.2.200", "checker");

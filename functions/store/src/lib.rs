@@ -166,36 +166,13 @@ impl Store {
         }
         let database = fjall::Database::builder(directory).open()?;
         let data = database.keyspace("data", KeyspaceCreateOptions::default)?;
-        let last = match (data.get(key::format())?, data.get(key::last_commit())?) {
-            (Some(format), Some(last)) if &*format == FORMAT => key::decode_u64(&last)?,
-            (None, None) => {
-                let first = now_ns(&*clock).max(1);
-                let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&data, key::format(), FORMAT);
-                batch.insert(&data, key::last_commit(), first.to_be_bytes());
-                batch.commit()?;
-                first
-            }
-            (_, _) => {
-                return Err(StoreError::damaged(format!(
-                    "the store in {} has a format that this version does not know",
-                    directory.display()
-                )));
-            }
-        };
-        // A store of an earlier version has no secret. A crash before a new one is stored is
-        // harmless: no cursor has been sealed with it.
-        let secret = match data.get(key::cursor_secret())? {
-            Some(secret) => secret,
-            None => {
-                let secret = cursor::new_secret()?;
-                let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&data, key::cursor_secret(), secret);
-                batch.commit()?;
-                secret.into()
-            }
-        };
-        let cursors = CursorKey::new(&secret)?;
+        let last = last_commit(&database, &data, &*clock)?.ok_or_else(|| {
+            StoreError::damaged(format!(
+                "the store in {} has a format that this version does not know",
+                directory.display()
+            ))
+        })?;
+        let cursors = cursor_key(&database, &data)?;
         let view = database.snapshot();
         let catalog = Catalog::read(&view, &data)?;
         let mut counts = HashMap::new();
@@ -325,6 +302,39 @@ impl Store {
     fn range_at(&self, snapshot: &Snapshot, range: std::ops::Range<Key>) -> fjall::Iter {
         snapshot.view().range(&self.0.data, range)
     }
+}
+
+/// The time of the last commit, or `None` if the format is unknown. Initializes a new store.
+fn last_commit(
+    database: &fjall::Database,
+    data: &Keyspace,
+    clock: &dyn Clock,
+) -> Result<Option<Timestamp>, StoreError> {
+    match (data.get(key::format())?, data.get(key::last_commit())?) {
+        (Some(format), Some(last)) if &*format == FORMAT => key::decode_u64(&last).map(Some),
+        (None, None) => {
+            let first = now_ns(clock).max(1);
+            let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(data, key::format(), FORMAT);
+            batch.insert(data, key::last_commit(), first.to_be_bytes());
+            batch.commit()?;
+            Ok(Some(first))
+        }
+        (_, _) => Ok(None),
+    }
+}
+
+/// The key that seals cursors. Stores of earlier versions have none and get one. A crash before it
+/// is stored is harmless: no cursor has been sealed with it.
+fn cursor_key(database: &fjall::Database, data: &Keyspace) -> Result<CursorKey, StoreError> {
+    if let Some(secret) = data.get(key::cursor_secret())? {
+        return CursorKey::new(&secret);
+    }
+    let secret = cursor::new_secret()?;
+    let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(data, key::cursor_secret(), secret);
+    batch.commit()?;
+    CursorKey::new(&secret)
 }
 
 /// Creates the directory, accessible only to its owner: it contains documents and the cursor key.

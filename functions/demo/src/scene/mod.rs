@@ -80,25 +80,8 @@ impl Scene {
 
         let followers: Vec<_> =
             (1..=FOLLOWERS).map(|n| client(&format!("203.0.113.{n}"), "follower")).collect();
-        let follow = |client: &Client| {
-            let (client, args) = (client.clone(), json!({ "documentId": document }));
-            async move {
-                let mut follower = client.follow("documents:view", args).await?;
-                let first = follower.next().await?;
-                Ok::<_, Box<dyn Error>>((follower, first))
-            }
-        };
-        let mut following = try_join_all(followers.iter().map(follow)).await?;
         let update_client = client("192.0.2.20", "bob's browser");
-        let change = json!({ "documentId": document, "text": "Start smaller.", "userId": "bob" });
-        let update = update_client.mutation("documents:update", change).await?;
-        for (follower, first) in &mut following {
-            let next = follower.next().await?;
-            if next["revision"] != 2.0 || first["revision"] != 1.0 {
-                return Err(format!("a follower saw {first}, then {next}").into());
-            }
-        }
-        drop(following);
+        let update = update_followed(&document, &followers, &update_client).await?;
 
         let contenders =
             (0..CONTENDERS).map(|n| client(&format!("192.0.2.{}", 100 + n), "contender"));
@@ -129,22 +112,7 @@ impl Scene {
         let shared =
             ada.mutation("nested:share", json!({ "document": document, "with": "eve" })).await?;
 
-        // The function scheduled by the update, and the cron, which first runs immediately.
-        let waiting = Instant::now();
-        loop {
-            let done = ada
-                .query("maintenance:notices", json!({ "about": document }))
-                .await?
-                .value()?
-                .clone();
-            if done["notices"] == 1.0 && done["sweeps"] != 0.0 {
-                break;
-            }
-            if waiting.elapsed() > PATIENCE {
-                return Err(format!("a scheduled function or the cron did not run: {done}").into());
-            }
-            sleep(LOOK_INTERVAL).await;
-        }
+        wait_for_jobs(&ada, &document).await?;
         let metered = Metered {
             logs: ada.metric("audit_usage_logs_total").await?,
             bytes: ada.metric("audit_usage_bytes_total").await?,
@@ -175,5 +143,45 @@ impl Scene {
             shared,
             metered,
         })
+    }
+}
+
+/// Changes a document while clients follow it. Returns the response once each of them has received
+/// the change.
+async fn update_followed(document: &str, followers: &[Client], by: &Client) -> Played<Answer> {
+    let follow = |client: &Client| {
+        let (client, args) = (client.clone(), json!({ "documentId": document }));
+        async move {
+            let mut follower = client.follow("documents:view", args).await?;
+            let first = follower.next().await?;
+            Ok::<_, Box<dyn Error>>((follower, first))
+        }
+    };
+    let mut following = try_join_all(followers.iter().map(follow)).await?;
+    let change = json!({ "documentId": document, "text": "Start smaller.", "userId": "bob" });
+    let update = by.mutation("documents:update", change).await?;
+    for (follower, first) in &mut following {
+        let next = follower.next().await?;
+        if next["revision"] != 2.0 || first["revision"] != 1.0 {
+            return Err(format!("a follower saw {first}, then {next}").into());
+        }
+    }
+    Ok(update)
+}
+
+/// Waits until the function that the update scheduled has run, and the cron, which first runs
+/// immediately.
+async fn wait_for_jobs(client: &Client, document: &str) -> Played<()> {
+    let waiting = Instant::now();
+    loop {
+        let done = client.query("maintenance:notices", json!({ "about": document })).await?;
+        let done = done.value()?;
+        if done["notices"] == 1.0 && done["sweeps"] != 0.0 {
+            return Ok(());
+        }
+        if waiting.elapsed() > PATIENCE {
+            return Err(format!("a scheduled function or the cron did not run: {done}").into());
+        }
+        sleep(LOOK_INTERVAL).await;
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::Tx;
 use crate::cursor::{Position, Purpose};
 use crate::error::StoreError;
+use crate::key::Key;
 use plan::Operator;
 
 pub use page::{Page, PageRequest, PageStatus};
@@ -103,38 +104,8 @@ impl Tx {
         if let Some(end) = &end {
             plan.end_with(end);
         }
-        let before = self.metrics();
-        let mut stream = Stream::new(plan);
-        let mut page = Vec::new();
-        let mut positions = Vec::new();
-        let mut status = None;
-        let last = loop {
-            let used = self.metrics();
-            let rows = used.documents_read - before.documents_read;
-            let bytes = used.bytes_read - before.bytes_read;
-            let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
-                || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
-            // A page reads at least one row. Otherwise the next page would begin where this one
-            // does.
-            let is_over = is_over && !positions.is_empty();
-            match &end {
-                // The next page begins at the end cursor regardless, so the client must learn that
-                // this page is incomplete.
-                Some(end) if is_over => {
-                    status = Some(PageStatus::SplitRequired);
-                    break Some(end.clone());
-                }
-                None if is_over || page.len() as u64 >= request.page_size => break None,
-                Some(_) | None => {}
-            }
-            let Some((position, document)) = stream.next_row(self)? else {
-                break Some(end.unwrap_or(Position::End));
-            };
-            positions.push(position);
-            if stream.passes(&document)? {
-                page.push(Value::Object(Arc::unwrap_or_clone(document)));
-            }
-        };
+        let Filled { page, mut positions, last, mut status } =
+            self.fill(Stream::new(plan), request, end)?;
         if status.is_none() && positions.len() > SPLIT_DOCUMENTS {
             status = Some(PageStatus::SplitRecommended);
         }
@@ -151,4 +122,57 @@ impl Tx {
             page_status: status,
         })
     }
+
+    /// Reads rows until the page is full, or as far as `end` or the end of the range.
+    fn fill(
+        &mut self,
+        mut stream: Stream,
+        request: &PageRequest<'_>,
+        end: Option<Position>,
+    ) -> Result<Filled, StoreError> {
+        let before = self.metrics();
+        let (mut page, mut positions) = (Vec::new(), Vec::new());
+        loop {
+            let used = self.metrics();
+            let rows = used.documents_read - before.documents_read;
+            let bytes = used.bytes_read - before.bytes_read;
+            let is_over = request.maximum_rows_read.is_some_and(|most| rows >= most)
+                || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
+            // A page reads at least one row. Otherwise the next page would begin where this one
+            // does.
+            let is_over = is_over && !positions.is_empty();
+            let is_full = page.len() as u64 >= request.page_size;
+            match &end {
+                // The next page begins at the end cursor regardless, so the client must learn that
+                // this page is incomplete.
+                Some(_) if is_over => {
+                    let status = Some(PageStatus::SplitRequired);
+                    return Ok(Filled { page, positions, last: end, status });
+                }
+                None if is_over || is_full => {
+                    return Ok(Filled { page, positions, last: None, status: None });
+                }
+                Some(_) | None => {}
+            }
+            let Some((position, document)) = stream.next_row(self)? else {
+                let last = Some(end.unwrap_or(Position::End));
+                return Ok(Filled { page, positions, last, status: None });
+            };
+            positions.push(position);
+            if stream.passes(&document)? {
+                page.push(Value::Object(Arc::unwrap_or_clone(document)));
+            }
+        }
+    }
+}
+
+/// The rows of a page.
+struct Filled {
+    /// The documents that pass the filters.
+    page: Vec<Value>,
+    /// The position of each row that was read.
+    positions: Vec<Key>,
+    /// Where the page ends. `None` if after the last row that was read.
+    last: Option<Position>,
+    status: Option<PageStatus>,
 }
