@@ -28,29 +28,29 @@ pub struct Settings {
     /// 0 does not wait.
     pub linger_ms: u64,
 
-    /// When an object is full, in bytes of its uncompressed lines. Default: 8 MiB.
+    /// The size at which an object is full, in bytes of its uncompressed lines. Default: 8 MiB.
     ///
     /// A batch is never divided: a larger one gets its own object. Query engines read objects of
     /// megabytes well, but thousands of tiny ones badly.
     pub max_object_bytes: usize,
 
-    /// How many objects are sent at once. Default: 8.
+    /// The maximum number of objects in flight. Default: 8.
     ///
     /// While all are in flight, new batches gather in larger objects. 8 objects of 80 ms each are
     /// 100 objects a second, well below the limit of S3, 3,500 PUTs a second per prefix.
     pub max_in_flight: usize,
 
-    /// How many bytes of lines may be accepted and not yet delivered. Default: 64 MiB. At least one
-    /// largest batch ([`MAX_BATCH_BYTES`]).
+    /// The limit on accepted lines that are not yet delivered, in bytes. Default: 64 MiB. It must
+    /// hold the largest batch ([`MAX_BATCH_BYTES`]).
     ///
     /// Bounds memory: encoding holds at most as much again. Without room `persist` waits, and fails
     /// as *not persisted* at its deadline.
     pub max_pending_bytes: usize,
 
-    /// How long one request to the bucket may take, in milliseconds. Default: 10,000.
+    /// The time limit of one request to the bucket, in milliseconds. Default: 10,000.
     ///
-    /// A request can hang for ever, so each has a timeout. It doubles with each retry, up to five
-    /// minutes, so that a slow connection does not cut every attempt at the same point.
+    /// It doubles with each retry, up to five minutes, so that a slow connection does not cut every
+    /// attempt at the same point.
     pub put_timeout_ms: u64,
 
     /// How long `persist` waits for a certain outcome, in milliseconds. Default: 20,000.

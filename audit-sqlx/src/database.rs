@@ -19,8 +19,8 @@ pub trait AuditedDatabase: Database + sealed::Sealed {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<(), Error>> + Send + '_;
 
-    /// Lets the transaction that this connection has begun commit once the guard says so, and
-    /// nothing else on it before.
+    /// Makes the connection refuse every commit until the guard allows that of its current
+    /// transaction.
     #[doc(hidden)]
     fn guard(
         connection: &mut Self::Connection,

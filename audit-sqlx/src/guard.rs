@@ -5,23 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::Error;
 
-/// Shared with the hooks of the connection. Without hooks it changes nothing.
+/// Refuses commits until the logs are durable, through hooks of the connection that share it.
+/// Without hooks it has no effect.
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Guard(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the logs are not durable yet.
+    /// Whether commits are refused, since the logs are not durable yet.
     is_closed: AtomicBool,
     is_rolled_back: AtomicBool,
 }
 
-/// What a commit fails with whose transaction is gone.
+/// The error of a commit whose transaction the database has rolled back.
 const ROLLED_BACK: &str = "the database rolled the transaction back, after an error that the \
                            function caught: nothing is committed";
 
-/// Whether a commit failed with that.
+/// Whether a commit failed because the database had rolled the transaction back.
 pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Protocol(message) if message == ROLLED_BACK)
 }
@@ -42,7 +43,8 @@ impl Guard {
         self.0.is_rolled_back.store(true, Ordering::Release);
     }
 
-    /// The logs are durable.
+    /// Allows the commit, since the logs are durable. Fails if the database has rolled the
+    /// transaction back.
     pub(crate) fn let_commit(&self) -> Result<(), Error> {
         if self.0.is_rolled_back.load(Ordering::Acquire) {
             return Err(Error::Protocol(ROLLED_BACK.to_owned()));
@@ -51,7 +53,7 @@ impl Guard {
         Ok(())
     }
 
-    /// The transaction is over: the connection is as any other.
+    /// Ends the transaction: later statements of the connection may commit.
     pub(crate) fn release(&self) {
         self.0.is_closed.store(false, Ordering::Release);
     }

@@ -84,8 +84,8 @@ fn depth<DB: AuditedDatabase>(connection: &DB::Connection) -> usize {
     DB::TransactionManager::get_transaction_depth(connection)
 }
 
-/// Rolls back whatever is open, and gives the connection back to its pool; if it cannot be rolled
-/// back, closes it: what came next would be a part of this transaction.
+/// Rolls back whatever is open and returns the connection to its pool. Closes a connection that
+/// cannot be rolled back, since later statements would belong to this transaction.
 async fn end<DB: AuditedDatabase>(
     mut connection: PoolConnection<DB>,
     guard: Guard,
@@ -149,7 +149,7 @@ impl<DB: AuditedDatabase> Transaction for Tx<DB> {
     }
 }
 
-/// Only `rollback` and `drop` take the connection, and they take the transaction with it.
+/// Only `rollback` and `drop` take the connection, together with the transaction.
 const ENDED: &str = "the transaction has a connection until it ends";
 
 impl<DB: AuditedDatabase> Deref for Tx<DB> {

@@ -110,7 +110,7 @@ impl Group {
                 // The previous object was dropped with its runtime, and so is this one.
                 Ok(None) => return None,
                 Err(panicked) => {
-                    // The metrics or the backoff may be what panics.
+                    // The metrics or the backoff may panic as well.
                     let backoff = catch(|| backoff_after(&panicked, &mut panics, &put));
                     sleep(backoff.unwrap_or(FALLBACK_BACKOFF)).await;
                 }

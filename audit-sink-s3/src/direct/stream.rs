@@ -30,7 +30,7 @@ struct StreamEvidence {
     asides: VecDeque<Aside>,
     /// The declaring records in flight, by their number.
     voids: BTreeMap<u64, Aside>,
-    /// Set from the first record on.
+    /// `None` before the first record.
     opened: Option<Opened>,
     /// The heartbeat in flight. At most one, however long the bucket is unreachable.
     heartbeat: Option<u64>,

@@ -11,7 +11,7 @@ use super::{Evidence, FULL, Heartbeats, MAX_RECORDS, frontier, time};
 #[derive(Debug)]
 pub(crate) struct StreamRecords {
     evidence: Arc<Evidence>,
-    /// Set from the first record on: its time, and when heartbeats are due.
+    /// The time of the first record, and the schedule of heartbeats. `None` before that record.
     opened: Option<(i64, Heartbeats)>,
 }
 
