@@ -1,4 +1,4 @@
-//! `audit cat`: the records in a bucket. `audit search`: those that have a value.
+//! `audit cat`: the records in a bucket. `audit search`: those that match a query.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

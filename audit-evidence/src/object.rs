@@ -298,7 +298,8 @@ impl ObjectHead {
         self.verify_with(host, |certificate| certificate.is_by(host))
     }
 
-    /// As [`verify`](Self::verify), with what tells whether the host issued a certificate.
+    /// As [`verify`](Self::verify), with a function that returns whether the host issued a
+    /// certificate.
     pub(crate) fn verify_with(
         &self,
         host: &VerifierKey,

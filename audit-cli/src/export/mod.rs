@@ -1,4 +1,4 @@
-//! `audit export`: selected records as CSV, as Parquet, or as they are.
+//! `audit export`: selected records as CSV or Parquet, or unchanged.
 
 pub(crate) mod csv;
 pub(crate) mod found;

@@ -357,7 +357,7 @@ fn software() -> String {
 fn described(population: &Population) -> String {
     let Population { streams, objects, records, from, to, clock_offset_ms, .. } = population;
     let clock = match clock_offset_ms {
-        // Stores tell whole seconds.
+        // Stores report whole seconds.
         Some(ms) => format!(", clock within {} s of the store's", ms.div_ceil(1_000)),
         None => String::new(),
     };

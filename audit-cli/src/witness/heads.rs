@@ -172,7 +172,7 @@ pub(super) fn origin(witness: &VerifierKey) -> String {
 pub(super) struct HeadLog {
     file: File,
     range: CompactRange,
-    /// Whether a line may be there in part.
+    /// Whether the log may end with part of a line.
     is_torn: bool,
 }
 
@@ -212,7 +212,7 @@ impl HeadLog {
         Ok(())
     }
 
-    /// The checkpoint of the log as it is.
+    /// The checkpoint of the current log.
     pub(super) fn checkpoint(&self, witness: &VerifierKey) -> Checkpoint {
         let root = self.range.root().unwrap_or_else(Hash::empty);
         let checkpoint = Checkpoint::new(&origin(witness), self.range.end(), root);

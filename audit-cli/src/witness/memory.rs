@@ -29,8 +29,7 @@ struct Open {
     directory: PathBuf,
     key: Arc<SignerKey>,
     log: HeadLog,
-    /// The contradictions that are in the log, one of each kind for a stream: whoever sends more of
-    /// them adds nothing.
+    /// The logged contradictions, one of each kind per stream, so that repeating one adds nothing.
     contradicted: BTreeSet<(String, bool)>,
 }
 
@@ -128,7 +127,7 @@ impl Locked<'_> {
         self.write(key.name(), &key.to_bytes(), witnessed)
     }
 
-    /// Adds a contradiction to the log, unless one of its kind is there for the stream.
+    /// Logs a contradiction, unless the log has one of its kind for the stream.
     pub(super) fn contradict(
         &mut self,
         note: &Note,
@@ -151,7 +150,7 @@ impl Locked<'_> {
         signed.map_err(|error| failed(&file, "written", error).into())
     }
 
-    /// Signs the log as it is.
+    /// Signs the current log.
     fn sign(&mut self, key: &SignerKey) -> io::Result<()> {
         let checkpoint = self.0.log.checkpoint(key.verifier());
         let mut note = checkpoint.to_note();
@@ -159,7 +158,7 @@ impl Locked<'_> {
         durable::replace(&self.0.directory.join(heads::SIGNED), note.to_string().as_bytes())
     }
 
-    /// Compares each stream's file with the log, and completes those that a crash left behind it.
+    /// Compares each stream's file with the log, and updates files that a crash left behind it.
     fn catch_up(&mut self, latest: &heads::Latest) -> Result<(), Failure> {
         for (origin, head) in latest {
             let directory = self.0.directory.display().to_string();

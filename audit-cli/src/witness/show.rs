@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::units::{counted, shown};
 use crate::verify;
 
-/// A head as it is shown.
+/// A head in the output.
 #[derive(Serialize)]
 struct Shown<'a> {
     at: String,

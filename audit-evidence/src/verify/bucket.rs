@@ -97,8 +97,8 @@ fn stated(report: &StreamReport) -> Option<String> {
     }
 }
 
-/// The streams that are said to have expired from their first record on, which names their bucket,
-/// and that are not remembered. Whoever brings a stream from elsewhere may leave that record out.
+/// Streams that are not remembered and whose first record, which names their bucket, is reported as
+/// expired. Somebody who copies a stream from another bucket may omit that record.
 fn unopened(streams: &[StreamReport], state: &State, names: &[String]) -> Vec<Finding> {
     if names.is_empty() && streams.iter().all(|report| stated(report).is_none()) {
         return Vec::new();
@@ -134,7 +134,7 @@ fn other_buckets(streams: &[StreamReport], names: &[String]) -> Vec<Finding> {
     others.collect()
 }
 
-/// The streams that are said to be old, and were not there when later ones were seen.
+/// Streams that claim to be old, but were absent when later ones were seen.
 fn appeared(streams: &[StreamReport], state: &State) -> Vec<Finding> {
     // Names sort by time.
     let times: Vec<u64> = state.streams().filter_map(|(stream, _)| opened_at(stream)).collect();

@@ -171,7 +171,7 @@ pub enum Fault {
     },
     /// The stream was written without evidence.
     NoEvidence,
-    /// So many objects of other names are among a bucket's records. Query engines that read whole
+    /// This many foreign objects are among a bucket's records. Query engines that read whole
     /// partitions take their lines for records.
     Foreign(u64),
     /// No key is known for the host of this name.
@@ -184,8 +184,8 @@ pub enum Fault {
     /// The record that opened the stream has expired, and the stream was not seen before: nothing
     /// shows that it was written to this bucket.
     Unopened,
-    /// The stream was not there when streams were seen that were opened long after it: a host was
-    /// delivered late, or somebody who has its key wrote the stream afterwards.
+    /// The stream was absent when streams were seen that were opened long after it: a host's
+    /// records were delivered late, or somebody with its key wrote the stream afterwards.
     Appeared,
     /// The records are missing, but nothing shows that they were acknowledged: a killed host may
     /// leave such a gap.
