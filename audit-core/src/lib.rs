@@ -101,6 +101,8 @@ mod limits;
 mod observed;
 mod open_error;
 mod random;
+#[cfg(feature = "disk")]
+mod regular_file;
 mod sink;
 mod sources;
 #[cfg(feature = "test-util")]
@@ -122,6 +124,8 @@ pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use random::{Random, SystemRandom};
+#[cfg(feature = "disk")]
+pub use regular_file::{is_not_regular, open_regular};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use sources::{descriptors_advice, sources, with_sources};
 pub use usage::Usage;

@@ -22,19 +22,26 @@ pub fn with_sources(error: &dyn Error) -> String {
 pub fn descriptors_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<io::Error>();
-        match io.and_then(io::Error::raw_os_error) {
-            Some(EMFILE) => return Some("raise the limit of open files: ulimit -n, LimitNOFILE"),
-            Some(ENFILE) => return Some("raise the system's limit of open files: fs.file-max"),
-            Some(_) | None => {}
+    with_wrapped(error).find_map(|error| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            Some(EMFILE) => Some("raise the limit of open files: ulimit -n, LimitNOFILE"),
+            Some(ENFILE) => Some("raise the system's limit of open files: fs.file-max"),
+            Some(_) | None => None,
         }
-        // As its source, an I/O error names the one below the error that it wraps.
-        let wrapped = io.and_then(io::Error::get_ref);
-        next = wrapped.map(|wrapped| wrapped as _).or_else(|| error.source());
+    })
+}
+
+/// An error and its sources, and the errors that I/O errors among them wrap: as its source, an I/O
+/// error names the one below the error that it wraps.
+pub(crate) fn with_wrapped<'e>(
+    error: &'e (dyn Error + 'static),
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    fn next<'e>(error: &&'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+        let error: &'e (dyn Error + 'static) = *error;
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as _).or_else(|| error.source())
     }
-    None
+    successors(Some(error), next)
 }
 
 #[cfg(test)]

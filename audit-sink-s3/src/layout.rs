@@ -40,6 +40,7 @@
 //! # }
 //! ```
 
+use audit_core::is_not_regular;
 use audit_evidence::Sidecar;
 use object_store::{Attribute, Attributes, GetOptions, ObjectStore};
 
@@ -48,7 +49,7 @@ use crate::Bucket;
 pub use crate::bucket::listing::{Level, Listed, ListedObject};
 pub use crate::object::compression::Compression;
 pub use crate::object::decode::{DecodedLines, LineDecoder};
-pub use crate::object::decompress::DecodeError;
+pub use crate::object::decompress::{DecodeError, MAX_OBJECT_BYTES};
 pub use crate::object::encode::ObjectMetadata;
 pub use crate::object::key::{InvalidKey, ObjectKey, SYSTEM_PREFIX, is_leftover};
 pub use crate::object::partition::{InvalidPartition, Partition};
@@ -97,6 +98,7 @@ impl Bucket {
             Ok(found) if found.meta.size > Sidecar::MAX_BYTES => None,
             Ok(found) => Sidecar::parse(&found.bytes().await?),
             Err(object_store::Error::NotFound { .. }) => None,
+            Err(error) if is_not_regular(&error) => None,
             Err(error) => return Err(error),
         };
         Ok(Metadata(Members::Sidecar(sidecar)))

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::bounds::{InvalidSettings, MAX_IN_FLIGHT, MAX_TIME_MS, within};
 use crate::evidence::settings::EvidenceSettings;
+use crate::layout::MAX_OBJECT_BYTES;
 use crate::{Compression, JournalSettings};
 
 /// The settings of an [`S3Sink`](crate::S3Sink): plain values, with defaults for a service that
@@ -31,7 +32,8 @@ pub struct Settings {
     /// The size at which an object is full, in bytes of its uncompressed lines. Default: 8 MiB.
     ///
     /// A batch is never divided: a larger one gets its own object. Query engines read objects of
-    /// megabytes well, but thousands of tiny ones badly.
+    /// megabytes well, but thousands of tiny ones badly. At most 1 GiB
+    /// ([`MAX_OBJECT_BYTES`](crate::layout::MAX_OBJECT_BYTES)).
     pub max_object_bytes: usize,
 
     /// The maximum number of objects in flight. Default: 8.
@@ -139,7 +141,8 @@ impl Settings {
             MAX_BATCH_BYTES as u64,
             most_pending,
         )?;
-        within("max_object_bytes", max_object_bytes as u64, 1, max_pending_bytes as u64)?;
+        let most_in_object = MAX_OBJECT_BYTES.min(max_pending_bytes as u64);
+        within("max_object_bytes", max_object_bytes as u64, 1, most_in_object)?;
         within("max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)?;
         within("put_timeout_ms", put_timeout_ms, 1, MAX_TIME_MS)?;
         within("retry_base_ms", retry_base_ms, 1, MAX_TIME_MS)?;

@@ -1,9 +1,10 @@
 //! A local directory as a store.
 //!
-//! `object_store`'s own store for directories does everything but writing. Writing is done here,
-//! for three reasons: only the owner can access the files, whatever the umask; unfinished objects
-//! are kept apart from finished ones, so that engines that read whole directories do not see them;
-//! and the leftovers of a dead writer can be told from the files of a live one.
+//! `object_store`'s own store for directories waits for ever at a pipe, follows links and panics at
+//! some times of files, so they are listed and opened here. Writing is done here for three reasons:
+//! only the owner can access the files, whatever the umask; unfinished objects are kept apart from
+//! finished ones, so that engines that read whole directories do not see them; and the leftovers of
+//! a dead writer can be told from the files of a live one.
 //!
 //! An object is written to `_audit/unfinished/<ulid>`, under an exclusive lock (`flock`) that its
 //! writer holds until it has given the file its final name. The operating system releases the lock
@@ -15,20 +16,25 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use audit_core::durable::{create_directory, sync_directory};
-use audit_core::{SystemClock, SystemRandom, UniqueId, async_trait};
+use audit_core::{SystemClock, SystemRandom, UniqueId, async_trait, open_regular};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Attributes, CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload,
+    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
 };
+use tokio::sync::mpsc;
 
 use crate::object::key::UNFINISHED;
 
@@ -69,7 +75,9 @@ impl Directory {
     /// Opens an existing directory.
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
-        Ok(Directory { root: root.to_owned(), inner, prepared: Arc::default() })
+        // As `inner` has it.
+        let root = root.canonicalize().map_err(|error| generic(error.into()))?;
+        Ok(Directory { root, inner, prepared: Arc::default() })
     }
 }
 
@@ -110,7 +118,7 @@ impl ObjectStore for Directory {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Error::AlreadyExists { path: location.to_string(), source: error.into() })
             }
-            Err(error) => Err(Error::Generic { store: "LocalFileSystem", source: error.into() }),
+            Err(error) => Err(generic(error.into())),
         }
     }
 
@@ -126,7 +134,30 @@ impl ObjectStore for Directory {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let path = self.inner.path_to_filesystem(location)?;
+        let file = path.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = open_regular(&file)?;
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
+        });
+        let (file, metadata) = match opened.await.map_err(io::Error::other).flatten() {
+            Ok(opened) => opened,
+            Err(error) => return Err(failed(location, error)),
+        };
+        let meta = meta(location.clone(), &metadata);
+        options.check_preconditions(&meta)?;
+        let range = match options.range {
+            None => 0..meta.size,
+            Some(range) => range.as_range(meta.size).map_err(|error| generic(error.into()))?,
+        };
+        Ok(GetResult {
+            payload: GetResultPayload::File(file, path),
+            meta,
+            range,
+            attributes: Attributes::new(),
+            extensions: Extensions::new(),
+        })
     }
 
     fn delete_stream(
@@ -137,7 +168,19 @@ impl ObjectStore for Directory {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let below = prefix.map(ToString::to_string).unwrap_or_default();
+        let (inner, root) = (self.inner.clone(), self.root.clone());
+        let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = walk(&inner, &root, &below, &sender) {
+                // The receiver may be gone.
+                let _ = sender.blocking_send(Err(generic(error.into())));
+            }
+        });
+        let next = |mut receiver: mpsc::Receiver<_>| async move {
+            Some((receiver.recv().await?, receiver))
+        };
+        futures::stream::unfold(receiver, next).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -147,6 +190,79 @@ impl ObjectStore for Directory {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+/// How many files a listing may be ahead of its receiver.
+const LISTED_AHEAD: usize = 1_000;
+
+/// Lists the regular files below a directory, in any order. Links are not followed.
+fn walk(
+    inner: &LocalFileSystem,
+    root: &FilePath,
+    below: &str,
+    sender: &mpsc::Sender<Result<ObjectMeta>>,
+) -> io::Result<()> {
+    let mut directories: Vec<PathBuf> = directory_below(root, below)?.into_iter().collect();
+    while let Some(directory) = directories.pop() {
+        let unread = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
+        };
+        for entry in std::fs::read_dir(&directory).map_err(unread)? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let parts = path.strip_prefix(root).map(|path| path.iter().map(|part| part.to_str()));
+            let parts: Option<Vec<&str>> = parts.ok().and_then(Iterator::collect);
+            // A file that cannot be read by its name, such as a leftover, is not an object.
+            let location = parts.and_then(|parts| Path::parse(parts.join("/")).ok());
+            let location = location.filter(|location| {
+                inner.path_to_filesystem(location).is_ok_and(|found| found == path)
+            });
+            let (Some(location), true) = (location, kind.is_file()) else { continue };
+            // It may have been removed.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if sender.blocking_send(Ok(meta(location, &metadata))).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn meta(location: Path, metadata: &Metadata) -> ObjectMeta {
+    let (last_modified, size) = (modified(metadata), metadata.len());
+    ObjectMeta { location, last_modified, size, e_tag: None, version: None }
+}
+
+fn failed(location: &Path, error: io::Error) -> Error {
+    // Or its directory is a file.
+    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+        return Error::NotFound { path: location.to_string(), source: error.into() };
+    }
+    generic(error.into())
+}
+
+pub(super) fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Generic { store: "LocalFileSystem", source }
+}
+
+/// When a file was last modified. Some file systems keep any time; those that cannot be represented
+/// become the first or the last one that can.
+pub(super) fn modified(metadata: &Metadata) -> DateTime<Utc> {
+    let Ok(modified) = metadata.modified() else { return DateTime::UNIX_EPOCH };
+    let (is_before, distance) = match modified.duration_since(UNIX_EPOCH) {
+        Ok(after) => (false, after),
+        Err(before) => (true, before.duration()),
+    };
+    let distance = TimeDelta::from_std(distance).ok();
+    let time = distance.and_then(|distance| match is_before {
+        false => DateTime::UNIX_EPOCH.checked_add_signed(distance),
+        true => DateTime::UNIX_EPOCH.checked_sub_signed(distance),
+    });
+    time.unwrap_or(if is_before { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC })
 }
 
 /// Writes an object and syncs the file, its name and new directories.
@@ -197,10 +313,9 @@ fn lock(file: &File) -> io::Result<()> {
 
 /// Removes the unfinished objects of dead writers and returns their number.
 pub(crate) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
-    let entries = match std::fs::read_dir(root.join(UNFINISHED)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
+    // A link would lead to files that are not ours.
+    let Some(directory) = directory_below(root, UNFINISHED)? else { return Ok(0) };
+    let entries = std::fs::read_dir(directory)?;
     let mut removed = 0;
     for entry in entries {
         let entry = entry?;
@@ -213,6 +328,21 @@ pub(crate) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
         }
     }
     Ok(removed)
+}
+
+/// A directory below the root, to which no link leads. `None` if there is none.
+pub(super) fn directory_below(root: &FilePath, below: &str) -> io::Result<Option<PathBuf>> {
+    let mut directory = root.to_owned();
+    for part in below.split('/').filter(|part| !part.is_empty()) {
+        directory.push(part);
+        match std::fs::symlink_metadata(&directory) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_no_directory) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(directory))
 }
 
 fn open_new(path: &FilePath) -> io::Result<File> {

@@ -6,12 +6,12 @@ use std::future::ready;
 use std::io;
 use std::path;
 
-use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
+use super::directory::{directory_below, generic, modified};
 use super::repeats::Repeats;
 use crate::object::key::SYSTEM_PREFIX;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
@@ -83,11 +83,10 @@ impl Bucket {
         };
         if let Some(root) = self.as_directory() {
             let day = day.map_or_else(String::new, ToString::to_string);
-            let directory = root.join(part).join(day);
-            let may_lack = !part.is_empty();
-            let listed = blocking(move || match level_of_directory(&directory) {
-                Err(error) if may_lack && error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                listed => listed,
+            let (root, directory) = (root.to_owned(), format!("{part}{day}"));
+            let listed = blocking(move || match directory_below(&root, &directory)? {
+                Some(directory) => level_of_directory(&directory),
+                None => Ok(Vec::new()),
             });
             let listed = listed.await?;
             return Ok(Level::of(listed.into_iter(), |name| below(name).parse().ok()));
@@ -242,16 +241,8 @@ type Sender = mpsc::Sender<object_store::Result<Listed>>;
 
 /// Lists a partition of a directory without following links.
 fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -> io::Result<()> {
-    let mut top = root.to_owned();
-    for part in format!("{part}{partition}").split('/') {
-        top.push(part);
-        match fs::symlink_metadata(&top) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_no_directory) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
+    let below_root = format!("{part}{partition}");
+    let Some(top) = directory_below(root, &below_root)? else { return Ok(()) };
     // Entries below the partition may belong to anybody and need not be readable, except the hours,
     // which hold the objects.
     let is_ours = |directory: &path::Path| {
@@ -301,12 +292,11 @@ fn of_entry(root: &path::Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let modified: DateTime<Utc> = metadata.modified()?.into();
     Ok(Some(Listed::Object(ListedObject {
         key,
         location: Path::from(key.to_string()),
         bytes: metadata.len(),
-        modified_ms: modified.timestamp_millis(),
+        modified_ms: modified(&metadata).timestamp_millis(),
     })))
 }
 
@@ -321,8 +311,5 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> object_store::Result<T> {
     let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
-    done.map_err(|error| object_store::Error::Generic {
-        store: "LocalFileSystem",
-        source: Box::new(error),
-    })
+    done.map_err(|error| generic(error.into()))
 }

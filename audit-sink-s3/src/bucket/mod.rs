@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use audit_core::durable::sync_directory;
+use audit_core::{descriptors_advice, is_not_regular};
 use audit_evidence::Sidecar;
 use bytes::Bytes;
 use object_store::path::Path;
@@ -207,6 +208,11 @@ impl Bucket {
                 ", or correct AWS_EXPECTED_BUCKET_OWNER if the bucket belongs to another account",
             );
         }
+        if refusal.advice.is_empty()
+            && let Some(advice) = descriptors_advice(error)
+        {
+            refusal.advice = advice.to_owned();
+        }
         refusal
     }
 
@@ -292,7 +298,11 @@ impl Bucket {
         path: &Path,
         object: &EncodedObject,
     ) -> object_store::Result<bool> {
-        let head = self.store.get_opts(path, GetOptions::new().with_head(true)).await?;
+        let head = match self.store.get_opts(path, GetOptions::new().with_head(true)).await {
+            // In a directory something else may have the object's name.
+            Err(error) if is_not_regular(&error) => return Ok(false),
+            head => head?,
+        };
         if let Some(same) = object.is_said_by(&head.attributes) {
             return Ok(same);
         }
@@ -305,6 +315,7 @@ impl Bucket {
         match self.is_stored(&sidecar, &text.into()).await {
             // The evidence is written before its object, so this object is not ours.
             Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) if is_not_regular(&error) => Ok(false),
             is_stored => is_stored,
         }
     }
@@ -323,10 +334,7 @@ impl Bucket {
                 .await
                 .map_err(io::Error::other)
                 .flatten();
-            synced.map_err(|error| object_store::Error::Generic {
-                store: "LocalFileSystem",
-                source: Box::new(error),
-            })?;
+            synced.map_err(|error| directory::generic(error.into()))?;
         }
         Ok(true)
     }

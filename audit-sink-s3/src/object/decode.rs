@@ -5,7 +5,7 @@ use std::fmt;
 use audit_core::MAX_BATCH_BYTES;
 use sha2::{Digest, Sha256};
 
-use super::decompress::{DecodeError, Decompressor};
+use super::decompress::{DecodeError, Decompressor, MAX_OBJECT_BYTES};
 use crate::{Compression, ObjectMetadata};
 
 /// Decodes the lines of one object from its bytes, in pieces of any size. Memory: one line, the
@@ -135,6 +135,9 @@ impl LineSplitter {
             hash.update(bytes);
         }
         self.bytes += bytes.len() as u64;
+        if self.bytes > MAX_OBJECT_BYTES {
+            return Err(DecodeError::TooLarge);
+        }
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, tail) = (&bytes[..end], &bytes[end + 1..]);
             if self.rest.is_empty() {
@@ -277,6 +280,16 @@ mod tests {
         }
         let long = vec![b'x'; MAX_BATCH_BYTES + 1];
         assert!(matches!(decode(&long, 1 << 20, Compression::None), Err(DecodeError::LineTooLong)));
+    }
+
+    #[test]
+    fn lines_without_end_are_rejected() {
+        let mut decoder = LineDecoder::unhashed(Compression::None);
+        // As if so many bytes of lines had come before.
+        decoder.lines.bytes = MAX_OBJECT_BYTES - 3;
+        decoder.push(b"{}\n", |_| {}).unwrap();
+        let error = decoder.push(b"\n", |_| {}).unwrap_err();
+        assert!(matches!(error, DecodeError::TooLarge), "{error:?}");
     }
 
     #[test]

@@ -22,7 +22,14 @@ pub enum DecodeError {
     /// A line has more than [`MAX_BATCH_BYTES`].
     #[error("a line of the object exceeds limit of {MAX_BATCH_BYTES} bytes")]
     LineTooLong,
+    /// The lines together have more than [`MAX_OBJECT_BYTES`].
+    #[error("the lines of the object exceed limit of {MAX_OBJECT_BYTES} bytes in all")]
+    TooLarge,
 }
+
+/// The maximum size of an object's lines, in bytes: 1 GiB. By default sinks write 8 MiB. A kilobyte
+/// of compressed data may expand to gigabytes, which readers would decompress for hours.
+pub const MAX_OBJECT_BYTES: u64 = 1 << 30;
 
 /// The largest window of an object, as a power of two: 8 MiB. Sinks use 2 MiB; zstd by default
 /// would allow 128 MiB for each object read concurrently.

@@ -86,10 +86,15 @@ impl Refusal {
 
     /// The refusal with advice for a reader, who needs other permissions.
     pub(crate) fn for_reader(self, provider: Provider) -> Refusal {
-        if self.response != Response::Blocked(Blocker::Permission) {
-            return self;
+        match self.response {
+            // Reading fails at a disk alone for lack of permission.
+            Response::Blocked(Blocker::Permission | Blocker::Disk) => {
+                Refusal { advice: provider.advice_to_reader().to_owned(), ..self }
+            }
+            Response::Exists | Response::Contention | Response::Unknown | Response::Blocked(_) => {
+                self
+            }
         }
-        Refusal { advice: provider.advice_to_reader().to_owned(), ..self }
     }
 }
 

@@ -205,13 +205,18 @@ fn of_code(code: Option<&str>) -> Option<Blocker> {
 #[allow(clippy::wildcard_enum_match_arm, reason = "an unknown disk error is retried")]
 fn of_io(kind: io::ErrorKind, error: &object_store::Error) -> Response {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let local = matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. });
     match kind {
-        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull if local => {
+        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull
+            if is_of_directory(error) =>
+        {
             Response::Blocked(Blocker::Disk)
         }
         _ => Response::Unknown,
     }
+}
+
+fn is_of_directory(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. })
 }
 
 /// Interprets an error without a response, from the connection or from the service that issues
@@ -272,6 +277,10 @@ fn with_cause(error: &object_store::Error) -> String {
 /// Describes an error without a response. The innermost cause is the most informative (`connection
 /// refused`); the outer errors repeat it with the whole URL.
 fn without_status(error: &object_store::Error, noun: &str) -> String {
+    if is_of_directory(error) {
+        let cause = sources(error).last().map_or_else(|| error.to_string(), ToString::to_string);
+        return format!("{noun}: {}", scrub(&cause));
+    }
     let text = with_cause(error);
     let host = host(&text);
     let cause = sources(error).last().map(|cause| scrub(&cause.to_string())).unwrap_or_default();
