@@ -81,11 +81,9 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let output = Output::new(arguments.common.color, arguments.common.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match audit_host::runtime(FILES) {
         Ok(runtime) => runtime,
-        Err(error) => {
-            return output.failed(&Failure::new("no threads can be started").because(error));
-        }
+        Err(error) => return output.failed(&Failure::new(error.to_string())),
     };
     let code = runtime.block_on(async {
         let stopped = signals::stopped();
@@ -102,6 +100,9 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     code
 }
+
+/// The files that every command needs: of the runtime, of signals, and of one request.
+const FILES: usize = 12;
 
 async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> {
     let Arguments { common, command } = arguments;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use audit_core::{free_bytes, with_sources};
+use audit_core::{descriptors_advice, free_bytes, with_sources};
 use audit_journal::{FollowerState, JournalFollower, JournalReader, JournalState};
 use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenError, OpenErrorKind};
@@ -47,7 +47,7 @@ struct Problem {
 
 impl Problem {
     fn new(error: &(dyn Error + 'static), remedy: &'static str) -> Problem {
-        Problem { what: with_sources(error), remedy }
+        Problem { what: with_sources(error), remedy: descriptors_advice(error).unwrap_or(remedy) }
     }
 }
 
@@ -329,7 +329,8 @@ async fn probed(
 fn not_writable(directory: &Path, error: &io::Error) -> Problem {
     Problem {
         what: format!("{} cannot be written to: {error}", directory.display()),
-        remedy: "check its owner and permissions, and the mount",
+        remedy: descriptors_advice(error)
+            .unwrap_or("check its owner and permissions, and the mount"),
     }
 }
 

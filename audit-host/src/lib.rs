@@ -1,5 +1,6 @@
 //! What every host of the audit crates needs.
 //!
+//! - [`runtime`]: the runtime of a process that has the files and threads it needs.
 //! - [`Output`]: standard output and standard error that never block the writer, so that a stalled
 //!   reader does not stop the host.
 //! - [`log_to_stderr`]: the host's own log, on such an output.
@@ -53,6 +54,7 @@ mod routes;
 mod settings;
 mod shown;
 mod shutdown;
+mod start;
 mod supervisor;
 mod traced;
 mod traces;
@@ -71,6 +73,7 @@ pub use output::Output;
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
+pub use start::{StartError, runtime};
 pub use supervisor::{notify_ready, notify_stopping};
 pub use traced::traced;
 pub use traces::{Traces, TracesError};

@@ -107,6 +107,13 @@ pub(crate) async fn run(
     let address: SocketAddr = listener
         .local_addr()
         .map_err(|error| Failure::new("the listener has no address").because(error))?;
+    let limits = ServeLimits {
+        max_connections: Some(MAX_CONNECTIONS),
+        max_connections_per_address: MAX_CONNECTIONS,
+        ..ServeLimits::default()
+    };
+    let mut connections = Connections::new(limits)
+        .map_err(|error| Failure::new("the page cannot be served").because(error))?;
     let guard = Arc::new(Guard::new(address, &place));
     let first = guard.first_url();
     if output.is_json() {
@@ -137,13 +144,6 @@ pub(crate) async fn run(
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(axum::middleware::from_fn_with_state(guard, guard::admit))
         .with_state(Arc::new(desk));
-    let limits = ServeLimits {
-        max_connections: Some(MAX_CONNECTIONS),
-        max_connections_per_address: MAX_CONNECTIONS,
-        ..ServeLimits::default()
-    };
-    let mut connections = Connections::new(limits)
-        .map_err(|error| Failure::new("too few open files are allowed").because(error))?;
     if let Place::Tls(tls, _) = place {
         connections = connections.with_tls(tls);
     }

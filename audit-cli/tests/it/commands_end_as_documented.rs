@@ -222,3 +222,17 @@ async fn every_command_is_in_the_man_pages_and_the_completions() {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lack_of_files_is_said_in_one_line() {
+    for files in 4..12 {
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_audit"), "ls", "/"]).env_clear();
+        let ran = crate::support::Ran::of(shell.output().unwrap());
+        assert_eq!((ran.code, ran.err.lines().count()), (Some(3), 1), "{files}: {ran:?}");
+        let advice = "raise the limit of open files: ulimit -n, LimitNOFILE";
+        assert!(ran.err.contains(advice), "{files}: {ran:?}");
+    }
+}

@@ -77,9 +77,10 @@ impl ServeLimits {
             Some(set) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "max_connections is {set}, but this process may have {descriptors} open \
-                     files, of which {kept} are reserved for the database, the journal and the \
-                     bucket: set it to at most {most}, or raise the limit (ulimit -n, LimitNOFILE)"
+                    "{set} connections are to be allowed (max_connections), but this process may \
+                     have {descriptors} open files, of which {kept} are reserved for the database, \
+                     the journal and the bucket: allow at most {most}, or raise the limit \
+                     (ulimit -n, LimitNOFILE)"
                 ),
             )),
         }
@@ -121,6 +122,6 @@ mod tests {
         let most = set(None).unwrap();
         assert_eq!(set(Some(most)).unwrap(), most);
         let refused = set(Some(most + 1)).unwrap_err().to_string();
-        assert!(refused.ends_with("or raise the limit (ulimit -n, LimitNOFILE)"), "{refused}");
+        assert!(refused.ends_with("raise the limit (ulimit -n, LimitNOFILE)"), "{refused}");
     }
 }

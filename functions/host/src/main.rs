@@ -14,8 +14,12 @@ use self::settings::{Command, CommandLine, Settings};
 
 fn main() -> ExitCode {
     free_large_blocks();
-    start()
+    let runtime = audit_host::runtime(FILES);
+    runtime.unwrap_or_else(|error| error.exit("functions-host")).block_on(start())
 }
+
+/// The files that a start needs: of the runtime, the store, the journal and the listeners.
+const FILES: usize = 24;
 
 /// Makes glibc's allocator return blocks of 128 KiB and more to the system when they are freed.
 ///
@@ -42,7 +46,6 @@ fn free_large_blocks() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn free_large_blocks() {}
 
-#[tokio::main]
 async fn start() -> ExitCode {
     private_files();
     #[cfg(feature = "manual")]

@@ -55,8 +55,15 @@ const OBSERVE_PERIOD: Duration = Duration::from_secs(2);
 const RETRY_POLICY: RetryPolicy =
     RetryPolicy { max_attempts: 30, base_backoff_ms: 5, max_backoff_ms: 250 };
 
-#[tokio::main]
-async fn main() {
+/// The files that a start needs: of the runtime, the database, the journal and the listeners.
+const FILES: usize = 24;
+
+fn main() {
+    let runtime = audit_host::runtime(FILES);
+    runtime.unwrap_or_else(|error| error.exit("audit-service")).block_on(start());
+}
+
+async fn start() {
     // The service's files (database, journal, bucket) are private to their owner.
     audit_host::private_files();
     #[cfg(feature = "manual")]

@@ -237,3 +237,19 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     let line = shown.lines().find(|line| line.starts_with("problem  route acme"));
     assert!(code == Some(1) && line.is_some() && !shown.contains("hunter2"), "{shown}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lack_of_files_is_said_in_one_line() {
+    let directory = TempDir::new().unwrap();
+    for files in 4..12 {
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_audit-service"), "--check"]);
+        let ran = shell.env_clear().current_dir(directory.path()).output().unwrap();
+        let said = text(&ran.stderr);
+        assert_eq!((ran.status.code(), said.lines().count()), (Some(1), 1), "{files}: {said}");
+        assert!(said.starts_with("audit-service: this process can open only "), "{said}");
+        assert!(said.contains("raise the limit of open files: ulimit -n, LimitNOFILE"), "{said}");
+    }
+}
