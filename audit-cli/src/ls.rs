@@ -100,6 +100,7 @@ pub(crate) async fn run(
     } else if let Some(others) = reader.others() {
         output.note(&others.to_string());
     }
+    reader.end()?;
     Ok(Outcome::Well)
 }
 

@@ -1,6 +1,7 @@
 //! Reading the lines of an object.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use audit_sink_s3::layout::{DecodeError, DecodedLines, LineDecoder, ObjectMetadata};
 use bytes::Bytes;
@@ -32,13 +33,21 @@ pub(crate) struct InvalidLines {
     pub(crate) count: u64,
 }
 
+impl fmt::Display for InvalidLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InvalidLines { line, what, count } = self;
+        write!(f, "line {line} {what}")?;
+        match count {
+            1 => Ok(()),
+            count => write!(f, "; {count} lines in total are not records"),
+        }
+    }
+}
+
 impl Content {
     /// What is damaged, if anything.
     pub(crate) fn contradiction(&self, object: &Listed) -> Option<String> {
-        let invalid = self.invalid.as_ref().map(|InvalidLines { line, what, count }| match count {
-            1 => format!("line {line} {what}"),
-            _ => format!("line {line} {what}; {count} lines in total are not records"),
-        });
+        let invalid = self.invalid.as_ref().map(ToString::to_string);
         let found = self.lines.metadata(object.key.first_sequence());
         let by_metadata =
             self.metadata.as_ref().zip(found).and_then(|(said, found)| contradiction(&found, said));
@@ -134,14 +143,29 @@ impl ReadError {
             return ReadError::Gone;
         }
         let said = reader.describe(error);
-        match audit_sink_s3::status(error) {
+        match reader.is_refusal(error) {
+            true => ReadError::Refused(said),
             // The next answer may differ.
-            Some(408 | 429) | None => ReadError::Store(said),
-            Some(400..500) => ReadError::Refused(said),
-            Some(_) => ReadError::Store(said),
+            false => ReadError::Store(said),
         }
     }
 }
+
+/// The highest number of a record that a Parquet file and other languages can hold, less the number
+/// of records of an object. No sink comes near it.
+const MAX_FIRST_SEQUENCE: u64 = 1 << 62;
+
+/// Rejects an object whose records would have impossible numbers.
+pub(crate) fn check_numbers(object: &Listed) -> Result<(), ReadError> {
+    if object.key.first_sequence() <= MAX_FIRST_SEQUENCE {
+        return Ok(());
+    }
+    let what = format!("the number in its key exceeds limit of {MAX_FIRST_SEQUENCE}");
+    Err(ReadError::Damaged(what))
+}
+
+/// After this many invalid lines the rest of an object is not read.
+const MAX_INVALID_LINES: u64 = 1 << 20;
 
 /// Objects up to this many bytes are read whole, since each chunk of a file is read by a thread.
 const WHOLE_BYTES: u64 = 1 << 20;
@@ -229,14 +253,44 @@ pub(crate) async fn read(
 }
 
 /// Reads an object. `take` is called with each record and its number and adds it to the part, which
-/// is passed on once it is full.
+/// is passed on once it is full. The records before any damage are passed on, too.
 pub(crate) async fn read_parts<P: Part>(
     reader: &Reader,
     object: &Listed,
     sender: Option<&mpsc::Sender<Result<Read<P>, Failure>>>,
     hash: Hash,
+    take: impl FnMut(u64, &[u8], &mut P),
+) -> Result<Content, ReadError> {
+    let mut parts = Parts { part: P::default(), sender };
+    let read = read_into(reader, object, &mut parts, hash, take).await;
+    if !matches!(read, Err(ReadError::Unwanted)) {
+        parts.pass_on().await?;
+    }
+    read
+}
+
+/// Where the results of an object's records go.
+struct Parts<'a, P> {
+    part: P,
+    sender: Option<&'a mpsc::Sender<Result<Read<P>, Failure>>>,
+}
+
+impl<P: Part> Parts<'_, P> {
+    async fn pass_on(&mut self) -> Result<(), ReadError> {
+        let Some(sender) = self.sender.filter(|_| !self.part.is_empty()) else { return Ok(()) };
+        let part = Read::Part(std::mem::take(&mut self.part));
+        sender.send(Ok(part)).await.map_err(|_gone| ReadError::Unwanted)
+    }
+}
+
+async fn read_into<P: Part>(
+    reader: &Reader,
+    object: &Listed,
+    parts: &mut Parts<'_, P>,
+    hash: Hash,
     mut take: impl FnMut(u64, &[u8], &mut P),
 ) -> Result<Content, ReadError> {
+    check_numbers(object)?;
     let failed = |error: object_store::Error| ReadError::of(reader, &error);
     let found =
         reader.store().get_opts(&object.location, GetOptions::new()).await.map_err(failed)?;
@@ -250,7 +304,6 @@ pub(crate) async fn read_parts<P: Part>(
     let first_sequence = object.key.first_sequence();
     let mut sequence = first_sequence;
     let mut invalid: Option<InvalidLines> = None;
-    let mut part = P::default();
     let mut chunks = chunks(found).await;
     while let Some(bytes) = chunks.next().await {
         let bytes = bytes.map_err(failed)?;
@@ -259,19 +312,20 @@ pub(crate) async fn read_parts<P: Part>(
                 // Parts are passed on in between, since few bytes may hold gigabytes of lines.
                 let has_more = decoder.push_some(&mut piece, |line| {
                     match no_record(line) {
-                        None => take(sequence, line, &mut part),
+                        None => take(sequence, line, &mut parts.part),
                         Some(what) => {
-                            let line = sequence.wrapping_sub(first_sequence).wrapping_add(1);
+                            let line = sequence - first_sequence + 1;
                             invalid.get_or_insert(InvalidLines { line, what, count: 0 }).count += 1;
                         }
                     }
-                    sequence = sequence.wrapping_add(1);
+                    sequence += 1;
                 })?;
-                if part.is_full()
-                    && let Some(sender) = sender
-                {
-                    let full = Read::Part(std::mem::take(&mut part));
-                    sender.send(Ok(full)).await.map_err(|_gone| ReadError::Unwanted)?;
+                if parts.part.is_full() {
+                    parts.pass_on().await?;
+                }
+                if let Some(invalid) = invalid.take_if(|found| found.count > MAX_INVALID_LINES) {
+                    let what = format!("{invalid}, and the rest was not read");
+                    return Err(ReadError::Damaged(what));
                 }
                 if !has_more {
                     break;
@@ -280,11 +334,6 @@ pub(crate) async fn read_parts<P: Part>(
         }
     }
     let lines = decoder.finish()?;
-    if let Some(sender) = sender
-        && !part.is_empty()
-    {
-        sender.send(Ok(Read::Part(part))).await.map_err(|_gone| ReadError::Unwanted)?;
-    }
     Ok(Content { lines, metadata, invalid })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::str::FromStr;
 
 use audit_core::{UniqueId, durable};
 use audit_evidence::{HeadError, ObjectHead, Proof, Salts};
@@ -16,10 +17,11 @@ use crate::arguments::{Common, Prove};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::object::{ReadError, read};
+use crate::object::{Content, ReadError, read};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::query::Pointer;
+use crate::refused::{Refused, ended_well};
 use crate::units::HOUR_MS;
 use crate::verify::inventory::{Entry, Inventory};
 
@@ -45,12 +47,15 @@ pub(crate) async fn run(
         let directory = arguments.output.display();
         Failure::new(format!("the directory {directory} cannot be created")).because(error)
     })?;
-    let found = match (arguments.stream, arguments.sequence, &arguments.execution) {
+    let (found, searched) = match (arguments.stream, arguments.sequence, &arguments.execution) {
         (Some(stream), Some(sequence), _) => {
-            vec![(stream, find(&reader, common, stream, sequence).await?, vec![sequence])]
+            let entry = find(&reader, common, stream, sequence).await?;
+            (vec![(stream, entry, vec![sequence])], Searched::default())
         }
-        (_, _, Some(execution)) => of_execution(&reader, arguments, common, execution).await?,
-        (_, _, None) => Vec::new(),
+        (_, _, Some(execution)) => {
+            of_execution(&reader, arguments, common, execution, output).await?
+        }
+        (_, _, None) => Default::default(),
     };
     let mut count = 0;
     for (stream, entry, sequences) in found {
@@ -74,7 +79,11 @@ pub(crate) async fn run(
     if count == 0 {
         output.note("no record of that execution was found");
     }
-    Ok(Outcome::wrong_if(count == 0))
+    searched.refused.end()?;
+    if arguments.execution.is_some() {
+        reader.end()?;
+    }
+    Ok(Outcome::wrong_if(count == 0 || searched.is_wrong))
 }
 
 fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
@@ -93,20 +102,43 @@ async fn find(
 ) -> Result<Entry, Failure> {
     let opened = i64::try_from(stream.time_ms()).unwrap_or(i64::MAX);
     let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
+    let mut useless = None;
     // A host with a wrong clock files records under other hours, which the second search covers.
     for times_ms in [at(HOURS.start)..at(HOURS.end), i64::MIN..i64::MAX] {
         let wanted = Wanted::new(times_ms, Some(stream));
         let inventory = Inventory::list(reader, &wanted, common).await?;
         let entries = inventory.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
         let at = entries.partition_point(|entry| entry.first <= sequence);
-        for entry in entries[..at].iter().rev().take(1) {
-            let (head, _) = head(reader, stream, entry, true).await?;
-            if (head.first..head.end()).contains(&sequence) {
-                return Ok(*entry);
+        for entry in entries[..at].iter().rev() {
+            match head(reader, stream, entry, true).await {
+                Ok((head, _)) if (head.first..head.end()).contains(&sequence) => return Ok(*entry),
+                // Objects do not overlap, so no earlier one holds it either.
+                Ok((head, _)) if head.first == entry.first => break,
+                // Anybody may have put it before the one that holds the record.
+                Ok(_) => {}
+                Err(NoHead::Useless(failure)) => useless = useless.or(Some(failure)),
+                Err(NoHead::Unread(failure)) => return Err(failure),
             }
         }
     }
-    Err(Failure::new(format!("no object holds record {sequence} of stream {stream}")))
+    reader.end()?;
+    let none = || Failure::new(format!("no object holds record {sequence} of stream {stream}"));
+    Err(useless.unwrap_or_else(none))
+}
+
+/// Why there is no evidence of an object.
+enum NoHead {
+    /// The store did not return it.
+    Unread(Failure),
+    /// It has none, or cannot be read.
+    Useless(Failure),
+}
+
+impl From<NoHead> for Failure {
+    fn from(none: NoHead) -> Failure {
+        let (NoHead::Unread(failure) | NoHead::Useless(failure)) = none;
+        failure
+    }
 }
 
 /// An object's evidence, and the object itself unless `alone`.
@@ -115,18 +147,26 @@ async fn head(
     stream: UniqueId,
     entry: &Entry,
     alone: bool,
-) -> Result<(ObjectHead, object_store::GetResult), Failure> {
+) -> Result<(ObjectHead, object_store::GetResult), NoHead> {
     let key = entry.key(stream);
     let name = key.to_string();
     let failed = |error: object_store::Error| {
-        let said = ReadError::of(reader, &error).said();
-        Failure::new(format!("cannot read {name}")).because(said)
+        let what = format!("cannot read {name}");
+        match ReadError::of(reader, &error) {
+            ReadError::Store(said) => NoHead::Unread(Failure::new(what).because(said)),
+            error @ (ReadError::Damaged(_)
+            | ReadError::Gone
+            | ReadError::Refused(_)
+            | ReadError::Unwanted) => NoHead::Useless(Failure::new(what).because(error.said())),
+        }
     };
     let options = GetOptions::new().with_head(alone);
     let found = reader.store().get_opts(&reader.location(&name), options).await.map_err(failed)?;
     let metadata = reader.metadata(&key, found.attributes.clone()).await.map_err(failed)?;
-    let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name))
-        .map_err(|error| Failure::new(format!("{name} proves nothing")).because(error))?;
+    let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name));
+    let head = head.map_err(|error| {
+        NoHead::Useless(Failure::new(format!("{name} proves nothing")).because(error))
+    })?;
     Ok((head, found))
 }
 
@@ -192,13 +232,22 @@ pub(crate) async fn prove(
 
 type Found = (UniqueId, Entry, Vec<u64>);
 
+/// Objects that could not be searched for an execution.
+#[derive(Default)]
+struct Searched {
+    refused: Refused,
+    /// Whether an object is damaged.
+    is_wrong: bool,
+}
+
 /// The records of an execution, by object.
 async fn of_execution(
     reader: &Reader,
     arguments: &Prove,
     common: &Common,
     execution: &str,
-) -> Result<Vec<Found>, Failure> {
+    output: &Output,
+) -> Result<(Vec<Found>, Searched), Failure> {
     let at = |moment: Option<crate::units::Moment>, or| moment.map_or(or, |moment| moment.0);
     let times_ms = at(arguments.since, i64::MIN)..at(arguments.until, i64::MAX);
     let wanted = Wanted::new(times_ms, arguments.stream);
@@ -206,12 +255,16 @@ async fn of_execution(
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let objects = reader.objects_in(partitions, wanted.stream);
     let (from, execution) = (reader.clone(), execution.to_owned());
-    type Scanned = Result<(Listed, Vec<u64>), Failure>;
+    type Scanned = Result<(Listed, Vec<u64>, Result<Content, ReadError>), Failure>;
     let work = move |object: Result<Listed, Failure>, sender: mpsc::Sender<Scanned>| {
         let (reader, execution) = (from.clone(), execution.clone());
         async move {
             let scanned = match object {
-                Ok(object) => scan(&reader, &object, &execution).await.map(|found| (object, found)),
+                Ok(object) => {
+                    let mut found = Vec::new();
+                    let content = scan(&reader, &object, &execution, &mut found).await;
+                    Ok((object, found, content))
+                }
                 Err(failure) => Err(failure),
             };
             // The reader may be gone.
@@ -219,34 +272,38 @@ async fn of_execution(
         }
     };
     let mut results = std::pin::pin!(in_order(objects, reader.parallel, 1, work));
-    let mut found = Vec::new();
+    let (mut found, mut searched) = (Vec::new(), Searched::default());
     while let Some(scanned) = results.next().await.transpose()? {
-        let (object, sequences) = scanned;
+        let (object, sequences, content) = scanned;
         progress.object(&object.key);
+        searched.is_wrong |= !ended_well(&object, &content, &mut searched.refused, output)?;
         if !sequences.is_empty() {
             found.push((object.key.stream(), Entry::new(&object.key), sequences));
         }
     }
-    Ok(found)
+    Ok((found, searched))
 }
 
-/// The numbers of the object's records that belong to the execution.
-async fn scan(reader: &Reader, object: &Listed, execution: &str) -> Result<Vec<u64>, Failure> {
-    let pointer: Pointer = "/$audit/execution".parse().map_err(Failure::new)?;
+/// Adds the numbers of the object's records that belong to the execution.
+async fn scan(
+    reader: &Reader,
+    object: &Listed,
+    execution: &str,
+    found: &mut Vec<u64>,
+) -> Result<Content, ReadError> {
     let finder = memchr::memmem::Finder::new(execution);
-    let mut found = Vec::new();
-    let content = read(reader, object, |sequence, line| {
+    let pointer = Pointer::from_str(EXECUTION).ok();
+    read(reader, object, |sequence, line| {
         let is_of_it = finder.find(line).is_some()
-            && pointer.find(line).is_some_and(|value| {
+            && pointer.as_ref().and_then(|pointer| pointer.find(line)).is_some_and(|value| {
                 serde_json::from_str::<&str>(value.get()).is_ok_and(|text| text == execution)
             });
         if is_of_it {
             found.push(sequence);
         }
-    });
-    let failed = |error: ReadError| {
-        Failure::new(format!("cannot read {}", object.location)).because(error.said())
-    };
-    content.await.map_err(failed)?;
-    Ok(found)
+    })
+    .await
 }
+
+/// The member in which records name their execution.
+const EXECUTION: &str = "/$audit/execution";

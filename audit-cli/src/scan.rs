@@ -72,6 +72,8 @@ pub(crate) struct Scanned {
     /// Whether the scan was stopped early.
     pub(crate) stopped: bool,
     refused: Refused,
+    /// Why the listing is incomplete, if it is.
+    unlisted: Option<Failure>,
 }
 
 impl Scanned {
@@ -95,10 +97,10 @@ impl Scanned {
     ///
     /// # Errors
     ///
-    /// If objects were refused, since the output is then incomplete.
+    /// If objects or listings were refused, since the output is then incomplete.
     pub(crate) fn end(self) -> Result<Outcome, Failure> {
         self.refused.end()?;
-        Ok(Outcome::wrong_if(self.wrong))
+        self.unlisted.map_or(Ok(Outcome::wrong_if(self.wrong)), Err)
     }
 }
 
@@ -145,5 +147,6 @@ where
             break;
         }
     }
+    scanned.unlisted = reader.end().err();
     Ok(scanned)
 }

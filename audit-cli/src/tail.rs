@@ -68,6 +68,7 @@ pub(crate) async fn run(
         printer.sieve().notes().iter().for_each(|note| output.note(note));
         joined.iter().flat_map(Outcomes::notes).for_each(|note| output.note(&note));
         refused.end()?;
+        reader.end()?;
         return Ok(Outcome::wrong_if(wrong));
     };
     // Marks of held records, each with the time from which they are held.

@@ -1,6 +1,7 @@
 //! Reading a bucket: its listings, and their order.
 
 mod passed;
+mod unlisted;
 mod wanted;
 
 use std::path::Path as FilePath;
@@ -8,10 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audit_core::UniqueId;
+use audit_core::{UniqueId, descriptors_advice};
 use audit_sink_s3::Bucket;
 pub(crate) use audit_sink_s3::layout::ListedObject as Listed;
-use audit_sink_s3::layout::{Level, Listed as Found, Metadata, ObjectKey, Partition};
+use audit_sink_s3::layout::{
+    Level, Listed as Found, Metadata, ObjectKey, Partition, SYSTEM_PREFIX,
+};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Attributes, ObjectStore};
@@ -19,6 +22,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::passed::Others;
 use self::passed::{Passed, Top};
+use self::unlisted::Unlisted;
 pub(crate) use self::wanted::Wanted;
 use crate::arguments::{Common, Source};
 use crate::failure::Failure;
@@ -33,6 +37,7 @@ pub(crate) struct Reader {
     /// Whether only the hosts' own records are listed.
     is_system: bool,
     passed: Arc<Passed>,
+    unlisted: Arc<Unlisted>,
 }
 
 /// The most names shown near a prefix without days.
@@ -58,6 +63,7 @@ impl Reader {
             parallel: usize::from(common.parallel),
             is_system: false,
             passed: Arc::default(),
+            unlisted: Arc::default(),
         })
     }
 
@@ -131,7 +137,13 @@ impl Reader {
 
     /// The days that may hold selected records, in order.
     pub(crate) async fn days(&self, wanted: &Wanted) -> Result<Vec<Partition>, Failure> {
-        let Level { partitions, others } = self.level(None).await?;
+        let Level { partitions, others } = match self.level(None).await {
+            Ok(level) => level,
+            Err(error) if self.is_system => {
+                self.leave_out(None, &error).map(|()| Level::default())?
+            }
+            Err(error) => return Err(self.cannot_list(&error)),
+        };
         let days: Vec<Partition> = partitions.into_iter().filter(Partition::is_day).collect();
         let ends = days.first().copied().zip(days.last().copied());
         // Their names match the patterns of query engines.
@@ -144,7 +156,10 @@ impl Reader {
 
     /// The hours of a day, in order.
     pub(crate) async fn hours(&self, day: &Partition) -> Result<Vec<Partition>, Failure> {
-        let Level { partitions, others } = self.level(Some(day)).await?;
+        let Level { partitions, others } = match self.level(Some(day)).await {
+            Ok(level) => level,
+            Err(error) => self.leave_out(Some(day), &error).map(|()| Level::default())?,
+        };
         for name in others {
             let name = format!("{day}/{name}");
             if name.ends_with('/') {
@@ -155,12 +170,11 @@ impl Reader {
         Ok(partitions)
     }
 
-    async fn level(&self, day: Option<&Partition>) -> Result<Level, Failure> {
-        let level = match self.is_system {
+    async fn level(&self, day: Option<&Partition>) -> object_store::Result<Level> {
+        match self.is_system {
             false => self.bucket.level(day).await,
             true => self.bucket.system_level(day).await,
-        };
-        level.map_err(|error| self.cannot_list(error))
+        }
     }
 
     /// The objects of one or all streams in these partitions, in the order of their keys if the
@@ -219,9 +233,9 @@ impl Reader {
         partition: &Partition,
     ) -> impl Stream<Item = Result<Listed, Failure>> + use<> {
         let reader = self.clone();
-        let listed = match self.is_system {
-            false => self.bucket.list(partition),
-            true => self.bucket.list_system(partition),
+        let (listed, partition) = match self.is_system {
+            false => (self.bucket.list(partition), *partition),
+            true => (self.bucket.list_system(partition), *partition),
         };
         let listed = listed.filter_map(move |listed| {
             std::future::ready(match listed {
@@ -232,7 +246,7 @@ impl Reader {
                 }
                 // A later version may write objects that this one does not know.
                 Ok(_) => None,
-                Err(error) => Some(Err(reader.cannot_list(error))),
+                Err(error) => reader.leave_out(Some(&partition), &error).err().map(Err),
             })
         });
         if !self.is_directory() {
@@ -300,8 +314,37 @@ impl Reader {
         directories.chain(listed.objects.iter().map(|meta| meta.location.to_string())).collect()
     }
 
-    fn cannot_list(&self, error: object_store::Error) -> Failure {
-        Failure::new(format!("cannot list {}", self.name())).because(self.describe(&error))
+    fn cannot_list(&self, error: &object_store::Error) -> Failure {
+        Failure::new(format!("cannot list {}", self.name())).because(self.describe(error))
+    }
+
+    /// Goes on without a partition that the store refuses to list.
+    fn leave_out(
+        &self,
+        partition: Option<&Partition>,
+        error: &object_store::Error,
+    ) -> Result<(), Failure> {
+        if !self.is_refusal(error) {
+            return Err(self.cannot_list(error));
+        }
+        let above = if self.is_system { SYSTEM_PREFIX } else { "" };
+        let partition = partition.map_or_else(String::new, ToString::to_string);
+        self.unlisted.add(format!("{above}{partition}"), &self.describe(error))
+    }
+
+    /// Whether the store responded and refuses a part of the bucket. Other parts may be read.
+    pub(crate) fn is_refusal(&self, error: &object_store::Error) -> bool {
+        match audit_sink_s3::status(error) {
+            // Other files of a directory can be read, unless this process may open none.
+            None => self.is_directory() && descriptors_advice(error).is_none(),
+            Some(408 | 429) => false,
+            Some(status) => (400..500).contains(&status),
+        }
+    }
+
+    /// Fails if partitions could not be listed, since what was read is then incomplete.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        self.unlisted.end()
     }
 }
 

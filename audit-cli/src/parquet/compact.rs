@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use audit_core::with_sources;
 use audit_sink_s3::Bucket;
 use audit_sink_s3::layout::Partition;
 use futures::StreamExt;
@@ -19,7 +20,7 @@ use tokio::task::block_in_place;
 use super::columns::Columns;
 use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
 use super::group::{Group, Source};
-use super::index::{Target, name};
+use super::index::{File, Held, Target, Unread, name, next_number};
 use super::source::{self, Object};
 use crate::arguments::{Common, Compact};
 use crate::bucket::{Listed, Reader, Wanted, to_url};
@@ -33,6 +34,9 @@ use crate::units::{HOUR_MS, Size, counted, now_ms};
 
 /// A file is complete once it has this many bytes of lines.
 const FILE_BYTES: u64 = 256 << 20;
+
+/// How often the name of a file may be taken although the file is not listed.
+const MAX_TAKEN: u32 = 3;
 
 /// The maximum number of objects that are read at once. Each is held in memory.
 const MOST_AT_ONCE: usize = 4;
@@ -88,6 +92,7 @@ pub(crate) async fn run(
     if work.refused > 0 {
         return Err(Failure::new(format!("{} objects could not be read", work.refused)));
     }
+    reader.end()?;
     Ok(Outcome::wrong_if(work.left_out > 0))
 }
 
@@ -119,8 +124,10 @@ impl Work<'_> {
     pub(super) async fn days(&mut self, days: &[Partition]) -> Result<(), Failure> {
         let first = days.first().map(day_name).unwrap_or_default();
         let earlier = self.target.files(None).await?;
-        if let Some(last) = earlier.iter().rfind(|file| file.day < first) {
-            self.columns = self.target.held(last).await?.columns;
+        if let Some(last) = earlier.iter().rfind(|file| file.day < first)
+            && let Some(held) = self.held(last).await?
+        {
+            self.columns = held.columns;
         }
         for day in days {
             self.day(day).await?;
@@ -128,19 +135,45 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// What a file holds. `None`, with a note, if nothing of ours.
+    async fn held(&mut self, file: &File) -> Result<Option<Held>, Failure> {
+        match self.target.held(file).await {
+            Ok(held) => Ok(Some(held)),
+            Err(Unread::Store(failure)) => Err(failure),
+            Err(Unread::Foreign(failure)) => {
+                self.left_out += 1;
+                self.output.note(&with_sources(&failure));
+                Ok(None)
+            }
+        }
+    }
+
     async fn day(&mut self, day: &Partition) -> Result<(), Failure> {
         let day_name = day_name(day);
         let mut left_out: HashSet<String> = HashSet::new();
+        let mut taken = (0, 0);
         loop {
             // Listed again after each file, since another process may have made one.
             let files = self.target.files(Some(&day_name)).await?;
             let mut held: HashSet<String> = HashSet::new();
             for file in &files {
-                let found = self.target.held(file).await?;
+                // Objects may be in a file that cannot be read, so the day waits for its removal.
+                let Some(found) = self.held(file).await? else { return Ok(()) };
                 held.extend(found.objects);
                 self.columns = found.columns;
             }
-            let number = files.last().map_or(0, |last| last.number + 1);
+            let Some(number) = next_number(&files) else {
+                self.left_out += 1;
+                self.output.note(&format!("{day}: the last file has the highest number"));
+                return Ok(());
+            };
+            if taken == (number, MAX_TAKEN) {
+                // It can neither be created nor is it listed: in a directory, it may be a pipe.
+                let name = name(&day_name, number);
+                self.left_out += 1;
+                self.output.note(&format!("{name} exists and is not a file: remove it"));
+                return Ok(());
+            }
             let wanted = Wanted::new(day.begin_ms()..day.end_ms(), None);
             let partitions = self.reader.partitions(&wanted).await?;
             let mut listed = std::pin::pin!(self.reader.objects_in(partitions, None));
@@ -170,7 +203,10 @@ impl Work<'_> {
                 Err(
                     object_store::Error::AlreadyExists { .. }
                     | object_store::Error::Precondition { .. },
-                ) => {}
+                ) => {
+                    let (before, times) = taken;
+                    taken = (number, if before == number { times + 1 } else { 1 });
+                }
                 Err(error) => {
                     let said = self.target.bucket.describe(&error);
                     let what = format!("cannot create {name} in {}", self.target.name());

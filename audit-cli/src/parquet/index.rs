@@ -43,12 +43,31 @@ pub(crate) fn name(day: &str, number: u32) -> String {
     format!("dt={day}/{number:06}.parquet")
 }
 
+/// The number of the next file of a day. `None` if the last one has the highest number.
+pub(crate) fn next_number(files: &[File]) -> Option<u32> {
+    files.iter().map(|file| file.number).max().map_or(Some(0), |last| last.checked_add(1))
+}
+
+/// Why the contents of a file are unknown.
+pub(crate) enum Unread {
+    /// The store did not return it.
+    Store(Failure),
+    /// It is not a file of `audit compact`.
+    Foreign(Failure),
+}
+
 /// The contents of a file.
 pub(crate) struct Held {
     /// The keys of its objects.
     pub(crate) objects: BTreeSet<String>,
     pub(crate) columns: Columns,
 }
+
+/// The maximum size of a file, in bytes: it is held in memory to be verified. `audit compact`
+/// writes 256 MiB of lines.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
+
+pub(crate) const TOO_LARGE: &str = "it has more than 1 GiB, which audit compact never writes";
 
 /// The part of a file's end that is read first, in bytes. Most footers are shorter.
 const END_BYTES: u64 = 64 << 10;
@@ -106,16 +125,22 @@ impl Target {
     }
 
     /// Reads which objects a file holds, from its footer and one column.
-    pub(crate) async fn held(&self, file: &File) -> std::result::Result<Held, Failure> {
+    pub(crate) async fn held(&self, file: &File) -> std::result::Result<Held, Unread> {
         let name = file.name();
         let path = self.path(&name);
-        let failed = |error: object_store::Error| self.failed(&name, "read", &error);
+        let failed = |error: object_store::Error| Unread::Store(self.failed(&name, "read", &error));
         let broken = |error: ParquetError| {
             let what = format!("{name} in {} is not a file of audit compact", self.name());
             let advice = "audit verify --parquet names what is wrong; remove it to make it again";
-            Failure::new(format!("{what}: {advice}")).because(error)
+            Unread::Foreign(Failure::new(format!("{what}: {advice}")).because(error))
         };
         let other = |what: &str| broken(ParquetError::General(what.to_owned()));
+        if file.bytes < TAIL_BYTES {
+            return Err(other("it is too short"));
+        }
+        if file.bytes > MAX_FILE_BYTES {
+            return Err(other(TOO_LARGE));
+        }
         let end = file.bytes.min(END_BYTES);
         let mut pieces = vec![self.range(&path, file.bytes - end, end).await.map_err(failed)?];
         let (_, tail) = &pieces[0];

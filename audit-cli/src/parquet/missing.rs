@@ -1,6 +1,6 @@
 //! Finds objects that are in no Parquet file, and names the missing files.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use audit_sink_s3::layout::{ObjectKey, Partition};
 use serde::Serialize;
@@ -20,6 +20,9 @@ pub(crate) struct Missing {
     hours: Vec<(u8, u8)>,
     pub(crate) objects: u64,
 }
+
+/// The maximum number of missing files that are named for a day.
+const MAX_NAMED: usize = 1_000;
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,13 +61,15 @@ pub(super) fn missing(
         }
     }
     let of_day = |(day, (hours, objects)): (String, (BTreeSet<u8>, u64))| {
-        let numbers: HashSet<u32> =
+        let of_day: BTreeSet<u32> =
             files.iter().filter(|file| file.day == day).map(|file| file.number).collect();
-        let next = numbers.iter().max().map_or(0, |last| last + 1);
-        let mut files: Vec<String> = (0..next)
-            .filter(|number| !numbers.contains(number))
-            .map(|number| name(&day, number))
-            .collect();
+        let (mut files, mut next) = (Vec::new(), 0);
+        for number in of_day {
+            // Anybody may give a file a high number.
+            let missing = (next..number).take(MAX_NAMED.saturating_sub(files.len()));
+            files.extend(missing.map(|number| name(&day, number)));
+            next = number.saturating_add(1);
+        }
         if files.is_empty() {
             files.push(name(&day, next));
         }

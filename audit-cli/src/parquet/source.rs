@@ -10,9 +10,9 @@ use object_store::{GetOptions, ObjectStore};
 
 use super::group::Source;
 use crate::bucket::{Listed, Reader};
-use crate::object::{Chunk, PIECE_BYTES, ReadError, chunks, no_record};
+use crate::object::{Chunk, PIECE_BYTES, ReadError, check_numbers, chunks, no_record};
 
-/// The maximum size of an object's lines, in bytes: they are held in memory. Sinks write 8 MiB.
+/// The maximum memory of an object's lines, in bytes. Sinks write 8 MiB.
 const MAX_OBJECT_BYTES: usize = 64 << 20;
 
 /// An object that was read completely and matches its metadata.
@@ -31,6 +31,7 @@ pub(crate) struct Object {
 ///
 /// If it is damaged: a Parquet file must contain what was written.
 pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, ReadError> {
+    check_numbers(listed)?;
     let failed = |error: object_store::Error| ReadError::of(reader, &error);
     let store = Arc::clone(reader.store());
     let found = store.get_opts(&listed.location, GetOptions::new()).await.map_err(failed)?;
@@ -44,9 +45,9 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
         for mut piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
             loop {
                 let has_more = decoder.push_some(&mut piece, |line| {
-                    if lines.bytes.len() + line.len() > MAX_OBJECT_BYTES {
-                        let too_large =
-                            "has more than 64 MiB of lines: that is too large to compact";
+                    let ends = (lines.ends.len() + 1) * size_of::<usize>();
+                    if lines.bytes.len() + line.len() + ends > MAX_OBJECT_BYTES {
+                        let too_large = "its lines take more than 64 MiB: too large to compact";
                         wrong.get_or_insert(too_large.to_owned());
                         return;
                     }

@@ -10,7 +10,7 @@ use audit_sink_s3::layout::ObjectKey;
 use futures::{StreamExt, TryStreamExt};
 
 use super::check::{Checked, Wrong, check};
-use super::index::{File, Target};
+use super::index::{File, MAX_FILE_BYTES, TOO_LARGE, Target};
 use super::missing::{Missing, missing};
 use super::source;
 use crate::arguments::Common;
@@ -121,12 +121,16 @@ async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
 }
 
 async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Checked, Failure> {
-    let content = target.get(&file).await?;
-    let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
-    Ok(checked.unwrap_or_else(|_panicked| {
-        // The reader of the format panicked.
-        let fault = Fault::Compacted("it cannot be read".to_owned());
+    let wrong = |what: &str| {
+        let fault = Fault::Compacted(what.to_owned());
         let wrong = vec![Wrong { stream: String::new(), records: None, object: None, fault }];
         Checked { wrong, ..Checked::default() }
-    }))
+    };
+    if file.bytes > MAX_FILE_BYTES {
+        return Ok(wrong(TOO_LARGE));
+    }
+    let content = target.get(&file).await?;
+    let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
+    // The reader of the format panicked.
+    Ok(checked.unwrap_or_else(|_panicked| wrong("it cannot be read")))
 }

@@ -75,15 +75,22 @@ async fn look(
     let has = |records: &[Beside]| records.iter().position(|(_, number, _)| *number == sequence);
     let Some(mut found) = has(&records) else { return Ok(None) };
     // Neighbours may be in the object before or after.
-    if found < BESIDE && at > 0 {
-        let mut before = lines(desk, &objects[at - 1], first, sequence - 1).await?;
+    // If these cannot be read, the record is shown without them.
+    if found < BESIDE
+        && at > 0
+        && let Some(last) = sequence.checked_sub(1)
+    {
+        let mut before = lines(desk, &objects[at - 1], first, last).await.unwrap_or_default();
         before.append(&mut records);
         records = before;
         found = has(&records).unwrap_or(found);
     }
-    if records.len() - found <= BESIDE && at + 1 < objects.len() {
+    if records.len() - found <= BESIDE
+        && at + 1 < objects.len()
+        && let Some(next) = sequence.checked_add(1)
+    {
         let last = sequence.saturating_add(BESIDE as u64);
-        records.extend(lines(desk, &objects[at + 1], sequence + 1, last).await?);
+        records.extend(lines(desk, &objects[at + 1], next, last).await.unwrap_or_default());
     }
     let line = &records[found].2;
     let text = |pointer: &str| {

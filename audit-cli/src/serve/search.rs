@@ -176,7 +176,8 @@ async fn run(
         }
     }
     sender.send(line(&total.shown(plan))).await.map_err(|_| gone())?;
-    let notes = plan.sieve.notes();
+    let mut notes = plan.sieve.notes();
+    notes.extend(desk.reader.end().err().map(|failure| failure.to_string()));
     let notes: Vec<_> = notes.iter().map(|note| escape::text(note).into_owned()).collect();
     Ok(serde_json::json!({ "kind": "end", "damaged": total.damaged, "notes": notes }))
 }

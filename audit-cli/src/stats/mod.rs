@@ -118,5 +118,6 @@ pub(crate) async fn run(
     }
     summary::print(&reader, &tally, output)?;
     refused.end()?;
+    reader.end()?;
     Ok(Outcome::wrong_if(wrong))
 }

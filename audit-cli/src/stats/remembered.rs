@@ -40,7 +40,8 @@ impl Remembered {
         let mut known =
             self.order.iter().filter(|(_, key, _)| key.stream() == than.stream() && key != than);
         let overlaps = |(_, key, count): &&(u64, ObjectKey, u64)| {
-            key.first_sequence() < records.end && records.start < key.first_sequence() + count
+            let end = key.first_sequence().saturating_add(*count);
+            key.first_sequence() < records.end && records.start < end
         };
         known.find(overlaps).map(|(_, key, _)| *key)
     }

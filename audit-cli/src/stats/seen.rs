@@ -5,7 +5,7 @@ use audit_sink_s3::layout::ObjectMetadata;
 use object_store::{GetOptions, ObjectStore};
 
 use crate::bucket::{Listed, Reader};
-use crate::object::{ReadError, read};
+use crate::object::{ReadError, check_numbers, read};
 use crate::query::{Pointer, Time};
 
 /// The totals of one object.
@@ -31,6 +31,7 @@ pub(super) async fn look(
     heads: bool,
     time: Option<&Pointer>,
 ) -> Result<Seen, ReadError> {
+    check_numbers(object)?;
     if heads {
         let head = reader.store().get_opts(&object.location, GetOptions::new().with_head(true));
         let head = head.await.map_err(|error| ReadError::of(reader, &error))?;

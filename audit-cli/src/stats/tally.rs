@@ -29,8 +29,9 @@ pub(super) struct Totals {
 impl Totals {
     pub(super) fn add(&mut self, seen: &Seen) {
         self.objects += 1;
-        self.stored_bytes += seen.object.bytes;
-        self.logs += seen.logs;
+        // With `--heads`, both are what anybody may have claimed.
+        self.stored_bytes = self.stored_bytes.saturating_add(seen.object.bytes);
+        self.logs = self.logs.saturating_add(seen.logs);
         if let Some(usage) = seen.usage {
             *self.bytes.get_or_insert(0) += usage.bytes();
             *self.metered_bytes.get_or_insert(0) += usage.metered_bytes();
@@ -130,7 +131,8 @@ impl Tally {
         match finding {
             Finding::Gap { first_sequence, last_sequence, .. } => {
                 self.gaps += 1;
-                self.missing_records += last_sequence - first_sequence + 1;
+                let missing = (last_sequence - first_sequence).saturating_add(1);
+                self.missing_records = self.missing_records.saturating_add(missing);
             }
             Finding::Duplicate { .. } => self.duplicates += 1,
             Finding::SameLines { .. } => self.same_lines += 1,

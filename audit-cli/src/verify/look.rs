@@ -37,32 +37,40 @@ pub(super) async fn look(
     let failed = |said: String| Failure::new(format!("cannot read {name}")).because(said);
     let mut refused = None;
     let found = match get(GetOptions::new().with_head(!wants_lines)).await {
-        Ok(found) => Ok(found),
-        Err(error) if wants_lines => match ReadError::of(reader, &error) {
-            // The object is archived, or encrypted with a key that is out of reach. Its metadata is
-            // checked nevertheless.
-            ReadError::Refused(said) => {
+        Ok(found) => Some(found),
+        Err(error) => match ReadError::of(reader, &error) {
+            ReadError::Gone => return Ok(None),
+            // The object is archived, or encrypted with a key that is out of reach, or this process
+            // may not read the file. Its metadata is checked nevertheless.
+            ReadError::Refused(said) if wants_lines || reader.is_directory() => {
+                let head = match reader.is_directory() {
+                    // It is in a file of its own.
+                    true => None,
+                    false => match get(GetOptions::new().with_head(true)).await {
+                        Ok(head) => Some(head),
+                        Err(_) => return Err(failed(said)),
+                    },
+                };
                 refused = Some(said);
-                get(GetOptions::new().with_head(true)).await
+                head
             }
-            ReadError::Damaged(_) | ReadError::Gone | ReadError::Store(_) | ReadError::Unwanted => {
-                Err(error)
-            }
+            error @ (ReadError::Damaged(_)
+            | ReadError::Refused(_)
+            | ReadError::Store(_)
+            | ReadError::Unwanted) => return Err(failed(error.said())),
         },
-        Err(error) => Err(error),
     };
-    let found = match found.map_err(|error| ReadError::of(reader, &error)) {
-        Ok(found) => found,
-        Err(ReadError::Gone) => return Ok(None),
-        Err(error) => return Err(failed(refused.unwrap_or_else(|| error.said()))),
-    };
-    let bytes = found.meta.size;
-    let metadata = reader.metadata(&key, found.attributes.clone()).await;
+    let bytes = found.as_ref().map_or(0, |found| found.meta.size);
+    let attributes = found.as_ref().map(|found| found.attributes.clone()).unwrap_or_default();
+    let metadata = reader.metadata(&key, attributes).await;
     let metadata = metadata.map_err(|error| failed(ReadError::of(reader, &error).said()))?;
     let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
         metadata.get(name)
     });
-    if !wants_lines || refused.is_some() || head.evidence().is_none() {
+    let Some(found) = found.filter(|_| wants_lines && refused.is_none()) else {
+        return Ok(Some(Looked { checked: head, bytes, refused }));
+    };
+    if head.evidence().is_none() {
         return Ok(Some(Looked { checked: head, bytes, refused }));
     }
     let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;

@@ -78,6 +78,8 @@ pub(crate) async fn run(
     let list = async |reader: &Reader, begin_ms| {
         let wanted = Wanted::new(begin_ms..i64::MAX, None);
         let mut inventory = Inventory::list(reader, &wanted, common).await?;
+        // What is not listed would seem to be missing.
+        reader.end()?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)
     };
@@ -317,6 +319,7 @@ pub(crate) async fn whole(
     // Others that share the reader list the same objects.
     let reader = &reader.anew();
     let inventory = Inventory::list(reader, &Wanted::all(), common).await?;
+    reader.end()?;
     let hours = inventory.hours();
     let Verified { mut report, unread, .. } =
         look.examine(reader, inventory, common, &Output::silent()).await?;

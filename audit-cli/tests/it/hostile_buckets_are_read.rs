@@ -1,0 +1,631 @@
+//! Whatever lies in a bucket, each command that reads it ends in bounded time and memory, reads
+//! everything else, and says by its exit code and by name what is strange.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use audit_core::{AuditSink, Batch};
+use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
+
+use crate::support::{DAY, HOUR_MS, Ran};
+
+/// The hours of the bucket, each with one object of two records.
+const HOURS: usize = 24;
+
+/// Nothing happens to the records of the last hour. Each row has one of the hours before it, except
+/// the first: records missing from the beginning would have expired.
+const LAST: usize = HOURS - 1;
+
+/// A bucket in a directory, a copy of one that a sink wrote with evidence, and the part of it that
+/// belongs to a row.
+struct Place<'a> {
+    sample: &'a Sample,
+    root: &'a Path,
+    /// The number of the row's hour and of its stream.
+    row: usize,
+}
+
+/// The bucket before anything happens to it.
+struct Sample {
+    directory: tempfile::TempDir,
+    /// The objects, by hour.
+    objects: Vec<String>,
+    stream: String,
+    key: String,
+}
+
+impl Sample {
+    async fn write() -> Sample {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("bucket");
+        let key_file = Some(directory.path().join("host.key"));
+        let evidence =
+            Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") });
+        let settings = Settings { linger_ms: 0, evidence, ..Settings::default() };
+        let bucket = Bucket::open(&format!("file://{}", root.display())).unwrap();
+        let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+        let mut stream = String::new();
+        for hour in 0..HOURS {
+            let time = DAY + HOUR_MS * hour as i64;
+            let line = |n| {
+                format!(
+                    "{{\"n\":{n},\"user\":\"ada\",\"$audit\":{{\"execution\":\"e{hour}\"}},\
+                     \"at\":{time}}}\n"
+                )
+            };
+            let lines = line(100 + 2 * hour) + &line(101 + 2 * hour);
+            let batch = Batch::from_lines(time, lines.into()).unwrap();
+            stream = sink.persist(batch).await.unwrap().place.unwrap().stream.to_string();
+        }
+        sink.close().await.unwrap();
+        let key = sink.verifier_key().unwrap().to_string();
+        let object = |hour: usize| {
+            let hour = format!("dt=2023-11-14/hour={hour:02}");
+            let file = fs::read_dir(root.join(&hour)).unwrap().next().unwrap().unwrap();
+            format!("{hour}/{}", file.file_name().to_str().unwrap())
+        };
+        let objects = (0..HOURS).map(object).collect();
+        Sample { directory, objects, stream, key }
+    }
+}
+
+impl Place<'_> {
+    fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn hour(&self) -> String {
+        format!("dt=2023-11-14/hour={:02}", self.row)
+    }
+
+    /// The host's object of the row.
+    fn ours(&self) -> PathBuf {
+        self.at(&self.sample.objects[self.row])
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        self.at(&format!("_audit/heads/{}.head", self.sample.objects[self.row]))
+    }
+
+    /// An object of a stream that no host knows.
+    fn strange(&self, first: u64, suffix: &str) -> PathBuf {
+        self.at(&strange_key(&self.hour(), self.row, first, suffix))
+    }
+
+    fn put(&self, suffix: &str, content: &[u8]) {
+        put(&self.strange(0, suffix), content);
+    }
+
+    /// An object of the host's own records that it did not write.
+    fn system(&self, first: u64) -> PathBuf {
+        let Sample { stream, .. } = self.sample;
+        self.at(&format!("_audit/{}/{stream}-{first:012}.system", self.hour()))
+    }
+}
+
+fn strange_key(hour: &str, row: usize, first: u64, suffix: &str) -> String {
+    format!("{hour}/000000000000000000000000{row:02}-{first:012}.ndjson{suffix}")
+}
+
+fn put(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(path);
+    fs::write(path, content).unwrap();
+}
+
+fn gone(path: PathBuf) -> PathBuf {
+    fs::remove_file(&path).unwrap();
+    path
+}
+
+fn pipe(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+fn link(to: impl AsRef<Path>, path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    symlink(to, path).unwrap();
+}
+
+/// A file of a tebibyte that takes no space.
+fn huge(path: &Path) {
+    if !path.exists() {
+        put(path, b"");
+    }
+    File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+}
+
+fn unreadable(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o0)).unwrap();
+}
+
+fn dated(path: &Path, time: SystemTime) {
+    let times = FileTimes::new().set_modified(time);
+    File::options().write(true).open(path).unwrap().set_times(times).unwrap();
+}
+
+const GOOD: &[u8] = b"{\"strange\":1}\n";
+
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A zstd frame of uncompressed blocks.
+fn zstd(content: &[u8]) -> Vec<u8> {
+    let window_of_2_mib = 11 << 3;
+    let mut frame = [&MAGIC[..], &[0, window_of_2_mib]].concat();
+    let blocks: Vec<&[u8]> = content.chunks(128 << 10).collect();
+    for (n, block) in blocks.iter().enumerate() {
+        let is_last = u32::from(n + 1 == blocks.len());
+        frame.extend_from_slice(&(is_last | (block.len() as u32) << 3).to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+/// A zstd frame of this many blocks of 128 KiB of one byte.
+fn repeated(byte: u8, blocks: usize) -> Vec<u8> {
+    let mut frame = [&MAGIC[..], &[0, 11 << 3]].concat();
+    for n in 0..blocks {
+        let is_last = u32::from(n + 1 == blocks);
+        frame.extend_from_slice(&(is_last | 1 << 1 | (128 << 10) << 3).to_le_bytes()[..3]);
+        frame.push(byte);
+    }
+    frame
+}
+
+/// What commands must do with the rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Must {
+    /// Pass over what is not an object.
+    PassOver,
+    /// Name an object that is damaged.
+    Name,
+    /// Find that records are missing, where a command looks for gaps.
+    FindMissing,
+    /// Accuse, where a command needs evidence.
+    Accuse,
+    /// Say that something could not be read.
+    SayIncomplete,
+}
+
+type Row = (&'static str, fn(&Place<'_>));
+
+const PASSED_OVER: [Row; 18] = [
+    ("the first and the last hour of all", |place| {
+        put(&place.at(&strange_key("dt=0001-01-01/hour=00", place.row, 0, "")), GOOD);
+        put(&place.at(&strange_key("dt=9999-12-31/hour=23", place.row, 1, "")), GOOD);
+    }),
+    ("a pipe", |place| pipe(&place.strange(0, ".zst"))),
+    ("a socket", |place| drop(UnixListener::bind(short(&place.strange(0, ""))).unwrap())),
+    ("a device by a link", |place| link("/dev/zero", &place.strange(0, ".zst"))),
+    ("a link to our object", |place| link(place.ours(), &place.strange(0, ".zst"))),
+    ("a directory", |place| put(&place.strange(0, ".zst").join("x"), b"")),
+    ("a pipe for an hour", |place| pipe(&place.at("dt=2023-11-15/hour=00"))),
+    ("a file for a day", |place| put(&place.at("dt=2023-11-16"), b"")),
+    ("a loop for a day", |place| link("dt=2023-11-17", &place.at("dt=2023-11-17"))),
+    ("an hour that does not exist", |place| {
+        put(&place.at(&strange_key("dt=2023-11-14/hour=25", place.row, 0, "")), GOOD);
+        put(&place.at(&strange_key("dt=2023-11-14/hour=-1", place.row, 0, "")), GOOD);
+    }),
+    ("dates that do not exist", |place| {
+        for day in ["2023-02-30", "0000-01-01", "-0001-01-01", "+10000-01-01", "2023-1-1"] {
+            put(&place.at(&strange_key(&format!("dt={day}/hour=00"), place.row, 0, "")), GOOD);
+        }
+    }),
+    ("a number that does not exist", |place| {
+        put(&place.at(&format!("{}/x-18446744073709551616.ndjson", place.hour())), GOOD);
+        let key = strange_key(&place.hour(), place.row, 0, ".zst");
+        put(&place.at(&key.replace("-000000000000", "-18446744073709551616")), GOOD);
+    }),
+    ("names that are not UTF-8", |place| {
+        put(&place.at(&place.hour()).join(OsStr::from_bytes(b"\xff\xfe\x1b[2J")), b"");
+    }),
+    ("a pipe among unfinished objects", |place| pipe(&place.at("_audit/unfinished/x"))),
+    ("pipes and loops beside the days", |place| {
+        pipe(&place.at("pipe"));
+        link(".", &place.at("loop"));
+        link("/", &place.at("root"));
+    }),
+    ("a file from before 1970", |place| {
+        dated(&place.ours(), SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 30));
+    }),
+    ("a file from the far future", |place| {
+        dated(&place.ours(), SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+    }),
+    ("a foreign directory that is unreadable", |place| {
+        let directory = place.at(&format!("{}/theirs", place.hour()));
+        fs::create_dir(&directory).unwrap();
+        unreadable(&directory);
+    }),
+];
+
+const NAMED: [Row; 22] = [
+    ("nothing", |place| place.put(".zst", b"")),
+    ("text", |place| place.put(".zst", b"hello\n")),
+    ("a frame that is cut off", |place| place.put(".zst", &zstd(GOOD)[..12])),
+    ("a gigabyte of one line", |place| place.put(".zst", &repeated(b'x', 8 << 10))),
+    ("lines without end", |place| place.put(".zst", &repeated(b'\n', 1 << 20))),
+    ("a dictionary", |place| {
+        place.put(".zst", &[&MAGIC[..], &[0x21, 5, 8, 0x41, 0, 0], GOOD].concat());
+    }),
+    ("a skippable frame", |place| {
+        place.put(".zst", &[b"\x50\x2a\x4d\x18\x04\0\0\0abcd", &zstd(GOOD)[..]].concat());
+    }),
+    ("two frames", |place| place.put(".zst", &zstd(GOOD).repeat(2))),
+    ("a frame of nothing", |place| place.put(".zst", &[&MAGIC[..], &[0, 88, 1, 0, 0]].concat())),
+    ("a gzip member that is none", |place| place.put(".gz", &zstd(GOOD))),
+    ("no line feed", |place| place.put("", b"{}")),
+    ("other bytes than UTF-8", |place| place.put("", b"{\"a\":\"\xff\"}\n")),
+    ("an array", |place| place.put("", b"[1]\n")),
+    ("control sequences", |place| place.put("", "\u{1b}[2J\u{9b}31m\u{202e}\n".as_bytes())),
+    ("zeros", |place| place.put("", &[&[0; 1 << 20][..], b"\n"].concat())),
+    ("a tebibyte", |place| huge(&place.strange(0, ""))),
+    ("a tebibyte, compressed", |place| huge(&place.strange(0, ".zst"))),
+    ("a line that is too long", |place| {
+        place.put("", &[b"{\"a\":\"", &vec![b'x'; 40 << 20][..], b"\"}\n"].concat());
+    }),
+    ("the highest number", |place| put(&place.strange(u64::MAX, ""), GOOD)),
+    ("numbers beyond the highest", |place| {
+        put(&place.strange(u64::MAX - 1, ""), &GOOD.repeat(3));
+        let ours = format!("{}/{}-{}.ndjson", place.hour(), place.sample.stream, u64::MAX);
+        put(&place.at(&ours), GOOD);
+    }),
+    ("our records twice", |place| {
+        let ours = place.ours();
+        fs::copy(&ours, ours.to_str().unwrap().replace(".zst", ".gz")).unwrap();
+    }),
+    ("our number in a later hour", |place| {
+        let name = place.ours().file_name().unwrap().to_owned();
+        put(&place.at("dt=2023-11-18/hour=23").join(name), b"x");
+    }),
+];
+
+const MISSED: [Row; 3] = [
+    ("a pipe", |place| pipe(&gone(place.ours()))),
+    ("a directory", |place| put(&gone(place.ours()).join("x"), b"")),
+    ("a link", |place| link("/dev/zero", &gone(place.ours()))),
+];
+
+const ACCUSED: [Row; 13] = [
+    ("no sidecar", |place| drop(gone(place.sidecar()))),
+    ("a pipe for a sidecar", |place| pipe(&gone(place.sidecar()))),
+    ("a directory for a sidecar", |place| put(&gone(place.sidecar()).join("x"), b"")),
+    ("a device for a sidecar", |place| link("/dev/zero", &gone(place.sidecar()))),
+    ("a loop for a sidecar", |place| {
+        let sidecar = gone(place.sidecar());
+        link(sidecar.file_name().unwrap(), &sidecar);
+    }),
+    ("an empty sidecar", |place| put(&place.sidecar(), b"")),
+    ("half a sidecar", |place| {
+        let whole = fs::read(place.sidecar()).unwrap();
+        put(&place.sidecar(), &whole[..whole.len() / 2]);
+    }),
+    ("a flipped sidecar", |place| {
+        let mut whole = fs::read(place.sidecar()).unwrap();
+        let middle = whole.len() / 2;
+        whole[middle] ^= 1;
+        put(&place.sidecar(), &whole);
+    }),
+    ("a binary sidecar", |place| put(&place.sidecar(), &[0, 0x1b, 0x9b, 0xff].repeat(64))),
+    ("a sidecar of a tebibyte", |place| huge(&place.sidecar())),
+    ("a system record that is none", |place| put(&place.system(99), b"\x1b[2J\n")),
+    ("a system object of a tebibyte", |place| huge(&place.system(98))),
+    ("the highest system record", |place| put(&place.system(u64::MAX), GOOD)),
+];
+
+const INCOMPLETE: [Row; 4] = [
+    ("an object", |place| unreadable(&place.ours())),
+    ("another object", |place| unreadable(&place.ours())),
+    ("an hour", |place| unreadable(&place.at(&place.hour()))),
+    ("a later day", |place| {
+        put(&place.at(&strange_key("dt=2023-11-20/hour=00", place.row, 0, "")), GOOD);
+        unreadable(&place.at("dt=2023-11-20"));
+    }),
+];
+
+/// The kinds of commands, by what they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Listing,
+    /// Records, which are printed.
+    Records,
+    Gaps,
+    /// Only metadata, which a directory has none of.
+    Evidence,
+    /// One record of an hour to which nothing happens.
+    Proof,
+    /// One execution, which is searched for in all records.
+    Search,
+    All,
+    Settings,
+}
+
+const COMMANDS: [(Kind, &[&str]); 21] = [
+    (Kind::Listing, &["ls", "BUCKET"]),
+    (Kind::Listing, &["ls", "BUCKET", "--objects"]),
+    (Kind::Records, &["cat", "BUCKET"]),
+    (Kind::Records, &["cat", "BUCKET", "--outcomes"]),
+    (Kind::Records, &["search", "ada", "BUCKET"]),
+    (Kind::Records, &["tail", "BUCKET", "-n", "1000"]),
+    (Kind::Records, &["export", "BUCKET", "--format", "ndjson"]),
+    (Kind::Records, &["export", "BUCKET", "--format", "csv"]),
+    (Kind::Records, &["export", "BUCKET", "--format", "parquet", "--columns", "/n"]),
+    (Kind::Records, &["who", "ada", "BUCKET"]),
+    (Kind::Records, &["stats", "BUCKET", "--by", "/n"]),
+    (Kind::Records, &["compact", "BUCKET", "--to", "BUCKET-parquet"]),
+    (Kind::Gaps, &["stats", "BUCKET"]),
+    (Kind::Gaps, &["stats", "BUCKET", "--heads"]),
+    (Kind::Evidence, &["verify", "BUCKET", "--key", "KEY"]),
+    (Kind::Evidence, &["verify", "BUCKET", "--key", "KEY", "--heads"]),
+    (
+        Kind::Proof,
+        &["prove", "BUCKET", "--stream", "STREAM", "--sequence", "SEQUENCE", "-o", "BUCKET-proof"],
+    ),
+    (Kind::Search, &["prove", "BUCKET", "--execution", "e23", "-o", "BUCKET-proof"]),
+    (
+        Kind::All,
+        &[
+            "report",
+            "BUCKET",
+            "--key",
+            "KEY",
+            "--from",
+            "1960-01-01",
+            "--to",
+            "2100-01-01",
+            "-o",
+            "BUCKET-report",
+        ],
+    ),
+    (Kind::Settings, &["doctor", "BUCKET", "--role", "reader"]),
+    (Kind::Settings, &["doctor", "BUCKET"]),
+];
+
+/// The exit codes of a command.
+fn codes(must: Must, kind: Kind) -> &'static [i32] {
+    match (must, kind) {
+        (_, Kind::Settings | Kind::Proof) => &[0],
+        // A listing does not read objects.
+        (Must::SayIncomplete, Kind::Listing) => &[0, 3],
+        (Must::SayIncomplete, _) => &[3],
+        (_, Kind::Listing) => &[0],
+        (Must::PassOver, Kind::Records | Kind::Gaps | Kind::Search) => &[0],
+        // The hosts' own heartbeats are overdue, and foreign objects are found.
+        (Must::PassOver, Kind::Evidence | Kind::All) => &[4],
+        (Must::Name, Kind::Records | Kind::Gaps | Kind::Search) => &[1],
+        (Must::FindMissing | Must::Accuse, Kind::Records | Kind::Search) => &[0],
+        (Must::Accuse, Kind::Gaps) => &[0, 1],
+        (Must::FindMissing, Kind::Gaps) => &[1],
+        // An object of a stranger is unproven, one of the host's stream accuses.
+        (Must::Name, Kind::Evidence) => &[1, 4],
+        (Must::Name, Kind::All) => &[1],
+        (Must::FindMissing | Must::Accuse, Kind::Evidence | Kind::All) => &[1],
+    }
+}
+
+/// Binds a socket by a name that is short enough.
+fn short(path: &Path) -> PathBuf {
+    let directory = File::open(path.parent().unwrap()).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    std::mem::forget(directory);
+    Path::new(&format!("/proc/self/fd/{number}")).join(path.file_name().unwrap())
+}
+
+/// Runs the command with three gigabytes of memory, and without the right of root to read what
+/// others may not. It is killed after two minutes.
+fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ran {
+    let script = "ulimit -v 3000000; exec timeout -s KILL 120 $DROP \"$0\" \"$@\"";
+    let capabilities = "-dac_override,-dac_read_search";
+    let is_root = rustix::process::geteuid().is_root();
+    let drop = format!("setpriv --bounding-set={capabilities} --inh-caps={capabilities}");
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_audit")]).args(arguments);
+    command.env("DROP", if is_root { &drop } else { "" }).env("MALLOC_ARENA_MAX", "2");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+/// Makes what is below a directory removable.
+fn readable(path: &Path) {
+    if !fs::symlink_metadata(path).unwrap().is_dir() {
+        return;
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+    fs::read_dir(path).unwrap().for_each(|entry| readable(&entry.unwrap().path()));
+}
+
+/// Runs each command on a bucket with these rows. Returns the first fault.
+fn check(sample: &Sample, must: Must, rows: &[(usize, Row)]) -> Result<(), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("bucket");
+    copy(&sample.directory.path().join("bucket"), &root);
+    for (row, (_, change)) in rows {
+        change(&Place { sample, root: &root, row: *row });
+    }
+    let checked = check_commands(sample, must, rows, &root);
+    readable(&root);
+    checked
+}
+
+fn check_commands(
+    sample: &Sample,
+    must: Must,
+    rows: &[(usize, Row)],
+    root: &Path,
+) -> Result<(), String> {
+    let sequence = sample.objects[LAST].rsplit_once('-').unwrap().1;
+    let sequence = sequence.split_once('.').unwrap().0;
+    let hidden: &[(usize, Row)] = match must {
+        Must::PassOver | Must::Name | Must::Accuse => &[],
+        Must::FindMissing | Must::SayIncomplete => rows,
+    };
+    let whole = (0..HOURS).filter(|hour| hidden.iter().all(|(row, _)| row != hour));
+    let numbers: Vec<usize> = whole.flat_map(|hour| [100 + 2 * hour, 101 + 2 * hour]).collect();
+    for (kind, command) in COMMANDS {
+        let arguments = command.iter().map(|argument| {
+            let argument = argument.replace("BUCKET", root.to_str().unwrap());
+            let argument = argument.replace("KEY", &sample.key);
+            argument.replace("STREAM", &sample.stream).replace("SEQUENCE", sequence)
+        });
+        let ran = run(&arguments.collect::<Vec<String>>());
+        let fault = |what: String| Err(format!("{command:?}: {what}: {ran:?}"));
+        let expected = codes(must, kind);
+        if !ran.code.is_some_and(|code| expected.contains(&code)) {
+            return fault(format!("not one of {expected:?}"));
+        }
+        let is_binary = command.contains(&"parquet");
+        let shown = if is_binary { String::new() } else { ran.out.clone() } + &ran.err;
+        if shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}') {
+            return fault("raw control characters".to_owned());
+        }
+        if kind == Kind::Records
+            && must == Must::Name
+            && let Some((_, (what, _))) = rows.iter().find(|(row, _)| {
+                let names = [format!("hour={row:02}/"), "dt=2023-11-18/".to_owned()];
+                names.iter().all(|name| !ran.err.contains(name))
+            })
+        {
+            return fault(format!("does not name {what:?}"));
+        }
+        let has_lines =
+            ["cat", "search", "tail"].contains(&command[0]) || command.contains(&"ndjson");
+        if let Some(missing) = numbers
+            .iter()
+            .find(|number| has_lines && !ran.out.contains(&format!("{{\"n\":{number},")))
+        {
+            return fault(format!("lacks {missing}"));
+        }
+        if command.contains(&"csv") && ran.out.lines().count() < 1 + numbers.len() {
+            return fault("lacks rows".to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
+    let sample = Sample::write().await;
+    let tables: [(Must, &[Row]); 5] = [
+        (Must::PassOver, &PASSED_OVER),
+        (Must::Name, &NAMED),
+        (Must::FindMissing, &MISSED),
+        (Must::Accuse, &ACCUSED),
+        (Must::SayIncomplete, &INCOMPLETE),
+    ];
+    for (must, table) in tables {
+        let rows: Vec<(usize, Row)> = (1..LAST).zip(table.iter().copied()).collect();
+        assert_eq!(rows.len(), table.len());
+        // All rows at once. If that fails, each alone, to name the one that fails.
+        let Err(fault) = check(&sample, must, &rows) else { continue };
+        for row in &rows {
+            if let Err(fault) = check(&sample, must, std::slice::from_ref(row)) {
+                panic!("{must:?}, {:?}: {fault}", row.1.0);
+            }
+        }
+        panic!("{must:?}: {fault}");
+    }
+}
+
+/// What may lie where a day's first Parquet file is to be.
+const PARQUET: [Row; 8] = [
+    ("a pipe", |place| pipe(&place.at("dt=2023-11-14/000000.parquet"))),
+    ("a device", |place| link("/dev/zero", &place.at("dt=2023-11-14/000000.parquet"))),
+    ("a directory", |place| put(&place.at("dt=2023-11-14/000000.parquet/x"), b"")),
+    ("nothing", |place| put(&place.at("dt=2023-11-14/000000.parquet"), b"")),
+    ("text", |place| put(&place.at("dt=2023-11-14/000000.parquet"), &[b'x'; 1_000])),
+    ("a footer that is too long", |place| {
+        let file = [b"PAR1", &[0xff; 4][..], b"PAR1"].concat();
+        put(&place.at("dt=2023-11-14/000000.parquet"), &file);
+    }),
+    ("a tebibyte", |place| huge(&place.at("dt=2023-11-14/000000.parquet"))),
+    ("the highest number", |place| {
+        put(&place.at("dt=2023-11-14/4294967295.parquet"), b"x");
+    }),
+];
+
+/// A day waits for somebody to remove what is in the way. Other days are compacted.
+#[tokio::test(flavor = "multi_thread")]
+async fn strange_parquet_files_are_named_and_stop_no_other_day() {
+    let sample = Sample::write().await;
+    let bucket = sample.directory.path().join("bucket");
+    put(&bucket.join(strange_key("dt=2023-11-16/hour=00", 0, 0, "")), GOOD);
+    for (what, change) in PARQUET {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        link(".", &root.join("dt=2023-11-14/loop"));
+        change(&Place { sample: &sample, root, row: 0 });
+        let (from, to) = (bucket.to_str().unwrap(), root.to_str().unwrap());
+        let ran = run(&["compact", from, "--to", to]);
+        assert_eq!(ran.code, Some(1), "{what}: {ran:?}");
+        assert!(ran.err.contains("dt=2023-11-14"), "{what}: {ran:?}");
+        assert!(ran.out.contains("dt=2023-11-16/000000.parquet"), "{what}: {ran:?}");
+        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to]);
+        assert!(matches!(ran.code, Some(1 | 4)), "{what}: {ran:?}");
+    }
+}
+
+/// The host's own records and the metadata of objects, all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_read_whatever_became_of_the_evidence() {
+    let sample = Sample::write().await;
+    let changes: [Row; 5] = [
+        ("a file", |place| put(&place.at("_audit"), b"")),
+        ("a pipe", |place| pipe(&place.at("_audit"))),
+        ("a loop", |place| link("_audit", &place.at("_audit"))),
+        ("a link to elsewhere", |place| link("/", &place.at("_audit"))),
+        ("nothing", |_| {}),
+    ];
+    for (what, change) in changes {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("bucket");
+        copy(&sample.directory.path().join("bucket"), &root);
+        fs::remove_dir_all(root.join("_audit")).unwrap();
+        change(&Place { sample: &sample, root: &root, row: 0 });
+        let bucket = root.to_str().unwrap();
+        for command in ["ls", "cat", "tail"] {
+            let ran = run(&[command, bucket]);
+            assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
+        }
+        // The opening record has the first number.
+        let ran = run(&["stats", bucket]);
+        assert!(matches!(ran.code, Some(0 | 1)), "{what}: {ran:?}");
+        let ran = run(&["verify", bucket, "--key", &sample.key]);
+        assert!(matches!(ran.code, Some(1 | 3 | 4)), "{what}: {ran:?}");
+    }
+}
+
+/// An opening host removes the unfinished objects of dead writers, and nothing that is elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_elsewhere_loses_no_file_there() {
+    for linked in ["_audit", "_audit/unfinished"] {
+        let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        put(&elsewhere.path().join("precious"), b"x");
+        put(&elsewhere.path().join("unfinished/precious"), b"x");
+        link(elsewhere.path(), &directory.path().join(linked));
+        let _ = Bucket::open(&format!("file://{}", directory.path().display()));
+        let left = ["precious", "unfinished/precious"].map(|name| elsewhere.path().join(name));
+        assert!(left.iter().all(|file| file.exists()), "{linked}");
+    }
+}
