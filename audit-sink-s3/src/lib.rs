@@ -190,7 +190,7 @@ mod settings;
 mod simulation;
 mod sink;
 #[cfg(test)]
-#[path = "../tests/support/store_double.rs"]
+#[path = "../tests/it/support/store_double.rs"]
 mod store_double;
 
 pub use audit_core::{OpenError, OpenErrorKind};

@@ -1,6 +1,7 @@
-//! The metrics of a sink.
+//! The metrics of a sink. In a process of its own, since a recorder of metrics is for all of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;

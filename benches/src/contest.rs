@@ -219,6 +219,11 @@ impl Contest {
         Contest { every, ..self }
     }
 
+    /// The name of the stage.
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
+
     /// Runs this round. The order alternates, so that neither side always finds the caches as the
     /// other left them.
     pub fn round(&mut self, round: u32) {

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p audit-benches --bin report            # about two minutes
 //! cargo run --release -p audit-benches --bin report -- quick   # a few seconds, only to see whether it works
+//! cargo run --release -p audit-benches --bin report -- only outcomes   # the comparisons whose names contain a word
 //! ```
 //!
 //! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use audit_benches::contest::{Row, Spread, Target, Unit};
+use audit_benches::contest::{Contest, Row, Spread, Target, Unit};
 use audit_benches::report::{self, Machine};
 use audit_benches::stages::{
     backlog, commit, delivery, evidence, functions, outcomes, release, templates,
@@ -63,9 +64,10 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(FULL, true),
         ["quick"] => compare(QUICK, false),
+        ["only", word] => compare_only(word),
         ["part", ref part @ ..] => run_part(part),
         _ => {
-            eprintln!("usage: report [quick]");
+            eprintln!("usage: report [quick | only WORD]");
             ExitCode::FAILURE
         }
     }
@@ -122,9 +124,10 @@ fn part(wrapper: &[&str], arguments: &[&str]) -> Vec<f64> {
 
 fn compare(effort: Effort, judge: bool) -> ExitCode {
     let build = build_directory();
-    let root = std::env::var_os("AUDIT_BENCH_DIR").map_or_else(|| build.clone(), PathBuf::from);
-    let directory =
-        tempfile::Builder::new().prefix("audit-report-").tempdir_in(root).expect("a directory");
+    let directory = tempfile::Builder::new()
+        .prefix("audit-report-")
+        .tempdir_in(measured_directory())
+        .expect("a directory");
     let machine = Machine::here();
     println!("{}, {} cores, {}", machine.processor, machine.cores, machine.system);
 
@@ -137,19 +140,14 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     last.push(evidence::heads(effort.heads));
     println!("cache hits of the functions host …");
     last.push(functions::cache_hits(directory.path(), effort.hits, effort.hits_rounds));
+    println!("mutations of the functions host …");
+    last.extend(functions::mutations(directory.path(), effort.hits, effort.hits_rounds));
     last.extend(templates::allocations());
     if effort.instructions {
         last.extend(instructions());
     }
     println!("rounds, for {} s …", effort.rounds.as_secs());
-    let mut contests = templates::contests();
-    contests.extend(release::contests());
-    contests.extend(delivery::contests(directory.path()));
-    contests.extend(commit::contests(directory.path()));
-    contests.extend(evidence::contests(directory.path()));
-    contests.extend(outcomes::contests(directory.path()));
-    contests.extend(functions::contests(directory.path()));
-    let mut rows = report::run(contests, effort.rounds);
+    let mut rows = report::run(contests(directory.path()), effort.rounds);
     rows.extend(last);
 
     println!("\n{}", report::table(&rows));
@@ -160,6 +158,39 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     let judged = rows.iter().filter(|row| row.holds().is_some()).count();
     println!("{} of {judged} targets hold", judged - missed);
     if missed == 0 || !judge { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Compares for as long as everything takes, but only the stages whose names contain this word.
+fn compare_only(word: &str) -> ExitCode {
+    let directory = tempfile::Builder::new()
+        .prefix("audit-report-")
+        .tempdir_in(measured_directory())
+        .expect("a directory");
+    let mut contests = contests(directory.path());
+    contests.retain(|contest| contest.stage().contains(word));
+    if contests.is_empty() {
+        eprintln!("no comparison has {word:?} in its name");
+        return ExitCode::FAILURE;
+    }
+    println!("{}", report::table(&report::run(contests, FULL.rounds)));
+    ExitCode::SUCCESS
+}
+
+/// What is measured in rounds.
+fn contests(directory: &Path) -> Vec<Contest> {
+    let mut contests = templates::contests();
+    contests.extend(release::contests());
+    contests.extend(delivery::contests(directory));
+    contests.extend(commit::contests(directory));
+    contests.extend(evidence::contests(directory));
+    contests.extend(outcomes::contests(directory));
+    contests.extend(functions::contests(directory));
+    contests
+}
+
+/// Where files are written: on the disk to measure.
+fn measured_directory() -> PathBuf {
+    std::env::var_os("AUDIT_BENCH_DIR").map_or_else(build_directory, PathBuf::from)
 }
 
 fn build_directory() -> PathBuf {

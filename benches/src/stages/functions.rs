@@ -1,5 +1,5 @@
-//! The host for JavaScript functions: the cost of `log.audit` within a function, and the rate of
-//! cached results over HTTP.
+//! The host for JavaScript functions: the cost of `log.audit` within a function, and the rates of
+//! cached results and of mutations over HTTP.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::contest::{Contest, Row, Side, Target, Unit};
+use super::release::processor_time;
+use crate::contest::{Contest, Row, Side, Spread, Target, Unit};
 
 /// A query that logs a body of about 1 KB repeatedly, almost as often as one function may.
 const MODULE: &str = r#"
 import { log } from "convex/server";
-import { query } from "./_generated/server";
+import { mutation, query } from "./_generated/server";
 export const run = query(async () => {
   for (let i = 0; i < 400; i++) {
     await log.audit({
@@ -51,6 +52,10 @@ const TEXT = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do ei
 export const cached = query(async () => {
   await log.audit({ action: "document.viewed", ip: log.vars.ip, userAgent: log.vars.userAgent, at: log.vars.now });
   return { title: TITLE, text: TEXT };
+});
+export const create = mutation(async (ctx) => {
+  await log.audit({ action: "document.created", ip: log.vars.ip, userAgent: log.vars.userAgent, at: log.vars.now });
+  return await ctx.db.insert("documents", { title: TITLE, text: TEXT, tags: ["plan", "draft"] });
 });
 "#;
 
@@ -140,52 +145,119 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
 /// The number of concurrent clients.
 const CLIENTS: usize = 64;
 
+/// A request of the clients.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    path: &'static str,
+    body: &'static str,
+}
+
+const CACHED: Asked =
+    Asked { path: "/api/query", body: r#"{"path":"bench:cached","args":{},"format":"json"}"# };
+const CREATE: Asked =
+    Asked { path: "/api/mutation", body: r#"{"path":"bench:create","args":{},"format":"json"}"# };
+
+fn threads() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().expect("threads")
+}
+
+/// A sink with a journal in this directory, which delivers nothing meanwhile.
+async fn journaled(directory: PathBuf) -> Arc<dyn AuditSink> {
+    let journal = JournalSettings { cut_after_ms: 86_400_000, ..JournalSettings::new(directory) };
+    let settings = Settings { journal: Some(journal), ..Settings::default() };
+    let bucket = Bucket::open("memory:///").expect("a bucket");
+    Arc::new(S3Sink::builder(bucket).with_settings(settings).open().await.expect("a sink"))
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    Spread::of(values).median
+}
+
 /// Cached results over HTTP, each sent after its log is durable, compared with the same host and a
 /// sink that discards logs. The clients run in the same process, on the same cores.
 pub fn cache_hits(directory: &Path, time: Duration, rounds: u32) -> Row {
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("threads");
     let (mut durable, mut discarded) = (Vec::new(), Vec::new());
-    threads.block_on(async {
-        let journal = JournalSettings {
-            cut_after_ms: 86_400_000,
-            ..JournalSettings::new(directory.join("hits-journal"))
-        };
-        let settings = Settings { journal: Some(journal), ..Settings::default() };
-        let bucket = Bucket::open("memory:///").expect("a bucket");
-        let sink = S3Sink::builder(bucket).with_settings(settings).open().await.expect("a sink");
-        let journaled = served(&directory.join("hits-durable"), Arc::new(sink)).await;
-        let null = served(&directory.join("hits-null"), Arc::new(NullSink::new())).await;
+    threads().block_on(async {
+        let sink = journaled(directory.join("hits-journal")).await;
+        let settings = FunctionSettings::default;
+        let durably = served(&directory.join("hits-durable"), sink, settings()).await;
+        let null = Arc::new(NullSink::new());
+        let null = served(&directory.join("hits-null"), null, settings()).await;
         // Warms up.
-        for address in [journaled, null] {
-            hits(address, time / 4).await;
+        for address in [durably, null] {
+            rate(address, CACHED, time / 4).await;
         }
         for _ in 0..rounds {
-            durable.push(hits(journaled, time).await);
-            discarded.push(hits(null, time).await);
+            durable.push(rate(durably, CACHED, time).await);
+            discarded.push(rate(null, CACHED, time).await);
         }
     });
-    let middle = |rates: Vec<f64>| crate::contest::Spread::of(rates).median;
     Row::counted(
         format!("cache hits over HTTP, logged and durable, {CLIENTS} clients"),
-        middle(durable),
+        median(durable),
         Unit::PerSecond,
     )
-    .beside("logs discarded", middle(discarded))
+    .beside("logs discarded", median(discarded))
     .with_target(Target::PerSecond(10_000.0))
     .with_note("clients and host share the machine's cores")
 }
 
-async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
+/// Mutations over HTTP that log and create a document, compared with the same host when it starts
+/// an engine for each call: their rate, and the processor time of one. Clients included.
+pub fn mutations(directory: &Path, time: Duration, rounds: u32) -> Vec<Row> {
+    let mut rates = [Vec::new(), Vec::new()];
+    let mut costs = [Vec::new(), Vec::new()];
+    threads().block_on(async {
+        let mut hosts = Vec::new();
+        for kept_engine_bytes in [FunctionSettings::default().kept_engine_bytes, 0] {
+            let at = directory.join(format!("mutations-{kept_engine_bytes}"));
+            let sink = journaled(at.join("journal")).await;
+            let settings = FunctionSettings { kept_engine_bytes, ..FunctionSettings::default() };
+            hosts.push(served(&at, sink, settings).await);
+        }
+        for round in 0..=rounds {
+            for (side, &address) in hosts.iter().enumerate() {
+                let before = processor_time();
+                let rate = rate(address, CREATE, time).await;
+                let took = (processor_time() - before).as_secs_f64();
+                // The first round warms up.
+                if round > 0 {
+                    rates[side].push(rate);
+                    costs[side].push(took / (rate * time.as_secs_f64()));
+                }
+            }
+        }
+    });
+    let [kept, new] = rates.map(median);
+    let [kept_cost, new_cost] = costs.map(median);
+    let other = "an engine for each call";
+    let mut rows = vec![
+        Row::counted(
+            format!("mutations over HTTP, logged and durable, {CLIENTS} clients"),
+            kept,
+            Unit::PerSecond,
+        )
+        .beside(other, new)
+        .with_target(Target::TimesAsFast(2.0)),
+    ];
+    if kept_cost > 0.0 {
+        let row = Row::counted("processor time of such a mutation", kept_cost, Unit::Seconds);
+        rows.push(row.beside(other, new_cost).with_note("of all cores, clients included"));
+    }
+    rows
+}
+
+async fn served(
+    directory: &Path,
+    sink: Arc<dyn AuditSink>,
+    settings: FunctionSettings,
+) -> SocketAddr {
     let functions = directory_of_functions(directory);
     let program = Program::load(&functions, &Env::default()).expect("the functions load");
     let store = Store::open(&directory.join("store")).expect("a store");
-    let functions = Functions::start(runtime(sink), store, program, FunctionSettings::default())
-        .await
-        .expect("a host");
+    let functions =
+        Functions::start(runtime(sink), store, program, settings).await.expect("a host");
     let auth = Authenticator::open(&[], Arc::new(SystemClock)).expect("no keys");
     // All clients are on this machine.
     let serve = ServeLimits { max_connections_per_address: usize::MAX, ..ServeLimits::default() };
@@ -207,7 +279,7 @@ async fn served(directory: &Path, sink: Arc<dyn AuditSink>) -> SocketAddr {
 }
 
 /// The number of responses per second for all clients together.
-async fn hits(address: SocketAddr, time: Duration) -> f64 {
+async fn rate(address: SocketAddr, asked: Asked, time: Duration) -> f64 {
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
@@ -218,7 +290,7 @@ async fn hits(address: SocketAddr, time: Duration) -> f64 {
                 stream.set_nodelay(true).expect("an option");
                 let mut buffer = Vec::with_capacity(4_096);
                 while !stop.load(Ordering::Relaxed) {
-                    ask(&mut stream, &mut buffer).await;
+                    ask(&mut stream, asked, &mut buffer).await;
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -233,11 +305,10 @@ async fn hits(address: SocketAddr, time: Duration) -> f64 {
 }
 
 /// Sends one request on a persistent connection and reads the whole response.
-async fn ask(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
-    const BODY: &str = r#"{"path":"bench:cached","args":{},"format":"json"}"#;
+async fn ask(stream: &mut TcpStream, Asked { path, body }: Asked, buffer: &mut Vec<u8>) {
     let request = format!(
-        "POST /api/query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nuser-agent: bench\r\ncontent-length: {}\r\n\r\n{BODY}",
-        BODY.len()
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nuser-agent: bench\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes()).await.expect("it is sent");
     buffer.clear();

@@ -92,6 +92,12 @@ fn computed() -> Vec<(String, Duration)> {
     tasks.filter_map(of).collect()
 }
 
+/// The processor time of this process's threads so far, together. Zero where the system does not
+/// tell it.
+pub(super) fn processor_time() -> Duration {
+    computed().into_iter().map(|(_, time)| time).sum()
+}
+
 /// The time that one record takes on one core, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct OfOneCore {

@@ -5,16 +5,12 @@
 //! bucket, over HTTP with faults, and kills the child with SIGKILL, in rounds on one journal; the
 //! last round closes orderly. Then a checker that shares no code with the sink reads the bucket.
 //!
-//! Longer runs: `REAL_CRASHES_ROUNDS=500 cargo test -p audit-sink-s3 --test real_crashes
+//! Longer runs: `REAL_CRASHES_ROUNDS=500 cargo test -p audit-sink-s3 --test it
 //! killed_at_any_moment`, with `REAL_CRASHES_SEED` for other choices. Kills and errors at chosen
 //! system calls need strace: `tests/system-calls`.
 //!
 //! A killed process loses nothing that it passed to the kernel. The simulation covers power
 //! failures.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,15 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::child::{self, ChildProcess};
+use crate::support::evidence::{Acknowledged, verify};
+use crate::support::{Checker, TIME_MS, read_server};
 use audit_core::testing::{SeededRandom, StoredRecord};
 use audit_core::{AuditSink, Batch, Outcome, Random, UniqueId};
 use audit_evidence::SignerKey;
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings, S3Sink, Settings};
 use bytes::Bytes;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::child::{self, ChildProcess};
-use support::evidence::{Acknowledged, verify};
-use support::{Checker, TIME_MS, read_server};
 
 /// The number of concurrent tasks in a child.
 const TASKS: u32 = 4;
@@ -353,7 +349,7 @@ impl Crashes {
             ("MAX_OBJECT_BYTES", max_object_bytes.to_string()),
             ("DIRECTORY", self.journal().to_str().unwrap().to_owned()),
         ];
-        (number, ChildProcess::start(&self.server, wrapper, &parameters))
+        (number, ChildProcess::start(module_path!(), &self.server, wrapper, &parameters))
     }
 
     /// Records all output of a child until it has ended.

@@ -1,8 +1,4 @@
 //! The limits of the journal, and their errors: lock, size, disk, memory, close.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::child::{self, ChildProcess};
+use crate::support::{Ledger, TIME_MS, batch, bucket_on, check, large_batch, read_server};
 use audit_core::testing::SeededRandom;
 use audit_core::{
     AuditSink, Batch, Commits, Durability, HealthState, Outcome, Place, Random, Receipt,
@@ -20,8 +18,6 @@ use audit_core::{
 use audit_sink_s3::{Compression, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
 use futures::{StreamExt, stream};
 use s3_testserver::{Fault, S3TestServer};
-use support::child::{self, ChildProcess};
-use support::{Ledger, TIME_MS, batch, bucket_on, check, large_batch, read_server};
 use tokio::time::timeout;
 
 /// The smallest journal allowed.
@@ -276,6 +272,7 @@ fn start(
     let directory = directory.to_str().unwrap().to_owned();
     let timeout = persist_timeout_ms.to_string();
     ChildProcess::start(
+        module_path!(),
         server,
         wrapper,
         &[("DIRECTORY", directory), ("PERSIST_TIMEOUT_MS", timeout)],

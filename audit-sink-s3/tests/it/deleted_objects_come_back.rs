@@ -1,14 +1,14 @@
 //! A journal's kept segments restore objects deleted from the bucket: each record once, without
 //! overwriting anything.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::gated_store::{Gate, GatedStore};
+use crate::support::{
+    Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store,
+};
 use audit_core::{AuditSink, Batch};
 use audit_journal::{JournalDelivering, OpenErrorKind, OrphanedJournal};
 use audit_sink_s3::rescue::{self, JournalRedelivered};
@@ -16,8 +16,6 @@ use audit_sink_s3::{Bucket, Compression, JournalSettings, S3Sink, Settings};
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
-use support::gated_store::{Gate, GatedStore};
-use support::{Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store};
 use tempfile::TempDir;
 
 /// A host that delivered everything, and its bucket.

@@ -1,17 +1,14 @@
 //! With a slow or hanging bucket memory is bounded, every wait ends, and errors are accurate.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::gated_store::{Gate, GatedStore};
+use crate::support::{Ledger, batch, bucket_of, check, large_batch, placed, read_store, until};
 use audit_core::{
     AuditSink, Batch, HealthState, MAX_BATCH_BYTES, Outcome, Receipt, SinkError, SinkErrorKind,
 };
 use audit_sink_s3::{S3Sink, Settings};
-use support::gated_store::{Gate, GatedStore};
-use support::{Ledger, batch, bucket_of, check, large_batch, placed, read_store, until};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

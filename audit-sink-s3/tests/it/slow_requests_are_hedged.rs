@@ -1,14 +1,12 @@
 //! A request slower than most gets a second one beside it, and its object is still in the bucket
 //! once.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use crate::support;
+use crate::support::{Ledger, batch, bucket_on};
 use audit_core::AuditSink;
 use audit_sink_s3::{S3Sink, Settings};
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::{Ledger, batch, bucket_on};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_request_does_not_delay_its_object() {

@@ -1,15 +1,12 @@
 //! Batches share objects, which end by time, size, flush or close, but never within a batch.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Ledger, batch, bucket_in, check, large_batch, read_store};
 use audit_core::AuditSink;
 use audit_sink_s3::{S3Sink, Settings};
 use object_store::memory::InMemory;
-use support::{Ledger, batch, bucket_in, check, large_batch, read_store};
 use tokio::time::Instant;
 
 async fn open(store: &Arc<InMemory>, settings: Settings) -> Arc<S3Sink> {

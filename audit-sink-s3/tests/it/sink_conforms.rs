@@ -2,14 +2,14 @@
 //!
 //! In memory this tests the logic, in a directory independence of metadata, and on the test server
 //! HTTP with signatures and checksums.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use crate::support;
+use crate::support::gated_store::{Gate, GatedStore};
+use crate::support::{Checker, Objects, TIME_MS, batch};
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Batch, Durability, Receipt, SinkError, async_trait};
@@ -19,8 +19,6 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
-use support::gated_store::{Gate, GatedStore};
-use support::{Checker, Objects, TIME_MS, batch};
 
 async fn open(bucket: Bucket, compression: Compression) -> S3Sink {
     // One object at a time: while the bucket does not respond, the next one is not sent.

@@ -1,12 +1,9 @@
 //! Roles in the account of the bucket's owner. Errors say whether STS or the bucket refused.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use crate::support::{batch, check, read_server, until};
 use audit_core::{AuditSink, HealthState};
 use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::{batch, check, read_server, until};
 
 const ARN: &str = "arn:aws:iam::123456789012:role/audit";
 

@@ -1,20 +1,15 @@
 //! Opening a sink rejects a configuration that can never work, naming what to change; one that
 //! breaks later blocks. Anything that may pass is an outage, which does not delay the start.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support/stub.rs"]
-mod stub;
-mod support;
 
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::stub::{self, Authority, Stub};
+use crate::support::{batch, check, read_server, until};
 use audit_core::{AuditSink, HealthState};
 use audit_sink_s3::{Bucket, OpenErrorKind, S3Sink, Settings};
 use futures::future::join_all;
 use s3_testserver::S3TestServer;
-use stub::{Authority, Stub};
-use support::{batch, check, read_server, until};
 
 type Options = Vec<(&'static str, String)>;
 
@@ -258,7 +253,7 @@ async fn configuration_errors_are_refused_and_outages_are_not() {
 fn expired_or_foreign_certificates_are_rejected() {
     let root = tempfile::tempdir().unwrap();
     let ran = Command::new(std::env::current_exe().unwrap())
-        .args(["child_with_an_authority", "--exact", "--ignored"])
+        .args(["configuration_is_no_outage::child_with_an_authority", "--exact", "--ignored"])
         .env("SSL_CERT_FILE", root.path().join("authority.pem"))
         .output()
         .unwrap();

@@ -1,14 +1,12 @@
 //! The sink keeps its contract on Azurite, Microsoft's own server of the protocol of Azure Blob
 //! Storage. `audit-sink-s3/with-azurite` installs it, starts it, and runs these tests.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use crate::support::{Checker, batch, read_store};
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Durability, async_trait};
@@ -16,7 +14,6 @@ use audit_sink_s3::layout::Listed;
 use audit_sink_s3::{Bucket, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
-use support::{Checker, batch, read_store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

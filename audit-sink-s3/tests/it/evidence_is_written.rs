@@ -1,14 +1,17 @@
 //! With evidence, an auditor finds nothing wrong in the bucket, at the end or at any moment before,
 //! since the host may die at any.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support;
+use crate::support::evidence::{Acknowledged, tampered, verify};
+use crate::support::store_double::StoreDouble;
+use crate::support::{
+    Objects, TIME_MS, batch, bucket_on, check, read_directory, read_server, read_store,
+};
 use audit_core::testing::SeededRandom;
 use audit_core::{AuditSink, Clock, Random, async_trait};
 use audit_evidence::{Alarm, Fault, SystemRecord, VerifierKey};
@@ -21,9 +24,6 @@ use object_store::{
     Result,
 };
 use s3_testserver::S3TestServer;
-use support::evidence::{Acknowledged, tampered, verify};
-use support::store_double::StoreDouble;
-use support::{Objects, TIME_MS, batch, bucket_on, check, read_directory, read_server, read_store};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

@@ -1,16 +1,14 @@
 //! The layout that readers rely on: keys, metadata, content type, compression.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 
+use crate::support;
+use crate::support::{batch, bucket_on, check, read_server};
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{AuditSink, Batch, Durability, Place, UniqueId};
 use audit_sink_s3::layout::{Compression, ObjectKey, ObjectMetadata};
 use audit_sink_s3::{S3Sink, Settings};
 use s3_testserver::S3TestServer;
-use support::{batch, bucket_on, check, read_server};
 
 /// A sink whose stream is the same in each run.
 async fn open(server: &S3TestServer, prefix: &str, settings: Settings) -> S3Sink {

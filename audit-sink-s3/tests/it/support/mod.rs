@@ -12,6 +12,7 @@ pub mod child;
 pub mod evidence;
 pub mod gated_store;
 pub mod store_double;
+pub mod stub;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;

@@ -22,9 +22,10 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the test `child` with a bucket on `server` and these parameters, wrapped in a command
-    /// if one is given.
+    /// Starts the test `child` of this module with a bucket on `server` and these parameters,
+    /// wrapped in a command if one is given.
     pub fn start(
+        module: &str,
         server: &S3TestServer,
         wrapper: &[String],
         parameters: &[(&str, String)],
@@ -38,7 +39,10 @@ impl ChildProcess {
                 command
             }
         };
-        command.args(["child", "--exact", "--nocapture", "--test-threads=2"]);
+        // The path of a test begins below the crate.
+        let test =
+            module.split_once("::").map_or("child".to_owned(), |(_, at)| format!("{at}::child"));
+        command.args([&test, "--exact", "--nocapture", "--test-threads=2"]);
         command.env(format!("{VARIABLE}ENDPOINT"), server.endpoint());
         command.env(format!("{VARIABLE}BUCKET"), server.bucket());
         command.env(format!("{VARIABLE}ACCESS_KEY"), server.access_key());

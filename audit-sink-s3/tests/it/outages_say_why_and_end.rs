@@ -1,15 +1,12 @@
 //! While a bucket is unreachable or refuses, callers and operators learn why; afterwards everything
 //! is delivered.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use crate::support::{Ledger, TIME_MS, batch, bucket_on, check, read_server};
 use audit_core::{AuditSink, Commits, HealthState, Outcome, SinkErrorKind};
 use audit_sink_s3::layout::ObjectKey;
 use audit_sink_s3::{S3Sink, Settings};
 use futures::future::join_all;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer, StoredObject};
-use support::{Ledger, TIME_MS, batch, bucket_on, check, read_server};
 
 fn settings() -> Settings {
     Settings {

@@ -1,14 +1,11 @@
 //! The checker of these tests catches each way in which a bucket can be wrong.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 
+use crate::support::{Ledger, Objects, batch, bucket_in, read_store};
 use audit_core::AuditSink;
 use audit_sink_s3::{S3Sink, Settings};
 use object_store::memory::InMemory;
-use support::{Ledger, Objects, batch, bucket_in, read_store};
 
 /// Two objects of three records each, and their ledger.
 async fn good() -> (Objects, Ledger) {

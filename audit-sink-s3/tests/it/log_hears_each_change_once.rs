@@ -1,17 +1,14 @@
 //! The log reports once when a bucket is blocked and once when it recovers, not at each retry.
 //!
 //! In its own binary, since the logs of concurrent tests would mix.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use crate::support::{batch, bucket_on, until};
 use audit_core::AuditSink;
 use audit_sink_s3::{S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::{batch, bucket_on, until};
 
 /// The captured log.
 #[derive(Clone, Default)]

@@ -1,16 +1,13 @@
 //! Each request has the configured encryption, tags, storage class and expected owner. Options that
 //! a provider lacks are refused.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeMap;
 
+use crate::support::batch;
 use audit_core::AuditSink;
 use audit_sink_s3::{Bucket, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
 use http::Method;
 use s3_testserver::S3TestServer;
-use support::batch;
 
 const KEY: &str = "arn:aws:kms:eu-central-1:123456789012:key/1";
 

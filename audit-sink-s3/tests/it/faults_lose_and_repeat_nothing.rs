@@ -2,13 +2,11 @@
 //!
 //! The server speaks real HTTP. A checker that shares no code with the sink reads its objects
 //! directly from memory.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Ledger, batch, bucket_on, read_server};
 use audit_core::testing::SeededRandom;
 use audit_core::{AuditSink, HealthState, Outcome, Random};
 use audit_sink_s3::{OpenErrorKind, S3Sink, Settings};
@@ -16,7 +14,6 @@ use futures::future::join_all;
 use futures::{StreamExt, stream};
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::{Ledger, batch, bucket_on, read_server};
 
 /// All faults of the server.
 fn faults() -> Vec<Fault> {

@@ -1,14 +1,12 @@
 //! Whatever an embedder does with a sink, acknowledged records arrive once, and the sink goes on or
 //! says that it is closed. Each wait has a limit, so that a sink that hangs fails the test.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support;
 use audit_core::testing::poll_at_most;
 use audit_core::{AuditSink, Batch, Outcome, SinkError, SinkErrorKind};
 use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenError, S3Sink, Settings};

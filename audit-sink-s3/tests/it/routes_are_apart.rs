@@ -1,20 +1,18 @@
 //! Routes share only a journal: each record reaches its own bucket, and an unreachable bucket
 //! affects only its route.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::gated_store::{Gate, GatedStore};
+use crate::support::{batch, bucket_of, placed, read_store};
 use audit_core::{AuditSink, Commits, HealthState};
 use audit_journal::{JournalReader, OrphanedJournal};
 use audit_sink_s3::{
     Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings, rescue,
 };
-use support::gated_store::{Gate, GatedStore};
-use support::{batch, bucket_of, placed, read_store};
 use tokio::time::timeout;
 
 async fn records(store: &Arc<GatedStore>) -> Vec<audit_core::testing::StoredRecord> {

@@ -1,21 +1,19 @@
 //! The checks, errors and warnings of opening a sink.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::gated_store::{Gate, GatedStore};
+use crate::support::{
+    batch, bucket_in, bucket_of, bucket_on, bucket_with_keys, check, read_server, read_store,
+};
 use audit_core::AuditSink;
 use audit_sink_s3::{OpenError, OpenErrorKind, S3Sink, Settings};
 use http::Method;
 use object_store::memory::InMemory;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
-use support::gated_store::{Gate, GatedStore};
-use support::{
-    batch, bucket_in, bucket_of, bucket_on, bucket_with_keys, check, read_server, read_store,
-};
 use tokio::time::Instant;
 
 async fn open(server: &S3TestServer, settings: Settings) -> Result<S3Sink, OpenError> {
@@ -172,7 +170,7 @@ async fn the_environment_configures_the_bucket() {
     let server = S3TestServer::start().await;
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "child_with_an_environment"])
+        .args(["--exact", "opening_asks_the_bucket::child_with_an_environment"])
         .env("AUDIT_TEST_URL", format!("s3://{}/from/env", server.bucket()))
         .env("AWS_ENDPOINT", server.endpoint())
         .env("AWS_ALLOW_HTTP", "true")

@@ -1,9 +1,7 @@
 //! What a sink writes to Google Cloud Storage is listed and read back, page by page, with its
 //! metadata and its storage class, and a refusal is Google's.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use crate::support::{batch, bucket_on, check, read_server, read_store};
 use audit_core::AuditSink;
 use audit_sink_s3::layout::Listed;
 use audit_sink_s3::{Bucket, OpenErrorKind, S3Sink, Settings};
@@ -11,7 +9,6 @@ use futures::TryStreamExt;
 use http::Method;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use s3_testserver::{S3TestServer, StoredObject};
-use support::{batch, bucket_on, check, read_server, read_store};
 
 fn settings() -> Settings {
     Settings { linger_ms: 0, max_object_bytes: 1, ..Settings::default() }
