@@ -27,6 +27,9 @@ pub struct Checks {
     output: Output,
     warnings: usize,
     problems: usize,
+    /// The addresses that were checked. They are taken until the end, so that two of them cannot be
+    /// the same.
+    listening: Vec<TcpListener>,
 }
 
 /// Whose bucket it is.
@@ -54,7 +57,7 @@ impl Problem {
 impl Checks {
     /// Creates checks that are printed to this output.
     pub fn shown_on(output: Output) -> Checks {
-        Checks { output, warnings: 0, problems: 0 }
+        Checks { output, warnings: 0, problems: 0, listening: Vec::new() }
     }
 
     /// Reports a passed check.
@@ -82,13 +85,26 @@ impl Checks {
         self.show(name, found.map_err(|error| not_writable(directory, &error)));
     }
 
-    /// Checks that an address is free to listen on.
+    /// Checks that an address is free to listen on, also beside those that were checked before.
     pub async fn address(&mut self, name: &str, address: SocketAddr) {
-        let found = TcpListener::bind(address).await.map(|_| format!("{address} is free"));
-        let found = found.map_err(|error| Problem {
-            what: format!("cannot listen on {address}: {error}"),
-            remedy: "stop the program that listens there (perhaps this host), or choose another address",
-        });
+        let found = match TcpListener::bind(address).await {
+            Ok(listening) => {
+                self.listening.push(listening);
+                Ok(format!("{address} is free"))
+            }
+            Err(error) => {
+                let ports = self.listening.iter().filter_map(|other| other.local_addr().ok());
+                let is_own = ports.map(|other| other.port()).any(|port| port == address.port());
+                let remedy = match is_own {
+                    true => "give each of this host's listeners a port of its own",
+                    false => {
+                        "stop the program that listens there (perhaps this host), or choose \
+                         another address"
+                    }
+                };
+                Err(Problem { what: format!("cannot listen on {address}: {error}"), remedy })
+            }
+        };
         self.show(name, found);
     }
 
@@ -139,7 +155,7 @@ impl Checks {
     ///
     /// If it cannot, with the number of problems.
     pub fn finish(self) -> Result<(), Box<dyn Error>> {
-        let Checks { output, warnings, problems } = self;
+        let Checks { output, warnings, problems, listening: _ } = self;
         if problems > 0 {
             return Err(format!("the host cannot be started; problems: {problems}").into());
         }

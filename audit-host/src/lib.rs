@@ -9,6 +9,7 @@
 //!   source of each.
 //! - [`Checks`]: checks what a start needs, without starting.
 //! - [`Probe`]: responses to liveness and readiness probes.
+//! - [`AuditLogSettings`]: the settings of the audit log that all hosts have, and their defaults.
 //! - [`Destinations`]: opens the sink for a bucket, log streams, or both, and prints records once
 //!   they are durable.
 //! - [`private_files`]: makes all files of the process accessible only to their owner.
@@ -41,6 +42,7 @@ pub const VERSION: &str = env!("AUDIT_VERSION");
 /// error, which says what it waited for.
 pub const PERSIST_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
+mod audit_log;
 mod check;
 mod connections;
 mod destinations;
@@ -59,6 +61,7 @@ mod supervisor;
 mod traced;
 mod traces;
 
+pub use audit_log::{AuditLogSettings, absolute};
 pub use check::Checks;
 pub use connections::{
     Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of, listen,

@@ -1,6 +1,7 @@
 //! Settings from flags, the environment and a file, and the source of each.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -191,12 +192,13 @@ pub fn parse_with_file(
     let mut names = Vec::new();
     for (name, value) in table {
         let line = line_of(value.span().start);
+        let is_number = value.get_ref().is_integer();
         let flag = flag(command, &name, value.into_inner(), &path, paths)
             .map_err(|why| wrong(format!(", line {line}: {why}")))?;
         if let Some(flag) = flag {
             let alone = [program.clone(), flag.clone()];
             command.clone().try_get_matches_from(alone).map_err(|error| {
-                wrong(format!(", line {line}: {name}: {}", without_value(&error)))
+                wrong(format!(", line {line}: {name}: {}", without_value(&error, is_number)))
             })?;
             if matches!(sources.of_setting(&name), Source::Default) {
                 flags.push(flag);
@@ -231,7 +233,9 @@ fn flag(
         toml::Value::Boolean(false) if is_switch => return Ok(None),
         toml::Value::Boolean(true) if is_switch => return Ok(Some(format!("--{long}").into())),
         _ if is_switch => return Err(format!("{name} must be true or false")),
-        toml::Value::String(text) if paths.contains(&name) && text != "none" => {
+        toml::Value::String(text)
+            if paths.contains(&name) && text != "none" && !text.is_empty() =>
+        {
             let mut flag = OsString::from(format!("--{long}="));
             flag.push(file.parent().unwrap_or(Path::new("")).join(text));
             return Ok(Some(flag));
@@ -249,13 +253,16 @@ fn flag(
     Ok(Some(format!("--{long}={value}").into()))
 }
 
-/// The reason why a value is invalid, without the value.
-fn without_value(error: &clap::Error) -> String {
+/// The reason why a value is invalid. A value is shown only if it is a number, which is no secret.
+fn without_value(error: &clap::Error, is_number: bool) -> String {
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
             format!("its value must be one of {}", valid.join(", "))
         }
-        _ => "its value is invalid".to_owned(),
+        _ => match error.source().filter(|_| is_number) {
+            Some(why) => format!("its value is invalid: {why}"),
+            None => "its value is invalid".to_owned(),
+        },
     }
 }
 
@@ -344,7 +351,7 @@ mod tests {
             ("config = \"x\"", "line 1: unknown setting `config`"),
             ("check = true", "line 1: unknown setting `check`"),
             ("port = \"hunter2\"", "line 1: port: its value is invalid"),
-            ("port = 70000", "line 1: port: its value is invalid"),
+            ("port = 70000", "line 1: port: its value is invalid: 70000 is not in 0..=65535"),
             ("kind = \"hunter2\"", "line 1: kind: its value must be one of a, b"),
             ("on = \"hunter2\"", "line 1: on must be true or false"),
             ("port = [\"hunter2\"]", "line 1: port must be a string, an integer"),

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_host::{
-    Destinations, LogFormat, LogStreamsFile, Output, RouteSettings, RoutesFile, ServeLimits,
-    SettingsError, Sources, parse_with_file, without_secrets,
+    AuditLogSettings, Destinations, LogFormat, LogStreamsFile, Output, RouteSettings, RoutesFile,
+    ServeLimits, SettingsError, Sources, absolute, parse_with_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
-use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
-use clap::builder::TypedValueParser;
+use audit_sink_s3::Compression;
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value as Json, json};
 
@@ -127,11 +127,11 @@ pub(crate) struct Settings {
 
     /// With a journal: the maximum delay before a log is sent to its destination, in milliseconds.
     /// [default: 5000 for a bucket, 200 for a log stream]
-    #[arg(long, env = "AUDIT_CUT_AFTER_MS")]
+    #[arg(long, env = "AUDIT_CUT_AFTER_MS", value_parser = milliseconds())]
     pub(crate) cut_after_ms: Option<u64>,
 
     /// How long a request waits for its logs to be durable before it fails, in milliseconds.
-    #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", default_value_t = 10_000)]
+    #[arg(long, env = "AUDIT_PERSIST_TIMEOUT_MS", default_value_t = 10_000, value_parser = milliseconds())]
     pub(crate) persist_timeout_ms: u64,
 
     /// The compression of objects.
@@ -154,16 +154,16 @@ pub(crate) struct Settings {
     pub(crate) show_logs: Option<bool>,
 
     /// How long a connection may take for its first request's header, in milliseconds.
-    #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 10_000)]
+    #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 10_000, value_parser = milliseconds())]
     pub(crate) header_timeout_ms: u64,
 
     /// How long a connection stays open without a request, in milliseconds. It should be longer
     /// than a load balancer in front keeps idle connections.
-    #[arg(long, env = "IDLE_TIMEOUT_MS", default_value_t = 75_000)]
+    #[arg(long, env = "IDLE_TIMEOUT_MS", default_value_t = 75_000, value_parser = milliseconds())]
     pub(crate) idle_timeout_ms: u64,
 
     /// How long a request may take, including its body, in milliseconds.
-    #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
+    #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000, value_parser = milliseconds())]
     pub(crate) request_timeout_ms: u64,
 
     /// How much memory all requests together may take, in MiB, from the first byte of a body until
@@ -174,28 +174,28 @@ pub(crate) struct Settings {
     /// The maximum number of connections; further ones are answered 503. [default: the limit of
     /// open files minus 256 (or half of it), which are reserved for the journal, the bucket and the
     /// database]
-    #[arg(long, env = "MAX_CONNECTIONS")]
+    #[arg(long, env = "MAX_CONNECTIONS", value_parser = connections())]
     pub(crate) max_connections: Option<usize>,
 
     /// The maximum number of connections from one address (for IPv6, one /64), except trusted
     /// proxies; further ones are answered 429.
-    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256)]
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256, value_parser = connections())]
     pub(crate) max_connections_per_address: usize,
 
     /// How long a client may receive more slowly than --min-send-rate, in milliseconds.
-    #[arg(long, env = "SEND_TIMEOUT_MS", default_value_t = 30_000)]
+    #[arg(long, env = "SEND_TIMEOUT_MS", default_value_t = 30_000, value_parser = milliseconds())]
     pub(crate) send_timeout_ms: u64,
 
     /// The minimum average rate at which a client must receive, in bytes a second.
-    #[arg(long, env = "MIN_SEND_RATE", default_value_t = 4_096)]
+    #[arg(long, env = "MIN_SEND_RATE", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) min_send_rate: u32,
 
     /// How long requests have to be answered once the service is told to stop, in milliseconds.
-    #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value_t = 10_000)]
+    #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_parser = milliseconds())]
     pub(crate) drain_timeout_ms: u64,
 
     /// How long logs then have to reach the bucket before the process ends, in milliseconds.
-    #[arg(long, env = "CLOSE_TIMEOUT_MS", default_value_t = 15_000)]
+    #[arg(long, env = "CLOSE_TIMEOUT_MS", default_value_t = 15_000, value_parser = milliseconds())]
     pub(crate) close_timeout_ms: u64,
 
     /// Ends the process in order, with exit code 4, when only a restart can make audit logs durable
@@ -255,18 +255,20 @@ impl Settings {
 
     /// The destinations of audit logs.
     pub(crate) fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
-        let journal = match self.journal.as_deref() {
-            Some("none") => None,
-            Some(directory) => Some(PathBuf::from(directory)),
-            None => Some(self.data_dir.join("journal")),
-        };
-        let bucket = match self.bucket.as_deref() {
-            Some("none") => None,
-            Some(url) => Some(self.to_bucket(url.to_owned(), journal.clone())),
-            None => {
-                let url = format!("file://{}", absolute(&self.data_dir.join("bucket"))?);
-                Some(self.to_bucket(url, journal.clone()))
-            }
+        let log = AuditLogSettings {
+            data_dir: &self.data_dir,
+            bucket: self.bucket.as_deref(),
+            journal: self.journal.as_deref(),
+            cut_after_ms: self.cut_after_ms,
+            linger_ms: self.linger_ms,
+            persist_timeout_ms: self.persist_timeout_ms,
+            compression: match self.compression.as_str() {
+                "zstd" => Compression::Zstd,
+                "gzip" => Compression::Gzip,
+                _ => Compression::None,
+            },
+            evidence: &self.evidence,
+            evidence_key: self.evidence_key.as_deref(),
         };
         let LogStreamsFile { log_stream } = match &self.log_streams {
             None => LogStreamsFile::default(),
@@ -276,53 +278,13 @@ impl Settings {
             None => RoutesFile::default(),
             Some(file) => RoutesFile::read(file)?,
         };
-        Ok(Destinations { bucket, log_streams: Vec::new(), routes }.with_log_streams(
+        Ok(Destinations { routes, ..log.destinations()? }.with_log_streams(
             log_stream,
-            journal,
+            log.journal(),
             self.cut_after_ms,
             self.persist_timeout_ms,
             &self.data_dir,
         ))
-    }
-
-    fn to_bucket(
-        &self,
-        url: String,
-        journal: Option<PathBuf>,
-    ) -> (String, Box<audit_sink_s3::Settings>) {
-        let is_directory = url.starts_with("file:") || url.starts_with("memory:");
-        let defaults = audit_sink_s3::Settings::default();
-        let linger_ms = self.linger_ms.unwrap_or(if is_directory { 0 } else { defaults.linger_ms });
-        let compression = match self.compression.as_str() {
-            "zstd" => Compression::Zstd,
-            "gzip" => Compression::Gzip,
-            _ => Compression::None,
-        };
-        let journal = journal.map(|directory| {
-            let defaults = JournalSettings::new(directory);
-            let cut_after_ms = self.cut_after_ms.unwrap_or(defaults.cut_after_ms);
-            JournalSettings { cut_after_ms, ..defaults }
-        });
-        let persist_timeout_ms = self.persist_timeout_ms;
-        let settings = audit_sink_s3::Settings {
-            compression,
-            linger_ms,
-            persist_timeout_ms,
-            journal,
-            evidence: self.evidence(),
-            ..defaults
-        };
-        (url, Box::new(settings))
-    }
-
-    /// The settings of evidence, if it is enabled.
-    fn evidence(&self) -> Option<EvidenceSettings> {
-        let settings = EvidenceSettings::new(&self.evidence);
-        match (self.evidence.as_str(), &self.evidence_key) {
-            ("off", _) => None,
-            (_, Some(file)) => Some(EvidenceSettings { key_file: Some(file.clone()), ..settings }),
-            (_, None) => Some(settings.with_key_in(self.data_dir.join("evidence.key"))),
-        }
     }
 
     pub(crate) fn operators_listen(&self) -> Result<Option<SocketAddr>, Box<dyn Error>> {
@@ -355,14 +317,16 @@ impl Settings {
     }
 }
 
+/// At most a day: more is a mistake, such as microseconds.
+fn milliseconds() -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=24 * 60 * 60 * 1_000)
+}
+
+fn connections() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=u64::from(u32::MAX)).try_map(usize::try_from)
+}
+
 /// From the largest request to more than any host has.
 fn request_memory() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(4..=1 << 20).try_map(usize::try_from)
-}
-
-fn absolute(path: &Path) -> Result<String, Box<dyn Error>> {
-    let absolute = std::path::absolute(path)
-        .map_err(|error| format!("the path {} cannot be used: {error}", path.display()))?;
-    let text = absolute.to_str();
-    Ok(text.ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?.to_owned())
 }

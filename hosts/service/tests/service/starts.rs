@@ -121,6 +121,36 @@ fn a_check_names_each_problem_and_its_remedy() {
 }
 
 #[test]
+fn settings_that_can_never_work_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let bucket = format!("--bucket=file://{}", root.join("logs").display());
+    let free = [("LISTEN", "127.0.0.1:0"), ("OPERATORS_LISTEN", "127.0.0.1:0")];
+    // A port that was free a moment ago.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [listen, operators] = ["listen", "operators-listen"].map(|it| format!("--{it}={taken}"));
+    for (flags, says) in [
+        (&["--journal="][..], "journal is empty"),
+        (&["--bucket= "], "bucket is empty"),
+        (&["--evidence=on"], "evidence is \"on\", and must be the name"),
+        (&["--persist-timeout-ms=0"], "0 is not in 1..=86400000"),
+        (&["--drain-timeout-ms=18446744073709551615"], "is not in 1..=86400000"),
+        (&["--max-connections=0"], "0 is not in 1..="),
+        (&["--min-send-rate=0"], "0 is not in 1..="),
+        (&[&bucket, "--journal=logs/journal"], "within the bucket"),
+        (&[&bucket, "--evidence-key=logs/key"], "within the bucket"),
+        (&[&listen, &operators], "give each of this host's listeners a port of its own"),
+    ] {
+        let refused = run(root, &[&["--check"], flags].concat(), &free);
+        let said = text(&refused.stdout) + &text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(says), "{flags:?}: {said}");
+    }
+    std::fs::write(root.join("audit-service.toml"), "\njournal = \"\"").unwrap();
+    let refused = run(root, &["--check"], &free);
+    assert!(text(&refused.stderr).contains("journal is empty"), "{refused:?}");
+}
+
+#[test]
 fn a_check_beside_a_running_service_disturbs_nothing() {
     let directory = TempDir::new().unwrap();
     let service = Service::start_with_journal(&directory, &[], &[]);

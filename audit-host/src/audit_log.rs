@@ -1,0 +1,222 @@
+//! The settings of the audit log that all hosts have.
+
+use std::error::Error;
+use std::path::{Component, Path, PathBuf};
+
+use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
+
+use crate::Destinations;
+
+/// The settings of the audit log, as they were set. [`destinations`](Self::destinations) has the
+/// defaults, and refuses what can never work.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditLogSettings<'a> {
+    /// The directory for all that has no place of its own.
+    pub data_dir: &'a Path,
+    /// The bucket's URL, or `none`. By default the directory `bucket` in the data directory.
+    pub bucket: Option<&'a str>,
+    /// The journal's directory, or `none`. By default `journal` in the data directory.
+    pub journal: Option<&'a str>,
+    /// How long records of the journal wait before they are sent, in milliseconds.
+    pub cut_after_ms: Option<u64>,
+    /// Without a journal: how long a record waits for others, in milliseconds. By default 50, and 0
+    /// for a directory, which does not charge for requests.
+    pub linger_ms: Option<u64>,
+    /// How long a function waits for its records to be durable, in milliseconds.
+    pub persist_timeout_ms: u64,
+    /// The compression of objects.
+    pub compression: Compression,
+    /// The name under which the host signs its records, or `off`.
+    pub evidence: &'a str,
+    /// The file of the private key. By default the text of `AUDIT_EVIDENCE_KEY`, or the file
+    /// `evidence.key` in the data directory.
+    pub evidence_key: Option<&'a Path>,
+}
+
+impl AuditLogSettings<'_> {
+    /// The journal's directory, if there is to be a journal.
+    pub fn journal(&self) -> Option<PathBuf> {
+        match self.journal {
+            Some("none") => None,
+            Some(directory) => Some(PathBuf::from(directory)),
+            None => Some(self.data_dir.join("journal")),
+        }
+    }
+
+    /// The bucket of these settings, without log streams or routes.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is empty or out of range, the name for evidence is a word for *on* or *off*, or
+    /// the journal or the key would be among the bucket's objects. The error names the setting.
+    pub fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
+        for (name, value) in [("bucket", self.bucket), ("journal", self.journal)] {
+            if value.is_some_and(|value| value.trim().is_empty()) {
+                return Err(format!(
+                    "{name} is empty: leave it out for its default, or set it to `none`"
+                )
+                .into());
+            }
+        }
+        let url = match self.bucket {
+            Some("none") => return Ok(Destinations::default()),
+            Some(url) => url.to_owned(),
+            None => format!("file://{}", absolute(&self.data_dir.join("bucket"))?),
+        };
+        let defaults = audit_sink_s3::Settings::default();
+        let is_directory = url.starts_with("file:") || url.starts_with("memory:");
+        let journal = self.journal().map(|directory| {
+            let defaults = JournalSettings::new(directory);
+            let cut_after_ms = self.cut_after_ms.unwrap_or(defaults.cut_after_ms);
+            JournalSettings { cut_after_ms, ..defaults }
+        });
+        let settings = audit_sink_s3::Settings {
+            compression: self.compression,
+            linger_ms: self.linger_ms.unwrap_or(if is_directory { 0 } else { defaults.linger_ms }),
+            persist_timeout_ms: self.persist_timeout_ms,
+            journal,
+            evidence: self.evidence()?,
+            ..defaults
+        };
+        settings.check()?;
+        let journal = settings.journal.as_ref().map(|journal| journal.directory.as_path());
+        let key = settings.evidence.as_ref().and_then(|evidence| evidence.key_file.as_deref());
+        for (name, private) in [("journal", journal), ("evidence_key", key)] {
+            if let (Some(bucket), Some(private)) = (directory_of(&url), private)
+                && is_below(private, &bucket)?
+            {
+                return Err(format!(
+                    "{name} is {}, within the bucket {}, where all readers see it: choose another \
+                     directory",
+                    private.display(),
+                    bucket.display()
+                )
+                .into());
+            }
+        }
+        if let (Some(bucket), Some(journal)) = (directory_of(&url), journal)
+            && is_below(&bucket, journal)?
+        {
+            return Err(format!(
+                "the bucket {} is within the journal {}, which owns its directory: choose another",
+                bucket.display(),
+                journal.display()
+            )
+            .into());
+        }
+        Ok(Destinations { bucket: Some((url, Box::new(settings))), ..Destinations::default() })
+    }
+
+    /// The evidence written so that outsiders can verify the bucket, if it is enabled.
+    fn evidence(&self) -> Result<Option<EvidenceSettings>, String> {
+        let name = self.evidence;
+        let is_word = ["on", "true", "yes", "1", "false", "no", "0", "none"]
+            .iter()
+            .any(|word| name.eq_ignore_ascii_case(word));
+        if is_word || name.trim().is_empty() {
+            return Err(format!(
+                "evidence is {name:?}, and must be the name of this host in signatures, such as \
+                 `billing-1`, or `off`"
+            ));
+        }
+        let settings = EvidenceSettings::new(name);
+        Ok(match self.evidence_key {
+            _ if name == "off" => None,
+            Some(file) => Some(EvidenceSettings { key_file: Some(file.to_owned()), ..settings }),
+            None => Some(settings.with_key_in(self.data_dir.join("evidence.key"))),
+        })
+    }
+}
+
+/// A path as an absolute one, as text.
+///
+/// # Errors
+///
+/// If the path is empty, or not UTF-8.
+pub fn absolute(path: &Path) -> Result<String, String> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| format!("the path {} cannot be used: {error}", path.display()))?;
+    let text = absolute.to_str();
+    Ok(text.ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?.to_owned())
+}
+
+/// The directory that is a bucket, if this URL names one.
+fn directory_of(url: &str) -> Option<PathBuf> {
+    url.starts_with("file:").then(|| url::Url::parse(url).ok()?.to_file_path().ok())?
+}
+
+/// Whether `path` is this directory or below it, wherever links lead.
+fn is_below(path: &Path, directory: &Path) -> Result<bool, String> {
+    Ok(resolved(path)?.starts_with(resolved(directory)?))
+}
+
+/// The path as the file system has it: of what exists of it, links are followed.
+fn resolved(path: &Path) -> Result<PathBuf, String> {
+    let path = PathBuf::from(absolute(path)?);
+    let mut resolved = PathBuf::new();
+    for component in path.components() {
+        if component == Component::ParentDir {
+            resolved.pop();
+        } else {
+            resolved.push(component);
+        }
+        if let Ok(real) = resolved.canonicalize() {
+            resolved = real;
+        }
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(data_dir: &Path) -> AuditLogSettings<'_> {
+        AuditLogSettings {
+            data_dir,
+            bucket: None,
+            journal: None,
+            cut_after_ms: None,
+            linger_ms: None,
+            persist_timeout_ms: 10_000,
+            compression: Compression::Zstd,
+            evidence: "host",
+            evidence_key: None,
+        }
+    }
+
+    #[test]
+    fn settings_that_can_never_work_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path).to_str().unwrap().to_owned();
+        let fine = settings(root.path());
+        assert!(fine.destinations().is_ok());
+        std::fs::create_dir(root.path().join("logs")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("logs"), root.path().join("link")).unwrap();
+        let logs = format!("file://{}", at("logs"));
+        let [inside, linked, dots] = ["logs/journal", "link/journal", "x/../logs"].map(at);
+        let beside = at("logs-journal");
+        let key = root.path().join("logs/evidence.key");
+        let bucket = Some(&*logs);
+        for (case, says) in [
+            (AuditLogSettings { bucket: Some(""), ..fine }, "bucket is empty"),
+            (AuditLogSettings { journal: Some(" "), ..fine }, "journal is empty"),
+            (AuditLogSettings { evidence: "", ..fine }, "evidence is \"\""),
+            (AuditLogSettings { evidence: "True", ..fine }, "evidence is \"True\""),
+            (AuditLogSettings { evidence: "on", ..fine }, "or `off`"),
+            (AuditLogSettings { bucket, journal: Some(&inside), ..fine }, "journal is /"),
+            (AuditLogSettings { bucket, journal: Some(&linked), ..fine }, "journal is /"),
+            (AuditLogSettings { bucket, journal: Some(&dots), ..fine }, "journal is /"),
+            (AuditLogSettings { bucket, journal: Some(&at("")), ..fine }, "within the journal"),
+            (AuditLogSettings { bucket, evidence_key: Some(&key), ..fine }, "evidence_key is /"),
+        ] {
+            let error = case.destinations().unwrap_err().to_string();
+            assert!(error.contains(says), "{case:?}: {error}");
+        }
+        let apart = AuditLogSettings { bucket, journal: Some(&beside), ..fine };
+        assert!(apart.destinations().is_ok());
+        let off = AuditLogSettings { evidence: "off", ..fine };
+        let (_, settings) = off.destinations().unwrap().bucket.unwrap();
+        assert_eq!(settings.evidence, None);
+    }
+}
