@@ -95,6 +95,8 @@ mod disk;
 #[cfg(feature = "disk")]
 pub mod durable;
 mod error;
+#[cfg(feature = "disk")]
+mod file_lock;
 mod health;
 mod id;
 mod limits;
@@ -118,6 +120,8 @@ pub use clock::{Clock, SystemClock};
 #[cfg(feature = "disk")]
 pub use disk::free_bytes;
 pub use error::{Outcome, SinkError, SinkErrorKind};
+#[cfg(feature = "disk")]
+pub use file_lock::FileLock;
 pub use health::{Commits, FollowerHealth, Health, HealthState};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use audit_core::FileLock;
 use audit_core::durable::{self, create_directory};
 
 /// A directory without subdirectories.
@@ -121,8 +122,7 @@ pub(crate) fn read_ahead(path: PathBuf) {
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     path: PathBuf,
-    /// Closing these files releases the locks.
-    _locks: (File, Option<File>),
+    _locks: (FileLock, Option<FileLock>),
 }
 
 /// The name of the lock file.
@@ -170,15 +170,13 @@ impl LocalDisk {
     }
 }
 
-fn lock(file: File) -> io::Result<File> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            let message = "another process has this journal open";
-            Err(io::Error::new(io::ErrorKind::WouldBlock, message))
+fn lock(file: File) -> io::Result<FileLock> {
+    FileLock::exclusive(file).map_err(|error| {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return error;
         }
-        Err(fs::TryLockError::Error(error)) => Err(error),
-    }
+        io::Error::new(io::ErrorKind::WouldBlock, "another process has this journal open")
+    })
 }
 
 /// Only the owner can access the files.

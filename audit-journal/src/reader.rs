@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use audit_core::UniqueId;
+use audit_core::{FileLock, UniqueId};
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, LOCK, read_ahead};
@@ -299,10 +299,10 @@ pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
 /// Whether a process has the journal open.
 fn in_use(directory: &Path) -> io::Result<bool> {
     match File::open(directory.join(LOCK)) {
-        Ok(lock) => match lock.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(fs::TryLockError::WouldBlock) => Ok(true),
-            Err(fs::TryLockError::Error(error)) => Err(error),
+        Ok(lock) => match FileLock::shared(lock) {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
         },
         // A copied journal may lack the file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

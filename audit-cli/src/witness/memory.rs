@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::{UniqueId, durable};
+use audit_core::{FileLock, UniqueId, durable};
 use audit_evidence::{
     Certificate, Checkpoint, Hash, KeyKind, Note, Refusal, SignerKey, VerifierKey, Witnessed,
 };
@@ -22,7 +22,7 @@ use crate::units::now_ms;
 pub(super) struct Memory {
     open: Mutex<Open>,
     /// Locked while the witness runs.
-    _lock: File,
+    _lock: FileLock,
 }
 
 struct Open {
@@ -50,10 +50,13 @@ impl Memory {
         };
         durable::create_directory(directory).map_err(failed)?;
         let lock = File::create(directory.join("LOCK")).map_err(failed)?;
-        if lock.try_lock().is_err() {
+        let lock = FileLock::exclusive(lock).map_err(|error| {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return failed(error);
+            }
             let what = "is in use by another witness";
-            return Err(Failure::new(format!("the state {} {what}", directory.display())));
-        }
+            Failure::new(format!("the state {} {what}", directory.display()))
+        })?;
         let (mut latest, mut contradicted) = (BTreeMap::new(), BTreeSet::new());
         let log = heads::read(directory, key.verifier(), |head| {
             let (checkpoint, _) = head.checkpoint().ok_or_else(|| {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use audit_core::FileLock;
 use audit_core::durable::sync_name;
 
 use super::error::StoreError;
@@ -29,7 +30,7 @@ pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     make_private(&unfinished).map_err(failed)?;
     // Another process that creates the same store holds it. Released once it is moved.
     let lock = File::open(&unfinished).map_err(failed)?;
-    lock.try_lock().map_err(|error| failed(error.into()))?;
+    let _lock = FileLock::exclusive(lock).map_err(failed)?;
     empty(&unfinished).map_err(failed)?;
     drop(fjall::Database::builder(&unfinished).open()?);
     std::fs::rename(&unfinished, directory).map_err(failed)?;
