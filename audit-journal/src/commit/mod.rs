@@ -125,11 +125,13 @@ pub(crate) struct Parts {
 impl Journal {
     /// Starts the thread that commits and the one that prepares segments for it.
     pub(crate) fn start(parts: Parts) -> std::io::Result<Journal> {
-        let (handle, mut committer, mut preparer, running) = Journal::connect(parts);
+        let (handle, committer, preparer, running) = Journal::connect(parts);
         let must_end = handle.health.must_end("the thread that commits audit logs");
         let also_running = running.clone();
         thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
+            // Dropped last: whoever waits for the thread may open the directory again.
             let _running = running;
+            let mut preparer = preparer;
             // A panic leaves an unused file, which is then prepared again.
             while let Err(panicked) = catch(|| preparer.run()) {
                 preparer.panicked(&panicked);
@@ -137,6 +139,7 @@ impl Journal {
         })?;
         thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
             let _running = also_running;
+            let mut committer = committer;
             match catch(|| committer.run()) {
                 Ok(()) => must_end.ended(),
                 // The group may be durable or not, and the committer's view of its segment may be
