@@ -145,7 +145,7 @@ impl RouteDelivered {
         }
         let why = error.as_deref().map_or_else(String::new, |why| format!(": {why}"));
         let left = counted(*undelivered, "record");
-        output.line(&output.style().bad(&format!("{what}; {left} not known to be there{why}")))
+        output.line(&output.style().bad(&format!("{what}; {left} undelivered{why}")))
     }
 }
 

@@ -5,13 +5,13 @@
 mod committer;
 pub(crate) mod own_records;
 mod preparer;
+mod thread;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as threads;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use audit_core::{Batch, Health, Random, Receipt, SinkError, SinkErrorKind, UniqueId};
@@ -23,6 +23,7 @@ pub(crate) use self::committer::Committer;
 pub(crate) use self::committer::Taken;
 use self::own_records::OwnRecords;
 pub(crate) use self::preparer::Preparer;
+use self::thread::start_thread;
 use crate::delivery::Command;
 use crate::disk::Disk;
 use crate::followers::Followers;
@@ -125,21 +126,15 @@ pub(crate) struct Parts {
 impl Journal {
     /// Starts the thread that commits and the one that prepares segments for it.
     pub(crate) fn start(parts: Parts) -> std::io::Result<Journal> {
-        let (handle, committer, preparer, running) = Journal::connect(parts);
+        let (handle, mut committer, mut preparer, running) = Journal::connect(parts);
         let must_end = handle.health.must_end("the thread that commits audit logs");
-        let also_running = running.clone();
-        thread::Builder::new().name("audit-prepare".to_owned()).spawn(move || {
-            // Dropped last: whoever waits for the thread may open the directory again.
-            let _running = running;
-            let mut preparer = preparer;
+        start_thread("audit-prepare", running.clone(), move || {
             // A panic leaves an unused file, which is then prepared again.
             while let Err(panicked) = catch(|| preparer.run()) {
                 preparer.panicked(&panicked);
             }
         })?;
-        thread::Builder::new().name("audit-commit".to_owned()).spawn(move || {
-            let _running = also_running;
-            let mut committer = committer;
+        start_thread("audit-commit", running, move || {
             match catch(|| committer.run()) {
                 Ok(()) => must_end.ended(),
                 // The group may be durable or not, and the committer's view of its segment may be
