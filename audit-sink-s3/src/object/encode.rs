@@ -1,4 +1,4 @@
-//! Lines become the bytes of an object.
+//! Encodes lines as objects: their compressed bytes, hash and metadata.
 
 use std::io::Write;
 
@@ -17,23 +17,23 @@ use crate::{Compression, ObjectKey};
 const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 6;
 
-/// What an object says about itself in its metadata, with evidence and without.
+/// The metadata of an object, with or without evidence.
 ///
-/// The names of its members there (`format`, `lastsequence`, `count`, `sha256`) are letters and
-/// digits only: Azure takes nothing but identifiers, and some gateways drop headers with an
-/// underscore. The members that are evidence are those of [`ObjectHead`].
+/// The stored names (`format`, `lastsequence`, `count`, `sha256`) are letters and digits only,
+/// since Azure accepts nothing but identifiers, and some gateways drop headers with an underscore.
+/// Evidence adds the members of [`ObjectHead`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
-    /// The number of the last record. The first one's is in the key.
+    /// The sequence number of the last record. The key holds that of the first.
     pub last_sequence: u64,
-    /// How many records.
+    /// The number of records.
     pub count: u64,
     /// SHA-256 of the uncompressed lines.
     pub sha256: [u8; 32],
 }
 
-/// The version of the layout: keys, lines, metadata. Objects with evidence say 2, see
-/// [`ObjectHead::FORMAT`].
+/// The layout version of keys, lines and metadata. Objects with evidence have
+/// [`ObjectHead::FORMAT`] instead.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 const FORMAT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("format"));
@@ -42,8 +42,8 @@ const COUNT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("count")
 const SHA256: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("sha256"));
 
 impl ObjectMetadata {
-    /// Reads the metadata of an object. `None` if it has none, or of a version of the layout that
-    /// is unknown.
+    /// Parses the metadata of an object. `None` if it is incomplete or of an unknown layout
+    /// version.
     pub fn from_attributes(attributes: &Attributes) -> Option<ObjectMetadata> {
         let format = attributes.get(&FORMAT)?;
         if **format != FORMAT_VERSION.to_string() && **format != *ObjectHead::FORMAT {
@@ -56,7 +56,7 @@ impl ObjectMetadata {
         })
     }
 
-    /// The metadata as a store takes it.
+    /// The metadata as attributes for the store.
     pub(crate) fn to_attributes(&self) -> Attributes {
         let ObjectMetadata { last_sequence, count, sha256 } = self;
         [
@@ -70,7 +70,7 @@ impl ObjectMetadata {
     }
 }
 
-/// The SHA-256 in these digits. Only lower-case digits are valid, so that each hash has one form.
+/// Decodes a SHA-256. Only lower-case digits are valid, so that each hash has one form.
 fn from_hex(digits: &str) -> Option<[u8; 32]> {
     HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
@@ -79,17 +79,16 @@ fn number(attributes: &Attributes, name: &Attribute) -> Option<u64> {
     attributes.get(name)?.parse().ok()
 }
 
-/// The bytes of an object and what goes with them. The same lines always give the same: a retry of
-/// an object that was encoded anew would still be the same object.
+/// An encoded object. The same lines always encode to the same bytes, so a retry that encodes them
+/// again writes the same object.
 #[derive(Clone)]
 pub(crate) struct EncodedObject {
-    /// In pieces.
     pub(crate) payload: PutPayload,
     pub(crate) metadata: ObjectMetadata,
     pub(crate) compression: Compression,
-    /// Its evidence, in a stream that has some.
+    /// The evidence, in a stream that has some.
     pub(crate) head: Option<Box<ObjectHead>>,
-    /// How many of its records somebody logged: none of a system object's.
+    /// The number of records that were logged by a caller. Zero for a system object.
     pub(crate) logs: u64,
 }
 
@@ -120,8 +119,8 @@ impl EncodedObject {
         attributes
     }
 
-    /// Whether what has these attributes is this object: it holds the same lines, and was sealed
-    /// in the same way. `None` if the attributes do not say.
+    /// Returns true if the object with these attributes is this one: it has the same lines and the
+    /// same seal. `None` if the attributes lack a hash.
     pub(crate) fn is_said_by(&self, attributes: &Attributes) -> Option<bool> {
         let found = attributes.get(&SHA256)?;
         let same_lines = from_hex(found).as_ref() == Some(&self.metadata.sha256);
@@ -137,39 +136,39 @@ impl EncodedObject {
     }
 }
 
-/// What tells two seals of the same lines apart: a stream that was forked, by a copy of its key.
+/// The members that differ between two seals of the same lines, which a copied key can produce by
+/// forking the stream.
 const SEAL: [&str; 2] = ["root", "sig"];
 
-/// From so many bytes on, lines are hashed on another thread while they are compressed: hashing
+/// The size from which lines are hashed on another thread while they are compressed. Hashing
 /// 256 KiB takes about 0.2 ms, and starting a thread a fraction of that.
 const MIN_HASH_BESIDE: usize = 1 << 18;
 
-/// Makes objects, one after the other, in memory that is used again.
+/// Encodes objects one after another, and reuses memory between them.
 pub(crate) struct ObjectEncoder {
     pool: BufferPool,
-    /// Made when it is first needed.
+    /// Created at its first use.
     zstd: Option<Zstd>,
 }
 
 struct Zstd {
     context: CCtx<'static>,
-    /// An object on its way into pieces.
+    /// The compressed object, before it is copied into pieces.
     out: Vec<u8>,
 }
 
 impl ObjectEncoder {
-    /// One whose objects are in pieces of this pool.
+    /// Creates an encoder whose payloads consist of buffers of `pool`.
     pub(crate) fn new(pool: BufferPool) -> ObjectEncoder {
         ObjectEncoder { pool, zstd: None }
     }
 
-    /// Lets go of memory that only the next object needs.
+    /// Frees the memory that is kept for the next object.
     pub(crate) fn trim(&mut self) {
         self.zstd = None;
     }
 
-    /// Encodes `lines`, the records from `first_sequence` on; `count`, at least one, says how many
-    /// records they are.
+    /// Encodes `lines`: `count` records, at least one, that start at `first_sequence`.
     pub(crate) fn encode(
         &mut self,
         lines: &[u8],
@@ -184,8 +183,8 @@ impl ObjectEncoder {
         EncodedObject { payload, metadata, compression, head: None, logs: count }
     }
 
-    /// As [`encode`](Self::encode), for a stream with evidence. The object is whole once it was
-    /// sealed behind those before it.
+    /// Like [`encode`](Self::encode), for a stream with evidence. The object is complete once it is
+    /// [sealed](EncodedObject::sealed) after its predecessors.
     pub(crate) fn encode_unsealed(
         &mut self,
         lines: &[u8],
@@ -243,12 +242,12 @@ impl Zstd {
         Zstd { context, out: Vec::new() }
     }
 
-    /// All at once: twice as fast as piece by piece, which copies the lines into a window and
-    /// searches that in two parts.
+    /// Compresses all lines in one call. This is twice as fast as streaming, which copies the lines
+    /// into a window and searches it in two parts.
     fn compress(&mut self, lines: &[u8]) -> &[u8] {
         let Zstd { context, out } = self;
         out.clear();
-        // Of what is reserved, only what the object takes is ever touched.
+        // The reserve costs address space only: pages that the object does not reach stay unused.
         out.reserve(zstd::compress_bound(lines.len()));
         context.compress2(out, lines).expect(TO_MEMORY);
         out
@@ -307,7 +306,7 @@ mod tests {
         }
     }
 
-    /// One context makes all objects of a journal.
+    /// A journal's objects share one zstd context.
     #[test]
     fn an_object_does_not_depend_on_those_before_it() {
         let lines = |n: usize| {
