@@ -54,6 +54,28 @@ impl Problem {
     }
 }
 
+/// What the free space of its disk means for a journal.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// Enough as long as the bucket answers.
+    UntilAnOutage,
+    TooLittle,
+}
+
+impl Room {
+    fn of(free: u64, settings: &JournalSettings, is_new: bool) -> Room {
+        if free < 2 * settings.segment_bytes {
+            Room::TooLittle
+        } else if free < settings.max_bytes && is_new {
+            // A journal in use has part of its bytes already.
+            Room::UntilAnOutage
+        } else {
+            Room::Enough
+        }
+    }
+}
+
 impl Checks {
     /// Creates checks that are printed to this output.
     pub fn shown_on(output: Output) -> Checks {
@@ -293,25 +315,19 @@ impl Checks {
         }
         let found = format!("{shown}: {waiting}");
         let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-        match free_bytes(existing).ok() {
-            Some(free) if free < 2 * settings.segment_bytes => {
-                let what = format!("{found}; its disk has only {} MiB free", free >> 20);
+        let Ok(free) = free_bytes(existing) else { return self.ok("journal", found) };
+        let found = format!("{found}; its disk has {} MiB free", free >> 20);
+        match Room::of(free, settings, is_new) {
+            Room::Enough => self.ok("journal", found),
+            Room::UntilAnOutage => {
+                let most = settings.max_bytes >> 20;
+                let found = format!("{found}, but in an outage the journal may take {most} MiB");
+                self.warning("journal", found);
+            }
+            Room::TooLittle => {
                 let remedy = "free the size of two segments, 128 MiB by default";
-                self.show("journal", Err(Problem { what, remedy }));
+                self.show("journal", Err(Problem { what: found, remedy }));
             }
-            Some(free) if free < settings.max_bytes && is_new => {
-                let (free, most) = (free >> 20, settings.max_bytes >> 20);
-                self.warning(
-                    "journal",
-                    format!(
-                        "{found}; its disk has {free} MiB free, but in an outage the journal may take {most} MiB"
-                    ),
-                );
-            }
-            Some(free) => {
-                self.ok("journal", format!("{found}; its disk has {} MiB free", free >> 20))
-            }
-            None => self.ok("journal", found),
         }
     }
 
@@ -370,4 +386,26 @@ fn writable(directory: &Path) -> io::Result<bool> {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_free_space_of_a_disk_is_judged_for_a_journal() {
+        let mut settings = JournalSettings::new("journal");
+        settings.segment_bytes = 64;
+        settings.max_bytes = 1000;
+        for (free, is_new, expected) in [
+            (0, true, Room::TooLittle),
+            (127, false, Room::TooLittle),
+            (128, true, Room::UntilAnOutage),
+            (128, false, Room::Enough),
+            (999, true, Room::UntilAnOutage),
+            (1000, true, Room::Enough),
+        ] {
+            assert_eq!(Room::of(free, &settings, is_new), expected, "{free} {is_new}");
+        }
+    }
 }
