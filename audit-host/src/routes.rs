@@ -45,10 +45,15 @@ impl RoutesFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, a setting is unknown or invalid, or two routes have the same
-    /// name. The error names the line, but neither the file nor a bucket.
+    /// If the file cannot be read or has no route, a setting is unknown or invalid, or two routes
+    /// have the same name. The error names the line, but neither the file nor a bucket.
     pub fn read(path: &Path) -> Result<RoutesFile, String> {
         let file: RoutesFile = read_tables(path, "the file of routes")?;
+        if file.route.is_empty() {
+            // A host without tenants takes every request for its own: it must not become one
+            // because a file was emptied.
+            return Err("the file of routes has no [[route]]".to_owned());
+        }
         for (n, RouteSettings { name, .. }) in file.route.iter().enumerate() {
             if file.route.iter().take(n).any(|before| before.name == *name) {
                 return Err(format!("the file of routes: two routes have the name {name:?}"));
@@ -105,8 +110,8 @@ mod tests {
         let file = read(&format!("{acme}{globex}")).unwrap();
         let names: Vec<_> = file.route.iter().map(|route| route.name.as_str()).collect();
         assert_eq!(names, ["acme", "globex"]);
-        assert_eq!(read("").unwrap(), RoutesFile::default());
         for (text, expected) in [
+            ("", "the file of routes has no [[route]]"),
             (&*format!("{acme}{acme}"), "the file of routes: two routes have the name \"acme\""),
             (&*format!("{acme}url = \"hunter2\""), "line 4: unknown field `url`"),
             ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
