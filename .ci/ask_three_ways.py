@@ -1,6 +1,6 @@
-"""Ten questions of an auditor, asked by the command, by the page, and of DuckDB: the same records.
+"""Asks an auditor's questions with the command, the page and DuckDB, and compares the records.
 
-Called by query_with_duckdb.py, with the bucket that it let the service write.
+Called by query_with_duckdb.py, with a bucket that the service wrote.
 """
 
 import http.cookiejar
@@ -9,7 +9,7 @@ import subprocess
 import urllib.parse
 import urllib.request
 
-# What is asked, the conditions of the command and the page, and the condition of DuckDB on `json`.
+# A question, its conditions for the command and the page, and its condition on `json` for DuckDB.
 QUESTIONS = [
     ("who saw the plan", ["/document=plan", "/action=documents.view", "/outcome=shown"],
      "json->>'$.document' = 'plan' AND json->>'$.action' = 'documents.view' AND json->>'$.outcome' = 'shown'"),
@@ -20,8 +20,8 @@ QUESTIONS = [
     ("what came from this machine", ["/client/ip~127.0."], "contains(json->>'$.client.ip', '127.0.')"),
     ("what ada and bob did", ["/user in ada,bob"], "json->>'$.user' IN ('ada', 'bob')"),
     ("what was not about the plan", ["/document!=plan"], "json->>'$.document' != 'plan'"),
-    ("which came at a first revision or later", ["/revision>=1"], "CAST(json->>'$.revision' AS BIGINT) >= 1"),
-    ("which name a request", ["/action~documents", "/client/requestId"], "json_exists(json, '$.client.requestId')"),
+    ("what is at revision 1 or later", ["/revision>=1"], "CAST(json->>'$.revision' AS BIGINT) >= 1"),
+    ("what has a request id", ["/action~documents", "/client/requestId"], "json_exists(json, '$.client.requestId')"),
 ]
 TEXT = "secrets"
 
@@ -60,9 +60,8 @@ def ask(bucket, database, audit="target/debug/audit"):
         rows = normal(command("search", TEXT, bucket).stdout.splitlines())
         assert rows and normal(desk("/api/export", text=TEXT)) == rows
         assert normal(duckdb(f"contains(CAST(json AS VARCHAR), '{TEXT}')")) == rows
-        print(f"three ways, what names {TEXT}: {len(rows)} records")
+        print(f"three ways, what contains {TEXT}: {len(rows)} records")
 
-        # And how much each did.
         groups = command("stats", bucket, "--by", "/user,/action", "--json").stdout.splitlines()
         groups = sorted((group["/user"], group["/action"], group["records"], group["addresses"])
                         for group in map(json.loads, groups))
@@ -76,7 +75,7 @@ def ask(bucket, database, audit="target/debug/audit"):
         for user, _, records, _ in groups:
             of_user[user] = of_user.get(user, 0) + records
         assert {value["shown"]: value["count"] for value in counted} == of_user, counted
-        print(f"three ways, how much each did: {len(groups)} groups")
+        print(f"three ways, how much each user did: {len(groups)} groups")
     finally:
         page.kill()
         page.wait()

@@ -1,7 +1,7 @@
 """Lints and renders deploy/helm with Helm's own library, and checks the manifests against Kubernetes' schemas.
 
-With `renew` it writes the plain manifests in deploy/kubernetes, which are the chart rendered with two sets of values; otherwise it compares
-them. Nothing is sent to a cluster: admission, scheduling and volumes are not checked.
+Compares the plain manifests in deploy/kubernetes with the chart, or writes them if the argument is
+`renew`. Nothing is sent to a cluster: admission, scheduling and volumes are not checked.
 """
 
 import sys
@@ -64,7 +64,7 @@ def manifests(text):
 def check_pod(workload):
     spec = workload["spec"]["template"]["spec"]
     (container,) = spec["containers"]
-    # As the "restricted" level of Pod Security asks, and a root that nothing writes to.
+    # The "restricted" level of Pod Security, and a read-only root.
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -90,7 +90,7 @@ for values, kind in ((WITH_JOURNAL, "StatefulSet"), (DIRECT, "Deployment"), (FUL
     container, variables = check_pod(found[kind])
     assert ("AUDIT_JOURNAL" in variables) == (kind == "Deployment")
     (port,) = found["Service"]["spec"]["ports"]
-    assert port["targetPort"] == "clients", "operators' answers are not for clients"
+    assert port["targetPort"] == "clients", "the port for operators is exposed"
 assert container["image"] == f"registry.example/audit-service@{DIGEST}" and container["args"][:2] == ["serve", "/functions"]
 for values, says in REFUSED:
     try:
@@ -98,12 +98,12 @@ for values, says in REFUSED:
     except helm_python.HelmError as error:
         assert says in str(error), error
     else:
-        sys.exit(f"rendered, and should be refused for {says}")
+        sys.exit(f"rendered, but should be refused because of {says}")
 
 for name, values in (("with-journal", WITH_JOURNAL), ("direct", DIRECT)):
     path = PLAIN / f"{name}.yaml"
     text = f"# The chart in deploy/helm, rendered: `.ci/chart.py renew` writes this file. Set the image, the bucket and its region.\n{render(values)}"
     if sys.argv[1:] == ["renew"]:
         path.write_text(text)
-    assert path.read_text() == text, f"{path} is not what the chart gives: .ci/chart.py renew"
-print(f"Helm {helm_python.helm_sdk_version()}: the chart renders, in 3 ways valid for Kubernetes {KUBERNETES}; {len(REFUSED)} wrong values are refused")
+    assert path.read_text() == text, f"{path} differs from the chart: run .ci/chart.py renew"
+print(f"Helm {helm_python.helm_sdk_version()}: 3 renderings of the chart are valid for Kubernetes {KUBERNETES}; {len(REFUSED)} invalid sets of values are refused")

@@ -1,4 +1,4 @@
-"""Gives the documents in deploy/aws to an S3 and IAM in this process (moto), and reads what is in other languages than JSON."""
+"""Applies the documents in deploy/aws to S3 and IAM in this process (moto), and checks the Terraform modules and alerts."""
 
 import json
 import os
@@ -27,15 +27,14 @@ with mock_aws():
         Bucket="my-audit-logs", LifecycleConfiguration=json.loads(document("lifecycle"))
     )
     s3.put_bucket_policy(Bucket="my-audit-logs", Policy=document("bucket-policy"))
-    # IAM refuses a policy with a statement, an action or a resource that it does not understand.
+    # IAM rejects a policy with an unknown statement, action or resource.
     for name in ("host-policy", "reader-policy"):
         iam.create_policy(PolicyName=name, PolicyDocument=document(name))
-print("S3 and IAM take the documents")
-
+print("S3 and IAM accept the documents")
 
 
 def named(parsed, block):
-    """The names of the blocks of this kind: of a resource with its type."""
+    """Returns the names of the blocks of this kind. That of a resource includes its type."""
     names = set()
     for entry in parsed.get(block, []):
         for kind, body in entry.items():
@@ -44,13 +43,14 @@ def named(parsed, block):
     return names
 
 
-# What each module must have, and what no role in it may have. They are read, not planned: the
-# providers are not here, so that their own schemas are not checked.
+# Resources that each module must have. The modules are only parsed: without the providers, their
+# schemas cannot be checked.
 MUST = {
     "aws": {"aws_iam_policy.host", "aws_iam_policy.reader", "aws_s3_bucket_object_lock_configuration.audit", "aws_s3_bucket_public_access_block.audit"},
     "gcp": {"google_storage_bucket.audit", "google_project_iam_custom_role.host", "google_storage_bucket_iam_member.host"},
     "azure": {"azurerm_storage_container_immutability_policy.audit", "azurerm_role_definition.host", "azurerm_role_assignment.host"},
 }
+# Permissions and members that no role may have.
 FORBIDDEN = r"objects\.(delete|update)|blobs/(write|delete|move)|buckets\.|\ballUsers\b|\ballAuthenticatedUsers\b"
 for cloud, must in MUST.items():
     text = open(f"deploy/{cloud}/main.tf").read()
@@ -63,7 +63,7 @@ for cloud, must in MUST.items():
     references = set(re.findall(r"\b((?:aws|google|azurerm)_\w+\.(?:audit|host|reader))\b", code))
     assert references <= resources, (cloud, references - resources)
     assert not (found := re.search(FORBIDDEN, code)), (cloud, found)
-    # Both prefixes are the same, and nothing is kept for a shorter time than it is locked.
+    # Objects expire only after their lock.
     assert "lock_days + 1" in code and named(parsed, "output") == {"bucket_url"}, cloud
     print(f"Terraform for {cloud}: {len(resources)} resources, {len(variables)} variables")
 

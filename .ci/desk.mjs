@@ -58,7 +58,7 @@ async function searched(page) {
   return Number(/, ([\d,]+) match/.exec(await progress(page).textContent())[1].replaceAll(",", ""));
 }
 
-/// Does something that asks anew.
+/// Does something that starts a new search, and waits for its end.
 async function asking(page, act) {
   await Promise.all([page.waitForResponse((response) => response.url().includes("/api/scan")), act()]);
   return searched(page);
@@ -96,7 +96,7 @@ const tests = {
     assert.equal(await asking(page, () => page.goBack()), count);
     assert.equal(await asking(page, () => page.goBack()), all);
 
-    // What is typed: a condition, a text.
+    // A typed condition, and a typed text.
     const type = (text) => asking(page, async () => {
       await page.locator("#text").fill(text);
       await page.locator("#text").press("Enter");

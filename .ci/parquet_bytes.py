@@ -1,11 +1,11 @@
-"""What DuckDB reads for five questions, of the records as they are and of the files of `audit compact`.
+"""Counts the bytes that DuckDB reads for some questions, from records and from files of `audit compact`.
 
     cargo build --release -p audit-cli --bin audit --example fill
     target/release/examples/fill file://$PWD/records 1000000 1
     target/release/audit compact records --to parquet
     python3 .ci/parquet_bytes.py records parquet     # needs duckdb and fsspec
 
-Bytes are counted where DuckDB asks for them. Both ways must give the same rows.
+Bytes are counted in the file system that DuckDB reads through. Both ways must give the same rows.
 """
 
 import datetime
@@ -50,7 +50,7 @@ class Counted(AbstractFileSystem):
 
 
 class Handle:
-    """A file. DuckDB's threads share it, and read by a seek and a read: each has its own place."""
+    """An open file. DuckDB's threads share it, so each thread has a position of its own."""
 
     closed = False
 

@@ -1,6 +1,6 @@
-"""Serves requests, and compares what they were with what the queries of docs/QUERYING.md say about them.
+"""Sends requests to the service, and compares them with the results of the queries in docs/QUERYING.md.
 
-What is expected is kept here from what was asked of the service; nothing of it goes through the code that wrote the bucket.
+The expected results come from the requests alone, not from the code that wrote the bucket.
 """
 
 import glob
@@ -23,7 +23,7 @@ bucket = f"{root}/data/bucket"
 
 
 def serve(extra_environment):
-    """A service, and its address."""
+    """Starts a service. Returns its process and address."""
     environment = os.environ | {
         "LISTEN": "127.0.0.1:0",
         "OPERATORS_LISTEN": "none",
@@ -54,7 +54,7 @@ def request(url, user, document, change=None, agent="check"):
         assert error.code in (404, 409), error
 
 
-# user, action, document, outcome: in the order in which they were asked for.
+# User, action, document and outcome of each request, in order.
 asked = []
 
 
@@ -68,7 +68,7 @@ def update(url, user, document, outcome, **change):
     asked.append((user, "documents.update", document, outcome))
 
 
-# Three openings, so three streams: each compression, with a journal and without.
+# Three openings write three streams: with each compression, and with and without a journal.
 openings = [{}, {"AUDIT_COMPRESSION": "gzip"}, {"AUDIT_COMPRESSION": "none", "AUDIT_JOURNAL": "none"}]
 for n, environment in enumerate(openings):
     process, url = serve(environment)
@@ -81,7 +81,7 @@ for n, environment in enumerate(openings):
     view(url, "eve", f"notes{n}", "shown")
     stop(process)
 
-# What programs leave that are killed in the middle of a write is in no answer, and stops none.
+# No query returns or fails on files that a killed process left unfinished.
 objects = glob.glob(f"{bucket}/dt=*/hour=*/*.ndjson*")
 assert objects
 os.makedirs(f"{bucket}/_audit/unfinished", exist_ok=True)
@@ -148,7 +148,7 @@ for table in ("audit_parquet", f"read_parquet('{exported}')"):
 def check(dialect, name, found):
     name = name.removeprefix("parquet_")
     if name == "volume":
-        # Midnight may have come meanwhile.
+        # The records may span midnight.
         of_user = {user: sum(row[2] for row in found if row[1] == user) for user in ("ada", "bob", "eve")}
         assert of_user == {"ada": 6, "bob": 6, "eve": 12}, found
         assert {row[4] for row in found} == {1} and {str(row[0]) for row in found} == {str(day) for day in days}, found
@@ -173,8 +173,8 @@ for (dialect, name), sql in queries.items():
         place = sql.replace("BUCKET_DIRECTORY", clash) if name == "names" else sql
         check(dialect, name, of_engine[dialect](place))
 
-# The other engines see dt and hour as text, and Athena and Trino fold names to lower case, as
-# DuckDB compares them anyway.
+# For the other engines, dt and hour are text. Athena and Trino fold names to lower case, and DuckDB
+# ignores their case.
 database.execute("CREATE MACRO timestamp_millis(ms) AS make_timestamp_ms(ms)")  # Spark has it, DuckDB does not.
 database.execute("CREATE VIEW typed AS SELECT * REPLACE (strftime(dt, '%Y-%m-%d') AS dt) FROM audit")
 run = 0
@@ -192,10 +192,10 @@ for dialect, name, sql in blocks:
     run += 1
 assert run == 7, run
 
-# Partitions that are not asked for are not read.
+# Only the partitions of a query are read.
 plan = str(rows("EXPLAIN ANALYZE SELECT count(*) FROM audit WHERE dt < DATE '2020-01-01'"))
 files = re.search(r"Total Files Read: (\d+)", plan)
 assert files is None or files.group(1) == "0", plan
-print("partitions that are not asked for are not read")
+print("only the partitions of a query are read")
 
 ask_three_ways.ask(bucket, database, f"{os.environ.get('CARGO_TARGET_DIR', 'target')}/debug/audit")

@@ -1,6 +1,6 @@
-"""Runs the unpacked image of the web service under runc: starts it, kills it, starts it again, and counts what reached the bucket.
+"""Runs the unpacked image of the web service under runc, kills and restarts it, and counts the records in the bucket.
 
-Arguments: the program runc, and a directory with the bundle (`bundle`) and the volume (`volume`).
+Arguments: the path of runc, and a directory with the bundle (`bundle`) and the volume (`volume`).
 """
 
 import json
@@ -35,7 +35,7 @@ process["env"] += ["AUDIT_COMPRESSION=none", "AUDIT_EVIDENCE=off", "AUDIT_CUT_AF
 process["terminal"] = False
 process["capabilities"] = {}
 config["root"]["readonly"] = True
-# All but the network, which is this machine's, so that the service can be reached.
+# All namespaces but the network's, so that the service can be reached.
 config["linux"]["namespaces"] = [kind for kind in config["linux"]["namespaces"] if kind["type"] not in ("network", "user")]
 config["linux"]["resources"] = {}
 config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] in ("/proc", "/dev")]
@@ -57,7 +57,7 @@ class Container:
         else:
             sys.exit(f"{name} did not start")
         self.start_seconds = time.monotonic() - began
-        # It must not be able to write anywhere else.
+        # It can write to its volume only.
         self.pid = json.loads(subprocess.check_output([runc, "--root", state, "state", name]))["pid"]
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if ":\t" in line)
         assert status["Uid"].split()[1] == str(USER) and int(status["CapEff"], 16) == 0, status
@@ -72,7 +72,7 @@ class Container:
 
 
 def change(writer, n):
-    """Whether a change was acknowledged."""
+    """Changes a document. Returns whether the change was acknowledged."""
     body = json.dumps({"title": f"{writer}-{n}", "text": "text"}).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{clients}/documents/w{writer}-{n}", body, {"Content-Type": "application/json", "X-User": "ada"}, method="PUT")
     try:
@@ -90,7 +90,7 @@ assert ready.status == 200
 for n in range(CHANGES):
     assert change(0, n)
     acknowledged.append(f"w0-{n}")
-# Killed with records in the journal that are in no bucket yet, maybe.
+# The journal may hold records that are not in the bucket yet.
 assert container.signal(signal.SIGKILL) == 137
 container = Container("audit-second")
 for n in range(CHANGES):

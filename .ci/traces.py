@@ -1,6 +1,6 @@
-"""Receives the traces of the web service with a receiver that is not ours, and checks the trace of one change.
+"""Receives traces of the web service with a third-party receiver, and checks the trace of one change.
 
-Arguments: the program, and, to renew the picture in the documents, its file.
+Arguments: the service, and optionally the file of the picture in the documents, to renew it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSett
 
 MARKER = "hunter2-marker"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-# From the request to the bucket, each within the one before it.
+# The spans from the request to the bucket, each a child of the one before.
 CHAIN = ["PUT /documents/{id}", "mutation", "attempt", "persist", "deliver", "put"]
 
 
@@ -29,7 +29,7 @@ def free_port():
 
 
 def change(program, collector, proxies):
-    """Changes a document once, in a service that runs for that. Returns the record of the change."""
+    """Starts a service, changes a document, and returns the record of the change."""
     with tempfile.TemporaryDirectory() as directory:
         environment = os.environ | {
             "LISTEN": "127.0.0.1:0",
@@ -95,7 +95,7 @@ def check(spans, record, is_trusted):
 
 
 def picture(named):
-    """The spans of a trace over time, as SVG."""
+    """Draws the spans of a trace over time as SVG."""
     begin = min(span.start_time_unix_nano for span in named.values())
     length = max(span.end_time_unix_nano for span in named.values()) - begin
     width, left, row = 900, 190, 28

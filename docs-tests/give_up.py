@@ -3,8 +3,8 @@
 
     give_up.py DIRECTORY (whole | torn) (behind | alone)
 
-The group that was given up stands behind others in its segment, or alone in one, whole or torn.
-What the journal holds stays the same.
+The abandoned group is the last one of a segment or its only one, and complete or torn. The records
+of the journal stay the same.
 """
 
 import pathlib
@@ -54,7 +54,7 @@ if where == "alone":
     write(ordinal, data)
     ordinal, data, at = ordinal + 1, segment(ordinal + 1, 0x1234, group), BLOCK
 if how == "torn":
-    # The beginning of the group reached the disk, and the rest did not.
+    # Only the beginning of the group reached the disk.
     data[at + 300 : at + len(group)] = bytes(len(group) - 300)
 write(ordinal, data)
 write(ordinal + 1, segment(ordinal + 1, 0x5678, group))

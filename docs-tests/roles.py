@@ -1,8 +1,8 @@
 """Third-party implementations of STS, IAM and S3 (moto) grant a role, and refuse it.
 
-Usage: roles.py AUDIT. `audit doctor` writes to a bucket by a role in the account of its owner, with
-what permissions IAM says, signatures checked. STS shows what it was asked for; who may not have the
-role hears that STS refuses it, and who has a role that may not write hears that the bucket does.
+Usage: roles.py AUDIT. `audit doctor` assumes a role in the account of the bucket's owner, with the
+role's IAM permissions and checked signatures. STS records each request. If STS refuses the role,
+the command says so, and if the role may not write, it names the bucket's refusal.
 """
 
 import json

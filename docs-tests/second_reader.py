@@ -102,7 +102,7 @@ def read_journal(root):
 
 
 def is_given_up(last, group):
-    """Whether the last group of a segment found no space, according to the first group of a later one."""
+    """Returns whether a later segment begins by saying that this last group found no space."""
     return all(last[name] == group[name] for name in ("durable", "stream", "first"))
 
 
@@ -140,7 +140,7 @@ def read_segment(path, ordinal):
 
 
 def is_torn(data, at):
-    """Whether there is a zero byte in a place where a complete group has none."""
+    """Returns whether there is a zero byte where a complete group has none."""
     length = re.match(rb"group .{81} bytes ([0-9a-f]{8}) ", data[at : at + BLOCK], re.DOTALL)
     end = at + (159 + int(length[1], 16) if length else BLOCK)
     return 0 in data[at:end]

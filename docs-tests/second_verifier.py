@@ -117,7 +117,7 @@ def key_id(name, kind, key):
 
 
 def verifier_key(text):
-    """Name and public key."""
+    """Returns the name and the public key."""
     name, identity, data = text.split("+", 2)
     data = unb64(data, 33)
     if identity != key_id(name, data[0], data[1:]).hex():
@@ -151,7 +151,7 @@ def root(frontier):
 
 
 def subtrees(frontier):
-    """The subtrees of a tree, by start and level."""
+    """Returns the subtrees of a tree by start and level."""
     found, start = {}, 0
     for level, top in frontier:
         found[start, level] = top
@@ -171,7 +171,7 @@ def checkpoint(origin, size, top):
 
 
 class Object:
-    """The key, metadata and records of an object, the latter None if it cannot be read."""
+    """The key, metadata and records of an object. Records are None if it cannot be read."""
 
     def __init__(self, key, metadata, lines):
         self.key, self.metadata, self.lines = key, metadata, lines
@@ -283,14 +283,14 @@ class Unusable(Exception):
 
 
 def members(pairs):
-    """Each name once."""
+    """Rejects duplicate names."""
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError(pairs)
     return dict(pairs)
 
 
 def number(text):
-    """Numbers with a sign, a fraction or an exponent are not those of system records."""
+    """Rejects numbers with a sign, a fraction or an exponent, which system records never have."""
     return int(text) if text != "-0" else -0.0
 
 
@@ -464,7 +464,7 @@ class Stream:
                 self.find("deleted", None, (self.size, receipts))
 
     def explain(self, low, high):
-        """Takes records out of the gaps."""
+        """Removes records from the gaps."""
         pieces = []
         for start, end, *rest in self.gaps:
             for piece in ((start, min(end, low)), (max(start, high), end)):
@@ -527,7 +527,7 @@ def opened(stream):
 
 
 def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
-    """The findings, in the order of `audit verify`. Hosts are keys, each with its validity."""
+    """Returns the findings in the order of `audit verify`. Hosts are keys with their validity."""
     streams = {}
     for one in sorted(objects, key=lambda one: (one.first, one.key.encode())):
         streams.setdefault(one.stream, []).append(one.check(hosts))
@@ -610,7 +610,7 @@ def compare(later, previous, verified, named, since, found):
 
 
 def is_key(key):
-    """Whether a sink could have written this key: others are no objects."""
+    """Returns whether a sink could have written this key. Other keys are ignored."""
     match = KEY.fullmatch(key)
     if not match:
         return False
@@ -645,7 +645,7 @@ def read_sidecar(data):
 
 
 def lines_of(key, stored):
-    """None if the object cannot be read."""
+    """Reads an object. Returns None if it cannot be read."""
     try:
         if key.endswith(".zst"):
             decoder = zstandard.ZstdDecompressor()
@@ -658,7 +658,7 @@ def lines_of(key, stored):
 
 
 def check_proof(text, record, key):
-    """The reason why a proof does not hold, or None if it does."""
+    """Returns the reason why a proof is invalid, or None if it is valid."""
     name, host = key
     head, note = text.split("\n\n", 1)
     signed, signatures = note.split("\n\n", 1)
@@ -882,7 +882,7 @@ def make(file):
     case("an object is copied", put(key=day))
 
     def sign_weakly(objects, one):
-        """By the stream's key, with a point of small order, on which verifiers disagree."""
+        """Signs with the stream's key and a point of small order, on which verifiers disagree."""
         signer = Writer(STREAMS[0])
         origin, head = signer.origin, one["metadata"]
         text = checkpoint(origin, int(head["lastsequence"]) + 1, unb64(head["root"]))

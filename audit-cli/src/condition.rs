@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use crate::decimal::Decimal;
 use crate::query::Pointer;
 
-/// A condition on a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Condition {
     /// The condition as it was written.
@@ -36,11 +35,9 @@ enum Test {
     Compares(Pointer, &'static [Ordering], Bound),
 }
 
-/// A text to look for.
 #[derive(Debug, Clone)]
 struct Text(Finder<'static>);
 
-/// A value to compare with.
 #[derive(Debug, Clone)]
 enum Value {
     /// Equal only to this string.

@@ -184,7 +184,6 @@ pub(crate) async fn chunks(
 /// How many bytes of an object are decoded before results are passed on.
 pub(crate) const PIECE_BYTES: usize = 16 << 10;
 
-/// The size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// The result of an object's records, passed on in parts of bounded size.

@@ -222,7 +222,6 @@ impl Outcomes {
         self.next
     }
 
-    /// Whether no attempt is held.
     pub(crate) fn holds_nothing(&self) -> bool {
         self.held.is_empty() && self.group.is_none()
     }

@@ -27,7 +27,6 @@ pub(crate) struct Output {
     is_captured: bool,
 }
 
-/// The styles of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
     colored: bool,

@@ -156,7 +156,7 @@ impl Members {
         let below = Below { node: &self.root, found: &mut found };
         let parsed = deserializer.deserialize_any(below).and_then(|()| deserializer.end());
         if parsed.is_err() {
-            // What was found before the error is in no line of JSON.
+            // The line is not JSON, so the values found before the error do not count.
             found.fill(None);
         }
         found

@@ -111,7 +111,7 @@ async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Fa
             let mut of_hour: Vec<Listed> = Vec::new();
             while let Some(object) = objects.next().await.transpose()? {
                 of_hour.push(object);
-                // The last objects of an hour suffice.
+                // Only the last objects of an hour are needed.
                 if of_hour.len() >= 2 * records.max(1_000) {
                     keep_last(&mut of_hour, records);
                 }
@@ -134,7 +134,7 @@ fn keep_last(objects: &mut Vec<Listed>, count: usize) {
     objects.drain(..objects.len().saturating_sub(count));
 }
 
-/// How the records of an object are printed. They are taken in chunks of bounded size.
+/// Prints the records of an object in chunks of bounded size.
 struct Reading<'a> {
     printer: &'a Printer,
     joined: &'a mut Option<Outcomes>,

@@ -121,11 +121,11 @@ pub enum InvalidLimits {
     /// A limit exceeds the highest value.
     #[error("{name} of {actual} exceeds the highest possible value of {highest}")]
     TooHigh {
-        /// Which one.
+        /// The name of the limit.
         name: &'static str,
-        /// Its value.
+        /// The value of the limit.
         actual: u32,
-        /// The highest value.
+        /// The highest value that the engine supports.
         highest: u32,
     },
     /// One log could be larger than all logs together.

@@ -32,7 +32,7 @@ pub struct Checks {
     listening: Vec<TcpListener>,
 }
 
-/// Whose bucket it is.
+/// The owner of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Host,

@@ -64,7 +64,7 @@ mod traces;
 pub use audit_log::{AuditLogSettings, absolute};
 pub use check::Checks;
 pub use connections::{
-    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, client_of, listen,
+    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, listen,
 };
 pub use destinations::{Destinations, LogStreamsFile, Opened};
 pub use files::private_files;

@@ -78,7 +78,7 @@ pub(crate) async fn open_routes(
     let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
     let opened = opened.into_iter().collect::<Result<_, _>>();
     if opened.is_err() {
-        // What an earlier process left is delivered by the next one.
+        // The next process delivers what an earlier one left.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await);
     }
     opened

@@ -44,8 +44,8 @@ pub(crate) async fn deliver(
     if was_alone && lanes.is_empty() {
         return;
     }
-    // What they kept segments for is delivered, and progress goes with its segments. After a panic,
-    // the next opening removes both.
+    // Everything is delivered, so segments and progress can be removed. After a panic, the next
+    // opening removes them.
     for mut delivery in std::iter::once(delivery).chain(lanes) {
         let _panicked = catch_in(delivery.clean()).await;
     }

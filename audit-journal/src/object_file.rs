@@ -26,7 +26,6 @@ impl Plan {
     }
 }
 
-/// The role of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It holds committed records.

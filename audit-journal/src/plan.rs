@@ -37,7 +37,6 @@ pub(crate) struct Decided {
     pub(crate) routes: RouteNames,
 }
 
-/// A planned object.
 #[derive(Debug, Clone)]
 pub(crate) struct DecidedObject {
     pub(crate) plan: Plan,
@@ -101,29 +100,56 @@ pub(crate) fn recover(
     is_read: impl Fn(UniqueId) -> bool,
     has_records: impl Fn(UniqueId) -> bool,
 ) -> Result<Decided, RecoveryError> {
-    let damaged = |file: &str, what: &str| RecoveryError::Damaged {
-        file: file.to_owned(),
-        offset: 0,
-        what: what.to_owned(),
-    };
-    let mut decided = Decided::default();
-    let pool = pieces();
     let mut names = disk.list()?;
     names.sort_unstable();
-    for name in &names {
+    let delivered = recover_progress(disk, &names, &is_read)?;
+    let objects = recover_objects(disk, &names, &delivered, &is_read, &has_records)?;
+    let secrets = recover_secrets(disk, &names, &delivered, &has_records)?;
+    // Secrets of streams that never began, and secrets whose removal a crash undid.
+    let is_past = |stream| is_read(stream) && !secrets.contains_key(&stream);
+    for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(is_past)) {
+        remove_if_there(disk, name)?;
+    }
+    Ok(Decided { delivered, objects, secrets, ..Decided::default() })
+}
+
+fn damaged(file: &str, what: &str) -> RecoveryError {
+    RecoveryError::Damaged { file: file.to_owned(), offset: 0, what: what.to_owned() }
+}
+
+const NO_MATCH: &str = "the file does not match its checksum";
+
+fn recover_progress(
+    disk: &dyn Disk,
+    names: &[String],
+    is_read: &impl Fn(UniqueId) -> bool,
+) -> Result<Vec<(UniqueId, Progress)>, RecoveryError> {
+    let mut delivered = Vec::new();
+    for name in names {
         let Some(stream) = progress::stream_of(name).filter(|stream| is_read(*stream)) else {
             continue;
         };
-        let progress = read_progress(disk, name)?;
-        let progress =
-            progress.ok_or_else(|| damaged(name, "the file does not match its checksum"))?;
+        let progress = read_progress(disk, name)?.ok_or_else(|| damaged(name, NO_MATCH))?;
         write_progress(disk, stream, &progress)?;
-        decided.delivered.push((stream, progress));
+        delivered.push((stream, progress));
     }
-    for name in &names {
+    Ok(delivered)
+}
+
+/// Reads the objects that are not recorded as delivered, in order within each stream.
+fn recover_objects(
+    disk: &dyn Disk,
+    names: &[String],
+    delivered: &[(UniqueId, Progress)],
+    is_read: &impl Fn(UniqueId) -> bool,
+    has_records: &impl Fn(UniqueId) -> bool,
+) -> Result<Vec<DecidedObject>, RecoveryError> {
+    let pool = pieces();
+    let mut objects: Vec<DecidedObject> = Vec::new();
+    for name in names {
         let object = object_of(name).filter(|(stream, ..)| is_read(*stream));
         let Some((stream, first_sequence, set_aside)) = object else { continue };
-        let known = decided.delivered.iter().find(|(known, _)| *known == stream);
+        let known = delivered.iter().find(|(known, _)| *known == stream);
         let known = known.map(|(_, progress)| progress);
         let next = match known {
             Some(progress) => progress.next,
@@ -148,7 +174,7 @@ pub(crate) fn recover(
         if (plan.stream, plan.first_sequence) != (stream, first_sequence) {
             return Err(damaged(name, "the file is a different object than its name says"));
         }
-        let before = decided.objects.last().filter(|before| before.plan.stream == plan.stream);
+        let before = objects.last().filter(|before| before.plan.stream == plan.stream);
         if before.is_some_and(|before| before.set_aside && before.plan == plan) {
             disk.remove(name)?;
             continue;
@@ -169,26 +195,29 @@ pub(crate) fn recover(
         write_object_as(disk, name, &plan, role, &object)?;
         let file_bytes = file_bytes(&object);
         let after = object.seal.map(|seal| seal.after);
-        decided.objects.push(DecidedObject { plan, role, after, set_aside, file_bytes });
+        objects.push(DecidedObject { plan, role, after, set_aside, file_bytes });
     }
-    for (stream, progress) in &decided.delivered {
+    Ok(objects)
+}
+
+fn recover_secrets(
+    disk: &dyn Disk,
+    names: &[String],
+    delivered: &[(UniqueId, Progress)],
+    has_records: &impl Fn(UniqueId) -> bool,
+) -> Result<BTreeMap<UniqueId, StreamSecret>, RecoveryError> {
+    let mut secrets = BTreeMap::new();
+    for (stream, progress) in delivered {
         let Some(chain) = &progress.chain else { continue };
         let name = secret::file_name(*stream);
         if names.binary_search(&name).is_ok() {
-            let secret = read_secret(disk, &name)?;
-            let secret =
-                secret.ok_or_else(|| damaged(&name, "the file does not match its checksum"))?;
-            decided.secrets.insert(*stream, secret);
+            let secret = read_secret(disk, &name)?.ok_or_else(|| damaged(&name, NO_MATCH))?;
+            secrets.insert(*stream, secret);
         } else if !chain.is_closed && (progress.next > 0 || has_records(*stream)) {
             return Err(damaged(&name, "the secret of a stream that is not closed is missing"));
         }
     }
-    // Secrets of streams that never began, and secrets whose removal a crash undid.
-    let is_past = |stream| is_read(stream) && !decided.secrets.contains_key(&stream);
-    for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(is_past)) {
-        remove_if_there(disk, name)?;
-    }
-    Ok(decided)
+    Ok(secrets)
 }
 
 /// All objects that ever met a conflict. Their files stay until an operator removes them.

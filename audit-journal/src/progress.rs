@@ -57,7 +57,6 @@ impl Progress {
 }
 
 impl ChainProgress {
-    /// Appends set-aside records.
     pub(crate) fn set_aside(&mut self, records: Range<u64>) {
         match self.asides.back_mut().filter(|last| last.end == records.start) {
             Some(last) => last.end = records.end,

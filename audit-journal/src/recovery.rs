@@ -28,7 +28,6 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<RecoveredSegment>,
     /// The end of the last group, after all acknowledged records.
     pub(crate) end: Position,
-    /// The ordinal of the next segment.
     pub(crate) next_ordinal: u32,
 }
 
@@ -38,7 +37,6 @@ pub(crate) struct RecoveredSegment {
     pub(crate) segment: Segment,
     /// The stream of the default route.
     pub(crate) stream: UniqueId,
-    /// The number of its first record.
     pub(crate) first_sequence: u64,
     /// The sequence number after its last record.
     pub(crate) next_sequence: u64,
@@ -59,6 +57,27 @@ pub(crate) struct RoutedRecords {
 }
 
 impl RecoveredSegment {
+    /// A segment without records yet, up to the offset `end`.
+    fn empty(segment: Segment, stream: UniqueId, first_sequence: u64, end: u64) -> Self {
+        let (next_sequence, routed) = (first_sequence, BTreeMap::new());
+        RecoveredSegment { segment, stream, first_sequence, next_sequence, end, routed }
+    }
+
+    /// Adds the default route's records in a group at `here` that ends at `end`.
+    fn add(&mut self, header: &GroupHeader, here: Position, end: u64) -> Result<(), RecoveryError> {
+        let GroupHeader { first_sequence: first, count, .. } = *header;
+        if self.next_sequence != first {
+            let expected = self.next_sequence;
+            let what = format!("record {first} is in the place of record {expected}");
+            return Err(damaged(here, what));
+        }
+        self.next_sequence = first
+            .checked_add(u64::from(count))
+            .ok_or_else(|| damaged(here, "the numbers of its records are too large"))?;
+        self.end = end;
+        Ok(())
+    }
+
     /// Adds the routes' records in a group. Returns the number of each route's first one.
     fn add_routed(
         &mut self,
@@ -117,11 +136,31 @@ const SEGMENTS_AHEAD: usize = 3;
 /// they are removed one by one from the end, so that no gap appears.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     disk.sync_directory()?;
+    let (begin, ordinals) = find_segments(disk)?;
+    let mut chain = Chain { begin, last: None, before: None };
+    let (segments, empty_from) = read_segments(disk, &ordinals, &mut chain)?;
+    // Segments without a complete group are prepared again: nothing in them was acknowledged, and
+    // each opening then writes only to its own segments.
+    let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
+    for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
+        disk.remove(&file_name(*ordinal))?;
+        disk.sync_directory()?;
+    }
+    if let Some(last) = &chain.last {
+        rewrite(last)?;
+    }
+    let end = chain.last.map_or(Position { ordinal: 0, offset: 0 }, |last| last.end);
+    Ok(Recovered { segments, end, next_ordinal })
+}
+
+/// Returns the first ordinal that is still needed, and the ordinals of the segments from there on,
+/// which have no gap. Removes earlier segments and unfinished ones.
+fn find_segments(disk: &dyn Disk) -> Result<(u32, Vec<u32>), RecoveryError> {
     let mut ordinals = Vec::new();
     let mut begin = FIRST_ORDINAL;
     for name in disk.list()? {
         if name.ends_with(".preparing") {
-            // A replay that goes on beside may have given it its name since.
+            // A concurrent replay may have renamed it since.
             remove_if_there(disk, &name)?;
         } else if name == BEGIN {
             begin = read_begin(disk)?;
@@ -131,7 +170,7 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     }
     ordinals.sort_unstable();
     // Segments before `begin` are no longer needed. That is durable, since the directory was synced
-    // above.
+    // before.
     let removed = ordinals.partition_point(|ordinal| *ordinal < begin);
     for ordinal in ordinals.drain(..removed) {
         disk.remove(&file_name(ordinal))?;
@@ -141,15 +180,23 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     {
         return Err(damaged(Position { ordinal: missing, offset: 0 }, "the segment is missing"));
     }
+    Ok((begin, ordinals))
+}
 
+/// Reads the segments up to the last one with a complete group. Also returns the ordinal of the
+/// first one after it.
+fn read_segments(
+    disk: &dyn Disk,
+    ordinals: &[u32],
+    chain: &mut Chain,
+) -> Result<(Vec<RecoveredSegment>, Option<u32>), RecoveryError> {
     let mut segments: Vec<RecoveredSegment> = Vec::new();
-    let mut chain = Chain { begin, last: None, before: None };
     // The segments without a complete group so far.
     let mut empty: Vec<Segment> = Vec::new();
     let mut window = Window::default();
     let mut ahead = ordinals.iter();
     ahead.by_ref().take(SEGMENTS_AHEAD).for_each(|ordinal| disk.read_ahead(&file_name(*ordinal)));
-    for ordinal in &ordinals {
+    for ordinal in ordinals {
         if let Some(ordinal) = ahead.next() {
             disk.read_ahead(&file_name(*ordinal));
         }
@@ -159,37 +206,21 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
         };
         let recovered;
         let last_segment = segments.last_mut();
-        (recovered, window) = read_segment(segment.clone(), &mut chain, last_segment, window)?;
+        (recovered, window) = read_segment(segment.clone(), chain, last_segment, window)?;
         let Some(recovered) = recovered else {
             empty.push(segment);
             continue;
         };
         // The chain continues after these segments, so they had no acknowledged records.
-        segments.extend(empty.drain(..).map(|segment| RecoveredSegment {
-            segment,
-            stream: recovered.stream,
-            first_sequence: recovered.first_sequence,
-            next_sequence: recovered.first_sequence,
-            end: FIRST_GROUP,
-            routed: BTreeMap::new(),
-        }));
+        let RecoveredSegment { stream, first_sequence, .. } = recovered;
+        segments.extend(
+            empty.drain(..).map(|segment| {
+                RecoveredSegment::empty(segment, stream, first_sequence, FIRST_GROUP)
+            }),
+        );
         segments.push(recovered);
     }
-    let last = chain.last;
-
-    // Segments without a complete group are prepared again: nothing in them was acknowledged, and
-    // each opening then writes only to its own segments.
-    let empty_from = empty.first().map(|segment| segment.header.ordinal);
-    let next_ordinal = empty_from.or_else(|| Some(ordinals.last()? + 1)).unwrap_or(begin);
-    for ordinal in ordinals.iter().rev().filter(|ordinal| **ordinal >= next_ordinal) {
-        disk.remove(&file_name(*ordinal))?;
-        disk.sync_directory()?;
-    }
-    if let Some(last) = &last {
-        rewrite(last)?;
-    }
-    let end = last.map_or(Position { ordinal: 0, offset: 0 }, |last| last.end);
-    Ok(Recovered { segments, end, next_ordinal })
+    Ok((segments, empty.first().map(|segment| segment.header.ordinal)))
 }
 
 /// The end of the chain of groups, as far as it was read.
@@ -309,44 +340,18 @@ fn read_segment(
             before.remove_last(&abandoned);
         }
         chain.check(&header, here)?;
-        match &mut recovered {
-            None => {
-                recovered = Some(RecoveredSegment {
-                    segment: segment.clone(),
-                    stream: header.stream,
-                    first_sequence: header.first_sequence,
-                    next_sequence: header.first_sequence,
-                    end: here.offset,
-                    routed: BTreeMap::new(),
-                });
-            }
-            Some(recovered) if recovered.stream != header.stream => {
-                return Err(damaged(here, "the segment holds a group of another stream"));
-            }
-            Some(_) => {}
+        let GroupHeader { stream, first_sequence, .. } = header;
+        let recovered = recovered.get_or_insert_with(|| {
+            RecoveredSegment::empty(segment.clone(), stream, first_sequence, here.offset)
+        });
+        if recovered.stream != stream {
+            return Err(damaged(here, "the segment holds a group of another stream"));
         }
         let places = reader.routed(&header)?;
         reader.step_over(&header);
-        let mut routed = BTreeMap::new();
-        if let Some(recovered) = &mut recovered {
-            routed = recovered.add_routed(&places, here)?;
-            if recovered.next_sequence != header.first_sequence {
-                let expected = recovered.next_sequence;
-                return Err(damaged(
-                    here,
-                    format!(
-                        "record {} is in the place of record {expected}",
-                        header.first_sequence
-                    ),
-                ));
-            }
-            recovered.next_sequence = header
-                .first_sequence
-                .checked_add(u64::from(header.count))
-                .ok_or_else(|| damaged(here, "the numbers of its records are too large"))?;
-            recovered.end = reader.position().offset;
-        }
         let end = reader.position();
+        let routed = recovered.add_routed(&places, here)?;
+        recovered.add(&header, here, end.offset)?;
         let offset = here.offset;
         let group = LastGroup { segment: segment.clone(), offset, header, end, routed };
         chain.before = chain.last.replace(group);

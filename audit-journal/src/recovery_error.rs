@@ -2,13 +2,11 @@
 
 use std::io;
 
-/// A failed recovery.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoveryError {
     /// Acknowledged records are damaged or missing.
     #[error("the journal is damaged in {file} at byte {offset}: {what}")]
     Damaged {
-        /// The file.
         file: String,
         /// The offset of the damage, in bytes.
         offset: u64,

@@ -12,7 +12,6 @@ use crate::destination::StreamSecret;
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
 
-/// The name of the secret's file.
 pub(crate) fn file_name(stream: UniqueId) -> String {
     format!("{stream}.secret")
 }

@@ -26,7 +26,6 @@ pub(crate) fn preparing_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.preparing")
 }
 
-/// An open segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,

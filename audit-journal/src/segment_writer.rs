@@ -42,9 +42,7 @@ pub(crate) struct Committed {
     pub(crate) count: u32,
     /// The batches, in the order in which they were given.
     pub(crate) batches: Vec<CommittedBatch>,
-    /// The segment that it is in.
     pub(crate) segment: Segment,
-    /// Its offset in the segment.
     pub(crate) offset: u64,
     /// The offset of the next group.
     pub(crate) end: u64,
@@ -59,7 +57,6 @@ pub(crate) struct CommittedBatch {
     pub(crate) first_sequence: u64,
     pub(crate) count: u32,
     pub(crate) time_ms: i64,
-    /// Its offset in the segment.
     pub(crate) offset: u64,
     /// Its size with its header.
     pub(crate) bytes: u64,

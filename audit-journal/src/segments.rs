@@ -23,7 +23,7 @@ use crate::shared::latest;
 #[derive(Debug)]
 pub(crate) struct LiveSegments {
     state: Mutex<State>,
-    /// Where records of other routes than the default one stand.
+    /// The places of records of other routes than the default one.
     routes: RouteIndex,
     /// Notified of each removal, for the thread that waits for room to prepare a segment.
     removed: Condvar,
@@ -47,7 +47,6 @@ struct State {
 pub(crate) struct LiveSegment {
     pub(crate) segment: Segment,
     pub(crate) stream: UniqueId,
-    /// The number of its first record.
     pub(crate) first_sequence: u64,
     /// The sequence number after its last durable record.
     pub(crate) next_sequence: u64,
@@ -125,7 +124,6 @@ impl Publisher {
         self.stream = stream;
     }
 
-    /// The current stream.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn stream(&self) -> UniqueId {
         self.stream
@@ -173,7 +171,7 @@ impl LiveSegments {
         self.routes.recover(segments, planned_to, now)
     }
 
-    /// Where records of other routes than the default one stand.
+    /// The places of records of other routes than the default one.
     pub(crate) fn routes(&self) -> &RouteIndex {
         &self.routes
     }

@@ -152,7 +152,7 @@ pub enum MutationError<E> {
 impl<E> MutationError<E> {
     /// Whether the same call may succeed later: after too many write conflicts, and if
     /// [`ReleaseError::is_retryable`] says so. False for the function's own error and for a failed
-    /// commit, about which only `E` can tell.
+    /// commit, where it depends on `E`.
     pub fn is_retryable(&self) -> bool {
         match self {
             MutationError::Conflict { .. } => true,

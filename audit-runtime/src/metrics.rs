@@ -8,9 +8,7 @@ use crate::error::Refusal;
 /// Why an outcome may not reach the bucket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Loss {
-    /// The queue was full.
     Full,
-    /// The sink is closed.
     Closed,
     /// The sink may have it: a retry could store it twice.
     Indeterminate,

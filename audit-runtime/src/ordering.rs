@@ -175,7 +175,7 @@ async fn persist(
     context: &Context,
     Rendered { batch, usage }: Rendered,
 ) -> Result<Option<Place>, SinkError> {
-    // Of a batch its size and its place, and nothing of what is in it.
+    // A trace shows the size and place of a batch, but none of its contents.
     let span = tracing::info_span!(
         target: "audit::trace", "persist", records = batch.count(), bytes = batch.lines().len(),
         stream = Empty, first_sequence = Empty, otel.status_code = Empty,

@@ -45,10 +45,8 @@ const _: () = assert!(size_of::<Ended>() <= 32);
 const RETRIES: RetryPolicy =
     RetryPolicy { max_attempts: u32::MAX, base_backoff_ms: 100, max_backoff_ms: 5_000 };
 
-/// The outcome of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
-    /// The transaction is committed.
     Committed,
     /// The function succeeded but nothing is committed: its logs did not become durable in time,
     /// its caller went away, or the host or the database aborted the transaction.
@@ -70,7 +68,6 @@ impl fmt::Display for AttemptOutcome {
     }
 }
 
-/// An attempt that ended.
 pub(crate) struct Ended {
     pub(crate) execution: UniqueId,
     pub(crate) attempt: u32,
@@ -105,7 +102,6 @@ struct Inner {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Ended>,
-    /// Whether a task is sending.
     is_sending: bool,
     /// Whether a full queue was reported since it was last empty.
     was_full: bool,

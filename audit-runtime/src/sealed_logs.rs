@@ -10,14 +10,12 @@ use crate::error::Refusal;
 use crate::provenance::{Identity, Origin, Provenance, RefusalRecord};
 use crate::request::RequestContext;
 
-/// One log as it was emitted.
 pub(crate) struct Emission {
     pub(crate) template: Template,
     /// The index of the function that emitted it: 0 is the one that was called.
     pub(crate) origin: usize,
 }
 
-/// The logs of one sealed execution.
 pub(crate) struct SealedLogs {
     context: Context,
     emissions: Vec<Emission>,

@@ -62,7 +62,6 @@ impl Format {
         }
     }
 
-    /// The content type of requests.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Format::Webhook | Format::Splunk | Format::Otlp | Format::Datadog | Format::Axiom => {

@@ -51,7 +51,6 @@ const OWN: [&str; 9] = [
 
 const MAX_FIELDS: usize = 100;
 
-/// The activity of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Activity {

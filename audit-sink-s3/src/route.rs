@@ -56,7 +56,7 @@ use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 pub struct S3Route {
     bucket: Bucket,
     route: Route,
-    /// The journal's own, for what stops all routes.
+    /// For conditions that stop all routes.
     journal: Arc<Journal>,
 }
 
@@ -129,7 +129,6 @@ pub(crate) async fn probe_of(
     Ok(())
 }
 
-/// What opens a route.
 pub(crate) fn opening(
     name: &str,
     bucket: Bucket,

@@ -1,4 +1,4 @@
-//! The sink.
+//! The sink for a bucket, in direct mode or with a journal.
 
 use std::fmt;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub struct S3Sink {
     verifier_key: Option<VerifierKey>,
     health: Arc<HealthBoard>,
     mode: Mode,
-    /// For routes.
+    /// Also used by routes.
     settings: Settings,
     random: Arc<dyn Random>,
 }

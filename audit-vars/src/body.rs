@@ -77,10 +77,8 @@ pub struct Array<E> {
 /// A list of the members of an object.
 #[doc(hidden)]
 pub trait Members {
-    /// The number of members.
     const COUNT: usize;
 
-    /// Writes the members.
     fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
 }
 
@@ -115,10 +113,8 @@ impl<M: Members> Serialize for Object<M> {
 /// A list of the elements of an array.
 #[doc(hidden)]
 pub trait Elements {
-    /// The number of elements.
     const COUNT: usize;
 
-    /// Writes the elements.
     fn write<S: SerializeSeq>(&self, sequence: &mut S) -> Result<(), S::Error>;
 }
 

@@ -80,7 +80,6 @@ fn append_if_plain<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     is_plain && append_twice::<N>(out, bytes)
 }
 
-/// Appends text escaped.
 fn escape_any(out: &mut Vec<u8>, bytes: &[u8]) {
     let end = find_special_or_wide(bytes, 0);
     append_short(out, &bytes[..end]);
@@ -193,7 +192,6 @@ fn append_plain(
     plain.map(|byte| out.push(*byte)).count()
 }
 
-/// Appends the escape of a byte.
 #[inline(always)]
 fn append_escape(out: &mut Vec<u8>, byte: u8, escape: u8) {
     if escape == b'u' {

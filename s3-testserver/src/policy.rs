@@ -25,7 +25,6 @@ struct Statement {
 /// A request as a policy sees it.
 struct Asked {
     action: &'static str,
-    /// The ARN of the resource.
     resource: String,
     if_none_match: bool,
     prefix: Option<String>,

@@ -223,7 +223,6 @@ pub(crate) fn time_pointers(time: Option<&Pointer>) -> Vec<Pointer> {
     }
 }
 
-/// How records are printed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Printing {
     /// Indent and colour records

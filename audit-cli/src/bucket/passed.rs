@@ -1,4 +1,4 @@
-//! What a listing passed over.
+//! Objects that a listing passed over.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +10,11 @@ use audit_sink_s3::layout::Partition;
 /// Counts of listed objects that hold no records or are not selected.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
-    /// Objects of other streams.
     of_other_streams: AtomicU64,
     others: AtomicU64,
     leftovers: AtomicU64,
-    /// One of them.
     example: Mutex<Option<String>>,
-    /// One that neither a sink nor a dead writer left, and their number.
+    /// The number of objects that neither a sink nor a dead writer left, and an example.
     foreign: Mutex<Option<(String, u64)>>,
     top: Mutex<Top>,
 }
@@ -36,7 +34,6 @@ pub(crate) struct Others {
     pub(crate) count: u64,
     /// The leftovers of dead writers among them.
     pub(crate) leftovers: u64,
-    /// One of them.
     pub(crate) example: String,
 }
 

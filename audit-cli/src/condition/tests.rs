@@ -126,7 +126,7 @@ fn text_is_found_in_any_spelling() {
     for text in ["Name", "ab", "u{e9}", "54", "quote"] {
         assert!(!Condition::anywhere(text).holds(line.as_bytes()), "{text}");
     }
-    // Deeper than a parser would go, and truncated.
+    // Nested too deeply for a parser, and truncated.
     let deep = format!("{}\"\\u0061da\"{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Condition::anywhere("ada").holds(deep.as_bytes()));
     for cut in ["\"\\", "\"a", "\"\\\"", "\\"] {

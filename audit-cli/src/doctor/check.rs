@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {

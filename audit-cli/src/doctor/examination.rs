@@ -19,7 +19,6 @@ use crate::units::Span;
 const NOTABLE_SKEW_MS: i64 = 60_000;
 const REFUSED_SKEW_MS: i64 = 15 * 60_000;
 
-/// One examination of a bucket.
 pub(super) struct Examination {
     pub(super) bucket: Bucket,
     pub(super) is_directory: bool,

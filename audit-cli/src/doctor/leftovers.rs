@@ -9,7 +9,6 @@ use super::examination::Examination;
 #[derive(Debug, Default)]
 struct Leftovers {
     count: u64,
-    /// One of them.
     example: String,
 }
 

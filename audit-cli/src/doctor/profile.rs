@@ -8,7 +8,6 @@ use super::examination::Examination;
 use super::wire::Wire;
 use crate::arguments::Profile;
 
-/// The requirements of a rule.
 struct Rule {
     /// A rule, with its description.
     name: &'static str,

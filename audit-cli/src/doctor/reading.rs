@@ -58,7 +58,6 @@ impl Examination {
         }
     }
 
-    /// Reads any object.
     pub(super) async fn read_any(&mut self) {
         let prefix = self.bucket.prefix().clone();
         let found = limited(async {

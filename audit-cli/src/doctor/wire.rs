@@ -29,7 +29,6 @@ pub(crate) struct Wire {
     endpoint: Option<url::Url>,
 }
 
-/// The answer of the store.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -29,7 +29,7 @@ struct Route {
     health: Result<Arc<HealthBoard>, String>,
 }
 
-/// What became of a route's records.
+/// The result of delivering a route's records.
 #[derive(Serialize)]
 pub(super) struct RouteDelivered {
     route: String,
@@ -110,7 +110,7 @@ impl Routes {
         troubles.into_iter().next().unwrap_or_default()
     }
 
-    /// What has become of each route so far.
+    /// The result for each route so far.
     pub(super) fn delivered(&self) -> Vec<RouteDelivered> {
         self.0.iter().map(RouteDelivered::of).collect()
     }
@@ -149,7 +149,7 @@ impl RouteDelivered {
     }
 }
 
-/// What a state says to an operator, or nothing if all is well.
+/// Describes a state to an operator. Empty if all is well.
 pub(super) fn said_of(state: &HealthState) -> String {
     match state {
         HealthState::Ok => String::new(),

@@ -12,11 +12,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::arguments::ACTORS;
 use crate::query::{Object, Pointer, escaped};
 
-/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// A string.
     Text,
     /// A 64-bit integer in its usual spelling: neither 7.0 nor 7e0.
     Integer,
@@ -25,7 +23,6 @@ pub(crate) enum Kind {
     Json,
 }
 
-/// A column of a member.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
@@ -34,7 +31,6 @@ pub(crate) struct Column {
     pub(crate) kind: Kind,
 }
 
-/// A value in a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cell<'a> {
     Text(Cow<'a, str>),
@@ -180,7 +176,6 @@ impl Member {
     }
 }
 
-/// The columns of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Columns {
     all: Vec<Column>,
@@ -278,7 +273,7 @@ impl Columns {
             }
         }
         // Columns with few distinct values come first. They are small, and query engines read
-        // neighbouring columns in one request, including what lies between them.
+        // neighbouring columns in one request, together with the bytes between them.
         added.sort_by_key(|(place, _)| *place);
         for (_, column) in added {
             self.add(column);

@@ -35,7 +35,7 @@ use crate::units::{HOUR_MS, Size, counted, now_ms};
 /// A file is complete once it has this many bytes of lines.
 const FILE_BYTES: u64 = 256 << 20;
 
-/// How often the name of a file may be taken although the file is not listed.
+/// How many names in a row may be taken by files that are not listed.
 const MAX_TAKEN: u32 = 3;
 
 /// The maximum number of objects that are read at once. Each is held in memory.
@@ -112,7 +112,6 @@ pub(super) struct Work<'a> {
     pub(super) refused: u64,
 }
 
-/// A file that was made.
 struct Made {
     content: Vec<u8>,
     line: Line,
@@ -135,7 +134,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What a file holds. `None`, with a note, if nothing of ours.
+    /// Reads the contents of a file. Notes a foreign file, and returns `None`.
     async fn held(&mut self, file: &File) -> Result<Option<Held>, Failure> {
         match self.target.held(file).await {
             Ok(held) => Ok(Some(held)),
@@ -232,8 +231,8 @@ impl Work<'_> {
         ))
     }
 
-    /// Makes a file of the first of these objects, as many as fit. `None` if there are none.
-    /// Damaged objects are left out and reported.
+    /// Writes a file with as many of these objects as fit, from the first on. `None` if there are
+    /// none. Damaged objects are left out and reported.
     async fn file(
         &mut self,
         name: &str,

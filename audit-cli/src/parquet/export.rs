@@ -44,7 +44,7 @@ pub(crate) struct Exporter<W: Write + Send> {
     group: Group,
     /// The output, until the writer has it.
     to: Option<W>,
-    /// The members that are columns. If there are none, the common members are.
+    /// The members with a column. If empty, the common members have one.
     members: Vec<Pointer>,
     time: Vec<Pointer>,
 }

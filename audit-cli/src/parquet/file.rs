@@ -118,7 +118,6 @@ impl<W: Write + Send> FileWriter<W> {
         Ok(FileWriter { writer, columns, time, records: 0 })
     }
 
-    /// Writes a row group.
     pub(crate) fn write(&mut self, group: Group) -> Result<()> {
         self.records += group.records() as u64;
         let values = group.into_values(&self.columns, &self.time).ok_or_else(|| {
@@ -336,7 +335,7 @@ mod tests {
             columns
         });
         let columns = columns.unwrap().get_fields().len();
-        // What an object's metadata says is for keys to prove.
+        // The digest does not cover the objects' metadata, which is proven with keys.
         let evidence = columns - 2;
         for column in (0..columns).filter(|column| *column != evidence) {
             let lying = file(&lines, |values| match &mut values[column].data {

@@ -23,7 +23,6 @@ pub(crate) struct Target {
     pub(crate) bucket: audit_sink_s3::Bucket,
 }
 
-/// A file in the directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct File {
     /// The day, such as 2026-11-23.
@@ -113,7 +112,6 @@ impl Target {
         Ok(files)
     }
 
-    /// The whole file.
     pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Failure> {
         let name = file.name();
         let got = self.bucket.store().get(&self.path(&name)).await;

@@ -81,7 +81,7 @@ pub(super) async fn export(
     Ok((headers, file(receiver)).into_response())
 }
 
-/// The pieces of a file; `None` is its end.
+/// Sends the pieces of a file, then `None`.
 type Sender = mpsc::Sender<Option<Bytes>>;
 
 /// The body of a file. Without its end, as after a failure or a panic of the task that writes it,

@@ -62,7 +62,6 @@ impl Durations {
         })
     }
 
-    /// The quantile of the values.
     fn quantile(&self, share: f64) -> i64 {
         let rank = (self.count as f64 * share).ceil() as u64;
         let mut below = 0;

@@ -8,8 +8,11 @@ use crate::output::Output;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub(super) enum Finding {
-    /// Missing records of a stream.
-    Gap { stream: String, first_sequence: u64, last_sequence: u64 },
+    Gap {
+        stream: String,
+        first_sequence: u64,
+        last_sequence: u64,
+    },
     /// Records that are in two objects.
     Duplicate {
         stream: String,
@@ -19,11 +22,18 @@ pub(super) enum Finding {
         also: Option<String>,
     },
     /// An object with the same lines as one of another stream. Two hosts may have logged the same.
-    SameLines { key: String, also: String },
-    /// A damaged object.
-    Damaged { key: String, what: String },
+    SameLines {
+        key: String,
+        also: String,
+    },
+    Damaged {
+        key: String,
+        what: String,
+    },
     /// There were no objects to check.
-    NoStreams { why: String },
+    NoStreams {
+        why: String,
+    },
 }
 
 impl Finding {

@@ -68,7 +68,6 @@ impl Group {
     }
 }
 
-/// Groups of records.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: HashMap<GroupKey, Group>,

@@ -42,7 +42,6 @@ struct Summary<'a> {
 #[derive(Serialize)]
 struct Foreign {
     count: u64,
-    /// One of them.
     example: String,
 }
 

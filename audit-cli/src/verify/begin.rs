@@ -29,7 +29,6 @@ impl Begin {
         Begin { list_ms: by_since.max(by_state).unwrap_or(i64::MIN), since_ms }
     }
 
-    /// Whether the stream is examined.
     pub(super) fn is_examined(&self, stream: &str) -> bool {
         opened_ms(stream).is_none_or(|opened| opened >= self.list_ms)
     }
@@ -39,8 +38,8 @@ impl Begin {
         self.since_ms.and_then(|since| u64::try_from(since).ok())
     }
 
-    /// Removes findings that are no alarm because they concern older records than those asked for.
-    /// Returns the number of such streams by finding.
+    /// Removes findings about records before the range. Returns the number of such streams by
+    /// finding.
     pub(super) fn explain(&self, report: &mut BucketReport) -> BTreeMap<&'static str, u64> {
         let mut explained = BTreeMap::new();
         report.findings.retain(|finding| {

@@ -52,7 +52,6 @@ impl Entry {
     }
 }
 
-/// All listed objects.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     /// The objects of each stream, in the order of its records.
@@ -95,7 +94,6 @@ impl Inventory {
         self.streams.iter().map(|(stream, entries)| (stream.to_string(), of(entries))).collect()
     }
 
-    /// The keys of the objects of records.
     pub(crate) fn keys(&self) -> impl Iterator<Item = ObjectKey> {
         self.streams.iter().flat_map(|(stream, entries)| {
             entries.iter().filter(|entry| !entry.is_system()).map(|entry| entry.key(*stream))

@@ -44,7 +44,7 @@ pub(super) async fn look(
             // may not read the file. Its metadata is checked nevertheless.
             ReadError::Refused(said) if wants_lines || reader.is_directory() => {
                 let head = match reader.is_directory() {
-                    // It is in a file of its own.
+                    // The metadata is in a separate file.
                     true => None,
                     false => match get(GetOptions::new().with_head(true)).await {
                         Ok(head) => Some(head),

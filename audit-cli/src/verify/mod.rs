@@ -78,7 +78,7 @@ pub(crate) async fn run(
     let list = async |reader: &Reader, begin_ms| {
         let wanted = Wanted::new(begin_ms..i64::MAX, None);
         let mut inventory = Inventory::list(reader, &wanted, common).await?;
-        // What is not listed would seem to be missing.
+        // Records after the end of an incomplete listing would seem to be missing.
         reader.end()?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)

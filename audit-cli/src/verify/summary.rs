@@ -88,7 +88,7 @@ struct Population {
     records: u64,
     from: Option<String>,
     to: Option<String>,
-    /// How far the hosts' clocks were off the store's at most, where they knew.
+    /// The maximum known difference between a host's clock and the store's.
     #[serde(skip_serializing_if = "Option::is_none")]
     clock_offset_ms: Option<u64>,
     #[serde(skip)]
@@ -120,7 +120,7 @@ struct Totals<'a> {
     depth: &'static str,
     since: Option<String>,
     keys: Vec<String>,
-    /// What the hosts call the bucket, with how many streams there are of each.
+    /// The names that hosts give the bucket, with the number of streams of each.
     written_to: &'a BTreeMap<&'a str, u64>,
     hosts: &'a BTreeMap<String, Population>,
     without_evidence: &'a Population,
@@ -129,7 +129,7 @@ struct Totals<'a> {
     parquet: Option<Parquet<'a>>,
     other_objects: u64,
     unread_objects: u64,
-    /// The number of streams that are older than those asked for, by finding.
+    /// The number of streams before `since`, by finding.
     before_since: &'a BTreeMap<&'static str, u64>,
     /// The number of missing records, by reason.
     gaps: &'a BTreeMap<&'static str, u64>,
@@ -166,7 +166,7 @@ impl<'a> Parquet<'a> {
 pub(super) struct Summary<'a> {
     verified: &'a Verified,
     keys: &'a [TrustedKey],
-    /// How many streams state which bucket.
+    /// The number of streams by the bucket that they state.
     written_to: BTreeMap<&'a str, u64>,
     depth: &'static str,
     since: Option<String>,

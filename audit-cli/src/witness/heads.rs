@@ -25,7 +25,7 @@ pub(crate) const SIGNED: &str = "heads.signed";
 /// The longest line, in bytes. A checkpoint with two signatures takes less than 1 KiB.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// What a witness saw.
+/// An observation of a witness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Event {
@@ -40,7 +40,7 @@ pub(crate) enum Event {
 /// A line of the log.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
-    /// When it was seen, in milliseconds since the Unix epoch.
+    /// The time of the observation, in milliseconds since the Unix epoch.
     pub(crate) at: u64,
     pub(crate) event: Event,
     /// The checkpoint as a note, with the signature by the stream's key and the host's certificate
@@ -49,7 +49,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// What was seen in a request, without signatures by others.
+    /// The observation in a request, with only the signature by the stream's key.
     pub(crate) fn new(at: u64, event: Event, request: &Note, of: &Certificate) -> Head {
         let mut note = Note::new(request.text()).expect("the text of a note");
         let is_ours = |line: &&NoteSignature| line.is_by(of.stream_key());

@@ -153,7 +153,6 @@ impl Locked<'_> {
         signed.map_err(|error| failed(&file, "written", error).into())
     }
 
-    /// Signs the current log.
     fn sign(&mut self, key: &SignerKey) -> io::Result<()> {
         let checkpoint = self.0.log.checkpoint(key.verifier());
         let mut note = checkpoint.to_note();

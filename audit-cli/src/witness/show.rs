@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
     Ok(Outcome::wrong_if(wrong > 0))
 }
 
-/// What is wrong with a head, given the earlier ones.
+/// Checks a head against the earlier ones. Returns what is wrong with it.
 fn examine(
     head: &Head,
     hosts: &[VerifierKey],

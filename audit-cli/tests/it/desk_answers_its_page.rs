@@ -203,7 +203,6 @@ async fn the_page_matches_the_command() {
     assert_eq!(rows.iter().map(place).collect::<Vec<_>>(), found);
     let newest = rows_of(&page.get(&path, &[]).await);
     assert_eq!(newest.iter().rev().map(place).collect::<Vec<_>>(), found);
-    // The counts.
     let counts = oldest.lines().into_iter().rfind(|line| line["kind"] == "counts").unwrap();
     assert_eq!((&counts["searched"], &counts["matched"]), (&470.into(), &95.into()));
     let facet: Vec<_> = counts["facets"][0]["values"].as_array().unwrap().clone();

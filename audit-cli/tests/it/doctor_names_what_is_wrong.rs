@@ -36,7 +36,6 @@ async fn doctor(server: &S3TestServer, more: &[&str]) -> Report {
     let ran =
         audit(&environment(server), &[&["doctor", "--json", &url(server)], more].concat()).await;
     let mut checks = ran.json();
-    // The summary.
     let summary = checks.pop().unwrap();
     let report = Report { ran, checks };
     assert_eq!(summary["problems"], report.all("problem").len());

@@ -252,7 +252,6 @@ fn named_tests(document: &str) -> Vec<(&str, &str)> {
     links.collect()
 }
 
-/// Whether this source has a test with this name.
 fn has_test(source: &str, name: &str) -> bool {
     let mut is_test = false;
     for line in source.lines().map(str::trim) {
@@ -291,7 +290,6 @@ fn tests_named_by_compliance_exist() {
     assert!(has_test(helper, "a") && !has_test(helper, "b") && !has_test(helper, "c"));
 }
 
-/// Names of metrics in a text.
 fn metrics(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
     let words = text

@@ -181,10 +181,9 @@ fn repeated(byte: u8, blocks: usize) -> Vec<u8> {
     frame
 }
 
-/// What commands must do with the rows of a table.
+/// The required behaviour of commands for the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Must {
-    /// Pass over what is not an object.
     PassOver,
     /// Name an object that is damaged.
     Name,
@@ -548,7 +547,7 @@ async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
     }
 }
 
-/// What may lie where a day's first Parquet file is to be.
+/// Entries in the place of a day's first Parquet file.
 const PARQUET: [Row; 8] = [
     ("a pipe", |place| pipe(&place.at("dt=2023-11-14/000000.parquet"))),
     ("a device", |place| link("/dev/zero", &place.at("dt=2023-11-14/000000.parquet"))),
@@ -565,7 +564,7 @@ const PARQUET: [Row; 8] = [
     }),
 ];
 
-/// A day waits for somebody to remove what is in the way. Other days are compacted.
+/// A day with such an entry is not compacted until somebody removes it. Other days are.
 #[tokio::test(flavor = "multi_thread")]
 async fn strange_parquet_files_are_named_and_stop_no_other_day() {
     let sample = Sample::write().await;

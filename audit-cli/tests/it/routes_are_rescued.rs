@@ -83,7 +83,7 @@ async fn each_routes_records_are_delivered_to_its_own_bucket() {
         assert_eq!(users(&root, name).await, [name; 3]);
     }
 
-    // What is left is shown and printed, and goes to the bucket that a file names.
+    // The remaining records are shown, printed, and delivered to the bucket that a file names.
     let show = audit(&[], &["--json", "journal", "show", &journal]).await;
     assert_eq!((show.code, &show.json()[0]["undelivered"]), (Some(1), &json!(3)), "{show:?}");
     let cat = audit(&[], &["journal", "cat", &journal]).await;

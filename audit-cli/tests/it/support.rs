@@ -13,7 +13,6 @@ pub(crate) const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// 2023-11-14T00:00:00Z.
 pub(crate) const DAY: i64 = 1_699_920_000_000;
 
-/// The environment variables for a server.
 pub(crate) fn environment(server: &S3TestServer) -> Vec<(&'static str, String)> {
     vec![
         ("AWS_ENDPOINT", server.endpoint()),
@@ -76,7 +75,6 @@ impl Ran {
     }
 }
 
-/// A batch of `count` records of this time, by this user.
 pub(crate) fn batch(time_ms: i64, user: &str, count: u32) -> Batch {
     let line =
         |i| format!("{{\"action\":\"view\",\"user\":\"{user}\",\"i\":{i},\"at\":{time_ms}}}\n");

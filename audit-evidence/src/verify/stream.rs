@@ -46,8 +46,8 @@ pub struct StreamVerifier {
     is_seen_settled: bool,
 }
 
-/// An object of unknown end, unless a void begins at its number: then the host's records end with
-/// the void, and what is missing up to the next object is a gap.
+/// An object of unknown end. If a void begins at its number, the host's records end with the void,
+/// and missing records up to the next object are a gap.
 #[derive(Debug)]
 struct Occupied {
     first: u64,
@@ -178,7 +178,7 @@ impl StreamVerifier {
         }
     }
 
-    /// The next object in the order of records, perhaps after a gap.
+    /// Adds the next object in the order of records, possibly after a gap.
     fn place(&mut self, key: &str, head: ObjectHead, body: Body) {
         self.end_occupied(head.first);
         let gap = self.gap_before(head.first);

@@ -25,7 +25,7 @@ pub struct StreamReport {
     pub opened: Option<SystemRecord>,
     /// When the host wrote its last system record, in milliseconds since the Unix epoch.
     pub latest: Option<u64>,
-    /// How far the host's clock was off the store's at most, in milliseconds, where it knew.
+    /// The maximum known difference between the host's clock and the store's, in milliseconds.
     pub clock_offset: Option<u64>,
     /// The deadline for the host's next system record, in milliseconds since the Unix epoch.
     pub promised: Option<u64>,

@@ -88,7 +88,6 @@ fn each_removed_or_altered_field_is_detected() {
             let is_unsigned = UNSIGNED.contains(&name.as_str());
             assert_eq!(changed(Some(other)).is_ok(), is_unsigned, "{name}, at {at}");
         }
-        // The value of a neighbouring object.
         let neighbour = vectors.objects[2].metadata[name].clone();
         let is_same = neighbour == *value || UNSIGNED.contains(&name.as_str());
         assert_eq!(changed(Some(neighbour)).is_ok(), is_same, "{name} of a neighbour");

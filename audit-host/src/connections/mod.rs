@@ -34,7 +34,6 @@ use tower_service::Service;
 pub use self::limits::ServeLimits;
 use self::limits::too_few_files;
 use self::open::{CutOnDrop, Open};
-pub use self::places::client_of;
 use self::places::{Place, Places};
 pub use self::pool::{Held, Holder, Pool};
 use self::refusals::{Refusing, refuse, refused};

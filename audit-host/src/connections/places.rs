@@ -74,7 +74,7 @@ impl Drop for Place {
 
 /// The unit by which clients are limited: an IPv4 address, or the /64 of an IPv6 address, since a
 /// client usually has at least a /64.
-pub fn client_of(address: IpAddr) -> IpAddr {
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use parking_lot::Mutex;
 
-use super::{Connection, client_of};
+use super::Connection;
+use super::places::client_of;
 
 /// The holder of memory.
 #[derive(Debug, Clone)]

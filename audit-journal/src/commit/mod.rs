@@ -72,7 +72,6 @@ pub struct Bounds {
 
 type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
 
-/// A batch in the queue.
 pub(crate) struct Queued {
     /// Taken by the thread, or by the caller when it gives up.
     slot: Arc<TakeOnce<(EncodedBatch, Room)>>,

@@ -62,7 +62,6 @@ impl Follower {
     }
 }
 
-/// The followers of an open journal.
 #[derive(Debug, Default)]
 pub(crate) struct Followers(pub(crate) Vec<Arc<Standing>>);
 

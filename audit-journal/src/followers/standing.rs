@@ -28,7 +28,6 @@ pub(crate) struct Standing {
 
 #[derive(Debug)]
 struct State {
-    /// The durable record.
     record: FollowerRecord,
     /// A watermark after the durable one, with only system records between them.
     reached: Option<Watermark>,
@@ -56,7 +55,6 @@ impl Standing {
         }
     }
 
-    /// The durable record, and its generation.
     pub(crate) fn durable(&self) -> (FollowerRecord, u64) {
         let state = self.lock();
         (state.record.clone(), state.generation)

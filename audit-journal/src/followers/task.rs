@@ -58,7 +58,6 @@ pub(crate) struct Parts {
     pub(crate) max_bytes_under_way: usize,
 }
 
-/// The task.
 pub(crate) struct FollowerTask {
     parts: Parts,
     follower: Follower,

@@ -197,7 +197,6 @@ fn table(mut text: &[u8]) -> Option<BTreeMap<u32, (UniqueId, u64)>> {
     Some(rows)
 }
 
-/// The header of a batch.
 struct BatchHeader {
     kind: u32,
     time_ms: i64,
@@ -249,7 +248,6 @@ pub(crate) struct BatchPlace {
     pub(crate) is_system: bool,
     /// 0 for the default route.
     pub(crate) route: u32,
-    /// The stream of its records.
     pub(crate) stream: UniqueId,
     /// The number of its first record.
     pub(crate) first_sequence: u64,

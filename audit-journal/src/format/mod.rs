@@ -71,7 +71,6 @@ impl SegmentHeader {
 /// A place in the journal, between two groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
-    /// The ordinal of the segment.
     pub(crate) ordinal: u32,
     /// The offset in the segment, in bytes.
     pub(crate) offset: u64,

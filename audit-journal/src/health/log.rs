@@ -26,7 +26,6 @@ pub(super) struct Logged {
     is_settling: bool,
 }
 
-/// A line of the log.
 pub(super) enum Line {
     /// A trouble, with the number of suppressed changes before it.
     Trouble(Trouble, u64),
@@ -75,68 +74,41 @@ impl Line {
     /// Writes the line, for the sink with this name.
     pub(super) fn write(&self, bucket: &str) {
         match self {
-            Line::Over(Trouble::Delivery(_)) => {
-                tracing::info!(target: TARGET, bucket, "audit logs are delivered again");
-            }
-            Line::Over(Trouble::Disk(_) | Trouble::Stopped(_)) => {
-                tracing::info!(
-                    target: TARGET,
-                    bucket,
-                    "the journal of audit logs can use its disk again"
-                );
-            }
-            Line::Over(Trouble::Panicked(_)) => {
-                tracing::info!(target: TARGET, bucket, "the audit sink has recovered from a panic");
-            }
-            Line::Over(Trouble::JournalFull(_)) => {
-                tracing::info!(target: TARGET, bucket, "the journal of audit logs has room again");
+            Line::Over(trouble) => {
+                tracing::info!(target: TARGET, bucket, "{}", end_of(trouble));
             }
             Line::Trouble(trouble, held_back) => {
                 let (reason, held_back) = (trouble.to_string(), *held_back);
-                match trouble {
-                    Trouble::Delivery(_) if !trouble.is_blocked() => {
-                        tracing::warn!(
-                            target: TARGET,
-                            bucket,
-                            reason,
-                            held_back,
-                            "audit delivery is retried"
-                        );
-                    }
-                    Trouble::Delivery(_) => tracing::error!(
-                        target: TARGET,
-                        bucket,
-                        reason,
-                        held_back,
-                        "audit delivery is blocked until an operator acts"
-                    ),
-                    Trouble::Panicked(_) => {
-                        tracing::error!(
-                            target: TARGET,
-                            bucket,
-                            reason,
-                            held_back,
-                            "the audit sink panicked"
-                        );
-                    }
-                    Trouble::Stopped(_) => tracing::error!(
-                        target: TARGET,
-                        bucket,
-                        reason,
-                        held_back,
-                        "the audit sink has stopped: restart this process"
-                    ),
-                    Trouble::Disk(_) | Trouble::JournalFull(_) => {
-                        tracing::error!(
-                            target: TARGET,
-                            bucket,
-                            reason,
-                            held_back,
-                            "the journal of audit logs is blocked until an operator acts"
-                        )
-                    }
+                let begin = begin_of(trouble);
+                if matches!(trouble, Trouble::Delivery(_)) && !trouble.is_blocked() {
+                    tracing::warn!(target: TARGET, bucket, reason, held_back, "{begin}");
+                } else {
+                    tracing::error!(target: TARGET, bucket, reason, held_back, "{begin}");
                 }
             }
         }
+    }
+}
+
+fn begin_of(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::Delivery(_) if !trouble.is_blocked() => "audit delivery is retried",
+        Trouble::Delivery(_) => "audit delivery is blocked until an operator acts",
+        Trouble::Panicked(_) => "the audit sink panicked",
+        Trouble::Stopped(_) => "the audit sink has stopped: restart this process",
+        Trouble::Disk(_) | Trouble::JournalFull(_) => {
+            "the journal of audit logs is blocked until an operator acts"
+        }
+    }
+}
+
+fn end_of(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::Delivery(_) => "audit logs are delivered again",
+        Trouble::Disk(_) | Trouble::Stopped(_) => {
+            "the journal of audit logs can use its disk again"
+        }
+        Trouble::Panicked(_) => "the audit sink has recovered from a panic",
+        Trouble::JournalFull(_) => "the journal of audit logs has room again",
     }
 }

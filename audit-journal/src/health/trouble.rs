@@ -132,7 +132,6 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The severity of a trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Ok,

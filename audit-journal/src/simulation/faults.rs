@@ -164,7 +164,6 @@ fn lacking(receiver: &SimulatedReceiver, lines: &[String]) -> u64 {
     lines.iter().filter(|line| !is_there(line)).count() as u64
 }
 
-/// A bucket without faults.
 fn bucket() -> SimulatedBucket {
     let manners = Manners {
         faults: 0,

@@ -11,7 +11,6 @@ use tokio::task::yield_now;
 
 use Step::*;
 
-/// A step of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Began,

@@ -117,7 +117,7 @@ impl Serialize for By<Way> {
     }
 }
 
-/// Logs a body of its own before the value that it stands for.
+/// Logs a body while it is serialized.
 impl Serialize for By<(&AuditLog<'_, Query>, &Cell<u32>)> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let (log, calls) = self.0;

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::host::*;
 
-/// One step of a function.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Emit(Emission),
@@ -192,7 +191,6 @@ impl Refusal {
 #[derive(Debug, Default)]
 pub(crate) struct Account<'p> {
     pub(crate) accepted: Vec<&'p Emission>,
-    /// The first refusal.
     pub(crate) refused: Option<(Refusal, &'p Emission)>,
     /// Whether a step failed and the error was not caught.
     pub(crate) failed: bool,

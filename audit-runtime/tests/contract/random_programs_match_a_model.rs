@@ -17,7 +17,6 @@ use crate::database::{Commits, DbError, Step as DbStep};
 use crate::host::*;
 use crate::program::*;
 
-/// The settings of a host.
 #[derive(Debug, Clone)]
 struct Settings {
     limits: Limits,

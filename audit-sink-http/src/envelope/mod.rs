@@ -55,68 +55,8 @@ impl Envelope {
         origin: &Origin,
         mapping: Mapping,
     ) -> Envelope {
-        let Origin { deployment_name, deployment_type, project_name, project_slug } = origin;
-        let (mut before, mut between, mut after) = ("[".to_owned(), ",", "]");
-        let common = match format {
-            Format::Webhook => convex(origin),
-            Format::WebhookLines => {
-                (before, between, after) = (String::new(), "\n", "\n");
-                convex(origin)
-            }
-            Format::Ndjson => {
-                (before, between, after) = (String::new(), "\n", "\n");
-                String::new()
-            }
-            Format::Splunk => {
-                (before, between, after) = (String::new(), "\n", "\n");
-                quoted(deployment_name)
-            }
-            Format::Otlp => {
-                let attributes = [
-                    ("service.name", deployment_name),
-                    ("deployment.environment.name", deployment_type),
-                    ("service.namespace", project_name),
-                ];
-                let attributes = attributes.iter().filter(|(_, value)| !value.is_empty());
-                let attributes: Vec<_> = attributes
-                    .map(|(key, value)| json!({"key": key, "value": {"stringValue": value}}))
-                    .collect();
-                let attributes = json!({ "attributes": attributes });
-                before = format!(
-                    "{{\"resourceLogs\":[{{\"resource\":{attributes},\"scopeLogs\":[{{\"scope\":\
-                     {{\"name\":\"audit\"}},\"logRecords\":["
-                );
-                after = "]}]}]}";
-                String::new()
-            }
-            Format::Datadog => {
-                let tags = [
-                    ("env", deployment_type),
-                    ("project", project_slug),
-                    ("deployment", deployment_name),
-                ];
-                let tags: Vec<_> = tags
-                    .iter()
-                    .filter(|(_, value)| !value.is_empty())
-                    .map(|(name, value)| format!("{name}:{value}"))
-                    .collect();
-                let (service, tags) = (quoted(deployment_name), quoted(&tags.join(",")));
-                format!("\"ddsource\":\"audit\",\"service\":{service},\"ddtags\":{tags}")
-            }
-            Format::Axiom => quoted(deployment_name),
-            Format::Ocsf => {
-                (before, between, after) = (String::new(), "\n", "\n");
-                deployment_name.clone()
-            }
-            Format::CloudEvents => {
-                // The reference of the producer: `/project/deployment`.
-                let project = if project_slug.is_empty() { "audit" } else { project_slug };
-                let encode = |text: &str| {
-                    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
-                };
-                quoted(&format!("/{}/{}", encode(project), encode(deployment_name)))
-            }
-        };
+        let (before, between, after) = frame(format, origin);
+        let common = common(format, origin);
         Envelope { format, limits, before, between, after, common, mapping }
     }
 
@@ -243,6 +183,68 @@ fn pointer(stream: UniqueId, event: &Event) -> String {
         "stream": stream.to_string(), "sequence": sequence, "bytes": line.len(), "sha256": sha256,
     }})
     .to_string()
+}
+
+/// The text before the first event, between events, and after the last.
+fn frame(format: Format, origin: &Origin) -> (String, &'static str, &'static str) {
+    match format {
+        Format::WebhookLines | Format::Ndjson | Format::Splunk | Format::Ocsf => {
+            (String::new(), "\n", "\n")
+        }
+        Format::Webhook | Format::Datadog | Format::Axiom | Format::CloudEvents => {
+            ("[".to_owned(), ",", "]")
+        }
+        Format::Otlp => {
+            let attributes = [
+                ("service.name", &origin.deployment_name),
+                ("deployment.environment.name", &origin.deployment_type),
+                ("service.namespace", &origin.project_name),
+            ];
+            let attributes = attributes.iter().filter(|(_, value)| !value.is_empty());
+            let attributes: Vec<_> = attributes
+                .map(|(key, value)| json!({"key": key, "value": {"stringValue": value}}))
+                .collect();
+            let attributes = json!({ "attributes": attributes });
+            let before = format!(
+                "{{\"resourceLogs\":[{{\"resource\":{attributes},\"scopeLogs\":[{{\"scope\":\
+                 {{\"name\":\"audit\"}},\"logRecords\":["
+            );
+            (before, ",", "]}]}]}")
+        }
+    }
+}
+
+/// The JSON that all events have in common.
+fn common(format: Format, origin: &Origin) -> String {
+    let Origin { deployment_name, deployment_type, project_name: _, project_slug } = origin;
+    match format {
+        Format::Webhook | Format::WebhookLines => convex(origin),
+        Format::Ndjson | Format::Otlp => String::new(),
+        Format::Splunk | Format::Axiom => quoted(deployment_name),
+        Format::Ocsf => deployment_name.clone(),
+        Format::Datadog => {
+            let tags = [
+                ("env", deployment_type),
+                ("project", project_slug),
+                ("deployment", deployment_name),
+            ];
+            let tags: Vec<_> = tags
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| format!("{name}:{value}"))
+                .collect();
+            let (service, tags) = (quoted(deployment_name), quoted(&tags.join(",")));
+            format!("\"ddsource\":\"audit\",\"service\":{service},\"ddtags\":{tags}")
+        }
+        Format::CloudEvents => {
+            // The producer's URI reference: `/project/deployment`.
+            let project = if project_slug.is_empty() { "audit" } else { project_slug };
+            let encode = |text: &str| {
+                url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+            };
+            quoted(&format!("/{}/{}", encode(project), encode(deployment_name)))
+        }
+    }
 }
 
 fn convex(origin: &Origin) -> String {

@@ -48,10 +48,8 @@ struct Stored {
     times: usize,
 }
 
-/// A complete request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The path with its query.
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,

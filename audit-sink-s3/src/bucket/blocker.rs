@@ -5,9 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocker {
     Permission,
-    /// The credentials were rejected.
     Credentials,
-    /// There are no credentials.
     NoCredentials,
     /// STS refused the role to these credentials.
     Role,

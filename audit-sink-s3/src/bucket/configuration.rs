@@ -20,7 +20,6 @@ pub(crate) struct Configuration {
     settings: BTreeMap<String, Setting>,
 }
 
-/// One setting.
 pub(crate) struct Setting {
     /// The name of the variable or option, as the operator wrote it.
     pub(crate) name: String,
@@ -170,6 +169,9 @@ impl Configuration {
     }
 }
 
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+const INSTANCE_METADATA: &str = "instance metadata service";
+
 /// The issuer of credentials for an S3 bucket. `None` if the settings hold the credentials.
 ///
 /// # Errors
@@ -180,19 +182,7 @@ pub(crate) fn issuer_of_s3(
     configuration: &Configuration,
     url: &Url,
 ) -> Result<Option<Issuer>, String> {
-    let endpoint = configuration.get("aws_endpoint_url_s3").or(configuration.get("aws_endpoint"));
-    if let Some(setting) = endpoint {
-        let endpoint = configuration.check_endpoint(setting)?;
-        let last = endpoint.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let is_repeated = !last.is_empty() && Some(last) == url.host_str();
-        if is_repeated && !configuration.is_true("aws_virtual_hosted_style_request") {
-            return Err(format!(
-                "{} ends with the bucket's name, which belongs only in the bucket URL: objects \
-                 would be stored under {last}/{last}",
-                setting.name
-            ));
-        }
-    }
+    check_endpoint_of_s3(configuration, url)?;
     let is_static = ["aws_access_key_id", "aws_secret_access_key"];
     if is_static.iter().any(|name| configuration.has(name))
         || configuration.is_true("aws_skip_signature")
@@ -207,50 +197,48 @@ pub(crate) fn issuer_of_s3(
         {
             return Err(format!("{name} is not an https URL, but STS requires https"));
         }
-        return Ok(Some(Issuer {
-            name: "STS".into(),
-            variables: "AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and AWS_ENDPOINT_URL_STS",
-            endpoint: "AWS_ENDPOINT_URL_STS",
-            files: web_identity,
-            is_default: false,
-            role: None,
-        }));
+        let variables = "AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and AWS_ENDPOINT_URL_STS";
+        return Ok(Some(Issuer::new("STS", variables, "AWS_ENDPOINT_URL_STS", web_identity)));
     }
+    let container = "container's credentials endpoint";
     if configuration.has("aws_container_credentials_relative_uri") {
-        return Ok(Some(Issuer {
-            name: "container's credentials endpoint".into(),
-            variables: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            endpoint: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            files: Vec::new(),
-            is_default: false,
-            role: None,
-        }));
+        let variable = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+        return Ok(Some(Issuer::new(container, variable, variable, Vec::new())));
     }
     configuration.needs(
         "aws_container_credentials_full_uri",
         &[("aws_container_authorization_token_file", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")],
     )?;
     if configuration.has("aws_container_credentials_full_uri") {
-        return Ok(Some(Issuer {
-            name: "container's credentials endpoint".into(),
-            variables: "AWS_CONTAINER_CREDENTIALS_FULL_URI and \
-                        AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            endpoint: "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            files: configuration.file("aws_container_authorization_token_file", true),
-            is_default: false,
-            role: None,
-        }));
+        return Ok(Some(Issuer::new(
+            container,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI and AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            configuration.file("aws_container_authorization_token_file", true),
+        )));
     }
     configuration
         .needs("aws_role_arn", &[("aws_web_identity_token_file", "AWS_WEB_IDENTITY_TOKEN_FILE")])?;
-    Ok(Some(Issuer {
-        name: "instance metadata service".into(),
-        variables: "the instance's role, AWS_METADATA_ENDPOINT",
-        endpoint: "AWS_METADATA_ENDPOINT",
-        files: Vec::new(),
-        is_default: true,
-        role: None,
-    }))
+    let variables = "the instance's role, AWS_METADATA_ENDPOINT";
+    let metadata = Issuer::new(INSTANCE_METADATA, variables, "AWS_METADATA_ENDPOINT", Vec::new());
+    Ok(Some(Issuer { is_default: true, ..metadata }))
+}
+
+#[cfg(feature = "aws")]
+fn check_endpoint_of_s3(configuration: &Configuration, url: &Url) -> Result<(), String> {
+    let endpoint = configuration.get("aws_endpoint_url_s3").or(configuration.get("aws_endpoint"));
+    let Some(setting) = endpoint else { return Ok(()) };
+    let endpoint = configuration.check_endpoint(setting)?;
+    let last = endpoint.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let is_repeated = !last.is_empty() && Some(last) == url.host_str();
+    if is_repeated && !configuration.is_true("aws_virtual_hosted_style_request") {
+        return Err(format!(
+            "{} ends with the bucket's name, which belongs only in the bucket URL: objects would \
+             be stored under {last}/{last}",
+            setting.name
+        ));
+    }
+    Ok(())
 }
 
 /// The issuer of credentials for a GCS bucket. `None` if the settings hold the credentials.
@@ -275,15 +263,13 @@ pub(crate) fn issuer_of_gcs(
         home.join(".config/gcloud/application_default_credentials.json").exists()
     });
     let is_default = !well_known && !names.iter().any(|name| configuration.has(name));
-    Ok(Some(Issuer {
-        name: if is_default { "instance metadata service" } else { "token endpoint of Google" }
-            .into(),
-        variables: "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
-        endpoint: "the token URL in the file of the credentials",
-        files: Vec::new(),
-        is_default,
-        role: None,
-    }))
+    let google = Issuer::new(
+        if is_default { INSTANCE_METADATA } else { "token endpoint of Google" },
+        "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+        "the token URL in the file of the credentials",
+        Vec::new(),
+    );
+    Ok(Some(Issuer { is_default, ..google }))
 }
 
 /// The issuer of credentials for an Azure container. `None` if the settings hold the credentials.
@@ -316,13 +302,9 @@ pub(crate) fn issuer_of_azure(
     let tenant = ("azure_storage_tenant_id", "AZURE_TENANT_ID");
     configuration.needs("azure_storage_client_secret", &[id, tenant])?;
     configuration.needs("azure_federated_token_file", &[id, tenant])?;
-    let entra = |variables, files| Issuer {
-        name: "token endpoint of Microsoft Entra ID".into(),
-        variables,
-        endpoint: "AZURE_AUTHORITY_HOST",
-        files,
-        is_default: false,
-        role: None,
+    let entra = |variables, files| {
+        let name = "token endpoint of Microsoft Entra ID";
+        Issuer::new(name, variables, "AZURE_AUTHORITY_HOST", files)
     };
     let federated = configuration.file("azure_federated_token_file", false);
     Ok(Some(if !federated.is_empty() {
@@ -331,13 +313,9 @@ pub(crate) fn issuer_of_azure(
         entra("AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET", Vec::new())
     } else {
         let is_cli = configuration.is_true("azure_use_azure_cli");
-        Issuer {
-            name: if is_cli { "Azure CLI" } else { "instance metadata service" }.into(),
-            variables: "the managed identity, or AZURE_CLIENT_ID",
-            endpoint: "AZURE_MSI_ENDPOINT",
-            files: Vec::new(),
-            is_default: !is_cli,
-            role: None,
-        }
+        let name = if is_cli { "Azure CLI" } else { INSTANCE_METADATA };
+        let variables = "the managed identity, or AZURE_CLIENT_ID";
+        let managed = Issuer::new(name, variables, "AZURE_MSI_ENDPOINT", Vec::new());
+        Issuer { is_default: !is_cli, ..managed }
     }))
 }

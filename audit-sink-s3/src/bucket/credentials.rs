@@ -64,6 +64,16 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 impl Issuer {
+    /// An issuer that a setting names.
+    pub(crate) fn new(
+        name: impl Into<Cow<'static, str>>,
+        variables: &'static str,
+        endpoint: &'static str,
+        files: Vec<CredentialFile>,
+    ) -> Issuer {
+        Issuer { name: name.into(), variables, endpoint, files, is_default: false, role: None }
+    }
+
     /// Checks all files of the issuer.
     ///
     /// # Errors

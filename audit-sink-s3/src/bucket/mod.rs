@@ -142,7 +142,7 @@ impl Bucket {
         Some(time_ms).filter(|time_ms| *time_ms > 0)
     }
 
-    /// The store's clock, which a sink's requests tell.
+    /// The store's clock, as known from responses to a sink.
     pub(crate) fn clock(&self) -> &StoreClock {
         &self.clock
     }
@@ -291,8 +291,8 @@ impl Bucket {
         Some((self.path(&Sidecar::key_of(&key)), Sidecar::text(head)))
     }
 
-    /// Whether the object at this path is this one, judged by the hashes in its metadata or, if
-    /// there are none, by its bytes.
+    /// Returns true if the object at this path is this one. Compares the hashes in its metadata or,
+    /// without them, its bytes.
     pub(crate) async fn holds(
         &self,
         path: &Path,

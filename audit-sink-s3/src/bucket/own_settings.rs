@@ -168,15 +168,14 @@ pub(crate) fn role(configuration: &Configuration) -> Result<Option<(Role, Issuer
              the policy asks for an external id, set AWS_ASSUME_ROLE_EXTERNAL_ID: none was given",
         ),
     };
-    let issuer = Issuer {
-        name: format!("STS, asked for the role {arn} {with}").into(),
-        variables: "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the \
-                    identity that they come from",
-        endpoint: "AWS_ENDPOINT_URL_STS",
-        files: Vec::new(),
-        is_default: false,
-        role: Some(remedy),
-    };
+    let issuer = Issuer::new(
+        format!("STS, asked for the role {arn} {with}"),
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the identity that they \
+         come from",
+        "AWS_ENDPOINT_URL_STS",
+        Vec::new(),
+    );
+    let issuer = Issuer { role: Some(remedy), ..issuer };
     let session_name = session_name.unwrap_or_else(default_session_name);
     let role = Role { arn: arn.clone(), external_id, session_name, endpoint, region };
     Ok(Some((role, issuer)))

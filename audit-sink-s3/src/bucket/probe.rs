@@ -21,7 +21,6 @@ const CONTENT: &str =
 /// How long an unreachable bucket may delay the opening of a sink.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// The store refuses to create an object that exists.

@@ -5,14 +5,12 @@ use object_store::ObjectStore;
 use super::blocker::{Blocker, Certificate};
 use super::credentials::Issuer;
 
-/// The provider of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provider {
     /// AWS, and all other stores with the S3 API.
     S3,
     Gcs,
     Azure,
-    /// A local directory.
     Directory,
     /// In memory, or a host's own store.
     Other,

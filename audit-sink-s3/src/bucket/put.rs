@@ -30,7 +30,7 @@ const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
 /// overwrites the object with the same bytes.
 ///
 /// A crash here loses no acknowledged record, since the acknowledgement comes later or the journal
-/// holds the object. An object under way is stored completely or not at all.
+/// holds the object. An object in flight is stored completely or not at all.
 #[derive(Debug)]
 pub(crate) struct Put {
     pub(crate) bucket: Bucket,
@@ -113,7 +113,7 @@ impl Put {
         };
         match refusal.response {
             // After contention, the other request may be our own: one that we gave up but that is
-            // still under way in the store.
+            // still in flight in the store.
             Response::Exists | Response::Contention => {}
             Response::Unknown | Response::Blocked(_) => return Err(refusal),
         }

@@ -2,7 +2,7 @@
 //!
 //! `object_store` fails a whole listing because of one key that is not a valid path (an empty
 //! segment, `..`, a control character), and an object because of one header that is not ASCII.
-//! Anybody who may put an object could thereby hide all others. This client rewrites such keys
+//! Anyone who may put an object could hide all others in this way. This client rewrites such keys
 //! before a listing is parsed, and drops such headers.
 //!
 //! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
@@ -111,7 +111,7 @@ impl HttpService for ReadService {
     }
 }
 
-/// Whether a response is a listing, whole or with the place where it goes on.
+/// Checks that a response is a listing, which is complete or says where it continues.
 fn check_listing(query: &str, listing: &[u8]) -> Result<(), (HttpErrorKind, &'static str)> {
     let begin = &listing[..listing.len().min(1024)];
     let is_listing =
@@ -146,7 +146,7 @@ fn element<'t>(xml: &'t [u8], name: &str) -> Option<Cow<'t, [u8]>> {
     unescape(&xml[begin..end])
 }
 
-/// Where the request asked the listing to go on.
+/// The place from which the request continues a listing.
 fn token(query: &str) -> Option<Cow<'_, [u8]>> {
     let values = query.split('&').filter_map(|part| part.split_once('='));
     let mut tokens = values.filter(|(name, _)| ["continuation-token", "marker"].contains(name));
@@ -212,7 +212,7 @@ fn with_valid_keys(listing: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Whether parsing leaves a key unchanged. A key with a trailing slash or space would turn into a
-/// different one, perhaps one of ours.
+/// different one, possibly one of ours.
 fn is_valid(key: &[u8], is_prefix: bool) -> bool {
     let Ok(key) = std::str::from_utf8(key) else { return false };
     let key = if is_prefix { key.strip_suffix('/').unwrap_or(key) } else { key };

@@ -2,9 +2,8 @@
 //!
 //! Some stores list the last key of a page again on the next page, and a store behind a faulty
 //! cache or proxy may return whole pages again. Readers would then read records twice. Stores list
-//! keys in ascending order, so an object whose key is not above all earlier ones is listed again,
-//! or the store does not sort: then nobody can tell whether its listing is complete, and it is an
-//! error.
+//! keys in ascending order, so a key that is not above all earlier ones is either a repeat or shows
+//! that the store does not sort. An unsorted listing is an error, since it may be incomplete.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::DateTime;
 
-/// The store's clock, as far as its responses tell. Cheap to clone; all clones are one.
+/// The store's clock, as known from its responses. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreClock(Arc<AtomicI64>);
 
-/// No response has told yet.
+/// No response has told the time yet.
 const UNKNOWN: i64 = i64::MIN;
 
 impl Default for StoreClock {

@@ -25,10 +25,10 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// What is shown of a body that does not belong there, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
-/// Connects with what checks responses.
+/// Creates clients that check responses.
 #[derive(Debug)]
 pub(crate) struct WriteConnector {
-    /// Learns from each response.
+    /// Updated by each response.
     pub(crate) clock: StoreClock,
 }
 
@@ -98,7 +98,7 @@ fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(MAX_SHOWN_BYTES)]).into_owned()
 }
 
-/// A response of the 200s to a PUT that no store gives.
+/// A successful response to a PUT that no store would give.
 #[derive(Debug)]
 struct NotCreated {
     status: u16,

@@ -57,6 +57,42 @@ pub(super) struct Waiter {
     pub(super) pending: Pending,
 }
 
+impl Waiter {
+    /// Acknowledges the batch, unless another object has this key.
+    fn answer(self, conflict: Option<&str>) {
+        let Waiter { reply, place, pending } = self;
+        let result = match conflict {
+            // A crash before this line: the object is in the bucket but unacknowledged, which is
+            // allowed.
+            None => Ok(Receipt { durability: Durability::Delivered, place: Some(place) }),
+            Some(key) => Err(SinkError::not_persisted(
+                SinkErrorKind::Blocked,
+                format!("another object has the key of the audit batch: {key}"),
+            )),
+        };
+        // The caller may be gone; its records stay. Its waker may panic, which must not affect
+        // other callers.
+        let _ = catch(move || {
+            let _ = reply.send(result);
+            drop(pending);
+        });
+    }
+}
+
+/// The span of a delivery, in the trace of the first caller and linked to those of the others.
+fn span_of(waiters: &[Waiter]) -> Span {
+    let mut spans = waiters.iter().map(|waiter| &waiter.pending.span);
+    let span = spans.next().map_or_else(Span::none, |first| {
+        tracing::info_span!(
+            target: "audit::trace", parent: first, "deliver", batches = waiters.len(),
+        )
+    });
+    spans.take(MAX_LINKS).for_each(|other| {
+        span.follows_from(other);
+    });
+    span
+}
+
 impl Group {
     /// Delivers the object until the outcome is certain, and then answers the callers. After a
     /// panic the outcome is unknown and the records are still in memory, so delivery is retried as
@@ -93,16 +129,7 @@ impl Group {
                         }
                     });
                 }
-                // A part of the trace of the first caller, to which the others are linked.
-                let mut spans = waiters.iter().map(|waiter| &waiter.pending.span);
-                let span = spans.next().map_or_else(Span::none, |first| {
-                    tracing::info_span!(
-                        target: "audit::trace", parent: first, "deliver", batches = waiters.len(),
-                    )
-                });
-                spans.take(MAX_LINKS).for_each(|other| {
-                    span.follows_from(other);
-                });
+                let span = span_of(&waiters);
                 Some(put.until_certain(&path, object.as_ref()?).instrument(span).await)
             };
             match catch_in(Box::pin(attempt)).await {
@@ -119,29 +146,11 @@ impl Group {
         if let Some((watch, _)) = panics {
             let _ = catch(|| watch.over());
         }
-        for Waiter { reply, place, pending } in waiters {
-            let result = match outcome {
-                // A crash before this line: the object is in the bucket but unacknowledged, which
-                // is allowed.
-                PutOutcome::Stored => {
-                    Ok(Receipt { durability: Durability::Delivered, place: Some(place) })
-                }
-                PutOutcome::Conflict => Err(SinkError::not_persisted(
-                    SinkErrorKind::Blocked,
-                    format!("another object has the key of the audit batch: {path}"),
-                )),
-            };
-            // The caller may be gone; its records stay. Its waker may panic, which must not affect
-            // other callers.
-            let _ = catch(move || {
-                let _ = reply.send(result);
-                drop(pending);
-            });
-        }
         let conflict = match outcome {
             PutOutcome::Stored => None,
             PutOutcome::Conflict => Some(path.to_string()),
         };
+        waiters.into_iter().for_each(|waiter| waiter.answer(conflict.as_deref()));
         Some(Ended { key, count, conflict })
     }
 }

@@ -274,7 +274,6 @@ async fn sealed_deliveries_are_retried_after_any_panic() {
     }
 }
 
-/// A waker that panics.
 struct PanickyWaker;
 
 impl Wake for PanickyWaker {

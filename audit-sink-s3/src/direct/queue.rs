@@ -72,7 +72,6 @@ const MIN_SWEEP: usize = 1_024;
 /// The longest wait between checks of the clock, which may be set while a host sleeps.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// The components of a queue.
 pub(crate) struct Parts {
     /// The first stream.
     pub(crate) stream: UniqueId,
@@ -260,7 +259,6 @@ impl Queue {
         self.deliver(group);
     }
 
-    /// Whether the batch at the front is due.
     fn is_due(&self) -> bool {
         let Some((ticket, queued)) = self.batches.front() else { return false };
         self.closing

@@ -4,7 +4,6 @@
 use audit_evidence::{CompactRange, Hash};
 use bytes::Bytes;
 
-/// The bytes of a frontier.
 pub(crate) fn write(range: &CompactRange) -> Bytes {
     range.hashes().flat_map(|hash| *hash.as_bytes()).collect::<Vec<u8>>().into()
 }

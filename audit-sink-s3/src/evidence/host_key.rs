@@ -19,7 +19,6 @@ pub(super) fn check_name(name: &str) -> Result<(), OpenError> {
     )))
 }
 
-/// The key in the environment.
 pub(super) fn from_environment(name: &str) -> Result<SignerKey, OpenError> {
     let variable = EvidenceSettings::KEY_VARIABLE;
     match std::env::var(variable) {

@@ -119,7 +119,6 @@ pub(crate) fn time(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
 }
 
-/// 32 random bytes.
 pub(crate) fn seed(random: &dyn Random) -> [u8; 32] {
     let mut seed = [0; 32];
     for bytes in seed.as_chunks_mut::<8>().0 {
@@ -180,7 +179,6 @@ fn before(promise_ms: u64) -> u64 {
 pub(crate) struct Aside {
     pub(crate) first: u64,
     pub(crate) count: u64,
-    /// Their key.
     pub(crate) key: String,
 }
 

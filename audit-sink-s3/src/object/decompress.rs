@@ -38,7 +38,6 @@ const MAX_WINDOW_LOG: u32 = 23;
 /// How many bytes are decompressed at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Decompresses one object.
 pub(super) enum Decompressor {
     Zstd { decoder: RawDecoder<'static>, buffer: Vec<u8>, ended: bool },
     Gzip(Box<GzipMember>),

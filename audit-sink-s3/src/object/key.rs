@@ -90,7 +90,6 @@ impl ObjectKey {
 /// of objects in a directory, and the probe.
 pub const SYSTEM_PREFIX: &str = "_audit/";
 
-/// The suffix of a system object's key.
 const SYSTEM_SUFFIX: &str = ".system";
 
 /// The directory below the prefix in which a sink on a directory writes an object before renaming

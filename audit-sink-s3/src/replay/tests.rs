@@ -204,7 +204,7 @@ fn arrived(received: &Requests) -> Result<BTreeSet<(UniqueId, u64)>, String> {
     Ok(arrived)
 }
 
-/// Dies at each step in turn, and continues. Returns what is wrong.
+/// Dies at each step in turn, and continues. Returns the number of steps, or what is wrong.
 async fn die_at_each_step(at_once: usize, is_hasty: bool) -> Result<u64, String> {
     let bucket = bucket().await;
     let wanted = [(stream(1), 3..20), (stream(2), 0..9)];

@@ -16,7 +16,6 @@ use object_store::{
 
 use crate::store_double::StoreDouble;
 
-/// The store of a bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct SimulatedStore(pub(crate) SimulatedBucket);
 

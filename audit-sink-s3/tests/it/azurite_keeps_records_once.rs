@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Passes connections on to the server. It loses responses to uploads when it is told to.
+/// Forwards connections to the server. It can lose the responses to uploads.
 struct Relay {
     address: SocketAddr,
     to_lose: Arc<AtomicU32>,

@@ -30,7 +30,6 @@ struct Delivered {
 }
 
 enum Store {
-    /// A store with metadata.
     Memory(Arc<GatedStore>),
     /// A directory, without metadata.
     Directory(Bucket),
@@ -318,7 +317,6 @@ async fn a_killed_delivery_is_finished_by_the_next() {
     }
 }
 
-/// Foreign replacements of an object.
 fn replacements(host: &Delivered, key: &str) -> Vec<(&'static str, Bytes)> {
     let bytes = host.objects[key].bytes.clone();
     let other = host.objects.iter().find(|(other, _)| *other != key).unwrap().1.bytes.clone();

@@ -19,7 +19,6 @@ use tokio::time::timeout;
 enum Mode {
     Direct,
     Journal,
-    /// With a journal and evidence.
     Evidence,
 }
 
@@ -137,7 +136,7 @@ async fn a_dropped_persist_or_flush_stops_nothing() {
                 if is_done && !flushes {
                     acknowledged.push(tag.clone());
                 }
-                // The sink goes on.
+                // The sink still works.
                 let next = format!("{tag} next");
                 within("persist", sink.persist(batch(&next))).await.unwrap();
                 acknowledged.push(next);

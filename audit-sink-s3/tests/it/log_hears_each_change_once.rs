@@ -10,7 +10,6 @@ use audit_core::AuditSink;
 use audit_sink_s3::{S3Sink, Settings};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 
-/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -140,7 +140,7 @@ impl Destination for Memory {
             1 => {
                 self.store.set(Gate::Closed);
                 let (sink, puts) = (self.opened.sink(), self.store.puts());
-                tokio::spawn(async move { sink.persist(batch("under way", 1)).await });
+                tokio::spawn(async move { sink.persist(batch("in flight", 1)).await });
                 self.store.arrived(puts + 1).await;
             }
             // *Indeterminate*: it was sent, and is answered too late.

@@ -48,7 +48,7 @@ pub enum BodyProblem {
     },
     /// A variable that the runtime does not know.
     UnknownVariable {
-        /// Its name.
+        /// The name in the body.
         name: String,
     },
     /// A variable in the value of another variable.
@@ -78,7 +78,7 @@ pub enum BodyProblem {
     },
     /// The `Serialize` implementation of the value failed.
     Serialize {
-        /// Its message.
+        /// The message of its error.
         message: String,
     },
     /// The host could not convert the body to JSON.

@@ -351,7 +351,6 @@ impl<'t> Parser<'t, '_, '_> {
         Ok(())
     }
 
-    /// At least one digit.
     fn digits(&mut self) -> Result<(), BodyError> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {

@@ -38,7 +38,7 @@ struct Compiler<'v> {
     rules: Rules<'v>,
 }
 
-/// What is being compiled.
+/// The rules for the compiled value.
 #[derive(Clone, Copy)]
 enum Rules<'v> {
     /// A body, with these variables and limits.

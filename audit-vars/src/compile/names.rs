@@ -27,7 +27,6 @@ enum Order {
     Any,
 }
 
-/// Names that ascend.
 struct Ascent {
     count: usize,
     last: Words,
@@ -125,7 +124,7 @@ impl Names {
     }
 }
 
-/// Enough of a name to tell most names apart.
+/// The part of a name that distinguishes it from most others.
 #[derive(Clone, Copy)]
 struct Words {
     /// Its first eight bytes, the first the highest; zeros behind a shorter one.

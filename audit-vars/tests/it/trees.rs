@@ -224,7 +224,6 @@ pub(crate) fn user_agent_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// An arbitrary request.
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     let actor = tree(false).prop_filter_map("larger than the variable", |tree| {
         Some((HostValue::new(TABLE.actor, &tree).ok()?, tree.to_value()))

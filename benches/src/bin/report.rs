@@ -176,7 +176,7 @@ fn compare_only(word: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What is measured in rounds.
+/// The contests, which are measured in rounds.
 fn contests(directory: &Path) -> Vec<Contest> {
     let mut contests = templates::contests();
     contests.extend(release::contests());
@@ -188,7 +188,7 @@ fn contests(directory: &Path) -> Vec<Contest> {
     contests
 }
 
-/// Where files are written: on the disk to measure.
+/// The directory for files, on the disk to measure.
 fn measured_directory() -> PathBuf {
     std::env::var_os("AUDIT_BENCH_DIR").map_or_else(build_directory, PathBuf::from)
 }

@@ -29,7 +29,6 @@ const EACH_ON_SQLITE: usize = 8;
 #[derive(Clone, Default)]
 struct Documents(Arc<Mutex<HashMap<u64, Vec<u8>>>>);
 
-/// Writes one document.
 struct Write {
     documents: Documents,
     id: u64,
@@ -167,8 +166,8 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
         contest(named("on SQLite"), &sqlite, EACH_ON_SQLITE, elapsed).as_rate(),
     ];
     if processor_time() > Duration::ZERO {
-        // What limits the rate while there is no processor to spare. The rates themselves depend on
-        // the disk, and vary by far more than this.
+        // Processor time limits the rate on a busy machine. The rates themselves depend on the
+        // disk, and vary by far more than this.
         let contest = contest(one, &memory, EACH, processor_time);
         contests.push(contest.target(Target::AtMostTimes(1.03)));
     }

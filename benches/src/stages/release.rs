@@ -92,8 +92,7 @@ fn computed() -> Vec<(String, Duration)> {
     tasks.filter_map(of).collect()
 }
 
-/// The processor time of this process's threads so far, together. Zero where the system does not
-/// tell it.
+/// The processor time of all threads of this process so far. Zero if the system does not report it.
 pub(super) fn processor_time() -> Duration {
     computed().into_iter().map(|(_, time)| time).sum()
 }

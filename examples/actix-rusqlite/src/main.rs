@@ -73,7 +73,6 @@ fn write(
 }
 
 impl Host {
-    /// The context of a request.
     fn context(&self, request: &HttpRequest) -> RequestContext {
         let headers = request.headers();
         let peer = request.peer_addr().map(|address| address.ip());

@@ -32,7 +32,7 @@ pub struct QueryKey {
     /// text.
     pub(super) args: Arc<str>,
     pub(super) identity: Option<Arc<Identity>>,
-    /// Where the client's pages end.
+    /// The ends of the client's pages.
     pub(super) journal: Option<Arc<str>>,
     /// The lane that waits for a thread if the result must be computed. It is not part of the slot.
     pub(super) lane: Lane,
@@ -59,7 +59,6 @@ impl QueryKey {
     }
 }
 
-/// The slot of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Slot {
     component: ComponentPath,
@@ -110,7 +109,6 @@ struct Entry {
     weight: u64,
 }
 
-/// Weighs entries by their bytes.
 #[derive(Debug, Clone)]
 struct Bytes;
 

@@ -14,15 +14,16 @@ pub(super) struct Faults {
     at: Arc<Mutex<Option<(String, Fault)>>>,
 }
 
-/// A fault.
 #[cfg(test)]
 pub(super) enum Fault {
     /// The store fails, with a reason that clients must not see.
     Store(&'static str),
-    /// The thread panics.
     Panic,
     /// The thread sends on `reached`, and continues when the sender of `hold` is dropped.
-    Hang { reached: oneshot::Sender<()>, hold: mpsc::Receiver<()> },
+    Hang {
+        reached: oneshot::Sender<()>,
+        hold: mpsc::Receiver<()>,
+    },
 }
 
 #[cfg(test)]

@@ -47,29 +47,8 @@ impl Functions {
         let (responding, mut responded) =
             Responding::new(described.to_string(), path.to_owned(), refused_token);
         let (functions, caller) = (self.clone(), caller.clone());
-        let is_abandoned = responding.is_abandoned();
         // A separate task, since the response may be complete before the action ends.
-        let mut running = tokio::spawn(async move {
-            let root = ComponentPath::root();
-            let name = "http:default".to_owned();
-            let ran = action::run_http(&functions, root, name, responding, &caller).await;
-            match ran {
-                Ok(Answered { result: Ok(_), .. }) => Ok(()),
-                // At debug level only: clients that disconnect must not be able to fill the log.
-                Ok(Answered { result: Err(Failed { message, .. }), .. })
-                    if is_abandoned.load(Ordering::Relaxed) =>
-                {
-                    tracing::debug!(message, "the client of an HTTP action is gone");
-                    Ok(())
-                }
-                Ok(Answered { result: Err(Failed { message, .. }), log_lines }) => {
-                    let lines = log_lines.join("\n");
-                    let reason = format!("an HTTP action: {message}\n{lines}");
-                    Err(HttpError::Failed(Internal::logged(reason.trim_end())))
-                }
-                Err(error) => Err(HttpError::Call(error)),
-            }
-        });
+        let mut running = tokio::spawn(async move { run(&functions, responding, &caller).await });
         let ended = tokio::select! {
             biased;
             head = &mut responded => match head {
@@ -89,5 +68,31 @@ impl Functions {
             Ok(Err(error)) => Err(error),
             Err(error) => Err(HttpError::Call(CallError::internal(error))),
         }
+    }
+}
+
+/// Runs an HTTP action to its end. An error of an action whose client is gone is only logged.
+async fn run(
+    functions: &Functions,
+    responding: Responding,
+    caller: &Caller,
+) -> Result<(), HttpError> {
+    let is_abandoned = responding.is_abandoned();
+    let (root, name) = (ComponentPath::root(), "http:default".to_owned());
+    match action::run_http(functions, root, name, responding, caller).await {
+        Ok(Answered { result: Ok(_), .. }) => Ok(()),
+        // At debug level only: clients that disconnect must not be able to fill the log.
+        Ok(Answered { result: Err(Failed { message, .. }), .. })
+            if is_abandoned.load(Ordering::Relaxed) =>
+        {
+            tracing::debug!(message, "the client of an HTTP action is gone");
+            Ok(())
+        }
+        Ok(Answered { result: Err(Failed { message, .. }), log_lines }) => {
+            let lines = log_lines.join("\n");
+            let reason = format!("an HTTP action: {message}\n{lines}");
+            Err(HttpError::Failed(Internal::logged(reason.trim_end())))
+        }
+        Err(error) => Err(HttpError::Call(error)),
     }
 }

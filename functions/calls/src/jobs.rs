@@ -331,7 +331,6 @@ pub(super) fn ended_before(
     Ok(ids)
 }
 
-/// A stored cron.
 #[derive(Debug)]
 pub(super) struct CronState {
     pub(super) id: String,

@@ -266,7 +266,6 @@ impl Inner {
         self.runtime.clock().now_ms()
     }
 
-    /// The random bits of one execution.
     fn chance(&self) -> Chance {
         Chance::new(ChanceSeed::from_bits(|| self.runtime.random().next_u64()))
     }

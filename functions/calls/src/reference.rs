@@ -5,10 +5,8 @@ use functions_program::{Function, Program};
 use functions_value::ComponentPath;
 use serde_json::Value as Json;
 
-/// The prefix of a function handle.
 const HANDLE: &str = "function://";
 
-/// A function and its component.
 #[derive(Debug, Clone)]
 pub(super) struct Target<'a> {
     pub(super) component: ComponentPath,

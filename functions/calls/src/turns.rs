@@ -69,7 +69,6 @@ pub(super) struct Turns<J> {
     ready: BTreeSet<(Duration, u64, Lane)>,
     /// The lanes whose first job is prompt, longest waiting first.
     prompt: BTreeSet<(u64, Lane)>,
-    /// The number of running prompt jobs.
     prompt_running: usize,
     /// The number of announced jobs of each lane, which arrive when the earlier ones have ended.
     expected: HashMap<Lane, usize>,
@@ -284,7 +283,6 @@ impl<J> Turns<J> {
         self.prompt.len() + self.prompt_running
     }
 
-    /// The number of waiting jobs of this lane.
     pub(super) fn waiting_of(&self, lane: Lane) -> usize {
         self.lanes.get(&lane).map_or(0, |waiting| waiting.jobs.len())
     }

@@ -16,7 +16,7 @@ const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...a
 const text = (bytes) => native.base64(raw(bytes));
 
 /// Routes a request as `httpRouter` does, and sends the response. The routes are below `prefix`,
-/// which ends with a slash. False if there is none, and another router may have one.
+/// which ends with a slash. Returns false if no route matches and another router may have one.
 export async function answer(router, described, prefix, isLast) {
   const { url, method, headers, body } = parse(described);
   const path = parse(native.url(url)).pathname;

@@ -23,7 +23,7 @@ pub enum Keep {
     Everything,
     /// Line and column numbers.
     Positions,
-    /// Nothing.
+    /// Neither source nor positions.
     Nothing,
 }
 

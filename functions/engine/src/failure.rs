@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::stopwatch::Stopwatch;
 use super::{Failure, FailureKind, Limits};
 
-/// The longest message of a failure, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
 /// The result of the prelude's `explain`.

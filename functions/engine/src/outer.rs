@@ -9,7 +9,7 @@ thread_local! {
     static OUTER: Cell<Option<Taken>> = const { Cell::new(None) };
 }
 
-/// What a call and those nested in it have used of their shared limits.
+/// The used part of the limits that a call shares with those nested in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     /// The CPU time of their JavaScript, including nested calls that have ended.
@@ -18,7 +18,7 @@ pub(super) struct Taken {
     pub(super) bytes: usize,
 }
 
-/// What the calls that wait on this thread have used.
+/// The use of the calls that wait on this thread.
 pub(super) fn taken() -> Taken {
     OUTER.get().unwrap_or_default()
 }

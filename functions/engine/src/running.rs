@@ -165,7 +165,6 @@ impl Realm {
     }
 }
 
-/// A running engine.
 pub(super) struct Engine<'js, 'a> {
     ctx: Ctx<'js>,
     limits: Limits,

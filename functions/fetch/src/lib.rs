@@ -43,7 +43,7 @@ use memory::{FETCH_BYTES, Memory};
 use redirect::{Hop, next_hop};
 use request::Sending;
 
-/// The time limit for connecting. A server that has not answered by then rarely does.
+/// The time limit for connecting. A server that has not accepted in this time rarely does later.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum number of redirects of one fetch, as in the Fetch standard.

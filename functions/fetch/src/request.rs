@@ -33,11 +33,11 @@ const BLOCKED_PORTS: [u16; 83] = [
 /// How a fetch treats a redirect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectMode {
-    /// Follows it.
+    /// Requests the new location.
     Follow,
     /// Fails.
     Error,
-    /// Returns it as the response.
+    /// Returns the redirect as the response.
     Manual,
 }
 
@@ -90,7 +90,7 @@ impl FetchRequest {
         FetchRequest { url, method: Method::GET, headers, redirect, body: Sending::None }
     }
 
-    /// The request with this body.
+    /// Sets the body.
     #[must_use]
     pub fn with_body(self, body: Vec<u8>) -> FetchRequest {
         FetchRequest { body: Sending::Bytes(body.into()), ..self }

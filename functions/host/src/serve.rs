@@ -38,7 +38,6 @@ const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
 /// Why the host stops.
 enum Stop {
-    /// A signal.
     Signal,
     /// The sink or the store has stopped for this reason.
     Stopped(String),

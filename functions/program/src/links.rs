@@ -29,7 +29,6 @@ pub(crate) struct Links {
     pub(crate) is_common_js: bool,
     /// The names that it exports as an ES module, except those of `export * from`.
     pub(crate) own: BTreeSet<String>,
-    /// Its imports, by specifier.
     pub(crate) imports: BTreeMap<String, Imports>,
     /// Edits that make the module's top-level variables and classes `undefined` before they are
     /// initialized, as esbuild does, instead of an error to access. Line numbers are preserved.
@@ -38,7 +37,6 @@ pub(crate) struct Links {
     pub(crate) dynamic: Vec<(String, u32)>,
     /// `require("…")`: the specifiers, each with whether all its calls are within a `try`.
     pub(crate) requires: BTreeMap<String, bool>,
-    /// Whether it declares a `require` of its own.
     pub(crate) declares_require: bool,
     /// The members that it adds to `exports`, as far as its source shows.
     pub(crate) exported: BTreeSet<String>,

@@ -21,7 +21,6 @@ const SITE_URL: &str = "CONVEX_SITE_URL";
 /// The deepest nesting of components.
 const MAX_COMPONENT_DEPTH: usize = 16;
 
-/// See [`Program::load`].
 pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     let directory =
         std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
@@ -108,7 +107,7 @@ impl Loading {
                 );
                 return Err(LoadError::at(directory, message));
             }
-            // A prefix begins with a slash and ends with one.
+            // Prefixes begin and end with a slash.
             let prefix = child.http_prefix.as_deref().filter(|_| site.is_some());
             let below = site.unwrap_or_default().trim_end_matches('/');
             let child_site = prefix.map(|prefix| format!("{below}{prefix}"));
@@ -257,7 +256,6 @@ impl Contents {
     }
 }
 
-/// The crons of `crons.ts`.
 fn crons_of(exported: Option<&Value>, module: &ModuleName) -> Result<Vec<Cron>, LoadError> {
     let crons = exported.and_then(Value::as_object).ok_or_else(|| {
         LoadError::new(place(module), "the default export is not a list of crons; write `const crons = cronJobs(); …; export default crons`")

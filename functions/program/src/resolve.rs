@@ -24,7 +24,6 @@ pub(crate) enum Manner {
 /// The result of resolving a specifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A file, by its real path.
     File(PathBuf),
     /// An empty module, since the package has none for browsers.
     Nothing,
@@ -50,7 +49,6 @@ pub(crate) struct Finder {
     fence: Fence,
     import: Resolver,
     require: Resolver,
-    /// For installed packages.
     import_in_package: Resolver,
     require_in_package: Resolver,
     sources: Resolver,
@@ -111,7 +109,6 @@ impl Finder {
         }
     }
 
-    /// Resolves `specifier` in the file `from`.
     pub(crate) fn find(&self, from: &Path, specifier: &str, manner: Manner) -> Found {
         let Some(directory) = from.parent() else {
             return Found::Missing("the importer is no file".to_owned());

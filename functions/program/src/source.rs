@@ -273,7 +273,6 @@ fn exports_of(program: &Program<'_>) -> Exports {
     exports
 }
 
-/// Removes re-exported types.
 fn remove(program: &mut Program<'_>, types: &HashSet<Imported>) {
     let is_type = |source: &str, name: &str| types.contains(&(source.to_owned(), name.to_owned()));
     let mut exported = HashSet::new();

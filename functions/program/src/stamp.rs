@@ -24,7 +24,6 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// Adds a file with its text.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         self.files.insert(
@@ -33,7 +32,6 @@ impl Stamps {
         );
     }
 
-    /// Adds a directory with its modules.
     pub(crate) fn add_directory(&mut self, path: &Path, modules: &[PathBuf]) {
         self.directories.insert(path.to_owned(), modules.iter().cloned().collect());
     }

@@ -19,9 +19,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Received {
     bytes: Vec<u8>,
-    /// The share of the bytes.
     _received: Option<Share>,
-    /// The share of the call.
     performing: Share,
 }
 

@@ -46,7 +46,6 @@ fn respond(answer: Answer) -> Response {
     (status, Json(answer.body)).into_response()
 }
 
-/// `GET /metrics`
 async fn metrics_page(State(server): State<Server>) -> Response {
     match server.metrics() {
         Some(metrics) => {

@@ -52,12 +52,10 @@ pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get::<Arc<Connection>>().map(|connection| connection.peer().ip())
 }
 
-/// `GET /`
 async fn hello() -> &'static str {
     "This is a host for functions. POST to /api/query, /api/mutation or /api/action, or give this address to a Convex client.\n"
 }
 
-/// `GET /version`
 async fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }

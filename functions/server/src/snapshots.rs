@@ -14,7 +14,6 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 /// so the oldest is dropped first.
 const MAX_KEPT: usize = 1_024;
 
-/// Snapshots by their time.
 #[derive(Debug)]
 pub(super) struct Snapshots<S>(Arc<Mutex<BTreeMap<u64, (S, Instant)>>>);
 

@@ -40,7 +40,6 @@ pub(super) struct Table {
     key: Key,
 }
 
-/// An index of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) name: String,

@@ -10,7 +10,6 @@ use audit_core::durable::sync_name;
 use super::error::StoreError;
 use super::make_private;
 
-/// Whether the directory is empty.
 pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
     Ok(std::fs::read_dir(directory)?.next().is_none())
 }
@@ -78,8 +77,8 @@ mod tests {
     #[test]
     fn an_interrupted_creation_is_repeated() {
         let root = tempfile::tempdir().unwrap();
-        // What each step of the database's own creation leaves, and a whole store before it is
-        // moved.
+        // The state after each step of the database's own creation, and a complete store before it
+        // is moved.
         let whole = root.path().join("whole");
         drop(Store::open(&whole).unwrap());
         for (number, left) in

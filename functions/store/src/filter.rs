@@ -91,7 +91,6 @@ impl Expression {
         })
     }
 
-    /// Whether the document passes.
     pub(super) fn accepts(&self, document: &Object) -> Result<bool, StoreError> {
         match self.evaluate(document)?.as_deref() {
             Some(Value::Boolean(boolean)) => Ok(*boolean),

@@ -1,7 +1,6 @@
 //! Document ids: 20 bytes (the table's number, random bytes and a checksum) as 32 characters of
 //! Crockford's base 32 in lower case. The characters sort like the bytes.
 
-/// The length of an id, in characters.
 pub(super) const ID_LENGTH: usize = 32;
 
 const NUMBER_BYTES: usize = 3;

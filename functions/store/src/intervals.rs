@@ -20,7 +20,6 @@ struct Node {
     start: Key,
     end: Key,
     owner: u64,
-    /// The highest end in the subtree.
     highest_end: Key,
     priority: u64,
     left: Tree,

@@ -36,7 +36,6 @@ pub(super) fn format() -> [u8; 2] {
     [META, 0]
 }
 
-/// The timestamp of the last commit.
 pub(super) fn last_commit() -> [u8; 2] {
     [META, 1]
 }
@@ -140,9 +139,7 @@ pub(super) fn encoded_id(document: &Key) -> &[u8] {
 
 /// The subject of a key, for messages.
 pub(super) struct About {
-    /// The number of a table or an index.
     pub(super) number: Option<u32>,
-    /// A table's name.
     pub(super) name: Option<String>,
     /// A document's id.
     pub(super) id: Option<String>,

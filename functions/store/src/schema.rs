@@ -21,9 +21,7 @@ use super::{
     tx::decode_document,
 };
 
-/// The maximum number of indexes of a table in a schema.
 const MAX_INDEXES: usize = 32;
-/// The maximum number of fields of an index.
 const MAX_INDEX_FIELDS: usize = 16;
 /// The number of index entries written or removed per batch.
 const BATCH_ENTRIES: usize = 4_096;
@@ -48,7 +46,6 @@ impl From<StoreError> for SchemaError {
     }
 }
 
-/// A table in a schema.
 struct Wanted {
     name: String,
     indexes: Vec<WantedIndex>,
@@ -249,7 +246,6 @@ impl Store {
     }
 }
 
-/// Parses the JSON of a schema.
 fn read(schema: &Json) -> Result<Vec<Wanted>, SchemaError> {
     let malformed = |json: &Json| SchemaError::Refused(format!("Not a schema: {json}"));
     let is_validated = schema.get("schemaValidation").and_then(Json::as_bool).unwrap_or(true);

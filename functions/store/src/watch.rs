@@ -14,7 +14,6 @@ use tokio::sync::Notify;
 
 use super::{Inner, Store, Timestamp, intervals::Intervals, key::Key, reads::ReadSet};
 
-/// The maximum number of recent commits.
 pub(super) const MAX_RECENT_COMMITS: usize = 16_384;
 /// The maximum number of keys written by recent commits.
 const MAX_RECENT_KEYS: usize = 1 << 20;
@@ -101,7 +100,6 @@ impl Recent {
     }
 }
 
-/// A watched read set.
 #[derive(Debug)]
 pub(super) struct Watched {
     reads: Arc<ReadSet>,

@@ -53,7 +53,8 @@ pub(crate) async fn within_memory(
     }
 }
 
-/// The whole body, or `None` if it exceeds the limit. `takes` is told its size as it arrives.
+/// Receives the whole body, or returns `None` if it exceeds the limit. Passes its size so far to
+/// `takes`.
 async fn arrived(body: Body, takes: impl Fn(usize)) -> Result<Option<Vec<u8>>, Error> {
     let mut chunks = body.into_data_stream();
     let mut all = Vec::new();

@@ -253,7 +253,6 @@ impl Settings {
         self.log_format.parse().unwrap_or_default()
     }
 
-    /// The destinations of audit logs.
     pub(crate) fn destinations(&self) -> Result<Destinations, Box<dyn Error>> {
         let log = AuditLogSettings {
             data_dir: &self.data_dir,
@@ -296,7 +295,6 @@ impl Settings {
         }
     }
 
-    /// The limits on connections.
     pub(crate) fn limits(&self) -> ServeLimits {
         ServeLimits {
             header_timeout: Duration::from_millis(self.header_timeout_ms),

@@ -20,11 +20,11 @@ pub(crate) struct Tenants {
     by_name: Arc<BTreeMap<String, Tenant>>,
 }
 
-/// Whose request it is.
+/// The tenant of a request.
 #[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) runtime: AuditRuntime,
-    /// What the ids of its documents begin with: no tenant can name another one's.
+    /// The prefix of its documents' ids, so that no tenant can name a document of another.
     prefix: Arc<str>,
 }
 
@@ -39,12 +39,11 @@ impl Tenants {
         Tenants { own: Tenant { runtime: own, prefix: "".into() }, by_name }
     }
 
-    /// Whose request it is in a service without tenants.
+    /// The tenant of all requests in a service without tenants.
     pub(crate) fn own(&self) -> &Tenant {
         &self.own
     }
 
-    /// All runtimes.
     pub(crate) fn runtimes(&self) -> impl Iterator<Item = &AuditRuntime> {
         std::iter::once(&self.own).chain(self.by_name.values()).map(|tenant| &tenant.runtime)
     }

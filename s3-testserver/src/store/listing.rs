@@ -11,7 +11,6 @@ use crate::requests::decode;
 /// The maximum and default size of a page.
 const PAGE: usize = 1000;
 
-/// A request for a page.
 pub(crate) struct PageAsked<'a> {
     pub(crate) prefix: &'a str,
     pub(crate) delimiter: Option<&'a str>,

@@ -151,7 +151,7 @@ async fn keys_prove_nothing_outside_their_validity() {
         let text = format!("{host}{validity}");
         fs::write(&file, format!("{text}\n")).unwrap();
         let file = file.to_str().unwrap();
-        // A policy without times does not lift what is said of its key.
+        // A policy without times does not lift the key's validity.
         let given = [
             &["--key", &*text][..],
             &["--key", file],
@@ -218,7 +218,6 @@ async fn policies_that_ask_for_nothing_are_rejected() {
     }
 }
 
-/// The parts of a proof.
 #[derive(Clone)]
 struct Parts {
     head: Vec<String>,

@@ -269,7 +269,7 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
             assert!(ran.err.contains(what), "{what}: {ran:?}");
         }
     }
-    // Another witness's key is none of this one.
+    // The key of another witness is rejected.
     std::fs::write(&file, &all).unwrap();
     std::fs::write(&signed, &all_signed).unwrap();
     let other = SignerKey::from_seed("witness.example", KeyKind::Cosignature, &[1; 32]).unwrap();

@@ -52,14 +52,13 @@ fn is_part(finding: &Finding, known: &Finding) -> bool {
 
 /// Changes to generated buckets, made by several threads.
 struct Run {
-    /// The seed of the next bucket.
     next: AtomicU64,
     end: u64,
     /// The maximum number of changes to one bucket, which vary by seed.
     most: usize,
-    /// How often each change is to be applied.
+    /// The required number of times that each change is applied.
     times: u64,
-    /// How often each was.
+    /// The number of times that each change was applied.
     applied: Vec<AtomicU64>,
 }
 
@@ -178,7 +177,7 @@ fn state_survives_its_text() {
         let look = Look { state, ..Look::full() };
         assert_eq!(bucket.look(&look).findings, bucket.known_findings());
     }
-    // What was tampered with does not replace what is remembered.
+    // A tampered bucket does not change the remembered state.
     for bucket in buckets() {
         let mut state = State::default();
         state.update(&bucket.look(&Look::full()));

@@ -186,7 +186,6 @@ impl BadDisk {
     }
 }
 
-/// A file in memory.
 #[derive(Debug, Default)]
 struct HeldFile {
     bytes: Mutex<Vec<u8>>,

@@ -149,7 +149,7 @@ fn check(written: &Written, name: &str, what: &str, files: &Files) -> bool {
             assert!(missing.is_empty() || hidden, "{what} of {name} hides {missing:?}");
             false
         }
-        // A segment tells of what is missing beside it.
+        // The error names the damaged segment, or a missing one beside it.
         Err(RecoveryError::Damaged { file, .. }) => {
             assert!(file == name || files.get(name).is_none(), "{what} of {name} names {file}");
             true

@@ -32,7 +32,6 @@ pub(crate) struct Refusal {
     pub(crate) detail: String,
     /// What an operator must do. Empty if nobody needs to act.
     pub(crate) advice: String,
-    /// Whether the request timed out.
     pub(crate) timed_out: bool,
 }
 
@@ -40,7 +39,7 @@ pub(crate) struct Refusal {
 pub(crate) enum Response {
     /// The key is taken, possibly by our own object from a request that seemed to fail.
     Exists,
-    /// Nothing was written, because another request for the key was under way.
+    /// Nothing was written, because another request for the key was in flight.
     Contention,
     /// The request may or may not have taken effect, or may still do so.
     Unknown,
@@ -62,7 +61,6 @@ impl Refusal {
         Refusal { response, detail, advice, timed_out: false }
     }
 
-    /// The request timed out.
     pub(crate) fn timeout(limit: Duration) -> Refusal {
         let detail = format!("no answer within {} ms", limit.as_millis());
         Refusal { response: Response::Unknown, detail, advice: String::new(), timed_out: true }

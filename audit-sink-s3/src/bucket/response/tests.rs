@@ -215,14 +215,8 @@ fn advice_names_nothing_of_another_provider() {
 }
 
 fn of_issuer(is_default: bool, has_issued: bool, source: &str) -> Refusal {
-    let issuer = Issuer {
-        name: "STS".into(),
-        variables: "AWS_ROLE_ARN",
-        endpoint: "AWS_ENDPOINT_URL_STS",
-        files: Vec::new(),
-        is_default,
-        role: None,
-    };
+    let issuer = Issuer::new("STS", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_STS", Vec::new());
+    let issuer = Issuer { is_default, ..issuer };
     let cause = Some(Error::Generic { store: "S3", source: source.into() });
     let failure = CredentialFailure { issuer: issuer.into(), has_issued, file: None, cause };
     let error = Error::Generic { store: "S3", source: Box::new(failure) };

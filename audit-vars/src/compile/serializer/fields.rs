@@ -18,7 +18,7 @@ pub(in crate::compile) struct Fields<'c, 'v> {
     pub(super) form: Form,
 }
 
-/// What the struct becomes.
+/// The JSON form of a struct.
 pub(super) enum Form {
     Object {
         first: bool,

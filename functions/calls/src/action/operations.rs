@@ -79,7 +79,6 @@ impl<'a> InAction<'a> {
         Ok(json.to_string())
     }
 
-    /// The target and arguments of a call.
     fn called(&self, args: &Json, kind: FunctionKind) -> Result<(Target<'_>, Json), SyscallError> {
         let target = resolve(&self.running.deployed.program, &self.target.component, args)
             .map_err(failed)?;

@@ -197,7 +197,6 @@ struct QueryRan {
     gathered: Gathered,
 }
 
-/// The hash of a result.
 fn digest(answered: &Answered) -> [u8; 32] {
     let (kind, text, data): (u8, &str, &str) = match &answered.result {
         Ok(value) => (0, value, ""),

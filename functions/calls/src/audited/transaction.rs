@@ -10,7 +10,6 @@ use functions_store::{CommitError, Receipt, StoreError, Timestamp, Tx};
 
 use crate::call::{Answered, CallError, Internal, Mutated, not_stored, unreleased};
 
-/// One attempt's transaction.
 pub(super) struct Attempt {
     /// `None` if the function failed, so that there is nothing to commit.
     tx: Option<Tx>,
@@ -27,13 +26,11 @@ impl Attempt {
 /// An attempt at a mutation did not commit.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// The function failed.
     Failed(Box<Answered>),
     /// The scheduled function is no longer due: it was cancelled, or has run.
     NotDue,
     /// The host failed while the function ran, or did not begin it.
     Broken(CallError),
-    /// The store failed.
     Store(StoreError),
     /// The transaction conflicts with another one, or the store failed.
     Commit(CommitError),

@@ -80,7 +80,6 @@ impl Gathered {
     }
 }
 
-/// A function in a transaction.
 pub(crate) struct InTransaction<'a> {
     facts: &'a Facts<'a>,
     target: &'a Target<'a>,

@@ -26,10 +26,8 @@ const MAX_RESTING: usize = 1_024;
 /// The first backoff before a function that the host could not run is retried. It doubles each
 /// time.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-/// The longest backoff.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// A due function.
 #[derive(Clone)]
 pub(super) struct Task {
     pub(super) due: Due,

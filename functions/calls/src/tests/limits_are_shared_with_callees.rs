@@ -31,7 +31,7 @@ export const holds = query(async (ctx, { mib, levels }) => {
   if (levels > 1) await ctx.runQuery(anyApi.limits.holds, { mib, levels: levels - 1 });
   return held.length;
 });
-// What one callee held is free for the next.
+// The memory of one callee is free for the next.
 export const oneByOne = query(async (ctx, { mib, times }) => {
   for (let n = 0; n < times; n++) await ctx.runQuery(anyApi.limits.holds, { mib, levels: 1 });
   return "held";

@@ -1,5 +1,5 @@
-//! What a function returns or throws is a value of Convex, or the function fails: it is written to
-//! clients, callers and the cache as the text that it is.
+//! A function that returns or throws anything but a Convex value fails, since results are passed to
+//! clients, callers and the cache as text.
 
 use serde_json::{Value as Json, json};
 

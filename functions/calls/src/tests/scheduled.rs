@@ -217,7 +217,7 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// On one thread, which the subscriber hears.
+/// Single-threaded, since the subscriber is that of this thread.
 #[tokio::test]
 async fn a_missing_function_of_a_cron_is_said_once() {
     let warned = Arc::new(AtomicUsize::new(0));

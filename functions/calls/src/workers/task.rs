@@ -62,7 +62,6 @@ pub(super) trait Task: Send + Sync {
     fn abandon(&self, broken: Broken);
 }
 
-/// A [`Task`] that runs `F`.
 pub(super) struct Call<T, F> {
     work: Mutex<Option<F>>,
     caller: Presence,
@@ -113,7 +112,6 @@ impl<T: Send, F: FnOnce(&Pulse) -> T + Send> Task for Call<T, F> {
     }
 }
 
-/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

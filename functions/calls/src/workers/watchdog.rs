@@ -55,12 +55,11 @@ impl Shared {
                 tracing::error!(%error, "an abandoned thread could not be replaced");
                 self.exhausted.send_replace(true);
             }
-            // Last, so that a caller who is told finds the pool in its new state.
+            // Last, so that the caller finds the pool in its new state.
             task.abandon(Broken::Overran(limit));
         }
     }
 
-    /// Counts a stuck thread.
     pub(super) fn lose_thread(&self, state: &mut State, limit: Duration) {
         state.count_stuck(1);
         metrics::counter!("functions_workers_given_up_total").increment(1);

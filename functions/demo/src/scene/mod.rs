@@ -1,4 +1,4 @@
-//! The clients' calls to one host.
+//! The clients' calls to one host, and the proofs that its logs give.
 
 mod proofs;
 

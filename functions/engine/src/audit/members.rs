@@ -40,7 +40,7 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    /// Whether the object may be asked for a member: it has the member itself, or none of its
+    /// Whether a member of the object can be read: the object has it itself, or none of its
     /// prototypes does. Otherwise the engine would read from a prototype that the function may have
     /// changed. `prototype` is `None` unless all prototypes are built-in ones, since another may be
     /// a proxy.

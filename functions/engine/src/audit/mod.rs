@@ -28,7 +28,6 @@ pub(super) struct Rules<'a, 'js> {
     pub(super) stopwatch: &'a Stopwatch,
 }
 
-/// A written body.
 pub(super) struct Written {
     /// The arguments of the operation: `{"body":…}`.
     pub(super) args: String,
@@ -36,7 +35,6 @@ pub(super) struct Written {
     pub(super) hollow: Vec<(String, String)>,
 }
 
-/// A body that was refused.
 pub(super) enum Refused<'js> {
     /// The body breaks a rule. The message names the rule and the path.
     Because(String),
@@ -46,7 +44,6 @@ pub(super) enum Refused<'js> {
     Stopped(rquickjs::Error),
 }
 
-/// Writes a body.
 pub(super) fn write<'js>(
     ctx: &Ctx<'js>,
     rules: &Rules<'_, 'js>,

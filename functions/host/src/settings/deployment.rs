@@ -6,11 +6,9 @@ use serde::Deserialize;
 /// Deployment metadata for functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Deployment {
-    /// Its name.
     pub(crate) name: String,
     /// Its region, if it has one.
     pub(crate) region: Option<String>,
-    /// Its class.
     pub(crate) class: DeploymentClass,
 }
 

@@ -86,7 +86,6 @@ pub(crate) struct Settings {
     /// Whether each log names its function and execution.
     pub(crate) provenance: bool,
     pub(crate) outcomes: bool,
-    /// Limits on one function.
     pub(crate) limits: FunctionLimits,
     /// The size of the query result cache, in bytes.
     pub(crate) query_cache_bytes: usize,

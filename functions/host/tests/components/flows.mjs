@@ -1,4 +1,4 @@
-// Components from npm run their own flows, and what they make the app do is logged. Run by ../../../with-npm.
+// Components from npm run, and the functions of the app that they call are logged. Run by ../../../with-npm.
 import assert from "node:assert/strict";
 import { ConvexClient } from "convex/browser";
 import { anyApi as api } from "convex/server";
@@ -34,7 +34,7 @@ assert.deepEqual(await t.withRequest({ userAgent: "one" }).query(api.scores.stan
 assert.deepEqual(of("standing"), [[standing, "one"], [standing, "two"], [after, "one"]].map(([found, userAgent]) => ({ action: "standing", ...found, userAgent })));
 assert.deepEqual(t.records().filter(({ body }) => body.action === "standing").map(({ replay }) => replay), [false, true, false]);
 
-// A pool runs what is enqueued, tries again what it was told to, and says how each ended.
+// A pool runs enqueued functions, retries some, and reports the end of each.
 await caller.mutation(api.work.enqueue, {});
 assert.deepEqual(of("enqueued"), [{ action: "enqueued", ip: "192.0.2.7" }]);
 for (const n of [1, 2, 3, 4, 5]) await t.until((log) => log.action === "done" && log.n === n, patience);
@@ -43,7 +43,7 @@ assert.deepEqual(done.map(({ n, kind, value }) => [n, kind, value]), [
   [1, "success", 10], [2, "success", 20], [3, "failed", null], [4, "success", 40], [5, "success", 1],
 ]);
 assert.match(done[2].error, /number 3/);
-// What conflicted was logged in each attempt.
+// Each attempt of a conflicting mutation was logged.
 const worked = new Set(of("worked").map(({ n, times, ip }) => `${n} ${times} ${ip}`));
 assert.deepEqual([...worked].sort(), ["1 1 null", "2 1 null", "3 1 null", "4 1 null", "4 2 null", "5 1 null"]);
 

@@ -198,7 +198,7 @@ async fn interrupted_responses_do_not_look_complete() {
     assert!(response.bytes().await.is_err());
 }
 
-/// A router that says who answers, and what it finds.
+/// A router whose responses name the handler and what it received.
 const ROUTER: &str = r#"
 import { httpRouter } from "convex/server";
 import { httpAction } from "./_generated/server";

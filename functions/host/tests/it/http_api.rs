@@ -340,7 +340,7 @@ async fn documents_and_records_reference_each_other() {
     }
     let client = host.http.get(format!("{}/receipts?document=x", host.url)).send().await.unwrap();
     assert_eq!(client.status().as_u16(), 404, "clients are not told");
-    // An operator removes the receipts that are older than anyone will ask for.
+    // An operator removes old receipts.
     let remove = async |url: &str, before: &str| {
         let sent = host.http.delete(format!("{url}/receipts?{before}")).send().await.unwrap();
         (sent.status().as_u16(), sent.text().await.unwrap())

@@ -24,7 +24,7 @@ export function shown(value, seen = []) {
   return `${nameOf(value) === "Object" ? "" : `${nameOf(value)} `}{${members}}`;
 }
 
-/// What a function returns or throws.
+/// The text of what a function returns or throws.
 export async function outcome(run) {
   try {
     return shown(await run());

@@ -84,7 +84,6 @@ pub(super) struct Reached {
 #[derive(Debug, Clone)]
 enum Target {
     File(PathBuf),
-    /// A built-in module.
     BuiltIn(ModuleName),
     /// A missing file of `_generated`.
     Generated(PathBuf),
@@ -157,7 +156,6 @@ impl Reached {
         PathBuf::from(place(&self.name_of(path)))
     }
 
-    /// The compiled module of a file.
     fn file(&mut self, path: &Path) -> Result<ModuleName, LoadError> {
         let name = self.name_of(path);
         if self.modules.compiled.contains_key(&name) {
@@ -253,44 +251,60 @@ impl Reached {
             };
         }
         match self.target(&path, specifier, Manner::Import) {
-            Target::File(file) => {
-                let is_config =
-                    |path: &Path| path.file_stem().is_some_and(|stem| stem == "convex.config");
-                if is_config(&file) && is_config(&path) {
-                    return self.definition(&file);
-                }
-                let read = self.read(&file)?;
-                if read.kind == Kind::Module {
-                    return self.entered(Some(&path), &file);
-                }
-                let (names, is_node) = self.wanted(&path, specifier, Some(&file))?;
-                self.between(&file, names, is_node)
-            }
+            Target::File(file) => self.imported(&path, specifier, &file),
             Target::BuiltIn(name) => Ok(name),
             Target::Generated(path) => self.generated(&path),
-            Target::Nothing => {
-                let (names, is_node) = self.wanted(&path, specifier, None)?;
-                let name: ModuleName = "(disabled)".into();
-                if !self.modules.compiled.contains_key(&name) {
-                    self.paths.insert(Arc::clone(&name), path);
-                    self.add(&name, &common_js::data("{}", "(disabled)"))?;
-                }
-                self.between_module(name, names, is_node)
-            }
-            Target::Node(module) => {
-                let (names, _) = self.wanted(&path, specifier, None)?;
-                let key = (format!("node:{module}"), names, false);
-                if let Some(known) = self.between.get(&key) {
-                    return Ok(Arc::clone(known));
-                }
-                let name: ModuleName = format!("{}#{}", key.0, self.between.len()).into();
-                let code = common_js::of_node(&module, &key.1);
-                self.add_between(&name, &code, [(common_js::RUNTIME, common_js::RUNTIME.into())])?;
-                self.between.insert(key, Arc::clone(&name));
-                Ok(name)
-            }
+            Target::Nothing => self.disabled(path, specifier),
+            Target::Node(module) => self.of_node(&path, specifier, &module),
             Target::Missing(why) => Err(LoadError::new(place(from), why)),
         }
+    }
+
+    fn imported(
+        &mut self,
+        from: &Path,
+        specifier: &str,
+        file: &Path,
+    ) -> Result<ModuleName, LoadError> {
+        let is_config = |path: &Path| path.file_stem().is_some_and(|stem| stem == "convex.config");
+        if is_config(file) && is_config(from) {
+            return self.definition(file);
+        }
+        if self.read(file)?.kind == Kind::Module {
+            return self.entered(Some(from), file);
+        }
+        let (names, is_node) = self.wanted(from, specifier, Some(file))?;
+        self.between(file, names, is_node)
+    }
+
+    /// The empty module in place of one that a manifest disables.
+    fn disabled(&mut self, from: PathBuf, specifier: &str) -> Result<ModuleName, LoadError> {
+        let (names, is_node) = self.wanted(&from, specifier, None)?;
+        let name: ModuleName = "(disabled)".into();
+        if !self.modules.compiled.contains_key(&name) {
+            self.paths.insert(Arc::clone(&name), from);
+            self.add(&name, &common_js::data("{}", "(disabled)"))?;
+        }
+        self.between_module(name, names, is_node)
+    }
+
+    /// The module in place of one of Node's.
+    fn of_node(
+        &mut self,
+        from: &Path,
+        specifier: &str,
+        module: &str,
+    ) -> Result<ModuleName, LoadError> {
+        let (names, _) = self.wanted(from, specifier, None)?;
+        let key = (format!("node:{module}"), names, false);
+        if let Some(known) = self.between.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let name: ModuleName = format!("{}#{}", key.0, self.between.len()).into();
+        let code = common_js::of_node(module, &key.1);
+        self.add_between(&name, &code, [(common_js::RUNTIME, common_js::RUNTIME.into())])?;
+        self.between.insert(key, Arc::clone(&name));
+        Ok(name)
     }
 
     fn target(&mut self, from: &Path, specifier: &str, manner: Manner) -> Target {

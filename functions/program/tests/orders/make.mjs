@@ -2,7 +2,7 @@
 // modules, both directly and as bundled by esbuild for Convex. Run it where the esbuild version of Convex's package is
 // installed: node make.mjs > orders.json
 //
-// The modules of a graph are letters; the first `app` of them are modules of functions, the others stand beside them.
+// The modules of a graph are letters. The first `app` of them are modules of functions, the others are helpers.
 // `links` has for each module its imports: `i` for effects alone, `n` of a name, `s` of the namespace, `r` a re-export of
 // all, `e` a re-export of a name, `d` an `import()`. Module `c` exports a class, all others a constant. `../it/orders.rs`
 // writes the same text.

@@ -114,7 +114,6 @@ impl Issuer {
         AuthProvider { keys, ..self.discovered() }
     }
 
-    /// Claims with this issuer.
     fn claims(&self, claims: &Json) -> Json {
         let mut claims = claims.clone();
         if claims.get("iss").is_some() {

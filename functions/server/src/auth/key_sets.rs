@@ -46,11 +46,9 @@ const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 /// The most keys of a set. A token without a key id is tried with each of them.
 const MAX_KEYS: usize = 50;
 
-/// The key sets of the providers of an app.
 #[derive(Default)]
 pub(super) struct KeySets(Mutex<Vec<Arc<KeySet>>>);
 
-/// The keys of one provider.
 pub(super) struct KeySet {
     pub(super) provider: AuthProvider,
     held: Mutex<Held>,

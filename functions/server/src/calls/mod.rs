@@ -30,7 +30,6 @@ pub(crate) use self::request::{of_app, one_object};
 /// The maximum number of queries of a batch that are computed at once.
 const MAX_BATCHED_AT_ONCE: usize = 16;
 
-/// The kind of the called function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Query,

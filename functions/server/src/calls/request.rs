@@ -8,7 +8,6 @@ use crate::body::Received;
 use crate::budget::Share;
 use crate::problem::Problem;
 
-/// The body of a call.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Call {
@@ -64,7 +63,6 @@ pub(super) struct Arguments {
 /// The encoding of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub(super) enum Format {
-    /// Plain JSON.
     #[default]
     #[serde(rename = "json")]
     Plain,

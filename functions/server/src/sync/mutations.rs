@@ -42,7 +42,6 @@ pub(crate) trait Outcome: Clone + Send + Sync + 'static {
 /// The reason that a mutation has no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The mutation panicked.
     Panicked,
     /// The mutation ended, and its outcome was dropped.
     Forgotten,
@@ -104,7 +103,6 @@ impl<T: Outcome> State<T> {
     }
 }
 
-/// A connection of a client.
 pub(super) struct Connection<T: Outcome> {
     mutations: Arc<Mutations<T>>,
     session: SessionId,
@@ -142,7 +140,6 @@ struct Known<T> {
     progress: Progress<T>,
 }
 
-/// The state of a mutation.
 enum Progress<T> {
     Running(watch::Receiver<Option<T>>),
     Ended(T, KeptShare<T>),

@@ -40,7 +40,6 @@ pub(super) enum Modification<'a> {
     Removed { query_id: u32 },
 }
 
-/// Parses a client's message.
 pub(super) fn parse(text: &str) -> Result<ClientMessage, String> {
     let json = serde_json::from_str::<Json>(text)
         .map_err(|error| format!("a message that is not JSON: {error}"))?;

@@ -88,7 +88,6 @@ pub(super) enum Found<R, A> {
     Same(R),
     /// A new result that was released.
     Handed(R, A),
-    /// An error.
     Error(String),
 }
 

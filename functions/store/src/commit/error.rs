@@ -13,7 +13,7 @@ pub enum CommitError {
         document.as_ref().map_or_else(String::new, |id| format!(" (a document that changed has ID \"{id}\")"))
     )]
     Conflict {
-        /// The table that was written to.
+        /// The name of the table with the conflict.
         table: String,
         /// The document that was written, if the conflict is about one.
         document: Option<String>,

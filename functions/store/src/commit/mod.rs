@@ -38,7 +38,6 @@ pub(super) struct Request {
     pub(super) puts: Vec<(Key, Option<Key>)>,
     /// The change of each table's number of documents.
     pub(super) counts: Vec<(u32, i64)>,
-    /// New tables.
     pub(super) created: Vec<Arc<Table>>,
     /// Documents that contain the commit time. They are encoded once it is known.
     pub(super) timed: Vec<(Key, Write)>,

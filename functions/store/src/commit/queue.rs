@@ -22,7 +22,7 @@ pub(crate) struct Queue {
     is_led: bool,
 }
 
-/// How a waiting caller receives the lead or its outcome.
+/// Passes the lead or an outcome to a waiting caller.
 #[derive(Default)]
 struct Slot {
     turn: Mutex<Turn>,

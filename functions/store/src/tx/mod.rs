@@ -52,7 +52,6 @@ pub struct Tx {
     pub(crate) snapshot: Snapshot,
     /// The source of ids. Nothing else uses it.
     chance: Chance,
-    /// Documents written, by their keys.
     documents: BTreeMap<Key, Write>,
     /// Index entries written, and whether each now exists.
     entries: BTreeMap<Key, bool>,

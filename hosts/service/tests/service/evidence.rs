@@ -6,7 +6,6 @@ use walkdir::WalkDir;
 
 use crate::process::{Service, change, new_id};
 
-/// The files below the directory with this suffix.
 fn files(directory: &TempDir, suffix: &str) -> Vec<std::path::PathBuf> {
     let files = WalkDir::new(directory.path()).into_iter().map(|entry| entry.unwrap().into_path());
     files.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect()

@@ -109,7 +109,6 @@ impl Service {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// The address that it listens on.
     pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }

@@ -1,4 +1,4 @@
-//! What comes before a service runs: its settings, the check of what it needs, and its word to the
+//! The start of a service: its settings, the check of its dependencies, and its message to the
 //! supervisor.
 
 use std::net::TcpListener;
@@ -64,7 +64,7 @@ fn printed_settings_have_sources_and_no_secrets() {
     // Nothing was made.
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
 
-    // What is printed is a settings file that says the same.
+    // The output is a settings file with the same settings.
     std::fs::write(&file, &shown).unwrap();
     let again = text(&run(directory.path(), &["--print-config"], &[]).stdout);
     let values = |shown: &str| -> Vec<String> {

@@ -21,7 +21,7 @@ fn write_routes(directory: &Path, store: &S3TestServer) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// What operators are told of the routes.
+/// The routes as shown to operators.
 async fn routes(service: &Service) -> Value {
     let [_, (status, text)] = service.probes("/healthz?verbose").await;
     assert_eq!(status, 200, "{text}");

@@ -6,7 +6,6 @@ use super::outbox::Outbox;
 use crate::budget::Refused;
 use crate::sync::protocol;
 
-/// The reason that a session ends.
 #[derive(Debug)]
 pub(super) enum End {
     /// The client is gone, or does not read.
@@ -14,8 +13,11 @@ pub(super) enum End {
     /// The client violated the protocol.
     Fatal(String),
     /// The client's token is invalid or has expired.
-    Unauthenticated { error: String, base_version: u32, update_attempted: bool },
-    /// The host is stopping.
+    Unauthenticated {
+        error: String,
+        base_version: u32,
+        update_attempted: bool,
+    },
     Stopping,
     /// The client was silent for too long.
     Silent(&'static str),

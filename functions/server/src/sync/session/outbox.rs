@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::sync::protocol;
 
-/// The interval of heartbeats.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The maximum length of a close reason, in characters. A frame has room for 123 bytes.

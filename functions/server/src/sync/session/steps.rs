@@ -46,7 +46,6 @@ pub(super) struct Handed {
     _held: Held,
 }
 
-/// The preparation of a step.
 pub(super) type Preparing = Pin<Box<dyn Future<Output = Prepared> + Send>>;
 
 /// A step with its time and results.
@@ -61,7 +60,6 @@ pub(super) struct Steps {
     pub(super) queries: QuerySet<Live>,
     /// Notified when a result of the client is out of date.
     pub(super) outdated: Arc<Notify>,
-    /// Whether a step was requested.
     is_due: bool,
     /// The number of consecutive failed steps.
     retries: u32,

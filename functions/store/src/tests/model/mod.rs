@@ -16,7 +16,6 @@ pub(super) use self::runner::run;
 /// The steps of a transaction, each with the ids known at that point and its outcome.
 pub(super) type Log = Vec<(Step, Ids, Outcome)>;
 
-/// Returns whether a document was read.
 type IsRead = Box<dyn Fn(&Object) -> bool>;
 
 /// All documents by table and id.
@@ -25,7 +24,7 @@ pub(super) struct State {
     tables: BTreeMap<&'static str, BTreeMap<String, Object>>,
 }
 
-/// What a read depends on, in terms of the documents.
+/// The documents that a read depends on.
 #[derive(Debug)]
 enum Dependency {
     Document(&'static str, String),

@@ -168,7 +168,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps that only read.
 pub(in crate::tests) fn reads() -> impl Strategy<Value = Vec<Step>> {
     let read = prop_oneof![
         any::<usize>().prop_map(Step::Get),
@@ -182,7 +181,6 @@ pub(in crate::tests) fn steps() -> impl Strategy<Value = Vec<Step>> {
     collection::vec(step(), 1..8)
 }
 
-/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::tests) enum Outcome {
     Document(Option<Value>),

@@ -166,7 +166,6 @@ impl Tx {
     }
 }
 
-/// The rows of a page.
 struct Filled {
     /// The documents that pass the filters.
     page: Vec<Value>,

@@ -43,45 +43,9 @@ impl Tx {
         component: &ComponentPath,
         query: &Json,
     ) -> Result<Plan, StoreError> {
-        let malformed = || StoreError::user(format!("Not a query: {query}"));
-        let source = query.get("source").ok_or_else(malformed)?;
-        let text = |name: &str| source.get(name).and_then(Json::as_str).ok_or_else(malformed);
-        let (table_name, index_name, range) = match text("type")? {
-            "FullTableScan" => (text("tableName")?, BY_CREATION_TIME, &[][..]),
-            "IndexRange" => {
-                let (table, index) = text("indexName")?.split_once('.').ok_or_else(malformed)?;
-                (
-                    table,
-                    index,
-                    source.get("range").and_then(Json::as_array).ok_or_else(malformed)?.as_slice(),
-                )
-            }
-            "Search" => {
-                return Err(StoreError::user(format!(
-                    "Search indexes are not supported by this host (`withSearchIndex` on {})",
-                    source.get("indexName").and_then(Json::as_str).unwrap_or("a table")
-                )));
-            }
-            _ => return Err(malformed()),
-        };
-        let is_descending = match source.get("order").and_then(Json::as_str) {
-            None | Some("asc") => false,
-            Some("desc") => true,
-            Some(other) => return Err(StoreError::user(format!("Unknown order \"{other}\""))),
-        };
-        let operators = match query
-            .get("operators")
-            .map(|operators| operators.as_array().ok_or_else(malformed))
-        {
-            None => &[][..],
-            Some(operators) => operators?.as_slice(),
-        };
-        if operators.len() > MAX_OPERATORS {
-            return Err(StoreError::user(format!(
-                "Can't construct query with more than {MAX_OPERATORS} operators"
-            )));
-        }
-        let operators = operators.iter().map(Operator::from_json).collect::<Result<_, _>>()?;
+        let Source { table: table_name, index: index_name, range, is_descending } =
+            Source::of(query)?;
+        let operators = operators_of(query)?;
         let unknown = || StoreError::User(format!("Index {table_name}.{index_name} not found."));
         let Some(table) = self.table(component, table_name) else {
             let is_known = [BY_CREATION_TIME, BY_ID].contains(&index_name)
@@ -113,6 +77,58 @@ impl Tx {
         let (start, end) = range_of(table_name, index_name, prefix, &fields, range)?;
         Ok(Plan { table: Some(table), is_by_id, start, end, is_descending, operators })
     }
+}
+
+fn malformed(query: &Json) -> StoreError {
+    StoreError::user(format!("Not a query: {query}"))
+}
+
+/// The part of a query that selects an index range.
+struct Source<'q> {
+    table: &'q str,
+    index: &'q str,
+    range: &'q [Json],
+    is_descending: bool,
+}
+
+impl Source<'_> {
+    fn of(query: &Json) -> Result<Source<'_>, StoreError> {
+        let malformed = || malformed(query);
+        let source = query.get("source").ok_or_else(malformed)?;
+        let text = |name: &str| source.get(name).and_then(Json::as_str).ok_or_else(malformed);
+        let (table, index, range) = match text("type")? {
+            "FullTableScan" => (text("tableName")?, BY_CREATION_TIME, &[][..]),
+            "IndexRange" => {
+                let (table, index) = text("indexName")?.split_once('.').ok_or_else(malformed)?;
+                let range = source.get("range").and_then(Json::as_array).ok_or_else(malformed)?;
+                (table, index, range.as_slice())
+            }
+            "Search" => {
+                return Err(StoreError::user(format!(
+                    "Search indexes are not supported by this host (`withSearchIndex` on {})",
+                    source.get("indexName").and_then(Json::as_str).unwrap_or("a table")
+                )));
+            }
+            _ => return Err(malformed()),
+        };
+        let is_descending = match source.get("order").and_then(Json::as_str) {
+            None | Some("asc") => false,
+            Some("desc") => true,
+            Some(other) => return Err(StoreError::user(format!("Unknown order \"{other}\""))),
+        };
+        Ok(Source { table, index, range, is_descending })
+    }
+}
+
+fn operators_of(query: &Json) -> Result<Vec<Operator>, StoreError> {
+    let Some(operators) = query.get("operators") else { return Ok(Vec::new()) };
+    let operators = operators.as_array().ok_or_else(|| malformed(query))?;
+    if operators.len() > MAX_OPERATORS {
+        return Err(StoreError::user(format!(
+            "Can't construct query with more than {MAX_OPERATORS} operators"
+        )));
+    }
+    operators.iter().map(Operator::from_json).collect()
 }
 
 /// The keys of an index range: equal values for the first fields, then bounds for the next one.
