@@ -29,7 +29,6 @@ enum Test {
     Equals(Pointer, Vec<Value>),
     /// The member does not have this value, or does not exist.
     Differs(Pointer, Value),
-    /// The member's text contains this one.
     Contains(Pointer, Text),
     /// The member has the same type as the bound, and compares to it in one of these ways.
     Compares(Pointer, &'static [Ordering], Bound),

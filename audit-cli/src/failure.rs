@@ -62,7 +62,6 @@ impl Failure {
         Failure { source, ..Failure::new(error.to_string()) }
     }
 
-    /// The failure to write the output.
     pub(crate) fn of_output(error: io::Error) -> Failure {
         let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         Failure { closed_pipe, ..Failure::new("the output cannot be written").because(error) }

@@ -111,7 +111,6 @@ impl Follow {
         Ok(follow)
     }
 
-    /// Remembers an object as known.
     pub(crate) fn add(&mut self, object: &Listed) {
         if object.modified_ms >= self.since_ms {
             self.known.insert(object.key, object.modified_ms);

@@ -208,7 +208,6 @@ impl Part for Chunk {
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) bytes: Vec<u8>,
-    /// The end of each record.
     pub(crate) ends: Vec<usize>,
 }
 

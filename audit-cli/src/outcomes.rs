@@ -48,7 +48,6 @@ struct Provenance<'a> {
     outcome: Option<&'a str>,
 }
 
-/// Joins records with their outcomes.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     max_held_bytes: usize,

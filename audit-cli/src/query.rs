@@ -72,7 +72,6 @@ pub(crate) enum Time {
 }
 
 impl Time {
-    /// Interprets a value as a time.
     pub(crate) fn of(found: Option<&RawValue>) -> Time {
         let Some(found) = found else { return Time::Missing };
         let text = found.get();

@@ -164,7 +164,6 @@ impl CompactRange {
 }
 
 impl Default for CompactRange {
-    /// The range of an empty tree.
     fn default() -> CompactRange {
         CompactRange::new(0)
     }

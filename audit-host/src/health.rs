@@ -169,7 +169,6 @@ fn state(state: &HealthState) -> &'static str {
     }
 }
 
-/// The details of a follower's health.
 fn follower(follower: &FollowerHealth) -> Json {
     json!({
         "name": follower.name,
@@ -185,7 +184,6 @@ fn follower(follower: &FollowerHealth) -> Json {
     })
 }
 
-/// The details of a sink's health.
 fn details(health: &Health) -> Json {
     json!({
         "commits": word(&health.commits),

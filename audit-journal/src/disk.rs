@@ -29,7 +29,6 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file, replacing any file with the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes the names durable.
     fn sync_directory(&self) -> io::Result<()>;
@@ -97,7 +96,6 @@ pub(crate) fn write_durably<'a>(
     put
 }
 
-/// Whether the disk lacked space.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -125,7 +123,6 @@ pub(crate) struct LocalDisk {
     _locks: (FileLock, Option<FileLock>),
 }
 
-/// The name of the lock file.
 pub(crate) const LOCK: &str = "LOCK";
 
 impl LocalDisk {

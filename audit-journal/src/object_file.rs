@@ -79,7 +79,6 @@ pub(crate) fn write_object_as(
     write_durably(disk, name, [&header[..]].into_iter().chain(body(object)))
 }
 
-/// The size of an object's file.
 pub(crate) fn file_bytes(object: &Encoded) -> u64 {
     let header = if object.seal.is_some() { SEALED_HEADER_BYTES } else { HEADER_BYTES };
     (header + body(object).map(<[u8]>::len).sum::<usize>()) as u64
@@ -126,7 +125,6 @@ fn object_header(plan: &Plan, role: Role, object: &Encoded) -> Vec<u8> {
     header
 }
 
-/// The contents of an object file.
 type StoredObject = (Plan, Role, Encoded);
 
 /// Reads an object file into pieces from this pool. The inner error says what is damaged.

@@ -11,7 +11,6 @@ use data_encoding::HEXLOWER;
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
 
-/// The delivery progress of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// The route of the stream, 0 for the default route.

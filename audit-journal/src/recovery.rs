@@ -233,7 +233,6 @@ struct Chain {
     before: Option<LastGroup>,
 }
 
-/// The last group that was read.
 #[derive(Clone)]
 struct LastGroup {
     segment: Segment,

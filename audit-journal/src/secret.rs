@@ -21,7 +21,6 @@ pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
     name.strip_suffix(".secret")?.parse().ok()
 }
 
-/// Makes the secret durable.
 pub(crate) fn write_secret(
     disk: &dyn Disk,
     stream: UniqueId,

@@ -33,7 +33,6 @@ pub(crate) struct SegmentWriter {
     is_certain: bool,
 }
 
-/// A durable group.
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
     /// The number of the default route's first record.
@@ -48,7 +47,6 @@ pub(crate) struct Committed {
     pub(crate) end: u64,
 }
 
-/// A durable batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CommittedBatch {
     /// `None` for the default route.

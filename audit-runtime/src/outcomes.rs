@@ -107,7 +107,6 @@ struct State {
     was_full: bool,
     /// The number of callers that wait in `drain`.
     drains: usize,
-    /// The number of commits in progress.
     commits: usize,
 }
 
@@ -212,7 +211,6 @@ impl Drop for Draining<'_> {
     }
 }
 
-/// A commit in progress.
 pub(crate) struct Committing(Outcomes);
 
 impl Drop for Committing {

@@ -107,7 +107,6 @@ pub(crate) struct Identity {
     pub(crate) attempt: u32,
 }
 
-/// Adds provenance to records.
 pub(crate) struct Provenance {
     identity: Identity,
     /// For each origin, the text of the member from its comma up to the value of `replay`.

@@ -198,7 +198,6 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     all.followers.extend(followers);
 }
 
-/// The error of an optional sink.
 fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {
     match answer {
         Ok(Ok(_)) => None,

@@ -43,7 +43,6 @@ pub(crate) struct Delivery {
     not_before: Mutex<Instant>,
 }
 
-/// The treatment of rejected records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejects {
     /// The delivery fails, and callers get the reason.
@@ -54,7 +53,6 @@ pub(crate) enum Rejects {
     Only,
 }
 
-/// The receiver rejected a record.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) reason: String,

@@ -194,7 +194,6 @@ fn number<const N: u64>() -> u64 {
     N
 }
 
-/// A default, for serde.
 fn size<const N: usize>() -> usize {
     N
 }

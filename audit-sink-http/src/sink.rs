@@ -143,7 +143,6 @@ fn needs_dead_letters(delivery: &Delivery) -> Result<(), OpenError> {
     ))
 }
 
-/// Creates the delivery to the receiver.
 fn delivery(
     settings: &Settings,
     clock: &Arc<dyn Clock>,

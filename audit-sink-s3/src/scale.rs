@@ -83,7 +83,6 @@ impl StoreDouble for Counted {
     }
 }
 
-/// The mode of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Journal,

@@ -25,13 +25,11 @@ use crate::store::Store;
 use crate::sts::Sts;
 use crate::{ErrorAnswer, Fault, Faults};
 
-/// The name of the bucket.
 pub(crate) const BUCKET: &str = "audit-test";
 
 /// The account that owns the bucket.
 pub(crate) const OWNER: &str = "123456789012";
 
-/// The state shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// `None` for a server of GCS.

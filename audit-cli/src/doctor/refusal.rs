@@ -28,7 +28,6 @@ pub(super) fn is_answer(error: &Error) -> bool {
     is_refusal(error) || status(error).is_some()
 }
 
-/// Whether the store refused.
 pub(super) fn is_refusal(error: &Error) -> bool {
     let known = matches!(
         error,

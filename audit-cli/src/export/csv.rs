@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use crate::escape;
 use crate::query::{Members, Pointer};
 
-/// The columns of a table.
 #[derive(Debug)]
 pub(crate) struct Csv {
     columns: Vec<Pointer>,

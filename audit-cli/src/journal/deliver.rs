@@ -100,20 +100,9 @@ pub(super) async fn deliver(
         output,
         end: timeout.and_then(|timeout| Instant::now().checked_add(Duration::from_secs(timeout))),
     };
-    let redelivered = if *again {
-        let delivering = rescue::deliver_again(&journal, bucket.clone(), settings.clone()).await?;
-        if !waiting.until_finished(&delivering, &Routes::default(), None).await {
-            let delivered = delivering.health().records_delivered;
-            return Err(too_late(
-                &delivering,
-                format!("{delivered} records were delivered again in time"),
-            ));
-        }
-        Some(delivering.finished().await.map_err(|error| {
-            Failure::new("the records of the journal were not delivered again").because(error)
-        })?)
-    } else {
-        None
+    let redelivered = match again {
+        true => Some(deliver_again(&journal, &bucket, &settings, &waiting).await?),
+        false => None,
     };
     // Records not delivered again because of a conflicting object are only in the segments.
     let is_free = redelivered.as_ref().is_none_or(|again| again.conflicts.is_empty());
@@ -165,6 +154,23 @@ pub(super) async fn deliver(
         ));
     }
     Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed || !is_routed))
+}
+
+async fn deliver_again(
+    journal: &OrphanedJournal,
+    bucket: &Bucket,
+    settings: &Settings,
+    waiting: &Waiting<'_>,
+) -> Result<JournalRedelivered, Failure> {
+    let delivering = rescue::deliver_again(journal, bucket.clone(), settings.clone()).await?;
+    if !waiting.until_finished(&delivering, &Routes::default(), None).await {
+        let delivered = delivering.health().records_delivered;
+        let what = format!("{delivered} records were delivered again in time");
+        return Err(too_late(&delivering, what));
+    }
+    delivering.finished().await.map_err(|error| {
+        Failure::new("the records of the journal were not delivered again").because(error)
+    })
 }
 
 /// The interval at which a delivery's state is checked.

@@ -22,7 +22,6 @@ pub(super) struct Routes(Vec<Route>);
 
 struct Route {
     name: String,
-    /// The name of its bucket.
     bucket: String,
     undelivered: u64,
     /// Its health, or why its bucket cannot be opened.

@@ -62,7 +62,6 @@ pub(crate) struct Wrong {
     pub(crate) fault: Fault,
 }
 
-/// The result of checking a file.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     /// The keys of the objects whose records it holds.

@@ -104,7 +104,6 @@ pub(super) struct Work<'a> {
     /// The members in whose order rows are. None means that of actors.
     by: &'a [Pointer],
     pub(super) output: &'a Output,
-    /// The columns of the last file.
     pub(super) columns: Columns,
     pub(super) progress: PartitionProgress,
     /// Damaged objects, and objects that the store refused. A later run tries them again.

@@ -116,7 +116,6 @@ impl Group {
         self.rows.push((self.current, sequence, self.bytes.len()));
     }
 
-    /// Appends the records of another group.
     pub(crate) fn append(&mut self, other: Group) {
         let mut start = 0;
         for (source, sequence, end) in other.rows {

@@ -55,7 +55,6 @@ pub(crate) enum Unread {
     Foreign(Failure),
 }
 
-/// The contents of a file.
 pub(crate) struct Held {
     /// The keys of its objects.
     pub(crate) objects: BTreeSet<String>,

@@ -6,6 +6,8 @@
 mod page;
 mod seal;
 
+use std::path::{Path, PathBuf};
+
 use audit_core::durable;
 use audit_evidence::TrustedKey;
 use serde_json::{Value, json};
@@ -71,21 +73,9 @@ pub(crate) async fn run(
         filter: Filter::default(),
     };
     let population = Part::of(async |output| stats::run(&stats, &quiet, output).await).await;
-    let keys = arguments.keys.clone();
-    let verification = match keys.is_empty() && arguments.policy.is_none() {
-        true => None,
-        false => {
-            let verify = Verify {
-                source: arguments.source.clone(),
-                trusted: TrustedKeys { keys: keys.clone(), policy: arguments.policy.clone() },
-                heads: false,
-                state: None,
-                incremental: false,
-                since: Some(from),
-                written_to: arguments.written_to.clone(),
-                parquet: None,
-                receipts: None,
-            };
+    let verification = match verification(arguments) {
+        None => None,
+        Some(verify) => {
             Some(Part::of(async |output| verify::run(&verify, &quiet, output).await).await)
         }
     };
@@ -105,7 +95,7 @@ pub(crate) async fn run(
         "made": shown(made - made.rem_euclid(1_000)),
         "software": format!("audit {}", env!("CARGO_PKG_VERSION")),
     });
-    let content = content(head, &keys, &population, verification.as_ref(), &settings);
+    let content = content(head, &arguments.keys, &population, verification.as_ref(), &settings);
     let json = format!("{:#}\n", content);
     let html = page::render(&content);
     let mut files = vec![("html", html.into_bytes()), ("json", json.into_bytes())];
@@ -113,18 +103,7 @@ pub(crate) async fn run(
         let sealed = seal::seal(&files, signer)?;
         files.push(("note", sealed.into_bytes()));
     }
-    for (suffix, content) in &files {
-        let mut file = arguments.output.clone().into_os_string();
-        file.push(format!(".{suffix}"));
-        let file = std::path::PathBuf::from(file);
-        durable::replace(&file, content).map_err(|error| {
-            Failure::new(format!("{} cannot be written", file.display())).because(error)
-        })?;
-        match output.is_json() {
-            true => output.json(&json!({ "file": file.display().to_string() }))?,
-            false => output.line(&file.display().to_string())?,
-        }
-    }
+    write(&files, &arguments.output, output)?;
     let parts = [Some(&population), verification.as_ref(), Some(&settings)];
     if let Some(failed) = parts.iter().flatten().find_map(|part| part.failed.clone()) {
         return Err(Failure::new("the report is incomplete").because(failed));
@@ -135,6 +114,39 @@ pub(crate) async fn run(
         .filter(|outcome| *outcome != Outcome::Well)
         .min_by_key(|o| o.code())
         .unwrap_or(Outcome::Well))
+}
+
+/// The verification, if there are keys to verify with.
+fn verification(arguments: &Report) -> Option<Verify> {
+    let Report { source, from, keys, policy, written_to, .. } = arguments;
+    (!keys.is_empty() || policy.is_some()).then(|| Verify {
+        source: source.clone(),
+        trusted: TrustedKeys { keys: keys.clone(), policy: policy.clone() },
+        heads: false,
+        state: None,
+        incremental: false,
+        since: Some(*from),
+        written_to: written_to.clone(),
+        parquet: None,
+        receipts: None,
+    })
+}
+
+/// Writes the files of a report, with these suffixes, and prints their names.
+fn write(files: &[(&str, Vec<u8>)], place: &Path, output: &Output) -> Result<(), Failure> {
+    for (suffix, content) in files {
+        let mut file = place.as_os_str().to_owned();
+        file.push(format!(".{suffix}"));
+        let file = PathBuf::from(file);
+        durable::replace(&file, content).map_err(|error| {
+            Failure::new(format!("{} cannot be written", file.display())).because(error)
+        })?;
+        match output.is_json() {
+            true => output.json(&json!({ "file": file.display().to_string() }))?,
+            false => output.line(&file.display().to_string())?,
+        }
+    }
+    Ok(())
 }
 
 fn content(

@@ -26,7 +26,6 @@ pub(super) struct Integrity {
 }
 
 impl Integrity {
-    /// Verifies the bucket once.
     pub(super) async fn verify(
         self: Arc<Integrity>,
         reader: Reader,

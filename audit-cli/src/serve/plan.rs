@@ -95,7 +95,6 @@ pub(super) struct Plan {
     pub(super) sieve: Sieve,
     members: Members,
     counts: bool,
-    /// Whether there are enough rows.
     has_rows: AtomicBool,
 }
 

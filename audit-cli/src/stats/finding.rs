@@ -37,7 +37,6 @@ pub(super) enum Finding {
 }
 
 impl Finding {
-    /// Whether it is certainly a problem.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Finding::Gap { .. }

@@ -46,7 +46,6 @@ impl Entry {
         ObjectKey::new(hour_ms, stream, self.first, SUFFIXES[usize::from(self.suffix)])
     }
 
-    /// Whether it contains system records.
     pub(crate) fn is_system(&self) -> bool {
         !self.is_data
     }
@@ -100,7 +99,6 @@ impl Inventory {
         })
     }
 
-    /// Removes all other streams.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId) -> bool) {
         self.streams.retain(|stream, _| is_wanted(stream));
         self.objects = self.streams.values().map(|entries| entries.len() as u64).sum();

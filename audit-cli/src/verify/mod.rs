@@ -38,7 +38,6 @@ use receipts::Receipts;
 use summary::Summary;
 use witnesses::Witnessing;
 
-/// The result of a verification.
 struct Verified {
     report: BucketReport,
     /// The number of records of each stream that a quorum has cosigned.
@@ -125,18 +124,20 @@ pub(crate) async fn run(
         let failure = Failure::new(format!("{count} objects could not be read"));
         return Err(failure.because(said.unwrap_or_default()));
     }
-    if verified.report.streams.is_empty() && verified.report.findings.is_empty() {
-        return Ok(if begin_ms > i64::MIN { Outcome::Well } else { Outcome::Unproven });
-    }
-    // The most serious kind decides.
-    let worst = verified.report.findings.iter().map(Finding::alarm).min();
-    Ok(match worst {
+    Ok(outcome(&verified.report, begin_ms))
+}
+
+/// The outcome by the most serious finding. Without any streams, nothing is proven, unless they may
+/// all have ended before the range.
+fn outcome(report: &BucketReport, begin_ms: i64) -> Outcome {
+    match report.findings.iter().map(Finding::alarm).min() {
+        None if report.streams.is_empty() && begin_ms == i64::MIN => Outcome::Unproven,
         None => Outcome::Well,
         Some(Alarm::Tampered) => Outcome::Wrong,
         Some(Alarm::Unproven) => Outcome::Unproven,
         Some(Alarm::Late) => Outcome::Late,
         Some(Alarm::Expired) => Outcome::Expired,
-    })
+    }
 }
 
 impl Verified {
@@ -193,8 +194,7 @@ impl Look<'_> {
             compacted: None,
             unread: (0, None),
         };
-        let mut streams: Vec<StreamReport> = Vec::new();
-        let mut of_witnesses: Vec<Finding> = Vec::new();
+        let (mut streams, mut of_witnesses) = (Vec::new(), Vec::new());
         let mut finish = |current: Option<Current<'_>>, witnessed: &mut BTreeMap<String, u64>| {
             let Some(Current { id, verifier, witnessing }) = current else { return };
             let report = verifier.finish();
@@ -257,7 +257,16 @@ impl Look<'_> {
         }
         finish(current, &mut verified.witnessed);
         drop(progress);
+        Ok(Verified { report: self.report(reader, streams, of_witnesses), ..verified })
+    }
 
+    /// Compares the streams with each other and with the state.
+    fn report(
+        &self,
+        reader: &Reader,
+        streams: Vec<StreamReport>,
+        of_witnesses: Vec<Finding>,
+    ) -> BucketReport {
         // Statements about streams outside the selection raise no alarm.
         let listed_since = u64::try_from(self.begin.list_ms).ok();
         let retained_since = self.begin.retained_since().max(listed_since);
@@ -271,7 +280,7 @@ impl Look<'_> {
             let first = finding.records.as_ref().map_or(0, |records| records.start);
             (finding.stream.clone(), first)
         });
-        Ok(Verified { report, ..verified })
+        report
     }
 
     fn begin_stream(&self, stream: UniqueId) -> Current<'_> {

@@ -162,7 +162,6 @@ impl<'a> Parquet<'a> {
     }
 }
 
-/// Everything that was found.
 pub(super) struct Summary<'a> {
     verified: &'a Verified,
     keys: &'a [TrustedKey],

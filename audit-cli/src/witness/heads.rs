@@ -162,7 +162,6 @@ fn read_signed(
     parse().map(Some).ok_or_else(|| failed(&format!("is not signed by {}", witness.name())))
 }
 
-/// The origin of a witness's log.
 pub(super) fn origin(witness: &VerifierKey) -> String {
     format!("{}/heads", witness.name())
 }
@@ -212,7 +211,6 @@ impl HeadLog {
         Ok(())
     }
 
-    /// The checkpoint of the current log.
     pub(super) fn checkpoint(&self, witness: &VerifierKey) -> Checkpoint {
         let root = self.range.root().unwrap_or_else(Hash::empty);
         let checkpoint = Checkpoint::new(&origin(witness), self.range.end(), root);

@@ -12,7 +12,6 @@ use crate::support::{
     DAY, HOUR_MS, Ran, audit, batch, bucket, environment, object_for_each_batch, url, write,
 };
 
-/// The result of every check.
 struct Report {
     ran: Ran,
     checks: Vec<Value>,

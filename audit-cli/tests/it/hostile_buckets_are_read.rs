@@ -388,7 +388,6 @@ const COMMANDS: [(Kind, &[&str]); 21] = [
     (Kind::Settings, &["doctor", "BUCKET"]),
 ];
 
-/// The exit codes of a command.
 fn codes(must: Must, kind: Kind) -> &'static [i32] {
     match (must, kind) {
         (_, Kind::Settings | Kind::Proof) => &[0],

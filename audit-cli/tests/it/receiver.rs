@@ -24,7 +24,6 @@ pub(crate) async fn serve(router: Router) -> String {
 pub(crate) struct Receiver {
     takes: Mutex<u64>,
     hangs: Mutex<bool>,
-    /// The records of each accepted request.
     pub(crate) accepted: Mutex<Vec<Vec<Value>>>,
     /// Notified of each request that is not accepted.
     pub(crate) refused: Notify,

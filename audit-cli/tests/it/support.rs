@@ -48,7 +48,6 @@ pub(crate) async fn audit(environment: &[(&'static str, String)], arguments: &[&
     Ran::of(output)
 }
 
-/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

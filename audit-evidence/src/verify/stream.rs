@@ -57,7 +57,6 @@ struct Occupied {
     after: Option<u64>,
 }
 
-/// The last accepted object.
 #[derive(Debug)]
 struct Last {
     head: ObjectHead,

@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 
 use super::Connection;
 
-/// The open connections of one listener.
 #[derive(Default)]
 pub(super) struct Open {
     connections: Mutex<Numbered>,

@@ -57,7 +57,6 @@ impl Taken {
     }
 }
 
-/// The thread that commits.
 pub(crate) struct Committer {
     pub(crate) writer: SegmentWriter,
     /// The system records, if the destination vouches for streams.

@@ -12,7 +12,6 @@ use crate::disk::Disk;
 use crate::health::HealthBoard;
 use crate::segments::{LiveSegment, Watermark};
 
-/// The progress of one follower.
 #[derive(Debug)]
 pub(crate) struct Standing {
     health: Arc<HealthBoard>,
@@ -22,7 +21,6 @@ pub(crate) struct Standing {
     /// Locked while the durable record is being changed.
     changing: Mutex<()>,
     state: Mutex<State>,
-    /// Notified when the follower was paused.
     paused: Notify,
 }
 

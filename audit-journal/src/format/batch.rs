@@ -244,7 +244,6 @@ pub(crate) fn lines_of(batch: &[u8], route: u32) -> Option<&[u8]> {
 pub(crate) struct BatchPlace {
     pub(crate) time_ms: i64,
     pub(crate) count: u32,
-    /// Whether it is a system record.
     pub(crate) is_system: bool,
     /// 0 for the default route.
     pub(crate) route: u32,

@@ -13,7 +13,6 @@ pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// The target of the lines, by which an operator selects them.
 const TARGET: &str = "audit_journal::health";
 
-/// The last state that was logged.
 #[derive(Debug, Default)]
 pub(super) struct Logged {
     /// The logged trouble. `None` if nothing was logged yet or the last line reported an end.
@@ -29,7 +28,6 @@ pub(super) struct Logged {
 pub(super) enum Line {
     /// A trouble, with the number of suppressed changes before it.
     Trouble(Trouble, u64),
-    /// The trouble has ended.
     Over(Trouble),
 }
 

@@ -36,7 +36,6 @@ impl Troubles {
         self.worst().map_or(Level::Ok, Trouble::level)
     }
 
-    /// Whether commits are accepted.
     pub(super) fn commits(&self) -> Commits {
         let refused = |trouble: &Trouble| Commits::Refused { reason: trouble.to_string() };
         if let Some(reason) = &self.stopped {
@@ -51,7 +50,6 @@ impl Troubles {
         own.map_or(Commits::Accepted, refused)
     }
 
-    /// Stops the sink for this reason.
     pub(super) fn stop(&mut self, trouble: Trouble) {
         let reason = trouble.to_string();
         self.last_error = Some(reason.clone());

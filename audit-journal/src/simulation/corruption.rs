@@ -253,7 +253,6 @@ enum Hides {
     NewestSegment,
 }
 
-/// One change to a journal.
 struct Damage {
     what: String,
     files: Files,

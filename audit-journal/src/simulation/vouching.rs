@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::bucket::{SEAL, Stored};
 use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
 
-/// The name of the metadata.
 pub(super) const ATTRIBUTE: &str = SEAL;
 
 /// The beginning of every system record.

@@ -37,7 +37,6 @@ struct State {
     history: Vec<(Step, usize)>,
     commits: Commits,
     receipts: Receipts,
-    /// The receipts of committed transactions.
     kept: Vec<LogReceipt>,
     rollbacks_fail: bool,
 }
@@ -57,7 +56,6 @@ pub(crate) enum Commits {
     PanicAfterwards,
 }
 
-/// The result of storing a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Receipts {
     #[default]

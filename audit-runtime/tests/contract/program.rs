@@ -240,7 +240,6 @@ impl<'p> Account<'p> {
     }
 }
 
-/// A caller.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     ip: Option<IpAddr>,

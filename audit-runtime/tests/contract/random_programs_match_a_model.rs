@@ -172,7 +172,6 @@ fn lines(
     account.accepted.iter().map(line).collect()
 }
 
-/// One attempt at a mutation.
 #[derive(Debug, Clone)]
 struct AttemptPlan {
     steps: Vec<Step>,
@@ -262,7 +261,6 @@ impl Answer {
     }
 }
 
-/// The error of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Failure {
     Function,

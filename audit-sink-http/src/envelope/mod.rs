@@ -24,7 +24,6 @@ const TOPIC: &str = "custom_audit";
 /// The reason why writing cannot fail.
 const INFALLIBLE: &str = "writing to a string never fails";
 
-/// Writes the bodies of requests.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     format: Format,
@@ -35,11 +34,9 @@ pub(crate) struct Envelope {
     after: &'static str,
     /// The JSON that all events have in common.
     common: String,
-    /// The mapping of OCSF events.
     mapping: Mapping,
 }
 
-/// One request's content.
 pub(crate) struct Content {
     /// The number of events in it, from the first on.
     pub(crate) count: usize,

@@ -16,7 +16,6 @@ use crate::response::{Body, Success, retry_after};
 /// The maximum size of a response that is shown, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
-/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The receiver has it.

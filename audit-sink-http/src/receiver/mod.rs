@@ -27,10 +27,8 @@ use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
 
-/// The time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends requests to one receiver.
 pub(crate) struct Receiver {
     client: Client,
     url: ::url::Url,

@@ -61,7 +61,6 @@ impl Request {
     }
 }
 
-/// A fault of the next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The response has this status, and the records are not kept.

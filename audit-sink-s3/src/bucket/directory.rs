@@ -72,7 +72,6 @@ impl Prepared {
 }
 
 impl Directory {
-    /// Opens an existing directory.
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
         // As `inner` has it.

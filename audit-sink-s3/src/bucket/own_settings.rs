@@ -9,7 +9,6 @@ use super::kept::Kept;
 
 /// Our own settings for one provider.
 pub(crate) struct OwnSettings {
-    /// The prefix of the variables.
     pub(crate) prefix: &'static str,
     /// The settings that the client does not know.
     pub(crate) names: &'static [&'static str],

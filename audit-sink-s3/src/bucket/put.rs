@@ -40,7 +40,6 @@ pub(crate) struct Put {
     response_times: Mutex<ResponseTimes>,
 }
 
-/// The certain outcome of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutOutcome {
     /// The object is in the bucket.
@@ -59,7 +58,6 @@ impl Put {
         Put { bucket, health, random, settings, response_times: Mutex::default() }
     }
 
-    /// The compression of new objects.
     pub(crate) fn compression(&self) -> Compression {
         self.settings.compression
     }

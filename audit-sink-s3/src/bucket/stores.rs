@@ -170,7 +170,6 @@ fn assumed_role(
     Ok(Some((Arc::new(issued), on_refusal)))
 }
 
-/// The settings of the HTTP client.
 #[cfg(feature = "aws")]
 fn client_options(configuration: &Configuration) -> object_store::ClientOptions {
     use object_store::aws::AmazonS3ConfigKey;

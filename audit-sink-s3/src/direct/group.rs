@@ -29,7 +29,6 @@ pub(super) const MAX_ENCODE_INLINE_BYTES: usize = 64 << 10;
 /// The most traces that a delivery is linked to.
 const MAX_LINKS: usize = 100;
 
-/// The batches of one object.
 pub(super) struct Group {
     pub(super) first_ticket: Ticket,
     pub(super) key: ObjectKey,

@@ -22,7 +22,6 @@ use crate::{ObjectKey, Settings};
 /// How many commands the task takes before it handles other events.
 const MAX_COMMANDS: usize = 256;
 
-/// A command from the handle.
 pub(super) enum Command {
     Persist(Queued),
     Flush(oneshot::Sender<()>),
@@ -39,7 +38,6 @@ pub(super) struct Queued {
     pub(super) due: Instant,
 }
 
-/// The task that owns the queue.
 pub(super) struct Queue {
     /// The streams with records in flight. New batches go to the last one.
     streams: VecDeque<Stream>,
@@ -73,7 +71,6 @@ const MIN_SWEEP: usize = 1_024;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Parts {
-    /// The first stream.
     pub(crate) stream: UniqueId,
     pub(crate) evidence: Option<Arc<Evidence>>,
     pub(crate) clock: Arc<dyn Clock>,

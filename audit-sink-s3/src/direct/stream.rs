@@ -17,7 +17,6 @@ pub(super) struct Stream {
     evidence: Option<StreamEvidence>,
 }
 
-/// The state of a stream's evidence.
 struct StreamEvidence {
     evidence: Arc<Evidence>,
     signer: Arc<StreamSigner>,

@@ -7,7 +7,6 @@ use audit_journal::{LastRecord, SystemRecords};
 
 use super::{Evidence, FULL, Heartbeats, MAX_RECORDS, frontier, time};
 
-/// The system records of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamRecords {
     evidence: Arc<Evidence>,
@@ -16,7 +15,6 @@ pub(crate) struct StreamRecords {
 }
 
 impl StreamRecords {
-    /// For a stream without records.
     pub(crate) fn new(evidence: Arc<Evidence>) -> StreamRecords {
         StreamRecords { evidence, opened: None }
     }

@@ -22,7 +22,6 @@ use crate::evidence::Evidence;
 use crate::store_double::Double;
 use crate::{Bucket, Compression, Settings};
 
-/// A bucket behind a store.
 struct InBucket;
 
 impl Endpoint for InBucket {

@@ -15,7 +15,6 @@ use futures::{StreamExt, stream};
 use http::Method;
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 
-/// All faults of the server.
 fn faults() -> Vec<Fault> {
     let answers = [
         ErrorAnswer::SLOW_DOWN,

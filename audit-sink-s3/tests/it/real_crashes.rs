@@ -160,7 +160,6 @@ async fn persist_until_told() {
     child::say("closed");
 }
 
-/// The reports of the children.
 #[derive(Debug, Default)]
 struct Account {
     rounds: Vec<Round>,

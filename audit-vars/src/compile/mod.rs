@@ -115,7 +115,6 @@ impl<'v> Compiler<'v> {
         self.depth -= 1;
     }
 
-    /// Adds the variable of this name.
     fn variable(&mut self, name: &str) -> Result<(), BodyError> {
         let Rules::Body(vars, _) = self.rules else {
             return Err(BodyError::new(BodyProblem::MisplacedVariable));

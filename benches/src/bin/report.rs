@@ -20,7 +20,6 @@ use audit_benches::stages::{
     backlog, commit, delivery, evidence, functions, outcomes, release, templates,
 };
 
-/// The extent of the measurements.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: Duration,

@@ -142,10 +142,8 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
     ]
 }
 
-/// The number of concurrent clients.
 const CLIENTS: usize = 64;
 
-/// A request of the clients.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     path: &'static str,

@@ -53,7 +53,6 @@ impl Transaction for Write {
     }
 }
 
-/// The database that mutations write to.
 #[derive(Clone)]
 enum Database {
     Memory(Documents),

@@ -229,7 +229,6 @@ impl Running {
         Answered::failed("the app no longer has HTTP actions at this path")
     }
 
-    /// The request to respond to.
     fn responding(&self) -> Result<&Responding, SyscallError> {
         self.http.as_ref().ok_or_else(|| failed("only HTTP actions respond"))
     }

@@ -48,7 +48,6 @@ impl Faults {
         *self.at() = Some((operation.to_owned(), fault));
     }
 
-    /// Whether the scripted fault has occurred.
     pub(super) fn is_over(&self) -> bool {
         self.at().is_none()
     }

@@ -340,7 +340,6 @@ pub(super) struct CronState {
     pub(super) next_ms: f64,
 }
 
-/// The stored crons of a component.
 pub(super) fn crons(tx: &mut Tx, component: &ComponentPath) -> Result<Vec<CronState>, StoreError> {
     let query = json!({ "source": { "type": "FullTableScan", "tableName": CRONS, "order": "asc" }, "operators": [] });
     let cron = |document: &Json| {

@@ -14,7 +14,6 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Checks the function's kind.
     pub(super) fn expect(&self, kind: FunctionKind) -> Result<(), String> {
         let is = self.function.kind;
         if is == kind {

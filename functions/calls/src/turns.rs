@@ -183,7 +183,6 @@ impl<J> Turns<J> {
         self.take(lane)
     }
 
-    /// Begins the next job.
     pub(super) fn pop(&mut self) -> Option<(J, Turn)> {
         let host_waits = self.lanes.get(&Lane::HOST).is_some_and(|host| !host.jobs.is_empty());
         let first = self.ready.first().copied();
@@ -268,12 +267,10 @@ impl<J> Turns<J> {
         }
     }
 
-    /// The number of waiting jobs.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Whether a prompt job waits.
     pub(super) fn has_prompt(&self) -> bool {
         !self.prompt.is_empty()
     }

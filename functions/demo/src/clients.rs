@@ -27,7 +27,6 @@ pub(super) struct Client {
     user_agent: String,
 }
 
-/// The response to a call.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -116,7 +115,6 @@ impl Client {
         Ok(of_name.fold(0.0, |sum, number| sum + number))
     }
 
-    /// Subscribes to a query.
     pub(super) async fn follow(&self, path: &str, args: Json) -> Result<Follower, Box<dyn Error>> {
         let mut request =
             format!("{}/api/sync", self.url.replacen("http", "ws", 1)).into_client_request()?;
@@ -135,7 +133,6 @@ impl Client {
     }
 }
 
-/// A subscription to a query.
 #[derive(Debug)]
 pub(super) struct Follower {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,

@@ -38,7 +38,6 @@ impl Env {
         &self.0.variables_json
     }
 
-    /// The names of all audit variables.
     pub(crate) fn audit_vars(&self) -> Vec<String> {
         self.0.audit_vars.clone()
     }

@@ -27,7 +27,6 @@ pub(super) const RESERVE_BYTES: usize = 32 << 20;
 /// and growing arrays, for which the engine handles failure.
 const MAX_SMALL_BYTES: usize = 64 << 10;
 
-/// The memory usage of an engine.
 #[derive(Debug)]
 pub(super) struct Usage {
     bytes: Cell<usize>,
@@ -82,7 +81,6 @@ impl Usage {
     }
 }
 
-/// The header before each block.
 #[repr(C, align(16))]
 struct Header {
     /// The size of the block, in bytes.

@@ -77,7 +77,6 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Touched(bool);
 
-/// The state of one call.
 struct OfCall {
     kind: Option<FunctionKind>,
     seed: Seed,
@@ -85,7 +84,6 @@ struct OfCall {
     chance: Option<Chance>,
     started: Instant,
     lines: LogLines,
-    /// The pending operations.
     pending: HashSet<u32>,
     /// The members of audit logs that the call has been warned about.
     hollow: HashSet<String>,
@@ -123,7 +121,6 @@ impl Shared {
         *self.call.borrow_mut() = OfCall::new(kind, seed, Some(sender));
     }
 
-    /// Discards the state of the call.
     pub(super) fn end(&self) {
         *self.call.borrow_mut() = OfCall::new(None, Seed { random: 0.into(), now_ms: 0.0 }, None);
         self.preparing.set(Some(Touched(false)));
@@ -149,7 +146,6 @@ impl Shared {
         self.call.borrow_mut().lines.take()
     }
 
-    /// The number of pending operations.
     pub(super) fn pending(&self) -> usize {
         self.call.borrow().pending.len()
     }

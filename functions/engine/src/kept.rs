@@ -105,7 +105,6 @@ struct Idle {
     _share: Share,
 }
 
-/// A part of the budget.
 struct Share {
     budget: Arc<Budget>,
     bytes: usize,

@@ -78,7 +78,6 @@ struct Kept {
     control: Persistent<Object<'static>>,
     /// The exports of the functions' module, if it was evaluated before any call.
     namespace: Option<Persistent<Object<'static>>>,
-    /// The Rust functions.
     _natives: Vec<Persistent<Value<'static>>>,
 }
 
@@ -244,7 +243,6 @@ impl Drop for Realm {
     }
 }
 
-/// Evaluates the prelude.
 fn install(ctx: &Ctx<'_>, env: &Env, shared: &Rc<Shared>) -> rquickjs::Result<Kept> {
     let prelude =
         built_in::bytecode(PRELUDE).ok_or_else(|| rquickjs::Error::new_loading(PRELUDE))?;

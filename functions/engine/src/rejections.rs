@@ -23,7 +23,6 @@ struct Unhandled {
 }
 
 impl Rejections {
-    /// Starts tracking a runtime's rejections.
     pub(super) fn of(runtime: &Runtime) -> Rejections {
         let unhandled: Rc<RefCell<Unhandled>> = Rc::default();
         let tracked = Rc::clone(&unhandled);

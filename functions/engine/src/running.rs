@@ -210,7 +210,6 @@ impl<'js> Engine<'js, '_> {
         result
     }
 
-    /// Evaluates a module.
     fn module(&self, name: &str) -> Result<Object<'js>, Failure> {
         let load = |failure: Failure| match failure.kind {
             FailureKind::Thrown | FailureKind::StackOverflow => {

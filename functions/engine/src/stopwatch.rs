@@ -97,7 +97,6 @@ impl Stopwatch {
     }
 }
 
-/// The CPU time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(

@@ -21,7 +21,6 @@ const WINDOW_BYTES: usize = 128 << 10;
 /// The maximum size of one piece, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Whether a response has a body.
 pub(crate) fn has_body(method: &Method, status: StatusCode) -> bool {
     method != Method::HEAD && !matches!(status.as_u16(), 204 | 205 | 304)
 }
@@ -205,7 +204,6 @@ pub(crate) enum Sent {
     End,
 }
 
-/// A streamed request body.
 #[derive(Debug)]
 pub(crate) struct Outgoing(pub(crate) mpsc::Receiver<Sent>);
 

@@ -41,7 +41,6 @@ impl BufRead for Arrived {
     }
 }
 
-/// A decoder of a response body.
 #[derive(Debug)]
 pub(crate) enum Decoder {
     Gzip(Box<MultiGzDecoder<Arrived>>),
@@ -52,7 +51,6 @@ pub(crate) enum Decoder {
     Deflate,
 }
 
-/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Bytes(Bytes),

@@ -51,7 +51,6 @@ pub struct FetchRequest {
     pub(crate) body: Sending,
 }
 
-/// The body of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Sending {
     None,

@@ -36,7 +36,6 @@ const POLL_PERIOD: Duration = Duration::from_millis(500);
 const ACTOR: &str = "convexActor";
 const MAX_ACTOR_JSON_BYTES: u32 = 1_024;
 
-/// Why the host stops.
 enum Stop {
     Signal,
     /// The sink or the store has stopped for this reason.

@@ -21,7 +21,6 @@ pub enum AuthKeys {
     Discovered,
     /// A URL, possibly a `data:` URL. The keys are for one algorithm.
     At {
-        /// The URL.
         jwks: String,
         /// RS256, ES256 or EdDSA.
         algorithm: String,

@@ -37,7 +37,6 @@ pub(crate) enum Required {
     Nothing,
     /// The stand-in for a module of Node.js.
     Node(String),
-    /// An error.
     Missing(String),
 }
 

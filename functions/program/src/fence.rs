@@ -76,7 +76,6 @@ impl Fence {
         Ok(bytes)
     }
 
-    /// The text of a file.
     pub(crate) fn read(&self, path: &Path) -> Result<String, LoadError> {
         let bytes = self.bytes(path).map_err(|error| LoadError::at(path, error))?;
         let mut text =

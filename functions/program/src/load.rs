@@ -18,7 +18,6 @@ use super::{Component, Cron, Env, Function, LoadError, Program};
 /// The variable that names the address of HTTP actions.
 const SITE_URL: &str = "CONVEX_SITE_URL";
 
-/// The deepest nesting of components.
 const MAX_COMPONENT_DEPTH: usize = 16;
 
 pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
@@ -42,7 +41,6 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     Ok(Program { modules: Arc::new(modules), components, warnings, stamps, env: env.clone() })
 }
 
-/// A program that is being loaded.
 struct Loading {
     graph: Graph,
     /// The contents of each directory of modules, since a component can be mounted more than once.

@@ -21,7 +21,6 @@ pub(crate) enum Manner {
     Require,
 }
 
-/// The result of resolving a specifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     File(PathBuf),

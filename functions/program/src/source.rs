@@ -25,7 +25,6 @@ use super::layout::{Lines, Marks, laid_out};
 /// An import or a re-export: the specifier of a module, and a name that it exports.
 pub(crate) type Imported = (String, String);
 
-/// A compiled source file.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     /// Its JavaScript.

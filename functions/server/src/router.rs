@@ -19,7 +19,6 @@ use axum::routing::{any, get, post};
 use super::problem::Problem;
 use super::{Server, calls, operators, sync};
 
-/// All routes for clients.
 pub(super) fn router(server: Server) -> Router {
     let layer = RequestContextLayer::new(server.functions().runtime().clone(), peer);
     let layer = layer.with_trusted_proxies(server.inner.proxies.clone());

@@ -30,7 +30,6 @@ impl<S> Default for Snapshots<S> {
 }
 
 impl<S: Clone + Send + 'static> Snapshots<S> {
-    /// Keeps the snapshot of this time.
     pub(super) fn keep(&self, ts: u64, snapshot: S) {
         let until = Instant::now() + KEPT_FOR;
         let mut kept = self.0.lock();

@@ -43,7 +43,6 @@ fn beside(directory: &Path) -> PathBuf {
     path.into()
 }
 
-/// Removes the content of a directory.
 fn empty(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -40,7 +40,6 @@ pub(super) fn last_commit() -> [u8; 2] {
     [META, 1]
 }
 
-/// The key that seals cursors.
 pub(super) fn cursor_secret() -> [u8; 2] {
     [META, 2]
 }
@@ -141,11 +140,9 @@ pub(super) fn encoded_id(document: &Key) -> &[u8] {
 pub(super) struct About {
     pub(super) number: Option<u32>,
     pub(super) name: Option<String>,
-    /// A document's id.
     pub(super) id: Option<String>,
 }
 
-/// The subject of a key.
 pub(super) fn about(key: &[u8]) -> About {
     let (kind, rest) = key.split_first().map_or((META, &[][..]), |(kind, rest)| (*kind, rest));
     let number = rest.first_chunk().map(|number| u32::from_be_bytes(*number));

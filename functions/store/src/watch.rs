@@ -18,7 +18,6 @@ pub(super) const MAX_RECENT_COMMITS: usize = 16_384;
 /// The maximum number of keys written by recent commits.
 const MAX_RECENT_KEYS: usize = 1 << 20;
 
-/// The keys that a commit wrote.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) ts: Timestamp,

@@ -34,7 +34,6 @@ pub fn check_encoded(text: &str, in_mutation: bool) -> Result<(), ValueError> {
     }
 }
 
-/// Reads one value.
 struct Check<'a> {
     depth: usize,
     in_mutation: bool,

@@ -172,7 +172,6 @@ pub(super) fn misplaced_commit_ts() -> ValueError {
     )
 }
 
-/// Whether JSON cannot represent the number.
 fn is_special(number: f64) -> bool {
     !number.is_finite() || (number == 0.0 && number.is_sign_negative())
 }

@@ -303,7 +303,6 @@ impl fmt::Display for Validator {
     }
 }
 
-/// A path in a value.
 #[derive(Default)]
 struct Path(Vec<Step>);
 

@@ -32,7 +32,6 @@ pub(crate) struct App {
     /// The variable for the user in logs.
     user: Var,
     request_timeout: Duration,
-    /// The memory of all requests.
     memory: Arc<Pool>,
 }
 
@@ -48,7 +47,6 @@ impl App {
         App { tenants, database, cache: Arc::default(), user, request_timeout, memory }
     }
 
-    /// The routes for clients.
     pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
         // Contexts of requests are the same for all runtimes.
         let own = self.tenants.own().runtime.clone();

@@ -140,7 +140,6 @@ pub(crate) async fn update(
     })
 }
 
-/// Checks that the change is allowed.
 fn check(id: &str, before: Option<&Document>, change: &Change) -> Result<(), Failure> {
     let at_most = |what: &str, bytes: usize, limit: usize| {
         if bytes > limit {

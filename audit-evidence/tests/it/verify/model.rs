@@ -192,7 +192,6 @@ pub(super) struct Look {
     pub(super) reads_lines: bool,
     pub(super) state: State,
     pub(super) receipts: Vec<(String, std::ops::Range<u64>)>,
-    /// The names of the bucket.
     pub(super) names: Vec<String>,
     pub(super) retained_since: Option<u64>,
     pub(super) now: u64,

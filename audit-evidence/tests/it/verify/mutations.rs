@@ -174,7 +174,6 @@ fn remembering(bucket: &Bucket) -> Look {
     Look { state, ..Look::full() }
 }
 
-/// Changes the lines of an object.
 fn lines(
     bucket: &mut Bucket,
     chance: &mut Chance,

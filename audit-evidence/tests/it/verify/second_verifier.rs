@@ -25,7 +25,6 @@ struct Case {
     /// Of each key that does not hold for ever: its place among them, from when, and until when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     validity: Vec<(usize, u64, u64)>,
-    /// The names of the bucket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     names: Vec<String>,
     now: u64,

@@ -76,7 +76,6 @@ enum Variant {
     CountsAfterNoSpace,
 }
 
-/// The lines of a group.
 type Lines = Vec<Vec<u8>>;
 
 /// The commits of one opening.

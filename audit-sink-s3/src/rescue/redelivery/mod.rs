@@ -47,7 +47,6 @@ const PUTS: usize = 4;
 /// first record, and cutting waits a day at most.
 const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The work on one journal.
 pub(crate) struct Redelivery {
     /// Locked for the duration.
     pub(crate) journal: KeptJournal,

@@ -83,7 +83,6 @@ impl Present {
     }
 }
 
-/// The lines of an object.
 struct Lines {
     count: u64,
     /// The hash of the lines to compare.

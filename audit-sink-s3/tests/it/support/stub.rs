@@ -89,7 +89,6 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<S
     let _ = stream.shutdown().await;
 }
 
-/// Signs certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {

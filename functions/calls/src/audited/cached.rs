@@ -57,7 +57,6 @@ impl Followed {
     }
 }
 
-/// The metadata of a result.
 pub(crate) struct Facts {
     pub(crate) digest: Option<[u8; 32]>,
     /// The size of the result, in bytes.

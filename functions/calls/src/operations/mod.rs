@@ -34,7 +34,6 @@ use writes::{MAX_SCHEDULED, MAX_SCHEDULED_BYTES};
 pub use arguments::audit_body;
 pub(crate) use arguments::{failed, unknown};
 
-/// The maximum nesting of calls.
 const MAX_DEPTH: u32 = 8;
 
 /// The context that a function shares with all functions that it calls.

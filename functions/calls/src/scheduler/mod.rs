@@ -48,7 +48,6 @@ enum Ran {
     Note(Note),
 }
 
-/// An outcome to be recorded.
 #[derive(Debug, Clone)]
 enum Note {
     /// The function failed, and its transaction was rolled back.

@@ -56,7 +56,6 @@ pub(super) trait Task: Send + Sync {
     fn is_wanted(&self) -> bool;
     /// Runs the job and keeps the result.
     fn run(&self, pulse: &Pulse);
-    /// Sends the result to the caller.
     fn answer(&self);
     /// Sends the caller an error instead of the result.
     fn abandon(&self, broken: Broken);

@@ -12,7 +12,6 @@ use super::clients::{Answer, Client, PATIENCE};
 use super::process::Host;
 use super::stage::{LOOK_INTERVAL, Played};
 
-/// The clients' calls, and their responses.
 pub(super) struct Scene {
     /// The call that logs a body with all kinds of values, and its client.
     body: Answer,

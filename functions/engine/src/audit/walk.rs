@@ -37,7 +37,6 @@ impl Key<'_> {
     }
 }
 
-/// Why a walk ends.
 pub(super) enum Ended {
     Because(String),
     /// Something threw, or the engine failed.

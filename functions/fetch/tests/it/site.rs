@@ -7,7 +7,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     /// `GET /path HTTP/1.1`.

@@ -9,7 +9,6 @@ use audit_sink_s3::Compression;
 
 use super::options::{CompressionName, Options};
 
-/// The destinations of audit logs.
 pub(super) fn destinations(
     options: &Options,
     deployment: &str,

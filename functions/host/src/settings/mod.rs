@@ -53,15 +53,12 @@ const SITE_PORT: u16 = 3212;
 /// All settings, with their defaults.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The directory of the functions.
     pub(crate) directory: PathBuf,
-    /// Where to listen.
     pub(crate) listen: SocketAddr,
     /// The address for operators, if any.
     pub(crate) operators_listen: Option<SocketAddr>,
     /// The address for HTTP actions, if they are served.
     pub(crate) site_listen: Option<SocketAddr>,
-    /// The source of each setting.
     sources: Sources,
     /// The format of the host's own log.
     pub(crate) log_format: LogFormat,
@@ -69,13 +66,11 @@ pub(crate) struct Settings {
     pub(crate) traces: Option<String>,
     /// Whether audit logs are shown on standard output. By default on a terminal only.
     pub(crate) show_logs: Option<bool>,
-    /// Limits on connections and requests.
     pub(crate) network: NetworkLimits,
     /// How long delivery to the bucket may take at shutdown.
     pub(crate) close_timeout: Duration,
     /// The directory for documents, and for the journal and bucket by default.
     pub(crate) data_dir: PathBuf,
-    /// The destinations of audit logs.
     pub(crate) destinations: Destinations,
     /// The file of log streams, if one is named.
     log_streams: Option<PathBuf>,
@@ -97,9 +92,7 @@ pub(crate) struct Settings {
     pub(crate) kept_engine_bytes: usize,
     /// Whether the process exits when audit logs cannot be made durable before a restart.
     pub(crate) exit_when_stopped: bool,
-    /// Deployment metadata for functions.
     pub(crate) deployment: Deployment,
-    /// Variables for functions.
     pub(crate) env: FunctionEnv,
     /// Issuers whose tokens are accepted.
     pub(crate) auth: Vec<AuthSettings>,

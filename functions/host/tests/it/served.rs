@@ -220,12 +220,10 @@ impl Served {
         Socket::connect(&self.url).await
     }
 
-    /// Tells the host to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         drop(self.stop.take());
     }
 
-    /// The metrics of the process.
     pub(crate) fn metrics(&self) -> String {
         metrics().render()
     }
@@ -406,7 +404,6 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// The client address of a connection.
     pub(crate) fn address(number: usize) -> String {
         format!("10.1.{}.{}", number / 200, number % 200 + 1)
     }

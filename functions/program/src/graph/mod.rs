@@ -80,7 +80,6 @@ pub(super) struct Reached {
     pub(super) errors: Vec<LoadError>,
 }
 
-/// The target of a specifier.
 #[derive(Debug, Clone)]
 enum Target {
     File(PathBuf),

@@ -19,7 +19,6 @@ pub(super) struct Read {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An ES module.
     Module,
     CommonJs,
     /// A value, which the module exports.

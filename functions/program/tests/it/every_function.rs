@@ -14,7 +14,6 @@ const MODULE: &str = include_str!("every_function.js");
 /// How far a call may exceed the time limit before the test considers it endless.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time limit of one run.
 const LIMIT: Duration = Duration::from_millis(10);
 
 /// Reports the progress of a run.

@@ -60,7 +60,6 @@ pub(super) struct Arguments {
     pub(super) format: Format,
 }
 
-/// The encoding of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub(super) enum Format {
     #[default]

@@ -98,7 +98,6 @@ pub(super) fn mutation_response(
     message.end()
 }
 
-/// The outcome of an action.
 pub(super) fn action_response(request_id: u32, answer: Answer<'_>) -> String {
     let mut message = Message::new("ActionResponse");
     message.response(request_id, answer);

@@ -26,7 +26,6 @@ use super::{Snapshot, SnapshotInner, Store, Timestamp, id};
 pub use self::error::CommitError;
 pub(super) use self::queue::Queue;
 
-/// A transaction ready to commit.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) reads: ReadSet,
@@ -34,7 +33,6 @@ pub(super) struct Request {
     pub(super) checked: Timestamp,
     /// The keys whose readers see a change.
     pub(super) written: Vec<Key>,
-    /// The keys to store or remove.
     pub(super) puts: Vec<(Key, Option<Key>)>,
     /// The change of each table's number of documents.
     pub(super) counts: Vec<(u32, i64)>,
@@ -65,7 +63,6 @@ impl Request {
     }
 }
 
-/// The state of the leader.
 pub(super) struct Committer {
     last: Timestamp,
     /// The number of documents of each table, as of the last commit.

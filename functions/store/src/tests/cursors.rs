@@ -23,7 +23,6 @@ fn query(order: &str) -> Json {
     })
 }
 
-/// A store of ten documents.
 fn filled() -> (tempfile::TempDir, Store) {
     let (directory, store) = open();
     store.set_schema(&schema(&["hidden"])).unwrap();

@@ -19,7 +19,6 @@ const FORGOTTEN: &str =
 
 const PANICKED: &str = "the task of a mutation or action panicked";
 
-/// The outcome of a client's mutation.
 pub(crate) type MutationOutcome = Result<Mutated, CallError>;
 
 impl Outcome for MutationOutcome {

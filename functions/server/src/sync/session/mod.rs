@@ -219,7 +219,6 @@ impl Session {
         self.steps.begin(server, || caller(server, request, identity, lane));
     }
 
-    /// Handles a message of the client.
     async fn receive(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
         self.last_heard = Instant::now();
         let text = match message {

@@ -11,7 +11,6 @@ use crate::{
     tx::{Tx, decode_document},
 };
 
-/// A running query.
 pub(crate) struct Stream {
     plan: Plan,
     /// The snapshot's rows in the range, and the next one once fetched.
