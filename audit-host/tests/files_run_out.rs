@@ -38,7 +38,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn a_lack_of_files_is_told_once_and_passes() {
+async fn a_lack_of_files_is_reported_once_and_passes() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_opening_asks_on_a_channel_of_its_own() {
+    fn each_opening_has_a_channel_of_its_own() {
         let new = |url: &str, seed| {
             let random = SeededRandom::new(seed);
             Acknowledgment::new(&url.parse().unwrap(), Duration::from_secs(1), &random)

@@ -102,7 +102,7 @@ impl DeadLetters {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.directory.join(format!("{name}{SUFFIX}"));
         if path.exists() {
-            // Whoever wrote it may have failed, or been killed, before the name was durable.
+            // Its writer may have failed or been killed before the name was durable.
             return sync_directory(&self.directory);
         }
         if *bytes + text.len() as u64 > self.max_bytes {

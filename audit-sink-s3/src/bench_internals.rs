@@ -48,8 +48,8 @@ impl SealedEncoder {
         SealedEncoder { encoder: encode::ObjectEncoder::new(pieces()), signer }
     }
 
-    /// Encodes lines with zstd, hashes them and signs their root. Says how many bytes the object
-    /// and its metadata have.
+    /// Encodes lines with zstd, hashes them and signs their root. Returns the size of the object
+    /// and its metadata, in bytes.
     pub fn encode(&mut self, lines: &[u8], count: u64) -> usize {
         let hasher = ObjectHasher::new("dt=2026-11-24/hour=14/key", 0, 0, [3; 32]);
         let (payload, hashed) = self.encoder.encode_unsealed(lines, hasher, Compression::Zstd);

@@ -1,5 +1,5 @@
-// The module that the census adds to an app's functions. It fills each table with one document, and generates arguments. These
-// follow only the validators, so functions may well refuse them.
+// The module that the census adds to an app's functions. It fills each table with one document, and
+// generates arguments that fit the validators. Functions may refuse them for other reasons.
 
 import { makeFunctionReference } from "convex/server";
 import { action, mutation, query } from "./_generated/server";

@@ -121,7 +121,7 @@ async fn a_time_range_without_any_time_is_a_wrong_command_line() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_the_output_is_said() {
+async fn a_full_output_disk_is_reported() {
     let (server, _) = hourly(3).await;
     for command in ["ls", "cat", "stats", "tail"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -137,7 +137,7 @@ async fn a_full_disk_under_the_output_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_waited_for_and_that_is_said_once() {
+async fn unreachable_stores_are_retried_and_reported_once() {
     let (server, _) = hourly(8).await;
     let mut left = 12;
     server.faults().plan(move |_: &s3_testserver::RequestInfo| {
@@ -225,7 +225,7 @@ async fn every_command_is_in_the_man_pages_and_the_completions() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_lack_of_files_is_said_in_one_line() {
+fn a_lack_of_files_is_reported_in_one_line() {
     for files in 4..12 {
         let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
         let mut shell = std::process::Command::new("sh");

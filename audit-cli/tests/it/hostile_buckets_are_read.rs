@@ -586,7 +586,7 @@ async fn strange_parquet_files_are_named_and_stop_no_other_day() {
 
 /// The host's own records and the metadata of objects, all of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_are_read_whatever_became_of_the_evidence() {
+async fn logs_are_read_even_if_their_evidence_is_lost() {
     let sample = Sample::write().await;
     let changes: [Row; 5] = [
         ("a file", |place| put(&place.at("_audit"), b"")),

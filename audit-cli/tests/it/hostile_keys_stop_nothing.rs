@@ -114,7 +114,7 @@ async fn a_store_with_each_hostile_key_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_with_all_of_them_on_every_level_is_read() {
+async fn a_store_with_hostile_keys_on_every_level_is_read() {
     let (server, _) = hourly(OBJECTS as i64).await;
     let ours = name_in(&server, 4);
     let object = server.objects().into_values().next().unwrap();

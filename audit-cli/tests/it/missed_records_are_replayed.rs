@@ -183,7 +183,7 @@ async fn missing_records_are_replayed_across_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_host_hears_of_what_was_replayed() {
+async fn a_running_host_shows_that_records_were_replayed() {
     let (host, stream) = Host::with_missing_records().await;
     let sink = host.open().await;
     assert_eq!(sink.health().followers[0].missing_records, 60);

@@ -102,7 +102,7 @@ async fn directories_are_read_like_stores() {
         }
         assert_eq!(streams.json().len(), 3);
     }
-    // Within an hour in the order of keys: two objects of each stream.
+    // Two objects of each stream. Those of an hour are in the order of their keys.
     let objects =
         audit(&[], &["ls", "--objects", "--json", path, "--since", "2023-11-14T09"]).await;
     let keys: Vec<String> =

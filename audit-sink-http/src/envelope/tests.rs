@@ -115,7 +115,7 @@ fn records_keep_their_ids_times_and_bodies() {
 }
 
 #[test]
-fn times_are_valid_whatever_the_clock_said() {
+fn times_are_valid_with_any_clock() {
     let last = 253_402_300_799_999;
     for (time_ms, nearest) in [
         (i64::MIN, 0),

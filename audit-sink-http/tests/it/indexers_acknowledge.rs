@@ -157,7 +157,7 @@ async fn a_lost_request_and_a_lost_acknowledgment_are_sent_again() {
 }
 
 #[tokio::test]
-async fn a_token_without_acknowledgment_is_said() {
+async fn a_token_without_acknowledgment_is_reported() {
     let (splunk, settings) = start(Splunk { has_numbers: false, ..splunk() }).await;
     let sink = HttpSink::open(settings).await.unwrap();
     let persisting = sink.persist(batch(0, &["{}"]));

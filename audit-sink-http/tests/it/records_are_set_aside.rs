@@ -94,7 +94,7 @@ async fn a_record_too_large_goes_as_a_pointer_and_is_kept() {
 }
 
 #[tokio::test]
-async fn batches_without_a_place_aside_fail_whole() {
+async fn batches_that_cannot_be_set_aside_fail_whole() {
     let receiver = Receiver::start().await;
     let settings = Settings { max_record_bytes: Some(2_048), ..receiver.settings(Format::Ndjson) };
     let sink = HttpSink::open(settings).await.unwrap();

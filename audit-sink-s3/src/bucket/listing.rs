@@ -200,7 +200,7 @@ impl Bucket {
 }
 
 impl Listed {
-    /// An entry of a directory that is no object.
+    /// An entry of a directory that is not an object.
     fn other(name: String) -> Listed {
         let is_leftover = is_leftover(&name);
         Listed::Other { name, is_leftover }

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_end_whatever_the_clock_does() {
+    fn streams_end_with_any_clock() {
         use audit_evidence::KeyKind;
         use audit_journal::SystemRecords as _;
         let settings = EvidenceSettings::new("api");

@@ -29,7 +29,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
 
-/// A bucket and a journal of its own.
+/// A directory with a bucket and a journal.
 struct Place {
     root: TempDir,
     mode: Mode,
@@ -195,7 +195,7 @@ async fn a_dropped_open_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_closes_twice_or_too_early_loses_nothing() {
+async fn closing_twice_or_too_early_loses_nothing() {
     for mode in MODES {
         let place = Place::new(mode);
         let sink = Arc::new(place.open().await.unwrap());
@@ -233,7 +233,7 @@ async fn whoever_closes_twice_or_too_early_loses_nothing() {
 
 /// Without `close`, what a journal holds arrives after the next start.
 #[test]
-fn whoever_forgets_to_close_loses_nothing() {
+fn dropping_without_a_close_loses_nothing() {
     for mode in MODES {
         let place = Place::new(mode);
         let first = runtime();

@@ -148,7 +148,7 @@ async fn undelivered_records_follow_a_route_to_another_bucket() {
 }
 
 #[tokio::test]
-async fn what_routes_cannot_do_is_refused_by_name() {
+async fn unsupported_features_of_routes_are_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let memory = || Bucket::open("memory:///").unwrap();
     let refusal = |sink: S3Sink, name: &'static str| async move {

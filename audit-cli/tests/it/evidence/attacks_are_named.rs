@@ -190,7 +190,7 @@ async fn receipts_of_another_bucket_are_of_missing_records() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn policies_that_ask_for_nothing_are_rejected() {
+async fn policies_without_requirements_are_rejected() {
     use audit_evidence::{KeyKind, SignerKey};
     let directory = tempfile::tempdir().unwrap();
     let bucket = plain();

@@ -79,7 +79,7 @@ async fn each_record_is_proven_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quorums_are_asked_for_where_a_policy_has_one() {
+async fn quorums_are_required_by_policies_that_have_one() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("bucket");
     let bucket = bucket(2);

@@ -170,7 +170,7 @@ async fn heads(directory: &Path, key: &VerifierKey, more: &[&str]) -> Ran {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_witness_saw_is_shown() {
+async fn the_log_of_a_witness_is_shown() {
     let directory = tempfile::tempdir().unwrap();
     let key = witness_key(directory.path()).await;
     let log = Log::new(2);

@@ -720,7 +720,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_dies_where_it_is_told_and_space_runs_out() {
+    fn processes_can_be_killed_and_disks_can_be_full() {
         let disk = SimulatedDisk::new(1);
         let file = disk.create("a").unwrap();
         disk.set_room(1000);

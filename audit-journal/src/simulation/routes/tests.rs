@@ -48,6 +48,6 @@ fn bad_routes_are_caught() {
 }
 
 #[test]
-fn a_dead_route_is_nobody_elses_trouble() {
+fn a_dead_route_does_not_affect_others() {
     scenarios::a_dead_route(Variant::AsItIs).unwrap();
 }

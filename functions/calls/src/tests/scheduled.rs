@@ -219,7 +219,7 @@ impl tracing::Subscriber for Warnings {
 
 /// Single-threaded, since the subscriber is that of this thread.
 #[tokio::test]
-async fn a_missing_function_of_a_cron_is_said_once() {
+async fn a_missing_function_of_a_cron_is_reported_once() {
     let warned = Arc::new(AtomicUsize::new(0));
     let _heard = tracing::subscriber::set_default(Warnings(Arc::clone(&warned)));
     let modules = tempfile::tempdir().unwrap();

@@ -312,7 +312,7 @@ async fn hostile_documents_give_no_keys() {
 }
 
 #[tokio::test]
-async fn an_issuer_at_a_private_address_is_not_asked() {
+async fn issuers_at_private_addresses_are_not_contacted() {
     let issuer = Issuer::start().await;
     let token = issuer.token(Algorithm::RS256, Some("rsa"), &claims());
     let public_only = Fetcher::new(FetchSettings::default());

@@ -191,7 +191,7 @@ fn logs_are_json_to_the_last_word() {
 }
 
 #[test]
-fn readiness_is_told_once_the_sink_is_open() {
+fn readiness_is_reported_once_the_sink_is_open() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -272,7 +272,7 @@ fn routes_are_shown_and_each_bucket_is_checked() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_lack_of_files_is_said_in_one_line() {
+fn a_lack_of_files_is_reported_in_one_line() {
     let directory = TempDir::new().unwrap();
     for files in 4..12 {
         let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");

@@ -167,7 +167,7 @@ impl Session {
             tokio::select! {
                 permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
                     self.next_request = permit.ok();
-                    // No message was noticed while nothing was read.
+                    // The client may have sent messages while nothing was read.
                     self.last_heard = Instant::now();
                 }
                 permit = Arc::clone(&self.steps.permits).acquire_owned(), if self.steps.next.is_none() => {
