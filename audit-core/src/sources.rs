@@ -14,8 +14,8 @@ pub fn with_sources(error: &dyn Error) -> String {
     sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-/// What to do about an error whose cause, or a source's, is that no more files can be opened.
-/// `None` for other errors.
+/// Advice on an error if it, or one of its sources, says that no more files can be opened. `None`
+/// for other errors.
 ///
 /// The operating system reports it as EMFILE (the process has too many) or ENFILE (all processes
 /// together).

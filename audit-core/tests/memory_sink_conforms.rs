@@ -43,7 +43,7 @@ async fn memory_sink_passes_the_suite() {
     conformance::run(&Memory::default()).await;
 }
 
-/// The same, seen through an observer.
+/// The same sink behind an observer.
 #[derive(Default)]
 struct ObservedMemory {
     memory: Memory,

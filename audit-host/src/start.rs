@@ -8,11 +8,11 @@ use std::thread;
 use audit_core::descriptors_advice;
 use tokio::runtime::{Builder, Runtime};
 
-/// Creates the runtime of a process, once it was shown that the process can open `files` more files
-/// and start the threads of the runtime and a few others.
+/// Creates the runtime of a process, after checking that the process can open `files` more files
+/// and start the runtime's threads and a few others.
 ///
-/// Tokio panics if a worker cannot be started or a signal cannot be awaited, and a task that finds
-/// no thread to block waits for ever. An operator gets an error here that says what to do.
+/// Tokio panics if a worker cannot be started or a signal cannot be awaited, and blocking work
+/// without a thread waits forever. Here an operator gets an error that says what to do.
 ///
 /// # Errors
 ///

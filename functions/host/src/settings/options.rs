@@ -236,7 +236,7 @@ pub(crate) struct Options {
     #[arg(long, env = "FETCH_PROXY", value_name = "URL")]
     pub(crate) fetch_proxy: Option<String>,
 
-    /// How much memory the engines may take that threads keep ready for calls, in MiB: about 1 for
+    /// How much memory the engines that threads keep ready for calls may take, in MiB: about 1 for
     /// each module and thread. With 0, each call starts an engine, which takes several times as
     /// long as a short function. [default: 64]
     #[arg(long, env = "KEPT_ENGINES_MIB", value_name = "MIB")]
