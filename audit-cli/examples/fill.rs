@@ -51,13 +51,7 @@ async fn main() {
     }
     let server = S3TestServer::start().await;
     let url = format!("s3://{}/logs", server.bucket());
-    let variables = [
-        ("AWS_ENDPOINT", server.endpoint()),
-        ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", server.access_key().to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
-    ];
+    let variables = server.environment();
     let options = variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
     fill(Bucket::open_with(&url, options).unwrap(), logs, at_once).await;
     for (name, value) in variables {

@@ -39,7 +39,6 @@ pub(crate) async fn search(
     Ok(outcome)
 }
 
-/// The amounts that were printed and searched.
 struct Printed {
     outcome: Outcome,
     searched: u64,

@@ -18,7 +18,6 @@ pub(crate) enum Outcome {
     Unproven,
     /// A heartbeat is overdue.
     Late,
-    /// Records have expired.
     Expired,
 }
 

@@ -15,7 +15,6 @@ use crate::log_stream;
 use crate::output::Output;
 use crate::units::counted;
 
-/// The progress of a follower.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Follower {
     number: u32,

@@ -22,7 +22,6 @@ const MAX_HELD_BYTES: usize = 64 << 20;
 /// The overhead of a held record besides its line, in bytes, rounded up.
 const HELD_OVERHEAD_BYTES: usize = 128;
 
-/// The call and the attempt at it.
 type Attempt = (UniqueId, u32);
 
 /// A record whose outcome is not read yet.
@@ -77,7 +76,6 @@ pub(crate) fn frame(stream: UniqueId, sequence: u64, line: &[u8], chunk: &mut Ch
     chunk.ends.push(chunk.bytes.len());
 }
 
-/// Whether a line is the outcome of an attempt.
 pub(crate) fn is_outcome(line: &[u8]) -> bool {
     provenance(line).is_some_and(|(_, _, provenance)| provenance.outcome.is_some())
 }

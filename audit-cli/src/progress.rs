@@ -54,7 +54,6 @@ impl PartitionProgress {
         PartitionProgress { progress, partitions, objects: 0 }
     }
 
-    /// One more object.
     pub(crate) fn object(&mut self, key: &ObjectKey) {
         self.objects += 1;
         let done =

@@ -69,7 +69,6 @@ pub(crate) struct Scanned {
     pub(crate) days: u64,
     /// Whether an object is damaged.
     pub(crate) wrong: bool,
-    /// Whether the scan was stopped early.
     pub(crate) stopped: bool,
     refused: Refused,
     /// Why the listing is incomplete, if it is.

@@ -25,7 +25,6 @@ pub struct NoteSignature {
     bytes: Vec<u8>,
 }
 
-/// The start of a signature line.
 const SIGNATURE_START: &str = "— ";
 
 impl Note {

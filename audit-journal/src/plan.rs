@@ -25,11 +25,9 @@ use crate::vouching::StreamSecret;
 /// The decisions about delivery that an earlier process made.
 #[derive(Debug, Default)]
 pub(crate) struct Decided {
-    /// The delivery progress of each stream.
     pub(crate) delivered: Vec<(UniqueId, Progress)>,
     /// The objects that are not recorded as delivered, in order within each stream.
     pub(crate) objects: Vec<DecidedObject>,
-    /// The secrets of vouched-for streams.
     pub(crate) secrets: BTreeMap<UniqueId, StreamSecret>,
     /// All followers, including retired ones; for an opening, only its own.
     pub(crate) followers: Vec<FollowerRecord>,
@@ -45,7 +43,6 @@ pub(crate) struct DecidedObject {
     pub(crate) after: Option<Bytes>,
     /// Whether it met a conflict and will not be sent again.
     pub(crate) set_aside: bool,
-    /// The size of its file.
     pub(crate) file_bytes: u64,
 }
 

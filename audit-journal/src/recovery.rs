@@ -42,11 +42,9 @@ pub(crate) struct RecoveredSegment {
     pub(crate) next_sequence: u64,
     /// The end of its last group.
     pub(crate) end: u64,
-    /// The records of the other routes.
     pub(crate) routed: BTreeMap<u32, RoutedRecords>,
 }
 
-/// The records of a route in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoutedRecords {
     pub(crate) stream: UniqueId,

@@ -9,7 +9,6 @@ use crate::format::{
     Position, SEGMENT_HEADER_BYTES, SegmentHeader, TABLE_MARK, batches, look,
 };
 
-/// The name of a segment's file.
 pub(crate) fn file_name(ordinal: u32) -> String {
     format!("{ordinal:08x}.journal")
 }

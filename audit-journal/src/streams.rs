@@ -56,7 +56,6 @@ impl Streams {
         Streams { state: Mutex::new(State { current, secrets, is_retired, untold, told }) }
     }
 
-    /// Makes this the current stream.
     pub(crate) fn begin(&self, stream: UniqueId, secret: Option<StreamSecret>) {
         let mut state = self.state();
         state.current = Some(stream);
@@ -66,7 +65,6 @@ impl Streams {
         }
     }
 
-    /// The secret of a stream that is vouched for.
     pub(crate) fn secret(&self, stream: UniqueId) -> Option<StreamSecret> {
         self.state().secrets.get(&stream).cloned()
     }

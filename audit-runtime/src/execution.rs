@@ -26,7 +26,6 @@ pub struct Execution<K: Audits> {
     kind: K,
 }
 
-/// The owner of the logs.
 #[allow(clippy::large_enum_variant, reason = "an execution that logs nothing allocates nothing")]
 enum Held {
     Alone(FunctionLogs),

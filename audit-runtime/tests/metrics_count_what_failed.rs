@@ -16,7 +16,6 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use self::no_database::NoDatabase;
 
-/// Each counter with its label.
 fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
     let counter = |(key, _, _, value): (metrics_util::CompositeKey, _, _, DebugValue)| {
         let (_, key) = key.into_parts();

@@ -14,7 +14,6 @@ use serde_json::{Map, Value, json};
 use crate::OpenError;
 use crate::event::Event;
 
-/// The version of the schema.
 const VERSION: &str = "1.9.0";
 
 /// The class and its category.

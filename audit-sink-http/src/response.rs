@@ -59,7 +59,6 @@ impl Format {
     }
 }
 
-/// The beginning of the body of a response.
 pub(crate) struct Body {
     pub(crate) bytes: Vec<u8>,
     /// Whether the whole body was read.

@@ -127,6 +127,17 @@ impl S3TestServer {
         SECRET_KEY
     }
 
+    /// The environment variables with which clients reach it.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT", self.endpoint()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ]
+    }
+
     /// The fault plan.
     pub fn faults(&self) -> &Faults {
         &self.backend.faults

@@ -32,7 +32,6 @@ pub(crate) struct Wire {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The code of an error.
     pub(crate) code: Option<String>,
     /// How far the store's clock is ahead of this host's, within a second or the duration of the
     /// request.

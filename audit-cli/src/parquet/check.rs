@@ -92,7 +92,6 @@ impl Current {
     }
 }
 
-/// Checks a file with the keys of trusted hosts.
 pub(crate) fn check(file: &Bytes, keys: &[TrustedKey]) -> Checked {
     let mut checked = Checked::default();
     if let Err(error) = look(file, keys, &mut checked) {

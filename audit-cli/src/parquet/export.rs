@@ -38,7 +38,6 @@ impl Write for Standard<'_> {
     }
 }
 
-/// Writes records into one file.
 pub(crate) struct Exporter<W: Write + Send> {
     writer: Option<FileWriter<W>>,
     group: Group,

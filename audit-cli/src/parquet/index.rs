@@ -56,7 +56,6 @@ pub(crate) enum Unread {
 }
 
 pub(crate) struct Held {
-    /// The keys of its objects.
     pub(crate) objects: BTreeSet<String>,
     pub(crate) columns: Columns,
 }

@@ -23,7 +23,6 @@ use crate::output::Output;
 use crate::units::{now_ms, shown};
 use crate::{doctor, key, keys, stats, verify};
 
-/// The result of a part of the report.
 struct Part {
     lines: Vec<Value>,
     /// The reason why the part is missing.

@@ -9,7 +9,6 @@ use crate::query::Pointer;
 use crate::sieve::Sieve;
 use crate::units::{DAY_MS, HOUR_MS};
 
-/// The maximum number of rows in a response.
 const MAX_ROWS: usize = 1_000;
 
 /// The maximum number of members that are columns or are counted.

@@ -8,7 +8,6 @@ use crate::bucket::{Listed, Reader};
 use crate::object::{ReadError, check_numbers, read};
 use crate::query::{Pointer, Time};
 
-/// The totals of one object.
 pub(super) struct Seen {
     pub(super) object: Listed,
     /// The number of its lines, each of which has a number in its stream.

@@ -25,7 +25,6 @@ pub(crate) const SIGNED: &str = "heads.signed";
 /// The longest line, in bytes. A checkpoint with two signatures takes less than 1 KiB.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// An observation of a witness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Event {

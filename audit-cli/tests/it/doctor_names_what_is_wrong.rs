@@ -24,7 +24,6 @@ impl Report {
         found.unwrap_or_else(|| panic!("no check {name}: {:?}", self.ran))
     }
 
-    /// The names of the checks with this result.
     fn all(&self, verdict: &str) -> Vec<&str> {
         let found = self.checks.iter().filter(|check| check["verdict"] == verdict);
         found.map(|check| check["check"].as_str().unwrap()).collect()

@@ -27,7 +27,6 @@ fn requests(receiver: &Receiver) -> BTreeMap<u64, Vec<Value>> {
     requests
 }
 
-/// The numbers and bodies of all records.
 fn records(receiver: &Receiver) -> Vec<(u64, Value)> {
     let records = requests(receiver).into_values().flatten();
     records.map(|record| (record["sequence"].as_u64().unwrap(), record["body"].clone())).collect()

@@ -21,7 +21,6 @@ fn parts(ran: &Ran) -> (Vec<Value>, Value) {
     (lines, summary)
 }
 
-/// The key of an object by its number.
 fn key(server: &S3TestServer, n: usize) -> String {
     server.objects().into_keys().filter(|key| key.contains("dt=")).nth(n).unwrap()
 }

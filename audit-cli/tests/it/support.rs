@@ -14,13 +14,7 @@ pub(crate) const HOUR_MS: i64 = 60 * 60 * 1_000;
 pub(crate) const DAY: i64 = 1_699_920_000_000;
 
 pub(crate) fn environment(server: &S3TestServer) -> Vec<(&'static str, String)> {
-    vec![
-        ("AWS_ENDPOINT", server.endpoint()),
-        ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", server.access_key().to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
-    ]
+    server.environment().into()
 }
 
 pub(crate) fn url(server: &S3TestServer) -> String {
@@ -80,7 +74,6 @@ pub(crate) fn batch(time_ms: i64, user: &str, count: u32) -> Batch {
     Batch::from_lines(time_ms, (0..count).map(line).collect::<String>().into()).unwrap()
 }
 
-/// Settings that make each batch an object.
 pub(crate) fn object_for_each_batch() -> Settings {
     Settings { linger_ms: 0, ..Settings::default() }
 }

@@ -71,7 +71,6 @@ impl ObjectVector {
     }
 }
 
-/// The leaf at this index in the trees of the vectors.
 pub(crate) fn leaf(index: u64) -> Hash {
     Hash::leaf(&[format!("entry {index}").as_bytes()])
 }

@@ -177,7 +177,6 @@ impl Reader {
     }
 }
 
-/// The stream of the first group of a segment.
 fn stream_of(segment: &[u8]) -> Option<UniqueId> {
     match look(&segment[BLOCK..], SegmentHeader::decode(segment)?.salt) {
         Found::Group(header) => Some(header.stream),

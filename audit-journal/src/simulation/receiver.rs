@@ -88,7 +88,6 @@ impl SimulatedReceiver {
         self.lock().broken.clone()
     }
 
-    /// The duration and course of a request.
     fn course(&self) -> (Duration, Course) {
         let mut state = self.lock();
         let State { dice, faults, panics, is_away, .. } = &mut *state;

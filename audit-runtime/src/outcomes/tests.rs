@@ -13,7 +13,6 @@ fn ended(attempt: u32) -> Ended {
     Ended { execution: UniqueId::from_bits(1), attempt, outcome: AttemptOutcome::RolledBack }
 }
 
-/// The attempts whose outcomes are in the sink.
 fn attempts(sink: &MemorySink) -> Vec<u64> {
     let attempt = |line: String| {
         let record: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -93,7 +93,6 @@ pub(crate) fn bob() -> RequestContext {
     request("b").with_ip("2001:db8::b".parse().unwrap()).with_user_agent("Bob \"2\"".into())
 }
 
-/// A request with this id and no client.
 pub(crate) fn request(id: &str) -> RequestContext {
     RequestContext::new(RequestId::new(id).unwrap())
 }

@@ -27,7 +27,6 @@ async fn add(
     runtime.run_mutation("f", &alice(), attempt).await
 }
 
-/// The records at the receipt's place.
 fn records_at(sink: &MemorySink, receipt: &LogReceipt) -> Vec<serde_json::Value> {
     let LogReceipt { place, .. } = receipt;
     let numbers = place.first_sequence..place.first_sequence + u64::from(place.count);

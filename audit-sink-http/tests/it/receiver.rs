@@ -274,7 +274,6 @@ pub(crate) async fn read(
     Ok(Some(Request { path, headers, body }))
 }
 
-/// A batch of records of this time.
 pub(crate) fn batch(time_ms: i64, lines: &[&str]) -> Batch {
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     Batch::from_lines(time_ms, lines.into()).unwrap()

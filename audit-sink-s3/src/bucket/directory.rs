@@ -38,7 +38,6 @@ use tokio::sync::mpsc;
 
 use crate::object::key::UNFINISHED;
 
-/// A local directory as a store.
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,

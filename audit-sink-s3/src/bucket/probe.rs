@@ -25,7 +25,6 @@ const MAX_TIME: Duration = Duration::from_secs(5);
 pub(crate) enum Probe {
     /// The store refuses to create an object that exists.
     CreateOnly,
-    /// The store overwrites objects.
     Overwrites,
     /// The store is unreachable.
     Unknown(Refusal),

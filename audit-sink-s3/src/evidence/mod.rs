@@ -81,7 +81,6 @@ impl Evidence {
         self.settings.max_stream_ms.saturating_sub(now_ms.abs_diff(at_ms))
     }
 
-    /// A signer with a new key for the stream.
     pub(crate) fn signer(&self, stream: UniqueId, random: &dyn Random) -> StreamSigner {
         StreamSigner::new(&self.host, &stream.to_string(), &seed(random))
             .expect("the host's name was checked, and a stream's name is letters and digits")

@@ -46,7 +46,6 @@ fn to_attributes(attributes: &BTreeMap<String, String>) -> Attributes {
     named.collect()
 }
 
-/// The error of a client.
 fn error(refused: Refused, key: &str) -> Error {
     let path = key.to_owned();
     let exists = |status, code| Error::AlreadyExists {

@@ -114,7 +114,6 @@ async fn only_its_owner_can_read_it() {
     }
 }
 
-/// The files of a directory and how large they are.
 fn files(directory: &Path) -> BTreeMap<String, u64> {
     let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries

@@ -172,11 +172,7 @@ async fn the_environment_configures_the_bucket() {
     child
         .args(["--exact", "opening_asks_the_bucket::child_with_an_environment"])
         .env("AUDIT_TEST_URL", format!("s3://{}/from/env", server.bucket()))
-        .env("AWS_ENDPOINT", server.endpoint())
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", server.access_key())
-        .env("AWS_SECRET_ACCESS_KEY", server.secret_key());
+        .envs(server.environment());
     let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(check("from/env/", &read_server(&server)).unwrap().len(), 1);

@@ -199,15 +199,8 @@ pub fn heads(objects: u64) -> Row {
             server.put_object(&key, object);
         }
     }
-    let environment = [
-        ("AWS_ENDPOINT", server.endpoint()),
-        ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", server.access_key().to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
-    ];
     let (bucket, key) = (format!("s3://{}", server.bucket()), host.verifier().to_string());
-    let took = verify(&[], &[&bucket, "--key", &key, "--heads"], &environment);
+    let took = verify(&[], &[&bucket, "--key", &key, "--heads"], &server.environment());
     Row::counted(format!("verify the heads of {objects} objects"), took.0, Unit::Seconds)
         .with_target(Target::Seconds(60.0))
         .with_note(format!("{:.1} MiB; the server has the same cores", took.1))

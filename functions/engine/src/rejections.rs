@@ -34,7 +34,6 @@ impl Rejections {
         Rejections(unhandled)
     }
 
-    /// The reason of the first unhandled rejection.
     pub(super) fn first<'js>(&self, ctx: &Ctx<'js>) -> Option<Value<'js>> {
         let unhandled = self.0.borrow();
         let [_, reason] = unhandled.promises.values().next()?;

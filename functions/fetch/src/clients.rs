@@ -12,7 +12,6 @@ use crate::FetchError;
 /// How long an idle connection is kept for the next request. A minute covers a burst of calls.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The maximum number of idle connections per host.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// The maximum number of hosts with idle connections: 64 of these are a quarter of the descriptors

@@ -29,7 +29,6 @@ pub(crate) fn required(specifier: &str) -> Option<&str> {
 
 /// The result of `require` for a specifier.
 pub(crate) enum Required {
-    /// The exports of a CommonJS module.
     CommonJs,
     /// The namespace of an ES module.
     Module,

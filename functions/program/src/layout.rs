@@ -7,7 +7,6 @@ use oxc::codegen::CodegenReturn;
 /// A line and a column, from zero. The column is in UTF-16 units, as in source maps.
 type Place = (u32, u32);
 
-/// The offsets of the lines of a text.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,

@@ -176,7 +176,6 @@ struct Uses {
     tries: usize,
 }
 
-/// The text of a literal expression.
 fn literal(expression: Option<&Expression<'_>>) -> Option<String> {
     match expression? {
         Expression::StringLiteral(text) => Some(text.value.to_string()),

@@ -43,7 +43,6 @@ const SOURCES: &str = "@convex-dev/component-source";
 
 type Resolver = ResolverGeneric<Fence>;
 
-/// Resolves the imports of one program.
 pub(crate) struct Finder {
     fence: Fence,
     import: Resolver,

@@ -82,7 +82,6 @@ fn in_flight() -> metrics::Gauge {
     metrics::gauge!("functions_requests_bytes")
 }
 
-/// The reason that a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The request exceeds the limit of one request.

@@ -36,7 +36,6 @@ pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     sync_name(directory).map_err(failed)
 }
 
-/// The directory in which the store is created.
 fn beside(directory: &Path) -> PathBuf {
     let mut path = directory.as_os_str().to_owned();
     path.push(".creating");

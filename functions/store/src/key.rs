@@ -48,7 +48,6 @@ pub(super) fn tables() -> [u8; 1] {
     [TABLES]
 }
 
-/// The entry of one table.
 pub(super) fn table(component: &ComponentPath, name: &str) -> Key {
     let mut key = vec![TABLES];
     encoding::encode_str(&component.to_string(), &mut key);
@@ -78,7 +77,6 @@ pub(super) fn number(number: u32) -> Key {
     numbered(NUMBERS, number).into()
 }
 
-/// All documents of a table.
 pub(super) fn documents(number: u32) -> Vec<u8> {
     numbered(DOCUMENTS, number)
 }
@@ -106,7 +104,6 @@ pub(super) fn entry_index(key: &[u8]) -> Result<u32, StoreError> {
     }
 }
 
-/// The key of the document of an index entry.
 pub(super) fn entry_document(number: u32, entry: &[u8]) -> Key {
     let mut key = documents(number);
     key.extend_from_slice(&entry[entry.len().saturating_sub(ENCODED_ID)..]);
@@ -127,7 +124,6 @@ pub(super) fn receipt_of_document(encoded_id: &[u8]) -> Key {
     [&[RECEIPTS, 2], encoded_id].concat().into()
 }
 
-/// A document that an execution changed.
 pub(super) fn document_of_receipt(execution: &[u8; 16], encoded_id: &[u8]) -> Key {
     [&[RECEIPTS, 3], &execution[..], encoded_id].concat().into()
 }

@@ -281,7 +281,6 @@ impl Store {
         self.0.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The proposed number of a new table.
     fn propose_number(&self, component: &ComponentPath, table: &str) -> u32 {
         *self
             .0

@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// A response with this message as JSON.
 pub(crate) fn answer(status: StatusCode, message: &str) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {

@@ -205,7 +205,6 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings of this process and their sources.
     pub(crate) fn read() -> Result<(Settings, Sources), SettingsError> {
         let named = |matches: &clap::ArgMatches| {
             let named = matches.get_one::<PathBuf>("config").cloned();

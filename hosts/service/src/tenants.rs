@@ -20,7 +20,6 @@ pub(crate) struct Tenants {
     by_name: Arc<BTreeMap<String, Tenant>>,
 }
 
-/// The tenant of a request.
 #[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) runtime: AuditRuntime,

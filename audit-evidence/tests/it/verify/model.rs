@@ -104,7 +104,6 @@ pub(super) struct Writer {
     /// The stream's key, and the host's signature of it.
     keys: Arc<(SignerKey, Certificate)>,
     pub(super) range: CompactRange,
-    /// The day in its keys.
     pub(super) day: u64,
 }
 

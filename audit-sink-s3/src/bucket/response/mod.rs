@@ -72,7 +72,6 @@ impl Refusal {
         Refusal { response: Response::Contention, detail, advice: String::new(), timed_out: false }
     }
 
-    /// The request or its client panicked.
     pub(crate) fn panicked(Panicked(what): &Panicked, provider: Provider) -> Refusal {
         let detail = format!("a request to the {} panicked: {what}", provider.noun());
         Refusal::new(Response::Blocked(Blocker::Panic), detail, provider, None)

@@ -77,7 +77,6 @@ impl Host {
         Caller::anonymous(request.with_ip(IpAddr::from([192, 0, 2, 1])))
     }
 
-    /// The number of logs with this mark.
     fn logs(&self, mark: &str) -> usize {
         let lines = self.sink.lines();
         let logs = lines.iter().map(|line| serde_json::from_str::<Json>(line).unwrap());

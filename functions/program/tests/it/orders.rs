@@ -84,7 +84,6 @@ impl Graph {
         reached
     }
 
-    /// The modules of the cycle of a module.
     fn cycle(&self, name: &str) -> BTreeSet<&str> {
         let reached = self.reached(name).into_iter();
         reached.filter(|other| self.reached(other).contains(name)).collect()

@@ -179,7 +179,6 @@ impl<R: Clone> QuerySet<R> {
         self.owed = self.owed.max(Some(ts));
     }
 
-    /// Begins a step to the current query set.
     pub(super) fn begin(&self) -> Step<R> {
         let planned = |(query_id, asked): (&u32, &Arc<Asked>)| {
             let shown = self.shown.get(query_id);

@@ -32,7 +32,6 @@ pub(super) fn collect(tx: &mut Tx, query: &Json) -> Result<Vec<Value>, StoreErro
     std::iter::from_fn(|| tx.query_next(stream).transpose()).collect()
 }
 
-/// The schema of one table of the app.
 pub(super) fn schema(
     table: &str,
     indexes: &Json,

@@ -276,7 +276,6 @@ impl Tx {
         self.put(table, key, Some(before), Some(document))
     }
 
-    /// Returns the fields if the table accepts them.
     fn checked(&mut self, table: &Arc<Table>, fields: Object) -> Result<Object, StoreError> {
         let Some((validator, _)) = &table.validator else { return Ok(fields) };
         let value = Value::Object(fields);

@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use crate::process::Service;
 
-/// Runs the service in a directory until it ends.
 fn run(directory: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut service = Command::new(env!("CARGO_BIN_EXE_audit-service"));
     service.env_clear().envs(environment.iter().copied());

@@ -103,7 +103,6 @@ impl Session {
         Ok(())
     }
 
-    /// Responds to a mutation or action that has ended.
     pub(super) fn respond(&mut self, Ended { request_id, permit, call }: Ended) {
         let text = match call {
             EndedCall::Mutation(outcome) => {

@@ -169,7 +169,6 @@ impl Tx {
 struct Filled {
     /// The documents that pass the filters.
     page: Vec<Value>,
-    /// The position of each row that was read.
     positions: Vec<Key>,
     /// Where the page ends. `None` if after the last row that was read.
     last: Option<Position>,
