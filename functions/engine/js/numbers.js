@@ -3,7 +3,8 @@
 /// The fraction digits of currencies that do not have two.
 export const MINOR = {"AFN":0,"ALL":0,"BHD":3,"BIF":0,"CLP":0,"COP":0,"DJF":0,"GNF":0,"HUF":0,"IDR":0,"IQD":0,"IRR":0,"ISK":0,"JOD":3,"JPY":0,"KMF":0,"KPW":0,"KRW":0,"KWD":3,"LAK":0,"LBP":0,"LYD":3,"MGA":0,"MMK":0,"OMR":3,"PKR":0,"PYG":0,"RWF":0,"SLL":0,"SOS":0,"SYP":0,"TND":3,"UGX":0,"VND":0,"VUV":0,"XAF":0,"XOF":0,"XPF":0,"YER":0};
 
-/// The prefixes and suffixes of positive and negative numbers. In those of an unlisted currency, its code replaces ¤.
+/// The prefixes and suffixes of positive and negative numbers. In those of an unlisted currency,
+/// its code replaces ¤.
 export const FORMATS = {
   "en-us": {"group":",","decimal":".","sizes":[3,3],"least":4,"nan":"NaN","plain":["","","-",""],"percent":["","%","-","%"],"coded":["¤ ","","-¤ ",""],"own":{"AUD":["A$","","-A$",""],"BRL":["R$","","-R$",""],"CAD":["CA$","","-CA$",""],"CNY":["CN¥","","-CN¥",""],"EUR":["€","","-€",""],"GBP":["£","","-£",""],"HKD":["HK$","","-HK$",""],"ILS":["₪","","-₪",""],"INR":["₹","","-₹",""],"JPY":["¥","","-¥",""],"KRW":["₩","","-₩",""],"MXN":["MX$","","-MX$",""],"NZD":["NZ$","","-NZ$",""],"PHP":["₱","","-₱",""],"TWD":["NT$","","-NT$",""],"USD":["$","","-$",""],"VND":["₫","","-₫",""],"XAF":["FCFA ","","-FCFA ",""],"XCD":["EC$","","-EC$",""],"XCG":["Cg. ","","-Cg. ",""],"XOF":["F CFA ","","-F CFA ",""],"XPF":["CFPF ","","-CFPF ",""]}},
   "en": "en-us",

@@ -1,12 +1,15 @@
-// Compares js/collate.js, locale.js and dates.js with Node.js on random texts, numbers and dates: `node check.mjs [COUNT [SEED]]`.
+// Compares js/collate.js, locale.js and dates.js with Node.js on random texts, numbers and dates:
+// `node check.mjs [COUNT [SEED]]`.
 import { readFileSync } from "node:fs";
 
 process.env.TZ = "UTC";
 const read = (name) => readFileSync(new URL(`../js/${name}.js`, import.meta.url), "utf8");
 const evaluate = (name, load) => {
   const text = read(name).replace(/^import .*$/gm, "").replace(/^export /gm, "");
-  const names = [...read(name).matchAll(/^export (?:const|function) (\w+)/gm)].map(([, found]) => found);
-  return new Function("load", "native", `{ ${text}\nreturn { ${names.join(", ")} }; }`)(load, native);
+  const exported = read(name).matchAll(/^export (?:const|function) (\w+)/gm);
+  const names = [...exported].map(([, found]) => found);
+  const body = `{ ${text}\nreturn { ${names.join(", ")} }; }`;
+  return new Function("load", "native", body)(load, native);
 };
 /// The host's functions for time zones.
 const native = {
@@ -18,9 +21,13 @@ const native = {
     }
   },
   zoneOffset(timeZone, time) {
-    const parts = new Intl.DateTimeFormat("en-US", { timeZone, hourCycle: "h23", year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" }).formatToParts(time);
-    const { year, month, day, hour, minute, second } = Object.fromEntries(parts.map(({ type, value }) => [type, Number(value)]));
-    return (Date.UTC(year, month - 1, day, hour, minute, second) - Math.floor(time / 1000) * 1000) / 1000;
+    const numeric = ["year", "month", "day", "hour", "minute", "second"];
+    const fields = Object.fromEntries(numeric.map((field) => [field, "numeric"]));
+    const format = new Intl.DateTimeFormat("en-US", { timeZone, hourCycle: "h23", ...fields });
+    const parts = format.formatToParts(time).map(({ type, value }) => [type, Number(value)]);
+    const { year, month, day, hour, minute, second } = Object.fromEntries(parts);
+    const local = Date.UTC(year, month - 1, day, hour, minute, second);
+    return (local - Math.floor(time / 1000) * 1000) / 1000;
   },
 };
 const load = (name) => evaluate(name.replace("convex:", ""), load);
@@ -39,7 +46,10 @@ const textOf = () => {
   const own = [pools[0], pools[random(pools.length)], pools[random(pools.length)]].flat();
   return Array.from({ length: random(6) }, () => own[random(own.length)]).join("");
 };
-const options = [{}, { sensitivity: "base" }, { sensitivity: "accent" }, { numeric: true }, { numeric: true, sensitivity: "base" }];
+const options = [
+  {}, { sensitivity: "base" }, { sensitivity: "accent" }, { numeric: true },
+  { numeric: true, sensitivity: "base" },
+];
 const collators = options.map((each) => new Intl.Collator("en-US", each));
 const count = Number(process.argv[2] ?? 1_000_000);
 let [unknown, wrong] = [0, 0];
@@ -51,34 +61,53 @@ for (let n = 0; n < count; n++) {
   const at = random(options.length);
   let found;
   try {
-    found = collate(a, b, { sensitivity: options[at].sensitivity, isNumeric: options[at].numeric }, () => new Unknown());
+    const { sensitivity, numeric: isNumeric } = options[at];
+    found = collate(a, b, { sensitivity, isNumeric }, () => new Unknown());
   } catch (error) {
     if (!(error instanceof Unknown)) throw error;
     unknown++;
     continue;
   }
   const expected = Math.sign(collators[at].compare(a, b));
-  if (found !== expected && wrong++ < 20) console.log(JSON.stringify([a, b, options[at], found, expected]));
+  if (found !== expected && wrong++ < 20) {
+    console.log(JSON.stringify([a, b, options[at], found, expected]));
+  }
 }
 // ---- numbers and dates ----
 const locale = load("convex:locale");
 const given = (from) => from[random(from.length)];
 const same = (name, found, expected, ...of) => {
-  if (!Object.is(found, expected) && wrong++ < 20) console.log(name, JSON.stringify(of.map(String)), found, expected);
+  if (!Object.is(found, expected) && wrong++ < 20) {
+    console.log(name, JSON.stringify(of.map(String)), found, expected);
+  }
 };
 const numberOf = () => given([
-  () => random(2e9) / 10 ** random(12), () => -random(2e9) / 10 ** random(12), () => random(1e6) / 1000 + 0.0005, () => random(20000) / 16,
-  () => 10 ** (random(40) - 20) * random(1000), () => given([0, -0, NaN, Infinity, -Infinity, 5e-324, 1.7976931348623157e308, 1e21, 0.5, 1.5, 2.5, 999.9995]),
+  () => random(2e9) / 10 ** random(12), () => -random(2e9) / 10 ** random(12),
+  () => random(1e6) / 1000 + 0.0005, () => random(20000) / 16,
+  () => 10 ** (random(40) - 20) * random(1000),
+  () => given([
+    0, -0, NaN, Infinity, -Infinity, 5e-324, 1.7976931348623157e308, 1e21, 0.5, 1.5, 2.5, 999.9995,
+  ]),
 ])();
 const currencies = Intl.supportedValuesOf("currency");
 const tags = Object.keys(load("convex:numbers").FORMATS);
 const numeric = () => {
   const min = given([undefined, undefined, 0, 2, 4]);
   const max = given([undefined, undefined, 0, 1, 2, 5, 20]);
-  const style = given([{}, {}, { style: "percent" }, { style: "currency", currency: given([...currencies, "USD", "EUR", "INR"]) }]);
-  return { minimumFractionDigits: min, maximumFractionDigits: max, ...style, useGrouping: given([undefined, true, false]), minimumIntegerDigits: given([undefined, 1, 3]) };
+  const currency = given([...currencies, "USD", "EUR", "INR"]);
+  const style = given([{}, {}, { style: "percent" }, { style: "currency", currency }]);
+  return {
+    minimumFractionDigits: min, maximumFractionDigits: max, ...style,
+    useGrouping: given([undefined, true, false]), minimumIntegerDigits: given([undefined, 1, 3]),
+  };
 };
-const attempt = (format) => { try { return format(); } catch (error) { return error.name === "NotSupportedError" ? error.name : `${error.name}: ${error.message}`; } };
+const attempt = (format) => {
+  try {
+    return format();
+  } catch ({ name, message }) {
+    return name === "NotSupportedError" ? name : `${name}: ${message}`;
+  }
+};
 /// Counts what is not supported, and compares the rest.
 const compare = (name, mine, theirs, ...of) => {
   const found = attempt(mine);
@@ -86,10 +115,18 @@ const compare = (name, mine, theirs, ...of) => {
   else same(name, found, attempt(theirs), ...of);
 };
 for (let n = 0; n < count / 10; n++) {
-  const [value, options, tag] = [given([0, 1, 2]) > 0 ? numberOf() : BigInt(random(2e9)) ** BigInt(random(4)) * given([1n, -1n]), given([undefined, {}, numeric()]), given(["en-US", given(tags)])];
-  compare("number", () => locale[typeof value === "bigint" ? "bigintToLocaleString" : "numberToLocaleString"](value, tag, options), () => value.toLocaleString(tag, options), value, tag, JSON.stringify(options));
+  const bigint = () => BigInt(random(2e9)) ** BigInt(random(4)) * given([1n, -1n]);
+  const value = given([0, 1, 2]) > 0 ? numberOf() : bigint();
+  const [options, tag] = [given([undefined, {}, numeric()]), given(["en-US", given(tags)])];
+  const format = locale[`${typeof value}ToLocaleString`];
+  const of = [value, tag, JSON.stringify(options)];
+  const theirs = () => value.toLocaleString(tag, options);
+  compare("number", () => format(value, tag, options), theirs, ...of);
 }
-const zones = ["UTC", undefined, "America/New_York", "Europe/Paris", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia"];
+const zones = [
+  "UTC", undefined, "America/New_York", "Europe/Paris", "Asia/Kolkata", "Australia/Lord_Howe",
+  "Pacific/Apia",
+];
 const widths = [undefined, undefined, "numeric", "2-digit"];
 const texts = [undefined, undefined, "long", "short", "narrow"];
 const styles = [undefined, undefined, "full", "long", "medium", "short"];
@@ -97,24 +134,42 @@ for (let n = 0; n < count / 10; n++) {
   const date = new Date(random(2e9) * 2_000 - 1e12);
   const zone = given(zones);
   const fields = {
-    weekday: given(texts), year: given(widths), month: given([...widths, ...texts]), day: given(widths), hour: given(widths), minute: given(widths), second: given(widths),
+    weekday: given(texts), year: given(widths), month: given([...widths, ...texts]),
+    day: given(widths), hour: given(widths), minute: given(widths), second: given(widths),
     timeZoneName: given([undefined, undefined, undefined, "short", "long"]),
   };
-  const options = { ...given([{}, fields, fields, { dateStyle: given(styles), timeStyle: given(styles) }]), hour12: given([undefined, undefined, true, false]), hourCycle: given([undefined, undefined, "h12", "h23"]), timeZone: zone };
-  for (const [name, parts] of [["toLocaleString", "all"], ["toLocaleDateString", "date"], ["toLocaleTimeString", "time"]]) {
-    compare(name, () => locale.dateToLocaleString(name, date, parts, "en-US", options), () => date[name]("en-US", { timeZone: "UTC", ...options, timeZone: zone ?? "UTC" }), date.toISOString(), JSON.stringify(options));
+  const options = {
+    ...given([{}, fields, fields, { dateStyle: given(styles), timeStyle: given(styles) }]),
+    hour12: given([undefined, undefined, true, false]),
+    hourCycle: given([undefined, undefined, "h12", "h23"]), timeZone: zone,
+  };
+  const inZone = { timeZone: "UTC", ...options, timeZone: zone ?? "UTC" };
+  const of = [date.toISOString(), JSON.stringify(options)];
+  const methods = { toLocaleString: "all", toLocaleDateString: "date", toLocaleTimeString: "time" };
+  for (const [name, parts] of Object.entries(methods)) {
+    const mine = () => locale.dateToLocaleString(name, date, parts, "en-US", options);
+    compare(name, mine, () => date[name]("en-US", inZone), ...of);
   }
-  const format = (type) => type("en-US", { ...options, timeZone: zone ?? "UTC" }).formatToParts(date).map(({ type, value }) => `${type}:${value}`).join("|");
-  compare("formatToParts", () => format(locale.Intl.DateTimeFormat), () => format(Intl.DateTimeFormat), date.toISOString(), JSON.stringify(options));
+  const format = (type) => {
+    const parts = type("en-US", { ...options, timeZone: zone ?? "UTC" }).formatToParts(date);
+    return parts.map(({ type, value }) => `${type}:${value}`).join("|");
+  };
+  const [mine, theirs] = [locale.Intl.DateTimeFormat, Intl.DateTimeFormat];
+  compare("formatToParts", () => format(mine), () => format(theirs), ...of);
 }
 // ---- dates as texts ----
 const written = [
-  "2024", "24", "1", "5", "05", "12", "31", "32", "0", "00", "13", "99", "50", "49", "1999", "10000", "012024", "123456789012", "7", "59", "60", "24", "23", ":", ":", ":", "-", "-", "/", "/", ".", ",", " ", " ", " ", "T", "t", "Z", "z", "+", "+", "(", ")", "(x)",
-  "Jan", "january", "Sept", "dec", "Mon", "Friday", "am", "PM", "p.m.", "GMT", "UTC", "EST", "pdt", "GMT+0100", "+02:00", "-0530", "-08", "x", "of", "\u00e9", "\t", "\u00a0", "10:00", "10:00:00", "10:00:00.5", "2024-01-05", "01/02/2024", "5 Jan", "Jan 5, 2024",
+  "2024", "24", "1", "5", "05", "12", "31", "32", "0", "00", "13", "99", "50", "49", "1999",
+  "10000", "012024", "123456789012", "7", "59", "60", "24", "23", ":", ":", ":", "-", "-", "/", "/",
+  ".", ",", " ", " ", " ", "T", "t", "Z", "z", "+", "+", "(", ")", "(x)",
+  "Jan", "january", "Sept", "dec", "Mon", "Friday", "am", "PM", "p.m.", "GMT", "UTC", "EST", "pdt",
+  "GMT+0100", "+02:00", "-0530", "-08", "x", "of", "\u00e9", "\t", "\u00a0", "10:00", "10:00:00",
+  "10:00:00.5", "2024-01-05", "01/02/2024", "5 Jan", "Jan 5, 2024",
 ];
 const { parseDate } = load("convex:dates");
 for (let n = 0; n < count; n++) {
-  const text = Array.from({ length: 1 + random(8) }, () => given(written)).join(given(["", "", " "]));
+  const parts = Array.from({ length: 1 + random(8) }, () => given(written));
+  const text = parts.join(given(["", "", " "]));
   // V8 calculates with 32 bits there.
   if (!/[+-][\d:.]{9}|\d{9}/.test(text)) same("parse", parseDate(text), Date.parse(text), text);
 }
