@@ -21,6 +21,7 @@ pub enum AuthKeys {
     Discovered,
     /// A URL, possibly a `data:` URL. The keys are for one algorithm.
     At {
+        /// The URL of the keys.
         jwks: String,
         /// RS256, ES256 or EdDSA.
         algorithm: String,
