@@ -14,18 +14,20 @@ pub fn with_sources(error: &dyn Error) -> String {
     sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-/// Advice on an error if it, or one of its sources, says that no more files can be opened. `None`
-/// for other errors.
+/// Advice on an error if it, or one of its sources, says that no more files can be opened, or that
+/// none may be so large. `None` for other errors.
 ///
-/// The operating system reports it as EMFILE (the process has too many) or ENFILE (all processes
-/// together).
+/// The operating system reports the former as EMFILE (the process has too many) or ENFILE (all
+/// processes together), the latter as EFBIG.
 pub fn descriptors_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
+    const EFBIG: i32 = 27;
     with_wrapped(error).find_map(|error| {
         match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
             Some(EMFILE) => Some("raise the limit of open files: ulimit -n, LimitNOFILE"),
             Some(ENFILE) => Some("raise the system's limit of open files: fs.file-max"),
+            Some(EFBIG) => Some("raise the limit of the size of files: ulimit -f, LimitFSIZE"),
             Some(_) | None => None,
         }
     })

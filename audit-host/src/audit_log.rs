@@ -1,11 +1,12 @@
 //! The settings of the audit log that all hosts have.
 
 use std::error::Error;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
 
 use crate::Destinations;
+use crate::apart::absolute;
 
 /// The settings of the audit log, as they were set. [`destinations`](Self::destinations) has the
 /// defaults, and refuses what can never work.
@@ -79,32 +80,10 @@ impl AuditLogSettings<'_> {
             ..defaults
         };
         settings.check()?;
-        let journal = settings.journal.as_ref().map(|journal| journal.directory.as_path());
-        let key = settings.evidence.as_ref().and_then(|evidence| evidence.key_file.as_deref());
-        for (name, private) in [("journal", journal), ("evidence_key", key)] {
-            if let (Some(bucket), Some(private)) = (directory_of(&url), private)
-                && is_below(private, &bucket)?
-            {
-                return Err(format!(
-                    "{name} is {}, within the bucket {}, where all readers see it: choose another \
-                     directory",
-                    private.display(),
-                    bucket.display()
-                )
-                .into());
-            }
-        }
-        if let (Some(bucket), Some(journal)) = (directory_of(&url), journal)
-            && is_below(&bucket, journal)?
-        {
-            return Err(format!(
-                "the bucket {} is within the journal {}, which owns its directory: choose another",
-                bucket.display(),
-                journal.display()
-            )
-            .into());
-        }
-        Ok(Destinations { bucket: Some((url, Box::new(settings))), ..Destinations::default() })
+        let bucket = Some((url, Box::new(settings)));
+        let destinations = Destinations { bucket, ..Destinations::default() };
+        destinations.check_apart()?;
+        Ok(destinations)
     }
 
     /// The evidence written so that outsiders can verify the bucket, if it is enabled.
@@ -126,45 +105,6 @@ impl AuditLogSettings<'_> {
             None => Some(settings.with_key_in(self.data_dir.join("evidence.key"))),
         })
     }
-}
-
-/// A path as an absolute one, as text.
-///
-/// # Errors
-///
-/// If the path is empty, or not UTF-8.
-pub fn absolute(path: &Path) -> Result<String, String> {
-    let absolute = std::path::absolute(path)
-        .map_err(|error| format!("the path {} cannot be used: {error}", path.display()))?;
-    let text = absolute.to_str();
-    Ok(text.ok_or_else(|| format!("the path {} is not UTF-8", path.display()))?.to_owned())
-}
-
-/// The directory that is a bucket, if this URL names one.
-fn directory_of(url: &str) -> Option<PathBuf> {
-    url.starts_with("file:").then(|| url::Url::parse(url).ok()?.to_file_path().ok())?
-}
-
-/// Whether `path` is this directory or below it, wherever links lead.
-fn is_below(path: &Path, directory: &Path) -> Result<bool, String> {
-    Ok(resolved(path)?.starts_with(resolved(directory)?))
-}
-
-/// The path as the file system has it: of what exists of it, links are followed.
-fn resolved(path: &Path) -> Result<PathBuf, String> {
-    let path = PathBuf::from(absolute(path)?);
-    let mut resolved = PathBuf::new();
-    for component in path.components() {
-        if component == Component::ParentDir {
-            resolved.pop();
-        } else {
-            resolved.push(component);
-        }
-        if let Ok(real) = resolved.canonicalize() {
-            resolved = real;
-        }
-    }
-    Ok(resolved)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use audit_sink_http::{HttpSink, follower};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
 
+use crate::apart;
 use crate::routes::open_routes;
 use crate::settings::read_tables;
 use crate::shown::Shown;
@@ -154,12 +155,14 @@ impl Destinations {
         }
     }
 
-    /// Why these destinations cannot have routes, if they have any.
+    /// Checks that these destinations can have routes, if they have any, and that all are apart.
     ///
     /// # Errors
     ///
-    /// If there are routes, and no bucket with a journal, or evidence or log streams.
+    /// If there are routes, and no bucket with a journal, or evidence or log streams. If buckets or
+    /// private files are not apart.
     pub(crate) fn check_routes(&self) -> Result<(), String> {
+        self.check_apart()?;
         if self.routes.is_empty() {
             return Ok(());
         }
@@ -175,6 +178,28 @@ impl Destinations {
             Some(_) => return Ok(()),
         };
         Err(why.to_owned())
+    }
+
+    /// Checks that no bucket contains or is contained in another one or the journal, and that
+    /// private files are in no bucket.
+    ///
+    /// # Errors
+    ///
+    /// If they are not apart, or a path cannot be resolved. The error names the setting.
+    pub(crate) fn check_apart(&self) -> Result<(), String> {
+        let bucket = self.bucket.as_ref().map(|(url, _)| url.as_str());
+        let own = bucket.map(|url| ("the host".to_owned(), url));
+        apart::check_buckets(own.into_iter().chain(self.routes.iter().map(RouteSettings::owned)))?;
+        let evidence = self.bucket.as_ref().and_then(|(_, settings)| settings.evidence.as_ref());
+        let key = evidence.and_then(|evidence| evidence.key_file.as_deref());
+        let own = [("journal".to_owned(), self.journal()), ("evidence_key".to_owned(), key)];
+        let of_streams = self.log_streams.iter().map(|stream| {
+            (format!("dead_letters of {:?}", stream.name), stream.dead_letters.as_deref())
+        });
+        let private = own.into_iter().chain(of_streams);
+        let private: Vec<_> = private.filter_map(|(name, path)| Some((name, path?))).collect();
+        let urls = bucket.into_iter().chain(self.routes.iter().map(|route| &*route.bucket));
+        apart::check_directories(urls, &private, self.journal())
     }
 
     /// Opens the sink and the routes.

@@ -42,6 +42,7 @@ pub const VERSION: &str = env!("AUDIT_VERSION");
 /// error, which says what it waited for.
 pub const PERSIST_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
+mod apart;
 mod audit_log;
 mod check;
 mod connections;
@@ -61,7 +62,8 @@ mod supervisor;
 mod traced;
 mod traces;
 
-pub use audit_log::{AuditLogSettings, absolute};
+pub use apart::absolute;
+pub use audit_log::AuditLogSettings;
 pub use check::Checks;
 pub use connections::{
     Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, listen,
@@ -76,7 +78,7 @@ pub use output::Output;
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
-pub use start::{StartError, runtime};
+pub use start::{StartError, check_clock, runtime};
 pub use supervisor::{notify_ready, notify_stopping};
 pub use traced::traced;
 pub use traces::{Traces, TracesError};

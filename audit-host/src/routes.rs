@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 
 use crate::settings::read_tables;
-use crate::without_secrets;
+use crate::{apart, without_secrets};
 
 /// A settings file of routes, with a `[[route]]` table for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +34,13 @@ pub struct RouteSettings {
     pub bucket: String,
 }
 
+impl RouteSettings {
+    /// Its bucket, after whose it is.
+    pub(crate) fn owned(&self) -> (String, &str) {
+        (format!("the route {:?}", self.name), &self.bucket)
+    }
+}
+
 /// How long a sink has to close when it cannot be used.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,7 +53,8 @@ impl RoutesFile {
     /// # Errors
     ///
     /// If the file cannot be read or has no route, a setting is unknown or invalid, or two routes
-    /// have the same name. The error names the line, but neither the file nor a bucket.
+    /// have the same name or buckets of which one contains the other. The error names the line or
+    /// the routes, but not the file, and no bucket's query.
     pub fn read(path: &Path) -> Result<RoutesFile, String> {
         let file: RoutesFile = read_tables(path, "the file of routes")?;
         if file.route.is_empty() {
@@ -59,6 +67,8 @@ impl RoutesFile {
                 return Err(format!("the file of routes: two routes have the name {name:?}"));
             }
         }
+        let buckets = file.route.iter().map(RouteSettings::owned);
+        apart::check_buckets(buckets).map_err(|why| format!("the file of routes: {why}"))?;
         Ok(file)
     }
 }

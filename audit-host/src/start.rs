@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use audit_core::descriptors_advice;
+use audit_core::{Clock, SystemClock, descriptors_advice};
 use tokio::runtime::{Builder, Runtime};
 
 /// Creates the runtime of a process, after checking that the process can open `files` more files
@@ -21,10 +21,47 @@ pub fn runtime(files: usize) -> Result<Runtime, StartError> {
     check_files(files)?;
     let workers = thread::available_parallelism().map_or(1, usize::from);
     check_threads(workers + MORE_THREADS)?;
-    Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(|source| {
+    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = built.and_then(|runtime| {
+        #[cfg(unix)]
+        runtime.block_on(async { catch_file_size() })?;
+        Ok(runtime)
+    });
+    runtime.map_err(|source| {
         let what = format!("the runtime cannot be created: {source}");
-        StartError { what, source }
+        StartError { what, source: Some(source) }
     })
+}
+
+/// Lets a write beyond the limit of a file's size fail. By default it ends the process without a
+/// word.
+#[cfg(unix)]
+fn catch_file_size() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // The handler stays when the stream is dropped.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// Checks that the clock is not before 1970: records would be filed under years that no reader
+/// expects, and libraries fail at such times.
+///
+/// # Errors
+///
+/// If it is.
+pub fn check_clock() -> Result<(), StartError> {
+    check_time(SystemClock.now_ms())
+}
+
+fn check_time(now_ms: i64) -> Result<(), StartError> {
+    if now_ms >= 0 {
+        return Ok(());
+    }
+    let seconds = now_ms.unsigned_abs() / 1_000;
+    let what = format!(
+        "the clock of this machine is {seconds} seconds before 1970: set it, as with chronyd or \
+         `date`, and start again"
+    );
+    Err(StartError { what, source: None })
 }
 
 /// The process lacks what its runtime needs.
@@ -33,7 +70,7 @@ pub fn runtime(files: usize) -> Result<Runtime, StartError> {
 pub struct StartError {
     /// In one line, with what to do.
     what: String,
-    source: io::Error,
+    source: Option<io::Error>,
 }
 
 impl StartError {
@@ -61,7 +98,7 @@ fn check_files(files: usize) -> Result<(), StartError> {
                     "this process can open only {found} more files, and needs {files}: {source}: \
                      {advice}"
                 );
-                return Err(StartError { what, source });
+                return Err(StartError { what, source: Some(source) });
             }
         }
     }
@@ -107,12 +144,19 @@ fn check_threads(threads: usize) -> Result<(), StartError> {
         "this process can start only {count} more threads, and needs {threads}: {source}: raise \
          the limit of processes and threads (ulimit -u, TasksMax, pids.max) or of memory"
     );
-    Err(StartError { what, source })
+    Err(StartError { what, source: Some(source) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_refused() {
+        check_time(0).unwrap();
+        let error = check_time(-315_619_200_000).unwrap_err().to_string();
+        assert!(error.contains("is 315619200 seconds before 1970: set it"), "{error}");
+    }
 
     #[test]
     fn a_lack_of_files_is_counted() {

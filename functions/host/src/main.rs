@@ -14,7 +14,7 @@ use self::settings::{Command, CommandLine, Settings};
 
 fn main() -> ExitCode {
     free_large_blocks();
-    let runtime = audit_host::runtime(FILES);
+    let runtime = audit_host::check_clock().and_then(|()| audit_host::runtime(FILES));
     runtime.unwrap_or_else(|error| error.exit("functions-host")).block_on(start())
 }
 

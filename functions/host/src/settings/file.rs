@@ -18,16 +18,31 @@ impl Options {
         })?;
         let names = toml::from_str::<toml::Table>(&text)
             .map_or(Vec::new(), |table| table.into_iter().map(|(name, _)| name).collect());
-        let base = path.parent().unwrap_or(Path::new(""));
-        let at_file = |path: &mut PathBuf| *path = base.join(&*path);
-        let paths = options.data_dir.iter_mut().chain(&mut options.evidence_key);
-        paths.chain(&mut options.log_streams).for_each(at_file);
+        let (base, shown) = (path.parent().unwrap_or(Path::new("")), path.display());
+        // An empty path would be the directory of the file.
+        let at_file = |name: &str, path: &mut Option<PathBuf>| match path {
+            Some(path) if path.as_os_str().is_empty() => {
+                Err(format!("the settings file {shown}: {name} is empty: leave it out"))
+            }
+            Some(path) => {
+                *path = base.join(&*path);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        at_file("data_dir", &mut options.data_dir)?;
+        at_file("evidence_key", &mut options.evidence_key)?;
+        at_file("log_streams", &mut options.log_streams)?;
         for AuthSettings { issuer: _, audience: _, jwks, public_key, secret_file } in
             &mut options.auth
         {
-            [jwks, public_key, secret_file].into_iter().flatten().for_each(at_file);
+            at_file("jwks", jwks)?;
+            at_file("public_key", public_key)?;
+            at_file("secret_file", secret_file)?;
         }
-        if let Some(journal) = options.journal.as_mut().filter(|journal| *journal != "none") {
+        // An empty one is refused with the other settings of the audit log.
+        let is_path = |journal: &&mut String| *journal != "none" && !journal.trim().is_empty();
+        if let Some(journal) = options.journal.as_mut().filter(is_path) {
             let joined = base.join(&*journal).into_os_string().into_string();
             *journal =
                 joined.map_err(|path| format!("the path {} is not UTF-8", path.display()))?;

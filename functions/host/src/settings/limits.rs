@@ -72,7 +72,7 @@ pub(super) fn network(options: &Options) -> Result<NetworkLimits, String> {
         first_message_timeout,
     } = NetworkLimits::default();
     let most = u32::MAX as usize;
-    let mib = within!(options.request_memory_mib, 64..=1 << 20)?;
+    let mib = within!(options.request_memory_mib, 64..=MAX_MIB)?;
     let per_address = within!(options.max_connections_per_address, 1..=most)?;
     let serve = ServeLimits {
         header_timeout: time!(options.header_timeout_ms, serve.header_timeout),
@@ -95,6 +95,9 @@ pub(super) fn network(options: &Options) -> Result<NetworkLimits, String> {
         first_message_timeout: time!(options.first_message_timeout_ms, first_message_timeout),
     })
 }
+
+/// The largest memory limit that can be set, in MiB: 1 TiB. More is a mistake, such as bytes.
+pub(super) const MAX_MIB: usize = 1 << 20;
 
 /// 4 GiB, since the engine has 32-bit offsets.
 const MAX_FUNCTION_MEMORY_MIB: usize = 4_096;

@@ -29,6 +29,7 @@ pub(crate) use self::command_line::{Command, CommandLine, Serve};
 pub(crate) use self::deployment::{Deployment, DeploymentClass};
 pub(crate) use self::env::{EnvVar, FunctionEnv};
 pub(crate) use self::limits::FunctionLimits;
+use self::limits::{MAX_MIB, out_of_range, within};
 pub(crate) use self::options::Options;
 
 /// Room for some ten thousand results of typical size: the memory of four functions.
@@ -125,6 +126,17 @@ impl Settings {
         let limits = FunctionLimits::new(&options)?;
         let network = limits::network(&options)?;
         let fetch = fetch::fetch(&options)?;
+        let query_cache = within!(options.query_cache_mib, 0..=MAX_MIB)?;
+        let kept_engines = within!(options.kept_engines_mib, 0..=MAX_MIB)?;
+        let reserve = within!(options.store_reserve_mib, 0..=MAX_MIB as u64)?;
+        for (name, text) in [
+            ("deployment_name", &options.deployment_name),
+            ("deployment_region", &options.deployment_region),
+        ] {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return Err(format!("{name} is empty: leave it out for its default").into());
+            }
+        }
         let default = Deployment::default();
         let name = options.deployment_name.as_ref().unwrap_or(&default.name);
         let destinations = destination::destinations(&options, name, &data_dir)?;
@@ -169,18 +181,10 @@ impl Settings {
             provenance: options.provenance.unwrap_or(false),
             outcomes: options.outcomes.unwrap_or(false),
             limits,
-            query_cache_bytes: options
-                .query_cache_mib
-                .unwrap_or(DEFAULT_QUERY_CACHE_MIB)
-                .saturating_mul(1 << 20),
-            store_reserve_bytes: options
-                .store_reserve_mib
-                .map_or(DEFAULT_RESERVE_BYTES, |mib| mib.saturating_mul(1 << 20)),
+            query_cache_bytes: query_cache.unwrap_or(DEFAULT_QUERY_CACHE_MIB) << 20,
+            store_reserve_bytes: reserve.map_or(DEFAULT_RESERVE_BYTES, |mib| mib << 20),
             fetch,
-            kept_engine_bytes: options
-                .kept_engines_mib
-                .unwrap_or(DEFAULT_KEPT_ENGINES_MIB)
-                .saturating_mul(1 << 20),
+            kept_engine_bytes: kept_engines.unwrap_or(DEFAULT_KEPT_ENGINES_MIB) << 20,
             exit_when_stopped: options.exit_when_stopped.unwrap_or(false),
             deployment,
             env: FunctionEnv(variables.map(|EnvVar { name, value }| (name, value)).collect()),

@@ -310,3 +310,61 @@ fn secrets_in_the_place_of_their_sources_are_not_shown() {
     let error = settings(Some(file), &[]).unwrap_err();
     assert!(error.contains("line 3") && !error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn settings_that_can_never_work_are_refused() {
+    let times = [
+        "header_timeout_ms",
+        "body_timeout_ms",
+        "first_message_timeout_ms",
+        "idle_timeout_ms",
+        "send_timeout_ms",
+        "drain_timeout_ms",
+        "close_timeout_ms",
+        "persist_timeout_ms",
+        "function_timeout_ms",
+        "action_timeout_ms",
+        "fetch_timeout_ms",
+    ];
+    let sizes = [
+        "min_send_rate",
+        "function_memory_mib",
+        "fetch_request_mib",
+        "fetch_response_mib",
+        "fetch_memory_mib",
+        "request_memory_mib",
+        "max_request_values",
+        "max_connections",
+        "max_connections_per_address",
+    ];
+    let zeros = times.iter().chain(&sizes).map(|name| (format!("{name} = 0"), *name));
+    // These may be 0.
+    let switches = ["query_cache_mib", "kept_engines_mib", "store_reserve_mib"];
+    let others = ["cut_after_ms", "linger_ms"];
+    let most = times.iter().chain(&sizes).chain(&switches).chain(&others);
+    let most = most.map(|name| (format!("{name} = {}", i64::MAX), *name));
+    let texts = [
+        ("deployment_name = \" \"", "deployment_name is empty"),
+        ("deployment_region = \"\"", "deployment_region is empty"),
+        ("journal = \"\"", "journal is empty"),
+        ("data_dir = \"\"", "data_dir is empty"),
+        ("evidence_key = \"\"", "evidence_key is empty"),
+        ("log_streams = \"\"", "log_streams is empty"),
+        ("[[auth]]\nissuer = \"x\"\naudience = \"x\"\njwks = \"\"", "jwks is empty"),
+        ("bucket = \" \"", "bucket is empty"),
+        ("evidence = \"on\"", "evidence is \"on\""),
+        ("site_listen = \"\"", "site_listen is not an address"),
+        ("operators_listen = \"3211\"", "operators_listen is not an address"),
+        ("fetch_proxy = \"ftp://x\"", "fetch_proxy is not an http or https URL"),
+        ("fetch_memory_mib = 8\nfetch_response_mib = 9", "fetch_response_mib is 9, more than"),
+        ("fetch_request_mib = 1000", "fetch_request_mib is 1000, more than fetch_memory_mib"),
+    ];
+    let texts = texts.map(|(file, says)| (file.to_owned(), says));
+    for (file, says) in zeros.chain(most).chain(texts) {
+        let error = settings(Some(&file), &[]).unwrap_err();
+        assert!(error.contains(says), "{file}: {error}");
+    }
+    for name in switches.iter().chain(&others) {
+        settings(Some(&format!("{name} = 0")), &[]).unwrap();
+    }
+}

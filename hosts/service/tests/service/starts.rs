@@ -2,10 +2,10 @@
 //! supervisor.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -218,7 +218,7 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     let root = directory.path();
     let route =
         |name: &str, bucket: &str| format!("[[route]]\nname = \"{name}\"\nbucket = \"{bucket}\"\n");
-    let acme = route("acme", &format!("file://{}/acme", root.display()));
+    let acme = route("acme", &format!("file://{}/tenants/acme", root.display()));
     let away = route("away", "s3://away/logs?region=eu-central-1");
     std::fs::write(root.join("routes.toml"), format!("{acme}{away}")).unwrap();
     std::fs::write(
@@ -251,8 +251,14 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     let away = shown.lines().find(|line| line.starts_with("warning  route away"));
     assert!(away.is_some_and(|line| line.contains("logs wait in the journal")), "{shown}");
 
+    let within = format!("--bucket=file://{}/tenants/acme/own", root.display());
+    let around = format!("--bucket=file://{}/tenants", root.display());
+    let other = "--bucket=s3://away/logs/".to_owned();
     for (flags, expected) in [
         (&["--evidence", "name"][..], "routes cannot have evidence yet: set `evidence` to `off`"),
+        (&[&within], "of the route \"acme\" contains the bucket"),
+        (&[&around], "of the route \"acme\" is within the bucket"),
+        (&[&other], "of the route \"away\" is the bucket s3://away/logs/ of the host"),
         (&["--journal", "none"], "set a bucket and a journal"),
         (&["--bucket", "none"], "set a bucket and a journal"),
     ] {
@@ -282,5 +288,85 @@ fn a_lack_of_files_is_reported_in_one_line() {
         assert_eq!((ran.status.code(), said.lines().count()), (Some(1), 1), "{files}: {said}");
         assert!(said.starts_with("audit-service: this process can open only "), "{said}");
         assert!(said.contains("raise the limit of open files: ulimit -n, LimitNOFILE"), "{said}");
+    }
+}
+
+/// The command in a shell that has this run first, without root's right to write everywhere.
+#[cfg(target_os = "linux")]
+fn in_shell(directory: &Path, script: &str, flags: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    let capabilities = "-dac_override,-dac_read_search";
+    let drop = format!("setpriv --bounding-set={capabilities} --inh-caps={capabilities}");
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    shell.env("DROP", if is_root { &drop } else { "" }).current_dir(directory);
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_audit-service")]).args(flags);
+    shell
+}
+
+/// What an operator may have to find out from one line.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_on_a_bad_machine_says_what_is_wrong() {
+    const RUN: &str = "exec $DROP \"$0\" \"$@\"";
+    for (before, says) in [
+        ("ulimit -f 0;", "raise the limit of the size of files: ulimit -f, LimitFSIZE"),
+        ("mkdir audit-data; chmod 555 audit-data;", "Permission denied"),
+        ("mkdir gone; cd gone; rmdir ../gone;", "start where a directory exists"),
+        (
+            "name=$(printf 'caf\\351'); mkdir $name; cd $name;",
+            "/caf\\xE9/audit-data/bucket\" is not UTF-8",
+        ),
+        ("touch audit-data;", "Not a directory"),
+        ("export DATA_DIR=/proc/nothing;", "/proc/nothing"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let ran = in_shell(directory.path(), &format!("{before} {RUN}"), &FREE).output().unwrap();
+        let said = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{before} {said}");
+        assert!(said.contains(says) && !said.contains("panicked"), "{before} {said}");
+        assert!(text(&ran.stdout).is_empty(), "{before} {said}");
+        let _ = std::fs::set_permissions(
+            directory.path().join("audit-data"),
+            std::fs::Permissions::from_mode(0o700),
+        );
+    }
+}
+
+/// A file that is opened later must not get the number of a closed output, and its bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn closed_and_full_outputs_change_no_file_and_end_nothing() {
+    for outputs in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"] {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
+        let flags = [&FREE[..], &["--show-logs=true"]].concat();
+        let script = format!("exec \"$0\" \"$@\" {outputs}");
+        let mut service = in_shell(directory.path(), &script, &flags);
+        service.env("NOTIFY_SOCKET", directory.path().join("notify"));
+        let mut service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut said = [0; 64];
+        let received = socket.recv(&mut said).unwrap();
+        assert_eq!(&said[..received], b"READY=1", "{outputs}");
+        let id = service.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(service.wait().unwrap().success(), "{outputs}");
+        let mut directories = vec![directory.path().join("audit-data")];
+        let mut files = 0;
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                    continue;
+                }
+                files += 1;
+                let content = std::fs::read(entry.path()).unwrap();
+                let has_output = content.windows(12).any(|bytes| bytes == b"listening on");
+                assert!(!has_output, "{outputs}: {}", entry.path().display());
+            }
+        }
+        assert!(files > 3, "{outputs}: {files}");
     }
 }

@@ -1,0 +1,208 @@
+//! Buckets and directories that must be apart from each other.
+
+use std::path::{Component, Path, PathBuf};
+
+use url::Url;
+
+use crate::without_secrets;
+
+/// A bucket with its prefix.
+struct Place {
+    /// As in a sentence.
+    whose: String,
+    url: String,
+    /// The store, and the bucket unless it is a directory.
+    store: String,
+    /// A directory as the file system has it, or a prefix.
+    path: PathBuf,
+}
+
+impl Place {
+    /// `None` if the URL is of memory, which nobody shares, or invalid, which its opening reports.
+    fn new(whose: String, url: &str) -> Result<Option<Place>, String> {
+        let Ok(parsed) = Url::parse(url) else { return Ok(None) };
+        let place = |store: String, path| {
+            Some(Place { whose: whose.clone(), url: without_secrets(url), store, path })
+        };
+        Ok(match (parsed.scheme(), directory_of(url)) {
+            ("memory", _) => None,
+            (scheme, Some(directory)) => place(scheme.to_owned(), resolved(&directory)?),
+            (scheme, None) => {
+                let store = format!("{scheme}://{}", parsed.host_str().unwrap_or_default());
+                // Decoded as the path of a file is.
+                let path = Url::parse(&format!("file://{}", parsed.path()));
+                let path = path.ok().and_then(|path| path.to_file_path().ok());
+                place(store, path.unwrap_or_else(|| PathBuf::from(parsed.path())))
+            }
+        })
+    }
+
+    fn is_within(&self, other: &Place) -> bool {
+        self.store == other.store && self.path.starts_with(&other.path)
+    }
+}
+
+/// Checks that no bucket, given with its owner, is the same as another or within another.
+///
+/// # Errors
+///
+/// If two of them are not apart, naming both, or a path cannot be resolved.
+pub(crate) fn check_buckets<'a>(
+    buckets: impl IntoIterator<Item = (String, &'a str)>,
+) -> Result<(), String> {
+    let mut before: Vec<Place> = Vec::new();
+    for (whose, url) in buckets {
+        let Some(place) = Place::new(whose, url)? else { continue };
+        let meets = |other: &&Place| place.is_within(other) || other.is_within(&place);
+        if let Some(other) = before.iter().find(meets) {
+            let is = match (place.is_within(other), other.is_within(&place)) {
+                (true, true) => "is",
+                (true, false) => "is within",
+                (false, _) => "contains",
+            };
+            return Err(format!(
+                "the bucket {} of {} {is} the bucket {} of {}, and whoever reads one would find \
+                 the other's logs: give each a bucket or a prefix of its own",
+                place.url, place.whose, other.url, other.whose
+            ));
+        }
+        before.push(place);
+    }
+    Ok(())
+}
+
+/// A path as an absolute one, as text.
+///
+/// # Errors
+///
+/// If the path is empty, or not UTF-8.
+pub fn absolute(path: &Path) -> Result<String, String> {
+    let absolute = std::path::absolute(path).map_err(|error| {
+        let path = path.display();
+        format!("the path {path} cannot be used: {error}: start where a directory exists")
+    })?;
+    let text = absolute.to_str();
+    // Escaped, since the bytes that are not UTF-8 may be invisible.
+    let invalid = || format!("the path {absolute:?} is not UTF-8: choose another data directory");
+    Ok(text.ok_or_else(invalid)?.to_owned())
+}
+
+/// Checks that private files, given with their names, are in no bucket that is a directory, and
+/// that no such bucket is in the journal.
+///
+/// # Errors
+///
+/// If they are not apart, naming both, or a path cannot be resolved.
+pub(crate) fn check_directories<'a>(
+    buckets: impl IntoIterator<Item = &'a str>,
+    private: &[(String, &Path)],
+    journal: Option<&Path>,
+) -> Result<(), String> {
+    for bucket in buckets.into_iter().filter_map(directory_of) {
+        let shown = bucket.display();
+        for (name, path) in private {
+            if is_below(path, &bucket)? {
+                let path = path.display();
+                return Err(format!(
+                    "{name} is {path}, within the bucket {shown}, where all readers see it: choose \
+                     another directory"
+                ));
+            }
+        }
+        if let Some(journal) = journal
+            && is_below(&bucket, journal)?
+        {
+            let journal = journal.display();
+            return Err(format!(
+                "the bucket {shown} is within the journal {journal}, which owns its directory: \
+                 choose another"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The directory that is a bucket, if this URL names one.
+fn directory_of(url: &str) -> Option<PathBuf> {
+    url.starts_with("file:").then(|| Url::parse(url).ok()?.to_file_path().ok())?
+}
+
+/// Whether `path` is this directory or below it, wherever links lead.
+fn is_below(path: &Path, directory: &Path) -> Result<bool, String> {
+    Ok(resolved(path)?.starts_with(resolved(directory)?))
+}
+
+/// The path as the file system has it: of what exists of it, links are followed.
+fn resolved(path: &Path) -> Result<PathBuf, String> {
+    let path = PathBuf::from(absolute(path)?);
+    let mut resolved = PathBuf::new();
+    for component in path.components() {
+        if component == Component::ParentDir {
+            resolved.pop();
+        } else {
+            resolved.push(component);
+        }
+        if let Ok(real) = resolved.canonicalize() {
+            resolved = real;
+        }
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each pair of places, in either order.
+    #[test]
+    fn buckets_are_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| format!("file://{}/{path}", root.path().display());
+        std::fs::create_dir_all(root.path().join("logs/acme")).unwrap();
+        std::os::unix::fs::symlink("logs", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("logs/acme", root.path().join("acme")).unwrap();
+        let check = |one: &str, other: &str| {
+            check_buckets([("the host".to_owned(), one), ("the route \"other\"".to_owned(), other)])
+        };
+        for (one, other) in [
+            ("s3://b/p", "s3://b/p"),
+            ("s3://b/p", "s3://b/p/"),
+            ("s3://b/p", "s3://b/p?region=eu-central-1"),
+            ("s3://b/p", "s3://b//p//"),
+            ("s3://b/p", "s3://b/q/../p"),
+            ("s3://b/p", "s3://b/%70"),
+            ("s3://b", "s3://b/"),
+            ("s3://b", "s3://b/p"),
+            ("s3://b/p", "s3://b/p/q"),
+            ("gs://b/p", "gs://b/p/q/r"),
+            ("az://c/p", "az://c/p"),
+            (&*at("logs"), &*at("logs/")),
+            (&at("logs"), &at("x/../logs")),
+            (&at("logs"), &at("link")),
+            (&at("logs"), &at("acme")),
+            (&at("logs/acme"), &at("acme")),
+            (&at("logs"), &at("link/new")),
+            (&at("new"), &at("new/below")),
+            (&at("new"), &at("%6eew")),
+            (&at(""), &at("logs")),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                let error = check(one, other).unwrap_err();
+                assert!(error.contains("\"other\""), "{error}");
+                assert!(error.ends_with("give each a bucket or a prefix of its own"), "{error}");
+                assert!(!error.contains("region"), "{error}");
+            }
+        }
+        for (one, other) in [
+            ("s3://b/p", "s3://b/pq"),
+            ("s3://b/p", "s3://c/p"),
+            ("s3://b/p", "gs://b/p"),
+            ("s3://b/p", "s3://b/P"),
+            ("memory:///", "memory:///"),
+            (&*at("logs"), &*at("logs-acme")),
+            (&at("new"), &at("newer")),
+        ] {
+            check(one, other).unwrap();
+        }
+    }
+}
