@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audit_core::{UniqueId, descriptors_advice};
+use audit_core::UniqueId;
 use audit_sink_s3::Bucket;
 pub(crate) use audit_sink_s3::layout::ListedObject as Listed;
 use audit_sink_s3::layout::{
@@ -334,12 +334,7 @@ impl Reader {
 
     /// Whether the store responded and refuses a part of the bucket. Other parts may be read.
     pub(crate) fn is_refusal(&self, error: &object_store::Error) -> bool {
-        match audit_sink_s3::status(error) {
-            // Other files of a directory can be read, unless this process may open none.
-            None => self.is_directory() && descriptors_advice(error).is_none(),
-            Some(408 | 429) => false,
-            Some(status) => (400..500).contains(&status),
-        }
+        self.bucket.is_refusal(error)
     }
 
     /// Fails if partitions could not be listed, since what was read is then incomplete.

@@ -20,7 +20,7 @@ use tokio::task::block_in_place;
 use super::columns::Columns;
 use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
 use super::group::{Group, Source};
-use super::index::{File, Held, Target, Unread, name, next_number};
+use super::index::{File, Held, Target, Unread, day_name, name, next_number};
 use super::source::{self, Object};
 use crate::arguments::{Common, Compact};
 use crate::bucket::{Listed, Reader, Wanted, to_url};
@@ -121,7 +121,7 @@ impl Work<'_> {
     /// Makes the missing files of these days.
     pub(super) async fn days(&mut self, days: &[Partition]) -> Result<(), Failure> {
         let first = days.first().map(day_name).unwrap_or_default();
-        let earlier = self.target.files(None).await?;
+        let (earlier, _) = self.target.all_files().await?;
         if let Some(last) = earlier.iter().rfind(|file| file.day < first)
             && let Some(held) = self.held(last).await?
         {
@@ -135,9 +135,22 @@ impl Work<'_> {
 
     /// Reads the contents of a file. Notes a foreign file, and returns `None`.
     async fn held(&mut self, file: &File) -> Result<Option<Held>, Failure> {
-        match self.target.held(file).await {
-            Ok(held) => Ok(Some(held)),
+        let held = self.target.held(file).await;
+        self.known(held)
+    }
+
+    /// What was read. `None`, with a note, if it is nothing of ours or is refused.
+    fn known<T>(&mut self, read: Result<T, Unread>) -> Result<Option<T>, Failure> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            // A later run finds what is there then.
+            Err(Unread::Gone) => Ok(None),
             Err(Unread::Store(failure)) => Err(failure),
+            Err(Unread::Refused(failure)) => {
+                self.refused += 1;
+                self.output.note(&with_sources(&failure));
+                Ok(None)
+            }
             Err(Unread::Foreign(failure)) => {
                 self.left_out += 1;
                 self.output.note(&with_sources(&failure));
@@ -152,7 +165,11 @@ impl Work<'_> {
         let mut taken = (0, 0);
         loop {
             // Listed again after each file, since another process may have made one.
-            let files = self.target.files(Some(&day_name)).await?;
+            let files = match self.target.files(&day_name).await {
+                Err(Unread::Gone) => Ok(Vec::new()),
+                files => files,
+            };
+            let Some(files) = self.known(files)? else { return Ok(()) };
             let mut held: HashSet<String> = HashSet::new();
             for file in &files {
                 // Objects may be in a file that cannot be read, so the day waits for its removal.
@@ -335,11 +352,6 @@ impl Work<'_> {
 
 fn not_written(name: &str, error: ParquetError) -> Failure {
     Failure::new(format!("{name} cannot be made")).because(error)
-}
-
-/// A day as in the name of its directory, without `dt=`.
-pub(super) fn day_name(day: &Partition) -> String {
-    day.to_string().trim_start_matches("dt=").to_owned()
 }
 
 /// Opens the directory of the files, which must be separate from that of the records: a reader of

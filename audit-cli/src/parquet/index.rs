@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use audit_sink_s3::layout::Partition;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use object_store::path::Path;
@@ -47,10 +48,19 @@ pub(crate) fn next_number(files: &[File]) -> Option<u32> {
     files.iter().map(|file| file.number).max().map_or(Some(0), |last| last.checked_add(1))
 }
 
-/// Why the contents of a file are unknown.
+/// A day as in the name of its directory, without `dt=`.
+pub(super) fn day_name(day: &Partition) -> String {
+    day.to_string().trim_start_matches("dt=").to_owned()
+}
+
+/// Why the contents of a file, or the files of a day, are unknown.
 pub(crate) enum Unread {
-    /// The store did not return it.
+    /// It was removed after it was listed.
+    Gone,
+    /// The store did not answer.
     Store(Failure),
+    /// The store refuses it. Others may be read.
+    Refused(Failure),
     /// It is not a file of `audit compact`.
     Foreign(Failure),
 }
@@ -81,17 +91,60 @@ impl Target {
         self.bucket.path(name)
     }
 
-    fn failed(&self, name: &str, what: &str, error: &object_store::Error) -> Failure {
+    fn failed(&self, name: &str, what: &str, error: &object_store::Error) -> Unread {
+        if matches!(error, object_store::Error::NotFound { .. }) {
+            return Unread::Gone;
+        }
         let said = self.bucket.describe(error);
-        Failure::new(format!("cannot {what} {name} in {}", self.name())).because(said)
+        let failure = Failure::new(format!("cannot {what} {name} in {}", self.name()));
+        match self.bucket.is_refusal(error) {
+            true => Unread::Refused(failure.because(said)),
+            false => Unread::Store(failure.because(said)),
+        }
     }
 
-    /// The files of all days, or of one, in order.
-    pub(crate) async fn files(&self, day: Option<&str>) -> std::result::Result<Vec<File>, Failure> {
-        let prefix = match day {
-            Some(day) => self.path(&format!("dt={day}")),
-            None => self.bucket.prefix().clone(),
-        };
+    /// The files of all days, in order, and the days that the store refuses to list.
+    pub(crate) async fn all_files(
+        &self,
+    ) -> std::result::Result<(Vec<File>, Vec<(String, Failure)>), Failure> {
+        if !self.bucket.is_directory() {
+            let files = self.files_below(self.bucket.prefix().clone(), "the files").await;
+            return match files {
+                Ok(files) => Ok((files, Vec::new())),
+                Err(Unread::Gone) => Ok(Default::default()),
+                Err(
+                    Unread::Store(failure) | Unread::Refused(failure) | Unread::Foreign(failure),
+                ) => Err(failure),
+            };
+        }
+        let level = self.bucket.level(None).await.map_err(|error| {
+            let said = self.bucket.describe(&error);
+            Failure::new(format!("cannot list the files in {}", self.name())).because(said)
+        })?;
+        let (mut files, mut unlisted) = (Vec::new(), Vec::new());
+        for day in level.partitions.iter().filter(|partition| partition.is_day()) {
+            let day = day_name(day);
+            match self.files(&day).await {
+                Ok(of_day) => files.extend(of_day),
+                Err(Unread::Gone) => {}
+                Err(Unread::Refused(failure)) => unlisted.push((day, failure)),
+                Err(Unread::Store(failure) | Unread::Foreign(failure)) => return Err(failure),
+            }
+        }
+        Ok((files, unlisted))
+    }
+
+    /// The files of a day, in order.
+    pub(crate) async fn files(&self, day: &str) -> std::result::Result<Vec<File>, Unread> {
+        let day = format!("dt={day}");
+        self.files_below(self.path(&day), &day).await
+    }
+
+    async fn files_below(
+        &self,
+        prefix: Path,
+        name: &str,
+    ) -> std::result::Result<Vec<File>, Unread> {
         let store = self.bucket.store();
         let mut listed = store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()));
         let mut files = Vec::new();
@@ -100,7 +153,7 @@ impl Target {
                 Ok(meta) => meta,
                 // The directory does not exist yet.
                 Err(object_store::Error::NotFound { .. }) => break,
-                Err(error) => return Err(self.failed("the files", "list", &error)),
+                Err(error) => return Err(self.failed(name, "list", &error)),
             };
             files.extend(parse(&self.bucket, &meta.location, meta.size));
         }
@@ -110,7 +163,7 @@ impl Target {
         Ok(files)
     }
 
-    pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Failure> {
+    pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Unread> {
         let name = file.name();
         let got = self.bucket.store().get(&self.path(&name)).await;
         let got = match got {
@@ -124,7 +177,7 @@ impl Target {
     pub(crate) async fn held(&self, file: &File) -> std::result::Result<Held, Unread> {
         let name = file.name();
         let path = self.path(&name);
-        let failed = |error: object_store::Error| Unread::Store(self.failed(&name, "read", &error));
+        let failed = |error: object_store::Error| self.failed(&name, "read", &error);
         let broken = |error: ParquetError| {
             let what = format!("{name} in {} is not a file of audit compact", self.name());
             let advice = "audit verify --parquet names what is wrong; remove it to make it again";

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit_sink_s3::layout::{ObjectKey, Partition};
 use serde::Serialize;
 
-use super::compact::{LATE_MS, day_name};
-use super::index::{File, name};
+use super::compact::LATE_MS;
+use super::index::{File, day_name, name};
 use crate::units::{DAY_MS, HOUR_MS, counted};
 
 /// A day with objects that are in none of its files.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Missing {
-    day: String,
+    pub(super) day: String,
     /// The missing files: gaps in the numbers of the day's files or, if there are none, the next
     /// number.
     files: Vec<String>,

@@ -1,16 +1,17 @@
 //! `audit verify --parquet`: checks that files match their records, and that hosts signed these.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 use std::ops::Range;
 use std::time::Duration;
 
 use audit_evidence::{Alarm, Fault, Finding, TrustedKey};
 use audit_sink_s3::Bucket;
 use audit_sink_s3::layout::ObjectKey;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use super::check::{Checked, Wrong, check};
-use super::index::{File, MAX_FILE_BYTES, TOO_LARGE, Target};
+use super::index::{File, MAX_FILE_BYTES, TOO_LARGE, Target, Unread};
 use super::missing::{Missing, missing};
 use super::source;
 use crate::arguments::Common;
@@ -29,6 +30,10 @@ pub(crate) struct Compacted {
     /// The files that exist, and the first day that was examined.
     listed: Vec<File>,
     first_day: Option<String>,
+    /// Files, and days without the list of their files, that could not be read, with the reasons.
+    pub(crate) unread: Vec<(String, String)>,
+    /// The days of which files are unknown.
+    unknown_days: BTreeSet<String>,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -40,7 +45,10 @@ impl Compacted {
         now_ms: i64,
     ) -> Vec<Missing> {
         let is_held = |key: &str| self.objects.contains_key(key);
-        missing(&self.listed, is_held, listed, self.first_day.as_deref(), now_ms)
+        let mut missing = missing(&self.listed, is_held, listed, self.first_day.as_deref(), now_ms);
+        // They may be in a file that could not be read.
+        missing.retain(|missing| !self.unknown_days.contains(&missing.day));
+        missing
     }
 }
 
@@ -62,21 +70,36 @@ pub(crate) async fn verify(
     common: &Common,
 ) -> Result<Compacted, Failure> {
     let first = since_ms.map(|ms| shown(ms).get(..10).unwrap_or_default().to_owned());
-    let mut files = target.files(None).await?;
-    files.retain(|file| first.as_ref().is_none_or(|first| *first <= file.day));
+    let is_wanted = |day: &str| first.as_deref().is_none_or(|first| first <= day);
+    let (mut files, unlisted) = target.all_files().await?;
+    files.retain(|file| is_wanted(&file.day));
     let (mut found, progress) = (Compacted::default(), Progress::new(common, files.len() as u64));
     found.listed.clone_from(&files);
+    for (day, failure) in unlisted.into_iter().filter(|(day, _)| is_wanted(day)) {
+        found.unread.push((format!("{}/dt={day}", target.name()), reason(&failure)));
+        found.unknown_days.insert(day);
+    }
     found.first_day = first;
     let names: Vec<String> =
         files.iter().map(|file| format!("{}/{}", target.name(), file.name())).collect();
     let checks = files.into_iter().map(|file| one(target, file, keys.to_vec()));
     let mut checks = futures::stream::iter(checks).buffered(AT_ONCE);
-    while let Some(Checked { objects, records, wrong }) = checks.try_next().await? {
-        let at = usize::try_from(found.files).unwrap_or(usize::MAX);
+    let mut at = 0..names.len();
+    while let Some((checked, at)) = checks.next().await.zip(at.next()) {
+        let name = &names[at];
+        progress.at(at as u64 + 1, "files");
+        let Checked { objects, records, wrong } = match checked {
+            Ok(checked) => checked,
+            Err(Unread::Gone) => continue,
+            Err(Unread::Refused(failure)) => {
+                found.unread.push((name.clone(), reason(&failure)));
+                found.unknown_days.insert(found.listed[at].day.clone());
+                continue;
+            }
+            Err(Unread::Store(failure) | Unread::Foreign(failure)) => return Err(failure),
+        };
         found.files += 1;
         found.records += records;
-        progress.at(found.files, "files");
-        let name = &names[at];
         let begin = found.findings.len();
         let mut add = |stream: String, records: Option<Range<u64>>, fault: Fault| {
             // A fault that many objects of a stream share is reported once.
@@ -120,7 +143,12 @@ async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
     source::read(reader, &listed).await.is_ok_and(|object| object.sha256 == *sha256)
 }
 
-async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Checked, Failure> {
+/// What the store said.
+fn reason(failure: &Failure) -> String {
+    failure.source().map_or_else(|| failure.to_string(), ToString::to_string)
+}
+
+async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Checked, Unread> {
     let wrong = |what: &str| {
         let fault = Fault::Compacted(what.to_owned());
         let wrong = vec![Wrong { stream: String::new(), records: None, object: None, fault }];

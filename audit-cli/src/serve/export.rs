@@ -1,7 +1,12 @@
 //! Exports all records that a question selects, as a file.
+//!
+//! A file that lacks records of an object or an hour that could not be read is cut off at its end,
+//! so that it does not look whole. With `partial=1` it has all that could be read, an end, and a
+//! name that says that it is incomplete.
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -30,6 +35,12 @@ enum Form {
 }
 
 impl Form {
+    /// Whether a file that lacks what could not be read is wanted, under a name that says so.
+    fn may_be_partial(query: &str) -> bool {
+        url::form_urlencoded::parse(query.as_bytes())
+            .any(|(name, value)| name == "partial" && value == "1")
+    }
+
     fn of(query: &str) -> Form {
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         match pairs.into_iter().find(|(name, _)| name == "format").as_ref() {
@@ -40,14 +51,14 @@ impl Form {
     }
 
     /// The content type, and the name of the file.
-    fn headers(self) -> (&'static str, &'static str) {
-        match self {
-            Form::Ndjson => ("application/x-ndjson", "attachment; filename=\"audit.ndjson\""),
-            Form::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\""),
-            Form::Parquet => {
-                ("application/vnd.apache.parquet", "attachment; filename=\"audit.parquet\"")
-            }
-        }
+    fn headers(self, is_partial: bool) -> (&'static str, String) {
+        let (kind, suffix) = match self {
+            Form::Ndjson => ("application/x-ndjson", "ndjson"),
+            Form::Csv => ("text/csv; charset=utf-8", "csv"),
+            Form::Parquet => ("application/vnd.apache.parquet", "parquet"),
+        };
+        let name = if is_partial { "audit-incomplete" } else { "audit" };
+        (kind, format!("attachment; filename=\"{name}.{suffix}\""))
     }
 }
 
@@ -58,27 +69,57 @@ pub(super) async fn export(
     let mut question = question_of(query.as_deref())?;
     question.newest_first = false;
     question.after = None;
-    let form = Form::of(query.as_deref().unwrap_or_default());
+    let query = query.as_deref().unwrap_or_default();
+    let (form, is_partial) = (Form::of(query), Form::may_be_partial(query));
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
         let _permit = desk.scans.acquire().await;
+        let lacks = Lacks::default();
         let written = match form {
-            Form::Ndjson => write_lines(&desk, question, None, &sender).await,
+            Form::Ndjson => write_lines(&desk, question, None, &lacks, &sender).await,
             Form::Csv => {
                 let csv = Csv::new(question.columns.clone(), true);
-                write_lines(&desk, question, Some(csv), &sender).await
+                write_lines(&desk, question, Some(csv), &lacks, &sender).await
             }
-            Form::Parquet => write_parquet(&desk, question, &sender).await,
+            Form::Parquet => write_parquet(&desk, question, &lacks, &sender).await,
         };
-        match written {
+        match written.and_then(|()| if is_partial { Ok(()) } else { lacks.end(&desk) }) {
             // The client may be gone.
             Ok(()) => drop(sender.send(None).await),
             Err(failure) => crate::output::note(&format!("an export was cut off: {failure}")),
         }
     });
-    let (kind, name) = form.headers();
+    let (kind, name) = form.headers(is_partial);
+    let kind = kind.to_owned();
     let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, file(receiver)).into_response())
+}
+
+/// The objects that a file lacks.
+#[derive(Debug, Clone, Default)]
+struct Lacks(Arc<AtomicU64>);
+
+/// The number of objects of a file that are named.
+const MAX_NAMED: u64 = 100;
+
+impl Lacks {
+    fn add(&self, object: &Listed, what: &str) {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            ..MAX_NAMED => {
+                crate::output::note(&format!("an export lacks {}: {what}", object.location));
+            }
+            MAX_NAMED => crate::output::note("an export lacks further objects"),
+            _ => {}
+        }
+    }
+
+    /// Fails if the file lacks anything.
+    fn end(&self, desk: &Desk) -> Result<(), Failure> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => desk.reader.end(),
+            count => Err(Failure::new(format!("it lacks records of {count} objects"))),
+        }
+    }
 }
 
 /// Sends the pieces of a file, then `None`.
@@ -106,6 +147,7 @@ async fn write_lines(
     desk: &Arc<Desk>,
     question: Question,
     csv: Option<Csv>,
+    lacks: &Lacks,
     sender: &Sender,
 ) -> Result<(), Failure> {
     if let Some(csv) = &csv {
@@ -119,7 +161,7 @@ async fn write_lines(
         chunk.bytes.push(b'\n');
         chunk.ends.push(chunk.bytes.len());
     };
-    let mut parts = std::pin::pin!(selected(desk, question, take));
+    let mut parts = std::pin::pin!(selected(desk, question, lacks, take));
     while let Some(part) = parts.next().await.transpose()? {
         if let Some(chunk) = part {
             sender.send(Some(chunk.bytes.into())).await.map_err(|_| gone())?;
@@ -131,6 +173,7 @@ async fn write_lines(
 async fn write_parquet(
     desk: &Arc<Desk>,
     question: Question,
+    lacks: &Lacks,
     sender: &Sender,
 ) -> Result<(), Failure> {
     let written = Written::default();
@@ -141,7 +184,7 @@ async fn write_parquet(
         group.add(sequence, line);
     };
     let mut objects = 0;
-    let mut parts = std::pin::pin!(selected(desk, question, take));
+    let mut parts = std::pin::pin!(selected(desk, question, lacks, take));
     while let Some(part) = parts.next().await.transpose()? {
         match part {
             Some(group) => exporter.add(group)?,
@@ -179,12 +222,14 @@ impl Write for Written {
 }
 
 /// Adds each selected record to a part. Passes on the parts in order, and `None` at the end of each
-/// object.
+/// object. A damaged object does not end the file: what could be read of it is passed on.
 fn selected<P: Part>(
     desk: &Desk,
     question: Question,
+    lacks: &Lacks,
     take: impl Fn(&Listed, u64, &[u8], &mut P) + Send + Sync + 'static,
 ) -> impl Stream<Item = Result<Option<P>, Failure>> + Send {
+    let lacks = lacks.clone();
     let objects = objects(desk, &question);
     let asked = Arc::new((question.sieve(), question, take));
     let begin = move |object: &Listed| {
@@ -197,15 +242,14 @@ fn selected<P: Part>(
             }
         }
     };
-    scan::scan::<P, _, _, _>(&desk.reader, objects, begin).map(|read| match read? {
+    scan::scan::<P, _, _, _>(&desk.reader, objects, begin).map(move |read| match read? {
         Read::Part(part) => Ok(Some(part)),
-        Read::Ended(object, content) => match wrong(&object, content) {
-            Some(damage) => {
-                let what = damage["what"].as_str().unwrap_or_default();
-                Err(Failure::new(format!("{}: {what}", object.location)))
+        Read::Ended(object, content) => {
+            if let Some(damage) = wrong(&object, content) {
+                lacks.add(&object, damage["what"].as_str().unwrap_or_default());
             }
-            None => Ok(None),
-        },
+            Ok(None)
+        }
     })
 }
 

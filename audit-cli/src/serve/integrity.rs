@@ -74,7 +74,7 @@ fn name(alarm: Alarm) -> &'static str {
 }
 
 fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
-    let Whole { report, unread, hours } = whole;
+    let Whole { report, unread, unread_hours, unlisted, hours } = whole;
     let hours_of = |stream: &str| hours.get(stream).into_iter().flatten().copied();
     // The worst alarm of each hour. Alarms are ordered by severity.
     let mut worst: BTreeMap<i64, Option<Alarm>> = BTreeMap::new();
@@ -100,6 +100,7 @@ fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
             None => hours_of(&finding.stream).for_each(|hour| add(hour, alarm)),
         }
     }
+    unread_hours.iter().for_each(|hour| add(*hour, Some(Alarm::Unproven)));
     let count = |alarm| report.findings.iter().filter(|finding| finding.alarm() == alarm).count();
     let findings: Vec<_> = report.findings.iter().take(MAX_FINDINGS).map(found).collect();
     let hours: Vec<_> =
@@ -120,6 +121,7 @@ fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
         "late": count(Alarm::Late),
         "expired": count(Alarm::Expired),
         "unread": unread,
+        "unlisted": unlisted,
         "streams": report.streams.len(),
         "hosts": hosts,
         "keys": keys,

@@ -177,9 +177,16 @@ async fn run(
     }
     sender.send(line(&total.shown(plan))).await.map_err(|_| gone())?;
     let mut notes = plan.sieve.notes();
-    notes.extend(desk.reader.end().err().map(|failure| failure.to_string()));
+    let unlisted = desk.reader.end().err().map(|failure| failure.to_string());
+    let is_incomplete = total.damaged > 0 || unlisted.is_some();
+    notes.extend(unlisted);
     let notes: Vec<_> = notes.iter().map(|note| escape::text(note).into_owned()).collect();
-    Ok(serde_json::json!({ "kind": "end", "damaged": total.damaged, "notes": notes }))
+    Ok(serde_json::json!({
+        "kind": "end",
+        "damaged": total.damaged,
+        "incomplete": is_incomplete,
+        "notes": notes,
+    }))
 }
 
 /// A page of rows, as JSON.

@@ -17,7 +17,7 @@ pub(super) struct Looked {
     pub(super) checked: CheckedObject,
     /// Its size as stored.
     pub(super) bytes: u64,
-    /// The reason why its lines could not be read, if they were wanted.
+    /// The reason why it, or its lines if they were wanted, could not be read.
     pub(super) refused: Option<String>,
 }
 
@@ -35,6 +35,10 @@ pub(super) async fn look(
     let location = reader.location(&name);
     let get = |options| reader.store().get_opts(&location, options);
     let failed = |said: String| Failure::new(format!("cannot read {name}")).because(said);
+    let unread = |bytes: u64, said: String| {
+        let checked = CheckedObject::unread(&name, entry.first);
+        Ok(Some(Looked { checked, bytes, refused: Some(said) }))
+    };
     let mut refused = None;
     let found = match get(GetOptions::new().with_head(!wants_lines)).await {
         Ok(found) => Some(found),
@@ -48,22 +52,31 @@ pub(super) async fn look(
                     true => None,
                     false => match get(GetOptions::new().with_head(true)).await {
                         Ok(head) => Some(head),
-                        Err(_) => return Err(failed(said)),
+                        Err(_) => return unread(0, said),
                     },
                 };
                 refused = Some(said);
                 head
             }
-            error @ (ReadError::Damaged(_)
-            | ReadError::Refused(_)
-            | ReadError::Store(_)
-            | ReadError::Unwanted) => return Err(failed(error.said())),
+            ReadError::Refused(said) => return unread(0, said),
+            error @ (ReadError::Damaged(_) | ReadError::Store(_) | ReadError::Unwanted) => {
+                return Err(failed(error.said()));
+            }
         },
     };
     let bytes = found.as_ref().map_or(0, |found| found.meta.size);
     let attributes = found.as_ref().map(|found| found.attributes.clone()).unwrap_or_default();
-    let metadata = reader.metadata(&key, attributes).await;
-    let metadata = metadata.map_err(|error| failed(ReadError::of(reader, &error).said()))?;
+    let metadata = match reader.metadata(&key, attributes).await {
+        Ok(metadata) => metadata,
+        Err(error) => match ReadError::of(reader, &error) {
+            // The file beside it that a directory keeps.
+            ReadError::Refused(said) => return unread(bytes, said),
+            error @ (ReadError::Damaged(_)
+            | ReadError::Gone
+            | ReadError::Store(_)
+            | ReadError::Unwanted) => return Err(failed(error.said())),
+        },
+    };
     let head = CheckedObject::head(trust, &name, &stream.to_string(), entry.first, |name| {
         metadata.get(name)
     });
@@ -74,8 +87,12 @@ pub(super) async fn look(
         return Ok(Some(Looked { checked: head, bytes, refused }));
     }
     let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;
-    let checked = check.map_err(|error| failed(error.said()))?;
-    Ok(Some(Looked { checked, bytes, refused }))
+    match check {
+        Ok(checked) => Ok(Some(Looked { checked, bytes, refused })),
+        // A disk may refuse the middle of a file.
+        Err(ReadError::Refused(said)) => unread(bytes, said),
+        Err(error) => Err(failed(error.said())),
+    }
 }
 
 async fn read_lines(

@@ -9,7 +9,7 @@ mod witnesses;
 
 pub(crate) use summary::what;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use audit_evidence::{
     Alarm, BucketReport, Context, Fault, Finding, Known, Policy, State, StreamReport,
     StreamVerifier, Trust, TrustedKey,
 };
+use audit_sink_s3::layout::ObjectKey;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -45,9 +46,35 @@ struct Verified {
     stored_bytes: u64,
     /// The result for its Parquet files, and the objects that they lack.
     compacted: Option<(Compacted, Vec<Missing>)>,
-    /// The number of objects whose lines the store refused to return, and its message for one of
-    /// them.
-    unread: (u64, Option<String>),
+    /// Objects and Parquet files that the store refused to return, or whose lines it did.
+    unread: Unread,
+}
+
+/// Objects that could not be read.
+#[derive(Debug, Default)]
+struct Unread {
+    count: u64,
+    /// The store's message for the last of them.
+    said: String,
+    /// The hours under which they are filed, in milliseconds since the Unix epoch.
+    hours: BTreeSet<i64>,
+}
+
+/// The number of unread objects that are named.
+const MAX_UNREAD_NAMED: u64 = 20;
+
+impl Unread {
+    fn add(&mut self, key: &str, said: String, output: &Output) {
+        self.count += 1;
+        match self.count {
+            ..=MAX_UNREAD_NAMED => output.note(&format!("cannot read {key}: {said}")),
+            _ if self.count == MAX_UNREAD_NAMED + 1 => output.note("cannot read further objects"),
+            _ => {}
+        }
+        self.said = said;
+        let key = key.parse::<ObjectKey>().ok();
+        self.hours.extend(key.map(|key| key.hour_ms()));
+    }
 }
 
 pub(crate) async fn run(
@@ -77,8 +104,6 @@ pub(crate) async fn run(
     let list = async |reader: &Reader, begin_ms| {
         let wanted = Wanted::new(begin_ms..i64::MAX, None);
         let mut inventory = Inventory::list(reader, &wanted, common).await?;
-        // Records after the end of an incomplete listing would seem to be missing.
-        reader.end()?;
         inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
         Ok::<Inventory, Failure>(inventory)
     };
@@ -105,7 +130,8 @@ pub(crate) async fn run(
         verified = look.examine(&reader, inventory, common, output).await?;
     }
     let explained = look.begin.explain(&mut verified.report);
-    if let Some(file) = &arguments.state {
+    let is_whole = reader.end().is_ok();
+    if let Some(file) = arguments.state.as_ref().filter(|_| is_whole) {
         let mut state = remembered;
         state.update(&verified.report);
         durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
@@ -116,14 +142,17 @@ pub(crate) async fn run(
     verified.compacted = compacted.zip(lacking);
     if let Some((compacted, _)) = &mut verified.compacted {
         verified.report.findings.append(&mut compacted.findings);
+        for (file, said) in std::mem::take(&mut compacted.unread) {
+            verified.unread.add(&file, said, output);
+        }
     }
     verified.report.findings.extend(foreign(&reader));
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
-    if let (count @ 1.., said) = verified.unread {
-        let failure = Failure::new(format!("{count} objects could not be read"));
-        return Err(failure.because(said.unwrap_or_default()));
+    if let Unread { count: count @ 1.., said, .. } = verified.unread {
+        return Err(Failure::new(format!("{count} objects could not be read")).because(said));
     }
+    reader.end()?;
     Ok(outcome(&verified.report, begin_ms))
 }
 
@@ -142,17 +171,26 @@ fn outcome(report: &BucketReport, begin_ms: i64) -> Outcome {
 
 impl Verified {
     fn misses_records(&self) -> bool {
-        self.report.findings.iter().any(|finding| {
-            matches!(
-                finding.fault,
-                Fault::Deleted
-                    | Fault::Expired
-                    | Fault::Truncated(_)
-                    | Fault::Unacknowledged
-                    | Fault::Vanished
-            )
-        })
+        self.report.findings.iter().any(|finding| is_of_missing(&finding.fault))
     }
+}
+
+/// Whether the fault is that records are missing.
+fn is_of_missing(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Deleted
+            | Fault::Expired
+            | Fault::Truncated(_)
+            | Fault::Unacknowledged
+            | Fault::Vanished
+    )
+}
+
+/// Whether an object that exists, but was not listed, could have prevented the finding.
+fn may_be_unlisted(finding: &Finding) -> bool {
+    is_of_missing(&finding.fault)
+        || matches!(finding.fault, Fault::Unopened | Fault::Unwitnessed | Fault::Overdue(_))
 }
 
 /// The expectations that a bucket is compared with.
@@ -192,7 +230,7 @@ impl Look<'_> {
             witnessed: BTreeMap::new(),
             stored_bytes: 0,
             compacted: None,
-            unread: (0, None),
+            unread: Unread::default(),
         };
         let (mut streams, mut of_witnesses) = (Vec::new(), Vec::new());
         let mut finish = |current: Option<Current<'_>>, witnessed: &mut BTreeMap<String, u64>| {
@@ -245,10 +283,7 @@ impl Look<'_> {
             let (Some(current), Some(looked)) = (&mut current, looked?) else { continue };
             verified.stored_bytes += looked.bytes;
             if let Some(said) = looked.refused {
-                if verified.unread.0 == 0 {
-                    output.note(&format!("cannot read {}: {said}", looked.checked.key()));
-                }
-                verified.unread = (verified.unread.0 + 1, Some(said));
+                verified.unread.add(looked.checked.key(), said, output);
             }
             if let Some(witnessing) = &mut current.witnessing {
                 witnessing.add(&looked.checked);
@@ -276,6 +311,9 @@ impl Look<'_> {
         let (state, names) = (&self.state, &self.names[..]);
         let mut report = BucketReport::new(streams, Context { state, names, retained_since, now });
         report.findings.extend(of_witnesses);
+        if reader.end().is_err() {
+            report.findings.retain(|finding| !may_be_unlisted(finding));
+        }
         report.findings.sort_by_cached_key(|finding| {
             let first = finding.records.as_ref().map_or(0, |records| records.start);
             (finding.stream.clone(), first)
@@ -300,8 +338,11 @@ impl Look<'_> {
 /// Findings about the whole bucket.
 pub(crate) struct Whole {
     pub(crate) report: BucketReport,
-    /// Objects that could not be read.
+    /// Objects that could not be read, and the hours under which they are filed.
     pub(crate) unread: u64,
+    pub(crate) unread_hours: BTreeSet<i64>,
+    /// Why objects are missing from the listing, if any are.
+    pub(crate) unlisted: Option<String>,
     /// The hours under which each stream's objects are filed, in milliseconds since the Unix epoch.
     pub(crate) hours: BTreeMap<String, Vec<i64>>,
 }
@@ -328,13 +369,14 @@ pub(crate) async fn whole(
     // Others that share the reader list the same objects.
     let reader = &reader.anew();
     let inventory = Inventory::list(reader, &Wanted::all(), common).await?;
-    reader.end()?;
     let hours = inventory.hours();
     let Verified { mut report, unread, .. } =
         look.examine(reader, inventory, common, &Output::silent()).await?;
     // First, since readers may show only the first ones.
     report.findings.splice(..0, foreign(reader));
-    Ok(Whole { report, unread: unread.0, hours })
+    let unlisted = reader.end().err().map(|failure| failure.to_string());
+    let Unread { count, hours: unread_hours, .. } = unread;
+    Ok(Whole { report, unread: count, unread_hours, unlisted, hours })
 }
 
 /// The finding that objects that no sink wrote stand where query engines look for records.

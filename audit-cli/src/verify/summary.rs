@@ -268,7 +268,7 @@ impl<'a> Summary<'a> {
             stored_bytes: *stored_bytes,
             parquet: compacted.as_ref().map(Parquet::new),
             other_objects: self.other_objects,
-            unread_objects: unread.0,
+            unread_objects: unread.count,
             before_since: &self.before_since,
             gaps: &self.gaps,
             tampered,

@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime};
 use audit_core::{AuditSink, Batch};
 use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
 
-use crate::support::{DAY, HOUR_MS, Ran};
+use crate::hostile_buckets_are_served::{self, Expected};
+pub(crate) use crate::support::Ran;
+use crate::support::{DAY, HOUR_MS};
 
 /// The hours of the bucket, each with one object of two records.
 const HOURS: usize = 24;
@@ -193,6 +195,8 @@ enum Must {
     Accuse,
     /// Say that something could not be read.
     SayIncomplete,
+    /// Say that evidence could not be read, where a command needs it.
+    SayUnproven,
 }
 
 type Row = (&'static str, fn(&Place<'_>));
@@ -330,12 +334,21 @@ const INCOMPLETE: [Row; 4] = [
     }),
 ];
 
+/// The evidence of objects, which are read nevertheless.
+const UNPROVEN: [Row; 3] = [
+    ("a sidecar", |place| unreadable(&place.sidecar())),
+    ("another sidecar", |place| unreadable(&place.sidecar())),
+    ("the sidecars of an hour", |place| unreadable(place.sidecar().parent().unwrap())),
+];
+
 /// The kinds of commands, by what they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Listing,
     /// Records, which are printed.
     Records,
+    /// Records with their evidence.
+    Copies,
     Gaps,
     /// Only metadata, which a directory has none of.
     Evidence,
@@ -359,7 +372,7 @@ const COMMANDS: [(Kind, &[&str]); 21] = [
     (Kind::Records, &["export", "BUCKET", "--format", "parquet", "--columns", "/n"]),
     (Kind::Records, &["who", "ada", "BUCKET"]),
     (Kind::Records, &["stats", "BUCKET", "--by", "/n"]),
-    (Kind::Records, &["compact", "BUCKET", "--to", "BUCKET-parquet"]),
+    (Kind::Copies, &["compact", "BUCKET", "--to", "BUCKET-parquet"]),
     (Kind::Gaps, &["stats", "BUCKET"]),
     (Kind::Gaps, &["stats", "BUCKET", "--heads"]),
     (Kind::Evidence, &["verify", "BUCKET", "--key", "KEY"]),
@@ -394,12 +407,16 @@ fn codes(must: Must, kind: Kind) -> &'static [i32] {
         // A listing does not read objects.
         (Must::SayIncomplete, Kind::Listing) => &[0, 3],
         (Must::SayIncomplete, _) => &[3],
+        (Must::SayUnproven, Kind::Evidence | Kind::All) => &[3],
+        // Neither needs the evidence of every object.
+        (Must::SayUnproven, Kind::Gaps | Kind::Copies) => &[0, 3],
+        (Must::SayUnproven, Kind::Listing | Kind::Records | Kind::Search) => &[0],
         (_, Kind::Listing) => &[0],
-        (Must::PassOver, Kind::Records | Kind::Gaps | Kind::Search) => &[0],
+        (Must::PassOver, Kind::Records | Kind::Copies | Kind::Gaps | Kind::Search) => &[0],
         // The hosts' own heartbeats are overdue, and foreign objects are found.
         (Must::PassOver, Kind::Evidence | Kind::All) => &[4],
-        (Must::Name, Kind::Records | Kind::Gaps | Kind::Search) => &[1],
-        (Must::FindMissing | Must::Accuse, Kind::Records | Kind::Search) => &[0],
+        (Must::Name, Kind::Records | Kind::Copies | Kind::Gaps | Kind::Search) => &[1],
+        (Must::FindMissing | Must::Accuse, Kind::Records | Kind::Copies | Kind::Search) => &[0],
         (Must::Accuse, Kind::Gaps) => &[0, 1],
         (Must::FindMissing, Kind::Gaps) => &[1],
         // An object of a stranger is unproven, one of the host's stream accuses.
@@ -419,7 +436,14 @@ fn short(path: &Path) -> PathBuf {
 
 /// Runs the command with three gigabytes of memory, and without the right of root to read what
 /// others may not. It is killed after two minutes.
-fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ran {
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ran {
+    let output = restricted(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// The command of [`run`].
+pub(crate) fn restricted<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let script = "ulimit -v 3000000; exec timeout -s KILL 120 $DROP \"$0\" \"$@\"";
     let capabilities = "-dac_override,-dac_read_search";
     let is_root = rustix::process::geteuid().is_root();
@@ -427,9 +451,8 @@ fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ran {
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_audit")]).args(arguments);
     command.env("DROP", if is_root { &drop } else { "" }).env("MALLOC_ARENA_MAX", "2");
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    command.stdin(Stdio::null());
+    command
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -455,19 +478,19 @@ fn readable(path: &Path) {
 }
 
 /// Runs each command on a bucket with these rows. Returns the first fault.
-fn check(sample: &Sample, must: Must, rows: &[(usize, Row)]) -> Result<(), String> {
+async fn check(sample: &Sample, must: Must, rows: &[(usize, Row)]) -> Result<(), String> {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("bucket");
     copy(&sample.directory.path().join("bucket"), &root);
     for (row, (_, change)) in rows {
         change(&Place { sample, root: &root, row: *row });
     }
-    let checked = check_commands(sample, must, rows, &root);
+    let checked = check_commands(sample, must, rows, &root).await;
     readable(&root);
     checked
 }
 
-fn check_commands(
+async fn check_commands(
     sample: &Sample,
     must: Must,
     rows: &[(usize, Row)],
@@ -476,7 +499,7 @@ fn check_commands(
     let sequence = sample.objects[LAST].rsplit_once('-').unwrap().1;
     let sequence = sequence.split_once('.').unwrap().0;
     let hidden: &[(usize, Row)] = match must {
-        Must::PassOver | Must::Name | Must::Accuse => &[],
+        Must::PassOver | Must::Name | Must::Accuse | Must::SayUnproven => &[],
         Must::FindMissing | Must::SayIncomplete => rows,
     };
     let whole = (0..HOURS).filter(|hour| hidden.iter().all(|(row, _)| row != hour));
@@ -498,7 +521,7 @@ fn check_commands(
         if shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}') {
             return fault("raw control characters".to_owned());
         }
-        if kind == Kind::Records
+        if matches!(kind, Kind::Records | Kind::Copies)
             && must == Must::Name
             && let Some((_, (what, _))) = rows.iter().find(|(row, _)| {
                 let names = [format!("hour={row:02}/"), "dt=2023-11-18/".to_owned()];
@@ -515,34 +538,53 @@ fn check_commands(
         {
             return fault(format!("lacks {missing}"));
         }
+        // What cannot be read accuses nobody.
+        let is_unread = matches!(must, Must::SayIncomplete | Must::SayUnproven);
+        if kind == Kind::Evidence && is_unread && !ran.out.contains("findings  0 tampered, ") {
+            return fault("does not say what it found".to_owned());
+        }
         if command.contains(&"csv") && ran.out.lines().count() < 1 + numbers.len() {
             return fault("lacks rows".to_owned());
         }
     }
-    Ok(())
+    let damaged = rows.iter().filter(|_| must == Must::Name).map(|(row, (what, _))| match *what {
+        "our number in a later hour" => "dt=2023-11-18/".to_owned(),
+        _ => format!("hour={row:02}/"),
+    });
+    hostile_buckets_are_served::check(Expected {
+        bucket: root,
+        key: &sample.key,
+        stream: &sample.stream,
+        numbers: &numbers,
+        damaged: damaged.collect(),
+        lacks: must == Must::SayIncomplete,
+        lacks_evidence: must == Must::SayUnproven,
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
     let sample = Sample::write().await;
-    let tables: [(Must, &[Row]); 5] = [
+    let tables: [(Must, &[Row]); 6] = [
         (Must::PassOver, &PASSED_OVER),
         (Must::Name, &NAMED),
         (Must::FindMissing, &MISSED),
         (Must::Accuse, &ACCUSED),
         (Must::SayIncomplete, &INCOMPLETE),
+        (Must::SayUnproven, &UNPROVEN),
     ];
     for (must, table) in tables {
         let rows: Vec<(usize, Row)> = (1..LAST).zip(table.iter().copied()).collect();
         assert_eq!(rows.len(), table.len());
         // All rows at once. If that fails, each alone, to name the one that fails.
-        let Err(fault) = check(&sample, must, &rows) else { continue };
+        let Err(all) = check(&sample, must, &rows).await else { continue };
         for row in &rows {
-            if let Err(fault) = check(&sample, must, std::slice::from_ref(row)) {
-                panic!("{must:?}, {:?}: {fault}", row.1.0);
+            if let Err(fault) = check(&sample, must, std::slice::from_ref(row)).await {
+                panic!("{must:?}, {:?}: {fault}; all at once: {all}", row.1.0);
             }
         }
-        panic!("{must:?}: {fault}");
+        panic!("{must:?}: {all}");
     }
 }
 
@@ -581,6 +623,22 @@ async fn strange_parquet_files_are_named_and_stop_no_other_day() {
         assert!(ran.out.contains("dt=2023-11-16/000000.parquet"), "{what}: {ran:?}");
         let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to]);
         assert!(matches!(ran.code, Some(1 | 4)), "{what}: {ran:?}");
+    }
+    for unread in ["dt=2023-11-14", "dt=2023-11-14/000000.parquet"] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        put(&root.join("dt=2023-11-14/000000.parquet"), &[b'x'; 1_000]);
+        unreadable(&root.join(unread));
+        let (from, to) = (bucket.to_str().unwrap(), root.to_str().unwrap());
+        let ran = run(&["compact", from, "--to", to]);
+        assert_eq!(ran.code, Some(3), "{unread}: {ran:?}");
+        assert!(ran.err.contains("dt=2023-11-14"), "{unread}: {ran:?}");
+        assert!(ran.out.contains("dt=2023-11-16/000000.parquet"), "{unread}: {ran:?}");
+        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to]);
+        assert_eq!(ran.code, Some(3), "{unread}: {ran:?}");
+        assert!(ran.err.contains("dt=2023-11-14"), "{unread}: {ran:?}");
+        assert!(ran.out.contains("parquet   1 file, 1 object"), "{unread}: {ran:?}");
+        readable(root);
     }
 }
 

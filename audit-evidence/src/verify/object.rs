@@ -30,6 +30,8 @@ pub(super) enum Unusable {
     /// It is validly signed for these records, but its key names others.
     Misplaced(Range<u64>),
     Fault(Fault),
+    /// It could not be read.
+    Unread,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +60,19 @@ impl CheckedObject {
             key: key.to_owned(),
             first,
             head: check_head(trust, stream, first, metadata),
+            body: Body::Unread,
+            is_system: key.starts_with("_audit/"),
+            records: Vec::new(),
+        }
+    }
+
+    /// An object of which neither metadata nor lines could be read. It hides what it holds: nothing
+    /// is said of its records, and its stream is examined beside it.
+    pub fn unread(key: &str, first: u64) -> CheckedObject {
+        CheckedObject {
+            key: key.to_owned(),
+            first,
+            head: Err(Unusable::Unread),
             body: Body::Unread,
             is_system: key.starts_with("_audit/"),
             records: Vec::new(),

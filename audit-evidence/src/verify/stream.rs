@@ -341,6 +341,8 @@ impl StreamVerifier {
                     self.find(Some(&key), Some(signed), Fault::Place);
                 }
                 _ if is_aside => {}
+                // Whoever failed to read it says so.
+                Unusable::Unread => {}
                 Unusable::Fault(fault) => self.find(Some(&key), records, fault),
                 Unusable::NoEvidence if has_evidence => {
                     self.find(Some(&key), records, Fault::Stripped);

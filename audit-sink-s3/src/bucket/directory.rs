@@ -202,10 +202,21 @@ fn walk(
 ) -> io::Result<()> {
     let mut directories: Vec<PathBuf> = directory_below(root, below)?.into_iter().collect();
     while let Some(directory) = directories.pop() {
-        let unread = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // It was removed since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Others are listed nevertheless.
+            Err(error) => {
+                let said = format!("{}: {error}", directory.display());
+                let error = generic(io::Error::new(error.kind(), said).into());
+                if sender.blocking_send(Err(error)).is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
         };
-        for entry in std::fs::read_dir(&directory).map_err(unread)? {
+        for entry in entries {
             let entry = entry?;
             let (kind, path) = (entry.file_type()?, entry.path());
             if kind.is_dir() {

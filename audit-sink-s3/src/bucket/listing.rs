@@ -103,8 +103,8 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// The stream ends with an error if the store cannot list the partition, or lists objects in
-    /// another order.
+    /// If the store cannot list the partition, or lists objects in another order. After an error of
+    /// one hour's directory, the others follow.
     ///
     /// No key, however malformed, stops the listing. In a directory, only regular files are
     /// objects: links are not followed.
@@ -226,10 +226,15 @@ impl Level {
     }
 }
 
-/// The names in a directory. Those of directories end with a slash.
+/// The names in a directory. Those of directories end with a slash. A directory that was removed
+/// has none.
 fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
         names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
@@ -254,7 +259,15 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
     while let Some(directory) = directories.pop() {
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            Err(error) if is_ours(&directory) => return Err(error),
+            // It was removed since it was found.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // The other hours are listed nevertheless.
+            Err(error) if is_ours(&directory) => {
+                if sender.blocking_send(Err(generic(error.into()))).is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
             Err(_unreadable) => {
                 let name = directory.strip_prefix(root).unwrap_or(&directory).to_string_lossy();
                 if sender.blocking_send(Ok(Listed::other(format!("{name}/")))).is_err() {

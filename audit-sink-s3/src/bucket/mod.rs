@@ -53,7 +53,7 @@ use object_store::{Attributes, GetOptions, ObjectStore, PutMode, PutOptions, Put
 use self::blocker::Blocker;
 use self::kept::Kept;
 use self::provider::Provider;
-use self::response::{Refusal, Response};
+use self::response::{Refusal, Response, status};
 pub(crate) use self::store_clock::StoreClock;
 use crate::ObjectKey;
 use crate::object::encode::EncodedObject;
@@ -151,6 +151,17 @@ impl Bucket {
     /// order.
     pub fn is_directory(&self) -> bool {
         self.directory.is_some()
+    }
+
+    /// Whether the store responded and refuses what was asked of it. Other parts of the bucket may
+    /// be read.
+    pub fn is_refusal(&self, error: &object_store::Error) -> bool {
+        match status(error) {
+            // Other files of a directory can be read, unless this process may open none.
+            None => self.is_directory() && descriptors_advice(error).is_none(),
+            Some(408 | 429) => false,
+            Some(status) => (400..500).contains(&status),
+        }
     }
 
     /// Its path, if it is a local directory.

@@ -15,7 +15,7 @@ use audit_core::UniqueId;
 use audit_journal::shared::pieces::pieces;
 use audit_journal::shared::ranges::{len, without};
 use audit_journal::{Delivery, Encoding, Follower, Plan, RecordTime, Records};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use object_store::{GetOptions, ObjectStore};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -103,7 +103,7 @@ async fn run(
     let mut result = Replayed::default();
     // Records are later than the start of their stream, unless a clock was wrong.
     for is_late in [true, false] {
-        let listed = list(bucket, &replay.wanted, is_late).await;
+        let listed = list(bucket, &replay.wanted, is_late, &mut result.unread).await;
         let listed = listed.map_err(|error| ReplayError::Listing(bucket.describe(&error)))?;
         replay.objects(bucket, follower, listed, &mut result, &mut note, is_hasty).await?;
         replay.wanted = replay.left();
@@ -140,7 +140,7 @@ impl Replay {
             listed.into_iter().partition(|object| object.key.is_system());
         let system = system.iter().flat_map(|object| {
             let first = object.key.first_sequence();
-            self.wanted_of(object.key.stream(), &(first..first + 1))
+            self.wanted_of(object.key.stream(), &(first..first.saturating_add(1)))
         });
         let system: Vec<_> = system.collect();
         if !system.is_empty() {
@@ -237,7 +237,9 @@ impl Replay {
         let hour = object.key.partition();
         let time_ms = object.modified_ms.clamp(hour.begin_ms(), hour.end_ms() - 1);
         let mut pieces: Vec<(Plan, Vec<u8>)> = Vec::new();
-        for (_, records) in self.wanted_of(stream, &(first..first + lines.len() as u64)) {
+        // Anybody may name an object for the last of all numbers.
+        let end = first.saturating_add(lines.len() as u64);
+        for (_, records) in self.wanted_of(stream, &(first..end)) {
             let mut is_new = true;
             for sequence in records {
                 let line = usize::try_from(sequence - first).ok().and_then(|at| lines.get(at));
@@ -301,11 +303,13 @@ impl Replay {
 }
 
 /// Lists the objects of these records' streams, including system objects: of days that end after
-/// the first stream begins, or of earlier days.
+/// the first stream begins, or of earlier days. Days that the store refuses to list are added to
+/// `unread`.
 async fn list(
     bucket: &Bucket,
     wanted: &[StreamRecords],
     is_late: bool,
+    unread: &mut Vec<(String, String)>,
 ) -> object_store::Result<Vec<ListedObject>> {
     let began = wanted.iter().map(|(stream, _)| stream.time_ms()).min();
     let Some(began) = began else { return Ok(Vec::new()) };
@@ -319,8 +323,16 @@ async fn list(
         };
         for day in days.partitions.iter().filter(is_listed) {
             let mut listed = if is_system { bucket.list_system(day) } else { bucket.list(day) };
-            while let Some(listed) = listed.try_next().await? {
-                let Listed::Object(object) = listed else { continue };
+            while let Some(listed) = listed.next().await {
+                let object = match listed {
+                    Ok(Listed::Object(object)) => object,
+                    Ok(Listed::Other { .. }) => continue,
+                    Err(error) if bucket.is_refusal(&error) => {
+                        unread.push((day.to_string(), bucket.describe(&error)));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 if wanted.iter().any(|(stream, _)| *stream == object.key.stream()) {
                     objects.push(object);
                 }

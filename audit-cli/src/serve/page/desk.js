@@ -23,6 +23,8 @@ let scanning = null;
 /// The last counts, and the cursors of pages.
 let counts = null;
 let cursors = [];
+/// Whether records could not be read at the last scan.
+let incomplete = false;
 
 const first = (usual) => usual.find((member) => overview.members.includes(member)) ?? null;
 
@@ -80,6 +82,7 @@ async function ask() {
   const { signal } = scanning;
   counts = null;
   cursors = [];
+  incomplete = false;
   controls();
   const { columns } = chosen();
   table.head(columns);
@@ -120,7 +123,9 @@ async function ask() {
     if (!rows) nothing(ended);
     const notes = [...ended.notes, ...damage.map(({ object, what }) => `${object}: ${what}`)];
     if (ended.damaged > damage.length) notes.push(`${ended.damaged - damage.length} more objects`);
-    problem(ended.damaged ? notes.join("\n") : "");
+    incomplete = ended.incomplete;
+    problem(incomplete ? notes.join("\n") : "");
+    exports();
     if (!rows && ended.notes.length) $("nothing").textContent += ` ${ended.notes.join(" ")}`;
   } catch (error) {
     if (signal.aborted) return;
@@ -289,10 +294,16 @@ function controls() {
       change({ where: state.where.filter((other) => other !== where), record: "" });
       refresh();
     } }, "×"))));
-  for (const format of ["csv", "ndjson", "parquet"]) {
-    $(`export-${format}`).href = `/api/export?${query({ format })}`;
-  }
+  exports();
   columnsMenu();
+}
+
+/// Without `partial`, a file that lacks what could not be read is cut off.
+function exports() {
+  for (const format of ["csv", "ndjson", "parquet"]) {
+    const more = incomplete ? { format, partial: 1 } : { format };
+    $(`export-${format}`).href = `/api/export?${query(more)}`;
+  }
 }
 
 function columnsMenu() {
@@ -389,7 +400,11 @@ const WORDS = {
 function verdict() {
   const { state: now, done, all, findings = [] } = integrity;
   const counts = Object.keys(WORDS).filter((word) => integrity[word]).map((word) => [word, integrity[word]]);
-  const worst = counts[0]?.[0] ?? "proven";
+  const unread = [
+    integrity.unread ? `objects that could not be read: ${number.format(integrity.unread)}` : "",
+    integrity.unlisted,
+  ].filter(Boolean);
+  const worst = counts[0]?.[0] ?? (unread.length ? "unproven" : "proven");
   const badge = (kind, text) => el("a", { href: "#integrity", class: `badge ${kind}` }, text);
   const body = [];
   let head;
@@ -408,9 +423,11 @@ function verdict() {
     head = badge("unproven", "nothing to verify");
     body.push(el("p", {}, "There was nothing to verify."));
   } else {
-    const text = counts.length ? counts.map(([word, n]) => `${number.format(n)} ${word}`).join(", ") : "proven";
+    const text = counts.length ? counts.map(([word, n]) => `${number.format(n)} ${word}`).join(", ")
+      : unread.length ? "not all was read" : "proven";
     head = badge(worst, text);
-    body.push(el("p", {}, counts.length
+    if (unread.length) body.push(el("p", { class: "error" }, `Not all was read: ${unread.join("; ")}.`));
+    body.push(el("p", {}, counts.length || unread.length
       ? "Not everything in this bucket is proven:"
       : "Every record in this bucket is what its host wrote, and none is missing."));
     body.push(el("ul", {}, counts.map(([word, n]) => el("li", {}, el("span", { class: `badge ${word}` }, `${number.format(n)} ${word}`), ` ${WORDS[word]}`))));
