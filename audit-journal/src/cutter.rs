@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use audit_core::UniqueId;
+use audit_core::{Buffer, BufferPool, UniqueId};
 use tokio::time::Instant;
 
 use crate::destination::{Plan, RecordTime};
@@ -22,7 +22,7 @@ pub(crate) struct Cut {
     pub(crate) times: Vec<RecordTime>,
     /// Whether it is a single system record.
     pub(crate) is_system: bool,
-    pub(crate) lines: Vec<u8>,
+    pub(crate) lines: Buffer,
     pub(crate) since: Instant,
     /// The end of the last group whose records are all in this object or an earlier one.
     pub(crate) end: Position,
@@ -105,8 +105,8 @@ pub(crate) struct Cutter {
     /// streams.
     skips_system: bool,
     max_object_bytes: usize,
-    /// Memory for the lines of the next object.
-    lines: Vec<u8>,
+    /// Memory for the lines of objects, which comes back when they are encoded.
+    lines: BufferPool,
 }
 
 impl Cutter {
@@ -128,7 +128,8 @@ impl Cutter {
             ends: VecDeque::new(),
             skips_system: false,
             max_object_bytes,
-            lines: Vec::new(),
+            // Reserved memory that is not written is never touched, and growing would copy.
+            lines: BufferPool::new(max_object_bytes, usize::MAX),
         }
     }
 
@@ -224,19 +225,14 @@ impl Cutter {
                     self.planned_to.insert(header.stream, next_sequence);
                     continue;
                 }
-                let lines = &mut self.lines;
+                let lines = &self.lines;
                 let pending = self.pending.get_or_insert_with(|| Cut {
                     stream: header.stream,
                     first_sequence,
                     count: 0,
                     times: Vec::new(),
                     is_system: place.is_system,
-                    lines: {
-                        // Reserved memory that is not written is never touched, and growing would
-                        // copy.
-                        lines.reserve(self.max_object_bytes);
-                        std::mem::take(lines)
-                    },
+                    lines: lines.take(),
                     since: Instant::now(),
                     end: self.consumed,
                     ordinals: (ordinal, ordinal),
@@ -267,18 +263,10 @@ impl Cutter {
         }
     }
 
-    /// Takes back the buffer of an object's lines for reuse. A buffer that grew for a large batch
-    /// is freed.
-    pub(crate) fn give_back(&mut self, mut lines: Vec<u8>) {
-        if lines.capacity() <= 2 * self.max_object_bytes {
-            lines.clear();
-            self.lines = lines;
-        }
-    }
-
     /// Frees the buffers for reading.
     pub(crate) fn trim(&mut self) {
-        (self.lines, self.window) = (Vec::new(), Window::default());
+        self.lines.trim();
+        self.window = Window::default();
         if let Some(reader) = &mut self.reader {
             reader.trim();
         }

@@ -100,10 +100,45 @@ pub struct RecordTime {
     pub time_ms: i64,
 }
 
+/// Seals an object, given the destination's state after the object before it, which is empty before
+/// the first one.
+pub type Sealing = Box<dyn FnOnce(Bytes) -> Seal + Send>;
+
+/// An encoded object whose binding to those before it is still missing.
+pub struct Unsealed {
+    /// The bytes, in pieces from the pool that was passed to [`Destination::encode`].
+    pub pieces: Vec<Bytes>,
+    /// The SHA-256 of the lines.
+    pub sha256: [u8; 32],
+    /// Binds it to the objects before it, in a stream that the destination vouches for.
+    pub seal: Option<Sealing>,
+}
+
+impl Unsealed {
+    /// The size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// Binds it to the objects before it, given the state after them in a stream that the
+    /// destination vouches for.
+    pub fn seal(self, before: Option<Bytes>) -> Encoded {
+        let Unsealed { pieces, sha256, seal } = self;
+        let seal = seal.zip(before).map(|(seal, before)| seal(before));
+        Encoded { pieces, sha256, seal }
+    }
+}
+
+impl Debug for Unsealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsealed").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
 /// An encoded object. Every attempt sends the same bytes.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// The bytes, in pieces from the pool that was passed to [`Destination::encode`].
+    /// The bytes in pieces.
     pub pieces: Vec<Bytes>,
     /// The SHA-256 of the lines.
     pub sha256: [u8; 32],
@@ -133,10 +168,12 @@ pub enum Delivery {
 /// # Contract
 ///
 /// - [`encode`](Self::encode) may return different bytes when it is called again for the same plan
-///   and lines. It is called again only as long as no earlier result was sent.
+///   and lines. It is called again only as long as no earlier result was sent. It is called for
+///   several objects at once.
 /// - A destination may *vouch* for streams: with a [`Link`], [`encode`](Self::encode) MUST return a
-///   [`Seal`], and without one it MUST NOT. The links of a stream's objects form a chain in the
-///   order of their records. Any process with a stream's secret can continue the chain.
+///   [`Sealing`], and without one it MUST NOT. A stream's objects are sealed one after the other in
+///   the order of their records, each with the state that the seal before it returned. Any process
+///   with a stream's secret can continue the chain.
 /// - [`send`](Self::send) returns once the outcome is certain. It may be called again for the same
 ///   plan and bytes, by this process or a later one, even after an outcome that was lost. The
 ///   object MUST then be at the destination once.
@@ -152,15 +189,15 @@ pub trait Destination: Debug + Send + Sync + 'static {
     fn accepts(&self, encoding: Encoding) -> bool;
 
     /// Encodes the records of an object into pieces from `pool`. CPU-bound: it is called on a
-    /// thread for blocking work. In a stream that is vouched for, `link` is the object's link to
-    /// those before it.
+    /// thread for blocking work, and on several threads at once. `link` is present in a stream that
+    /// is vouched for.
     fn encode(
         &self,
         plan: &Plan,
         link: Option<&Link>,
         records: Records<'_>,
         pool: &BufferPool,
-    ) -> Encoded;
+    ) -> Unsealed;
 
     /// Sends an object until its outcome is certain. The journal made its bytes durable before the
     /// first call.

@@ -81,7 +81,7 @@ pub use audit_core::{OpenError, OpenErrorKind};
 pub use commit::{Bounds, Journal};
 pub use destination::{
     Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, RecordTime,
-    Records, Seal, StreamEnd, StreamSecret, SystemRecords,
+    Records, Seal, Sealing, StreamEnd, StreamSecret, SystemRecords, Unsealed,
 };
 pub use followers::{Follower, FollowerState, ReplayLog};
 pub use orphan::{JournalDelivered, JournalDelivering, OrphanedJournal};

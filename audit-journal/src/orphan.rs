@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use crate::deliveries::deliver;
-use crate::delivery::{self, JournalDelivery};
+use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::{Disk, LocalDisk};
 use crate::followers::{Follower, FollowerParts, FollowerState, Followers, Standing};
@@ -20,7 +20,7 @@ use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
 use crate::routes::{RouteOpening, RouteParts, Routes};
 use crate::segments::LiveSegments;
-use crate::shared::executor::BlockingThreads;
+use crate::shared::executor::{BlockingThreads, cores};
 use crate::shared::latest;
 use crate::startup::{can_be_sent, cannot_open, cannot_open_route, cannot_recover, read_whole};
 use crate::streams::Streams;
@@ -159,9 +159,11 @@ impl OrphanedJournal {
             ..JournalSettings::new(directory.clone())
         };
         let routed = decided.take_routes();
+        let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
         let parts = RouteParts {
             live: Arc::clone(&live),
             executor: Arc::new(BlockingThreads),
+            memory: Arc::clone(&memory),
             destination: Arc::clone(&destination),
             max_object_bytes,
             journal: journal.clone(),
@@ -192,6 +194,7 @@ impl OrphanedJournal {
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
             executor: Arc::new(BlockingThreads),
+            memory,
             live,
             destination,
             health: Arc::clone(&health),

@@ -16,6 +16,10 @@ const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 const _: () =
     assert!(GROUP_HEADER_BYTES + 2 * BATCH_HEADER_BYTES + TABLE_ROW_BYTES <= BLOCK_BYTES as usize);
 
+/// Room for some small objects.
+const MIN_DELIVERY_BYTES: u64 = 1 << 20;
+const MAX_DELIVERY_BYTES: u64 = 8 << 30;
+
 /// A journal on this host's disk: its location, its size, and its delivery to the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +63,20 @@ pub struct JournalSettings {
     /// for each delivered object, and returns to one when the bucket is in trouble.
     #[serde(default = "default_journal_in_flight")]
     pub max_in_flight: usize,
+
+    /// The most memory for records that are being encoded and objects that are being sent, in
+    /// bytes, for all routes together. Default: 48 MiB. Minimum: 1 MiB.
+    ///
+    /// Half of it is for records, until their object is encoded and planned. Three eighths are for
+    /// sending, and one eighth is for sending again what a destination did not take in time. The
+    /// default has room for the records of three objects of 8 MiB: two cores encode while the next
+    /// object is read. With `n` cores, `2 * (n + 1) * max_object_bytes` keep all of them busy.
+    ///
+    /// It should be at least four times `max_object_bytes`. Larger objects are delivered too, and
+    /// take more memory: one counts as at most a quarter of all while it is encoded, and as at most
+    /// its part while it is sent.
+    #[serde(default = "default_max_delivery_bytes")]
+    pub max_delivery_bytes: u64,
 }
 
 fn default_segment_bytes() -> u64 {
@@ -81,6 +99,10 @@ fn default_journal_in_flight() -> usize {
     16
 }
 
+fn default_max_delivery_bytes() -> u64 {
+    48 << 20
+}
+
 impl JournalSettings {
     /// A journal in this directory with default settings.
     pub fn new(directory: impl Into<PathBuf>) -> JournalSettings {
@@ -91,6 +113,7 @@ impl JournalSettings {
             cut_after_ms: default_cut_after_ms(),
             retention_ms: default_retention_ms(),
             max_in_flight: default_journal_in_flight(),
+            max_delivery_bytes: default_max_delivery_bytes(),
         }
     }
 
@@ -107,13 +130,20 @@ impl JournalSettings {
             cut_after_ms,
             retention_ms,
             max_in_flight,
+            max_delivery_bytes,
         } = *self;
         within("journal.segment_bytes", segment_bytes, MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)?;
         within("journal.segment_bytes modulo 4096", segment_bytes % BLOCK_BYTES, 0, 0)?;
         within("journal.max_bytes", max_bytes, 3 * segment_bytes, u64::MAX / 8)?;
         within("journal.cut_after_ms", cut_after_ms, 0, MAX_TIME_MS)?;
         within("journal.retention_ms", retention_ms, 0, 365 * MAX_TIME_MS)?;
-        within("journal.max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)
+        within("journal.max_in_flight", max_in_flight as u64, 1, MAX_IN_FLIGHT as u64)?;
+        within(
+            "journal.max_delivery_bytes",
+            max_delivery_bytes,
+            MIN_DELIVERY_BYTES,
+            MAX_DELIVERY_BYTES,
+        )
     }
 
     pub(crate) fn cut_after(&self) -> Duration {

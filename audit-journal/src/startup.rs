@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::commit::own_records::{self, OwnRecords, prepare_stream};
 use crate::commit::{self, Bounds, Journal};
 use crate::deliveries::deliver;
-use crate::delivery::{self, JournalDelivery};
+use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
 use crate::followers::{self, Follower, FollowerParts, read_followers};
@@ -26,7 +26,7 @@ use crate::routes::{CannotOpen, RouteParts, Routes, read_routes};
 use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
-use crate::shared::executor::BlockingThreads;
+use crate::shared::executor::{BlockingThreads, cores};
 use crate::shared::latest;
 use crate::streams::Streams;
 use crate::{OpenError, OpenErrorKind};
@@ -136,12 +136,14 @@ impl Opening {
         } else {
             None
         };
+        let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
         let routed = decided.take_routes();
         let routes = Routes::start(
             Arc::clone(&disk),
             RouteParts {
                 live: Arc::clone(&live),
                 executor: Arc::new(BlockingThreads),
+                memory: Arc::clone(&memory),
                 destination: Arc::clone(&destination),
                 max_object_bytes,
                 journal: journal.clone(),
@@ -168,6 +170,7 @@ impl Opening {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor: Arc::new(BlockingThreads),
+            memory,
             destination,
             health: Arc::clone(&health),
             max_object_bytes,

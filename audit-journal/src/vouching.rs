@@ -92,8 +92,6 @@ pub enum LastRecord {
 pub struct Link {
     /// The stream's secret.
     pub secret: StreamSecret,
-    /// The state after the object before it, empty before the first one.
-    pub before: Bytes,
     /// All records below this number are at the destination or declared missing.
     pub stable: u64,
 }
@@ -102,7 +100,7 @@ pub struct Link {
 /// first request, so that no crash leads to two bindings of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
-    /// The same as in the [`Link`] that it was made with.
+    /// The state after the object before it, empty before the first one.
     pub before: Bytes,
     /// The state that the next object is bound to.
     pub after: Bytes,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use audit_core::{BufferPool, async_trait};
 use audit_journal::shared::pieces::Pieces;
-use audit_journal::{Destination, Encoded, Encoding, Link, Plan, RecordTime, Records};
+use audit_journal::{Destination, Encoded, Encoding, Link, Plan, RecordTime, Records, Unsealed};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,7 +53,7 @@ impl Destination for StreamDestination {
         _link: Option<&Link>,
         records: Records<'_>,
         pool: &BufferPool,
-    ) -> Encoded {
+    ) -> Unsealed {
         let times = records.times.iter().map(|time| (time.first_sequence, time.time_ms)).collect();
         let mut head = serde_json::to_vec(&Head { times }).expect("numbers are JSON");
         head.push(b'\n');
@@ -61,7 +61,7 @@ impl Destination for StreamDestination {
         pieces.extend(&head);
         pieces.extend(records.lines);
         let sha256 = Sha256::digest(records.lines).into();
-        Encoded { pieces: pieces.into_bytes(), sha256, seal: None }
+        Unsealed { pieces: pieces.into_bytes(), sha256, seal: None }
     }
 
     /// After a crash before the receiver has accepted everything, the next process sends the object

@@ -4,6 +4,7 @@
 use audit_core::UniqueId;
 use audit_evidence::{CompactRange, KeyKind, ObjectHasher, SignerKey, StreamSigner};
 use audit_journal::shared::pieces::pieces;
+use object_store::PutPayload;
 
 use crate::Compression;
 use crate::object::encode;
@@ -17,9 +18,9 @@ impl ObjectEncoder {
         ObjectEncoder(encode::ObjectEncoder::new(pieces()))
     }
 
-    /// Encodes lines with zstd. Says how many bytes the object has.
-    pub fn encode(&mut self, lines: &[u8], count: u64) -> usize {
-        self.0.encode(lines, 0, count, Compression::Zstd).payload.content_length()
+    /// Encodes lines with zstd.
+    pub fn encode(&mut self, lines: &[u8], count: u64) -> PutPayload {
+        self.0.encode(lines, 0, count, Compression::Zstd).payload
     }
 }
 

@@ -8,8 +8,9 @@ use audit_core::{BufferPool, Random, UniqueId, async_trait};
 use audit_evidence::{ObjectHasher, ObjectHead, Sidecar, StreamSigner};
 use audit_journal::{
     Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records, Seal,
-    StreamSecret,
+    Sealing, StreamSecret, Unsealed,
 };
+use bytes::Bytes;
 use object_store::PutPayload;
 
 use crate::bucket::put::{Put, PutOutcome};
@@ -30,8 +31,8 @@ pub(crate) struct BucketDestination {
     is_hasty: bool,
     /// The signer used last.
     signer: Mutex<Option<(UniqueId, Arc<StreamSigner>)>>,
-    /// Kept to reuse its memory. Lost if encoding panics.
-    encoder: Mutex<Option<ObjectEncoder>>,
+    /// Kept to reuse their memory, as many as there were at once. Lost if encoding panics.
+    encoders: Mutex<Vec<ObjectEncoder>>,
 }
 
 impl BucketDestination {
@@ -41,7 +42,7 @@ impl BucketDestination {
         evidence: Option<Arc<Evidence>>,
         random: Arc<dyn Random>,
     ) -> BucketDestination {
-        let (signer, encoder) = (Mutex::default(), Mutex::default());
+        let (signer, encoders) = (Mutex::default(), Mutex::default());
         BucketDestination {
             put,
             evidence,
@@ -49,7 +50,7 @@ impl BucketDestination {
             #[cfg(test)]
             is_hasty: false,
             signer,
-            encoder,
+            encoders,
         }
     }
 
@@ -79,8 +80,8 @@ impl BucketDestination {
         signer
     }
 
-    fn encoder(&self) -> MutexGuard<'_, Option<ObjectEncoder>> {
-        self.encoder.lock().unwrap_or_else(PoisonError::into_inner)
+    fn encoders(&self) -> MutexGuard<'_, Vec<ObjectEncoder>> {
+        self.encoders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,9 +138,9 @@ impl Destination for BucketDestination {
         link: Option<&Link>,
         records: Records<'_>,
         pool: &BufferPool,
-    ) -> Encoded {
+    ) -> Unsealed {
         let lines = records.lines;
-        let kept = self.encoder().take();
+        let kept = self.encoders().pop();
         let mut encoder = kept.unwrap_or_else(|| ObjectEncoder::new(pool.clone()));
         let (key, first) = (key(plan), plan.first_sequence);
         let (payload, sha256, seal) = match link {
@@ -149,23 +150,22 @@ impl Destination for BucketDestination {
                 (payload, metadata.sha256, None)
             }
             Some(link) => {
-                let Link { secret, before, stable: _ } = link;
                 let (stable, seed) = (self.stable(link, plan), seed(&*self.random));
                 let hasher = ObjectHasher::new(&key.to_string(), first, stable, seed);
                 let (payload, hashed) = encoder.encode_unsealed(lines, hasher, key.compression());
-                let range = frontier::read(first, before)
-                    .expect("the state that an earlier encode returned");
-                let (head, after) = self.signer(plan.stream, secret).seal(range, &hashed);
-                let seal = Seal {
-                    before: before.clone(),
-                    after: frontier::write(&after),
-                    metadata: Sidecar::text(&head).into(),
+                let (signer, sha256) = (self.signer(plan.stream, &link.secret), *hashed.sha256());
+                let seal = move |before: Bytes| {
+                    let range = frontier::read(first, &before);
+                    let range = range.expect("the state that an earlier seal returned");
+                    let (head, after) = signer.seal(range, &hashed);
+                    let (after, metadata) = (frontier::write(&after), Sidecar::text(&head).into());
+                    Seal { before, after, metadata }
                 };
-                (payload, head.sha256, Some(seal))
+                (payload, sha256, Some(Box::new(seal) as Sealing))
             }
         };
-        *self.encoder() = Some(encoder);
-        Encoded { pieces: payload.into_iter().collect(), sha256, seal }
+        self.encoders().push(encoder);
+        Unsealed { pieces: payload.into_iter().collect(), sha256, seal }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
@@ -221,9 +221,7 @@ impl Destination for BucketDestination {
     }
 
     fn trim(&self) {
-        if let Some(encoder) = &mut *self.encoder() {
-            encoder.trim();
-        }
+        self.encoders().clear();
     }
 }
 

@@ -4,20 +4,24 @@
 //! A panic or a dropped request leaves an unknown outcome. After a panic the task restarts from the
 //! durable state, and an object without a request is sent again from its file.
 //!
-//! One task does everything in order, with requests for several objects under way at once. A
-//! backlog of any size is read from disk object by object, so that memory holds only the lines of
-//! one object, the encoder, and the encoded objects under way, all in reused buffers.
+//! One task seals, plans and notes everything in order. Several objects are encoded at once, on as
+//! many cores as there are, and several requests are under way. What an object holds of memory, its
+//! lines and then its bytes, is within one budget for all deliveries of the journal; an object that
+//! gets no memory waits in its file.
 //!
 //! An operation that the disk refuses is retried indefinitely. Nothing new is started until it
 //! succeeds, but requests under way continue, and delivered segments are removed because the disk
 //! may lack space.
 
 mod cleaning;
+mod encoding;
 mod ending;
 mod flushes;
+mod memory;
 mod objects;
 mod planned;
 mod refusals;
+mod request;
 mod route;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,12 +29,15 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::{BufferPool, Clock, UniqueId};
+use audit_core::{Clock, UniqueId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::encoding::{EncodingObject, encoded, next_encoded};
 use self::flushes::Flushes;
+pub(crate) use self::memory::DeliveryMemory;
+use self::memory::Memory;
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
 pub(crate) use self::route::RouteLane;
@@ -46,9 +53,9 @@ use crate::recovery_error::RecoveryError;
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::Executor;
+use crate::shared::job::Job;
 use crate::shared::latest;
 use crate::shared::panic::{catch, catch_in};
-use crate::shared::pieces::pieces;
 use crate::streams::Streams;
 
 /// A command from the journal's handle.
@@ -63,15 +70,12 @@ pub(crate) enum Command {
     Retire,
 }
 
-/// No further object is read while this many bytes of encoded objects are under way. They stay in
-/// memory until they are delivered.
-const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
-
 /// The delivery task.
 pub(crate) struct JournalDelivery {
     disk: Arc<dyn Disk>,
     live: Arc<LiveSegments>,
     executor: Arc<dyn Executor>,
+    memory: Arc<DeliveryMemory>,
     destination: Arc<dyn Destination>,
     health: Arc<HealthBoard>,
     /// The size at which an object is full, in bytes of its lines.
@@ -88,7 +92,6 @@ pub(crate) struct JournalDelivery {
     commands: mpsc::UnboundedReceiver<Command>,
     /// `None` for the default route.
     route: Option<RouteLane>,
-    pool: BufferPool,
     /// The lock is never contended: while the cutter reads on another thread, the task waits.
     cutter: Arc<Mutex<Cutter>>,
     /// Whether there may be unread records.
@@ -105,6 +108,11 @@ pub(crate) struct JournalDelivery {
     planned: VecDeque<Planned>,
     /// The object after those, whose plan is still to be written.
     unplanned: Option<Unplanned>,
+    /// The objects after that one, which are being encoded.
+    encodings: VecDeque<EncodingObject>,
+    /// Memory for the lines of the default route's next object, and a task that waits for it.
+    cutting: Option<Memory>,
+    wanted: Option<Job<Memory>>,
     /// The last operation that the disk refused, until it succeeds.
     refused: Option<Refused>,
     requests: JoinSet<(Plan, Delivery)>,
@@ -123,6 +131,8 @@ pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
+    /// The memory of all deliveries of the journal.
+    pub(crate) memory: Arc<DeliveryMemory>,
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) max_object_bytes: usize,
@@ -143,6 +153,7 @@ impl JournalDelivery {
             disk,
             live,
             executor,
+            memory,
             destination,
             health,
             max_object_bytes,
@@ -160,6 +171,7 @@ impl JournalDelivery {
             disk,
             live,
             executor,
+            memory,
             destination,
             health,
             max_object_bytes,
@@ -171,7 +183,6 @@ impl JournalDelivery {
             commands,
             route,
             cutter: Arc::new(Mutex::new(cutter)),
-            pool: pieces(),
             more: true,
             ended: false,
             hurry: false,
@@ -180,6 +191,9 @@ impl JournalDelivery {
             resend_at: Instant::now(),
             planned: VecDeque::new(),
             unplanned: None,
+            encodings: VecDeque::new(),
+            cutting: None,
+            wanted: None,
             refused: None,
             requests: JoinSet::new(),
             delivered: BTreeMap::new(),
@@ -212,6 +226,8 @@ impl JournalDelivery {
         let cutter = Cutter::new(live, planned_to, self.max_object_bytes);
         self.cutter = Arc::new(Mutex::new(cutter));
         (self.unplanned, self.refused) = (None, None);
+        self.encodings.clear();
+        (self.cutting, self.wanted) = (None, None);
         // Requests under way are dropped here, and their outcomes are unknown.
         self.requests = JoinSet::new();
         (self.delivered_to, self.allowed, self.more) = (start, 1, true);
@@ -287,9 +303,15 @@ impl JournalDelivery {
             if self.clean_at <= Instant::now() {
                 self.clean().await;
             }
+            if self.unplanned.is_none()
+                && let Some(encoded) = encoded(&mut self.encodings)
+            {
+                self.seal(encoded).await;
+                continue;
+            }
             let has_slot = self.has_slot() && self.may_use_disk();
             let must_read = match self.route {
-                None => has_slot && self.more,
+                None => has_slot && self.more && self.has_memory(),
                 Some(_) => self.must_cut_route(),
             };
             if must_read {
@@ -300,7 +322,7 @@ impl JournalDelivery {
             if has_slot && self.route.is_none() && due.is_some_and(|due| due <= Instant::now()) {
                 let cut = self.cutter().take();
                 if let Some(cut) = cut {
-                    self.encode(cut).await;
+                    self.encode(cut);
                 }
                 continue;
             }
@@ -309,7 +331,9 @@ impl JournalDelivery {
             self.answer_flushes();
             self.rest();
             let is_left = !self.is_idle() || !self.streams.ending().is_empty();
-            if self.ended && (!is_left || self.is_unopened()) {
+            // An abandoned job might read the journal's files after the journal is closed.
+            let is_unopened = self.is_unopened() && self.encodings.is_empty();
+            if self.ended && (!is_left || is_unopened) {
                 self.clean().await;
                 self.mended();
                 self.commands.close();
@@ -323,6 +347,7 @@ impl JournalDelivery {
             if self.is_idle() {
                 self.mended();
             }
+            let (awaits_encoded, awaits_memory) = (self.unplanned.is_none(), self.wanted.is_some());
             let is_waiting = self.planned.iter().any(|planned| planned.state == State::Waiting);
             let (resends, resend_at) =
                 (is_waiting && self.resend_at > Instant::now(), self.resend_at);
@@ -334,6 +359,10 @@ impl JournalDelivery {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery),
                     Err(error) => self.vanished(error),
                 },
+                encoded = next_encoded(&mut self.encodings), if awaits_encoded => self.seal(encoded).await,
+                memory = taken(&mut self.wanted), if awaits_memory => {
+                    (self.cutting, self.wanted) = (Some(memory), None);
+                }
                 Some(command) = self.commands.recv() => match command {
                     Command::Flush(position, reply) => {
                         self.flushes.push(position, reply);
@@ -369,7 +398,9 @@ impl JournalDelivery {
             None => self.cutter().pending.as_ref().map(Cut::time_ms),
         };
         let planned = self.planned.front().map(|planned| planned.plan.time_ms);
-        let oldest = planned.or(self.unplanned.as_ref().map(|next| next.plan.time_ms)).or(gathered);
+        let unplanned = self.unplanned.as_ref().map(|next| next.plan.time_ms);
+        let encoding = self.encodings.front().map(|next| next.time_ms);
+        let oldest = planned.or(unplanned).or(encoding).or(gathered);
         self.health.oldest_undelivered(oldest);
     }
 
@@ -383,21 +414,29 @@ impl JournalDelivery {
         Some(if now { since } else { since + self.journal.cut_after() })
     }
 
-    /// Whether another object may be read and sent.
+    /// Whether another object may be cut. As long as there is no trouble, one for each core is
+    /// encoded ahead, and one more, so that no core waits for the next.
     fn has_slot(&self) -> bool {
-        self.planned.len() < self.allowed
+        let is_ahead = self.route.is_none() && !self.health.delivery_in_trouble();
+        let ahead = if is_ahead { self.memory.cores() } else { 0 };
+        let at_once = if self.route.is_none() { self.memory.cores() + 1 } else { 1 };
+        self.planned.len() + self.encodings.len() < self.allowed + ahead
+            && self.encodings.len() < at_once
             && self.unplanned.is_none()
-            && self.has_memory()
             && !self.is_unopened()
     }
 
-    /// Whether another object may be held in memory.
-    fn has_memory(&self) -> bool {
-        let held = self.planned.iter().map(|planned| match planned.state {
-            State::UnderWay { bytes, .. } => bytes,
-            State::Waiting | State::Conflict | State::Done { .. } => 0,
-        });
-        held.sum::<usize>() < MAX_BYTES_UNDER_WAY
+    /// Whether there is memory for the lines of the default route's next object. Asks for it.
+    fn has_memory(&mut self) -> bool {
+        let bytes = self.max_object_bytes as u64;
+        if self.cutting.is_none() && self.wanted.is_none() {
+            self.cutting = self.memory.try_cut(bytes);
+            if self.cutting.is_none() {
+                let memory = Arc::clone(&self.memory);
+                self.wanted = Some(Job::spawn(async move { memory.cut(bytes).await }));
+            }
+        }
+        self.cutting.is_some()
     }
 
     /// Does all pending work on the disk.
@@ -407,9 +446,9 @@ impl JournalDelivery {
             self.keep_conflicts().await,
             self.advance().await,
             self.write_plan().await,
-            self.send_waiting().await,
             self.end_streams().await,
         ];
+        self.send_waiting();
         match done.into_iter().find_map(Result::err) {
             Some(failed) => self.refuse(failed, false),
             None => {
@@ -426,15 +465,19 @@ impl JournalDelivery {
             Some(_) => self.waiting().is_none(),
             None => !self.more && self.cutter().pending.is_none(),
         };
-        is_read && self.planned.is_empty() && self.unplanned.is_none()
+        is_read && self.planned.is_empty() && self.unplanned.is_none() && self.encodings.is_empty()
     }
 
-    /// Frees memory while idle.
+    /// Frees memory that nothing needs now.
     fn rest(&mut self) {
+        let fills_none = !self.more && self.cutter().pending.is_none();
+        if fills_none {
+            (self.cutting, self.wanted) = (None, None);
+        }
         if self.is_idle() {
             self.cutter().trim();
             self.destination.trim();
-            self.pool.trim();
+            self.memory.rest();
         }
     }
 
@@ -451,6 +494,14 @@ impl JournalDelivery {
             Some(_) => durable,
         };
         self.flushes.answer(consumed.max(self.delivered_to));
+    }
+}
+
+/// Waits for the memory that is wanted.
+async fn taken(wanted: &mut Option<Job<Memory>>) -> Memory {
+    match wanted {
+        Some(wanted) => wanted.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,32 +1,31 @@
 //! The path of an object from its cut to a certain outcome.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use audit_core::UniqueId;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use super::planned::{Planned, State, Unplanned};
 use super::refusals::Failed;
+use super::request::Request;
 use super::{JournalDelivery, lock};
-use crate::cutter::Cut;
-use crate::destination::{Delivery, Encoded, Plan, RecordTime, Records};
+use crate::destination::{Delivery, Encoded, Plan};
 use crate::format::Position;
 use crate::health::Trouble;
-use crate::object_file::{Role, file_bytes, read_object, set_aside, write_object};
+use crate::object_file::{file_bytes, set_aside, write_object};
 use crate::progress::{Progress, write_progress};
 use crate::shared::executor::execute;
 use crate::shared::panic::Panicked;
-use crate::vouching::Link;
 
 impl JournalDelivery {
     /// Reads until an object is full or all durable records are read.
     pub(super) async fn read(&mut self) {
         let durable = self.durable.see();
         if self.route.is_some() {
-            return self.read_route().await;
+            return self.encode_route();
         }
         let cutter = Arc::clone(&self.cutter);
         let read = execute(&*self.executor, move || lock(&cutter).read()).await;
@@ -42,58 +41,11 @@ impl JournalDelivery {
                     refused.watch.over();
                 }
                 if let Some(cut) = full {
-                    self.encode(cut).await;
+                    self.encode(cut);
                 }
             }
             Err(error) => self.refuse(("the journal cannot be read", error), true),
         }
-    }
-
-    /// Encodes an object. It is sent once its plan is durable.
-    pub(super) async fn encode(&mut self, cut: Cut) {
-        let time_ms = cut.time_ms();
-        let Cut { stream, first_sequence, count, times, is_system, lines, end, .. } = cut;
-        let encoding = match is_system {
-            true => self.destination.system_encoding(),
-            false => self.destination.encoding(),
-        };
-        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
-        let lines = self.encode_lines(plan, Role::Records, lines, times, end).await;
-        self.cutter().give_back(lines);
-    }
-
-    /// Encodes these lines, bound to the stream's previous object. Returns their buffer.
-    pub(super) async fn encode_lines(
-        &mut self,
-        plan: Plan,
-        role: Role,
-        lines: Vec<u8>,
-        times: Vec<RecordTime>,
-        end: Position,
-    ) -> Vec<u8> {
-        let link = self.link(plan.stream);
-        let (destination, pool) = (Arc::clone(&self.destination), self.pool.clone());
-        let (object, lines) = execute(&*self.executor, move || {
-            let records = Records { lines: &lines, times: &times };
-            let object = destination.encode(&plan, link.as_ref(), records, &pool);
-            (object, lines)
-        })
-        .await;
-        self.unplanned = Some(Unplanned { plan, role, object, end });
-        lines
-    }
-
-    /// The link of a stream's next object to those before it, if the stream is vouched for.
-    fn link(&self, stream: UniqueId) -> Option<Link> {
-        let secret = self.streams.secret(stream)?;
-        let progress = self.progress(stream);
-        let stable = progress.stable();
-        let mut planned = self.planned.iter().rev();
-        let before = match planned.find(|planned| planned.plan.stream == stream) {
-            Some(last) => last.after.clone()?,
-            None => progress.chain?.state,
-        };
-        Some(Link { secret, before, stable })
     }
 
     /// The delivery progress of a stream.
@@ -108,64 +60,63 @@ impl JournalDelivery {
 
     /// Makes the plan of the next object durable, and only then sends it.
     pub(super) async fn write_plan(&mut self) -> Result<(), Failed> {
-        let Some(Unplanned { plan, role, object, end: _ }) = &self.unplanned else {
+        let Some(Unplanned { plan, role, object, end: _, memory: _ }) = &self.unplanned else {
             return Ok(());
         };
         let (plan, role, written) = (*plan, *role, object.clone());
         let written = self.on_disk(move |disk| write_object(disk, &plan, role, &written)).await;
         written.map_err(|error| ("the plan of an object cannot be written", error))?;
-        if let Some(Unplanned { plan, role, object, end }) = self.unplanned.take() {
-            let (bytes, file_bytes) = (object.bytes(), file_bytes(&object));
+        if let Some(Unplanned { plan, role, object, end, memory }) = self.unplanned.take() {
+            let file_bytes = file_bytes(&object);
             let after = object.seal.as_ref().map(|seal| seal.after.clone());
             self.planned_route(&plan, file_bytes);
             let state = match self.may_send() {
-                true => State::UnderWay { bytes, request: self.send(plan, object) },
+                true => {
+                    // Without memory to send it in, it is read again from its file.
+                    let in_memory = self.memory.try_send(file_bytes);
+                    let object = in_memory.map(|memory| (object, memory));
+                    State::UnderWay { request: self.send(plan, file_bytes, object) }
+                }
                 false => State::Waiting,
             };
+            drop(memory);
             self.planned.push_back(Planned { plan, role, after, end, file_bytes, state });
         }
         Ok(())
     }
 
-    fn send(&mut self, plan: Plan, object: Encoded) -> Id {
-        let destination = Arc::clone(&self.destination);
-        let request =
-            self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
+    /// Sends an object with the planned bytes, which are in memory or in its file.
+    fn send(&mut self, plan: Plan, file_bytes: u64, object: Option<(Encoded, Memory)>) -> Id {
+        let request = Request {
+            plan,
+            file_bytes,
+            disk: Arc::clone(&self.disk),
+            executor: Arc::clone(&self.executor),
+            memory: Arc::clone(&self.memory),
+            destination: Arc::clone(&self.destination),
+            health: Arc::clone(&self.health),
+        };
+        let request = self.requests.spawn(request.run(object));
         let id = request.id();
         self.executor.began(&plan, request);
         id
     }
 
-    /// Sends the objects that are only in their files, with the planned bytes.
-    pub(super) async fn send_waiting(&mut self) -> Result<(), Failed> {
+    /// Sends the objects that are only in their files.
+    pub(super) fn send_waiting(&mut self) {
         if self.resend_at > Instant::now() {
-            return Ok(());
+            return;
         }
-        let mut refused = Ok(());
         for n in 0..self.planned.len() {
-            let Planned { plan, state, .. } = self.planned[n];
-            if state != State::Waiting {
-                continue;
+            if self.is_unopened() || self.requests.len() >= self.allowed {
+                return;
             }
-            if self.is_unopened() || self.requests.len() >= self.allowed || !self.has_memory() {
-                break;
-            }
-            let pool = self.pool.clone();
-            let read = self.on_disk(move |disk| {
-                let object = read_object(disk, &plan.file_name(), &pool)?;
-                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
-            });
-            match read.await {
-                Ok((_, _, object)) => {
-                    let bytes = object.bytes();
-                    let request = self.send(plan, object);
-                    self.planned[n].state = State::UnderWay { bytes, request };
-                }
-                // Later objects may still be readable.
-                Err(error) => refused = Err(("the file of an object cannot be read", error)),
+            let Planned { plan, file_bytes, state, .. } = self.planned[n];
+            if state == State::Waiting {
+                let request = self.send(plan, file_bytes, None);
+                self.planned[n].state = State::UnderWay { request };
             }
         }
-        refused
     }
 
     /// Handles a request that panicked or was dropped: its outcome is unknown, and the object is

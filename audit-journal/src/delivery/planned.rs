@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::task::Id;
 
+use super::memory::Memory;
 use crate::destination::{Encoded, Plan};
 use crate::format::Position;
 use crate::object_file::Role;
@@ -25,8 +26,8 @@ pub(super) struct Planned {
 pub(super) enum State {
     /// Only in its file: an earlier process planned it, or its request was dropped.
     Waiting,
-    /// In memory, with a request under way.
-    UnderWay { bytes: usize, request: Id },
+    /// With a request under way.
+    UnderWay { request: Id },
     /// Another object has its place. This one is still to be set aside.
     Conflict,
     /// At its destination, or set aside.
@@ -39,6 +40,8 @@ pub(super) struct Unplanned {
     pub(super) role: Role,
     pub(super) object: Encoded,
     pub(super) end: Position,
+    /// What it holds of the deliveries' memory.
+    pub(super) memory: Option<Memory>,
 }
 
 impl Planned {

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use audit_core::UniqueId;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
 use super::JournalDelivery;
 use super::planned::State;
-use crate::cutter::Cut;
 use crate::destination::{Destination, Plan};
 use crate::health::HealthBoard;
 use crate::progress::remove_progress;
@@ -35,10 +33,6 @@ pub(crate) struct RouteLane {
     pub(crate) file_bytes: u64,
     /// The most that `share` may be used, in bytes.
     pub(crate) limit: Arc<AtomicU64>,
-    /// The memory in which all routes read and encode, in bytes.
-    pub(crate) memory: Arc<Semaphore>,
-    /// The size of `memory`.
-    pub(crate) memory_bytes: u32,
 }
 
 impl RouteLane {
@@ -103,7 +97,7 @@ impl JournalDelivery {
     /// be removed, or it is due and can be sent.
     pub(super) fn must_cut_route(&self) -> bool {
         let Some(waiting) = self.waiting() else { return false };
-        if self.unplanned.is_some() || !self.may_use_disk() {
+        if self.unplanned.is_some() || !self.encodings.is_empty() || !self.may_use_disk() {
             return false;
         }
         let is_due = || self.due().is_some_and(|due| due <= Instant::now());
@@ -112,33 +106,9 @@ impl JournalDelivery {
 
     /// The size at which a route's object is full, in bytes of the journal: a route with a small
     /// share must not use it up before anything is sent.
-    fn full_route(&self) -> u64 {
+    pub(super) fn full_route(&self) -> u64 {
         let share = self.route.as_ref().map_or(u64::MAX, |r| r.limit.load(Ordering::Relaxed) / 2);
         share.min(self.max_object_bytes as u64)
-    }
-
-    /// Reads and encodes the route's next object.
-    pub(super) async fn read_route(&mut self) {
-        let Some(route) = &self.route else { return };
-        let Some(run) = self.live.routes().front(route.number, self.full_route()) else {
-            return;
-        };
-        // A run that is larger than the memory takes all of it.
-        let bytes = u32::try_from(run.bytes()).unwrap_or(u32::MAX).min(route.memory_bytes);
-        let memory = Arc::clone(&route.memory).acquire_many_owned(bytes).await;
-        match execute(&*self.executor, move || run.read()).await {
-            Ok(records) => {
-                if let Some(refused) = self.refused.take() {
-                    refused.watch.over();
-                }
-                self.encode(Cut::of_route(records)).await;
-                // Routes have many destinations, which keep no memory between objects.
-                self.cutter().trim();
-                self.destination.trim();
-            }
-            Err(error) => self.refuse(("the journal cannot be read", error), true),
-        }
-        drop(memory);
     }
 
     /// Notes that an object's file is durable: segments are no longer needed for its records.
@@ -152,14 +122,12 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether an object that was just planned is sent now. A route's may have to wait in its file.
+    /// Whether an object that was just planned is sent now. If not, it waits in its file.
     pub(super) fn may_send(&self) -> bool {
-        self.route.is_none()
-            || !self.is_unopened()
-                && self.requests.len() < self.allowed
-                && self.has_memory()
-                // Objects are sent in their order.
-                && self.planned.iter().all(|planned| planned.state != State::Waiting)
+        !self.is_unopened()
+            && self.requests.len() < self.allowed
+            // Objects are sent in their order.
+            && self.planned.iter().all(|planned| planned.state != State::Waiting)
     }
 
     /// Removes the progress of the route's former streams once everything of them is delivered.

@@ -257,12 +257,11 @@ impl FollowerTask {
         let encoding = self.follower.destination.encoding();
         let plan = Plan { stream, first_sequence, count, time_ms, encoding };
         let (destination, pool) = (Arc::clone(&self.follower.destination), self.pool.clone());
-        let (object, lines) = execute(&*self.parts.executor, move || {
+        let object = execute(&*self.parts.executor, move || {
             let records = Records { lines: &lines, times: &times };
-            (destination.encode(&plan, None, records, &pool), lines)
+            destination.encode(&plan, None, records, &pool).seal(None)
         })
         .await;
-        self.cutter().give_back(lines);
         let (bytes, request, outcome) = (object.bytes(), None, None);
         let next = UnderWay { plan, from, to, end, is_noted, bytes, request, outcome };
         self.next = Some((next, object));

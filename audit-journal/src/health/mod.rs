@@ -109,6 +109,13 @@ impl HealthBoard {
         self.lock().current.values().any(|trouble| matches!(trouble, Trouble::Delivery(_)))
     }
 
+    /// The trouble with delivery, if there is one.
+    pub(crate) fn delivery_trouble(&self) -> Option<Trouble> {
+        let troubles = self.lock();
+        let is_its = |trouble: &&Trouble| matches!(trouble, Trouble::Delivery(_));
+        troubles.current.values().find(is_its).cloned()
+    }
+
     /// Sets whether the destination protects objects from being overwritten, if that is known.
     pub fn create_only(&self, create_only: Option<bool>) {
         self.lock().create_only = create_only;

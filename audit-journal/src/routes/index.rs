@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use audit_core::UniqueId;
+use audit_core::{Buffer, UniqueId};
 use tokio::time::Instant;
 
 use crate::destination::RecordTime;
@@ -105,7 +105,7 @@ pub(crate) struct RunRecords {
     pub(crate) count: u64,
     /// The times at which they were made, in order.
     pub(crate) times: Vec<RecordTime>,
-    pub(crate) lines: Vec<u8>,
+    pub(crate) lines: Buffer,
     pub(crate) since: Instant,
     /// The end of the last group whose records of the route are all in this object or an earlier
     /// one.
@@ -376,11 +376,13 @@ impl Run {
 
     /// Reads the records.
     pub(crate) fn read(self) -> io::Result<RunRecords> {
+        // What the delivery counts for it: a buffer that grows would take up to twice that.
+        let bytes = usize::try_from(self.bytes()).unwrap_or(0);
         let Run { route, stream, since, end, batches } = self;
         let (_, first) = batches.first().expect("a run has a batch");
         let first_sequence = first.first_sequence;
         let (mut lines, mut times, mut next) =
-            (Vec::new(), Vec::<RecordTime>::new(), first_sequence);
+            (Buffer::with_capacity(bytes), Vec::<RecordTime>::new(), first_sequence);
         let mut memory = Vec::new();
         for (segment, batch) in batches {
             memory.resize(batch.bytes as usize, 0);

@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::{Clock, Random, UniqueId};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
 pub(crate) use self::index::{RouteIndex, RunRecords, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share};
-use crate::delivery::{self, Command, JournalDelivery, RouteLane};
+use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery, RouteLane};
 use crate::destination::Destination;
 use crate::disk::Disk;
 use crate::health::HealthBoard;
@@ -56,10 +56,6 @@ pub(crate) enum CannotOpen {
     Disk(io::Error),
 }
 
-/// The memory in which all routes read and encode records, in bytes. Each takes as much as its
-/// object's records are large.
-const MEMORY_BYTES: u32 = 16 << 20;
-
 /// The routes of an open journal.
 pub(crate) struct Routes {
     parts: RouteParts,
@@ -71,7 +67,6 @@ pub(crate) struct Routes {
     state: Mutex<State>,
     /// The most that each route's share may be used, in bytes.
     limit: Arc<AtomicU64>,
-    memory: Arc<Semaphore>,
 }
 
 /// The routes in use, as far as this process knows.
@@ -85,6 +80,8 @@ struct Names {
 pub(crate) struct RouteParts {
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
+    /// The memory of all deliveries of the journal.
+    pub(crate) memory: Arc<DeliveryMemory>,
     /// Encodes objects of routes that are not open.
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) max_object_bytes: usize,
@@ -133,7 +130,6 @@ impl Routes {
             limit: Arc::new(limit(&parts.journal, &names).into()),
             names: AsyncMutex::new(Names { names, is_written: true }),
             state: Mutex::default(),
-            memory: Arc::new(Semaphore::new(MEMORY_BYTES as usize)),
             disk: Mutex::new(Some(disk)),
             parts,
         };
@@ -158,6 +154,7 @@ impl Routes {
             disk,
             live: Arc::clone(live),
             executor: Arc::clone(&self.parts.executor),
+            memory: Arc::clone(&self.parts.memory),
             destination: Arc::clone(destination),
             health: HealthBoard::new(format!("route {number}")),
             max_object_bytes: self.parts.max_object_bytes,
@@ -173,8 +170,6 @@ impl Routes {
                 is_open: false,
                 file_bytes: 0,
                 limit: Arc::clone(&self.limit),
-                memory: Arc::clone(&self.memory),
-                memory_bytes: MEMORY_BYTES,
             }),
             decided,
         });

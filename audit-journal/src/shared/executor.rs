@@ -39,6 +39,11 @@ impl Executor for BlockingThreads {
     }
 }
 
+/// The number of cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Runs `work` and returns its result.
 pub async fn execute<T: Send + 'static>(
     executor: &dyn Executor,

@@ -3,6 +3,7 @@
 
 pub mod bounds;
 pub mod executor;
+pub(crate) mod job;
 pub(crate) mod latest;
 pub mod kept {
     pub use crate::kept::{KeptJournal, KeptRecords, KeptStream};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// The size of a piece, in bytes: small compared with an object, but large enough that taking one
 /// from the pool costs little.
-const PIECE_BYTES: usize = 64 << 10;
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
 /// Creates a pool of pieces. It keeps all of them until it is trimmed.
 pub fn pieces() -> BufferPool {

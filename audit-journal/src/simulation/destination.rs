@@ -18,8 +18,8 @@ use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
 use crate::{
-    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records,
-    StreamSecret,
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records, Sealing,
+    StreamSecret, Unsealed,
 };
 
 /// A destination, and a reader of its objects that shares no code with it.
@@ -214,7 +214,7 @@ impl Destination for SimulatedDestination {
         link: Option<&Link>,
         records: Records<'_>,
         pool: &BufferPool,
-    ) -> Encoded {
+    ) -> Unsealed {
         let Records { lines, times } = records;
         // The first record's time is the object's, and each further time is that of a later record.
         assert_eq!(times[0].time_ms, plan.time_ms);
@@ -229,9 +229,10 @@ impl Destination for SimulatedDestination {
         pieces.extend(&bytes);
         let seal = link.map(|link| {
             let stable = if self.sending.is_hasty { plan.first_sequence } else { link.stable };
-            vouching::seal(link, stable, lines, self.sending.random.next_u64())
+            let (lines, nonce) = (lines.to_vec(), self.sending.random.next_u64());
+            Box::new(move |before| vouching::seal(before, stable, &lines, nonce)) as Sealing
         });
-        Encoded { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into(), seal }
+        Unsealed { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into(), seal }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {

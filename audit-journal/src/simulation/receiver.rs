@@ -18,7 +18,7 @@ use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
 use crate::{
     Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records,
-    StreamSecret,
+    StreamSecret, Unsealed,
 };
 
 /// The receiver. Clones share it.
@@ -170,12 +170,12 @@ impl Destination for ReceiverDestination {
         link: Option<&Link>,
         records: Records<'_>,
         pool: &BufferPool,
-    ) -> Encoded {
+    ) -> Unsealed {
         assert!(link.is_none(), "a follower vouches for nothing");
         let mut pieces = Pieces::new(pool);
         pieces.extend(records.lines);
         let sha256 = Sha256::digest(records.lines).into();
-        Encoded { pieces: pieces.into_bytes(), sha256, seal: None }
+        Unsealed { pieces: pieces.into_bytes(), sha256, seal: None }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {

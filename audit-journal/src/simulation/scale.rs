@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::disk::SimulatedDisk;
-use crate::delivery::{self, Command, JournalDelivery};
+use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::Disk;
 use crate::format::{EncodedBatch, Position};
@@ -54,6 +54,7 @@ impl Journal {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor: Arc::new(BlockingThreads),
+            memory: DeliveryMemory::new(journal.max_delivery_bytes, 1),
             destination,
             health,
             max_object_bytes,

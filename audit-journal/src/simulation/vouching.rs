@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use audit_core::UniqueId;
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::bucket::{SEAL, Stored};
-use crate::{LastRecord, Link, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
+use crate::{LastRecord, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
 
 pub(super) const ATTRIBUTE: &str = SEAL;
 
@@ -31,11 +32,11 @@ pub(super) fn begin(stream: UniqueId) -> NewStream {
 }
 
 /// The seal that binds an object to those before it. Different nonces give different objects.
-pub(super) fn seal(link: &Link, stable: u64, lines: &[u8], nonce: u64) -> Seal {
-    let before = String::from_utf8(link.before.to_vec()).unwrap();
+pub(super) fn seal(state: Bytes, stable: u64, lines: &[u8], nonce: u64) -> Seal {
+    let before = String::from_utf8(state.to_vec()).unwrap();
     let after = after(&before, stable, nonce, lines);
     let metadata = format!("{before} {after} {stable} {nonce}").into();
-    Seal { before: link.before.clone(), after: after.into(), metadata }
+    Seal { before: state, after: after.into(), metadata }
 }
 
 fn after(before: &str, stable: u64, nonce: u64, lines: &[u8]) -> String {

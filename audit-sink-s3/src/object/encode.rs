@@ -163,11 +163,6 @@ impl ObjectEncoder {
         ObjectEncoder { pool, zstd: None }
     }
 
-    /// Frees the memory that is kept for the next object.
-    pub(crate) fn trim(&mut self) {
-        self.zstd = None;
-    }
-
     /// Encodes `lines`: `count` records, at least one, that start at `first_sequence`.
     pub(crate) fn encode(
         &mut self,
@@ -325,9 +320,6 @@ mod tests {
             let alone = encoder().encode(&lines(n), 0, n as u64, Compression::Zstd);
             assert_eq!(decoded(&object), lines(n));
             assert_eq!(Bytes::from(object.payload), Bytes::from(alone.payload), "{n} lines");
-            if n == 60_000 {
-                one.trim();
-            }
         }
     }
 

@@ -182,7 +182,7 @@ impl Replay {
                             time_ms: plan.time_ms,
                         }];
                         let records = Records { lines: &lines, times: &times };
-                        encoding.encode(&plan, None, records, &self::pieces())
+                        encoding.encode(&plan, None, records, &self::pieces()).seal(None)
                     });
                     let encoded = match encoded.await {
                         Ok(encoded) => encoded,

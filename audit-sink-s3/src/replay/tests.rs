@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use audit_core::{BufferPool, async_trait};
-use audit_journal::{Destination, Encoded, Link};
+use audit_journal::{Destination, Encoded, Link, Unsealed};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutOptions};
 use tokio::sync::Notify;
@@ -105,10 +105,10 @@ impl Destination for Receiver {
         link: Option<&Link>,
         records: Records<'_>,
         _: &BufferPool,
-    ) -> Encoded {
+    ) -> Unsealed {
         assert!(link.is_none());
         let pieces = vec![bytes::Bytes::copy_from_slice(records.lines)];
-        Encoded { pieces, sha256: [0; 32], seal: None }
+        Unsealed { pieces, sha256: [0; 32], seal: None }
     }
 
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {

@@ -85,8 +85,13 @@ pub fn drain(directory: &Path) -> (f64, f64) {
 
 /// The peak memory of this process in MiB. NaN if the system does not report it.
 pub fn peak_memory() -> f64 {
+    memory("VmHWM:")
+}
+
+/// What the system says of this process's memory in this line of its status, in MiB.
+pub(super) fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
     kib.map_or(f64::NAN, |kib| kib / 1024.0)
 }

@@ -8,10 +8,12 @@
 pub mod backlog;
 pub mod commit;
 pub mod delivery;
+pub mod drain;
 pub mod evidence;
 pub mod functions;
 pub mod outcomes;
 pub mod release;
+pub mod routes;
 pub mod templates;
 
 /// The size of a log without its line feed, in measurements that do not depend on the size.
@@ -24,6 +26,11 @@ pub fn record() -> String {
 
 /// `count` lines of about 1.2 KB as functions log them, with different users and documents.
 pub fn lines(count: u64) -> Vec<u8> {
+    lines_from(0, count)
+}
+
+/// The same, from the `first` one on.
+fn lines_from(first: u64, count: u64) -> Vec<u8> {
     use audit_core::Limits;
     use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars};
 
@@ -31,7 +38,7 @@ pub fn lines(count: u64) -> Vec<u8> {
 
     let (vars, limits) = (Vars::new(), Limits::default());
     let mut lines = Vec::new();
-    for n in 0..count {
+    for n in first..first + count {
         let bits = scattered(n);
         let template =
             Template::compile(&vars, &limits, &View::numbered(n)).expect("a body compiles");

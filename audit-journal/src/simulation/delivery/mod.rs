@@ -63,7 +63,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::followers::Candidate;
-use self::trouble::{PanickyRandom, SimulatedExecutor, Trouble};
+use self::trouble::{PanickyRandom, SimulatedExecutor, Trouble, any_memory};
 use self::variants::{BadDisk, Variant};
 use super::bucket::{Believes, Manners, SimulatedBucket};
 use super::checkers::journal as journal_checker;
@@ -75,7 +75,7 @@ use super::vouching::OWN;
 use crate::commit::own_records::{self, OwnRecords};
 use crate::commit::{self, Bounds, Committer, Journal};
 use crate::deliveries::deliver;
-use crate::delivery::{Command, JournalDelivery, Parts};
+use crate::delivery::{Command, DeliveryMemory, JournalDelivery, Parts};
 use crate::disk::Disk;
 use crate::followers::{Follower, FollowerParts};
 use crate::format::Position;
@@ -183,6 +183,7 @@ struct Process {
     flushes: Vec<Flush>,
     health: Arc<HealthBoard>,
     disk: Arc<dyn Disk>,
+    memory: Arc<DeliveryMemory>,
     /// Whether the current streams have evidence.
     is_vouched_for: bool,
     /// Whether the committing thread has panicked.
@@ -263,6 +264,7 @@ impl<E: Endpoint> Simulation<E> {
         let looks = !matches!(
             variant,
             Variant::PlansAfterSending
+                | Variant::PlansOutOfOrder
                 | Variant::PlansWithoutFileSync
                 | Variant::PlansWithoutDirectorySync
         );
@@ -523,6 +525,7 @@ impl<E: Endpoint> Simulation<E> {
         });
         let is_vouched_for = own.is_some();
         let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
+        let memory = any_memory(&mut self.dice);
         let parts = FollowerParts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
@@ -535,6 +538,7 @@ impl<E: Endpoint> Simulation<E> {
             RouteParts {
                 live: Arc::clone(&live),
                 executor: executor.clone(),
+                memory: Arc::clone(&memory),
                 destination: Arc::clone(&destination),
                 max_object_bytes,
                 journal: journal.clone(),
@@ -551,6 +555,7 @@ impl<E: Endpoint> Simulation<E> {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor,
+            memory: Arc::clone(&memory),
             destination,
             health: Arc::clone(&health),
             max_object_bytes,
@@ -596,6 +601,7 @@ impl<E: Endpoint> Simulation<E> {
             flushes: Vec::new(),
             health,
             disk,
+            memory,
             is_vouched_for,
             is_stopped: false,
         }

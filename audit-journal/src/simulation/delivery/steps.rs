@@ -309,7 +309,7 @@ impl<E: Endpoint> Simulation<E> {
             process.committer.end_stream();
         }
         process.stop();
-        let Process { delivery, flushes, health, .. } = &mut process;
+        let Process { delivery, flushes, health, memory, .. } = &mut process;
         for _ in 0..1_000 {
             let ended = timeout(Duration::from_secs(10), &mut *delivery).await;
             self.clock.advance(10_000);
@@ -321,6 +321,9 @@ impl<E: Endpoint> Simulation<E> {
                     self.panics += health.health(0).panics;
                     if flushes.iter_mut().any(|flush| flush.answer.try_recv().is_err()) {
                         return Err("a journal was closed, and a flush was not answered".to_owned());
+                    }
+                    if !memory.is_unused() {
+                        return Err("a journal was closed, and its memory is not free".to_owned());
                     }
                     return Ok(Ended::InOrder);
                 }

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::Plan;
+use crate::delivery::DeliveryMemory;
 use crate::shared::executor::{Executor, Work};
 use crate::simulation::disk::Dice;
 use crate::simulation::disk::faulty::panic_silently;
@@ -84,6 +85,11 @@ impl Executor for SimulatedExecutor {
         requests.retain(|(_, request)| !request.is_finished());
         requests.push((*plan, request));
     }
+}
+
+/// Memory for one object at a time or for all, and some cores.
+pub(in crate::simulation) fn any_memory(dice: &mut Dice) -> Arc<DeliveryMemory> {
+    DeliveryMemory::new([1, 1 << 20, 48 << 20][dice.below(3)], dice.within(1..5))
 }
 
 /// Panics at random, as the parts of a request outside the bucket's client may.

@@ -24,6 +24,8 @@ pub(super) enum Variant {
     PlansAfterSending,
     /// Renames a plan before its bytes are durable. The bucket does not check plans.
     PlansWithoutFileSync,
+    /// Writes the plan of an object after that of the next one. The bucket does not check plans.
+    PlansOutOfOrder,
     /// Does not make the name of a plan durable. The bucket does not check plans.
     PlansWithoutDirectorySync,
     /// Records a stream as delivered once its objects are planned.
@@ -66,8 +68,9 @@ pub(super) enum Variant {
 
 impl Variant {
     /// The known-bad deliveries.
-    pub(super) const BAD: [Variant; 21] = [
+    pub(super) const BAD: [Variant; 22] = [
         Variant::PlansAfterSending,
+        Variant::PlansOutOfOrder,
         Variant::PlansWithoutFileSync,
         Variant::PlansWithoutDirectorySync,
         Variant::NotesDeliveryWhenPlanned,
@@ -126,13 +129,21 @@ pub(super) struct BadDisk {
     variant: Variant,
     /// Files that are written too late, by their final names.
     held: Mutex<BTreeMap<String, Arc<HeldFile>>>,
+    /// The plan that waits for the next one.
+    first: Mutex<Option<(String, String)>>,
     /// Whether the last renamed file is a plan.
     named_plan: Mutex<bool>,
 }
 
 impl BadDisk {
     pub(super) fn new(inner: SimulatedDisk, variant: Variant) -> BadDisk {
-        BadDisk { inner, variant, held: Mutex::default(), named_plan: Mutex::default() }
+        BadDisk {
+            inner,
+            variant,
+            held: Mutex::default(),
+            first: Mutex::default(),
+            named_plan: Mutex::default(),
+        }
     }
 
     /// Writes the delayed files.
@@ -254,6 +265,15 @@ impl Disk for BadDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         *self.named_plan.lock().unwrap() = to.ends_with(".object");
+        if self.variant == Variant::PlansOutOfOrder && to.ends_with(".object") {
+            let mut first = self.first.lock().unwrap();
+            let Some((from_first, to_first)) = first.take() else {
+                *first = Some((from.to_owned(), to.to_owned()));
+                return Ok(());
+            };
+            self.inner.rename(from, to)?;
+            return self.inner.rename(&from_first, &to_first);
+        }
         if let Some(file) = self.held.lock().unwrap().get(to) {
             *file.named.lock().unwrap() = true;
             return Ok(());

@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::variants::{BadDisk, Variant};
 use super::bucket::{Believes, Manners, SimulatedBucket};
-use super::delivery::trouble::{SimulatedExecutor, Trouble};
+use super::delivery::trouble::{SimulatedExecutor, Trouble, any_memory};
 use super::destination::{Endpoint, Own, Sending};
 use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
@@ -324,6 +324,7 @@ impl Simulation {
             trouble.panics().map(|carried_out| Injected::Panics { carried_out })
         }));
         let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
+        let memory = any_memory(&mut self.dice);
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let random = Arc::clone(&self.random) as Arc<dyn Random>;
         let (durable, committed) = latest::channel(recovered.end);
@@ -339,6 +340,7 @@ impl Simulation {
             RouteParts {
                 live: Arc::clone(&live),
                 executor: executor.clone(),
+                memory: Arc::clone(&memory),
                 destination: Arc::clone(&destination),
                 max_object_bytes,
                 journal: counted,
@@ -355,6 +357,7 @@ impl Simulation {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             executor,
+            memory,
             destination,
             health: Arc::clone(&health),
             max_object_bytes,

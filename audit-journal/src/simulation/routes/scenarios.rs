@@ -93,11 +93,45 @@ impl Simulation {
 /// One bucket is unreachable for an hour. Its route's share fills up and its functions fail with an
 /// error that names it; all others continue, in a small journal. Afterwards everything arrives.
 pub(super) fn a_dead_route(variant: Variant) -> Result<(), String> {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().start_paused(true).build().unwrap()
-    };
     (0..3).try_for_each(|seed| runtime().block_on(dead_for_an_hour(seed, variant)))
+}
+
+/// The bucket of the default route is unreachable. Its objects and its next one hold memory, and
+/// all routes continue, however little memory there is. Afterwards everything arrives.
+pub(super) fn a_dead_default_route() -> Result<(), String> {
+    (0..6).try_for_each(|seed| {
+        let dead = runtime().block_on(without_the_default_bucket(seed));
+        dead.map_err(|what| format!("seed {seed}: {what}"))
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
+async fn without_the_default_bucket(seed: u64) -> Result<(), String> {
+    const DEAD: usize = 0;
+    let mut simulation = quiet(seed, Variant::AsItIs, 6);
+    let mut process = simulation.open().await?.ok_or("a journal cannot be opened")?;
+    for n in 1..simulation.customers.len() {
+        simulation.open_route(&mut process, n).await?;
+    }
+    for _ in 0..5 {
+        simulation.commit_to_all(&mut process).await?;
+    }
+    simulation.customers[DEAD].bucket.refuse(Refuses::OutOfReach, HOUR);
+    for _ in 0..20 {
+        simulation.commit_to_all(&mut process).await?;
+        simulation.others_are_well(&process, DEAD).await?;
+    }
+    sleep(HOUR).await;
+    simulation.commit_to_all(&mut process).await?;
+    simulation.others_are_well(&process, usize::MAX).await?;
+    match simulation.end(process).await? {
+        Ended::InOrder => Ok(()),
+        Ended::Died => Err("a process died of nothing".to_owned()),
+    }
 }
 
 async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {

@@ -51,3 +51,8 @@ fn bad_routes_are_caught() {
 fn a_dead_route_does_not_affect_others() {
     scenarios::a_dead_route(Variant::AsItIs).unwrap();
 }
+
+#[test]
+fn a_dead_default_route_is_nobody_elses_trouble() {
+    scenarios::a_dead_default_route().unwrap();
+}

@@ -1,0 +1,101 @@
+//! A request for one object, within the deliveries' memory.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::{Duration, sleep, timeout};
+
+use super::memory::{DeliveryMemory, Memory};
+use super::refusals::DISK_PAUSE;
+use crate::destination::{Delivery, Destination, Encoded, Plan};
+use crate::disk::Disk;
+use crate::health::{HealthBoard, Trouble, Watch};
+use crate::object_file::read_object;
+use crate::shared::executor::{Executor, execute};
+
+/// How long a request keeps its memory at least if others wait for some: longer than a store takes
+/// to respond, so that only one that is away or very slow loses its turn.
+const TURN: Duration = Duration::from_secs(15);
+
+/// The longest turn. It is longer than any single request may take.
+const MAX_TURN: Duration = Duration::from_secs(600);
+
+/// Brings a planned object to its destination.
+pub(super) struct Request {
+    pub(super) plan: Plan,
+    /// The size of the object's file.
+    pub(super) file_bytes: u64,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) memory: Arc<DeliveryMemory>,
+    pub(super) destination: Arc<dyn Destination>,
+    pub(super) health: Arc<HealthBoard>,
+}
+
+impl Request {
+    /// Sends the object, which is in memory or only in its file, until its outcome is certain.
+    ///
+    /// A request that lasts frees its memory if others wait for some, and takes turns with others
+    /// that last: a destination that is away delays no healthy one, and every object gets its turn.
+    /// The outcome of a request that is given up is unknown, and the same bytes are sent again.
+    pub(super) async fn run(self, in_memory: Option<(Encoded, Memory)>) -> (Plan, Delivery) {
+        let Request { plan, file_bytes, memory, destination, health, .. } = &self;
+        let (mut object, mut in_use) = match in_memory {
+            Some(object) => object,
+            None => {
+                let in_use = memory.send(*file_bytes).await;
+                (self.load().await, in_use)
+            }
+        };
+        // What is known of the destination between turns.
+        let mut trouble: Option<Watch> = None;
+        let mut turn = TURN;
+        loop {
+            {
+                let mut sent = pin!(destination.send(plan, object));
+                loop {
+                    match timeout(turn, &mut sent).await {
+                        Ok(delivery) => {
+                            trouble.into_iter().for_each(Watch::over);
+                            return (*plan, delivery);
+                        }
+                        Err(_elapsed) if in_use.is_wanted() => break,
+                        Err(_elapsed) => {}
+                    }
+                }
+                if let Some(known) = health.delivery_trouble() {
+                    trouble.get_or_insert_with(|| health.watch()).report(known);
+                }
+            }
+            drop(in_use);
+            turn = (turn * 2).min(MAX_TURN);
+            in_use = memory.send_again(*file_bytes).await;
+            object = self.load().await;
+        }
+    }
+
+    /// Reads the object's file until that succeeds.
+    async fn load(&self) -> Encoded {
+        let mut trouble: Option<Watch> = None;
+        loop {
+            let (plan, disk, pool) =
+                (self.plan, Arc::clone(&self.disk), self.memory.pool().clone());
+            let read = execute(&*self.executor, move || {
+                let object = read_object(&*disk, &plan.file_name(), &pool)?;
+                object.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+            });
+            match read.await {
+                Ok((_, _, object)) => {
+                    trouble.into_iter().for_each(Watch::over);
+                    return object;
+                }
+                Err(error) => {
+                    let watch = trouble.get_or_insert_with(|| self.health.watch());
+                    watch.report(Trouble::disk("the file of an object cannot be read", &error));
+                    sleep(DISK_PAUSE).await;
+                }
+            }
+        }
+    }
+}
