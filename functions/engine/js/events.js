@@ -193,7 +193,7 @@ export class EventTarget {
 const making = {};
 
 export class AbortSignal extends EventTarget {
-  #of = { isAborted: false, reason: undefined, followers: [], dependents: [] };
+  #of = { isAborted: false, reason: undefined, dependents: [] };
   onabort = null;
 
   constructor(key) {
@@ -256,25 +256,7 @@ function abort(signal, reason = new DOMException("This operation was aborted", "
     for (const other of of.dependents.splice(0))
       if (!signalOf(other).isAborted && !all.includes(other)) all.push(other);
   }
-  for (const each of all) {
-    for (const follow of signalOf(each).followers.splice(0)) follow();
-    each.dispatchEvent(new Event("abort"));
-  }
-}
-
-/// Calls `callback` when `signal` is aborted, or now if it is already. Returns a function that
-/// unsubscribes.
-export function onAbort(signal, callback) {
-  const of = signalOf(signal);
-  if (of.isAborted) {
-    callback();
-    return () => {};
-  }
-  of.followers.push(callback);
-  return () => {
-    const at = of.followers.indexOf(callback);
-    if (at >= 0) of.followers.splice(at, 1);
-  };
+  for (const each of all) each.dispatchEvent(new Event("abort"));
 }
 
 export class AbortController {
