@@ -61,32 +61,44 @@ pub(crate) async fn run(
     for record in &last {
         output.write(&[record])?;
     }
-    let Some(mut follow) = follow else {
-        if empty && arguments.lines > 0 {
-            output.note(&reader.why_nothing(&Wanted::all()).await);
-        }
-        printer.sieve().notes().iter().for_each(|note| output.note(note));
-        joined.iter().flat_map(Outcomes::notes).for_each(|note| output.note(&note));
-        refused.end()?;
-        reader.end()?;
-        return Ok(Outcome::wrong_if(wrong));
-    };
+    if let Some(follow) = follow {
+        return print_new(follow, &reader, &printer, joined, refused, output).await;
+    }
+    if empty && arguments.lines > 0 {
+        output.note(&reader.why_nothing(&Wanted::all()).await);
+    }
+    printer.sieve().notes().iter().for_each(|note| output.note(note));
+    joined.iter().flat_map(Outcomes::notes).for_each(|note| output.note(&note));
+    refused.end()?;
+    reader.end()?;
+    Ok(Outcome::wrong_if(wrong))
+}
+
+/// Prints the records of new objects until the command is stopped.
+async fn print_new(
+    mut follow: Follow,
+    reader: &Reader,
+    printer: &Printer,
+    mut joined: Option<Outcomes>,
+    mut refused: Refused,
+    output: &Output,
+) -> Result<Outcome, Failure> {
     // Marks of held records, each with the time from which they are held.
     let mut marks: VecDeque<(Instant, u64)> = VecDeque::new();
     loop {
         output.flush()?;
-        for object in follow.next(&reader).await? {
+        for object in follow.next(reader).await? {
             // Damage is reported, but the exit code is that of Ctrl-C.
             let mut take = |chunk: &Chunk| output.write(&[&chunk.bytes]);
-            let reading = Reading { printer: &printer, joined: &mut joined, take: &mut take };
-            reading.object(&reader, &object, &mut refused, output).await?;
+            let reading = Reading { printer, joined: &mut joined, take: &mut take };
+            reading.object(reader, &object, &mut refused, output).await?;
             output.flush()?;
         }
         if let Some(joined) = &mut joined {
             marks.push_back((Instant::now(), joined.mark()));
             while let Some((_, mark)) = marks.pop_front_if(|(at, _)| at.elapsed() >= OUTCOME_WAIT) {
                 let mut chunk = Chunk::default();
-                joined.give_up_before(mark, &printer, &mut chunk);
+                joined.give_up_before(mark, printer, &mut chunk);
                 output.write(&[&chunk.bytes])?;
             }
         }

@@ -162,36 +162,10 @@ impl Examination {
                 && applies(element(rule, "Prefix").unwrap_or_default(), &records)
         });
         let (mut early, mut slow, mut seen) = (Vec::new(), Vec::new(), 0);
-        let days_of = |text: &str, name| element(text, name).and_then(|days| days.parse().ok());
         for found in rules {
             seen += 1;
-            let id = element(found, "ID").unwrap_or("without a name");
-            let is_early = |days: u32| rule.keep_days.is_some_and(|keep| days < keep);
-            for expiration in elements(found, "Expiration") {
-                let date = element(expiration, "Date").map(|date| format!("on {date}"));
-                let days: Option<u32> = days_of(expiration, "Days");
-                let days = days.filter(|days| is_early(*days));
-                let when = date.or_else(|| Some(format!("after {} days", days?)));
-                early.extend(when.map(|when| format!("rule {id} removes objects {when}")));
-            }
-            // Overwritten and deleted objects are separate versions, which only a lock protects.
-            for expiration in elements(found, "NoncurrentVersionExpiration") {
-                let days: Option<u32> = days_of(expiration, "NoncurrentDays");
-                if let Some(days) = days.filter(|days| is_early(*days) && !is_locked) {
-                    early.push(format!(
-                        "rule {id} removes deleted objects for good after {days} days"
-                    ));
-                }
-            }
-            for transition in elements(found, "Transition") {
-                let class = element(transition, "StorageClass").unwrap_or_default();
-                let days: u32 = days_of(transition, "Days").unwrap_or(0);
-                if ["GLACIER", "DEEP_ARCHIVE"].contains(&class) && days < rule.at_hand_days {
-                    slow.push(format!(
-                        "rule {id} moves objects to {class} after {days} days, where they cannot be read at once"
-                    ));
-                }
-            }
+            early.extend(rule.early_removals(found, is_locked));
+            slow.extend(rule.slow_classes(found));
         }
         let wrong: Vec<String> = early.into_iter().chain(slow).collect();
         if wrong.is_empty() {
@@ -208,6 +182,53 @@ impl Examination {
             self.problem(CHECK, said, &advice);
         }
     }
+}
+
+impl Rule {
+    /// How a lifecycle rule removes records too early.
+    fn early_removals(&self, found: &str, is_locked: bool) -> Vec<String> {
+        let id = id_of(found);
+        let is_early = |days: u32| self.keep_days.is_some_and(|keep| days < keep);
+        let mut early = Vec::new();
+        for expiration in elements(found, "Expiration") {
+            let date = element(expiration, "Date").map(|date| format!("on {date}"));
+            let days = days_of(expiration, "Days").filter(|days| is_early(*days));
+            let when = date.or_else(|| Some(format!("after {} days", days?)));
+            early.extend(when.map(|when| format!("rule {id} removes objects {when}")));
+        }
+        // Overwritten and deleted objects are separate versions, which only a lock protects.
+        for expiration in elements(found, "NoncurrentVersionExpiration") {
+            let days = days_of(expiration, "NoncurrentDays");
+            if let Some(days) = days.filter(|days| is_early(*days) && !is_locked) {
+                early.push(format!("rule {id} removes deleted objects for good after {days} days"));
+            }
+        }
+        early
+    }
+
+    /// How a lifecycle rule moves records that must be readable at once.
+    fn slow_classes(&self, found: &str) -> Vec<String> {
+        let id = id_of(found);
+        let mut slow = Vec::new();
+        for transition in elements(found, "Transition") {
+            let class = element(transition, "StorageClass").unwrap_or_default();
+            let days = days_of(transition, "Days").unwrap_or(0);
+            if ["GLACIER", "DEEP_ARCHIVE"].contains(&class) && days < self.at_hand_days {
+                slow.push(format!(
+                    "rule {id} moves objects to {class} after {days} days, where they cannot be read at once"
+                ));
+            }
+        }
+        slow
+    }
+}
+
+fn id_of(rule: &str) -> &str {
+    element(rule, "ID").unwrap_or("without a name")
+}
+
+fn days_of(text: &str, name: &str) -> Option<u32> {
+    element(text, name)?.parse().ok()
 }
 
 async fn configuration(wire: &Wire, name: &str) -> Configuration {

@@ -128,21 +128,7 @@ impl Counted<'_> {
             output.note(&reader.why_nothing(&wanted).await);
         }
         let mut notes = sieve.notes();
-        if total.rest.records > 0 {
-            notes.push(format!(
-                "not all groups fit into {} MiB: {} of other groups are counted \
-                 together; see --memory",
-                grouping.memory,
-                self::counted(total.rest.records, "record")
-            ));
-        }
-        if total.has_more_addresses() {
-            notes.push(format!(
-                "not all distinct addresses fit into {} MiB: numbers with a + \
-                 are too small; see --memory",
-                grouping.memory
-            ));
-        }
+        notes.extend(lacks_memory(&total, grouping.memory));
         let rest = total.rest.clone();
         let mut groups = total.sorted();
         if rest.records > 0 {
@@ -153,6 +139,25 @@ impl Counted<'_> {
         let ((searched, matched), days) = (sieve.counts(), scanned.days);
         Ok((scanned.end()?, searched, matched, days))
     }
+}
+
+/// Notes on what did not fit into this many MiB.
+fn lacks_memory(total: &Total, memory: u64) -> Vec<String> {
+    let mut notes = Vec::new();
+    if total.rest.records > 0 {
+        let records = counted(total.rest.records, "record");
+        notes.push(format!(
+            "not all groups fit into {memory} MiB: {records} of other groups are counted together; \
+             see --memory"
+        ));
+    }
+    if total.has_more_addresses() {
+        notes.push(format!(
+            "not all distinct addresses fit into {memory} MiB: numbers with a + are too small; \
+             see --memory"
+        ));
+    }
+    notes
 }
 
 /// A group as JSON.
