@@ -73,7 +73,8 @@ impl RoutesFile {
     }
 }
 
-/// Opens routes. If one cannot be opened, the sink is closed.
+/// Opens routes, and retires those that left the settings. If one cannot be opened, the sink is
+/// closed.
 pub(crate) async fn open_routes(
     sink: &Arc<S3Sink>,
     routes: &[RouteSettings],
@@ -90,6 +91,20 @@ pub(crate) async fn open_routes(
     if opened.is_err() {
         // The next process delivers what an earlier one left.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await);
+        return opened;
+    }
+    match sink.retire_unopened_routes().await {
+        Ok(left) => left.iter().for_each(|route| {
+            tracing::warn!(
+                route,
+                "the journal has undelivered records of a route that is not in the settings: they \
+                 wait until it is"
+            );
+        }),
+        Err(error) => {
+            let error = with_sources(&error);
+            tracing::warn!(error, "routes that left the settings cannot be retired");
+        }
     }
     opened
 }

@@ -54,6 +54,30 @@ impl Journal {
         let (journal, full) = (Arc::clone(self), Mutex::default());
         Ok(Route { journal, number, name, lane, health, full })
     }
+
+    /// Retires the routes that are not open and have nothing undelivered. Returns the names of
+    /// those that are not open and have: their records wait until a process opens them.
+    ///
+    /// # Errors
+    ///
+    /// If the file of routes cannot be written, or the journal is closed. Each of them is then
+    /// retired or not.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// They may be retired or not.
+    pub async fn retire_unopened_routes(&self) -> Result<Vec<String>, SinkError> {
+        Routes::retire_unopened(self.routes()).await.map_err(cannot_retire)
+    }
+}
+
+fn cannot_retire(error: std::io::Error) -> SinkError {
+    let message = "a route cannot be retired";
+    SinkError::not_persisted(SinkErrorKind::Unavailable, message).with_source(error)
 }
 
 impl Route {
@@ -209,13 +233,7 @@ impl Route {
         }
         let (routes, number) = (Arc::clone(self.journal.routes()), self.number);
         let retired = tokio::spawn(async move { routes.retire(number).await });
-        let message = "a route cannot be retired";
-        let failed = SinkError::not_persisted(SinkErrorKind::Unavailable, message);
-        match retired.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed.with_source(error)),
-            Err(error) => Err(failed.with_source(error)),
-        }
+        retired.await.map_err(std::io::Error::other).flatten().map_err(cannot_retire)
     }
 
     /// Whether everything is delivered, after the delivery has ended.

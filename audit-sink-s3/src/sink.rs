@@ -120,6 +120,31 @@ impl S3Sink {
         S3Route::open(journal, name, bucket, &self.settings, &self.random).await
     }
 
+    /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those
+    /// of customers that left. Returns the names of those that are not open and have: their
+    /// records wait until a process opens them.
+    ///
+    /// Call it after the routes of all customers were opened. Without a journal it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the journal's file of routes cannot be written, or the sink is closed. Each of them is
+    /// then retired or not.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// They may be retired or not.
+    pub async fn retire_unopened_routes(&self) -> Result<Vec<String>, SinkError> {
+        match &self.mode {
+            Mode::Direct(_) => Ok(Vec::new()),
+            Mode::Journaled(journal) => journal.retire_unopened_routes().await,
+        }
+    }
+
     /// The public key that verifies its evidence. `None` if it writes none.
     pub fn verifier_key(&self) -> Option<&VerifierKey> {
         self.verifier_key.as_ref()

@@ -204,3 +204,39 @@ async fn a_closed_journal_opens_again_beside_its_old_handles() {
     again.close().await.unwrap();
     assert_eq!(records(&other).await.len(), 1);
 }
+
+/// The customers that left are retired at the next start, unless their buckets lack records.
+#[test]
+fn routes_that_are_not_opened_again_are_retired_once_they_are_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path();
+    let stores = [(); 4].map(|()| GatedStore::new());
+    let [own, stays, left, lacks] = &stores;
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = runtime();
+    first.block_on(async {
+        let sink = open(journal, own).await;
+        for (name, store) in [("stays", stays), ("left", left), ("lacks", lacks)] {
+            let route = sink.open_route(name, bucket_of(store, "logs")).await.unwrap();
+            if name == "lacks" {
+                store.set(Gate::Closed);
+            }
+            route.persist(batch(name, 1)).await.unwrap();
+            if name != "lacks" {
+                route.close().await.unwrap();
+            }
+        }
+    });
+    drop(first);
+    runtime().block_on(async {
+        drop(orphan(journal).await);
+        let sink = open(journal, own).await;
+        let _stays = sink.open_route("stays", bucket_of(stays, "logs")).await.unwrap();
+        assert_eq!(sink.retire_unopened_routes().await.unwrap(), ["lacks"]);
+        assert_eq!(sink.retire_unopened_routes().await.unwrap(), ["lacks"]);
+        let routes = JournalReader::open(journal).unwrap().state().routes.clone();
+        let retired = routes.iter().filter(|route| route.is_retired);
+        assert_eq!(retired.map(|route| route.name.as_str()).collect::<Vec<_>>(), ["left"]);
+        sink.close().await.unwrap();
+    });
+}

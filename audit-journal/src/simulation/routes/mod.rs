@@ -418,6 +418,7 @@ impl Simulation {
                     let n = self.dice.within(1..self.customers.len());
                     self.retire(n);
                 }
+                8 => self.retire_unopened(&process).await?,
                 _ => {
                     let ms = [0, 1 << self.dice.below(14), 70_000][self.dice.below(3)];
                     sleep(Duration::from_millis(ms)).await;
@@ -476,6 +477,21 @@ impl Simulation {
         if let Some(route) = customer.route.take() {
             customer.retired = Some(tokio::spawn(async move { route.retire().await }));
         }
+    }
+
+    /// Checks that routes that are not open are retired only if they have everything.
+    async fn retire_unopened(&mut self, process: &Process) -> Result<(), String> {
+        let journal = Arc::clone(&process.journal);
+        let retired = catch_in(async move { journal.retire_unopened_routes().await }).await;
+        let Ok(Ok(left)) = retired else { return Ok(()) };
+        for n in 1..self.customers.len() {
+            let Customer { name, route, retired, .. } = &self.customers[n];
+            if route.is_none() && retired.is_none() && !left.contains(name) {
+                self.is_whole(n)
+                    .map_err(|what| format!("an unopened route was retired: {what}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks that a retired route has everything.
