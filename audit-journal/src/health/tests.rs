@@ -28,6 +28,9 @@ impl Log {
             .with_target(false)
             .with_writer(move || writer.clone())
             .finish();
+        // Without one for all threads, a test on another thread that reaches a line first would
+        // decide for all that it interests nobody.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         (log, tracing::subscriber::set_default(subscriber))
     }
 

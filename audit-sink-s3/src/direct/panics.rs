@@ -212,6 +212,9 @@ async fn deliver(panics_at: Vec<usize>, evidence: Option<&Arc<Evidence>>) -> usi
     let (writer, health, store) = start(&steps, evidence.cloned());
     // The stream's opening record precedes them.
     let first = u64::from(evidence.is_some());
+    // Without one for all threads, a test on another thread that reaches a line first would
+    // decide for all that it interests nobody.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let _log = tracing::subscriber::set_default(Stepping(Arc::clone(&steps), ()));
     let batches = batches();
     let [one, two] = batches.each_ref().map(|batch| writer.persist(batch.clone()));

@@ -78,9 +78,17 @@ fn settings(fault: Fault) -> Settings {
     }
 }
 
+/// A sink that has probed the server. A probe has five seconds, and on a busy machine that may be
+/// too short.
 async fn open(server: &S3TestServer, fault: Fault) -> Arc<S3Sink> {
-    let builder = S3Sink::builder(bucket_on(server, "logs")).with_settings(settings(fault));
-    Arc::new(builder.with_random(Arc::new(SeededRandom::new(1))).open().await.unwrap())
+    for _ in 0..20 {
+        let builder = S3Sink::builder(bucket_on(server, "logs")).with_settings(settings(fault));
+        let sink = builder.with_random(Arc::new(SeededRandom::new(1))).open().await.unwrap();
+        if sink.health().create_only.is_some() {
+            return Arc::new(sink);
+        }
+    }
+    panic!("no probe of the server ends in time");
 }
 
 /// Persists `count` batches, one object each if nothing else is in flight, and checks that each is
