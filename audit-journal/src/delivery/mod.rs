@@ -359,7 +359,9 @@ impl JournalDelivery {
                     Ok((plan, delivery)) => self.arrived(&plan, delivery),
                     Err(error) => self.vanished(error),
                 },
-                encoded = next_encoded(&mut self.encodings), if awaits_encoded => self.seal(encoded).await,
+                encoded = next_encoded(&mut self.encodings), if awaits_encoded => {
+                    self.seal(encoded).await;
+                }
                 memory = taken(&mut self.wanted), if awaits_memory => {
                     (self.cutting, self.wanted) = (Some(memory), None);
                 }

@@ -1,12 +1,12 @@
 //! Compares everything on this machine in about two minutes: see the crate's documentation.
 //!
 //! ```text
-//! cargo run --release -p audit-benches --bin report            # about two minutes
-//! cargo run --release -p audit-benches --bin report -- quick   # a few seconds, only to see whether it works
-//! cargo run --release -p audit-benches --bin report -- only outcomes   # the comparisons whose names contain a word
-//! cargo run --release -p audit-benches --bin report -- drain   # only the rate at which a backlog is delivered
-//! cargo run --release -p audit-benches --bin report -- routes   # only commits and memory of a thousand customers
+//! cargo run --release -p audit-benches --bin report   # about two minutes
 //! ```
+//!
+//! After `--`: `quick` takes a few seconds, only to see whether it works; `only WORD` makes the
+//! comparisons whose names contain a word; `drain` measures the rate at which a backlog is
+//! delivered; `routes` measures commits and memory with a thousand customers.
 //!
 //! Its files are written below the directory that `AUDIT_BENCH_DIR` names, or the build's own: it
 //! should be on the disk to measure. With `DATABASE_URL`, PostgreSQL is measured too. The exit

@@ -111,6 +111,7 @@ pub fn serve() {
             server.access_key(),
             server.secret_key()
         );
+        // An error of standard input ends it as well.
         let _ = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
     });
 }

@@ -99,6 +99,7 @@ async fn run(served: &Served, directory: &Path, routes: u32, dead: u32) -> [f64;
         0 => (routes.clone(), routes),
         dead => (routes[..dead as usize].to_vec(), routes[dead as usize..].to_vec()),
     };
+    // A measurement of memory at rest: no event says that the tasks of all routes have started.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let idle = memory("VmRSS:");
     let records = Batch::from_lines(0, super::lines(64).into()).expect("lines");

@@ -47,7 +47,7 @@ export const apart = {
   "\u0141": "L\u0335", "\u0127": "h\u0335", "\u0126": "H\u0335",
 };
 
-/// Characters equivalent to sequences of others, with differences that are not known here.
+/// Characters that sort like sequences of others. How they differ from these is not in the tables.
 export const spelled = {
   "\u00df": "ss", "\u1e9e": "ss", "\u00e6": "ae", "\u00c6": "ae", "\u0153": "oe", "\u0152": "oe", "\u0133": "ij",
   "\u2026": "...", "\u2122": "tm", "\u2116": "no", "\ufb01": "fi", "\ufb02": "fl", "\u00a0": " ", "\u202f": " ",
@@ -63,5 +63,5 @@ export const ignored =
   "\u0019\u001a\u001b\u001c\u001d\u001e\u001f";
 
 /// Ranges of characters, with the group that all of them sort before. Their order within a range is
-/// not known here.
+/// not in the tables.
 export const classes = [[127744, 129791, 102], [44032, 55203, 240], [19968, 40959, 240], [1488, 1514, 240], [1568, 1610, 240], [2308, 2361, 240], [3585, 3630, 240]];

@@ -36,7 +36,7 @@ const apart = Object.entries({
 })
   .flatMap(([c, parts]) => strokes.map((m) => [c, parts[0] + m]))
   .filter(([c, parts]) => root.compare(c, parts) === 0);
-/// Characters equivalent to sequences of others, with differences that are not known here.
+/// Characters that sort like sequences of others. How they differ from these is not in the tables.
 const spelled = [
   ["\u00df", "ss"], ["\u1e9e", "ss"], ["\u00e6", "ae"], ["\u00c6", "ae"], ["\u0153", "oe"],
   ["\u0152", "oe"], ["\u0133", "ij"], ["\u2026", "..."],
@@ -195,7 +195,7 @@ ${literal(marks.map(escaped))};
 /// Letters that consist of another letter and a mark, although Unicode does not decompose them.
 export const apart = ${plain(apart)};
 
-/// Characters equivalent to sequences of others, with differences that are not known here.
+/// Characters that sort like sequences of others. How they differ from these is not in the tables.
 export const spelled = ${plain(spelled)};
 
 /// Ignored characters.
@@ -203,5 +203,5 @@ export const ignored =
 ${literal(ignored.map(escaped))};
 
 /// Ranges of characters, with the group that all of them sort before. Their order within a range is
-/// not known here.
+/// not in the tables.
 export const classes = ${JSON.stringify(classes).replaceAll(",", ", ")};`);
