@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::arguments::Check;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::units::counted;
 use crate::{report, verify};
 
 /// The maximum size of a file, in bytes. No proof or record is larger.
@@ -59,7 +60,8 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> Result<Outcome, Failure
         let style = output.style();
         output.line(&match &proven {
             Ok(key) => style.good(&format!(
-                "proven: this is record {record} of {origin}, which had {size} records, by {key}"
+                "proven: this is record {record} of {origin}, which had {}, by {key}",
+                counted(*size, "record")
             )),
             Err(why) => style.bad(&format!("not proven: {why}")),
         })?;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
 use crate::plain::is_plain;
+use crate::units::{Count, counted};
 
 /// The content of an object that was read to its end.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl fmt::Display for InvalidLines {
         write!(f, "line {line} {what}")?;
         match count {
             1 => Ok(()),
-            count => write!(f, "; {count} lines in total are not records"),
+            count => write!(f, "; {} lines in total are not records", Count(*count)),
         }
     }
 }
@@ -97,7 +98,7 @@ fn contradiction(found: &ObjectMetadata, said: &ObjectMetadata) -> Option<String
     }
     let ObjectMetadata { last_sequence, count, sha256 } = found;
     Some(if count != &said.count {
-        format!("holds {count} records, but its metadata says {}", said.count)
+        format!("holds {}, but its metadata says {}", counted(*count, "record"), Count(said.count))
     } else if sha256 != &said.sha256 {
         "its lines do not match the hash in its metadata".to_owned()
     } else {

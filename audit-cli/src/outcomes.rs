@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::object::Chunk;
 use crate::printer::Printer;
-use crate::units::Count;
+use crate::units::{Count, counted};
 
 /// The maximum size of held records, in bytes: 67,000 records of 1,000 bytes.
 const MAX_HELD_BYTES: usize = 64 << 20;
@@ -228,12 +228,12 @@ impl Outcomes {
         let Outcomes { unknown, evicted, apart, .. } = self;
         let mut notes = Vec::new();
         if *unknown > 0 {
-            notes
-                .push(format!("--outcomes: no outcome was found for {} attempts", Count(*unknown)));
+            let attempts = counted(*unknown, "attempt");
+            notes.push(format!("--outcomes: no outcome was found for {attempts}"));
         }
         if *evicted > 0 {
             notes.push(format!(
-                "--outcomes: {} of these were printed before all was read, since more than {} MiB \
+                "--outcomes: {} of these printed before all was read, since more than {} MiB \
                  would have been held",
                 Count(*evicted),
                 MAX_HELD_BYTES >> 20
@@ -241,9 +241,8 @@ impl Outcomes {
         }
         if *apart > 0 {
             notes.push(format!(
-                "--outcomes: {} outcomes are of attempts whose records were not read or were \
-                 printed before",
-                Count(*apart)
+                "--outcomes: {} of attempts whose records were not read or were printed before",
+                counted(*apart, "outcome")
             ));
         }
         notes

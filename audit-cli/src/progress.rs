@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use audit_sink_s3::layout::{ObjectKey, Partition};
 
 use crate::arguments::Common;
+use crate::units::counted;
 
 /// A bar that appears once a command takes noticeably long.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl PartitionProgress {
         self.objects += 1;
         let done =
             self.partitions.partition_point(|partition| partition.begin_ms() < key.hour_ms());
-        self.progress.at(done as u64, &format!("partitions, {} objects", self.objects));
+        self.progress.at(done as u64, &format!("partitions, {}", counted(self.objects, "object")));
     }
 }
 

@@ -22,7 +22,7 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::refused::{Refused, ended_well};
-use crate::units::HOUR_MS;
+use crate::units::{Count, HOUR_MS};
 use crate::verify::inventory::{Entry, Inventory};
 
 /// A stream's objects are filed under the hours after its opening, for at most a day, with an hour
@@ -186,7 +186,7 @@ pub(crate) async fn prove(
     let name = key.to_string();
     let failed = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
     if head.count > MAX_RECORDS {
-        let claimed = format!("it claims {} records, more than {MAX_RECORDS}", head.count);
+        let claimed = format!("it claims {} records, more than {MAX_RECORDS}", Count(head.count));
         return Err(failed(&claimed));
     }
     let tampered = |error: HeadError| failed("it was tampered with").because(error);

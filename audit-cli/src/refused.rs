@@ -4,6 +4,7 @@ use crate::bucket::Listed;
 use crate::failure::Failure;
 use crate::object::{Content, ReadError};
 use crate::output::Output;
+use crate::units::counted;
 
 /// Objects that the store refused. An archived object, or one encrypted with another key, must not
 /// prevent the reading of later ones.
@@ -47,7 +48,7 @@ impl Refused {
     pub(crate) fn end(self) -> Result<(), Failure> {
         match self.count {
             0 => Ok(()),
-            count => Err(Failure::new(format!("{count} objects could not be read"))),
+            count => Err(Failure::new(format!("{} could not be read", counted(count, "object")))),
         }
     }
 }

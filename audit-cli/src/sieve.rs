@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::condition::Condition;
 use crate::query::{Pointer, Time};
-use crate::units::Count;
+use crate::units::{Count, counted};
 
 /// Selects records. Shared by the tasks that read objects.
 #[derive(Debug)]
@@ -58,27 +58,25 @@ impl Untimed {
     fn note(&self, pointer: &Pointer) -> Option<String> {
         let of = |counter: &AtomicU64, what: String| match counter.load(Relaxed) {
             0 => None,
-            count => Some((count, format!("{} {what}", Count(count)))),
+            count => Some((count, format!("{what} in {}", Count(count)))),
         };
         let Untimed { missing, unreadable, in_other_units } = self;
-        let units = in_other_units.iter().zip(UNITS).map(|(counter, (unit, _))| {
-            of(counter, format!("have a number that looks like {unit}, not milliseconds"))
-        });
+        let units = in_other_units
+            .iter()
+            .zip(UNITS)
+            .map(|(counter, (unit, _))| of(counter, format!("{unit} instead of milliseconds")));
         let reasons: Vec<(u64, String)> = [
-            of(missing, format!("have nothing at {pointer}")),
-            of(unreadable, "have a value there that is not a time".to_owned()),
+            of(missing, format!("nothing at {pointer}")),
+            of(unreadable, "a value that is not a time".to_owned()),
         ]
         .into_iter()
         .chain(units)
         .flatten()
         .collect();
-        let all = Count(reasons.iter().map(|(count, _)| count).sum());
+        let all = reasons.iter().map(|(count, _)| count).sum();
         let reasons = reasons.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join(", ");
-        (all.0 > 0).then(|| {
-            format!(
-                "--time {pointer}: {all} records were left out because of their time: {reasons}"
-            )
-        })
+        (all > 0)
+            .then(|| format!("--time {pointer}: {} left out: {reasons}", counted(all, "record")))
     }
 }
 
@@ -142,9 +140,9 @@ impl Sieve {
         for (condition, _) in unnamed.filter(|(_, named)| seen > 0 && !named.load(Relaxed)) {
             if let Some(member) = condition.member() {
                 notes.push(format!(
-                    "--where {condition}: {} of {} records; none has {member}",
+                    "--where {condition}: {} of {}; none has {member}",
                     Count(matched),
-                    Count(seen)
+                    counted(seen, "record")
                 ));
             }
         }

@@ -106,9 +106,13 @@ impl fmt::Display for Count {
     }
 }
 
-/// A count and its noun: 1 record, 12,000 records.
+/// A count and its noun: 1 record, 12,000 records, 2 copies.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", Count(count), if count == 1 { "" } else { "s" })
+    match noun.strip_suffix('y') {
+        _ if count == 1 => format!("1 {noun}"),
+        Some(stem) if !noun.ends_with("ay") => format!("{} {stem}ies", Count(count)),
+        _ => format!("{} {noun}s", Count(count)),
+    }
 }
 
 /// A number of bytes for people.

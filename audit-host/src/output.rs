@@ -136,7 +136,7 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
             // All buffered lines were written, so the reader reads again.
             let left_out = std::mem::take(&mut state.left_out);
             taken.extend_from_slice(
-                format!("… {left_out} lines were dropped because the reader was too slow\n")
+                format!("… lines dropped because the reader was too slow: {left_out}\n")
                     .as_bytes(),
             );
         }
@@ -221,7 +221,7 @@ pub(crate) mod tests {
         assert_eq!(received.recv().unwrap().len(), 100);
         assert_eq!(received.recv().unwrap().len(), fit * 100);
         let told = String::from_utf8(received.recv().unwrap()).unwrap();
-        assert_eq!(told, "… 7 lines were dropped because the reader was too slow\n");
+        assert_eq!(told, "… lines dropped because the reader was too slow: 7\n");
         output.finish(LONG);
         // From here on all lines are shown again.
         output.line("after");

@@ -132,7 +132,7 @@ pub enum MutationError<E> {
     #[error(transparent)]
     Release(ReleaseError),
     /// Every attempt met a write conflict. All were rolled back; the logs of each are durable.
-    #[error("each of {attempts} attempts ran into a write conflict")]
+    #[error("every attempt ran into a write conflict, {attempts} in all")]
     Conflict {
         /// The number of attempts.
         attempts: u32,

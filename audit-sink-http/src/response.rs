@@ -54,7 +54,7 @@ impl Format {
         let text = refused.as_str().and_then(|text| text.parse::<u64>().ok());
         match refused.as_u64().or(text) {
             None | Some(0) => Success::Taken,
-            Some(records) => Success::TakenBut(format!("{records} records")),
+            Some(records) => Success::TakenBut(format!("{records} of the records")),
         }
     }
 }

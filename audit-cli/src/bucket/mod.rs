@@ -28,6 +28,7 @@ use crate::arguments::{Common, Source};
 use crate::failure::Failure;
 use crate::in_order::in_order;
 use crate::output;
+use crate::units::counted;
 
 /// A bucket to read from. Clones share it.
 #[derive(Debug, Clone)]
@@ -278,7 +279,8 @@ impl Reader {
         let of_other_streams = self.passed.of_other_streams();
         if let (Some(stream), 1..) = (wanted.stream, of_other_streams) {
             return format!(
-                "no object is of stream {stream}; {of_other_streams} objects are of other streams"
+                "no object is of stream {stream}; {} of other streams",
+                counted(of_other_streams, "object")
             );
         }
         let name = self.name();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::units::{Count, counted};
 use audit_sink_s3::layout::Partition;
 
 /// Counts of listed objects that hold no records or are not selected.
@@ -40,10 +41,11 @@ pub(crate) struct Others {
 impl fmt::Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Others { count, leftovers, example } = self;
-        write!(f, "{count} other objects are among the partitions, such as {example}")?;
+        let others = counted(*count, "other object");
+        write!(f, "{others} among the partitions, such as {example}")?;
         match leftovers {
             0 => Ok(()),
-            leftovers => write!(f, "; {leftovers} of them were left by writers that died"),
+            leftovers => write!(f, "; {} of them left by writers that died", Count(*leftovers)),
         }
     }
 }

@@ -4,6 +4,7 @@ use audit_sink_s3::layout::{Listed, Partition};
 use futures::TryStreamExt;
 
 use super::examination::Examination;
+use crate::units::counted;
 
 /// Files of writers that died before they finished an object.
 #[derive(Debug, Default)]
@@ -27,7 +28,8 @@ impl Examination {
                 self.ok("leftovers", "no writer that died left a file");
             }
             Ok(Leftovers { count, example }) => {
-                let said = format!("dead writers left {count} files, such as {example}");
+                let said =
+                    format!("dead writers left {}, such as {example}", counted(count, "file"));
                 let advice = "they hold nothing that was acknowledged and is not in an object too, and engines that read whole directories fail on them: remove those that are older than any write takes: find DIRECTORY -name '*.ndjson*#[0-9]*' -mmin +60 -delete";
                 self.warning("leftovers", said, advice);
             }

@@ -7,6 +7,7 @@ use super::check::Verdict;
 use super::examination::Examination;
 use super::wire::Wire;
 use crate::arguments::Profile;
+use crate::units::counted;
 
 struct Rule {
     /// A rule, with its description.
@@ -125,9 +126,11 @@ impl Examination {
             return false;
         };
         let is_enforced = mode == "COMPLIANCE";
-        let said = format!("objects are kept for {days} days in mode {mode}; {name}");
+        let said =
+            format!("objects are kept for {} in mode {mode}; {name}", counted(days.into(), "day"));
         if rule.keep_days.is_some_and(|keep| days < keep) {
-            let advice = format!("keep objects for {} days", rule.keep_days.unwrap_or_default());
+            let keep = counted(rule.keep_days.unwrap_or_default().into(), "day");
+            let advice = format!("keep objects for {keep}");
             self.problem(CHECK, said, &advice);
             return false;
         }
@@ -169,8 +172,10 @@ impl Examination {
         }
         let wrong: Vec<String> = early.into_iter().chain(slow).collect();
         if wrong.is_empty() {
-            let said =
-                format!("{seen} lifecycle rules leave objects as long as {} asks", rule.name);
+            let said = format!(
+                "no lifecycle rule of {seen} removes objects earlier than {} asks",
+                rule.name
+            );
             self.ok(CHECK, said);
         } else {
             let said = format!("{}; {}", wrong.join("; "), rule.name);
@@ -193,14 +198,15 @@ impl Rule {
         for expiration in elements(found, "Expiration") {
             let date = element(expiration, "Date").map(|date| format!("on {date}"));
             let days = days_of(expiration, "Days").filter(|days| is_early(*days));
-            let when = date.or_else(|| Some(format!("after {} days", days?)));
+            let when = date.or_else(|| Some(format!("after {}", counted(days?.into(), "day"))));
             early.extend(when.map(|when| format!("rule {id} removes objects {when}")));
         }
         // Overwritten and deleted objects are separate versions, which only a lock protects.
         for expiration in elements(found, "NoncurrentVersionExpiration") {
             let days = days_of(expiration, "NoncurrentDays");
             if let Some(days) = days.filter(|days| is_early(*days) && !is_locked) {
-                early.push(format!("rule {id} removes deleted objects for good after {days} days"));
+                let days = counted(days.into(), "day");
+                early.push(format!("rule {id} removes deleted objects for good after {days}"));
             }
         }
         early
@@ -214,8 +220,9 @@ impl Rule {
             let class = element(transition, "StorageClass").unwrap_or_default();
             let days = days_of(transition, "Days").unwrap_or(0);
             if ["GLACIER", "DEEP_ARCHIVE"].contains(&class) && days < self.at_hand_days {
+                let days = counted(days.into(), "day");
                 slow.push(format!(
-                    "rule {id} moves objects to {class} after {days} days, where they cannot be read at once"
+                    "rule {id} moves objects to {class} after {days}, where they cannot be read at once"
                 ));
             }
         }

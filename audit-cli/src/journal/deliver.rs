@@ -18,6 +18,7 @@ use crate::failure::{Failure, Outcome};
 use crate::followers::{self, Follower};
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::units::{Count, counted};
 
 #[derive(Serialize)]
 struct Delivered {
@@ -123,7 +124,7 @@ pub(super) async fn deliver(
         let delivered = routes.records_delivered(&delivering.health());
         return Err(too_late(
             &delivering,
-            format!("{delivered} of {undelivered} records were delivered in time"),
+            format!("{delivered} of {} delivered in time", counted(undelivered, "record")),
         ));
     }
     let delivered = delivering.finished().await;
@@ -142,14 +143,15 @@ pub(super) async fn deliver(
         if let Some(redelivered) = &redelivered {
             print_redelivered(redelivered, output)?;
         }
-        output.line(&format!("{records} records in {objects} objects are in {name}"))?;
+        let (records, objects) = (counted(records, "record"), counted(objects, "object"));
+        output.line(&format!("{records} in {objects} delivered to {name}"))?;
         routes.iter().try_for_each(|route| route.print(output))?;
         followers.iter().try_for_each(|follower| follower.print(output))?;
     }
     if conflicts + earlier > 0 {
         output.note(&format!(
-            "{} objects were set aside because others have their keys: see audit journal show {}",
-            conflicts + earlier,
+            "{} set aside, since others have their keys: see audit journal show {}",
+            counted(conflicts + earlier, "object"),
             directory.directory.display()
         ));
     }
@@ -165,7 +167,7 @@ async fn deliver_again(
     let delivering = rescue::deliver_again(journal, bucket.clone(), settings.clone()).await?;
     if !waiting.until_finished(&delivering, &Routes::default(), None).await {
         let delivered = delivering.health().records_delivered;
-        let what = format!("{delivered} records were delivered again in time");
+        let what = format!("{} delivered again in time", counted(delivered, "record"));
         return Err(too_late(&delivering, what));
     }
     delivering.finished().await.map_err(|error| {
@@ -249,12 +251,15 @@ impl Redelivered {
 fn print_redelivered(redelivered: &JournalRedelivered, output: &Output) -> Result<(), Failure> {
     let JournalRedelivered { objects, records, present, conflicts, gone } = redelivered;
     let style = output.style();
+    let (again, objects) = (counted(*records, "record"), counted(*objects, "object"));
     output.line(&format!(
-        "{records} records in {objects} objects were delivered again; {present} were in the bucket"
+        "{again} in {objects} delivered again; {} in the bucket before",
+        Count(*present)
     ))?;
     for ForeignObject { key, records } in conflicts {
         output.line(&style.bad(&format!(
-            "conflict: another object has the key {key}; {records} records were not delivered because of it"
+            "conflict: another object has the key {key}; because of it, {} not delivered",
+            counted(*records, "record")
         )))?;
     }
     for lost in gone {

@@ -138,7 +138,8 @@ impl RouteDelivered {
 
     pub(super) fn print(&self, output: &Output) -> Result<(), Failure> {
         let RouteDelivered { route, bucket, objects, records, undelivered, error, .. } = self;
-        let what = format!("route {route}: {records} records in {objects} objects are in {bucket}");
+        let (records, objects) = (counted(*records, "record"), counted(*objects, "object"));
+        let what = format!("route {route}: {records} in {objects} delivered to {bucket}");
         if *undelivered == 0 {
             return output.line(&what);
         }

@@ -11,7 +11,7 @@ use crate::arguments::JournalDirectory;
 use crate::failure::{Failure, Outcome};
 use crate::followers::Follower;
 use crate::output::Output;
-use crate::units::{Size, Span, now_ms, shown};
+use crate::units::{Count, Size, Span, counted, now_ms, shown};
 
 #[derive(Serialize)]
 struct State {
@@ -88,33 +88,37 @@ fn print_state(
     let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
     let style = output.style();
     let used = if *in_use { "a process has it open" } else { "no process has it open" };
-    output.line(&format!("{used}; {segments} segments hold records, {} of disk", Size(*bytes)))?;
+    let segments = counted(*segments, "segment");
+    output.line(&format!("{used}; {segments} with records, {} of disk", Size(*bytes)))?;
     for stream in streams {
         let JournalStream { stream: name, route, delivered_to: _, next_sequence } = stream;
         let route = routes.iter().find(|known| known.number == *route);
         let route = route.map_or_else(String::new, |route| format!(" of route {}", route.name));
         let undelivered = stream.undelivered();
         output.line(&format!(
-            "stream {name}{route}: {next_sequence} records, {undelivered} not known to be in the \
-             bucket"
+            "stream {name}{route}: {}, {} not known to be in the bucket",
+            counted(*next_sequence, "record"),
+            Count(undelivered)
         ))?;
     }
     for route in routes {
         let Route { number, name, destination, retired, undelivered } = Route::of(route, state);
         let retired = if retired { ", retired" } else { "" };
         output.line(&format!(
-            "route {name} (number {number}{retired}) to {destination}: {undelivered} records not \
-             known to be in the bucket"
+            "route {name} (number {number}{retired}) to {destination}: {} not known to be in the \
+             bucket",
+            counted(undelivered, "record")
         ))?;
     }
     for PlannedObject { plan, set_aside, file } in objects {
-        let (key, count, file) = (destined(plan), plan.count, file.display());
+        let (key, records) = (destined(plan), counted(plan.count, "record"));
         output.line(&if *set_aside {
             style.bad(&format!(
-                "conflict: another object has the key {key}; the {count} records are in {file}"
+                "conflict: another object has the key {key}; {records} set aside in {}",
+                file.display()
             ))
         } else {
-            format!("planned: {key}, {count} records")
+            format!("planned: {key}, {records}")
         })?;
     }
     for follower in followers {
@@ -127,7 +131,8 @@ fn print_state(
                 format!(", the oldest of {}, {} ago", shown(oldest), Span(now_ms() - oldest))
             });
             let text = format!(
-                "{undelivered} records are not known to be in the bucket, {}{}",
+                "{} not known to be in the bucket, {}{}",
+                counted(undelivered, "record"),
                 Size(undelivered_bytes),
                 age.unwrap_or_default()
             );

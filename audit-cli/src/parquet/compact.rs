@@ -90,7 +90,7 @@ pub(crate) async fn run(
     };
     Box::pin(work.days(&days)).await?;
     if work.refused > 0 {
-        return Err(Failure::new(format!("{} objects could not be read", work.refused)));
+        return Err(Failure::new(format!("{} could not be read", counted(work.refused, "object"))));
     }
     reader.end()?;
     Ok(Outcome::wrong_if(work.left_out > 0))

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::object::{Chunk, Part, Read};
 use crate::parquet::{Exporter, Group};
 use crate::scan;
+use crate::units::counted;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -117,7 +118,10 @@ impl Lacks {
     fn end(&self, desk: &Desk) -> Result<(), Failure> {
         match self.0.load(Ordering::Relaxed) {
             0 => desk.reader.end(),
-            count => Err(Failure::new(format!("it lacks records of {count} objects"))),
+            count => {
+                let objects = counted(count, "object");
+                Err(Failure::new(format!("it lacks records of {objects}")))
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::object::ReadError;
 use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::refused::Refused;
+use crate::units::counted;
 
 use finding::Finding;
 use seen::{Seen, look};
@@ -108,9 +109,8 @@ pub(crate) async fn run(
     if tally.untimed > 0
         && let Some(time) = &arguments.filter.time
     {
-        let untimed = tally.untimed;
-        output
-            .note(&format!("no time was found at {time} in the first record of {untimed} objects"));
+        let objects = counted(tally.untimed, "object");
+        output.note(&format!("no time was found at {time} in the first record of {objects}"));
     }
     // With a range of times, streams may have begun before it.
     for gap in tally.gaps(arguments.selection.since.is_none()) {

@@ -7,7 +7,7 @@ use super::tally::{Tally, Totals};
 use crate::bucket::Reader;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::units::{Size, Span, now_ms, shown};
+use crate::units::{Size, Span, counted, now_ms, shown};
 
 #[derive(Serialize)]
 struct Day {
@@ -122,7 +122,8 @@ fn print_text(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Fai
         output.line(&style.doubtful(&others.to_string()))?;
     }
     if *same_lines > 0 {
-        output.line(&style.doubtful(&format!("{same_lines} objects may be copies of others")))?;
+        let copies = counted(*same_lines, "possible copy");
+        output.line(&style.doubtful(&format!("{copies} of other objects")))?;
     }
     let verdict = if totals.objects == 0 && *damaged == 0 {
         style.bad("there was nothing to check")
@@ -130,7 +131,11 @@ fn print_text(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Fai
         style.good("no gaps, no duplicates, nothing damaged")
     } else {
         style.bad(&format!(
-            "{gaps} gaps ({missing_records} records missing), {duplicates} duplicates, {damaged} damaged"
+            "{} ({} missing), {}, {} damaged",
+            counted(*gaps, "gap"),
+            counted(*missing_records, "record"),
+            counted(*duplicates, "duplicate"),
+            counted(*damaged, "object"),
         ))
     };
     output.line(&verdict)

@@ -30,7 +30,7 @@ use crate::in_order::in_order;
 use crate::output::Output;
 use crate::parquet::{self, Compacted, Missing};
 use crate::progress::Progress;
-use crate::units::now_ms;
+use crate::units::{counted, now_ms};
 
 use begin::Begin;
 use inventory::{Entry, Inventory};
@@ -150,7 +150,8 @@ pub(crate) async fn run(
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     Summary::new(&reader, arguments, &keys, &verified, explained, now).print(output)?;
     if let Unread { count: count @ 1.., said, .. } = verified.unread {
-        return Err(Failure::new(format!("{count} objects could not be read")).because(said));
+        let unread = format!("{} could not be read", counted(count, "object"));
+        return Err(Failure::new(unread).because(said));
     }
     reader.end()?;
     Ok(outcome(&verified.report, begin_ms))

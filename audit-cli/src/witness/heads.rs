@@ -15,6 +15,7 @@ use audit_evidence::{
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::units::{Count, counted};
 
 /// The name of the log in its directory.
 pub(crate) const FILE: &str = "heads";
@@ -129,7 +130,11 @@ pub(crate) fn read(
     }
     if !is_signed {
         let (signed, left) = (signed.map_or(0, |(signed, _)| signed.size), log.range.end());
-        return Err(failed(&format!("was cut: {signed} lines were signed, and {left} are left")));
+        return Err(failed(&format!(
+            "was cut: {} signed, {} left",
+            counted(signed, "line"),
+            Count(left)
+        )));
     }
     // A crash leaves one line that is not signed yet.
     if log.range.end() > 1 && signed.is_none() {

@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
     }
     if signed < lines {
         // Only of a copy that was made while the witness wrote.
-        output.note(&format!("{} are not signed yet", counted(lines - signed, "head")));
+        output.note(&format!("{} not signed yet", counted(lines - signed, "head")));
     }
     if let Some(file) = state {
         let mut state = verify::read_state(file)?;
@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
             let stream = origin.rsplit_once('/').map_or(&*origin, |(_, stream)| stream);
             match state.get(stream) {
                 Some(known) if known.size == seen.size && known.root != seen.root => {
-                    let what = format!("the state has another root for {} records", seen.size);
+                    let what =
+                        format!("the state has another root for {}", counted(seen.size, "record"));
                     output.note(&format!("wrong: {origin}: {what}"));
                     wrong += 1;
                 }

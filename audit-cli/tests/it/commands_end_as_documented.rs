@@ -74,7 +74,7 @@ async fn nothing_is_said_to_be_nothing_and_stats_find_it() {
         (&above, &[], "nearby are logs/"),
         (&deeper, &[], "hour=00/, hour=01/"),
         (&right, &["--since", "2024-01-01"], "its days are dt=2023-11-14 to dt=2023-11-15"),
-        (&right, &["--stream", other_stream], "30 objects are of other streams"),
+        (&right, &["--stream", other_stream], "30 objects of other streams"),
     ] {
         for command in ["ls", "cat", "stats"] {
             let arguments = [&[command, place.as_str()], more].concat();
@@ -183,7 +183,7 @@ async fn an_object_that_is_refused_hides_no_other() {
         assert!(ran.out.lines().count() >= count, "{ran:?}");
         assert!(ran.err.contains(&format!("cannot read {refused}: ")), "{ran:?}");
         assert!(ran.err.contains("status 403"), "{ran:?}");
-        assert!(ran.err.contains("1 objects could not be read"), "{ran:?}");
+        assert!(ran.err.contains("1 object could not be read"), "{ran:?}");
     }
 }
 

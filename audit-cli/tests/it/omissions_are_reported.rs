@@ -102,11 +102,9 @@ async fn records_without_a_time_are_counted_by_what_they_lack() {
     let range = ["--since", "2023-11-14", "--until", "2023-11-15", "--time", "/at"];
     let ran = cat(&root, &range).await;
     assert_eq!(ran.lines().len(), 4, "{ran:?}");
-    let note = "audit: --time /at: 8 records were left out because of their time: 2 have nothing at /at, \
-                2 have a value there that is not a time, \
-                2 have a number that looks like seconds, not milliseconds, \
-                1 have a number that looks like microseconds, not milliseconds, \
-                1 have a number that looks like nanoseconds, not milliseconds\n";
+    let note = "audit: --time /at: 8 records left out: nothing at /at in 2, \
+                a value that is not a time in 2, seconds instead of milliseconds in 2, \
+                microseconds instead of milliseconds in 1, nanoseconds instead of milliseconds in 1\n";
     assert_eq!(ran.err, note);
     let strict = cat(&root, &[&range[..], &["--strict"]].concat()).await;
     assert_eq!((strict.code, strict.out), (Some(1), ran.out));

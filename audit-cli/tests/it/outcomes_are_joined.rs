@@ -78,7 +78,7 @@ async fn attempts_are_shown_with_their_outcomes() {
         (5, 1, "unknown"),
     ];
     assert_eq!(joined(&ran.json()), expected(&all));
-    assert!(ran.err.contains("no outcome was found for 1 attempts"), "{ran:?}");
+    assert!(ran.err.contains("no outcome was found for 1 attempt"), "{ran:?}");
 
     // Only printed records are counted, and the outcome of the last one is read.
     let ran = audit(&environment, &["cat", "--outcomes", "-n", "5", &url]).await;

@@ -53,7 +53,10 @@ impl Ran {
     pub(crate) fn of(output: Output) -> Ran {
         let Output { status, stdout, stderr } = output;
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+        let ran = Ran { code: status.code(), out: text(stdout), err: text(stderr) };
+        assert_eq!(one_in_plural(&ran.out), None);
+        assert_eq!(one_in_plural(&ran.err), None);
+        ran
     }
 
     /// The lines of the output. Fails if the run failed.
@@ -66,6 +69,20 @@ impl Ran {
     pub(crate) fn json(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+/// One of something, counted in the plural: "1 records".
+fn one_in_plural(text: &str) -> Option<(&str, &str)> {
+    let words = text
+        .lines()
+        .filter(|line| !line.starts_with('{'))
+        .flat_map(|line| line.split([' ', '(']).zip(line.split([' ', '(']).skip(1)));
+    let is_plural = |word: &str| {
+        word.ends_with('s') && !word.ends_with("ss") && !["has", "is", "was", "its"].contains(&word)
+    };
+    words
+        .map(|(count, noun)| (count, noun.trim_end_matches([',', ';', '.', ':', ')'])))
+        .find(|(count, noun)| *count == "1" && is_plural(noun))
 }
 
 pub(crate) fn batch(time_ms: i64, user: &str, count: u32) -> Batch {

@@ -77,7 +77,7 @@ async fn the_last_conflict_is_returned_uncommitted() {
         matches!(error, MutationError::Conflict { attempts: 3, source: DbError::Conflict }),
         "{error:?}"
     );
-    assert_eq!(error.to_string(), "each of 3 attempts ran into a write conflict");
+    assert_eq!(error.to_string(), "every attempt ran into a write conflict, 3 in all");
     assert_eq!((host.database.value(), attempts_logged(&host)), (0, vec![1, 2, 3]));
 }
 

@@ -248,7 +248,7 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
     let altered = String::from_utf8(all.clone()).unwrap().replacen("cosigned", "fork", 1);
     for (content, signature, what) in [
         (altered.as_bytes(), &all_signed, "was altered"),
-        (&old[..], &all_signed, "was cut: 2 lines were signed, and 1 are left"),
+        (&old[..], &all_signed, "was cut: 2 lines signed, 1 left"),
         (b"", &all_signed, "was cut"),
         (&all[..], &Vec::new(), "is not signed by witness.example"),
         // Both were put back, and the stream's file was not.
