@@ -1,7 +1,7 @@
 //! The cost of the audit crates, compared with null implementations, physical baselines and
 //! alternatives.
 //!
-//! - `cargo run --release -p audit-benches --bin report` compares everything in about two minutes
+//! - `cargo run --release -p audit-benches --bin report` compares everything in about ten minutes
 //!   and reports whether the targets hold: see [`report`].
 //! - `cargo bench -p audit-benches --bench templates` (or `journal`, `delivery`, `release`)
 //!   measures one stage with criterion, for work on it;

@@ -1,7 +1,7 @@
-//! Compares everything on this machine in about two minutes: see the crate's documentation.
+//! Compares everything on this machine in about ten minutes: see the crate's documentation.
 //!
 //! ```text
-//! cargo run --release -p audit-benches --bin report   # about two minutes
+//! cargo run --release -p audit-benches --bin report   # about ten minutes
 //! ```
 //!
 //! After `--`: `quick` takes a few seconds, only to see whether it works; `only WORD` makes the
