@@ -136,8 +136,7 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
             // All buffered lines were written, so the reader reads again.
             let left_out = std::mem::take(&mut state.left_out);
             taken.extend_from_slice(
-                format!("… lines dropped because the reader was too slow: {left_out}\n")
-                    .as_bytes(),
+                format!("… lines dropped because the reader was too slow: {left_out}\n").as_bytes(),
             );
         }
         state.is_writing = true;

@@ -293,8 +293,9 @@ fn logs_of(text: &str) -> Logs {
     Logs::parse(text).expect("a size of logs")
 }
 
-/// Runs `measure` beside a server in a process of its own.
-fn beside_server<T>(measure: impl FnOnce(&Served) -> T) -> T {
+/// Runs `measure` beside a server in a process of its own. Returns also the server's processor
+/// time, in seconds.
+fn beside_server<T>(measure: impl FnOnce(&Served) -> T) -> (T, f64) {
     let program = std::env::current_exe().expect("the path of this program");
     let mut server = Command::new(program)
         .args(["part", "serve"])
@@ -302,14 +303,14 @@ fn beside_server<T>(measure: impl FnOnce(&Served) -> T) -> T {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a process");
-    let mut line = String::new();
-    let output = server.stdout.as_mut().expect("a pipe");
-    io::BufReader::new(output).read_line(&mut line).expect("a line");
-    let measured = measure(&Served::parse(&line));
+    let mut lines = io::BufReader::new(server.stdout.take().expect("a pipe")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    let measured = measure(&Served::parse(&line()));
     // It ends with its standard input.
     drop(server.stdin.take());
+    let seconds = line().parse().expect("a number");
     server.wait().expect("the server ends");
-    measured
+    (measured, seconds)
 }
 
 fn drains(Effort { drains, backlog_mib: mib, .. }: Effort, directory: &Path) -> Vec<Row> {
@@ -321,16 +322,16 @@ fn drains(Effort { drains, backlog_mib: mib, .. }: Effort, directory: &Path) -> 
         let (size, amount) = (logs.as_str(), mib.to_string());
         let rounds: Vec<_> = (0..drains)
             .map(|_| {
-                let baselines = beside_server(|served| {
+                let (baselines, _) = beside_server(|served| {
                     let arguments = ["drain-baselines", size, &amount];
                     part(&[], &[&arguments[..], &served.arguments()].concat())
                 });
                 part(&[], &["drain-fill", journal, size, &amount]);
-                let drained = beside_server(|served| {
+                let (drained, served) = beside_server(|served| {
                     part(&[], &[&["drain-into", journal][..], &served.arguments()].concat())
                 });
                 std::fs::remove_dir_all(&path).expect("a journal");
-                (baselines, drained)
+                Drained::of(mib, &baselines, &drained, served)
             })
             .collect();
         rows.push(drain_row(logs, mib, &rounds));
@@ -338,36 +339,65 @@ fn drains(Effort { drains, backlog_mib: mib, .. }: Effort, directory: &Path) -> 
     rows
 }
 
+/// A drain and its baselines, in MiB of lines a second.
+struct Drained {
+    ours: f64,
+    /// All cores encode, and nothing else runs.
+    encode: f64,
+    /// The cores encode that the server left during the drain.
+    free: f64,
+    /// A plain client stores.
+    store: f64,
+    /// MiB of encoded objects.
+    encoded: f64,
+    /// The peak memory of the process, in MiB.
+    memory: f64,
+}
+
+impl Drained {
+    fn of(mib: u64, baselines: &[f64], drained: &[f64], server_seconds: f64) -> Drained {
+        let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
+        let encode = mebibytes(baselines[0]);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let served = server_seconds / (drained[0] * cores as f64);
+        Drained {
+            ours: mib as f64 / drained[0],
+            encode,
+            free: encode * (1.0 - served.min(1.0)),
+            store: mebibytes(baselines[1]),
+            encoded: mebibytes(baselines[2]),
+            memory: drained[1],
+        }
+    }
+}
+
 /// The rate of a drain in MiB of lines a second, beside the lower one of the baselines.
-fn drain_row(logs: Logs, mib: u64, rounds: &[Pair]) -> Row {
-    let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
-    let column = |value: &dyn Fn(&Pair) -> f64| Spread::of(rounds.iter().map(value).collect());
-    let encode = column(&|(baselines, _)| mebibytes(baselines[0]));
-    let store = column(&|(baselines, _)| mebibytes(baselines[1]));
-    let ours = column(&|(_, drained)| mib as f64 / drained[0]);
-    let ratios = column(&|(baselines, drained)| {
-        mebibytes(baselines[0].min(baselines[1])) * drained[0] / mib as f64
-    });
-    let (name, lower) = if encode.median < store.median {
-        ("all cores encode", encode.median)
+fn drain_row(logs: Logs, mib: u64, rounds: &[Drained]) -> Row {
+    let column = |value: &dyn Fn(&Drained) -> f64| Spread::of(rounds.iter().map(value).collect());
+    let (free, store) = (column(&|round| round.free), column(&|round| round.store));
+    let ours = column(&|round| round.ours);
+    let (name, lower) = if free.median < store.median {
+        ("all free cores encode", free.median)
     } else {
         ("a plain client, 16 at once", store.median)
     };
     let stage = format!("drain {mib} MiB, logs of {}, MiB a second", logs.as_str());
-    let memory = rounds.iter().map(|(_, drained)| drained[1]).fold(0.0, f64::max);
-    let encoded = mebibytes(rounds[0].0[2]);
     let mut row = Row::counted(stage, ours.median, Unit::PerSecond)
         .beside(name, lower)
         .with_target(Target::TimesAsFast(0.8))
         .with_note(format!(
-            "encoded {encoded:.0} MiB; all cores encode {:.0} MiB a second, a plain client stores \
-             {:.0}; the process took {memory:.1} MiB; a server that responds in {} ms",
-            encode.median,
+            "encoded {:.0} MiB; all cores encode {:.0} MiB a second, those that the server leaves \
+             {:.0}, a plain client stores {:.0}; the process took {:.1} MiB; a server that \
+             responds in {} ms",
+            rounds[0].encoded,
+            column(&|round| round.encode).median,
+            free.median,
             store.median,
+            rounds.iter().map(|round| round.memory).fold(0.0, f64::max),
             drain::RESPONDS_IN.as_millis(),
         ));
     row.ours.spread = ours;
-    row.ratio = Some(ratios);
+    row.ratio = Some(column(&|round| round.free.min(round.store) / round.ours));
     row
 }
 
@@ -379,7 +409,7 @@ fn routes(Effort { drains: rounds, .. }: Effort, directory: &Path) -> Vec<Row> {
     let measure = |routes: u32, dead: u32| {
         let path = directory.join("customers");
         let journal = path.to_str().expect("a path of text");
-        let numbers = beside_server(|served| {
+        let (numbers, _) = beside_server(|served| {
             let (routes, dead) = (routes.to_string(), dead.to_string());
             part(&[], &[&["routes", journal, &routes, &dead][..], &served.arguments()].concat())
         });

@@ -1,7 +1,8 @@
 //! A backlog is delivered to a server: at what rate, beside the rate at which a plain client stores
-//! the same objects ready-made, and the rate at which all cores encode them.
+//! the same objects ready-made, and the rate at which all free cores encode them.
 //!
-//! The server, the baselines and the drain are processes of their own, and share the machine.
+//! The server, the baselines and the drain are processes of their own, and share the machine: the
+//! cores that are free are those that the server leaves during the drain.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use s3_testserver::{Fault, S3TestServer};
 use tokio::time::Instant;
 
 use super::backlog::peak_memory;
-use super::release::{open_undelivered, tokio_runtime, undelivered};
+use super::release::{open_undelivered, processor_time, tokio_runtime, undelivered};
 
 /// How long the server takes to respond.
 pub const RESPONDS_IN: Duration = Duration::from_millis(80);
@@ -99,7 +100,8 @@ impl Logs {
     }
 }
 
-/// Serves an empty bucket until standard input ends. Prints where.
+/// Serves an empty bucket until standard input ends. Prints where, and at the end its processor
+/// time in seconds.
 pub fn serve() {
     tokio_runtime(2).block_on(async {
         let server = S3TestServer::start().await;
@@ -113,6 +115,7 @@ pub fn serve() {
         );
         // An error of standard input ends it as well.
         let _ = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
+        println!("{}", processor_time().as_secs_f64());
     });
 }
 
