@@ -232,7 +232,7 @@ pub enum PolicyError {
     #[error("the checkpoint of {0:?} is signed by no log of the policy")]
     UnknownLog(String),
     /// Too few witnesses cosigned it.
-    #[error("{cosigned} of {witnesses} witnesses cosigned the checkpoint: no quorum")]
+    #[error("no quorum: witnesses that cosigned the checkpoint: {cosigned} of {witnesses}")]
     Quorum {
         /// How many cosigned it.
         cosigned: usize,

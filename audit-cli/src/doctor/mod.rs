@@ -22,6 +22,7 @@ use crate::arguments::{Common, Doctor};
 use crate::bucket::to_url;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::units::counted;
 
 #[derive(Serialize)]
 struct Summary {
@@ -54,7 +55,9 @@ pub(crate) async fn run(
     } else {
         let style = output.style();
         let text = format!(
-            "{problems} problems, {warnings} warnings, {unknown} unknown: {bucket} as a {role}"
+            "{}, {}, {unknown} unknown: {bucket} as a {role}",
+            counted(problems as u64, "problem"),
+            counted(warnings as u64, "warning")
         );
         output.line(&if problems > 0 { style.bad(&text) } else { style.good(&text) })?;
         if problems > 0 && url.starts_with("s3:") {

@@ -82,7 +82,7 @@ async fn is_read(
     assert_eq!(run(&["cat", "--since", "2023-11-14T02"]).await.lines().len(), 10 * (OBJECTS - 2));
     assert_eq!(run(&["ls", "--objects"]).await.lines().len(), OBJECTS, "{what}");
     let ls = run(&["ls"]).await;
-    assert!(others == 0 || ls.err.contains(&format!("{others} other objects")), "{what}: {ls:?}");
+    assert!(others == 0 || ls.err.contains(&format!("{others} other object")), "{what}: {ls:?}");
     assert_eq!(run(&["tail", "-n", "290"]).await.lines().len(), 290, "{what}");
     for heads in [&["stats", "--json"][..], &["stats", "--json", "--heads"]] {
         let stats = run(heads).await.json();

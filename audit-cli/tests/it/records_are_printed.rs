@@ -150,5 +150,5 @@ async fn damage_is_named_and_the_rest_printed() {
     assert_eq!(err, format!("audit: {key}: the object was cut off\n"));
     let Ran { code, err, .. } = audit(&environment(&server), &["ls", &url(&server)]).await;
     assert_eq!(code, Some(0));
-    assert!(err.contains("1 other objects") && err.contains("readme.txt"), "{err}");
+    assert!(err.contains("1 other object") && err.contains("readme.txt"), "{err}");
 }

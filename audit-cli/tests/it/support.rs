@@ -77,9 +77,7 @@ fn one_in_plural(text: &str) -> Option<(&str, &str)> {
         .lines()
         .filter(|line| !line.starts_with('{'))
         .flat_map(|line| line.split([' ', '(']).zip(line.split([' ', '(']).skip(1)));
-    let is_plural = |word: &str| {
-        word.ends_with('s') && !word.ends_with("ss") && !["has", "is", "was", "its"].contains(&word)
-    };
+    let is_plural = |word: &str| word.len() > 3 && word.ends_with('s') && !word.ends_with("ss");
     words
         .map(|(count, noun)| (count, noun.trim_end_matches([',', ';', '.', ':', ')'])))
         .find(|(count, noun)| *count == "1" && is_plural(noun))

@@ -100,7 +100,7 @@ async fn quorums_are_required_by_policies_that_have_one() {
     let option = ["--policy", policy.to_str().unwrap()];
     let ran = check(&proof, &record, &option).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.out.contains("0 of 1 witnesses"), "{ran:?}");
+    assert!(ran.out.contains("cosigned the checkpoint: 0 of 1"), "{ran:?}");
     let text = fs::read_to_string(&proof).unwrap();
     let parsed = Proof::parse(&text).unwrap();
     let mut note: Note = parsed.note().clone();
