@@ -151,7 +151,7 @@ def read_group(data, at, salt, where):
         f"group ({ULID}) first ([0-9a-f]{{16}}) count ([0-9a-f]{{8}}) batches ([0-9a-f]{{8}}) "
         r"bytes ([0-9a-f]{8}) durable ([0-9a-f]{8})\+([0-9a-f]{16}) sum ([0-9a-f]{8}) "
     )
-    fields, length = header(pattern, data[at:], salt, where)
+    fields, length = header(pattern, data[at : at + BLOCK], salt, where)
     stream, numbers = fields[0], [int(field, 16) for field in fields[1:]]
     first, count, batches, length_of_batches, *durable, batch_sum = numbers
     group = {"stream": stream, "first": first, "durable": tuple(durable), "where": where}
