@@ -21,14 +21,6 @@ use crate::store::FarStore;
 /// The number of commits of each caller per round.
 const EACH: usize = 16;
 
-/// The number of customers, and of those whose bucket accepts nothing.
-pub const MANY: u32 = 1_000;
-/// See [`MANY`].
-pub const DEAD: u32 = 100;
-
-/// How long commits are measured: longer than a request to a dead bucket keeps its memory.
-const LASTS: Duration = Duration::from_secs(40);
-
 async fn open(sink: &S3Sink, name: String, bucket: audit_sink_s3::Bucket) -> Arc<S3Route> {
     Arc::new(sink.open_route(&name, bucket).await.expect("a route"))
 }
@@ -82,11 +74,23 @@ async fn all_commit(routes: &[Arc<S3Route>]) {
 /// peak, both in MiB.
 ///
 /// Every 10 ms, 64 records are committed for a customer whose bucket is dead, or for the only one.
-pub fn commits(served: &Served, directory: &Path, routes: u32, dead: u32) -> [f64; 3] {
-    tokio_runtime(2).block_on(run(served, directory, routes, dead))
+pub fn commits(
+    served: &Served,
+    directory: &Path,
+    routes: u32,
+    dead: u32,
+    lasts: Duration,
+) -> [f64; 3] {
+    tokio_runtime(2).block_on(run(served, directory, routes, dead, lasts))
 }
 
-async fn run(served: &Served, directory: &Path, routes: u32, dead: u32) -> [f64; 3] {
+async fn run(
+    served: &Served,
+    directory: &Path,
+    routes: u32,
+    dead: u32,
+    lasts: Duration,
+) -> [f64; 3] {
     let opening = S3Sink::builder(served.bucket("own")).with_settings(undelivered(directory));
     let sink = opening.open().await.expect("a journal");
     let routes = stream::iter(0..routes).map(|n| {
@@ -113,7 +117,7 @@ async fn run(served: &Served, directory: &Path, routes: u32, dead: u32) -> [f64;
     let (mut times, one, began) = (Vec::new(), batch(), Instant::now());
     let mut ticks = interval(Duration::from_millis(2));
     for route in healthy.iter().cycle() {
-        if began.elapsed() >= LASTS {
+        if began.elapsed() >= lasts {
             break;
         }
         ticks.tick().await;

@@ -36,6 +36,11 @@ struct Effort {
     verified_mib: usize,
     heads: u64,
     drains: u32,
+    routes: u32,
+    dead_routes: u32,
+    /// How long commits to routes are measured. For a figure it must be longer than a request to a
+    /// dead bucket keeps its memory.
+    commits: Duration,
 }
 
 const FULL: Effort = Effort {
@@ -48,6 +53,9 @@ const FULL: Effort = Effort {
     verified_mib: 512,
     heads: 100_000,
     drains: 3,
+    routes: 1_000,
+    dead_routes: 100,
+    commits: Duration::from_secs(40),
 };
 const QUICK: Effort = Effort {
     rounds: Duration::from_secs(1),
@@ -59,6 +67,9 @@ const QUICK: Effort = Effort {
     verified_mib: 32,
     heads: 1_000,
     drains: 1,
+    routes: 30,
+    dead_routes: 3,
+    commits: Duration::from_secs(1),
 };
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use audit_benches::stages::drain::{Baselines, Logs, Served};
 use audit_benches::stages::{backlog, drain, release, routes, templates};
@@ -40,11 +41,12 @@ pub(crate) fn run(part: &[&str]) -> ExitCode {
             let (seconds, mib) = drain::drain(&served, Path::new(directory));
             vec![seconds, mib]
         }
-        ["routes", directory, routes, dead, ref served @ ..] => {
+        ["routes", directory, routes, dead, seconds, ref served @ ..] => {
             let served = drain::Served::parse(&served.join(" "));
-            let number = |text: &str| text.parse().expect("a number");
+            let number = |text: &str| -> u32 { text.parse().expect("a number") };
             let (routes, dead) = (number(routes), number(dead));
-            routes::commits(&served, Path::new(directory), routes, dead).to_vec()
+            let lasts = Duration::from_secs(number(seconds).into());
+            routes::commits(&served, Path::new(directory), routes, dead, lasts).to_vec()
         }
         ["release", directory, rounds] => {
             let rounds =

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use audit_benches::contest::{Row, Spread, Target, Unit};
 use audit_benches::stages::drain::Logs;
-use audit_benches::stages::{backlog, drain, routes};
+use audit_benches::stages::{backlog, drain};
 
 use crate::Effort;
 use crate::parts::{beside_server, part};
@@ -153,25 +153,27 @@ fn drain_row(logs: Logs, mib: u64, rounds: &[Drained]) -> Row {
     row
 }
 
-/// Commits and memory with a thousand customers, beside one, in pairs.
-pub(crate) fn routes(Effort { drains: rounds, .. }: Effort, directory: &Path) -> Vec<Row> {
-    use routes::{DEAD, MANY};
-
-    println!("{MANY} routes, {DEAD} of them dead …");
+/// Commits and memory with many customers, beside one, in pairs.
+pub(crate) fn routes(effort: Effort, directory: &Path) -> Vec<Row> {
+    let Effort { drains: rounds, routes, dead_routes, commits, .. } = effort;
+    println!("{routes} routes, {dead_routes} of them dead …");
     let measure = |routes: u32, dead: u32| {
         let path = directory.join("customers");
         let journal = path.to_str().expect("a path of text");
         let (numbers, _) = beside_server(|served| {
             let (routes, dead) = (routes.to_string(), dead.to_string());
-            part(&[], &[&["routes", journal, &routes, &dead][..], &served.arguments()].concat())
+            let seconds = commits.as_secs().to_string();
+            let arguments = ["routes", journal, &routes, &dead, &seconds];
+            part(&[], &[&arguments[..], &served.arguments()].concat())
         });
         std::fs::remove_dir_all(&path).expect("a journal");
         numbers
     };
-    let pairs: Vec<_> = (0..rounds).map(|_| (measure(1, 0), measure(MANY, DEAD))).collect();
+    let pairs: Vec<_> =
+        (0..rounds).map(|_| (measure(1, 0), measure(routes, dead_routes))).collect();
     let spread = |of: &dyn Fn(&Pair) -> f64| Spread::of(pairs.iter().map(of).collect());
     let (ours, one) = (spread(&|(_, many)| many[0]), spread(&|(one, _)| one[0]));
-    let named = format!("{MANY} routes, {DEAD} of them dead");
+    let named = format!("{routes} routes, {dead_routes} of them dead");
     let mut commit = Row::counted(
         format!("commit to a healthy one of {named}, median"),
         ours.median,
