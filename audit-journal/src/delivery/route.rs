@@ -90,7 +90,8 @@ impl JournalDelivery {
 
     /// The route's records that are in no object. `None` for the default route.
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        self.live.routes().waiting(self.route.as_ref()?.number)
+        let wake_at = self.full_route();
+        self.live.routes().waiting(self.route.as_ref()?.number, wake_at)
     }
 
     /// Whether the route's next object is to be cut: it is full, a segment with its records is to

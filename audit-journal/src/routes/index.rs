@@ -44,6 +44,10 @@ struct RouteRecords {
     bytes: u64,
     /// A time before which none of them became the oldest one.
     since: Instant,
+    /// Whether there were none before the last group, so that the reader must be woken.
+    is_first: bool,
+    /// The size from which the reader is woken by each group.
+    wake_at: u64,
     /// The end of the last group with records of the route.
     end: Position,
     /// Whether a segment is to be removed that holds some of them.
@@ -155,7 +159,8 @@ impl RouteIndex {
         Ok(())
     }
 
-    /// Indexes a durable group, and wakes the routes that have records in it.
+    /// Indexes a durable group, and wakes the routes that have more to do because of it: an object
+    /// was begun or is full. Otherwise 64 busy routes would be 64 tasks woken by each sync.
     pub(crate) fn committed(&self, group: &Committed, now: Instant) {
         let Committed { batches, segment, end, .. } = group;
         let end = segment.position(*end);
@@ -176,7 +181,7 @@ impl RouteIndex {
             }
         }
         for route in routes {
-            state.routes.get(&route).into_iter().for_each(RouteRecords::wake);
+            state.routes.get_mut(&route).into_iter().for_each(RouteRecords::grew);
         }
     }
 
@@ -216,10 +221,13 @@ impl RouteIndex {
         self.state().routes.get(&route).map(|records| records.end)
     }
 
-    /// The records of a route that are in no object.
-    pub(crate) fn waiting(&self, route: u32) -> Option<Waiting> {
-        let state = self.state();
-        let RouteRecords { segments, bytes, since, is_wanted, .. } = state.routes.get(&route)?;
+    /// The records of a route that are in no object. From now on its reader is woken when there are
+    /// so many bytes of them, or the first of them.
+    pub(crate) fn waiting(&self, route: u32, wake_at: u64) -> Option<Waiting> {
+        let mut state = self.state();
+        let records = state.routes.get_mut(&route)?;
+        records.wake_at = wake_at;
+        let RouteRecords { segments, bytes, since, is_wanted, .. } = records;
         let time_ms = segments.front()?.batches.front()?.time_ms;
         Some(Waiting { bytes: *bytes, since: *since, time_ms, is_wanted: *is_wanted })
     }
@@ -324,6 +332,8 @@ impl State {
             segments: VecDeque::new(),
             bytes: 0,
             since: now,
+            is_first: false,
+            wake_at: 0,
             end: Position { ordinal: 0, offset: 0 },
             is_wanted: false,
             changed: None,
@@ -343,6 +353,7 @@ impl State {
         let records = self.route(route, now);
         if records.segments.is_empty() {
             records.since = now;
+            records.is_first = true;
         }
         records.bytes += u64::from(batch.bytes);
         records.end = end;
@@ -364,6 +375,14 @@ impl RouteRecords {
     fn wake(&self) {
         if let Some(changed) = &self.changed {
             changed.send(self.end);
+        }
+    }
+
+    fn grew(&mut self) {
+        if std::mem::take(&mut self.is_first) || self.bytes >= self.wake_at {
+            self.wake();
+        } else if let Some(changed) = &self.changed {
+            changed.set(self.end);
         }
     }
 }
@@ -418,6 +437,32 @@ impl crate::format::BatchPlace {
             offset: group + at as u64,
             bytes: u32::try_from(bytes).expect("a batch fits into a segment"),
             count: self.count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_are_woken_when_they_have_more_to_do() {
+        let mut state = State::default();
+        let records = state.route(1, Instant::now());
+        let (sender, mut reader) = latest::channel(records.end);
+        (records.changed, records.wake_at) = (Some(sender), 100);
+        for (n, (bytes, is_first, wakes)) in
+            [(40, true, true), (99, false, false), (100, false, true), (101, false, true)]
+                .into_iter()
+                .enumerate()
+        {
+            records.end = Position { ordinal: 1, offset: n as u64 };
+            (records.bytes, records.is_first) = (bytes, is_first);
+            records.grew();
+            assert_eq!(reader.changed().now_or_never().is_some(), wakes, "{bytes} bytes");
+            assert_eq!(reader.get(), records.end);
         }
     }
 }

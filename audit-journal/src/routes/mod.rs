@@ -149,7 +149,7 @@ impl Routes {
         let durable = live.routes().listen(number)?;
         let (commands, received) = mpsc::unbounded_channel();
         let (share, streams) = (Share::closed(), Arc::new(Streams::default()));
-        share.add(live.routes().waiting(number).map_or(0, |waiting| waiting.bytes));
+        share.add(live.routes().waiting(number, 0).map_or(0, |waiting| waiting.bytes));
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
             live: Arc::clone(live),

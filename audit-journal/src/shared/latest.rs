@@ -58,6 +58,11 @@ impl<T: Copy> Sender<T> {
         self.0.changed.notify_waiters();
     }
 
+    /// Replaces the value. Tasks that wait go on waiting.
+    pub(crate) fn set(&self, value: T) {
+        self.0.lock().value = value;
+    }
+
     /// A receiver that has seen the current value.
     pub(crate) fn subscribe(&self) -> Receiver<T> {
         let seen = self.0.lock().version;
@@ -116,6 +121,8 @@ mod tests {
         let (sender, mut receiver) = channel(1);
         assert_eq!((receiver.get(), receiver.see()), (1, 1));
         assert_eq!(receiver.changed().now_or_never(), None);
+        sender.set(4);
+        assert_eq!((receiver.changed().now_or_never(), receiver.get()), (None, 4));
         sender.send(2);
         sender.send(3);
         assert_eq!(sender.subscribe().changed().now_or_never(), None);
