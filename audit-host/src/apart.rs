@@ -71,6 +71,17 @@ pub(crate) fn check_buckets<'a>(
     Ok(())
 }
 
+/// Whether neither of these buckets, given by URL, is the other or within it, wherever links lead.
+///
+/// # Errors
+///
+/// If a path cannot be resolved.
+pub fn are_apart(one: &str, other: &str) -> Result<bool, String> {
+    let place = |url| Place::new(String::new(), url);
+    let places = place(one)?.zip(place(other)?);
+    Ok(places.is_none_or(|(one, other)| !one.is_within(&other) && !other.is_within(&one)))
+}
+
 /// A path as an absolute one, as text.
 ///
 /// # Errors
@@ -187,6 +198,7 @@ mod tests {
             (&at(""), &at("logs")),
         ] {
             for (one, other) in [(one, other), (other, one)] {
+                assert!(!are_apart(one, other).unwrap(), "{one} {other}");
                 let error = check(one, other).unwrap_err();
                 assert!(error.contains("\"other\""), "{error}");
                 assert!(error.ends_with("give each a bucket or a prefix of its own"), "{error}");
@@ -203,6 +215,7 @@ mod tests {
             (&at("new"), &at("newer")),
         ] {
             check(one, other).unwrap();
+            assert!(are_apart(one, other).unwrap(), "{one} {other}");
         }
     }
 }

@@ -14,6 +14,8 @@
 //!   they are durable.
 //! - [`private_files`]: makes all files of the process accessible only to their owner.
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one or more listeners.
+//! - [`FairSemaphore`]: permits that clients take in turns, so that no client's flood makes another
+//!   wait for long. [`Turns`] is the order, for hosts with threads of their own.
 //! - [`Shutdown`]: stops accepting, drains within a limit, [`close`]s the sink within another, and
 //!   [`exit`]s. A second signal ends the process at once.
 //! - [`notify_ready`]: notifies systemd.
@@ -61,8 +63,9 @@ mod start;
 mod supervisor;
 mod traced;
 mod traces;
+mod turns;
 
-pub use apart::absolute;
+pub use apart::{absolute, are_apart};
 pub use audit_log::AuditLogSettings;
 pub use check::Checks;
 pub use connections::{
@@ -76,9 +79,12 @@ pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 pub use manual::write_manual_if_asked;
 pub use output::Output;
 pub use routes::{RouteSettings, RoutesFile};
-pub use settings::{SettingsError, Source, Sources, parse_with_file, without_secrets};
+pub use settings::{
+    SettingsError, Source, Sources, naming_variables, parse_with_file, without_secrets,
+};
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use start::{StartError, check_clock, runtime};
 pub use supervisor::{notify_ready, notify_stopping};
 pub use traced::traced;
 pub use traces::{Traces, TracesError};
+pub use turns::{Busy, FairLimits, FairSemaphore, Lane, Permit, Turn, Turns};

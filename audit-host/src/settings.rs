@@ -1,12 +1,13 @@
 //! Settings from flags, the environment and a file, and the source of each.
 
-use std::collections::BTreeMap;
+use std::any::TypeId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
 use serde::de::DeserializeOwned;
@@ -174,7 +175,8 @@ pub fn parse_with_file(
     paths: &[&str],
 ) -> Result<(ArgMatches, Sources), SettingsError> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let matches = command.clone().try_get_matches_from(&arguments)?;
+    let matches = command.clone().try_get_matches_from(&arguments);
+    let matches = matches.map_err(|error| naming_variables(error, command, &arguments))?;
     let sources = Sources::of(command, &matches);
     let Some(path) = file(&matches) else { return Ok((matches, sources)) };
     let wrong =
@@ -210,6 +212,43 @@ pub fn parse_with_file(
     let matches = command.clone().try_get_matches_from(flags)?;
     let Sources { given, .. } = Sources::of(command, &matches);
     Ok((matches, Sources { given, ..sources.with_file(&path, names) }))
+}
+
+/// Names the environment variables that are not UTF-8, where clap blames the arguments. These are
+/// the arguments that it parsed. Other errors are returned unchanged.
+pub fn naming_variables(
+    error: clap::Error,
+    command: &Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    let is_argument = || arguments.iter().any(|argument| argument.to_str().is_none());
+    if error.kind() != ErrorKind::InvalidUtf8 || is_argument() {
+        return error;
+    }
+    let mut names = BTreeSet::new();
+    let mut commands = vec![command];
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands());
+        // Paths are any bytes.
+        let arguments = command
+            .get_arguments()
+            .filter(|argument| argument.get_value_parser().type_id() != TypeId::of::<PathBuf>());
+        let variables = arguments.filter_map(clap::Arg::get_env);
+        let is_invalid =
+            |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+        names.extend(variables.filter(is_invalid).map(OsStr::to_string_lossy));
+    }
+    match names.iter().map(|name| &**name).collect::<Vec<&str>>()[..] {
+        [] => error,
+        [name] => {
+            let what = format!("the environment variable {name} is not UTF-8");
+            command.clone().error(ErrorKind::InvalidUtf8, what)
+        }
+        ref names => {
+            let what = format!("environment variables are not UTF-8: {}", names.join(", "));
+            command.clone().error(ErrorKind::InvalidUtf8, what)
+        }
+    }
 }
 
 /// The flag that is equivalent to a setting in a file. `None` if the setting is a switch that is

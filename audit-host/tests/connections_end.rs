@@ -198,8 +198,8 @@ async fn connections_beyond_the_limit_are_refused_until_others_end() {
 #[tokio::test]
 async fn operators_probes_are_answered_whatever_else_is_open() {
     let probe = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET /wait HTTP/1.1\r\n\r\n"]
-    {
+    let [root, wait] = ["/", "/wait"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for sent in ["", "GET / HT", &root, &wait] {
         let host = Host::with(Connections::for_operators(LONG).unwrap()).await;
         let mut open = Vec::new();
         for _ in 0..40 {

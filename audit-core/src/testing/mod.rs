@@ -2,6 +2,8 @@
 //! production.
 
 pub mod conformance;
+#[cfg(target_os = "linux")]
+pub mod machine;
 mod memory_sink;
 
 pub use memory_sink::{MemoryFault, MemorySink, StoredRecord};

@@ -1,5 +1,6 @@
 //! Serving connections within limits, and draining them.
 
+mod framing;
 mod limits;
 mod open;
 mod places;
@@ -34,6 +35,7 @@ use tower_service::Service;
 pub use self::limits::ServeLimits;
 use self::limits::too_few_files;
 use self::open::{CutOnDrop, Open};
+pub(crate) use self::places::client_of;
 use self::places::{Place, Places};
 pub use self::pool::{Held, Holder, Pool};
 use self::refusals::{Refusing, refuse, refused};
@@ -206,10 +208,10 @@ impl Connections {
             }
         };
         refusing.accepted();
-        let most = match (self.is_exempt)(peer.ip()) {
-            true => usize::MAX,
-            false => self.limits.max_connections_per_address,
-        };
+        // Operators' connections end each other.
+        let is_exempt = self.replaces_oldest || (self.is_exempt)(peer.ip());
+        let most = Some(self.limits.max_connections_per_address);
+        let most = most.filter(|most| !is_exempt && *most != usize::MAX);
         let mut taken = self.places.take(peer.ip(), most);
         if taken.is_err() && self.replaces_oldest {
             refused("connections");
@@ -290,7 +292,13 @@ async fn serve(
     }
 }
 
-async fn respond(mut router: Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+async fn respond(
+    mut router: Router,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
+    if let Err(malformed) = framing::check(&mut request) {
+        return Ok(malformed.response());
+    }
     // A router is always ready.
     router.call(request).await
 }

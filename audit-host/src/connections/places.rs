@@ -35,18 +35,21 @@ impl Places {
         Places { most, taken: Mutex::default() }
     }
 
+    /// Takes a place. A client with a limit takes no more than are still free: one that floods
+    /// gets a half, three get a quarter each, and others still find a place.
     pub(super) fn take(
         self: &Arc<Self>,
         address: IpAddr,
-        most_of_client: usize,
+        most_of_client: Option<usize>,
     ) -> Result<Place, Refusal> {
         let client = client_of(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= self.most {
+        let free = self.most.saturating_sub(taken.all);
+        if free == 0 {
             return Err(Refusal::Full);
         }
         let of_client = taken.by_client.get(&client).copied().unwrap_or(0);
-        if of_client >= most_of_client {
+        if most_of_client.is_some_and(|most| of_client >= most.min(free)) {
             return Err(Refusal::Address);
         }
         taken.by_client.insert(client, of_client + 1);
@@ -72,7 +75,7 @@ impl Drop for Place {
 
 /// The unit by which clients are limited: an IPv4 address, or the /64 of an IPv6 address, since a
 /// client usually has at least a /64.
-pub(super) fn client_of(address: IpAddr) -> IpAddr {
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -87,17 +90,43 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_total_and_by_client() {
-        let places = Arc::new(Places::new(3));
-        let take = |address: &str| places.take(address.parse().unwrap(), 2);
+        let places = Arc::new(Places::new(5));
+        let take = |address: &str| places.take(address.parse().unwrap(), Some(2));
         let first = take("2001:db8::1").unwrap();
         let _second = take("2001:db8::2").unwrap();
         assert_eq!(take("2001:db8::3").unwrap_err(), Refusal::Address);
         let _other = take("192.0.2.1").unwrap();
-        assert_eq!(take("2001:db8:0:1::1").unwrap_err(), Refusal::Full);
-        assert_eq!(take("::ffff:192.0.2.1").unwrap_err(), Refusal::Full);
-        drop(first);
         let _mapped = take("::ffff:192.0.2.1").unwrap();
+        let _last = take("192.0.2.2").unwrap();
+        assert_eq!(take("2001:db8:0:1::1").unwrap_err(), Refusal::Full);
         assert_eq!(take("192.0.2.1").unwrap_err(), Refusal::Full);
-        assert_eq!(places.taken.lock().unwrap().by_client.len(), 2);
+        drop(first);
+        assert_eq!(take("2001:db8::1").unwrap_err(), Refusal::Address);
+        let _again = take("192.0.2.3").unwrap();
+        assert_eq!(places.taken.lock().unwrap().by_client.len(), 4);
+    }
+
+    #[test]
+    fn clients_that_take_all_they_get_leave_places_to_others() {
+        for floods in 1..8_u8 {
+            let places = Arc::new(Places::new(100));
+            let take = |client| places.take([192, 0, 2, client].into(), Some(256));
+            let mut taken = Vec::new();
+            // In turns, until each of them is refused.
+            loop {
+                let before = taken.len();
+                taken.extend((0..floods).filter_map(|client| take(client).ok()));
+                if taken.len() == before {
+                    break;
+                }
+            }
+            let left = 100 - taken.len();
+            assert!(left >= 100 / (usize::from(floods) + 1), "{floods} clients leave {left}");
+            taken.extend((100..110).map(|quiet| take(quiet).unwrap()));
+            // A proxy acts for many.
+            let proxy = || places.take([192, 0, 2, 200].into(), None).ok();
+            taken.extend(std::iter::from_fn(proxy));
+            assert_eq!(taken.len(), 100);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use audit_host::Lane;
 use functions_store::Timestamp;
 use functions_value::{ComponentPath, Value};
 use quick_cache::unsync::Cache;
@@ -15,7 +16,6 @@ use super::audited::CachedQuery;
 use super::call::{CallError, Caller, Identity};
 use super::lock;
 use super::reference::{Target, full_name};
-use super::turns::Lane;
 
 /// The overhead of an entry, in bytes: its slots in maps and its allocations.
 const ENTRY_BYTES: usize = 512;

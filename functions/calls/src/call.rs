@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit_core::with_sources;
+use audit_host::Lane;
 use audit_runtime::{ReleaseError, RequestContext};
 use functions_store::{StoreError, Timestamp};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::lock;
-use super::turns::Lane;
 use super::workers::Broken;
 
 /// The caller of a function.

@@ -2,8 +2,8 @@
 //!
 //! No result of a query leaves this crate, and no mutation commits, before the audit logs are
 //! durable. Results come sealed from [`audit_runtime`], the cache keeps them sealed, and every
-//! release is for one caller. A reading order: `public.rs` has the calls; `turns.rs` and
-//! `workers.rs` decide when and where they run; `audited` has every seal, release and settlement;
+//! release is for one caller. A reading order: `public.rs` has the calls; `workers.rs`
+//! decides when and where they run; `audited` has every seal, release and settlement;
 //! `operations` and `action.rs` have what functions can ask of the host; then `scheduler`, and
 //! `deployed.rs`, which replaces one program with another.
 
@@ -26,7 +26,6 @@ mod scheduler;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod turns;
 mod urgent;
 mod validate;
 mod workers;
@@ -43,6 +42,7 @@ use functions_value::{Chance, ChanceSeed};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub use audit_host::Lane;
 pub use audited::{CachedQuery, Followed};
 pub use cache::QueryKey;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};
@@ -50,7 +50,6 @@ pub use deployed::DeployError;
 pub use http_action::{BrokenOff, HttpError, HttpPieces, HttpRequest, HttpResponse};
 pub use operations::audit_body;
 pub use settings::{Deployment, FunctionSettings};
-pub use turns::Lane;
 pub use workers::Expected;
 
 use action::ActionThreads;
@@ -109,6 +108,8 @@ impl Functions {
             threads,
             overrun_after: settings.overrun_after,
             longest_stretch: longest_stretch(settings.limits.time),
+            // The engine stops JavaScript at its limit.
+            stretch_cpu_time: settings.limits.time.saturating_mul(2),
             max_stuck: settings.max_stuck_threads,
         };
         let action_threads = ActionThreads::new(engines.clone(), threads);

@@ -75,8 +75,13 @@ impl Pulse {
 
     /// How long JavaScript has run since the thread last entered it or returned to it.
     pub(super) fn stretch(&self) -> Option<Duration> {
+        self.stretch_since().map(|(_, stretch)| stretch)
+    }
+
+    /// The same, and when that was, in milliseconds since the start.
+    pub(super) fn stretch_since(&self) -> Option<(u64, Duration)> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(Duration::from_millis(since)))
+        Some((since, self.start.elapsed().saturating_sub(Duration::from_millis(since))))
     }
 }
 
@@ -85,9 +90,9 @@ fn longest_pause(since_start: Duration, paused: Duration) -> Duration {
     since_start.saturating_sub(paused * 2).min(LONGEST_PAUSE)
 }
 
-/// The longest possible stretch of JavaScript that is limited to `time`. A longer one must be in
-/// native code, which ignores the limit. It is generous, since a busy machine may suspend a thread
-/// for a while.
+/// The longest possible stretch of JavaScript that is limited to `time`, of CPU time. A longer one
+/// must be in native code, which ignores the limit. It is generous, since a busy machine may
+/// suspend a thread for a while.
 pub(super) fn longest_stretch(time: Duration) -> Duration {
     let longest = time.saturating_mul(10).min(time.saturating_add(Duration::from_secs(60)));
     longest.saturating_add(Duration::from_secs(1))

@@ -22,7 +22,8 @@ pub struct FunctionSettings {
     /// that it is abandoned and its thread replaced. The default is 60 seconds, far more than the
     /// limits on JavaScript, reads and writes take on a slow disk. JavaScript that its engine
     /// cannot stop, because it is in native code, is abandoned earlier: one second after ten times
-    /// its time limit, or one second after its limit plus a minute if that is less.
+    /// its time limit, or one second after its limit plus a minute if that is less. On Linux this
+    /// needs twice its limit of CPU time too, so that a busy machine abandons nothing.
     pub overrun_after: Duration,
     /// The number of stuck threads at which [`Functions::exhausted`](crate::Functions::exhausted)
     /// completes. Each takes a processor and up to the memory of one function. The default is 8.

@@ -1,5 +1,6 @@
 //! The threads that JavaScript runs on.
 
+mod cpu_time;
 mod task;
 mod watchdog;
 
@@ -8,14 +9,15 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use audit_host::{Lane, Turn, Turns};
 use functions_engine::KeptEngines;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lock;
 use super::pulse::Pulse;
-use super::turns::{Lane, Turn, Turns};
 use super::urgent::Urgent;
+use cpu_time::{StretchTime, Thread};
 use task::{Call, Task};
 
 pub(super) use task::{Broken, Presence, panic_message};
@@ -38,6 +40,9 @@ pub(super) struct WorkerSettings {
     /// The longest stretch of JavaScript: see
     /// [`longest_stretch`](super::pulse::longest_stretch).
     pub(super) longest_stretch: Duration,
+    /// The least CPU time of a stretch that is too long, where the system tells it. One with less
+    /// is only slow, on a busy machine.
+    pub(super) stretch_cpu_time: Duration,
     /// The number of stuck threads at which the pool is [exhausted](Workers::exhausted).
     pub(super) max_stuck: usize,
 }
@@ -103,6 +108,8 @@ struct Running {
     turn: Turn,
     began: Instant,
     pulse: Arc<Pulse>,
+    thread: Thread,
+    stretch_time: StretchTime,
 }
 
 impl Workers {
@@ -291,8 +298,8 @@ impl Shared {
     }
 
     fn work(&self, number: u64, role: Role) {
-        let _keeping = self.engines.on_this_thread();
-        while let Some((task, pulse)) = self.begin(number, role) {
+        let (_keeping, thread) = (self.engines.on_this_thread(), Thread::current());
+        while let Some((task, pulse)) = self.begin(number, role, &thread) {
             task.run(&pulse);
             let mut state = self.state();
             let Some(Running { turn, began, .. }) = state.running.remove(&number) else {
@@ -313,7 +320,12 @@ impl Shared {
     }
 
     /// Waits for a job whose caller is still there. Returns `None` if the pool has ended.
-    fn begin(&self, number: u64, role: Role) -> Option<(Arc<dyn Task>, Arc<Pulse>)> {
+    fn begin(
+        &self,
+        number: u64,
+        role: Role,
+        thread: &Thread,
+    ) -> Option<(Arc<dyn Task>, Arc<Pulse>)> {
         let mut state = self.state();
         loop {
             if state.has_ended {
@@ -354,6 +366,8 @@ impl Shared {
                 turn,
                 began: Instant::now(),
                 pulse: Arc::clone(&pulse),
+                thread: thread.clone(),
+                stretch_time: StretchTime::default(),
             };
             state.running.insert(number, running);
             self.call_prompt(&state);

@@ -1,9 +1,12 @@
 //! Measures the latency of one client while three others flood the host over HTTP or WebSocket.
 //!
 //! ```sh
-//! cargo build --release -p functions-host
+//! cargo build --release -p functions-host -p audit-service
 //! cargo run --release -p functions-host --example flood
+//! cargo run --release -p functions-host --example flood -- service
 //! ```
+//!
+//! With `service`, the host is the web service, and clients view documents or change them.
 //!
 //! One client, in a process of its own, calls a short query repeatedly, with different arguments
 //! each time, so that no result comes from the cache. Three flooding clients, each at an address of
@@ -49,18 +52,21 @@ type Failure = Box<dyn Error + Send + Sync>;
 struct Host(Child, SocketAddr);
 
 impl Host {
-    fn start(directory: &std::path::Path) -> Result<Host, Failure> {
+    fn start(directory: &std::path::Path, is_service: bool) -> Result<Host, Failure> {
         // The executable is target/<profile>/examples/flood; the host is one directory up.
         let flood = std::env::current_exe()?;
         let host = flood.parent().and_then(|examples| examples.parent());
-        let host = host.ok_or("the example is in no directory")?.join("functions-host");
+        let host = host.ok_or("the example is in no directory")?;
+        let host = host.join(if is_service { "audit-service" } else { "functions-host" });
         let functions = directory.join("convex");
         std::fs::create_dir(&functions)?;
         std::fs::write(functions.join("flood.js"), FUNCTIONS)?;
-        let started = Command::new(&host)
-            .arg("serve")
-            .arg(&functions)
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        let mut command = Command::new(&host);
+        if !is_service {
+            command.arg("serve").arg(&functions);
+        }
+        let started = command
+            .args(["--listen", "127.0.0.1:0", "--operators-listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.join("data"))
             .stdout(Stdio::piped())
             .spawn();
@@ -72,7 +78,7 @@ impl Host {
                 return Ok(Host(child, url.trim().parse()?));
             }
         }
-        Err("the host did not start: build it with cargo build -p functions-host".into())
+        Err("the host did not start: build it first, as this file says".into())
     }
 }
 
@@ -92,23 +98,36 @@ fn client(last: u8) -> Result<reqwest::Client, Failure> {
     Ok(client.build()?)
 }
 
+/// A call of the function `name` with the nth arguments, or the nth view or change of a document.
 async fn call(
     http: &reqwest::Client,
     host: SocketAddr,
-    function: &str,
-    args: serde_json::Value,
+    name: &str,
+    n: usize,
+    steps: usize,
 ) -> Result<bool, Failure> {
-    let call = json!({ "path": format!("flood:{function}"), "args": args }).to_string();
-    let answer = http.post(format!("http://{host}/api/query")).body(call).send().await?;
+    let document = format!("http://{host}/documents/{n}");
+    let answer = match name {
+        "view" => http.get(document).send().await?,
+        "change" => {
+            let change = json!({ "title": "A title", "text": "x".repeat(1_000) });
+            http.put(document).json(&change).send().await?
+        }
+        _ => {
+            let args = json!({ "n": n, "steps": steps });
+            let call = json!({ "path": format!("flood:{name}"), "args": args }).to_string();
+            http.post(format!("http://{host}/api/query")).body(call).send().await?
+        }
+    };
     let is_ok = answer.status().is_success();
     answer.bytes().await?;
     Ok(is_ok)
 }
 
 /// Runs the measuring client in a process of its own, and returns its latencies, sorted.
-async fn measure(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure> {
+async fn measure(host: SocketAddr, name: &str, from: usize) -> Result<Vec<Duration>, Failure> {
     let client = tokio::process::Command::new(std::env::current_exe()?)
-        .args([host.to_string(), from.to_string()])
+        .args([host.to_string(), name.to_owned(), from.to_string()])
         .stderr(Stdio::inherit())
         .output()
         .await?;
@@ -119,13 +138,15 @@ async fn measure(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure
     times.lines().map(|us| Ok(Duration::from_micros(us.parse()?))).collect()
 }
 
-/// Calls the short query [`CALLS`] times in sequence, and returns the latencies, sorted.
-async fn call_quickly(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Failure> {
+/// Makes a short call [`CALLS`] times in sequence, and returns the latencies, sorted.
+async fn call_quickly(host: SocketAddr, name: &str, from: usize) -> Result<Vec<Duration>, Failure> {
     let http = client(9)?;
     let mut times = Vec::new();
     for n in from..from + CALLS {
         let begin = Instant::now();
-        if !call(&http, host, "quick", json!({ "n": n })).await? {
+        // Views are of the first documents, which exist.
+        let n = if name == "view" { n % CALLS } else { n };
+        if !call(&http, host, name, n, 0).await? {
             return Err("a quick call was refused".into());
         }
         times.push(begin.elapsed());
@@ -137,6 +158,7 @@ async fn call_quickly(host: SocketAddr, from: usize) -> Result<Vec<Duration>, Fa
 async fn flood_http(
     host: SocketAddr,
     last: u8,
+    name: &'static str,
     steps: usize,
     answers: Arc<Semaphore>,
 ) -> Result<(), Failure> {
@@ -147,7 +169,7 @@ async fn flood_http(
         calls.spawn(async move {
             for n in (usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
                 // The next call follows whether or not this one was refused.
-                drop(call(&http, host, "slow", json!({ "n": n, "steps": steps })).await);
+                drop(call(&http, host, name, n, steps).await);
                 answers.add_permits(1);
             }
         });
@@ -199,38 +221,56 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    if let [_, host, from] = &std::env::args().collect::<Vec<_>>()[..] {
-        for time in call_quickly(host.parse()?, from.parse()?).await? {
+    let arguments: Vec<_> = std::env::args().collect();
+    if let [_, host, name, from] = &arguments[..] {
+        for time in call_quickly(host.parse()?, name, from.parse()?).await? {
             println!("{}", time.as_micros());
         }
         return Ok(());
     }
+    let is_service = arguments.get(1).is_some_and(|host| host == "service");
     let directory = tempfile::tempdir()?;
-    let host = Host::start(directory.path())?;
+    let host = Host::start(directory.path(), is_service)?;
     let at = host.1;
-    measure(at, 0).await?;
     let mut from = CALLS;
-    let ways = [("HTTP", 0), ("WebSocket", 0), ("HTTP", STEPS), ("WebSocket", STEPS)];
-    for (way, steps) in ways {
+    // How others flood, with which calls, and which ones are measured.
+    let ways: &[(&str, &'static str, usize, &str)] = match is_service {
+        false => &[
+            ("HTTP", "slow", 0, "quick"),
+            ("WebSocket", "change", 0, "quick"),
+            ("HTTP", "slow", STEPS, "quick"),
+            ("WebSocket", "change", STEPS, "quick"),
+        ],
+        true => &[
+            ("HTTP", "view", 0, "view"),
+            ("HTTP", "change", 0, "view"),
+            ("HTTP", "change", 0, "change"),
+        ],
+    };
+    measure(at, if is_service { "change" } else { "quick" }, 0).await?;
+    for &(way, flooding, steps, quick) in ways {
         let mut ratios = Vec::new();
         let calls = if steps == 0 { "short calls" } else { "calls of some 20 ms" };
-        println!("three clients flood over {way}, {IN_FLIGHT} {calls} in flight each");
+        println!(
+            "three clients flood over {way} with {flooding}, {IN_FLIGHT} {calls} in flight each"
+        );
+        println!("  one calls {quick}");
         for _ in 0..ROUNDS {
-            let quiet = measure(at, from).await?;
+            let quiet = measure(at, quick, from).await?;
             let mut flooders = JoinSet::new();
             let mut floods = Vec::new();
             for last in 2..2 + FLOODERS {
                 let answers = Arc::new(Semaphore::new(0));
                 floods.push(Arc::clone(&answers));
                 match way {
-                    "HTTP" => drop(flooders.spawn(flood_http(at, last, steps, answers))),
+                    "HTTP" => drop(flooders.spawn(flood_http(at, last, flooding, steps, answers))),
                     _ => drop(flooders.spawn(flood_socket(at, last, steps, answers))),
                 }
             }
             for answers in floods {
                 answers.acquire_many(u32::try_from(IN_FLIGHT)?).await?.forget();
             }
-            let flooded = measure(at, from + CALLS).await?;
+            let flooded = measure(at, quick, from + CALLS).await?;
             if let Some(ended) = flooders.try_join_next() {
                 ended??;
                 return Err("a flood ended".into());

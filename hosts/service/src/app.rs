@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::with_sources;
-use audit_host::{Answer, Pool, Probe};
+use audit_host::{Answer, Busy, Pool, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
-use audit_runtime::{HostValue, MutationError, ReleaseError, RequestContext, Var};
+use audit_runtime::{Audited, HostValue, MutationError, ReleaseError, RequestContext, Var};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -45,6 +45,31 @@ impl App {
     ) -> App {
         let memory = Arc::new(Pool::new("requests", request_memory_bytes));
         App { tenants, database, cache: Arc::default(), user, request_timeout, memory }
+    }
+
+    /// Runs the query, or finds its result in the cache.
+    async fn view(
+        &self,
+        tenant: &Tenant,
+        id: &str,
+    ) -> Result<Audited<Arc<Document>>, Audited<Failure>> {
+        // The revision is read first, so a cached document was current at that moment. If the
+        // revision cannot be read, the query runs, fails too, and logs that.
+        let revision = documents::revision(self.database.pool(), id).await.ok().flatten();
+        if let Some(hit) = revision.and_then(|revision| self.cache.get(id, revision)) {
+            return Ok(hit);
+        }
+        let query = tenant.runtime.query("documents:view");
+        match documents::view(&query.log(), self.user, self.database.pool(), id).await {
+            Ok(document) => {
+                let revision = document.revision;
+                let bytes = document.title.len() + document.text.len();
+                let sealed = query.seal(Arc::new(document));
+                self.cache.insert(id, revision, bytes, sealed.clone());
+                Ok(sealed)
+            }
+            Err(failure) => Err(query.seal(failure)),
+        }
     }
 
     pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
@@ -131,31 +156,15 @@ async fn view(
     Extension(request): Extension<RequestContext>,
     Path(id): Path<String>,
 ) -> Result<Response, Unanswered> {
-    let id = tenant.document(&id);
-    // The revision is read first, so a cached document was current at that moment. If the revision
-    // cannot be read, the query runs, fails too, and logs that.
-    let revision = documents::revision(app.database.pool(), &id).await.ok().flatten();
-    let sealed = match revision.and_then(|revision| app.cache.get(&id, revision)) {
-        Some(hit) => hit,
-        None => {
-            let query = tenant.runtime.query("documents:view");
-            match documents::view(&query.log(), app.user, app.database.pool(), &id).await {
-                Ok(document) => {
-                    let revision = document.revision;
-                    let bytes = document.title.len() + document.text.len();
-                    let sealed = query.seal(Arc::new(document));
-                    app.cache.insert(&id, revision, bytes, sealed.clone());
-                    sealed
-                }
-                // A failure is a result too: it is released once its logs are durable.
-                Err(failure) => {
-                    return Err(query.seal(failure).release_into(&request).await?.into());
-                }
-            }
-        }
-    };
-    let document = sealed.release(&request).await?;
-    Ok(Json(&**document).into_response())
+    let turn = app.database.views().acquire(tenant.lane(&request)).await?;
+    let viewed = app.view(&tenant, &tenant.document(&id)).await;
+    // Making its logs durable takes no connection of the database.
+    drop(turn);
+    match viewed {
+        Ok(document) => Ok(Json(&**document.release(&request).await?).into_response()),
+        // A failure is a result too: it is released once its logs are durable.
+        Err(failure) => Err(failure.release_into(&request).await?.into()),
+    }
 }
 
 /// `PUT /documents/{id}`
@@ -166,6 +175,8 @@ async fn update(
     Path(id): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<Document>, Unanswered> {
+    // Until the change has committed, since it holds a connection and locks until then.
+    let _turn = app.database.changes().acquire(tenant.lane(&request)).await?;
     let id = tenant.document(&id);
     let updated = tenant.runtime.run_mutation("documents:update", &request, async |execution| {
         let mut tx = audit_sqlx::begin(app.database.pool()).await?.with_receipts();
@@ -179,11 +190,26 @@ async fn update(
 struct Unanswered {
     status: StatusCode,
     message: String,
+    /// Seconds after which the request may be sent again, where nothing of it was done.
+    retry_after: Option<u32>,
 }
 
 impl IntoResponse for Unanswered {
     fn into_response(self) -> Response {
-        answer(self.status, &self.message)
+        let mut response = answer(self.status, &self.message);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<Busy> for Unanswered {
+    // Not logged, so that a flood of requests does not flood the log.
+    fn from(busy: Busy) -> Unanswered {
+        let status = StatusCode::from_u16(busy.http_status());
+        let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        Unanswered { status, message: busy.to_string(), retry_after: Some(1) }
     }
 }
 
@@ -225,7 +251,7 @@ impl Unanswered {
         if status.is_server_error() {
             tracing::warn!(error = with_sources(error), "a request failed");
         }
-        Unanswered { status, message: error.to_string() }
+        Unanswered { status, message: error.to_string(), retry_after: None }
     }
 }
 

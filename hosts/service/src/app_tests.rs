@@ -1,12 +1,14 @@
-//! No view is stale, whoever changed the document and at whatever point the change was cancelled.
+//! No view is stale, whoever changed the document and at whatever point the change was cancelled,
+//! and no client makes others wait for long.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
 use audit_core::testing::{MemorySink, poll_at_most};
-use audit_host::Connection;
+use audit_host::{Connection, FairLimits, Lane};
 use audit_runtime::{AuditRuntime, RetryPolicy, Vars};
 use axum::body::{Body, to_bytes};
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -14,14 +16,28 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(600);
 
+const TURNS: FairLimits = FairLimits {
+    permits: 8,
+    has_prompt_permit: true,
+    max_waiting_of_client: 256,
+    max_waiting: 1_024,
+};
+
 struct Service {
     sink: Arc<MemorySink>,
     database: Database,
+    /// For requests that have a connection.
+    clients: Router,
+    /// For requests of one client.
     router: Router,
 }
 
 /// A service on the database that all services of a test share.
 async fn service(url: &str) -> Service {
+    service_with(url, TURNS, 64 << 20).await
+}
+
+async fn service_with(url: &str, turns: FairLimits, memory_bytes: usize) -> Service {
     let sink = Arc::new(MemorySink::new());
     let mut vars = Vars::new();
     let user = vars.register("user", 256).unwrap();
@@ -29,13 +45,18 @@ async fn service(url: &str) -> Service {
         .with_vars(vars)
         .with_retry_policy(RetryPolicy { max_attempts: 30, base_backoff_ms: 1, max_backoff_ms: 20 })
         .build();
-    let database = Database::open(url).await.unwrap();
+    let database = Database::open(url, turns).await.unwrap();
     let tenants = Tenants::new(runtime, BTreeMap::new());
-    let app = App::new(tenants, database.clone(), user, LONG, 64 << 20);
+    let app = App::new(tenants, database.clone(), user, LONG, memory_bytes);
     let peer = Connection::new(([127, 0, 0, 1], 1).into());
-    let router = app.router("10.0.0.1".parse().unwrap(), Probe::new(None));
-    let router = router.layer(Extension(Arc::new(peer)));
-    Service { sink, database, router }
+    let clients = app.router("10.0.0.1".parse().unwrap(), Probe::new(None));
+    let router = clients.clone().layer(Extension(Arc::new(peer)));
+    Service { sink, database, clients, router }
+}
+
+/// A connection of the client with this number.
+fn connection(client: u8) -> Arc<Connection> {
+    Arc::new(Connection::new(([192, 0, 2, client], 1).into()))
 }
 
 /// The URL of a database, and an id that no other test uses.
@@ -63,6 +84,24 @@ impl Service {
             .unwrap();
         let response = self.router.clone().oneshot(request);
         async move { response.await.unwrap().status() }
+    }
+
+    /// A change by the client of this connection.
+    fn change_by(
+        &self,
+        connection: &Arc<Connection>,
+        id: &str,
+        text: &str,
+    ) -> impl Future<Output = Response> + use<> {
+        let change = json!({ "title": "A title", "text": text }).to_string();
+        let mut request = Request::put(format!("/documents/{id}"))
+            .header("content-type", "application/json")
+            .body(Body::from(change))
+            .unwrap();
+        request.extensions_mut().insert(ConnectInfo(connection.peer()));
+        request.extensions_mut().insert(Arc::clone(connection));
+        let response = self.clients.clone().oneshot(request);
+        async move { response.await.unwrap() }
     }
 
     async fn revision(&self, id: &str) -> i64 {
@@ -180,4 +219,96 @@ async fn a_user_that_is_not_utf8_is_refused() {
         assert_eq!(response.status(), expected, "{user:?}");
     }
     assert_eq!(service.sink.lines().len(), 2);
+}
+
+/// The turns of changes: one at a time.
+const ONE: FairLimits = FairLimits { permits: 1, has_prompt_permit: false, ..TURNS };
+
+#[tokio::test]
+async fn a_client_waits_for_one_request_of_each_other() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let service = service_with(&url, ONE, 64 << 20).await;
+    let turns = service.database.changes().clone();
+    let held = turns.acquire(Lane::unique()).await.unwrap();
+    let floods = (0..60_u8).map(|n| (1 + n % 3, format!("{id}-flood{n}")));
+    let requests = floods.chain([(9, format!("{id}-quiet"))]);
+    let requests = requests.map(|(client, id)| service.change_by(&connection(client), &id, "x"));
+    let (responses, ()) = futures::join!(join_all(requests), async {
+        while turns.waiting() < 61 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+    });
+    assert!(responses.iter().all(|response| response.status() == StatusCode::OK));
+    let logs = service.sink.lines();
+    let before = logs.iter().position(|log| log.contains("-quiet")).unwrap();
+    assert!(before <= 3, "{before} came before");
+    assert_eq!(logs.len(), 61);
+}
+
+#[tokio::test]
+async fn too_many_waiting_requests_are_refused_and_cancelled_ones_never_begin() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    let limits = FairLimits { max_waiting_of_client: 2, max_waiting: 3, ..ONE };
+    let service = service_with(&url, limits, 64 << 20).await;
+    let turns = service.database.changes().clone();
+    let held = turns.acquire(Lane::unique()).await.unwrap();
+    let (flood, quiet) = (connection(1), connection(2));
+    let mut waiting: Vec<_> =
+        (0..2).map(|n| Box::pin(service.change_by(&flood, &format!("{id}-{n}"), "x"))).collect();
+    for (n, request) in waiting.iter_mut().enumerate() {
+        while turns.waiting() <= n {
+            assert!(futures::poll!(request.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    let refused = service.change_by(&flood, &id, "x").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let body = to_bytes(refused.into_body(), usize::MAX).await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert!(
+        body["message"].as_str().unwrap().ends_with("the limit of 2: send fewer at once"),
+        "{body}"
+    );
+    // A connection that ends drops its request.
+    drop(waiting.pop());
+    assert_eq!(turns.waiting(), 1);
+    let request = service.change_by(&quiet, &id, "x");
+    let (response, ()) = futures::join!(request, async {
+        while turns.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        assert_eq!(waiting.pop().unwrap().await.status(), StatusCode::OK);
+    });
+    assert_eq!(response.status(), StatusCode::OK);
+    let logs = service.sink.lines();
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    assert!(!logs.iter().any(|log| log.contains(&format!("{id}-1"))), "{logs:?}");
+}
+
+/// Waiting requests hold their bodies.
+#[tokio::test]
+async fn the_bodies_of_a_waiting_flood_cut_off_nobody_else() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let (url, id) = database(&directory);
+    // Room for about five of these bodies, with their copies.
+    let service = service_with(&url, ONE, 2 << 20).await;
+    let turns = service.database.changes().clone();
+    let held = turns.acquire(Lane::unique()).await.unwrap();
+    let long = "x".repeat(90_000);
+    let (floods, quiet): (Vec<_>, _) = ((1..4).map(connection).collect(), connection(9));
+    let flood = (0..60).map(|n| service.change_by(&floods[n % 3], &format!("{id}-{n}"), &long));
+    let request = service.change_by(&quiet, &id, &long);
+    let (_, response, ()) = futures::join!(join_all(flood), request, async {
+        while turns.waiting() < 61 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+    });
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!quiet.is_cut() && floods.iter().any(|flood| flood.is_cut()));
 }

@@ -23,7 +23,7 @@ pub(crate) async fn check(settings: &Settings, out: &Output) -> Result<(), Box<d
     let file = url.strip_prefix("sqlite://").map(|rest| rest.split('?').next().unwrap_or(rest));
     match file.map(Path::new).filter(|file| !file.exists()) {
         Some(file) => checks.ok("database", format!("{} will be created", file.display())),
-        None => match Database::open(&url).await {
+        None => match Database::open(&url, settings.turns()).await {
             Ok(_) => checks.ok("database", "reachable, and has its tables"),
             Err(error) => {
                 let remedy = "correct the URL, or check the database and its permissions";

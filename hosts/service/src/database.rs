@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use audit_core::Commits;
+use audit_host::{FairLimits, FairSemaphore};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Executor};
 use tokio::sync::watch;
@@ -12,9 +13,15 @@ use tokio::time::timeout;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// SQLite or PostgreSQL, by URL.
+///
+/// Requests take turns, by client, before they take a connection: the pool would serve them in the
+/// order of arrival, however many of them are one client's.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     pool: AnyPool,
+    views: FairSemaphore,
+    /// SQLite has one writer at a time. Others would conflict with it, and not in turns.
+    changes: FairSemaphore,
     /// A connection of its own for observation, which does not wait for those of requests: a busy
     /// database is not lost.
     observed: AnyPool,
@@ -31,12 +38,21 @@ const TABLES: [&str; 2] = [
 
 impl Database {
     /// Connects, and creates missing tables.
-    pub(crate) async fn open(url: &str) -> Result<Database, sqlx::Error> {
+    pub(crate) async fn open(url: &str, limits: FairLimits) -> Result<Database, sqlx::Error> {
         sqlx::any::install_default_drivers();
         let is_sqlite = url.starts_with("sqlite:");
+        let views = FairSemaphore::new("views", limits);
+        let changes = if is_sqlite {
+            let one = FairLimits { permits: 1, has_prompt_permit: false, ..limits };
+            FairSemaphore::new("changes", one)
+        } else {
+            views.clone()
+        };
+        // One each for the permit of prompt requests, a change on SQLite, and an operator.
+        let connections = u32::try_from(limits.permits + 3).unwrap_or(u32::MAX);
         let observed = AnyPoolOptions::new().max_connections(1).connect_lazy(url)?;
         let pool = AnyPoolOptions::new()
-            .max_connections(8)
+            .max_connections(connections)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if is_sqlite {
@@ -59,7 +75,7 @@ impl Database {
             }
         }
         audit_sqlx::create_receipts(&pool).await?;
-        Ok(Database { pool, observed })
+        Ok(Database { pool, views, changes, observed })
     }
 
     /// Asks the database regularly whether it answers, for the readiness probe.
@@ -91,9 +107,20 @@ impl Database {
         observed
     }
 
-    /// The pool for reads outside transactions, and for the transactions of mutations.
+    /// The pool for reads outside transactions, and for the transactions of mutations. Requests
+    /// take a turn first.
     pub(crate) fn pool(&self) -> &AnyPool {
         &self.pool
+    }
+
+    /// The turns of requests that read.
+    pub(crate) fn views(&self) -> &FairSemaphore {
+        &self.views
+    }
+
+    /// The turns of requests that write.
+    pub(crate) fn changes(&self) -> &FairSemaphore {
+        &self.changes
     }
 }
 
@@ -102,14 +129,21 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
+    const LIMITS: FairLimits = FairLimits {
+        permits: 2,
+        has_prompt_permit: true,
+        max_waiting_of_client: 1,
+        max_waiting: 1,
+    };
+
     #[tokio::test]
     async fn a_lost_database_is_noticed_and_so_is_its_return() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/db?mode=rwc", directory.path().display());
-        let database = Database::open(&url).await.unwrap();
+        let database = Database::open(&url, LIMITS).await.unwrap();
         // Requests that hold all connections do not make it a lost one.
         let mut busy = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..LIMITS.permits + 3 {
             busy.push(database.pool().acquire().await.unwrap());
         }
         let mut answering = database.observe(Duration::from_millis(5));

@@ -112,7 +112,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     create_directory(&settings.data_dir).map_err(|error| {
         format!("the directory {} cannot be created: {error}", settings.data_dir.display())
     })?;
-    let database = Database::open(&settings.database_url()?).await;
+    let database = Database::open(&settings.database_url()?, settings.turns()).await;
     let database = database.map_err(|error| format!("the database cannot be opened: {error}"))?;
     let answering = database.observe(OBSERVE_PERIOD);
     let receipts = receipts::router(database.clone());

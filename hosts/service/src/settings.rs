@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_host::{
-    AuditLogSettings, Destinations, LogFormat, LogStreamsFile, Output, RouteSettings, RoutesFile,
-    ServeLimits, SettingsError, Sources, absolute, parse_with_file, without_secrets,
+    AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RouteSettings,
+    RoutesFile, ServeLimits, SettingsError, Sources, absolute, parse_with_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::Compression;
@@ -171,6 +171,22 @@ pub(crate) struct Settings {
     #[arg(long, env = "REQUEST_MEMORY_MIB", default_value_t = 128, value_parser = request_memory())]
     pub(crate) request_memory_mib: usize,
 
+    /// How many requests may use the database at once. Further ones wait for a turn of their
+    /// client. One more may if its client was idle, so that it waits for nobody's long request;
+    /// SQLite makes one change at a time.
+    #[arg(long, env = "REQUESTS_AT_ONCE", default_value_t = 8, value_parser = at_once())]
+    pub(crate) requests_at_once: usize,
+
+    /// How many requests of one client, an address or a tenant, may wait for their turn; further
+    /// ones are answered 429. The default is the number of connections of one address.
+    #[arg(long, env = "MAX_WAITING_REQUESTS_PER_CLIENT", default_value_t = 256, value_parser = waiting())]
+    pub(crate) max_waiting_requests_per_client: usize,
+
+    /// How many requests may wait for their turn. Beyond it, a request of the client with the most
+    /// is answered 503.
+    #[arg(long, env = "MAX_WAITING_REQUESTS", default_value_t = 1_024, value_parser = waiting())]
+    pub(crate) max_waiting_requests: usize,
+
     /// The maximum number of connections; further ones are answered 503. [default: the limit of
     /// open files minus 256 (or half of it), which are reserved for the journal, the bucket and the
     /// database]
@@ -306,6 +322,16 @@ impl Settings {
         }
     }
 
+    /// The limits of requests that use the database.
+    pub(crate) fn turns(&self) -> FairLimits {
+        FairLimits {
+            permits: self.requests_at_once,
+            has_prompt_permit: true,
+            max_waiting_of_client: self.max_waiting_requests_per_client,
+            max_waiting: self.max_waiting_requests,
+        }
+    }
+
     pub(crate) fn database_url(&self) -> Result<String, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => Ok(url.clone()),
@@ -321,6 +347,15 @@ fn milliseconds() -> RangedU64ValueParser {
 
 fn connections() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=u64::from(u32::MAX)).try_map(usize::try_from)
+}
+
+/// Each takes a connection of the database, and a file.
+fn at_once() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=1_024).try_map(usize::try_from)
+}
+
+fn waiting() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=1 << 20).try_map(usize::try_from)
 }
 
 /// From the largest request to more than any host has.

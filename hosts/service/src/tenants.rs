@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use audit_runtime::AuditRuntime;
+use audit_host::Lane;
 use audit_runtime::http::Origin;
+use audit_runtime::{AuditRuntime, RequestContext};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
@@ -25,6 +26,8 @@ pub(crate) struct Tenant {
     pub(crate) runtime: AuditRuntime,
     /// The prefix of its documents' ids, so that no tenant can name a document of another.
     prefix: Arc<str>,
+    /// The lane of all its clients, so that a tenant with many takes no more turns than others.
+    lane: Option<Lane>,
 }
 
 impl Tenants {
@@ -32,10 +35,10 @@ impl Tenants {
     pub(crate) fn new(own: AuditRuntime, tenants: BTreeMap<String, AuditRuntime>) -> Tenants {
         let tenant = |(name, runtime): (String, AuditRuntime)| {
             let prefix = format!("{name}/").into();
-            (name, Tenant { runtime, prefix })
+            (name, Tenant { runtime, prefix, lane: Some(Lane::unique()) })
         };
         let by_name = Arc::new(tenants.into_iter().map(tenant).collect());
-        Tenants { own: Tenant { runtime: own, prefix: "".into() }, by_name }
+        Tenants { own: Tenant { runtime: own, prefix: "".into(), lane: None }, by_name }
     }
 
     /// The tenant of all requests in a service without tenants.
@@ -49,6 +52,11 @@ impl Tenants {
 }
 
 impl Tenant {
+    /// The lane in which a request waits for its turn: its tenant's, or its address's.
+    pub(crate) fn lane(&self, request: &RequestContext) -> Lane {
+        self.lane.unwrap_or_else(|| Lane::of(request))
+    }
+
     /// The id under which the database has this document.
     pub(crate) fn document(&self, id: &str) -> String {
         format!("{}{id}", self.prefix)

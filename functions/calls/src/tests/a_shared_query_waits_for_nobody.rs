@@ -35,15 +35,15 @@ async fn shared_queries_run_in_the_first_lane() {
                 begin.send(()).unwrap();
                 hold.recv().unwrap_err();
             };
-            functions.inner.workers.run(Lane::connection(), Presence::default(), work).await
+            functions.inner.workers.run(Lane::unique(), Presence::default(), work).await
         });
         begun.await.unwrap();
         blocked.push((release, task));
     }
     let (release_first, first_task) = blocked.remove(0);
 
-    let flooding = host.caller().with_lane(Lane::connection());
-    let quiet = host.caller().with_lane(Lane::connection());
+    let flooding = host.caller().with_lane(Lane::unique());
+    let quiet = host.caller().with_lane(Lane::unique());
     let flooded = Arc::new(Mutex::new(0));
     let flood = (0..64).map(|_| {
         let flooded = Arc::clone(&flooded);

@@ -7,7 +7,9 @@ use super::*;
 
 fn start(threads: usize, overrun_after: Duration, max_stuck: usize) -> Workers {
     let longest_stretch = NEVER;
-    let settings = WorkerSettings { threads, overrun_after, longest_stretch, max_stuck };
+    let stretch_cpu_time = Duration::ZERO;
+    let settings =
+        WorkerSettings { threads, overrun_after, longest_stretch, stretch_cpu_time, max_stuck };
     Workers::start(settings, KeptEngines::new(0)).unwrap()
 }
 
@@ -15,7 +17,7 @@ const NEVER: Duration = Duration::from_secs(100_000);
 
 /// Blocks a thread until the sender is dropped. Returns once the thread is blocked.
 async fn block(workers: &Arc<Workers>) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
-    block_in(workers, Lane::connection()).await
+    block_in(workers, Lane::unique()).await
 }
 
 async fn block_in(
@@ -47,10 +49,10 @@ async fn a_client_precedes_the_next_round_of_a_flood() {
         let order = Arc::clone(&order);
         workers.run(lane, Presence::default(), move |_| lock(&order).push(name))
     };
-    let floods = [Lane::connection(), Lane::connection(), Lane::connection()];
+    let floods = [Lane::unique(), Lane::unique(), Lane::unique()];
     let flooding = floods.into_iter().flat_map(|lane| std::iter::repeat_n(lane, 64));
     let mut jobs: Vec<_> = flooding.map(|lane| job(lane, "flood")).collect();
-    jobs.push(job(Lane::connection(), "quiet"));
+    jobs.push(job(Lane::unique(), "quiet"));
     // All jobs wait before the first one begins, and all run on one thread, so the recorded order
     // is the order of their turns.
     let (done, ()) = futures::join!(join_all(jobs), async { drop(release) });
@@ -65,11 +67,11 @@ async fn a_client_precedes_the_next_round_of_a_flood() {
 #[tokio::test]
 async fn a_prompt_job_does_not_wait_for_a_long_one() {
     let workers = Arc::new(start(2, NEVER, 1));
-    let (first, one) = block_in(&workers, Lane::connection()).await;
-    let (second, two) = block_in(&workers, Lane::connection()).await;
+    let (first, one) = block_in(&workers, Lane::unique()).await;
+    let (second, two) = block_in(&workers, Lane::unique()).await;
     // In separate lanes, since a short job may take long on a busy machine.
     for number in 0..2 {
-        let ran = workers.run(Lane::connection(), Presence::default(), move |_| number).await;
+        let ran = workers.run(Lane::unique(), Presence::default(), move |_| number).await;
         assert_eq!(ran, Ok(number));
     }
     drop((first, second));
@@ -80,7 +82,7 @@ async fn a_prompt_job_does_not_wait_for_a_long_one() {
 #[tokio::test]
 async fn a_turn_has_ended_when_its_caller_is_answered() {
     let workers = start(2, NEVER, 1);
-    let lane = Lane::connection();
+    let lane = Lane::unique();
     for _ in 0..1_000 {
         workers.run(lane, Presence::default(), |_| ()).await.unwrap();
         assert!(workers.shared.state().running.is_empty(), "its next job would not be prompt");
@@ -115,7 +117,7 @@ async fn jobs_pause_while_a_prompt_one_runs() {
 #[tokio::test]
 async fn calls_with_announced_successors_give_way() {
     let workers = Arc::new(start(1, NEVER, 1));
-    let lane = Lane::connection();
+    let lane = Lane::unique();
     let expected = workers.expect(lane);
     assert_eq!(workers.run(lane, Presence::default(), Pulse::gives_way).await, Ok(true));
     drop(expected);
@@ -156,7 +158,7 @@ async fn work_does_not_begin_after_its_caller_went_away() {
 #[tokio::test]
 async fn panics_are_returned_and_threads_survive() {
     let workers = start(1, NEVER, 1);
-    let lane = Lane::connection();
+    let lane = Lane::unique();
     let broken = workers.run(lane, Presence::default(), |_| panic!("as tests do")).await;
     assert_eq!(broken, Err::<(), _>(Broken::Panicked("as tests do".to_owned())));
     assert_eq!(workers.run(lane, Presence::default(), |_| 7).await, Ok(7));
@@ -171,14 +173,13 @@ async fn a_stuck_thread_is_replaced_and_counted() {
     for number in 1..=3 {
         let (release, hold) = mpsc::channel::<()>();
         held.push(release);
-        let broken = workers
-            .run(Lane::connection(), Presence::default(), move |_| hold.recv().is_ok())
-            .await;
+        let broken =
+            workers.run(Lane::unique(), Presence::default(), move |_| hold.recv().is_ok()).await;
         assert_eq!(broken, Err(Broken::Overran(limit)), "{number}");
         assert_eq!(*exhausted.borrow_and_update(), number == 3);
     }
     // The replacement works, though on a busy machine it may be abandoned itself.
-    let ran = workers.run(Lane::connection(), Presence::default(), |_| 7).await;
+    let ran = workers.run(Lane::unique(), Presence::default(), |_| 7).await;
     assert!(matches!(ran, Ok(7) | Err(Broken::Overran(_))));
     drop(held);
 }
@@ -186,12 +187,66 @@ async fn a_stuck_thread_is_replaced_and_counted() {
 #[tokio::test]
 async fn unstoppable_javascript_is_abandoned() {
     let longest_stretch = Duration::from_millis(1);
-    let settings =
-        WorkerSettings { threads: 1, overrun_after: NEVER, longest_stretch, max_stuck: 1 };
+    let settings = WorkerSettings {
+        threads: 1,
+        overrun_after: NEVER,
+        longest_stretch,
+        stretch_cpu_time: Duration::ZERO,
+        max_stuck: 1,
+    };
     let workers = Workers::start(settings, KeptEngines::new(0)).unwrap();
     let (release, hold) = mpsc::channel::<()>();
     let stuck = move |pulse: &Pulse| pulse.in_engine(|| hold.recv().is_ok());
-    let broken = workers.run(Lane::connection(), Presence::default(), stuck).await;
+    let broken = workers.run(Lane::unique(), Presence::default(), stuck).await;
     assert_eq!(broken, Err(Broken::Overran(longest_stretch)));
     drop(release);
+}
+
+/// A machine that gives a thread no time must not cost the function its thread.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn javascript_that_got_no_time_is_only_slow() {
+    let workers = Arc::new(start(1, NEVER, 1));
+    let limits = |stretch_cpu_time, overrun_after| WorkerSettings {
+        longest_stretch: Duration::ZERO,
+        stretch_cpu_time,
+        overrun_after,
+        ..workers.shared.settings
+    };
+    let overran = |settings: WorkerSettings| {
+        let mut state = workers.shared.state();
+        let overran: Vec<_> =
+            state.running.values_mut().map(|running| running.overran(&settings)).collect();
+        assert_eq!(overran.len(), 1);
+        overran[0]
+    };
+    let spins = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (begin, begun) = oneshot::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let (spinning, pool) = (Arc::clone(&spins), Arc::clone(&workers));
+    let running = tokio::spawn(async move {
+        let work = move |pulse: &Pulse| {
+            pulse.in_engine(|| {
+                begin.send(()).unwrap();
+                held.recv().unwrap();
+                while spinning.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        };
+        pool.run(Lane::unique(), Presence::default(), work).await
+    });
+    begun.await.unwrap();
+    let second = Duration::from_secs(1);
+    for _ in 0..3 {
+        assert_eq!(overran(limits(second, NEVER)), None, "it got no time");
+    }
+    assert_eq!(overran(limits(second, Duration::ZERO)), Some(Duration::ZERO), "the last bound");
+    spins.store(true, std::sync::atomic::Ordering::Relaxed);
+    release.send(()).unwrap();
+    while overran(limits(Duration::from_millis(20), NEVER)).is_none() {
+        tokio::task::yield_now().await;
+    }
+    spins.store(false, std::sync::atomic::Ordering::Relaxed);
+    running.await.unwrap().unwrap();
 }

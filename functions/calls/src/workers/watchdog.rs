@@ -9,12 +9,16 @@ use super::{Running, Shared, State, WorkerSettings};
 
 impl Running {
     /// The limit that the job exceeds, if any.
-    fn overran(&self, settings: &WorkerSettings) -> Option<Duration> {
-        let WorkerSettings { overrun_after, longest_stretch, .. } = *settings;
-        let stretch = self.pulse.stretch().filter(|stretch| *stretch >= longest_stretch);
-        stretch
-            .map(|_| longest_stretch)
-            .or_else(|| (self.began.elapsed() >= overrun_after).then_some(overrun_after))
+    pub(super) fn overran(&mut self, settings: &WorkerSettings) -> Option<Duration> {
+        let WorkerSettings { overrun_after, longest_stretch, stretch_cpu_time, .. } = *settings;
+        if let Some((since, stretch)) = self.pulse.stretch_since() {
+            let cpu_time = self.stretch_time.of(since, &self.thread);
+            let is_only_slow = cpu_time.is_some_and(|time| time < stretch_cpu_time);
+            if stretch >= longest_stretch && !is_only_slow {
+                return Some(longest_stretch);
+            }
+        }
+        (self.began.elapsed() >= overrun_after).then_some(overrun_after)
     }
 }
 
@@ -39,7 +43,7 @@ impl Shared {
     pub(super) fn abandon(
         self: &Arc<Self>,
         state: &mut State,
-        overran: impl Fn(&Running) -> Option<Duration>,
+        mut overran: impl FnMut(&mut Running) -> Option<Duration>,
     ) {
         let mut limits = HashMap::new();
         let is_over = |number: &u64, running: &mut Running| {

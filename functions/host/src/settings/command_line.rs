@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use audit_host::Sources;
+use audit_host::{Sources, naming_variables};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -88,12 +88,16 @@ impl CommandLine {
     ///
     /// If it is invalid or requests help.
     pub(crate) fn read(
-        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> Result<CommandLine, clap::Error> {
         let hide =
             |command: clap::Command| command.mut_args(|argument| argument.hide_env_values(true));
         let command = CommandLine::command().mut_subcommand("serve", hide);
-        let matches = command.try_get_matches_from(arguments).map_err(without_values)?;
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let matches = command
+            .clone()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| without_values(naming_variables(error, &command, &arguments)))?;
         let mut line = CommandLine::from_arg_matches(&matches).map_err(without_values)?;
         if let (Command::Serve(serve), Some(matches)) =
             (&mut line.command, matches.subcommand_matches("serve"))

@@ -78,6 +78,24 @@ impl Drop for Process {
     }
 }
 
+/// What an operator may have to find out from one line.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_on_a_bad_machine_says_what_is_wrong() {
+    use audit_core::testing::machine::{BAD_MACHINES, fails_on};
+    let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
+    let listen =
+        ["listen", "operators-listen", "site-listen"].map(|name| format!("--{name}=127.0.0.1:0"));
+    let [listen, operators, site] = &listen;
+    let arguments = ["serve", functions, listen, operators, site];
+    for (before, says) in BAD_MACHINES {
+        let directory = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_functions-host");
+        let said = fails_on(program, before, &arguments, directory.path());
+        assert!(said.contains(says), "{before} {said}");
+    }
+}
+
 #[tokio::test]
 async fn a_stalled_output_reader_stalls_nothing() {
     let mut host = Process::start(&["--show-logs"]);

@@ -164,23 +164,32 @@ async fn slow_request_bodies_time_out() {
 
 #[tokio::test]
 async fn conflicts_are_retried_and_attempts_logged() {
-    let directory = TempDir::new().unwrap();
-    // While one waits for its log the others read, so all but one meet a conflict.
-    let service = Service::start(&directory, &["--linger-ms", "20", "--provenance"], &[]);
+    let shared = TempDir::new().unwrap();
+    let url = format!("sqlite://{}/documents.db?mode=rwc", shared.path().display());
+    let url = std::env::var("DATABASE_URL").unwrap_or(url);
+    // Changes of one service take turns on SQLite, those of two meet conflicts: while one waits for
+    // its log the other reads.
+    let directories = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let services = directories.each_ref().map(|directory| {
+        let flags = ["--linger-ms", "20", "--provenance", "--database-url", &url];
+        Service::start(directory, &flags, &[])
+    });
+    let records = || directories.iter().flat_map(records).collect::<Vec<_>>();
     let id = new_id("contended");
     let mut committed = 0;
     for _ in 0..10 {
-        let answers = join_all((0..4).map(|_| service.update(&id, change("x"), &[]))).await;
+        let updates = (0..4).map(|n| services[n % 2].update(&id, change("x"), &[]));
+        let answers = join_all(updates).await;
         committed += answers.iter().filter(|(status, _)| *status == 200).count();
         assert!(answers.iter().all(|(status, _)| [200, 503].contains(status)), "{answers:?}");
-        if records(&directory).iter().any(|log| log["$audit"]["attempt"] != 1) {
+        if records().iter().any(|log| log["$audit"]["attempt"] != 1) {
             break;
         }
     }
-    let (_, document) = service.view(&id, &[]).await;
+    let (_, document) = services[0].view(&id, &[]).await;
     assert_eq!(document["revision"], committed, "each acknowledged change is there once");
 
-    let records = records(&directory);
+    let records = records();
     let attempts: BTreeSet<_> = records
         .iter()
         .map(|log| (log["$audit"]["execution"].to_string(), log["$audit"]["attempt"].to_string()))

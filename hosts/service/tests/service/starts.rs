@@ -2,12 +2,14 @@
 //! supervisor.
 
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use audit_core::testing::machine::{BAD_MACHINES, fails_on, in_shell};
 use tempfile::TempDir;
 
 use crate::process::Service;
@@ -291,45 +293,15 @@ fn a_lack_of_files_is_reported_in_one_line() {
     }
 }
 
-/// The command in a shell that has this run first, without root's right to write everywhere.
-#[cfg(target_os = "linux")]
-fn in_shell(directory: &Path, script: &str, flags: &[&str]) -> Command {
-    let mut shell = Command::new("sh");
-    let capabilities = "-dac_override,-dac_read_search";
-    let drop = format!("setpriv --bounding-set={capabilities} --inh-caps={capabilities}");
-    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    shell.env("DROP", if is_root { &drop } else { "" }).current_dir(directory);
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_audit-service")]).args(flags);
-    shell
-}
-
 /// What an operator may have to find out from one line.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_start_on_a_bad_machine_says_what_is_wrong() {
-    const RUN: &str = "exec $DROP \"$0\" \"$@\"";
-    for (before, says) in [
-        ("ulimit -f 0;", "raise the limit of the size of files: ulimit -f, LimitFSIZE"),
-        ("mkdir audit-data; chmod 555 audit-data;", "Permission denied"),
-        ("mkdir gone; cd gone; rmdir ../gone;", "start where a directory exists"),
-        (
-            "name=$(printf 'caf\\351'); mkdir $name; cd $name;",
-            "/caf\\xE9/audit-data/bucket\" is not UTF-8",
-        ),
-        ("touch audit-data;", "Not a directory"),
-        ("export DATA_DIR=/proc/nothing;", "/proc/nothing"),
-    ] {
+    for (before, says) in BAD_MACHINES {
         let directory = TempDir::new().unwrap();
-        let ran = in_shell(directory.path(), &format!("{before} {RUN}"), &FREE).output().unwrap();
-        let said = text(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(1), "{before} {said}");
-        assert!(said.contains(says) && !said.contains("panicked"), "{before} {said}");
-        assert!(text(&ran.stdout).is_empty(), "{before} {said}");
-        let _ = std::fs::set_permissions(
-            directory.path().join("audit-data"),
-            std::fs::Permissions::from_mode(0o700),
-        );
+        let program = env!("CARGO_BIN_EXE_audit-service");
+        let said = fails_on(program, before, &FREE, directory.path());
+        assert!(said.contains(says), "{before} {said}");
     }
 }
 
@@ -342,8 +314,9 @@ fn closed_and_full_outputs_change_no_file_and_end_nothing() {
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(600))).unwrap();
         let flags = [&FREE[..], &["--show-logs=true"]].concat();
-        let script = format!("exec \"$0\" \"$@\" {outputs}");
-        let mut service = in_shell(directory.path(), &script, &flags);
+        let before = format!("exec {outputs};");
+        let mut service = in_shell(env!("CARGO_BIN_EXE_audit-service"), &before);
+        service.args(&flags).current_dir(directory.path());
         service.env("NOTIFY_SOCKET", directory.path().join("notify"));
         let mut service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut said = [0; 64];

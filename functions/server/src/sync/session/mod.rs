@@ -133,7 +133,7 @@ impl Session {
             server,
             request,
             identity: None,
-            lane: Lane::connection(),
+            lane: Lane::unique(),
             expires: None,
             client: None,
             clock_skew_ms: None,

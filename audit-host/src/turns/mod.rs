@@ -1,13 +1,6 @@
-//! Turns on the worker threads: start-time fair queueing by the time that each caller has used.
-//!
-//! Each caller has a lane with its waiting jobs. The lane that has used the least time goes next. A
-//! lane that was idle starts level with the others: it gets no credit for idleness, and at most one
-//! job of each other lane runs before its own. The host's own work (scheduled functions and crons)
-//! is accounted separately and gets at least a quarter of the time, however many callers there are.
-//!
-//! A job is **prompt** if its lane was idle, the lane's jobs have been short, and no others are
-//! waiting or expected. A thread is reserved for prompt jobs, so that they need not wait for the
-//! end of another caller's long job.
+//! Turns of clients: which of their waiting jobs begins next.
+
+mod semaphore;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -17,15 +10,18 @@ use std::time::Duration;
 
 use audit_runtime::RequestContext;
 
-/// The queue of one caller's jobs.
+pub use self::semaphore::{Busy, FairLimits, FairSemaphore, Permit};
+use crate::connections::client_of;
+
+/// The queue of one client's jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
     Host,
-    Connection(u64),
-    /// An IPv6 address is truncated to its /64, which a single client usually has.
+    Unique(u64),
+    /// The unit by which connections are limited too.
     Address(Option<IpAddr>),
 }
 
@@ -33,18 +29,17 @@ impl Lane {
     /// The host's own work: scheduled functions and crons.
     pub const HOST: Lane = Lane(Kind::Host);
 
-    /// A new lane, for a connection that lasts longer than one call, such as a WebSocket.
-    pub fn connection() -> Lane {
+    /// A new lane, for a connection that lasts longer than one call, such as a WebSocket, or for a
+    /// tenant.
+    pub fn unique() -> Lane {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Lane(Kind::Connection(NEXT.fetch_add(1, Ordering::Relaxed)))
+        Lane(Kind::Unique(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The lane of a request's address. Clients that share an address share a lane.
+    /// The lane of a request's address, or of its /64 for IPv6, which a single client usually has.
+    /// Clients that share an address share a lane, and so do all whose address is unknown.
     pub fn of(request: &RequestContext) -> Lane {
-        Lane(Kind::Address(request.ip().map(|ip| match ip.to_canonical() {
-            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-            ip @ IpAddr::V4(_) => ip,
-        })))
+        Lane(Kind::Address(request.ip().map(client_of)))
     }
 }
 
@@ -61,11 +56,21 @@ const PROMPT: Duration = Duration::from_millis(5);
 /// The number of idle lanes above which they are forgotten.
 const MAX_IDLE: usize = 1_024;
 
-/// The waiting jobs, and the time that each lane has used.
+/// The waiting jobs and their order: start-time fair queueing by the time that each client has
+/// used.
+///
+/// Each client has a lane with its waiting jobs. The lane that has used the least time goes next. A
+/// lane that was idle starts level with the others: it gets no credit for idleness, and at most one
+/// job of each other lane runs before its own. The host's own work (scheduled functions and crons)
+/// is accounted separately and gets at least a quarter of the time, however many clients there are.
+///
+/// A job is **prompt** if its lane was idle, the lane's jobs have been short, and no others are
+/// waiting or expected. A host reserves a thread or a permit for prompt jobs, so that they need not
+/// wait for the end of another client's long job.
 #[derive(Debug)]
-pub(super) struct Turns<J> {
+pub struct Turns<J> {
     lanes: HashMap<Lane, Waiting<J>>,
-    /// The callers' lanes with waiting jobs, in the order of their turns.
+    /// The clients' lanes with waiting jobs, in the order of their turns.
     ready: BTreeSet<(Duration, u64, Lane)>,
     /// The lanes whose first job is prompt, longest waiting first.
     prompt: BTreeSet<(u64, Lane)>,
@@ -74,7 +79,7 @@ pub(super) struct Turns<J> {
     expected: HashMap<Lane, usize>,
     /// The time that the last lane had used at its turn. All lanes have used at least as much.
     floor: Duration,
-    /// The time that all callers together have used.
+    /// The time that all clients together have used.
     clients: Used,
     /// The weighted time that the host has used.
     host: Used,
@@ -107,14 +112,16 @@ struct Waiting<J> {
 
 /// The turn of a job, which [`Turns::end`] ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
+#[must_use = "the job counts as running until its turn is ended"]
+pub struct Turn {
     lane: Lane,
     charged: Duration,
     is_prompt: bool,
 }
 
 impl Turn {
-    pub(super) fn lane(&self) -> Lane {
+    /// The lane of the job.
+    pub fn lane(&self) -> Lane {
         self.lane
     }
 }
@@ -138,7 +145,7 @@ impl<J> Default for Turns<J> {
 
 impl<J> Turns<J> {
     /// Adds a job at the end of its lane.
-    pub(super) fn push(&mut self, lane: Lane, job: J) {
+    pub fn push(&mut self, lane: Lane, job: J) {
         let (own, other) = match lane {
             Lane::HOST => (&mut self.host, &self.clients),
             _ => (&mut self.clients, &self.host),
@@ -176,14 +183,15 @@ impl<J> Turns<J> {
     }
 
     /// Begins the prompt job that has waited longest.
-    pub(super) fn pop_prompt(&mut self) -> Option<(J, Turn)> {
+    pub fn pop_prompt(&mut self) -> Option<(J, Turn)> {
         let (_, lane) = self.prompt.first().copied()?;
         let waiting = self.lanes.get(&lane)?;
         self.ready.remove(&(waiting.used, waiting.serial, lane));
         self.take(lane)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(J, Turn)> {
+    /// Begins the next job.
+    pub fn pop(&mut self) -> Option<(J, Turn)> {
         let host_waits = self.lanes.get(&Lane::HOST).is_some_and(|host| !host.jobs.is_empty());
         let first = self.ready.first().copied();
         let lane = match first {
@@ -226,7 +234,7 @@ impl<J> Turns<J> {
     }
 
     /// Ends the turn of a job that took this long, or `None` if it did not begin.
-    pub(super) fn end(&mut self, turn: Turn, took: Option<Duration>) {
+    pub fn end(&mut self, turn: Turn, took: Option<Duration>) {
         let Turn { lane, charged, is_prompt } = turn;
         self.prompt_running -= usize::from(is_prompt);
         let took = took.map(|took| took.max(LEAST));
@@ -251,11 +259,28 @@ impl<J> Turns<J> {
     }
 
     /// Removes the jobs of a lane that are no longer wanted.
-    pub(super) fn retain(&mut self, lane: Lane, is_wanted: impl FnMut(&J) -> bool) {
+    pub fn retain(&mut self, lane: Lane, is_wanted: impl FnMut(&J) -> bool) {
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         let before = waiting.jobs.len();
         waiting.jobs.retain(is_wanted);
         let removed = before - waiting.jobs.len();
+        self.removed(lane, removed);
+    }
+
+    /// Removes the last job of the lane with the most waiting jobs, or of `lane` if no other has
+    /// more.
+    pub fn remove_longest(&mut self, lane: Lane) -> Option<J> {
+        let length =
+            |(other, waiting): &(&Lane, &Waiting<J>)| (waiting.jobs.len(), **other == lane);
+        let (&longest, _) = self.lanes.iter().max_by_key(length)?;
+        let job = self.lanes.get_mut(&longest)?.jobs.pop_back()?;
+        self.removed(longest, 1);
+        Some(job)
+    }
+
+    /// Accounts for waiting jobs that were removed from a lane.
+    fn removed(&mut self, lane: Lane, removed: usize) {
+        let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         self.waiting -= removed;
         let class = if lane == Lane::HOST { &mut self.host } else { &mut self.clients };
         class.jobs -= removed;
@@ -267,35 +292,38 @@ impl<J> Turns<J> {
         }
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    /// The number of waiting jobs.
+    pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    pub(super) fn has_prompt(&self) -> bool {
+    /// Whether a prompt job waits.
+    pub fn has_prompt(&self) -> bool {
         !self.prompt.is_empty()
     }
 
     /// The number of prompt jobs that wait or run.
-    pub(super) fn prompt(&self) -> usize {
+    pub fn prompt(&self) -> usize {
         self.prompt.len() + self.prompt_running
     }
 
-    pub(super) fn waiting_of(&self, lane: Lane) -> usize {
+    /// The number of a lane's waiting jobs.
+    pub fn waiting_of(&self, lane: Lane) -> usize {
         self.lanes.get(&lane).map_or(0, |waiting| waiting.jobs.len())
     }
 
     /// Whether this lane has jobs besides the running ones.
-    pub(super) fn has_more(&self, lane: Lane) -> bool {
+    pub fn has_more(&self, lane: Lane) -> bool {
         self.waiting_of(lane) > 0 || self.expected.contains_key(&lane)
     }
 
     /// Announces a job of a lane that arrives when the earlier ones have ended.
-    pub(super) fn expect(&mut self, lane: Lane) {
+    pub fn expect(&mut self, lane: Lane) {
         *self.expected.entry(lane).or_default() += 1;
     }
 
     /// Withdraws the announcement of a job: it arrives now, or not at all.
-    pub(super) fn expect_no_more(&mut self, lane: Lane) {
+    pub fn expect_no_more(&mut self, lane: Lane) {
         if let Entry::Occupied(mut expected) = self.expected.entry(lane) {
             *expected.get_mut() -= 1;
             if *expected.get() == 0 {

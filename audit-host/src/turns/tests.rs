@@ -11,7 +11,7 @@ fn a_waiting_client_precedes_the_next_round_of_a_flood() {
     // With several threads, jobs begin while others run.
     for threads in 1..=4 {
         let mut turns = Turns::default();
-        let floods: Vec<_> = (0..3).map(|_| Lane::connection()).collect();
+        let floods: Vec<_> = (0..3).map(|_| Lane::unique()).collect();
         for lane in &floods {
             for _ in 0..64 {
                 turns.push(*lane, "flood");
@@ -24,7 +24,7 @@ fn a_waiting_client_precedes_the_next_round_of_a_flood() {
             }
             turns.end(running.pop_front().unwrap(), Some(SECOND));
         }
-        turns.push(Lane::connection(), "quiet");
+        turns.push(Lane::unique(), "quiet");
         let before = std::iter::from_fn(|| turns.pop()).position(|(job, _)| job == "quiet");
         assert!(before.unwrap() <= floods.len(), "{before:?} jobs came before");
     }
@@ -33,7 +33,7 @@ fn a_waiting_client_precedes_the_next_round_of_a_flood() {
 #[test]
 fn lanes_share_time_regardless_of_the_number_of_jobs() {
     let mut turns = Turns::default();
-    let (long, short) = (Lane::connection(), Lane::connection());
+    let (long, short) = (Lane::unique(), Lane::unique());
     for _ in 0..10_000 {
         turns.push(long, Duration::from_millis(100));
         turns.push(short, Duration::from_millis(5));
@@ -51,7 +51,7 @@ fn lanes_share_time_regardless_of_the_number_of_jobs() {
 fn the_host_keeps_a_quarter_of_the_time() {
     let mut turns = Turns::default();
     for _ in 0..100 {
-        let lane = Lane::connection();
+        let lane = Lane::unique();
         for _ in 0..50 {
             turns.push(lane, false);
         }
@@ -71,7 +71,7 @@ fn the_host_keeps_a_quarter_of_the_time() {
 #[test]
 fn prompt_jobs_are_those_of_idle_callers_with_short_jobs() {
     let mut turns = Turns::default();
-    let (flood, long, quiet) = (Lane::connection(), Lane::connection(), Lane::connection());
+    let (flood, long, quiet) = (Lane::unique(), Lane::unique(), Lane::unique());
     for _ in 0..20 {
         turns.push(long, "long");
         let (_, turn) = turns.pop().unwrap();
@@ -98,7 +98,7 @@ fn prompt_jobs_are_those_of_idle_callers_with_short_jobs() {
 #[test]
 fn lanes_that_expect_more_are_not_prompt() {
     let mut turns = Turns::default();
-    let lane = Lane::connection();
+    let lane = Lane::unique();
     turns.expect(lane);
     turns.expect(lane);
     turns.expect_no_more(lane);
@@ -121,7 +121,7 @@ fn lanes_that_expect_more_are_not_prompt() {
 fn idle_lanes_are_forgotten() {
     let mut turns = Turns::default();
     for _ in 0..10 * MAX_IDLE {
-        turns.push(Lane::connection(), ());
+        turns.push(Lane::unique(), ());
         let ((), turn) = turns.pop().unwrap();
         turns.end(turn, Some(SECOND));
     }
@@ -169,7 +169,7 @@ proptest! {
     fn no_lane_waits_for_more_than_one_job_of_each_other(
         events in prop::collection::vec(event(), 0..200),
     ) {
-        let lanes: Vec<_> = (0..6).map(|_| Lane::connection()).collect();
+        let lanes: Vec<_> = (0..6).map(|_| Lane::unique()).collect();
         let mut turns = Turns::default();
         let mut running = Vec::new();
         let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); 6];

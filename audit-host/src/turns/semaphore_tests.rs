@@ -1,0 +1,215 @@
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Acquiring = Pin<Box<dyn Future<Output = Result<Permit, Busy>>>>;
+
+fn acquire(semaphore: &FairSemaphore, lane: Lane) -> Acquiring {
+    let semaphore = semaphore.clone();
+    Box::pin(async move { semaphore.acquire(lane).await })
+}
+
+fn poll(acquiring: &mut Acquiring) -> Option<Result<Permit, Busy>> {
+    match acquiring.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(ended) => Some(ended),
+        Poll::Pending => None,
+    }
+}
+
+const LIMITS: FairLimits =
+    FairLimits { permits: 1, has_prompt_permit: false, max_waiting_of_client: 3, max_waiting: 4 };
+
+#[tokio::test]
+async fn too_many_are_refused_from_the_client_with_the_most() {
+    let semaphore = FairSemaphore::new("tests", LIMITS);
+    let (flood, other, quiet) = (Lane::unique(), Lane::unique(), Lane::unique());
+    let held = semaphore.acquire(Lane::unique()).await.unwrap();
+    let waits = |lane| {
+        let mut acquiring = acquire(&semaphore, lane);
+        (poll(&mut acquiring), acquiring)
+    };
+    let mut floods: Vec<_> = (0..3).map(|_| waits(flood).1).collect();
+    let refused = waits(flood).0.unwrap().unwrap_err();
+    assert_eq!((refused, refused.http_status()), (Busy::Client { limit: 3 }, 429));
+    let (_, first) = waits(other);
+    // The last of the flood makes room.
+    let (_, second) = waits(quiet);
+    let refused = poll(&mut floods.pop().unwrap()).unwrap().unwrap_err();
+    assert_eq!((refused, refused.http_status()), (Busy::All { limit: 4 }, 503));
+    // Among equals it is the newcomer's.
+    let refused = waits(other).0.unwrap().unwrap_err();
+    assert_eq!(refused, Busy::All { limit: 4 });
+    drop(held);
+    floods.extend([first, second]);
+    while !floods.is_empty() {
+        let before = floods.len();
+        floods.retain_mut(|acquiring| poll(acquiring).map(Result::unwrap).is_none());
+        assert!(floods.len() < before, "a permit is free");
+    }
+    assert_eq!(semaphore.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_prompt_request_waits_for_no_long_one() {
+    let semaphore = FairSemaphore::new("tests", FairLimits { has_prompt_permit: true, ..LIMITS });
+    let (flood, quiet) = (Lane::unique(), Lane::unique());
+    let first = semaphore.acquire(flood).await.unwrap();
+    let mut second = acquire(&semaphore, flood);
+    assert!(poll(&mut second).is_none(), "a flood is not prompt");
+    let prompt = semaphore.acquire(quiet).await.unwrap();
+    let mut other = acquire(&semaphore, Lane::unique());
+    assert!(poll(&mut other).is_none(), "one at a time");
+    drop(prompt);
+    drop(poll(&mut other).unwrap());
+    drop(first);
+    drop(poll(&mut second).unwrap());
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Acquire(usize),
+    Cancel(usize),
+    Free(usize),
+    /// Also cancels the first or the last waiting request, which may just have got the permit.
+    FreeAndCancel(usize),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        5 => (0..6usize).prop_map(Event::Acquire),
+        1 => any::<usize>().prop_map(Event::Cancel),
+        4 => any::<usize>().prop_map(Event::Free),
+        1 => any::<usize>().prop_map(Event::FreeAndCancel),
+        2 => (0..3_000u64).prop_map(Event::Pass),
+    ]
+}
+
+/// A waiting request, and how many requests of each other lane began since it is the first of a
+/// lane that had held nothing before.
+struct Waits {
+    lane: usize,
+    acquiring: Acquiring,
+    began: Option<HashMap<usize, u32>>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever clients queue, hold and cancel: no more permits are held than there are, none is
+    /// free while a request waits, each lane keeps its order, what was cancelled gets none, and a
+    /// new client waits for at most one request of each other one.
+    #[test]
+    fn clients_take_turns(
+        events in prop::collection::vec(event(), 0..200),
+        permits in 1..4usize,
+        has_prompt_permit: bool,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let limits = FairLimits {
+                permits,
+                has_prompt_permit,
+                max_waiting_of_client: 5,
+                max_waiting: 12,
+            };
+            let semaphore = FairSemaphore::new("tests", limits);
+            let mut lanes: Vec<Lane> = (0..6).map(|_| Lane::unique()).collect();
+            let mut is_new = [true; 6];
+            let mut waiting: VecDeque<Waits> = VecDeque::new();
+            let mut held: Vec<(usize, Permit)> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Acquire(lane) => {
+                        if !waiting.iter().any(|waits| waits.lane == lane)
+                            && !held.iter().any(|(of, _)| *of == lane)
+                        {
+                            // Another client.
+                            (lanes[lane], is_new[lane]) = (Lane::unique(), true);
+                        }
+                        let of_lane = waiting.iter().filter(|waits| waits.lane == lane).count();
+                        let began = is_new[lane].then(HashMap::new);
+                        is_new[lane] = false;
+                        let acquiring = acquire(&semaphore, lanes[lane]);
+                        waiting.push_back(Waits { lane, acquiring, began });
+                        let last = waiting.back_mut().unwrap();
+                        match poll(&mut last.acquiring) {
+                            Some(Err(Busy::Client { .. })) => {
+                                prop_assert_eq!(of_lane, 5);
+                                waiting.pop_back();
+                            }
+                            Some(Err(Busy::All { .. })) => {
+                                prop_assert_eq!(waiting.len(), 13);
+                                waiting.pop_back();
+                            }
+                            Some(Ok(permit)) => {
+                                waiting.pop_back();
+                                held.push((lane, permit));
+                            }
+                            None => prop_assert!(of_lane < 5),
+                        }
+                    }
+                    Event::Cancel(_) if waiting.is_empty() => {}
+                    Event::Cancel(which) => {
+                        waiting.remove(which % waiting.len());
+                    }
+                    Event::Free(_) | Event::FreeAndCancel(_) if held.is_empty() => {}
+                    Event::Free(which) => drop(held.swap_remove(which % held.len())),
+                    Event::FreeAndCancel(which) => {
+                        drop(held.swap_remove(which % held.len()));
+                        let cancelled = if which % 2 == 0 { 0 } else { waiting.len() };
+                        waiting.remove(cancelled.min(waiting.len().saturating_sub(1)));
+                    }
+                    Event::Pass(ms) => tokio::time::advance(Duration::from_millis(ms)).await,
+                }
+                let mut began = Vec::new();
+                let mut still = VecDeque::new();
+                let longest = |waiting: &VecDeque<Waits>, lane: usize| {
+                    waiting.iter().filter(|waits| waits.lane == lane).count()
+                };
+                while let Some(mut waits) = waiting.pop_front() {
+                    match poll(&mut waits.acquiring) {
+                        None => still.push_back(waits),
+                        Some(Ok(permit)) => {
+                            let is_first = still.iter().all(|other| other.lane != waits.lane);
+                            prop_assert!(is_first, "out of order");
+                            began.push(waits.lane);
+                            held.push((waits.lane, permit));
+                        }
+                        Some(Err(refused)) => {
+                            prop_assert_eq!(refused, Busy::All { limit: 12 });
+                            let of_lane = longest(&still, waits.lane) + 1;
+                            for lane in 0..6 {
+                                let of_other = longest(&still, lane) + longest(&waiting, lane);
+                                prop_assert!(of_other <= of_lane, "not the longest");
+                            }
+                        }
+                    }
+                }
+                waiting = still;
+                prop_assert_eq!(semaphore.waiting(), waiting.len());
+                prop_assert!(held.len() <= permits + usize::from(has_prompt_permit));
+                prop_assert!(waiting.is_empty() || held.len() >= permits);
+                // A prompt request is besides the turns of others.
+                for waits in waiting.iter_mut().filter(|_| !has_prompt_permit) {
+                    let Some(counts) = &mut waits.began else { continue };
+                    for lane in &began {
+                        let count = counts.entry(*lane).or_default();
+                        *count += 1;
+                        prop_assert!(*count <= 1, "{} requests of lane {}", count, lane);
+                    }
+                }
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+}
