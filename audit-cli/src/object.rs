@@ -5,8 +5,8 @@ use std::fmt;
 
 use audit_sink_s3::layout::{DecodeError, DecodedLines, LineDecoder, ObjectMetadata};
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use object_store::{GetOptions, GetResult, ObjectStore};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
 use crate::bucket::{Listed, Reader};
@@ -109,6 +109,8 @@ fn contradiction(found: &ObjectMetadata, said: &ObjectMetadata) -> Option<String
     })
 }
 
+pub(crate) const GONE: &str = "was removed after it was listed";
+
 /// An object that could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -134,7 +136,7 @@ impl ReadError {
     pub(crate) fn said(self) -> String {
         match self {
             ReadError::Damaged(said) | ReadError::Refused(said) | ReadError::Store(said) => said,
-            ReadError::Gone => "was removed after it was listed".to_owned(),
+            ReadError::Gone => GONE.to_owned(),
             ReadError::Unwanted => "is not wanted".to_owned(),
         }
     }
@@ -168,18 +170,33 @@ pub(crate) fn check_numbers(object: &Listed) -> Result<(), ReadError> {
 /// After this many invalid lines the rest of an object is not read.
 const MAX_INVALID_LINES: u64 = 1 << 20;
 
-/// Objects up to this many bytes are read whole, since each chunk of a file is read by a thread.
-const WHOLE_BYTES: u64 = 1 << 20;
-
-/// The bytes of an object, as they arrive.
-pub(crate) async fn chunks(
+/// The bytes of an object, as they arrive. They are all of one version of it.
+pub(crate) fn chunks(
+    reader: &Reader,
     found: GetResult,
-) -> impl Stream<Item = object_store::Result<Bytes>> + Send + Unpin {
-    if found.meta.size <= WHOLE_BYTES {
-        futures::stream::iter([found.bytes().await]).left_stream()
-    } else {
-        found.into_stream().right_stream()
+) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + Unpin {
+    let (reader, meta) = (reader.clone(), found.meta.clone());
+    let broken = move |error| broken_off(reader.clone(), meta.clone(), error).map(Err);
+    found.into_stream().or_else(broken).boxed()
+}
+
+/// Why an object could not be read to its end. A store that lost the connection, and found another
+/// object when it went on, only says that it lost the connection.
+async fn broken_off(reader: Reader, meta: ObjectMeta, error: object_store::Error) -> ReadError {
+    let head = GetOptions::new().with_head(true);
+    match reader.store().get_opts(&meta.location, head).await {
+        Ok(now) if !is_same(&now.meta, &meta) => ReadError::Refused(REPLACED.to_owned()),
+        Err(object_store::Error::NotFound { .. }) => ReadError::Gone,
+        Ok(_) | Err(_) => ReadError::of(&reader, &error),
     }
+}
+
+pub(crate) const REPLACED: &str = "was replaced while it was read";
+
+/// Whether these describe the same version of an object. A directory has no entity tags.
+pub(crate) fn is_same(one: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let version = |meta: &ObjectMeta| (meta.e_tag.clone(), meta.size, meta.last_modified);
+    version(one) == version(other)
 }
 
 /// How many bytes of an object are decoded before results are passed on.
@@ -303,9 +320,9 @@ async fn read_into<P: Part>(
     let first_sequence = object.key.first_sequence();
     let mut sequence = first_sequence;
     let mut invalid: Option<InvalidLines> = None;
-    let mut chunks = chunks(found).await;
+    let mut chunks = chunks(reader, found);
     while let Some(bytes) = chunks.next().await {
-        let bytes = bytes.map_err(failed)?;
+        let bytes = bytes?;
         for mut piece in bytes.chunks(PIECE_BYTES) {
             loop {
                 // Parts are passed on in between, since few bytes may hold gigabytes of lines.

@@ -17,7 +17,7 @@ use crate::arguments::{Common, Prove};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::in_order::in_order;
-use crate::object::{Content, ReadError, read};
+use crate::object::{Content, ReadError, chunks, read};
 use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::query::Pointer;
@@ -195,9 +195,9 @@ pub(crate) async fn prove(
     let mut tree = head.empty_tree();
     let mut lines = HashMap::new();
     let mut decoder = LineDecoder::new(key.compression());
-    let mut body = found.into_stream();
+    let mut body = chunks(reader, found);
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|error| failed(&reader.describe(&error)))?;
+        let bytes = bytes.map_err(|error| failed(&error.said()))?;
         let (mut left, mut goes_on) = (&bytes[..], true);
         while goes_on && tree.size() <= head.end() {
             let some = decoder.push_some(&mut left, |line| {

@@ -1,8 +1,10 @@
-//! Objects that the store refused, and damaged ones, as a command reports them.
+//! Objects that the store did not return, and damaged ones, as a command reports them.
+
+use object_store::path::Path;
 
 use crate::bucket::Listed;
 use crate::failure::Failure;
-use crate::object::{Content, ReadError};
+use crate::object::{Content, GONE, ReadError};
 use crate::output::Output;
 use crate::units::counted;
 
@@ -12,7 +14,12 @@ use crate::units::counted;
 pub(crate) struct Refused {
     count: u64,
     in_a_row: u64,
+    /// The first of those that were removed after they were listed.
+    gone: Vec<Path>,
 }
+
+/// The most removed objects whose names are kept.
+const MAX_GONE: usize = 1_000;
 
 /// After this many refusals in a row, the store is taken to refuse everything.
 const MAX_REFUSED_IN_A_ROW: u64 = 10;
@@ -39,6 +46,25 @@ impl Refused {
         Ok(())
     }
 
+    /// Reports an object that was removed after it was listed. Many may be, by a rule of the bucket.
+    pub(crate) fn add_gone(&mut self, object: &Listed, output: &Output) {
+        self.count += 1;
+        note_gone(&object.location, output);
+        if self.gone.len() < MAX_GONE {
+            self.gone.push(object.location.clone());
+        }
+    }
+
+    /// Takes over the removed objects of an earlier scan, which this one does not list.
+    pub(crate) fn add_gone_before(&mut self, before: Vec<Path>, output: &Output) {
+        self.count += before.len() as u64;
+        before.iter().for_each(|location| note_gone(location, output));
+    }
+
+    pub(crate) fn into_gone(self) -> Vec<Path> {
+        self.gone
+    }
+
     /// Records that an object was read.
     pub(crate) fn given(&mut self) {
         self.in_a_row = 0;
@@ -51,6 +77,10 @@ impl Refused {
             count => Err(Failure::new(format!("{} could not be read", counted(count, "object")))),
         }
     }
+}
+
+fn note_gone(location: &Path, output: &Output) {
+    output.note(&format!("cannot read {location}: it {GONE}"));
 }
 
 /// Reports the damage of an object. Returns whether it is undamaged.
@@ -69,11 +99,14 @@ pub(crate) fn ended_well(
         return Ok(false);
     }
     refused.given();
+    if let Err(ReadError::Gone) = content {
+        refused.add_gone(object, output);
+        return Ok(false);
+    }
     let wrong = match content {
         Ok(content) => content.contradiction(object),
         Err(ReadError::Damaged(what)) => Some(what.clone()),
-        Err(ReadError::Gone) => Some("was removed after it was listed".to_owned()),
-        Err(ReadError::Unwanted) => None,
+        Err(ReadError::Unwanted | ReadError::Gone) => None,
         Err(ReadError::Store(said) | ReadError::Refused(said)) => {
             return Err(
                 Failure::new(format!("cannot read {}", object.location)).because(said.clone())

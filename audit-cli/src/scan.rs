@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 
 use futures::{Stream, StreamExt};
+use object_store::path::Path;
 use tokio::sync::mpsc;
 
 use crate::arguments::Common;
@@ -76,6 +77,16 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
+    /// The objects that were removed after they were listed.
+    pub(crate) fn into_gone(self) -> Vec<Path> {
+        self.refused.into_gone()
+    }
+
+    /// Takes over the removed objects of an earlier scan.
+    pub(crate) fn add_gone_before(&mut self, before: Vec<Path>, output: &Output) {
+        self.refused.add_gone_before(before, output);
+    }
+
     /// Notes what was left out, and why nothing was found. Returns the outcome, as
     /// [`end`](Self::end) does.
     pub(crate) async fn end_with_notes(

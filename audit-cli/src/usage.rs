@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use audit_host::naming_variables;
 use clap::builder::Styles;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -30,9 +31,11 @@ fn print(error: &clap::Error) -> ExitCode {
     if kinds.contains(&error.kind()) {
         error.exit();
     }
-    let shown = |argument: OsString| escape::text(&argument.to_string_lossy()).into_owned();
+    let shown = |argument: OsString| escape::text(&argument.to_string_lossy()).into_owned().into();
     let plain = Arguments::command().styles(Styles::plain());
-    let escaped = plain.try_get_matches_from(std::env::args_os().map(shown)).err();
+    let arguments: Vec<OsString> = std::env::args_os().map(shown).collect();
+    let escaped = plain.clone().try_get_matches_from(&arguments).err();
+    let escaped = escaped.map(|error| naming_variables(error, &plain, &arguments));
     let text = escaped.as_ref().unwrap_or(error).render().ansi().to_string();
     let mut stderr = io::stderr().lock();
     for line in text.lines() {

@@ -6,6 +6,8 @@ pub(crate) mod found;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use object_store::path::Path;
+
 use crate::arguments::{Common, Export, Format, time_pointers};
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::{Failure, Outcome};
@@ -29,6 +31,7 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let reader = Reader::open(&arguments.source, common)?;
     let wanted = Wanted::selected(&arguments.selection, arguments.filter.time.is_some());
+    let mut gone = Vec::new();
     let csv = match arguments.format {
         Format::Parquet => {
             return export_parquet(arguments, &reader, &wanted, common, output).await;
@@ -39,7 +42,9 @@ pub(crate) async fn run(
         }
         Format::Csv => {
             let sieve = arguments.filter.sieve(wanted.times_ms.clone());
-            Some(Csv::new(look(&reader, &wanted, sieve, common).await?, true))
+            let (members, removed) = look(&reader, &wanted, sieve, common).await?;
+            gone = removed;
+            Some(Csv::new(members, true))
         }
     };
     let (csv, sieve) = (Arc::new(csv), Arc::new(arguments.filter.sieve(wanted.times_ms.clone())));
@@ -68,7 +73,8 @@ pub(crate) async fn run(
         }
         Ok(ControlFlow::Continue(()))
     };
-    let scanned = scan::run(&reader, &wanted, common, output, begin, take).await?;
+    let mut scanned = scan::run(&reader, &wanted, common, output, begin, take).await?;
+    scanned.add_gone_before(gone, output);
     scanned.end_with_notes(&reader, &wanted, &sieve, output).await
 }
 
@@ -107,13 +113,13 @@ async fn export_parquet(
     scanned.end_with_notes(reader, wanted, &sieve, output).await
 }
 
-/// The members of the first selected records.
+/// The members of the first selected records, and the objects that were removed meanwhile.
 async fn look(
     reader: &Reader,
     wanted: &Wanted,
     sieve: Sieve,
     common: &Common,
-) -> Result<Vec<Pointer>, Failure> {
+) -> Result<(Vec<Pointer>, Vec<Path>), Failure> {
     let sieve = Arc::new(sieve);
     let begin = |_: &Listed| {
         let sieve = Arc::clone(&sieve);
@@ -135,6 +141,6 @@ async fn look(
     };
     // The export itself reports damaged objects.
     let quiet = Output::silent();
-    scan::run(reader, wanted, common, &quiet, begin, take).await?;
-    Ok(all.pointers())
+    let scanned = scan::run(reader, wanted, common, &quiet, begin, take).await?;
+    Ok((all.pointers(), scanned.into_gone()))
 }

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use audit_core::with_sources;
+use audit_host::are_apart;
 use audit_sink_s3::Bucket;
 use audit_sink_s3::layout::Partition;
 use futures::StreamExt;
@@ -143,8 +144,6 @@ impl Work<'_> {
     fn known<T>(&mut self, read: Result<T, Unread>) -> Result<Option<T>, Failure> {
         match read {
             Ok(read) => Ok(Some(read)),
-            // A later run finds what is there then.
-            Err(Unread::Gone) => Ok(None),
             Err(Unread::Store(failure)) => Err(failure),
             Err(Unread::Refused(failure)) => {
                 self.refused += 1;
@@ -165,10 +164,7 @@ impl Work<'_> {
         let mut taken = (0, 0);
         loop {
             // Listed again after each file, since another process may have made one.
-            let files = match self.target.files(&day_name).await {
-                Err(Unread::Gone) => Ok(Vec::new()),
-                files => files,
-            };
+            let files = self.target.files(&day_name).await;
             let Some(files) = self.known(files)? else { return Ok(()) };
             let mut held: HashSet<String> = HashSet::new();
             for file in &files {
@@ -278,18 +274,17 @@ impl Work<'_> {
         {
             let object = match read {
                 Ok(object) => object,
-                Err(ReadError::Gone | ReadError::Unwanted) => continue,
+                Err(ReadError::Unwanted) => continue,
                 Err(ReadError::Store(said)) => {
                     let what = format!("cannot read {}", listed.location);
                     return Err(Failure::new(what).because(said));
                 }
                 Err(error) => {
                     let counter = match error {
-                        ReadError::Refused(_) => &mut self.refused,
-                        ReadError::Damaged(_)
-                        | ReadError::Gone
-                        | ReadError::Store(_)
-                        | ReadError::Unwanted => &mut self.left_out,
+                        ReadError::Refused(_) | ReadError::Gone => &mut self.refused,
+                        ReadError::Damaged(_) | ReadError::Store(_) | ReadError::Unwanted => {
+                            &mut self.left_out
+                        }
                     };
                     *counter += 1;
                     let said = error.said();
@@ -358,9 +353,7 @@ fn not_written(name: &str, error: ParquetError) -> Failure {
 /// one must not find the files of the other.
 fn open_apart(source: &str, to: &str) -> Result<Bucket, Failure> {
     let (source, to) = (to_url(source)?, to_new_url(to)?);
-    let whole = |url: &str| format!("{}/", url.trim_end_matches('/'));
-    let (one, other) = (whole(&source), whole(&to));
-    if one.starts_with(&other) || other.starts_with(&one) {
+    if !are_apart(&source, &to).map_err(Failure::new)? {
         let why = "readers of one would find the other: choose a prefix of its own, as \
             s3://bucket/logs-parquet is beside s3://bucket/logs";
         return Err(Failure::new(format!("{to} is not apart from {source}")).because(why));

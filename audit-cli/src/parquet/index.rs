@@ -6,7 +6,7 @@ use audit_sink_s3::layout::Partition;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -18,6 +18,7 @@ use super::check::Said;
 use super::columns::Columns;
 use super::file::Places;
 use crate::failure::Failure;
+use crate::object::{GONE, REPLACED, is_same};
 
 /// A directory of Parquet files.
 pub(crate) struct Target {
@@ -55,8 +56,6 @@ pub(super) fn day_name(day: &Partition) -> String {
 
 /// Why the contents of a file, or the files of a day, are unknown.
 pub(crate) enum Unread {
-    /// It was removed after it was listed.
-    Gone,
     /// The store did not answer.
     Store(Failure),
     /// The store refuses it. Others may be read.
@@ -92,11 +91,11 @@ impl Target {
     }
 
     fn failed(&self, name: &str, what: &str, error: &object_store::Error) -> Unread {
+        let failure = Failure::new(format!("cannot {what} {name} in {}", self.name()));
         if matches!(error, object_store::Error::NotFound { .. }) {
-            return Unread::Gone;
+            return Unread::Refused(failure.because(format!("it {GONE}")));
         }
         let said = self.bucket.describe(error);
-        let failure = Failure::new(format!("cannot {what} {name} in {}", self.name()));
         match self.bucket.is_refusal(error) {
             true => Unread::Refused(failure.because(said)),
             false => Unread::Store(failure.because(said)),
@@ -111,7 +110,6 @@ impl Target {
             let files = self.files_below(self.bucket.prefix().clone(), "the files").await;
             return match files {
                 Ok(files) => Ok((files, Vec::new())),
-                Err(Unread::Gone) => Ok(Default::default()),
                 Err(
                     Unread::Store(failure) | Unread::Refused(failure) | Unread::Foreign(failure),
                 ) => Err(failure),
@@ -126,7 +124,6 @@ impl Target {
             let day = day_name(day);
             match self.files(&day).await {
                 Ok(of_day) => files.extend(of_day),
-                Err(Unread::Gone) => {}
                 Err(Unread::Refused(failure)) => unlisted.push((day, failure)),
                 Err(Unread::Store(failure) | Unread::Foreign(failure)) => return Err(failure),
             }
@@ -191,7 +188,20 @@ impl Target {
             return Err(other(TOO_LARGE));
         }
         let end = file.bytes.min(END_BYTES);
-        let mut pieces = vec![self.range(&path, file.bytes - end, end).await.map_err(failed)?];
+        let replaced = || {
+            let failure = Failure::new(format!("cannot read {name} in {}", self.name()));
+            Unread::Refused(failure.because(format!("it {REPLACED}")))
+        };
+        let (first, meta) = self.range(&path, file.bytes - end, end).await.map_err(failed)?;
+        if meta.size != file.bytes {
+            return Err(replaced());
+        }
+        // Pieces of different files must not be taken for one.
+        let piece = async |begin, len| -> std::result::Result<(u64, Bytes), Unread> {
+            let (piece, now) = self.range(&path, begin, len).await.map_err(failed)?;
+            if is_same(&now, &meta) { Ok(piece) } else { Err(replaced()) }
+        };
+        let mut pieces = vec![first];
         let (_, tail) = &pieces[0];
         let tail = tail.len().checked_sub(TAIL_BYTES as usize).map(|at| tail.slice(at..));
         let mut tail = tail.ok_or_else(|| other("it is too short"))?;
@@ -200,7 +210,7 @@ impl Target {
         let begin = begin.filter(|_| &tail[..] == b"PAR1").ok_or_else(|| other("it has no end"))?;
         if begin < pieces[0].0 {
             let more = pieces[0].0 - begin;
-            let (_, before) = self.range(&path, begin, more).await.map_err(failed)?;
+            let (_, before) = piece(begin, more).await?;
             let (_, after) = pieces.remove(0);
             pieces.push((begin, [before, after].concat().into()));
         }
@@ -215,18 +225,24 @@ impl Target {
             if begin.checked_add(len).is_none_or(|end| end > file.bytes) {
                 return Err(other("a column is not in it"));
             }
-            pieces.push(self.range(&path, begin, len).await.map_err(failed)?);
+            pieces.push(piece(begin, len).await?);
         }
         let sparse = Arc::new(Sparse { len: file.bytes, pieces });
         let objects = objects(&sparse, &metadata, column).map_err(broken)?;
         Ok(Held { objects, columns: said.columns })
     }
 
-    async fn range(&self, path: &Path, begin: u64, len: u64) -> object_store::Result<(u64, Bytes)> {
+    async fn range(
+        &self,
+        path: &Path,
+        begin: u64,
+        len: u64,
+    ) -> object_store::Result<((u64, Bytes), ObjectMeta)> {
         let range = Some(GetRange::Bounded(begin..begin + len));
         let options = GetOptions { range, ..GetOptions::default() };
-        let bytes = self.bucket.store().get_opts(path, options).await?.bytes().await?;
-        Ok((begin, bytes))
+        let found = self.bucket.store().get_opts(path, options).await?;
+        let meta = found.meta.clone();
+        Ok(((begin, found.bytes().await?), meta))
     }
 }
 

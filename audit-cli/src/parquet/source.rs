@@ -40,9 +40,9 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
     let (stream, first) = (listed.key.stream(), listed.key.first_sequence());
     let mut decoder = LineDecoder::new(listed.key.compression());
     let (mut lines, mut wrong) = (Chunk::default(), None);
-    let mut content = chunks(found).await;
+    let mut content = chunks(reader, found);
     while let Some(chunk) = content.next().await {
-        for mut piece in chunk.map_err(failed)?.chunks(PIECE_BYTES) {
+        for mut piece in chunk?.chunks(PIECE_BYTES) {
             loop {
                 let has_more = decoder.push_some(&mut piece, |line| {
                     let ends = (lines.ends.len() + 1) * size_of::<usize>();

@@ -90,7 +90,6 @@ pub(crate) async fn verify(
         progress.at(at as u64 + 1, "files");
         let Checked { objects, records, wrong } = match checked {
             Ok(checked) => checked,
-            Err(Unread::Gone) => continue,
             Err(Unread::Refused(failure)) => {
                 found.unread.push((name.clone(), reason(&failure)));
                 found.unknown_days.insert(found.listed[at].day.clone());

@@ -92,9 +92,7 @@ pub(crate) async fn run(
                 }
             }
             Err(ReadError::Damaged(what)) => report(&mut tally, damaged(what))?,
-            Err(ReadError::Gone) => {
-                report(&mut tally, damaged("was removed after it was listed".to_owned()))?
-            }
+            Err(ReadError::Gone) => refused.add_gone(&object, output),
             Err(ReadError::Refused(said)) => refused.add(&object, &said, output)?,
             Err(ReadError::Store(said)) => {
                 return Err(Failure::new(format!("cannot read {}", object.location)).because(said));

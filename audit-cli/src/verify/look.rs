@@ -9,7 +9,7 @@ use object_store::{GetOptions, GetResult, ObjectStore};
 use super::inventory::Entry;
 use crate::bucket::Reader;
 use crate::failure::Failure;
-use crate::object::{PIECE_BYTES, ReadError, chunks};
+use crate::object::{GONE, PIECE_BYTES, ReadError, chunks};
 
 /// An object that exists.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Looked {
     pub(super) refused: Option<String>,
 }
 
-/// Checks an object. `None` if it was removed after it was listed.
+/// Checks an object.
 pub(super) async fn look(
     reader: &Reader,
     trust: &Trust,
@@ -29,7 +29,7 @@ pub(super) async fn look(
     entry: &Entry,
     wants_lines: bool,
     sizes: &[u64],
-) -> Result<Option<Looked>, Failure> {
+) -> Result<Looked, Failure> {
     let key = entry.key(stream);
     let name = key.to_string();
     let location = reader.location(&name);
@@ -37,13 +37,14 @@ pub(super) async fn look(
     let failed = |said: String| Failure::new(format!("cannot read {name}")).because(said);
     let unread = |bytes: u64, said: String| {
         let checked = CheckedObject::unread(&name, entry.first);
-        Ok(Some(Looked { checked, bytes, refused: Some(said) }))
+        Ok(Looked { checked, bytes, refused: Some(said) })
     };
     let mut refused = None;
     let found = match get(GetOptions::new().with_head(!wants_lines)).await {
         Ok(found) => Some(found),
         Err(error) => match ReadError::of(reader, &error) {
-            ReadError::Gone => return Ok(None),
+            // Its absence accuses nobody before it is listed again.
+            ReadError::Gone => return unread(0, GONE.to_owned()),
             // The object is archived, or encrypted with a key that is out of reach, or this process
             // may not read the file. Its metadata is checked nevertheless.
             ReadError::Refused(said) if wants_lines || reader.is_directory() => {
@@ -81,16 +82,16 @@ pub(super) async fn look(
         metadata.get(name)
     });
     let Some(found) = found.filter(|_| wants_lines && refused.is_none()) else {
-        return Ok(Some(Looked { checked: head, bytes, refused }));
+        return Ok(Looked { checked: head, bytes, refused });
     };
     if head.evidence().is_none() {
-        return Ok(Some(Looked { checked: head, bytes, refused }));
+        return Ok(Looked { checked: head, bytes, refused });
     }
     let check = read_lines(reader, found, key.compression(), head.check_lines(sizes)).await;
     match check {
-        Ok(checked) => Ok(Some(Looked { checked, bytes, refused })),
-        // A disk may refuse the middle of a file.
-        Err(ReadError::Refused(said)) => unread(bytes, said),
+        Ok(checked) => Ok(Looked { checked, bytes, refused }),
+        // A disk may refuse the middle of a file, and an object may change meanwhile.
+        Err(error @ (ReadError::Refused(_) | ReadError::Gone)) => unread(bytes, error.said()),
         Err(error) => Err(failed(error.said())),
     }
 }
@@ -102,9 +103,9 @@ async fn read_lines(
     mut check: LineCheck,
 ) -> Result<CheckedObject, ReadError> {
     let mut decoder = LineDecoder::new(compression);
-    let mut chunks = chunks(found).await;
+    let mut chunks = chunks(reader, found);
     while let Some(bytes) = chunks.next().await {
-        let bytes = bytes.map_err(|error| ReadError::of(reader, &error))?;
+        let bytes = bytes?;
         for piece in bytes.chunks(PIECE_BYTES) {
             if decoder.push(piece, |line| check.push(line)).is_err() {
                 return Ok(check.damaged());

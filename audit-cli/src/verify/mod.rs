@@ -256,7 +256,7 @@ impl Look<'_> {
             .flat_map(|(stream, entries)| std::iter::repeat(stream).zip(entries));
         let sizes = self.state.clone();
         let (of, trust, heads) = (reader.clone(), Arc::clone(&self.trust), self.heads);
-        type LookedAt = Result<Option<Looked>, Failure>;
+        type LookedAt = Result<Looked, Failure>;
         let work = move |(stream, entry): (UniqueId, Entry),
                          sender: mpsc::Sender<(UniqueId, LookedAt)>| {
             let seen = sizes.get(&stream.to_string()).map(|seen| seen.size);
@@ -281,7 +281,7 @@ impl Look<'_> {
                 let next = self.begin_stream(stream);
                 finish(current.replace(next), &mut verified.witnessed);
             }
-            let (Some(current), Some(looked)) = (&mut current, looked?) else { continue };
+            let (Some(current), looked) = (&mut current, looked?) else { continue };
             verified.stored_bytes += looked.bytes;
             if let Some(said) = looked.refused {
                 verified.unread.add(looked.checked.key(), said, output);

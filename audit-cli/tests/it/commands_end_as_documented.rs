@@ -3,7 +3,7 @@
 
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 
-use crate::support::{audit, environment, hourly, url};
+use crate::support::{DAY, audit, batch, environment, hourly, object_for_each_batch, url, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
@@ -234,5 +234,38 @@ fn a_lack_of_files_is_reported_in_one_line() {
         assert_eq!((ran.code, ran.err.lines().count()), (Some(3), 1), "{files}: {ran:?}");
         let advice = "raise the limit of open files: ulimit -n, LimitNOFILE";
         assert!(ran.err.contains(advice), "{files}: {ran:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn commands_on_a_bad_machine_say_what_is_wrong() {
+    use audit_core::testing::machine::fails_on;
+    let sample = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", sample.path().display());
+    let bucket = audit_sink_s3::Bucket::open(&url).unwrap();
+    write(bucket, object_for_each_batch(), vec![batch(DAY, "ada", 10)]).await;
+    let bucket = sample.path().to_str().unwrap();
+    let compact = ["compact", bucket, "--to", "out"];
+    let report = ["report", bucket, "--from", "2023-11-14", "--to", "2023-11-15", "-o", "out/of"];
+    const GONE: &str = "mkdir gone; cd gone; rmdir ../gone;";
+    for (before, command, says) in [
+        ("ulimit -f 0;", &compact[..], "raise the limit of the size of files: ulimit -f"),
+        ("mkdir out; ulimit -f 0;", &report, "raise the limit of the size of files: ulimit -f"),
+        ("exec >out; ulimit -f 0;", &["cat", bucket], "ulimit -f"),
+        ("exec >/dev/full;", &["cat", bucket], "No space left on device"),
+        ("mkdir out; chmod 555 out;", &compact, "Permission denied"),
+        ("mkdir out; chmod 555 out;", &report, "Permission denied"),
+        ("touch out;", &compact, "out"),
+        ("touch out;", &report, "Not a directory"),
+        (GONE, &compact, "No such file or directory"),
+        (GONE, &["cat", "logs"], "logs is neither a bucket URL"),
+        ("export AUDIT_BUCKET=$(printf '\\351');", &["ls"], "variable AUDIT_BUCKET is not UTF-8"),
+        ("export AUDIT_TIME_POINTER=$(printf '\\351');", &["cat", bucket], "AUDIT_TIME_POINTER"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_audit");
+        let said = fails_on(program, before, command, directory.path());
+        assert!(said.contains(says), "{before} {command:?} {said}");
     }
 }

@@ -12,15 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use audit_core::testing::machine::in_shell;
 use audit_core::{AuditSink, Batch};
 use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
+use s3_testserver::{S3TestServer, StoredObject};
 
 use crate::hostile_buckets_are_served::{self, Expected};
 pub(crate) use crate::support::Ran;
-use crate::support::{DAY, HOUR_MS};
+use crate::support::{self, DAY, HOUR_MS};
 
 /// The hours of the bucket, each with one object of two records.
-const HOURS: usize = 24;
+pub(crate) const HOURS: usize = 24;
 
 /// Nothing happens to the records of the last hour. Each row has one of the hours before it, except
 /// the first: records missing from the beginning would have expired.
@@ -36,39 +38,60 @@ struct Place<'a> {
 }
 
 /// The bucket before anything happens to it.
-struct Sample {
-    directory: tempfile::TempDir,
+pub(crate) struct Sample {
+    /// A copy of its objects is in `bucket`.
+    pub(crate) directory: tempfile::TempDir,
     /// The objects, by hour.
-    objects: Vec<String>,
-    stream: String,
-    key: String,
+    pub(crate) objects: Vec<String>,
+    pub(crate) stream: String,
+    pub(crate) key: String,
+}
+
+/// Writes the records of a sample. Each has this text beside other members.
+async fn write_records(bucket: Bucket, directory: &Path, text: &str) -> (String, String) {
+    let key_file = Some(directory.join("host.key"));
+    let evidence = Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") });
+    let settings = Settings { linger_ms: 0, evidence, ..Settings::default() };
+    let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
+    let mut stream = String::new();
+    for hour in 0..HOURS {
+        let time = DAY + HOUR_MS * hour as i64;
+        let line = |n| {
+            format!(
+                "{{\"n\":{n},\"user\":\"ada\",\"$audit\":{{\"execution\":\"e{hour}\"}},\
+                 \"text\":\"{text}\",\"at\":{time}}}\n"
+            )
+        };
+        let lines = line(100 + 2 * hour) + &line(101 + 2 * hour);
+        let batch = Batch::from_lines(time, lines.into()).unwrap();
+        stream = sink.persist(batch).await.unwrap().place.unwrap().stream.to_string();
+    }
+    sink.close().await.unwrap();
+    (stream, sink.verifier_key().unwrap().to_string())
 }
 
 impl Sample {
     async fn write() -> Sample {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("bucket");
-        let key_file = Some(directory.path().join("host.key"));
-        let evidence =
-            Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") });
-        let settings = Settings { linger_ms: 0, evidence, ..Settings::default() };
         let bucket = Bucket::open(&format!("file://{}", root.display())).unwrap();
-        let sink = S3Sink::builder(bucket).with_settings(settings).open().await.unwrap();
-        let mut stream = String::new();
-        for hour in 0..HOURS {
-            let time = DAY + HOUR_MS * hour as i64;
-            let line = |n| {
-                format!(
-                    "{{\"n\":{n},\"user\":\"ada\",\"$audit\":{{\"execution\":\"e{hour}\"}},\
-                     \"at\":{time}}}\n"
-                )
-            };
-            let lines = line(100 + 2 * hour) + &line(101 + 2 * hour);
-            let batch = Batch::from_lines(time, lines.into()).unwrap();
-            stream = sink.persist(batch).await.unwrap().place.unwrap().stream.to_string();
+        let (stream, key) = write_records(bucket, directory.path(), "").await;
+        Sample::of(directory, stream, key)
+    }
+
+    /// Writes a sample to a server.
+    pub(crate) async fn write_to(server: &S3TestServer, text: &str) -> Sample {
+        let directory = tempfile::tempdir().unwrap();
+        let (stream, key) = write_records(support::bucket(server), directory.path(), text).await;
+        for (name, object) in server.objects() {
+            let name = name.strip_prefix("logs/").unwrap();
+            put(&directory.path().join("bucket").join(name), &object.bytes);
         }
-        sink.close().await.unwrap();
-        let key = sink.verifier_key().unwrap().to_string();
+        Sample::of(directory, stream, key)
+    }
+
+    fn of(directory: tempfile::TempDir, stream: String, key: String) -> Sample {
+        let root = directory.path().join("bucket");
         let object = |hour: usize| {
             let hour = format!("dt=2023-11-14/hour={hour:02}");
             let file = fs::read_dir(root.join(&hour)).unwrap().next().unwrap().unwrap();
@@ -77,6 +100,29 @@ impl Sample {
         let objects = (0..HOURS).map(object).collect();
         Sample { directory, objects, stream, key }
     }
+
+    /// The arguments of a command on a bucket, with this prefix for the names of its files.
+    pub(crate) fn arguments(&self, command: &[&str], bucket: &str, files: &str) -> Vec<String> {
+        let sequence = self.objects[LAST].rsplit_once('-').unwrap().1;
+        let sequence = sequence.split_once('.').unwrap().0;
+        let argument = |argument: &&str| {
+            let argument = argument.replace("BUCKET-", &format!("{files}-"));
+            let argument = argument.replace("BUCKET", bucket).replace("KEY", &self.key);
+            argument.replace("STREAM", &self.stream).replace("SEQUENCE", sequence)
+        };
+        command.iter().map(argument).collect()
+    }
+}
+
+/// Where the commands find a bucket.
+pub(crate) struct Store<'a> {
+    pub(crate) bucket: &'a str,
+    /// The prefix of the names of files that they write.
+    pub(crate) files: &'a str,
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Adds an object while commands run, and removes it.
+    pub(crate) put: &'a dyn Fn(&str, &[u8]),
+    pub(crate) remove: &'a dyn Fn(&str),
 }
 
 impl Place<'_> {
@@ -185,7 +231,7 @@ fn repeated(byte: u8, blocks: usize) -> Vec<u8> {
 
 /// The required behaviour of commands for the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Must {
+pub(crate) enum Must {
     PassOver,
     /// Name an object that is damaged.
     Name,
@@ -343,7 +389,7 @@ const UNPROVEN: [Row; 3] = [
 
 /// The kinds of commands, by what they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Listing,
     /// Records, which are printed.
     Records,
@@ -360,7 +406,7 @@ enum Kind {
     Settings,
 }
 
-const COMMANDS: [(Kind, &[&str]); 21] = [
+pub(crate) const COMMANDS: [(Kind, &[&str]); 21] = [
     (Kind::Listing, &["ls", "BUCKET"]),
     (Kind::Listing, &["ls", "BUCKET", "--objects"]),
     (Kind::Records, &["cat", "BUCKET"]),
@@ -401,7 +447,7 @@ const COMMANDS: [(Kind, &[&str]); 21] = [
     (Kind::Settings, &["doctor", "BUCKET"]),
 ];
 
-fn codes(must: Must, kind: Kind) -> &'static [i32] {
+pub(crate) fn codes(must: Must, kind: Kind) -> &'static [i32] {
     match (must, kind) {
         (_, Kind::Settings | Kind::Proof) => &[0],
         // A listing does not read objects.
@@ -436,22 +482,21 @@ fn short(path: &Path) -> PathBuf {
 
 /// Runs the command with three gigabytes of memory, and without the right of root to read what
 /// others may not. It is killed after two minutes.
-pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ran {
-    let output = restricted(arguments).output().unwrap();
+pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S], environment: &[(&'static str, String)]) -> Ran {
+    let output = restricted(arguments, environment).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
 /// The command of [`run`].
-pub(crate) fn restricted<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
-    let script = "ulimit -v 3000000; exec timeout -s KILL 120 $DROP \"$0\" \"$@\"";
-    let capabilities = "-dac_override,-dac_read_search";
-    let is_root = rustix::process::geteuid().is_root();
-    let drop = format!("setpriv --bounding-set={capabilities} --inh-caps={capabilities}");
-    let mut command = Command::new("sh");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_audit")]).args(arguments);
-    command.env("DROP", if is_root { &drop } else { "" }).env("MALLOC_ARENA_MAX", "2");
-    command.stdin(Stdio::null());
+pub(crate) fn restricted<S: AsRef<OsStr>>(
+    arguments: &[S],
+    environment: &[(&'static str, String)],
+) -> Command {
+    let program = env!("CARGO_BIN_EXE_audit");
+    let mut command = in_shell(program, "ulimit -v 3000000;");
+    command.args(arguments).env("WITHIN", "timeout -s KILL 120").env("MALLOC_ARENA_MAX", "2");
+    command.stdin(Stdio::null()).envs(environment.iter().cloned());
     command
 }
 
@@ -485,7 +530,26 @@ async fn check(sample: &Sample, must: Must, rows: &[(usize, Row)]) -> Result<(),
     for (row, (_, change)) in rows {
         change(&Place { sample, root: &root, row: *row });
     }
-    let checked = check_commands(sample, must, rows, &root).await;
+    let bucket = root.to_str().unwrap();
+    let store = Store {
+        bucket,
+        files: bucket,
+        environment: Vec::new(),
+        put: &|key, content| {
+            let path = root.join(key);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let unfinished = path.with_file_name("unfinished");
+            fs::write(&unfinished, content).unwrap();
+            fs::rename(unfinished, path).unwrap();
+        },
+        remove: &|key| {
+            let hour = root.join(key).parent().unwrap().to_owned();
+            fs::remove_dir_all(&hour).unwrap();
+            // The day is its parent, unless rows have others.
+            let _ = fs::remove_dir(hour.parent().unwrap());
+        },
+    };
+    let checked = check_commands(sample, must, rows, &store).await;
     readable(&root);
     checked
 }
@@ -494,10 +558,8 @@ async fn check_commands(
     sample: &Sample,
     must: Must,
     rows: &[(usize, Row)],
-    root: &Path,
+    store: &Store<'_>,
 ) -> Result<(), String> {
-    let sequence = sample.objects[LAST].rsplit_once('-').unwrap().1;
-    let sequence = sequence.split_once('.').unwrap().0;
     let hidden: &[(usize, Row)] = match must {
         Must::PassOver | Must::Name | Must::Accuse | Must::SayUnproven => &[],
         Must::FindMissing | Must::SayIncomplete => rows,
@@ -505,12 +567,12 @@ async fn check_commands(
     let whole = (0..HOURS).filter(|hour| hidden.iter().all(|(row, _)| row != hour));
     let numbers: Vec<usize> = whole.flat_map(|hour| [100 + 2 * hour, 101 + 2 * hour]).collect();
     for (kind, command) in COMMANDS {
-        let arguments = command.iter().map(|argument| {
-            let argument = argument.replace("BUCKET", root.to_str().unwrap());
-            let argument = argument.replace("KEY", &sample.key);
-            argument.replace("STREAM", &sample.stream).replace("SEQUENCE", sequence)
-        });
-        let ran = run(&arguments.collect::<Vec<String>>());
+        // The credentials of a store have other findings.
+        if kind == Kind::Settings && !store.environment.is_empty() {
+            continue;
+        }
+        let arguments = sample.arguments(command, store.bucket, store.files);
+        let ran = run(&arguments, &store.environment);
         let fault = |what: String| Err(format!("{command:?}: {what}: {ran:?}"));
         let expected = codes(must, kind);
         if !ran.code.is_some_and(|code| expected.contains(&code)) {
@@ -552,7 +614,7 @@ async fn check_commands(
         _ => format!("hour={row:02}/"),
     });
     hostile_buckets_are_served::check(Expected {
-        bucket: root,
+        store,
         key: &sample.key,
         stream: &sample.stream,
         numbers: &numbers,
@@ -588,6 +650,55 @@ async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
     }
 }
 
+/// The objects of a table, in a store that is no directory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_damaged_in_a_store_is_named() {
+    let server = S3TestServer::start().await;
+    let sample = Sample::write_to(&server, "").await;
+    let bucket = sample.directory.path().join("bucket");
+    // No store can be made to hold a tebibyte.
+    let rows = NAMED.iter().filter(|(what, _)| !what.starts_with("a tebibyte"));
+    let rows: Vec<(usize, Row)> = (1..LAST).zip(rows.copied()).collect();
+    let changed = tempfile::tempdir().unwrap();
+    let root = changed.path().join("bucket");
+    copy(&bucket, &root);
+    for (row, (_, change)) in &rows {
+        change(&Place { sample: &sample, root: &root, row: *row });
+    }
+    let before = server.objects();
+    upload(&server, &root, &root);
+    assert!(server.objects().len() > before.len() + 20);
+    let url = support::url(&server);
+    let name = |key: &str| format!("logs/{key}");
+    let store = Store {
+        bucket: &url,
+        files: root.to_str().unwrap(),
+        environment: support::environment(&server),
+        put: &|key, content| {
+            let bytes = content.to_vec().into();
+            server.put_object(&name(key), StoredObject { bytes, ..StoredObject::default() });
+        },
+        remove: &|key| drop(server.delete_object(&name(key))),
+    };
+    check_commands(&sample, Must::Name, &rows, &store).await.unwrap();
+}
+
+/// Puts the files that the server does not have.
+fn upload(server: &S3TestServer, root: &Path, directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            upload(server, root, &path);
+            continue;
+        }
+        let name = format!("logs/{}", path.strip_prefix(root).unwrap().to_str().unwrap());
+        if !server.objects().contains_key(&name) {
+            let bytes = fs::read(path).unwrap().into();
+            server.put_object(&name, StoredObject { bytes, ..StoredObject::default() });
+        }
+    }
+}
+
 /// Entries in the place of a day's first Parquet file.
 const PARQUET: [Row; 8] = [
     ("a pipe", |place| pipe(&place.at("dt=2023-11-14/000000.parquet"))),
@@ -617,11 +728,11 @@ async fn strange_parquet_files_are_named_and_stop_no_other_day() {
         link(".", &root.join("dt=2023-11-14/loop"));
         change(&Place { sample: &sample, root, row: 0 });
         let (from, to) = (bucket.to_str().unwrap(), root.to_str().unwrap());
-        let ran = run(&["compact", from, "--to", to]);
+        let ran = run(&["compact", from, "--to", to], &[]);
         assert_eq!(ran.code, Some(1), "{what}: {ran:?}");
         assert!(ran.err.contains("dt=2023-11-14"), "{what}: {ran:?}");
         assert!(ran.out.contains("dt=2023-11-16/000000.parquet"), "{what}: {ran:?}");
-        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to]);
+        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to], &[]);
         assert!(matches!(ran.code, Some(1 | 4)), "{what}: {ran:?}");
     }
     for unread in ["dt=2023-11-14", "dt=2023-11-14/000000.parquet"] {
@@ -630,11 +741,11 @@ async fn strange_parquet_files_are_named_and_stop_no_other_day() {
         put(&root.join("dt=2023-11-14/000000.parquet"), &[b'x'; 1_000]);
         unreadable(&root.join(unread));
         let (from, to) = (bucket.to_str().unwrap(), root.to_str().unwrap());
-        let ran = run(&["compact", from, "--to", to]);
+        let ran = run(&["compact", from, "--to", to], &[]);
         assert_eq!(ran.code, Some(3), "{unread}: {ran:?}");
         assert!(ran.err.contains("dt=2023-11-14"), "{unread}: {ran:?}");
         assert!(ran.out.contains("dt=2023-11-16/000000.parquet"), "{unread}: {ran:?}");
-        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to]);
+        let ran = run(&["verify", from, "--key", &sample.key, "--parquet", to], &[]);
         assert_eq!(ran.code, Some(3), "{unread}: {ran:?}");
         assert!(ran.err.contains("dt=2023-11-14"), "{unread}: {ran:?}");
         assert!(ran.out.contains("parquet   1 file, 1 object"), "{unread}: {ran:?}");
@@ -661,13 +772,13 @@ async fn logs_are_read_even_if_their_evidence_is_lost() {
         change(&Place { sample: &sample, root: &root, row: 0 });
         let bucket = root.to_str().unwrap();
         for command in ["ls", "cat", "tail"] {
-            let ran = run(&[command, bucket]);
+            let ran = run(&[command, bucket], &[]);
             assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
         }
         // The opening record has the first number.
-        let ran = run(&["stats", bucket]);
+        let ran = run(&["stats", bucket], &[]);
         assert!(matches!(ran.code, Some(0 | 1)), "{what}: {ran:?}");
-        let ran = run(&["verify", bucket, "--key", &sample.key]);
+        let ran = run(&["verify", bucket, "--key", &sample.key], &[]);
         assert!(matches!(ran.code, Some(1 | 3 | 4)), "{what}: {ran:?}");
     }
 }

@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
 use audit_core::{Clock, SystemClock};
@@ -15,12 +14,12 @@ use audit_sink_s3::layout::Partition;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::hostile_buckets_are_read::{Ran, restricted, run};
+use crate::hostile_buckets_are_read::{Ran, Store, restricted, run};
 use crate::receiver::Receiver;
 
 /// What a bucket holds and how it is to be read.
 pub(crate) struct Expected<'a> {
-    pub(crate) bucket: &'a Path,
+    pub(crate) store: &'a Store<'a>,
     pub(crate) key: &'a str,
     pub(crate) stream: &'a str,
     /// The numbers of the records that can be read.
@@ -40,8 +39,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Running {
-        let mut command = restricted(arguments);
+    fn start(arguments: &[&str], environment: &[(&'static str, String)]) -> Running {
+        let mut command = restricted(arguments, environment);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -68,23 +67,27 @@ impl Drop for Running {
 }
 
 /// The page of `audit serve`.
-struct Page {
+pub(crate) struct Page {
     address: String,
     cookie: String,
     _running: Running,
 }
 
-struct Answer {
-    head: String,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
     /// Whether the body has its end.
-    is_whole: bool,
+    pub(crate) is_whole: bool,
 }
 
 impl Page {
-    fn open(bucket: &str, key: &str) -> Result<Page, String> {
-        let mut running =
-            Running::start(&["serve", bucket, "--key", key, "--listen", "127.0.0.1:0"]);
+    pub(crate) fn open(
+        bucket: &str,
+        key: &str,
+        environment: &[(&'static str, String)],
+    ) -> Result<Page, String> {
+        let arguments = ["serve", bucket, "--key", key, "--listen", "127.0.0.1:0"];
+        let mut running = Running::start(&arguments, environment);
         let first = running.line()?;
         let (_, rest) = first.split_once("http://").ok_or("no address")?;
         let (address, token) = rest.trim().split_once("/?token=").ok_or("no token")?;
@@ -96,7 +99,19 @@ impl Page {
         Ok(page)
     }
 
-    fn get(&self, path: &str) -> Answer {
+    /// The result of the verification, once it has ended.
+    pub(crate) fn integrity(&self) -> Value {
+        loop {
+            let integrity = self.get("/api/integrity");
+            let integrity: Value = serde_json::from_slice(&integrity.body).unwrap();
+            if integrity["state"] != "running" {
+                return integrity;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let (host, cookie) = (&self.address, &self.cookie);
         let request = format!(
@@ -132,7 +147,7 @@ fn whole(mut chunks: &[u8]) -> (Vec<u8>, bool) {
     (body, false)
 }
 
-fn lines(bytes: &[u8]) -> Vec<Value> {
+pub(crate) fn lines(bytes: &[u8]) -> Vec<Value> {
     bytes
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())
@@ -149,15 +164,14 @@ fn has_all(what: &str, numbers: &[usize], found: impl Iterator<Item = u64>) -> R
 
 /// Checks each command. Returns the first fault.
 pub(crate) async fn check(expected: Expected<'_>) -> Result<(), String> {
-    let bucket = expected.bucket.to_str().unwrap();
-    page(&expected, bucket).map_err(|fault| format!("serve: {fault}"))?;
-    replay(&expected, bucket).await.map_err(|fault| format!("replay: {fault}"))?;
-    tail(&expected, bucket).map_err(|fault| format!("tail -f: {fault}"))
+    page(&expected).map_err(|fault| format!("serve: {fault}"))?;
+    replay(&expected).await.map_err(|fault| format!("replay: {fault}"))?;
+    tail(&expected).map_err(|fault| format!("tail -f: {fault}"))
 }
 
-fn page(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
-    let Expected { numbers, damaged, lacks, .. } = expected;
-    let page = Page::open(bucket, expected.key)?;
+fn page(expected: &Expected<'_>) -> Result<(), String> {
+    let Expected { store, numbers, damaged, lacks, .. } = expected;
+    let page = Page::open(store.bucket, expected.key, &store.environment)?;
     let overview = page.get("/api/overview");
     if !overview.head.starts_with("HTTP/1.1 200") {
         return Err(format!("overview: {}", overview.head));
@@ -194,14 +208,7 @@ fn page(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
         let found = lines(&file.body);
         has_all("export", numbers, found.iter().filter_map(|line| line["n"].as_u64()))?;
     }
-    let integrity = loop {
-        let integrity = page.get("/api/integrity");
-        let integrity: Value = serde_json::from_slice(&integrity.body).unwrap();
-        if integrity["state"] != "running" {
-            break integrity;
-        }
-        std::thread::yield_now();
-    };
+    let integrity = page.integrity();
     let says_so = integrity["unread"] != 0 || !integrity["unlisted"].is_null();
     if integrity["state"] != "done" || says_so != (*lacks || expected.lacks_evidence) {
         return Err(format!("integrity: {integrity}"));
@@ -209,7 +216,8 @@ fn page(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
     Ok(())
 }
 
-async fn replay(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
+async fn replay(expected: &Expected<'_>) -> Result<(), String> {
+    let store = expected.store;
     let (receiver, url) = Receiver::start().await;
     receiver.take(u64::MAX, false);
     let directory = tempfile::tempdir().unwrap();
@@ -221,9 +229,11 @@ async fn replay(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
     fs::write(&file, stream).unwrap();
     let [file, aside] = [file, directory.path().join("aside")].map(|path| path.into_os_string());
     let from = format!("{}:0", expected.stream);
-    let mut arguments = ["replay", bucket, "--from", &from].map(Into::into).to_vec();
+    let mut arguments = ["replay", store.bucket, "--from", &from].map(Into::into).to_vec();
     arguments.extend(["--log-streams".into(), file, "--dead-letters".into(), aside]);
-    let ran: Ran = tokio::task::spawn_blocking(move || run(&arguments)).await.unwrap();
+    let environment = store.environment.clone();
+    let ran = tokio::task::spawn_blocking(move || run(&arguments, &environment));
+    let ran: Ran = ran.await.unwrap();
     // The stream's own objects are those that are wanted.
     let codes: &[_] = if expected.lacks { &[Some(1)] } else { &[Some(0), Some(1)] };
     if !codes.contains(&ran.code) {
@@ -235,23 +245,19 @@ async fn replay(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
 }
 
 /// Prints what is there, and then what comes.
-fn tail(expected: &Expected<'_>, bucket: &str) -> Result<(), String> {
-    let arguments = ["tail", "-f", "-n", "1000", "--interval-ms", "10", bucket];
-    let mut running = Running::start(&arguments);
+fn tail(expected: &Expected<'_>) -> Result<(), String> {
+    let store = expected.store;
+    let arguments = ["tail", "-f", "-n", "1000", "--interval-ms", "10", store.bucket];
+    let mut running = Running::start(&arguments, &store.environment);
     let mut wanted: std::collections::HashSet<usize> = expected.numbers.iter().copied().collect();
     while !wanted.is_empty() {
         let line: Value = serde_json::from_str(&running.line()?).unwrap_or_default();
         line["n"].as_u64().map(|number| wanted.remove(&(number as usize)));
     }
     let hour = Partition::hour_of(SystemClock.now_ms());
-    let directory = expected.bucket.join(hour.to_string());
-    fs::create_dir_all(&directory).unwrap();
-    let (unfinished, key) = ("unfinished", "00000000000000000000000099-000000000000.ndjson");
-    fs::write(directory.join(unfinished), b"{\"n\":999}\n").unwrap();
-    fs::rename(directory.join(unfinished), directory.join(key)).unwrap();
+    let key = format!("{hour}/00000000000000000000000099-000000000000.ndjson");
+    (store.put)(&key, b"{\"n\":999}\n");
     while !running.line()?.starts_with("{\"n\":999}") {}
-    fs::remove_dir_all(&directory).unwrap();
-    // The day is its parent, unless rows have others.
-    let _ = fs::remove_dir(directory.parent().unwrap());
+    (store.remove)(&key);
     Ok(())
 }

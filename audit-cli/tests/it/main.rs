@@ -1,6 +1,7 @@
 //! Runs the `audit` command on buckets that the real sink wrote. One binary, so that it is linked
 //! once; modules are named for what they prove.
 
+mod changing_buckets_are_read;
 mod commands_end_as_documented;
 mod desk_answers_its_page;
 mod doctor_names_what_is_wrong;

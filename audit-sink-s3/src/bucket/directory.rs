@@ -1,7 +1,8 @@
 //! A local directory as a store.
 //!
-//! `object_store`'s own store for directories waits for ever at a pipe, follows links and panics at
-//! some times of files, so they are listed and opened here. Writing is done here for three reasons:
+//! `object_store`'s own store for directories waits for ever at a pipe, follows links, panics at
+//! some times of files, and reads a file without end if it becomes shorter meanwhile, so they are
+//! listed and read here. Writing is done here for three reasons:
 //! only the owner can access the files, whatever the umask; unfinished objects are kept apart from
 //! finished ones, so that engines that read whole directories do not see them; and the leftovers of
 //! a dead writer can be told from the files of a live one.
@@ -17,13 +18,15 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use audit_core::durable::{create_directory, sync_directory};
 use audit_core::{SystemClock, SystemRandom, UniqueId, async_trait, open_regular};
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -133,9 +136,8 @@ impl ObjectStore for Directory {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let path = self.inner.path_to_filesystem(location)?;
-        let file = path.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let file = open_regular(&file)?;
+            let file = open_regular(&path)?;
             let metadata = file.metadata()?;
             Ok((file, metadata))
         });
@@ -150,7 +152,7 @@ impl ObjectStore for Directory {
             Some(range) => range.as_range(meta.size).map_err(|error| generic(error.into()))?,
         };
         Ok(GetResult {
-            payload: GetResultPayload::File(file, path),
+            payload: GetResultPayload::Stream(pieces(file, range.clone())),
             meta,
             range,
             attributes: Attributes::new(),
@@ -188,6 +190,32 @@ impl ObjectStore for Directory {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+/// The most bytes of a file that are read at once, by a thread.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// The bytes of a file. Fails if the file does not have them any more.
+fn pieces(file: File, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    let next = |(mut file, Range { start, end }): (File, Range<u64>)| async move {
+        if start >= end {
+            return Ok(None);
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let len = (end - start).min(PIECE_BYTES);
+            let mut piece = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+            file.seek(SeekFrom::Start(start))?;
+            let read = (&mut file).take(len).read_to_end(&mut piece)? as u64;
+            if read < len {
+                let what = format!("the file ended after {} of {end} bytes", start + read);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+            }
+            Ok((Bytes::from(piece), (file, start + len..end)))
+        });
+        let read = read.await.map_err(io::Error::other).flatten();
+        read.map(Some).map_err(|error| generic(error.into()))
+    };
+    futures::stream::try_unfold((file, range), next).boxed()
 }
 
 /// How many files a listing may be ahead of its receiver.
@@ -402,6 +430,30 @@ mod tests {
             entries.map(|entry| check(&entry.unwrap().path())).sum()
         }
         assert_eq!(check(&root.path().join("a")), 3, "the probe, a record, and the replaced one");
+    }
+
+    /// A copy of a bucket may be written again while it is read.
+    #[tokio::test]
+    async fn a_file_that_becomes_shorter_while_it_is_read_ends_with_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let (bucket, path) = (bucket(root.path()), Path::from("dt=2023-11-14/hour=22/a"));
+        let file = root.path().join(path.as_ref());
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for left in [0, PIECE_BYTES, PIECE_BYTES + 1] {
+            std::fs::write(&file, vec![7; 3 * PIECE_BYTES as usize]).unwrap();
+            let found = bucket.store().get(&path).await.unwrap();
+            let mut pieces = found.into_stream();
+            assert_eq!(pieces.next().await.unwrap().unwrap().len() as u64, PIECE_BYTES);
+            File::options().write(true).open(&file).unwrap().set_len(left).unwrap();
+            let error = pieces.next().await.unwrap().unwrap_err();
+            let why = format!("the file ended after {} of", left.max(PIECE_BYTES));
+            assert!(audit_core::with_sources(&error).contains(&why), "{left}: {error:?}");
+            assert!(pieces.next().await.is_none());
+        }
+        let whole = bucket.store().get_range(&path, 1..PIECE_BYTES + 1).await.unwrap();
+        assert_eq!(whole.len() as u64, PIECE_BYTES);
+        std::fs::write(&file, b"").unwrap();
+        assert!(bucket.store().get(&path).await.unwrap().bytes().await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -1,0 +1,255 @@
+//! Objects that are removed or replaced while commands read them are named, accuse nobody, and stop
+//! nothing.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use audit_core::Random;
+use audit_core::testing::SeededRandom;
+use s3_testserver::{Fault, RequestInfo, S3TestServer, StoredObject};
+
+use crate::hostile_buckets_are_read::{COMMANDS, HOURS, Kind, Must, Sample, codes, run};
+use crate::hostile_buckets_are_served::{Page, lines};
+use crate::support::{environment, url};
+
+/// The hour whose object changes.
+const CHANGED: usize = 5;
+
+/// Where the connection is lost: after the head of a response, within its body.
+const LOST_AFTER_BYTES: usize = 6_000;
+
+/// What happens to the object when it is requested for the nth time.
+type Change = fn(usize, &S3TestServer, &str) -> Fault;
+
+/// What happens, what must be said, whether it also happens to requests for metadata alone, and how.
+type Row = (&'static str, &'static str, bool, Change);
+
+const CHANGES: [Row; 4] = [
+    ("removed after it was listed", "was removed after it was listed", true, |_, server, name| {
+        server.delete_object(name);
+        Fault::None
+    }),
+    ("removed while it is read", "was removed after it was listed", false, |nth, server, name| {
+        lost(nth, || drop(server.delete_object(name)))
+    }),
+    ("replaced by a shorter one", "was replaced while it was read", false, |nth, server, name| {
+        lost(nth, || {
+            let mut object = server.objects()[name].clone();
+            object.bytes.truncate(object.bytes.len() / 2);
+            server.put_object(name, object);
+        })
+    }),
+    ("replaced by one as long", "was replaced while it was read", false, |nth, server, name| {
+        lost(nth, || {
+            let mut object = server.objects()[name].clone();
+            let mut bytes = object.bytes.to_vec();
+            bytes.reverse();
+            object.bytes = bytes.into();
+            server.put_object(name, object);
+        })
+    }),
+];
+
+/// Loses the connection of the first response. The client asks for the rest.
+fn lost(nth: usize, change: impl FnOnce()) -> Fault {
+    match nth {
+        0 => return Fault::CutInResponse { after_bytes: LOST_AFTER_BYTES },
+        1 => change(),
+        _ => {}
+    }
+    Fault::None
+}
+
+struct Changing {
+    server: Arc<S3TestServer>,
+    objects: BTreeMap<String, StoredObject>,
+    /// The name of the object that changes.
+    name: String,
+}
+
+impl Changing {
+    /// From now on, the object changes when it is read. Returns the number of its reads.
+    fn arm(&self, (_, _, by_head, change): Row) -> Arc<AtomicUsize> {
+        self.server.faults().none();
+        for name in self.server.objects().into_keys() {
+            self.server.delete_object(&name);
+        }
+        for (name, object) in &self.objects {
+            self.server.put_object(name, object.clone());
+        }
+        let reads = Arc::new(AtomicUsize::new(0));
+        let (server, name) = (Arc::downgrade(&self.server), self.name.clone());
+        let counted = Arc::clone(&reads);
+        self.server.faults().plan(move |request: &RequestInfo| {
+            if request.key != name {
+                return Fault::None;
+            }
+            let is_head = request.method == http::Method::HEAD;
+            if is_head && !by_head {
+                return Fault::None;
+            }
+            let nth = counted.fetch_add(1, Ordering::SeqCst);
+            server.upgrade().map_or(Fault::None, |server| change(nth, &server, &name))
+        });
+        reads
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_changes_while_it_is_read_is_named_and_stops_nothing() {
+    let server = Arc::new(S3TestServer::start().await);
+    let random = SeededRandom::new(7);
+    let text: String = (0..1_000).map(|_| format!("{:016x}", random.next_u64())).collect();
+    let sample = Sample::write_to(&server, &text).await;
+    let (key, objects) = (sample.objects[CHANGED].clone(), server.objects());
+    let changing = Changing { server, objects, name: format!("logs/{key}") };
+    assert!(changing.objects[&changing.name].bytes.len() > LOST_AFTER_BYTES);
+    let (url, environment) = (url(&changing.server), environment(&changing.server));
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("of");
+    let others: Vec<usize> = (0..HOURS)
+        .filter(|hour| *hour != CHANGED)
+        .flat_map(|hour| [100 + 2 * hour, 101 + 2 * hour])
+        .collect();
+    let mut faults = Vec::new();
+    for row in CHANGES {
+        let (what, says, ..) = row;
+        let mut unread = 0;
+        for (kind, command) in COMMANDS {
+            // Parquet files of another run hold the object.
+            let _ = std::fs::remove_dir_all(directory.path().join("of-parquet"));
+            let reads = changing.arm(row);
+            let ran = run(&sample.arguments(command, &url, files.to_str().unwrap()), &environment);
+            let is_read = reads.load(Ordering::SeqCst) > 0;
+            let (is_twice, is_replaced) = (command.contains(&"csv"), what.starts_with("replaced"));
+            let says = if is_twice && is_replaced { "" } else { says };
+            unread += usize::from(is_read);
+            let expected: &[i32] = match (is_read, kind) {
+                // The credentials of this server may do more than a reader's.
+                (false, Kind::Settings) => &[0, 1],
+                (false, Kind::Evidence) => &[0],
+                (false, _) => codes(Must::PassOver, kind),
+                // It reads twice, and the second time a whole object, which is damaged.
+                (true, _) if is_twice && is_replaced => &[1, 3],
+                (true, _) => &[3],
+            };
+            let mut fault = |what: String| faults.push(format!("{command:?}: {what}: {}", ran.err));
+            if !ran.code.is_some_and(|code| expected.contains(&code)) {
+                fault(format!("{what}: {:?} is not one of {expected:?}", ran.code));
+            }
+            // The report says it in its page.
+            if is_read && kind != Kind::All && !(ran.err.contains(&key) && ran.err.contains(says)) {
+                fault(format!("{what}: is not named"));
+            }
+            if kind == Kind::Evidence && !ran.out.contains("findings  0 tampered, ") {
+                fault(format!("{what}: accuses: {}", ran.out));
+            }
+            let has_lines =
+                ["cat", "search", "tail"].contains(&command[0]) || command.contains(&"ndjson");
+            let found: Vec<usize> = lines(ran.out.as_bytes())
+                .iter()
+                .filter_map(|line| usize::try_from(line["n"].as_u64()?).ok())
+                .collect();
+            let count = |number: &usize| found.iter().filter(|found| *found == number).count();
+            if has_lines && (others.iter().any(|n| count(n) != 1) || found.len() > 2 * HOURS) {
+                fault(format!("{what}: {found:?}"));
+            }
+        }
+        assert!(unread >= 14, "{what}: only {unread} commands read the object");
+        if let Err(fault) = serves(&changing, row, &sample, &url, &key, &others) {
+            faults.push(format!("{what}: serve: {fault}"));
+        }
+    }
+    changing.server.faults().none();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Checks the page.
+fn serves(
+    changing: &Changing,
+    row: Row,
+    sample: &Sample,
+    url: &str,
+    key: &str,
+    others: &[usize],
+) -> Result<(), String> {
+    changing.arm(row);
+    let page = Page::open(url, &sample.key, &environment(&changing.server))?;
+    let integrity = page.integrity();
+    if integrity["unread"] != 1 || integrity["state"] != "done" {
+        return Err(format!("integrity: {integrity}"));
+    }
+    changing.arm(row);
+    let scanned = lines(&page.get("/api/scan?rows=1000&column=/n").body);
+    let end = scanned.last().ok_or("no answer")?;
+    let named = scanned.iter().any(|line| line["kind"] == "damage" && line["object"] == *key);
+    if end["incomplete"] != true || !named {
+        return Err(format!("scan: {end}"));
+    }
+    changing.arm(row);
+    if page.get("/api/export?format=ndjson").is_whole {
+        return Err("export: is whole".to_owned());
+    }
+    changing.arm(row);
+    let file = page.get("/api/export?format=ndjson&partial=1");
+    let found = lines(&file.body);
+    let has = |number: &usize| found.iter().any(|line| line["n"] == *number);
+    match others.iter().find(|number| !has(number)) {
+        Some(missing) => Err(format!("export lacks {missing}")),
+        None => Ok(()),
+    }
+}
+
+/// The end of a file says where the rest of it is. It must not be looked for in another file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
+    let server = Arc::new(S3TestServer::start().await);
+    let sample = Sample::write_to(&server, "").await;
+    let (bucket, environment) = (url(&server), environment(&server));
+    let to = format!("s3://{}/parquet", server.bucket());
+    let compact = ["compact", &bucket, "--to", &to];
+    let ran = run(&compact, &environment);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = server.objects();
+    let (file, _) = objects.iter().find(|(name, _)| name.starts_with("parquet/")).unwrap();
+    let changing = Changing { server, objects: objects.clone(), name: file.clone() };
+    let longer: Change = |nth, server, name| {
+        let mut object = server.objects()[name].clone();
+        if nth == 1 {
+            object.bytes = [&object.bytes[..], &object.bytes[..]].concat().into();
+            server.put_object(name, object);
+        }
+        Fault::None
+    };
+    let other: Change = |nth, server, name| {
+        let mut object = server.objects()[name].clone();
+        if nth == 1 {
+            let mut bytes = object.bytes.to_vec();
+            bytes.reverse();
+            object.bytes = bytes.into();
+            server.put_object(name, object);
+        }
+        Fault::None
+    };
+    for change in [longer, other] {
+        let reads = changing.arm(("", "", false, change));
+        let ran = run(&compact, &environment);
+        assert!(reads.load(Ordering::SeqCst) > 1, "{ran:?}");
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.err.contains("it was replaced while it was read"), "{ran:?}");
+        assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
+    }
+    let verify = ["verify", &bucket, "--key", &sample.key, "--parquet", &to];
+    let reads = changing.arm(("", "", false, |_, server, name| {
+        server.delete_object(name);
+        Fault::None
+    }));
+    let ran = run(&verify, &environment);
+    assert!(reads.load(Ordering::SeqCst) > 0, "{ran:?}");
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
+    changing.server.faults().none();
+}
