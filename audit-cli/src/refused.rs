@@ -46,7 +46,7 @@ impl Refused {
         Ok(())
     }
 
-    /// Reports an object that was removed after it was listed. Many may be, by a rule of the bucket.
+    /// Reports an object that was removed after it was listed, as a rule of the bucket may do.
     pub(crate) fn add_gone(&mut self, object: &Listed, output: &Output) {
         self.count += 1;
         note_gone(&object.location, output);

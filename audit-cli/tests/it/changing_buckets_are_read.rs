@@ -24,7 +24,7 @@ const LOST_AFTER_BYTES: usize = 6_000;
 /// What happens to the object when it is requested for the nth time.
 type Change = fn(usize, &S3TestServer, &str) -> Fault;
 
-/// What happens, what must be said, whether it also happens to requests for metadata alone, and how.
+/// What happens, what must be said, whether requests for metadata alone count too, and how.
 type Row = (&'static str, &'static str, bool, Change);
 
 const CHANGES: [Row; 4] = [

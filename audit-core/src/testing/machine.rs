@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// A program in a shell, which runs `before` first. The program has no environment but `PATH`, and
-/// not root's right to read and write everything. The variable `WITHIN` may hold a command that runs
-/// it, such as `timeout 60`.
+/// not root's right to read and write everything. The variable `WITHIN` may hold a command that
+/// runs it, such as `timeout 60`.
 ///
 /// # Panics
 ///
