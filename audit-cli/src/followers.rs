@@ -5,7 +5,7 @@ use std::path::Path;
 use audit_host::LogStreamsFile;
 use audit_journal::{
     Follower as Destination, FollowerState, JournalFollower, JournalReader, JournalRecords,
-    JournalState,
+    JournalRoute, JournalState,
 };
 use audit_sink_http::Settings;
 use serde::Serialize;
@@ -18,7 +18,11 @@ use crate::units::counted;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Follower {
     number: u32,
+    /// The number of its route, 0 for the default route.
+    route: u32,
     name: String,
+    #[serde(skip)]
+    route_name: Option<String>,
     state: &'static str,
     stream: String,
     delivered_to: u64,
@@ -55,13 +59,15 @@ impl Follower {
                     })?,
                 }
             }
-            Ok(Follower::of(follower, undelivered))
+            Ok(Follower::of(follower, state, undelivered))
         });
         all.collect()
     }
 
-    fn of(follower: &JournalFollower, undelivered: u64) -> Follower {
-        let JournalFollower { number, name, state, delivered_to, missing, .. } = follower;
+    fn of(follower: &JournalFollower, journal: &JournalState, undelivered: u64) -> Follower {
+        let JournalFollower { number, route, name, state, delivered_to, missing, .. } = follower;
+        let route_name = journal.routes.iter().find(|known| known.number == *route);
+        let route_name = route_name.map(|route| route.name.clone());
         let (stream, delivered_to) = delivered_to;
         let missing = missing.iter().map(|(stream, records)| Missing {
             stream: stream.to_string(),
@@ -70,7 +76,9 @@ impl Follower {
         });
         Follower {
             number: *number,
+            route: *route,
             name: name.clone(),
+            route_name,
             state: match state {
                 FollowerState::Following => "following",
                 FollowerState::Paused => "paused",
@@ -92,9 +100,11 @@ impl Follower {
     }
 
     pub(crate) fn print(&self, output: &Output) -> Result<(), Failure> {
-        let Follower { number, name, state, stream, delivered_to, undelivered, missing } = self;
+        let Follower { number, name, state, stream, delivered_to, undelivered, missing, .. } = self;
         let style = output.style();
-        let (follower, records) = (format!("follower {name}"), counted(*undelivered, "record"));
+        let of_route = self.route_name.as_ref().map(|route| format!(" of route {route}"));
+        let follower = format!("follower {name}{}", of_route.unwrap_or_default());
+        let records = counted(*undelivered, "record");
         output.line(&match *state {
             "retired" => format!(
                 "{follower}: retired, as number {number}; it has the records of stream {stream} \
@@ -116,7 +126,7 @@ impl Follower {
     }
 }
 
-/// The log streams of a file that follow a journal.
+/// The log streams of a file that follow the default route of a journal.
 pub(crate) fn of_journal(
     file: Option<&Path>,
     journal: &Path,
@@ -128,17 +138,50 @@ pub(crate) fn of_journal(
         LogStreamsFile::read(file).map_err(Failure::new)?;
     let mut followers = Vec::new();
     for settings in streams {
-        let name = settings.name.clone();
-        let is_it = |known: &&JournalFollower| known.name == name;
-        let known = state.followers.iter().filter(is_it);
-        if !known.clone().any(|known| known.state != FollowerState::Retired) {
+        if !is_followed(state, 0, &settings.name) {
+            let name = &settings.name;
             output.note(&format!("the log stream {name:?} does not follow this journal"));
             continue;
         }
-        let aside = || Some(log_stream::dead_letters(journal, &name));
-        let dead_letters = settings.dead_letters.clone().or_else(aside);
-        let settings = Settings { dead_letters, ..settings };
+        let settings = with_dead_letters(settings, None, journal);
         followers.push(log_stream::opened(settings, audit_sink_http::follower)?);
     }
     Ok(followers)
+}
+
+/// Those of these log streams that follow a route of a journal.
+pub(crate) fn of_route(
+    streams: &[Settings],
+    route: &JournalRoute,
+    journal: &Path,
+    state: &JournalState,
+    output: &Output,
+) -> Result<Vec<Destination>, Failure> {
+    let mut followers = Vec::new();
+    for settings in streams {
+        let (name, of) = (&settings.name, &route.name);
+        if !is_followed(state, route.number, name) {
+            output.note(&format!("the log stream {name:?} does not follow the route {of:?}"));
+            continue;
+        }
+        let settings = with_dead_letters(settings.clone(), Some(of), journal);
+        let open = |settings| audit_sink_http::follower_of_route(of, settings);
+        followers.push(log_stream::opened(settings, open)?);
+    }
+    Ok(followers)
+}
+
+/// Whether a route of the journal has a follower of this name that is not retired.
+fn is_followed(state: &JournalState, route: u32, name: &str) -> bool {
+    state.followers.iter().any(|known| {
+        known.route == route && known.name == name && known.state != FollowerState::Retired
+    })
+}
+
+/// These settings, with the host's directory for records that the log stream rejects unless they
+/// name one.
+fn with_dead_letters(settings: Settings, route: Option<&str>, journal: &Path) -> Settings {
+    let aside = || Some(log_stream::dead_letters(journal, &settings.name, route));
+    let dead_letters = settings.dead_letters.clone().or_else(aside);
+    Settings { dead_letters, ..settings }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_host::LogStreamsFile;
+use audit_host::{LogStreamsFile, RoutesFile};
 use audit_sink_http::{DeadLetter, LogStream, Settings};
 
 use crate::arguments::{Aside, LogStreamCommand, LogStreams, SendAgain};
@@ -22,14 +22,35 @@ pub(crate) async fn run(command: &LogStreamCommand, output: &Output) -> Result<O
 /// The selected log streams of a file, at least one.
 pub(crate) fn selected(LogStreams { file, name }: &LogStreams) -> Result<Vec<Settings>, Failure> {
     let read = LogStreamsFile::read(file).map_err(Failure::new)?;
-    let is_selected = |settings: &Settings| name.as_ref().is_none_or(|name| settings.name == *name);
-    let settings: Vec<_> = read.log_stream.into_iter().filter(is_selected).collect();
+    named(read.log_stream, name.as_deref(), &file.display().to_string())
+}
+
+/// The selected log streams of a route in a file of routes, at least one.
+pub(crate) fn selected_of_route(
+    file: &Path,
+    route: &str,
+    name: Option<&str>,
+) -> Result<Vec<Settings>, Failure> {
+    let RoutesFile { route: routes } = RoutesFile::read(file).map_err(Failure::new)?;
+    let file = file.display();
+    match routes.into_iter().find(|known| known.name == route) {
+        Some(known) => named(known.log_stream, name, &format!("the route {route:?} of {file}")),
+        None => Err(Failure::new(format!("{file} has no route {route:?}"))),
+    }
+}
+
+/// The log streams of this name, or all of them, of `whose`.
+fn named(
+    streams: Vec<Settings>,
+    name: Option<&str>,
+    whose: &str,
+) -> Result<Vec<Settings>, Failure> {
+    let is_selected = |settings: &Settings| name.is_none_or(|name| settings.name == name);
+    let settings: Vec<_> = streams.into_iter().filter(is_selected).collect();
     match (settings.is_empty(), name) {
         (false, _) => Ok(settings),
-        (true, Some(name)) => {
-            Err(Failure::new(format!("{} has no log stream {name:?}", file.display())))
-        }
-        (true, None) => Err(Failure::new(format!("{} has no log stream", file.display()))),
+        (true, Some(name)) => Err(Failure::new(format!("{whose} has no log stream {name:?}"))),
+        (true, None) => Err(Failure::new(format!("{whose} has no log stream"))),
     }
 }
 
@@ -42,9 +63,14 @@ pub(crate) fn opened<T, E: Into<Box<dyn Error + Send + Sync>>>(
     open(settings).map_err(|error| Failure::new(what).because(error))
 }
 
-/// The directory of a host with this journal for records that a log stream rejects, by default.
-pub(crate) fn dead_letters(journal: &Path, name: &str) -> PathBuf {
-    journal.parent().unwrap_or(journal).join("dead-letters").join(name)
+/// The directory of a host with this journal for records that a log stream, of a route or its own,
+/// rejects, by default.
+pub(crate) fn dead_letters(journal: &Path, name: &str, route: Option<&str>) -> PathBuf {
+    let aside = journal.parent().unwrap_or(journal).join("dead-letters");
+    match route {
+        None => aside.join(name),
+        Some(route) => aside.join(format!("{name}@{route}")),
+    }
 }
 
 /// The only log stream of those selected.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::arguments::{Common, LogStreams, Replay};
 use crate::bucket::Reader;
 use crate::failure::{Failure, Outcome};
-use crate::log_stream::{dead_letters, opened, selected, single};
+use crate::log_stream::{dead_letters, opened, selected, selected_of_route, single};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::units::counted;
@@ -27,8 +27,12 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    let Replay { source, log_streams, name, timeout, .. } = arguments;
-    let streams = selected(&LogStreams { file: log_streams.clone(), name: name.clone() })?;
+    let Replay { source, log_streams, route, routes, name, timeout, .. } = arguments;
+    let streams = match (route, routes, log_streams) {
+        (Some(route), Some(file), _) => selected_of_route(file, route, name.as_deref())?,
+        (_, _, Some(file)) => selected(&LogStreams { file: file.clone(), name: name.clone() })?,
+        (_, _, None) => return Err(Failure::new("give --log-streams, or --route and --routes")),
+    };
     let sending = Sending {
         reader: Reader::open(source, common)?,
         common,
@@ -73,8 +77,8 @@ struct Work {
     log: Option<ReplayLog>,
 }
 
-/// The records that followers of a journal are missing, for these log streams. Retired followers
-/// are included.
+/// The records that followers of a journal, or of a route, are missing, for these log streams.
+/// Retired followers are included, and those of retired routes of this name.
 fn missing(
     directory: &Path,
     streams: Vec<Settings>,
@@ -82,10 +86,17 @@ fn missing(
     output: &Output,
 ) -> Result<Vec<Work>, Failure> {
     let reader = JournalReader::open(directory)?;
+    let state = reader.state();
+    let route = arguments.route.as_deref();
+    let is_of_route = |number: u32| {
+        let known = state.routes.iter().find(|known| known.number == number);
+        known.map(|known| known.name.as_str()) == route
+    };
     let mut works = Vec::new();
     for settings in streams {
         let name = settings.name.clone();
-        let followers = reader.state().followers.iter().filter(|follower| follower.name == name);
+        let followers = state.followers.iter();
+        let followers = followers.filter(|known| known.name == name && is_of_route(known.route));
         let mut is_known = false;
         for known in followers {
             is_known = true;
@@ -96,12 +107,17 @@ fn missing(
                 let what = format!("progress cannot be recorded in {}", directory.display());
                 Failure::new(what).because(error)
             })?;
-            let aside = dead_letters(directory, &name);
+            let aside = dead_letters(directory, &name, route);
             let follower = follower(settings.clone(), Some(&aside), arguments)?;
             works.push(Work { follower, wanted: known.missing.clone(), log: Some(log) });
         }
         if !is_known {
-            output.note(&format!("the log stream {name:?} does not follow this journal"));
+            output.note(&match route {
+                None => format!("the log stream {name:?} does not follow this journal"),
+                Some(route) => {
+                    format!("the log stream {name:?} does not follow the route {route:?}")
+                }
+            });
         }
     }
     if works.is_empty() && !output.is_json() {

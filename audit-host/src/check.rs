@@ -32,6 +32,21 @@ pub struct Checks {
     listening: Vec<TcpListener>,
 }
 
+/// Asks a log stream whether it can be reached. `waits` says who waits for it.
+async fn reached(settings: &audit_sink_http::Settings, waits: &str) -> Found {
+    let reached = match LogStream::open(settings.clone()) {
+        Ok(stream) => stream.reach().await.map(|status| {
+            format!(
+                "{stream} is reachable ({status} for HEAD; `audit log-stream test` sends an event): \
+                 {waits}"
+            )
+        }),
+        Err(error) => Err(with_sources(&error)),
+    };
+    let remedy = "correct its settings, its secrets or the network";
+    reached.map_err(|what| Problem { what, remedy })
+}
+
 /// The owner of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
@@ -149,25 +164,14 @@ impl Checks {
             self.journal(journal);
         }
         for settings in &destinations.log_streams {
-            let reached = match LogStream::open(settings.clone()) {
-                Ok(stream) => stream.reach().await.map(|status| {
-                    let waits = match &settings.journal {
-                        _ if destinations.follows(settings) => {
-                            "it follows the bucket's journal, and no function waits for it"
-                        }
-                        Some(_) => "it gets records from the journal",
-                        None => "functions wait for it",
-                    };
-                    format!(
-                        "{stream} is reachable ({status} for HEAD; `audit log-stream test` sends \
-                         an event): {waits}"
-                    )
-                }),
-                Err(error) => Err(with_sources(&error)),
+            let waits = match &settings.journal {
+                _ if destinations.follows(settings) => {
+                    "it follows the bucket's journal, and no function waits for it"
+                }
+                Some(_) => "it gets records from the journal",
+                None => "functions wait for it",
             };
-            let remedy = "correct its settings, its secrets or the network";
-            let name = format!("log stream {}", settings.name);
-            self.show(&name, reached.map_err(|what| Problem { what, remedy }));
+            self.show(&format!("log stream {}", settings.name), reached(settings, waits).await);
         }
     }
 
@@ -208,6 +212,16 @@ impl Checks {
         for (route, probed) in probed {
             self.bucket(&format!("route {}", route.name), probed, settings, Whose::Tenant);
         }
+        let streams = destinations.routes.iter().flat_map(|route| {
+            let named = move |settings| (route, settings);
+            route.log_stream.iter().map(named)
+        });
+        let reached = streams.map(async |(route, settings)| {
+            let name = format!("log stream {} of route {}", settings.name, route.name);
+            (name, reached(settings, "it follows the route's records in the journal").await)
+        });
+        let reached: Vec<_> = stream::iter(reached).buffered(PROBES).collect().await;
+        reached.into_iter().for_each(|(name, reached)| self.show(&name, reached));
     }
 
     fn bucket(
@@ -295,8 +309,15 @@ impl Checks {
                     };
                     let missing = followers.iter().filter(misses);
                     let missing = missing.map(|known| {
+                        let routes = &reader.state().routes;
+                        let route = routes.iter().find(|route| route.number == known.route);
+                        let (of_route, with) = route.map_or_else(Default::default, |route| {
+                            let name = &route.name;
+                            (format!(" of route {name}"), format!(" --route {name}"))
+                        });
                         format!(
-                            "; {} is missing records, which `audit replay --missing {shown}` sends",
+                            "; {}{of_route} is missing records, which `audit replay --missing \
+                             {shown}{with}` sends",
                             known.name
                         )
                     });

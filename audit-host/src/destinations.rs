@@ -93,6 +93,22 @@ impl Destinations {
         self
     }
 
+    /// Adds routes. Records that their log streams reject are kept below `dead-letters` in the data
+    /// directory, unless the settings of a log stream name another directory.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Vec<RouteSettings>, data_dir: &Path) -> Destinations {
+        for mut route in routes {
+            for stream in &mut route.log_stream {
+                // Not the directory of any stream of the host, nor of another route.
+                let aside = format!("{}@{}", stream.name, route.name);
+                let aside = data_dir.join("dead-letters").join(aside);
+                stream.dead_letters = stream.dead_letters.take().or(Some(aside));
+            }
+            self.routes.push(route);
+        }
+        self
+    }
+
     /// Whether a log stream follows the bucket's journal, so that nothing waits for it.
     pub(crate) fn follows(&self, settings: &audit_sink_http::Settings) -> bool {
         let has_journal = self.bucket.as_ref().is_some_and(|(_, bucket)| bucket.journal.is_some());
@@ -148,7 +164,10 @@ impl Destinations {
         };
         output.line(&format!("audit logs go to {sink}{}{shown}", by_way_of.unwrap_or_default()));
         for (name, route) in &opened.routes {
-            output.line(&format!("those of route {name} go to {route}"));
+            let settings = self.routes.iter().find(|settings| settings.name == *name);
+            let streams = settings.into_iter().flat_map(|settings| &settings.log_stream);
+            let streams: String = streams.map(|stream| format!(" and {}", stream.name)).collect();
+            output.line(&format!("those of route {name} go to {route}{streams}"));
         }
         if let Some(key) = sink.health().verifier_key {
             output.line(&format!("what is logged can be verified with the key {key}"));
@@ -159,8 +178,8 @@ impl Destinations {
     ///
     /// # Errors
     ///
-    /// If there are routes, and no bucket with a journal, or evidence or log streams. If buckets or
-    /// private files are not apart.
+    /// If there are routes, and no bucket with a journal, or evidence. If buckets or private files
+    /// are not apart.
     pub(crate) fn check_routes(&self) -> Result<(), String> {
         self.check_apart()?;
         if self.routes.is_empty() {
@@ -171,9 +190,6 @@ impl Destinations {
             None => "routes share the journal of the host's own bucket: set a bucket and a journal",
             Some(settings) if settings.evidence.is_some() => {
                 "routes cannot have evidence yet: set `evidence` to `off`"
-            }
-            Some(_) if !self.log_streams.is_empty() => {
-                "log streams cannot get the records of routes yet: set routes or log streams"
             }
             Some(_) => return Ok(()),
         };
@@ -196,7 +212,13 @@ impl Destinations {
         let of_streams = self.log_streams.iter().map(|stream| {
             (format!("dead_letters of {:?}", stream.name), stream.dead_letters.as_deref())
         });
-        let private = own.into_iter().chain(of_streams);
+        let of_routes = self.routes.iter().flat_map(|route| {
+            route.log_stream.iter().map(|stream| {
+                let named = format!("{:?} of the route {:?}", stream.name, route.name);
+                (format!("dead_letters of {named}"), stream.dead_letters.as_deref())
+            })
+        });
+        let private = own.into_iter().chain(of_streams).chain(of_routes);
         let private: Vec<_> = private.filter_map(|(name, path)| Some((name, path?))).collect();
         let urls = bucket.into_iter().chain(self.routes.iter().map(|route| &*route.bucket));
         apart::check_directories(urls, &private, self.journal())
@@ -213,8 +235,9 @@ impl Destinations {
     ///
     /// If a destination cannot be opened, two log streams have the same name, a log stream has a
     /// journal of its own although it is not the first destination, or there are routes without a
-    /// journal, or with evidence or log streams. A route whose bucket cannot be reached or refuses
-    /// is opened nevertheless: its records wait in the journal.
+    /// journal, or with evidence. A route whose bucket cannot be reached or refuses is opened
+    /// nevertheless: its records wait in the journal. Log streams get the host's own records, and
+    /// those of a route the route's.
     pub async fn open(&self) -> Result<Opened, Box<dyn Error>> {
         self.check_routes()?;
         let names = self.log_streams.iter().map(|settings| &settings.name);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, with_sources};
+use audit_sink_http::follower_of_route;
 use audit_sink_s3::{Bucket, OpenError, S3Sink};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
@@ -32,9 +33,30 @@ pub struct RouteSettings {
     /// The URL of its bucket, with the bucket's own settings in its query. Further settings come
     /// from the environment, as for the host's own bucket.
     pub bucket: String,
+    /// The log streams that also get its records, and those of no other route. Nothing waits for
+    /// them.
+    #[serde(default)]
+    pub log_stream: Vec<audit_sink_http::Settings>,
 }
 
 impl RouteSettings {
+    /// Checks what only the log streams of a host itself may have.
+    fn check_log_streams(&self) -> Result<(), String> {
+        for (n, stream) in self.log_stream.iter().enumerate() {
+            let named = format!("the log stream {:?} of the route {:?}", stream.name, self.name);
+            if self.log_stream.iter().take(n).any(|before| before.name == stream.name) {
+                return Err(format!("{named} is there twice"));
+            }
+            if stream.required {
+                return Err(format!("{named} cannot be `required`: nothing waits for it"));
+            }
+            if stream.journal.is_some() {
+                return Err(format!("{named} follows the host's journal: it can have none"));
+            }
+        }
+        Ok(())
+    }
+
     /// Its bucket, after whose it is.
     pub(crate) fn owned(&self) -> (String, &str) {
         (format!("the route {:?}", self.name), &self.bucket)
@@ -52,9 +74,10 @@ impl RoutesFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or has no route, a setting is unknown or invalid, or two routes
-    /// have the same name or buckets of which one contains the other. The error names the line or
-    /// the routes, but not the file, and no bucket's query.
+    /// If the file cannot be read or has no route, a setting is unknown or invalid, two routes have
+    /// the same name or buckets of which one contains the other, or two log streams of a route have
+    /// the same name. The error names the line or the routes, but not the file, and no bucket's
+    /// query.
     pub fn read(path: &Path) -> Result<RoutesFile, String> {
         let file: RoutesFile = read_tables(path, "the file of routes")?;
         if file.route.is_empty() {
@@ -62,10 +85,12 @@ impl RoutesFile {
             // because a file was emptied.
             return Err("the file of routes has no [[route]]".to_owned());
         }
-        for (n, RouteSettings { name, .. }) in file.route.iter().enumerate() {
+        for (n, route) in file.route.iter().enumerate() {
+            let name = &route.name;
             if file.route.iter().take(n).any(|before| before.name == *name) {
                 return Err(format!("the file of routes: two routes have the name {name:?}"));
             }
+            route.check_log_streams().map_err(|why| format!("the file of routes: {why}"))?;
         }
         let buckets = file.route.iter().map(RouteSettings::owned);
         apart::check_buckets(buckets).map_err(|why| format!("the file of routes: {why}"))?;
@@ -79,8 +104,13 @@ pub(crate) async fn open_routes(
     sink: &Arc<S3Sink>,
     routes: &[RouteSettings],
 ) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
-    let opened = routes.iter().map(async |RouteSettings { name, bucket }| {
-        let route = async { sink.open_route(name, Bucket::open(bucket)?).await };
+    let opened = routes.iter().map(async |RouteSettings { name, bucket, log_stream }| {
+        let route = async {
+            let streams = log_stream.iter().cloned();
+            let followers = streams.map(|stream| follower_of_route(name, stream));
+            let followers = followers.collect::<Result<_, _>>()?;
+            sink.open_followed_route(name, Bucket::open(bucket)?, followers).await
+        };
         let route = route.await.map_err(|error: OpenError| {
             format!("the route {name:?} cannot be opened: {}", with_sources(&error))
         })?;
@@ -114,6 +144,7 @@ impl fmt::Debug for RouteSettings {
         f.debug_struct("RouteSettings")
             .field("name", &self.name)
             .field("bucket", &without_secrets(&self.bucket))
+            .field("log_stream", &self.log_stream)
             .finish()
     }
 }
@@ -132,20 +163,41 @@ mod tests {
         };
         let acme = "[[route]]\nname = \"acme\"\nbucket = \"s3://acme/logs?region=eu-central-1\"\n";
         let globex = "[[route]]\nname = \"globex\"\nbucket = \"file:///globex\"\n";
-        let file = read(&format!("{acme}{globex}")).unwrap();
+        let stream = "[[route.log_stream]]\nname = \"siem\"\nurl = \"https://example.com\"\n";
+        let file = read(&format!("{acme}{stream}{globex}{stream}")).unwrap();
         let names: Vec<_> = file.route.iter().map(|route| route.name.as_str()).collect();
         assert_eq!(names, ["acme", "globex"]);
+        assert!(file.route.iter().all(|route| route.log_stream[0].name == "siem"));
         for (text, expected) in [
             ("", "the file of routes has no [[route]]"),
             (&*format!("{acme}{acme}"), "the file of routes: two routes have the name \"acme\""),
             (&*format!("{acme}url = \"hunter2\""), "line 4: unknown field `url`"),
+            (
+                &*format!("{acme}{stream}{stream}"),
+                "the file of routes: the log stream \"siem\" of the route \"acme\" is there twice",
+            ),
+            (
+                &*format!("{acme}{stream}required = true"),
+                "of the route \"acme\" cannot be `required`: nothing waits for it",
+            ),
+            (
+                &*format!("{acme}{stream}[route.log_stream.journal]\ndirectory = \"a\""),
+                "the log stream \"siem\" of the route \"acme\" follows the host's journal",
+            ),
+            (&*format!("{acme}{stream}secrets = [\"hunter2\"]"), "line 7: a secret is given"),
+            (&*format!("{acme}{stream}urls = \"hunter2\""), "line 7: unknown field `urls`"),
+            (
+                &*format!("{acme}[[route.log_stream]]\nname = \"siem\""),
+                "line 4: missing field `url`",
+            ),
             ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
             ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: it is invalid"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
-        let secret = RouteSettings { name: "a".into(), bucket: "s3://u:hunter2@a".into() };
+        let (name, bucket) = ("a".into(), "s3://u:hunter2@a".into());
+        let secret = RouteSettings { name, bucket, log_stream: Vec::new() };
         assert!(!format!("{secret:?}").contains("hunter2"));
     }
 }

@@ -11,7 +11,8 @@ use crate::destination::{Plan, RecordTime};
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::routes::RunRecords;
 use crate::segment::{SegmentReader, Window};
-use crate::segments::{LiveSegments, Watermark};
+use crate::segments::LiveSegments;
+use crate::watermark::Watermark;
 
 /// Records for one object.
 pub(crate) struct Cut {
@@ -49,6 +50,12 @@ impl Cut {
             ordinals,
             is_noted,
         }
+    }
+
+    /// Records of another route than the default one, for a follower. `ordinals` are those of the
+    /// segments with the first and the last record.
+    pub(crate) fn followed(records: RunRecords, ordinals: (u32, u32), is_noted: bool) -> Cut {
+        Cut { ordinals, is_noted, ..Cut::of_route(records) }
     }
 
     fn next_sequence(&self) -> u64 {

@@ -14,9 +14,9 @@ use crate::shared::panic::catch_in;
 
 /// Runs the delivery to the destination until it, the followers and the routes have ended.
 ///
-/// Once the delivery to the destination has ended, followers have `patience` to accept the
-/// remaining records, as long as they accept them without trouble. Records they do not accept stay
-/// in the journal. With `None`, followers have no time limit.
+/// Once the delivery to the destination has ended, followers, those of routes too, have `patience`
+/// to accept the remaining records, as long as they accept them without trouble. Records they do
+/// not accept stay in the journal. With `None`, followers have no time limit.
 pub(crate) async fn deliver(
     delivery: JournalDelivery,
     tasks: Vec<FollowerTask>,
@@ -30,14 +30,24 @@ pub(crate) async fn deliver(
     }
     let delivery = delivery.run().await;
     let was_alone = running.is_empty();
-    let all_ended = async { while running.join_next().await.is_some() {} };
+    let end = |now| {
+        ending.send(now);
+        routes.followers().end(now);
+    };
+    if patience.is_some() {
+        end(Ending::Settle);
+    }
+    let mut of_routes = routes.followers().take_tasks();
+    let mut all_ended = async || {
+        while running.join_next().await.is_some() {}
+        while of_routes.join_next().await.is_some() {}
+    };
     match patience {
-        None => all_ended.await,
+        None => all_ended().await,
         Some(patience) => {
-            ending.send(Ending::Settle);
-            let _ = timeout(patience, all_ended).await;
-            ending.send(Ending::Stop);
-            while running.join_next().await.is_some() {}
+            let _ = timeout(patience, all_ended()).await;
+            end(Ending::Stop);
+            all_ended().await;
         }
     }
     let lanes = routes.ended().await;

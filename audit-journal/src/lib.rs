@@ -76,6 +76,7 @@ pub mod simulation;
 mod startup;
 mod streams;
 mod vouching;
+mod watermark;
 
 pub use audit_core::{OpenError, OpenErrorKind};
 pub use commit::{Bounds, Journal};

@@ -12,7 +12,10 @@ use crate::deliveries::deliver;
 use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::{Disk, LocalDisk};
-use crate::followers::{Follower, FollowerParts, FollowerState, Followers, Standing};
+use crate::followers::{
+    Follower, FollowerParts, FollowerRecord, FollowerState, Followers, KnownFollowers, Standing,
+    follower_memory,
+};
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
 use crate::plan::Decided;
@@ -97,10 +100,10 @@ impl OrphanedJournal {
     /// `max_object_bytes` bytes of lines. Streams that the destination vouches for are closed,
     /// using their secrets.
     ///
-    /// The given followers, which the journal must know by name, get the records they do not have
-    /// yet, and the delivery waits for that. Followers that are not given get nothing and keep
-    /// nothing in the journal. If segments are removed, these followers' files list the missing
-    /// records.
+    /// The given followers and those of the given routes, which the journal must know by name, get
+    /// the records they do not have yet, and the delivery waits for that. Followers that are not
+    /// given get nothing and keep nothing in the journal. If segments are removed, these followers'
+    /// files list the missing records.
     ///
     /// The given routes, which the journal must know by name, get the records they do not have yet,
     /// each from a delivery of its own that reports to its own health, and the delivery waits for
@@ -124,9 +127,11 @@ impl OrphanedJournal {
     ) -> Result<JournalDelivering, OpenError> {
         let OrphanedJournal { directory, disk, recovered, mut decided, state, remove_delivered } =
             self;
-        let known = std::mem::take(&mut decided.followers);
-        let mut known: Vec<_> =
-            known.into_iter().filter(|known| known.state != FollowerState::Retired).collect();
+        let all = std::mem::take(&mut decided.followers);
+        let is_own =
+            |known: &&FollowerRecord| known.route == 0 && known.state != FollowerState::Retired;
+        let mut known: Vec<_> = all.iter().filter(is_own).cloned().collect();
+        let of_routes = KnownFollowers::new(all, &[]);
         let mut delivered_to = Vec::new();
         for follower in followers {
             let Some(at) = known.iter().position(|known| known.name == follower.name) else {
@@ -145,6 +150,24 @@ impl OrphanedJournal {
             let (name, directory) = (&unknown.name, directory.display());
             let message = format!("the journal in {directory} has no route {name:?}");
             return Err(OpenError::new(OpenErrorKind::Configuration, message));
+        }
+        for opening in &routes {
+            let is_known = |name: &str| {
+                let mut known = of_routes.records.iter();
+                known.any(|known| {
+                    let route = decided.routes.get(known.route);
+                    known.name == name && route.is_some_and(|route| route.name == opening.name)
+                })
+            };
+            let mut followers = opening.followers.iter();
+            if let Some(unknown) = followers.find(|follower| !is_known(&follower.name)) {
+                let (route, name) = (&opening.name, &unknown.name);
+                let directory = directory.display();
+                let message = format!(
+                    "route {route:?} of the journal in {directory} has no follower {name:?}"
+                );
+                return Err(OpenError::new(OpenErrorKind::Configuration, message));
+            }
         }
         // Nothing will be committed: the channels are closed, so the delivery ends once everything
         // is delivered.
@@ -170,10 +193,15 @@ impl OrphanedJournal {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             refused: None,
+            follower_memory: follower_memory(),
+            is_rescue: true,
         };
         let names = std::mem::take(&mut decided.routes);
-        let all = Routes::start(Arc::clone(&disk), parts, names, routed);
-        for opening in routes {
+        let all = Routes::start(Arc::clone(&disk), parts, names, of_routes, routed);
+        for mut opening in routes {
+            for follower in &mut opening.followers {
+                follower.max_kept_bytes = Some(u64::MAX);
+            }
             let opened = Routes::open(&all, opening).await;
             opened.map_err(|error| cannot_open_route(&directory, error))?;
         }
@@ -187,10 +215,13 @@ impl OrphanedJournal {
         };
         let (followers, tasks) = parts.start(delivered_to);
         let left = known.into_iter().map(|record| {
-            let health = HealthBoard::new(record.name.clone());
-            Arc::new(Standing::new(record, health, 0))
+            let name = record.name.clone();
+            Arc::new(Standing::new(record, name.clone(), HealthBoard::new(name), 0))
         });
-        let standings = followers.0.iter().cloned().chain(left).collect();
+        let followers = Followers {
+            own: followers.into_iter().chain(left).collect(),
+            of_routes: Some(Arc::clone(all.followers())),
+        };
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
             executor: Arc::new(BlockingThreads),
@@ -202,7 +233,7 @@ impl OrphanedJournal {
             journal,
             clock: Arc::new(SystemClock),
             streams: Arc::new(Streams::recovered(&decided)),
-            followers: Arc::new(Followers(standings)),
+            followers: Arc::new(followers),
             durable,
             commands,
             route: None,

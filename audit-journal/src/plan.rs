@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::destination::Plan;
 use crate::disk::{Disk, remove_if_there};
-use crate::followers::FollowerRecord;
+use crate::followers::{FollowerRecord, KnownFollowers};
 use crate::object_file::{Role, file_bytes, object_of, read_object, write_object_as};
 use crate::progress::{self, Progress, read_progress, write_progress};
 use crate::recovery_error::RecoveryError;
@@ -29,8 +29,11 @@ pub(crate) struct Decided {
     /// The objects that are not recorded as delivered, in order within each stream.
     pub(crate) objects: Vec<DecidedObject>,
     pub(crate) secrets: BTreeMap<UniqueId, StreamSecret>,
-    /// All followers, including retired ones; for an opening, only its own.
+    /// All followers, including retired ones; for an opening, only those of the default route that
+    /// it names.
     pub(crate) followers: Vec<FollowerRecord>,
+    /// For an opening, the followers of its other routes.
+    pub(crate) of_routes: KnownFollowers,
     /// All routes but the default one, including retired ones.
     pub(crate) routes: RouteNames,
 }

@@ -17,8 +17,8 @@ use crate::plan::{self, Decided, DecidedObject};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::routes::RouteName;
 use crate::segment::{SegmentReader, Window, ordinal_of};
-use crate::segments::Watermark;
 use crate::startup::{cannot_open, cannot_recover, read_whole};
+use crate::watermark::Watermark;
 use crate::{OpenError, OpenErrorKind, Plan};
 
 /// The current contents of a journal, as a recovery would find them.
@@ -91,6 +91,8 @@ pub struct JournalRoute {
 pub struct JournalFollower {
     /// Its number, which no other follower of the journal ever gets.
     pub number: u32,
+    /// The number of the route that it follows, 0 for the default route.
+    pub route: u32,
     /// Its name.
     pub name: String,
     /// Whether records are delivered to it.
@@ -271,15 +273,16 @@ impl JournalReader {
             JournalRecords::Undelivered => delivered_to..u64::MAX,
             JournalRecords::Delivered => 0..delivered_to,
             JournalRecords::All => 0..u64::MAX,
-            // Followers get the records of the default route.
-            JournalRecords::UndeliveredTo(_) if stream != segment.stream => 0..0,
             JournalRecords::UndeliveredTo(number) => {
-                let followers = &self.state.followers;
-                let follower = followers.iter().find(|known| known.number == number);
-                let ordinal = segment.segment.header.ordinal;
-                let from =
-                    |follower: &JournalFollower| follower.watermark.begins_at(ordinal, stream);
-                follower.map_or(u64::MAX, from)..u64::MAX
+                let mut followers = self.state.followers.iter();
+                let Some(follower) = followers.find(|known| known.number == number) else {
+                    return 0..0;
+                };
+                // It gets the records of its route.
+                match segment.of_route(follower.route).filter(|held| held.stream == stream) {
+                    Some(held) => follower.watermark.begins_at(held.ordinal, stream)..u64::MAX,
+                    None => 0..0,
+                }
             }
         }
     }
@@ -363,9 +366,10 @@ impl JournalRoute {
 
 impl JournalFollower {
     fn of(record: &FollowerRecord) -> JournalFollower {
-        let FollowerRecord { number, name, state, watermark, cuts: _, missing } = record.clone();
+        let FollowerRecord { number, route, name, state, watermark, cuts: _, missing } =
+            record.clone();
         let delivered_to = (watermark.stream, watermark.next);
-        JournalFollower { number, name, state, delivered_to, missing, watermark }
+        JournalFollower { number, route, name, state, delivered_to, missing, watermark }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::disk::{Disk, remove_if_there};
 use crate::format::{BatchPlace, FIRST_GROUP, Found, GroupHeader, Position, look};
 use crate::recovery_error::RecoveryError;
 use crate::segment::{Segment, SegmentReader, Window, file_name, ordinal_of};
+use crate::watermark::HeldRecords;
 
 /// A completely read journal.
 #[derive(Debug)]
@@ -59,6 +60,16 @@ impl RecoveredSegment {
     fn empty(segment: Segment, stream: UniqueId, first_sequence: u64, end: u64) -> Self {
         let (next_sequence, routed) = (first_sequence, BTreeMap::new());
         RecoveredSegment { segment, stream, first_sequence, next_sequence, end, routed }
+    }
+
+    /// Its records of a route, 0 for the default route.
+    pub(crate) fn of_route(&self, route: u32) -> Option<HeldRecords> {
+        let ordinal = self.segment.header.ordinal;
+        let held = |stream, records| HeldRecords { ordinal, stream, records };
+        match route {
+            0 => Some(held(self.stream, self.first_sequence..self.next_sequence)),
+            _ => self.routed.get(&route).map(|of| held(of.stream, of.first..of.next)),
+        }
     }
 
     /// Adds the default route's records in a group at `here` that ends at `end`.

@@ -37,8 +37,9 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// If the name is invalid or open already, if the journal has followers or its own destination
-    /// vouches for streams, if the file of routes cannot be written, or if the journal is closed.
+    /// If the name or those of its followers are invalid or the route is open already, if the
+    /// journal's own destination vouches for streams, if the file of routes or those of its
+    /// followers cannot be written, or if the journal is closed.
     ///
     /// # Panics
     ///
@@ -105,7 +106,8 @@ impl Route {
             // A caller that was refused may have given up since.
             self.has_room();
         }
-        let health = self.health.health(self.journal.pending_bytes());
+        let followers = self.journal.routes().followers().health(self.number);
+        let health = Health { followers, ..self.health.health(self.journal.pending_bytes()) };
         match self.journal.health().commits {
             Commits::Accepted => health,
             // The journal is shared by all routes.
@@ -214,7 +216,9 @@ impl Route {
     }
 
     /// [Closes](Self::close) the route, and then retires it durably: its number is never used
-    /// again, and a later route of this name is another one.
+    /// again, and a later route of this name is another one. Its followers have five seconds for
+    /// the remaining records, as long as they accept them without trouble. What they lack then is
+    /// recorded as missing.
     ///
     /// # Errors
     ///

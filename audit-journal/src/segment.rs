@@ -125,7 +125,7 @@ pub(crate) struct Window {
 }
 
 /// The bytes read at once, unless a group is larger.
-const WINDOW_BYTES: u64 = 1 << 20;
+pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
 
 /// The most memory that a window keeps, in bytes. Most groups are smaller; the memory for a larger
 /// one is freed after it.

@@ -18,6 +18,7 @@ use crate::routes::RouteIndex;
 use crate::segment::{Segment, file_name};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
+use crate::watermark::HeldRecords;
 
 /// The segments with records, by ordinal, and the size of all segment files.
 #[derive(Debug)]
@@ -57,32 +58,12 @@ pub(crate) struct LiveSegment {
     pub(crate) sealed_at: Option<Instant>,
 }
 
-/// A place between two records of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watermark {
-    /// Segments with a lower ordinal are before the watermark.
-    pub(crate) ordinal: u32,
-    pub(crate) stream: UniqueId,
-    /// Records of the stream below this number are before the watermark as well.
-    pub(crate) next: u64,
-}
-
-impl Watermark {
-    /// The first record number in a segment that is not before this watermark.
-    pub(crate) fn begins_at(&self, ordinal: u32, stream: UniqueId) -> u64 {
-        if ordinal < self.ordinal {
-            u64::MAX
-        } else if stream == self.stream {
-            self.next
-        } else {
-            0
-        }
-    }
-
-    /// Whether all records of the segment are before this watermark.
-    pub(crate) fn is_behind(&self, segment: &LiveSegment) -> bool {
-        let begins_at = self.begins_at(segment.segment.header.ordinal, segment.stream);
-        segment.next_sequence <= begins_at.max(segment.first_sequence)
+impl LiveSegment {
+    /// Its records of the default route.
+    pub(crate) fn held(&self) -> HeldRecords {
+        let (ordinal, records) =
+            (self.segment.header.ordinal, self.first_sequence..self.next_sequence);
+        HeldRecords { ordinal, stream: self.stream, records }
     }
 }
 

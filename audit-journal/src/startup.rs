@@ -17,7 +17,10 @@ use crate::deliveries::deliver;
 use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
-use crate::followers::{self, Follower, FollowerParts, read_followers};
+use crate::followers::{
+    self, Follower, FollowerParts, Followers, KnownFollowers, check_names, follower_memory,
+    read_followers,
+};
 use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
@@ -84,7 +87,8 @@ impl Opening {
     pub(crate) async fn open_on(self, disk: Arc<dyn Disk>) -> Result<Journal, OpenError> {
         let directory = self.journal.directory.clone();
         let failed = |error| cannot_open(&directory, error);
-        let names = names(&self.followers)?;
+        let names = check_names(&self.followers)
+            .map_err(|what| OpenError::new(OpenErrorKind::Configuration, what))?;
         let new = self.destination.begin_stream(self.stream);
         let secret = new.as_ref().map(|new| new.secret.clone());
         let (from, stream) = (Arc::clone(&disk), self.stream);
@@ -129,13 +133,8 @@ impl Opening {
         });
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
         live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())?;
-        let refused = if own.is_some() {
-            Some("the journal writes evidence, which routes do not have yet")
-        } else if !followers.is_empty() {
-            Some("the journal has followers, which do not get the records of routes yet")
-        } else {
-            None
-        };
+        let refused =
+            own.as_ref().map(|_| "the journal writes evidence, which routes do not have yet");
         let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
         let routed = decided.take_routes();
         let routes = Routes::start(
@@ -150,8 +149,11 @@ impl Opening {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused,
+                follower_memory: follower_memory(),
+                is_rescue: false,
             },
             std::mem::take(&mut decided.routes),
+            std::mem::take(&mut decided.of_routes),
             routed,
         );
         let (durable, committed) = latest::channel(recovered.end);
@@ -165,7 +167,11 @@ impl Opening {
             durable: committed.clone(),
             journal_bytes: journal.max_bytes,
         };
-        let (followers, tasks) = parts.start(followers.into_iter().zip(records));
+        let (own_followers, tasks) = parts.start(followers.into_iter().zip(records));
+        let followers = Arc::new(Followers {
+            own: own_followers,
+            of_routes: Some(Arc::clone(routes.followers())),
+        });
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),
@@ -208,24 +214,6 @@ impl Opening {
         });
         Ok(writer)
     }
-}
-
-/// Returns the followers' names if they are valid.
-fn names(followers: &[Follower]) -> Result<Vec<String>, OpenError> {
-    let mut names: Vec<String> = Vec::new();
-    for follower in followers {
-        let name = &follower.name;
-        let what = if !follower.has_valid_name() {
-            "a follower's name must have 1 to 64 lower-case letters, digits, `-` or `_`".to_owned()
-        } else if names.contains(name) {
-            format!("two followers have the name {name:?}")
-        } else {
-            names.push(name.clone());
-            continue;
-        };
-        return Err(OpenError::new(OpenErrorKind::Configuration, what));
-    }
-    Ok(names)
 }
 
 /// Checks that the destination can send the planned objects and continue the streams.
@@ -291,18 +279,20 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> OpenErro
 ///
 /// Before anything is committed to the new stream, this makes its `.delivered` file durable, since
 /// a stream without that file counts as damaged, and its `secret` if the destination vouches for
-/// it. The files of the followers with these names are made durable too. The followers are returned
-/// in the order of the names.
+/// it. The files of the default route's followers with these names are made durable too, and they
+/// are returned in the order of the names.
 pub(crate) fn read(
     disk: &dyn Disk,
     stream: UniqueId,
     secret: Option<&StreamSecret>,
     names: &[String],
 ) -> Result<(Recovered, Decided), RecoveryError> {
-    let (recovered, decided) = read_whole(disk)?;
+    let (recovered, mut decided) = read_whole(disk)?;
     prepare_stream(disk, stream, secret)?;
-    let followers = followers::adopt(disk, decided.followers, names, &recovered, stream)?;
-    Ok((recovered, Decided { followers, ..decided }))
+    let known = std::mem::take(&mut decided.followers);
+    decided.followers = followers::adopt(disk, &known, names, &recovered, stream)?;
+    decided.of_routes = KnownFollowers::new(known, &decided.followers);
+    Ok((recovered, decided))
 }
 
 /// Reads segments and plans, and checks that they are consistent.

@@ -93,4 +93,4 @@ pub use self::dead_letters::{DeadLetter, SetAside};
 pub use self::format::Format;
 pub use self::secret::SecretSource;
 pub use self::settings::{Origin, Settings};
-pub use self::sink::{HttpSink, LogStream, follower};
+pub use self::sink::{HttpSink, LogStream, follower, follower_of_route};

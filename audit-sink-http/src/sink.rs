@@ -68,7 +68,7 @@ impl HttpSink {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<HttpSink, OpenError> {
-        let delivery = delivery(&settings, &clock, &random)?;
+        let delivery = delivery(&settings, settings.name.clone(), &clock, &random)?;
         let stream = UniqueId::generate(&*clock, &*random);
         let name = settings.name.clone();
         let mode = match settings.journal.clone() {
@@ -114,8 +114,25 @@ const FOLLOWER_IN_FLIGHT: usize = 16;
 /// If a setting, the URL or a secret is invalid, or the directory for set-aside records cannot be
 /// used.
 pub fn follower(settings: Settings) -> Result<Follower, OpenError> {
+    let label = settings.name.clone();
+    labeled_follower(settings, label)
+}
+
+/// Creates a follower of a route of another sink's journal. In metrics and in the log, its name is
+/// that of the settings with `@` and the route's name. The setting `journal` is not used.
+///
+/// # Errors
+///
+/// As [`follower`].
+pub fn follower_of_route(route: &str, settings: Settings) -> Result<Follower, OpenError> {
+    let label = format!("{}@{route}", settings.name);
+    labeled_follower(settings, label)
+}
+
+fn labeled_follower(settings: Settings, label: String) -> Result<Follower, OpenError> {
     let delivery = delivery(
         &settings,
+        label,
         &(Arc::new(SystemClock) as Arc<dyn Clock>),
         &(Arc::new(SystemRandom) as Arc<dyn Random>),
     )?;
@@ -143,8 +160,10 @@ fn needs_dead_letters(delivery: &Delivery) -> Result<(), OpenError> {
     ))
 }
 
+/// Its name in metrics and in the log is `label`.
 fn delivery(
     settings: &Settings,
+    label: String,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
 ) -> Result<Arc<Delivery>, OpenError> {
@@ -179,10 +198,10 @@ fn delivery(
             OpenError::new(OpenErrorKind::Blocked, what).with_source(error)
         })
     });
-    let health = HealthBoard::new(settings.name.clone());
+    let health = HealthBoard::new(label.clone());
     let random = Arc::clone(random);
     let letters = letters.transpose()?;
-    let settings = settings.clone();
+    let settings = Settings { name: label, ..settings.clone() };
     Ok(Arc::new(Delivery::new(receiver, envelope, letters, health, random, settings)))
 }
 
@@ -246,7 +265,7 @@ impl LogStream {
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
             (Arc::new(SystemClock), Arc::new(SystemRandom));
         let settings = Settings { dead_letters: None, ..settings };
-        let delivery = delivery(&settings, &clock, &random)?;
+        let delivery = delivery(&settings, settings.name.clone(), &clock, &random)?;
         Ok(LogStream { delivery, clock, random, settings })
     }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use audit_core::{AuditSink, Batch, Health, Random, Receipt, SinkError, UniqueId, async_trait};
-use audit_journal::{Journal, Route, RouteOpening};
+use audit_journal::{Follower, Journal, Route, RouteOpening};
 
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
@@ -25,6 +25,7 @@ use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 /// - [`close`](AuditSink::close) accepts nothing more, and returns once everything is in the
 ///   bucket. The journal still knows the route, and it can be opened again.
 /// - [`retire`](Self::retire) closes it for good.
+/// - [`health`](AuditSink::health) has its followers too, which nothing waits for.
 ///
 /// Dropping it loses nothing: what was accepted is delivered in the background.
 ///
@@ -65,6 +66,7 @@ impl S3Route {
         journal: &Arc<Journal>,
         name: &str,
         bucket: Bucket,
+        followers: Vec<Follower>,
         settings: &Settings,
         random: &Arc<dyn Random>,
     ) -> Result<S3Route, OpenError> {
@@ -78,6 +80,7 @@ impl S3Route {
             probed => probed?,
         }
         let opening = opening(name, bucket.clone(), settings, random, health);
+        let opening = RouteOpening { followers, ..opening };
         let route = journal.open_route(opening).await?;
         Ok(S3Route { bucket, route, journal: Arc::clone(journal) })
     }
@@ -98,8 +101,9 @@ impl S3Route {
     }
 
     /// [Closes](AuditSink::close) the route, and then retires it durably. A later route of this
-    /// name is another one, with streams of its own. Put a time limit on it: a bucket that is away
-    /// keeps it waiting.
+    /// name is another one, with streams of its own. Its followers are retired too, after at most
+    /// five seconds for what they lack. Put a time limit on it: a bucket that is away keeps it
+    /// waiting.
     ///
     /// # Errors
     ///
@@ -139,7 +143,7 @@ pub(crate) fn opening(
     let (board, dice, place) = (Arc::clone(&health), Arc::clone(random), bucket.to_string());
     let put = Put::new(bucket, board, dice, settings.clone());
     let destination = Arc::new(BucketDestination::new(put, None, Arc::clone(random)));
-    RouteOpening { name: name.to_owned(), destination, place, health }
+    RouteOpening { name: name.to_owned(), destination, place, health, followers: Vec::new() }
 }
 
 #[async_trait]

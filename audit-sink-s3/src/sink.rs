@@ -101,8 +101,8 @@ impl S3Sink {
     ///
     /// Those of [`open`](S3Sink::open), except that a bucket that refuses access is its route's
     /// trouble: it is logged, and the records wait in the journal. Also when the sink has no
-    /// journal, or has evidence or followers, when the name is invalid or open already, or when the
-    /// sink is closed.
+    /// journal, or has evidence, when the name is invalid or open already, or when the sink is
+    /// closed.
     ///
     /// # Panics
     ///
@@ -112,12 +112,41 @@ impl S3Sink {
     ///
     /// The route may be open or not.
     pub async fn open_route(&self, name: &str, bucket: Bucket) -> Result<S3Route, OpenError> {
+        self.open_followed_route(name, bucket, Vec::new()).await
+    }
+
+    /// [Opens a route](Self::open_route) with followers: further destinations of its records, which
+    /// nobody waits for.
+    ///
+    /// A follower gets every record of the route, and of no other, at least once, under the stream
+    /// and number in its receipt. Its name identifies it: a new one begins with the next record,
+    /// and followers of the route that are not named are retired, with what they lack recorded as
+    /// missing. One that is away lags on the disk, up to its share, and is then paused; `audit
+    /// replay` sends from the bucket what it misses.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_route`](Self::open_route), and if a follower's name is invalid or there twice.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// The route may be open or not.
+    pub async fn open_followed_route(
+        &self,
+        name: &str,
+        bucket: Bucket,
+        followers: Vec<Follower>,
+    ) -> Result<S3Route, OpenError> {
         let Mode::Journaled(journal) = &self.mode else {
             return Err(OpenError::configuration(format!(
                 "route {name:?} cannot be opened: routes share a journal, and the settings have none"
             )));
         };
-        S3Route::open(journal, name, bucket, &self.settings, &self.random).await
+        S3Route::open(journal, name, bucket, followers, &self.settings, &self.random).await
     }
 
     /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those

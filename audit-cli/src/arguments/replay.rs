@@ -15,8 +15,16 @@ pub(crate) struct Replay {
     pub(crate) source: Source,
 
     /// The file with the log streams: what the host has as --log-streams
-    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
-    pub(crate) log_streams: PathBuf,
+    #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE", required_unless_present = "route")]
+    pub(crate) log_streams: Option<PathBuf>,
+
+    /// Send to the log streams of this route, in the file of --routes, from the route's bucket
+    #[arg(long, value_name = "NAME", requires = "routes")]
+    pub(crate) route: Option<String>,
+
+    /// The file with the host's routes
+    #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
+    pub(crate) routes: Option<PathBuf>,
 
     /// Only the log stream of this name
     #[arg(long, value_name = "NAME")]

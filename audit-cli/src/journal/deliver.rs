@@ -115,8 +115,15 @@ pub(super) async fn deliver(
         output,
     )?;
     let parallel = usize::from(common.parallel);
-    let (routes, openings) =
-        Routes::open(routes.as_deref(), journal.state(), &settings, parallel, output).await?;
+    let (routes, openings) = Routes::open(
+        routes.as_deref(),
+        &directory.directory,
+        journal.state(),
+        &settings,
+        parallel,
+        output,
+    )
+    .await?;
     let undelivered = undelivered - routes.left();
     let delivering = rescue::deliver(journal, bucket, openings, followers, settings).await?;
     if !waiting.until_finished(&delivering, &routes, Some(undelivered)).await {

@@ -1,5 +1,6 @@
 //! The routes of a journal that is delivered: each goes to a bucket of its own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::bucket::to_url;
 use crate::failure::Failure;
+use crate::followers;
 use crate::output::Output;
 use crate::units::counted;
 
@@ -43,10 +45,12 @@ pub(super) struct RouteDelivered {
 }
 
 impl Routes {
-    /// Opens the bucket of each route with undelivered records: the one in the file, or the one
-    /// that the journal names. A bucket that cannot be opened keeps no other from being opened.
+    /// Opens the bucket of each route with undelivered records, or with a log stream in the file:
+    /// the one in the file, or the one that the journal names. A bucket that cannot be opened keeps
+    /// no other from being opened.
     pub(super) async fn open(
         file: Option<&Path>,
+        journal: &Path,
         state: &JournalState,
         settings: &Settings,
         parallel: usize,
@@ -56,12 +60,20 @@ impl Routes {
             Some(file) => RoutesFile::read(file).map_err(Failure::new)?,
             None => RoutesFile::default(),
         };
-        for RouteSettings { name, .. } in &named {
+        let mut followers = BTreeMap::new();
+        for RouteSettings { name, log_stream, .. } in &named {
+            if let Some(route) = in_use(state, name) {
+                let of_route = followers::of_route(log_stream, route, journal, state, output)?;
+                followers.insert(route.number, of_route);
+            }
             if !state.routes.iter().any(|known| known.name == *name) {
                 output.note(&format!("the journal has no route {name:?}"));
             }
         }
-        let is_left = |route: &&JournalRoute| state.undelivered_of(route.number) > 0;
+        let is_left = |route: &&JournalRoute| {
+            let is_followed = followers.get(&route.number).is_some_and(|of| !of.is_empty());
+            state.undelivered_of(route.number) > 0 || is_followed
+        };
         let opened = state.routes.iter().filter(is_left).map(async |route| {
             let JournalRoute { number, name, destination, is_retired: _ } = route;
             let named = named.iter().find(|named| named.name == *name);
@@ -71,7 +83,9 @@ impl Routes {
                 let bucket = bucket.map_err(|error| with_sources(&error))?;
                 let bucket_name = bucket.to_string();
                 let opening = rescue::route(name, bucket, settings).await;
-                opening.map_err(|error| with_sources(&error)).map(|opening| (opening, bucket_name))
+                let opening = opening.map_err(|error| with_sources(&error))?;
+                let followers = followers.get(number).cloned().unwrap_or_default();
+                Ok((RouteOpening { followers, ..opening }, bucket_name))
             };
             let (opening, bucket, health) = match opened.await {
                 Ok((opening, bucket)) => {
@@ -147,6 +161,11 @@ impl RouteDelivered {
         let left = counted(*undelivered, "record");
         output.line(&output.style().bad(&format!("{what}; {left} undelivered{why}")))
     }
+}
+
+/// The route of this name that is not retired.
+fn in_use<'a>(state: &'a JournalState, name: &str) -> Option<&'a JournalRoute> {
+    state.routes.iter().find(|route| route.name == name && !route.is_retired)
 }
 
 /// Describes a state to an operator. Empty if all is well.

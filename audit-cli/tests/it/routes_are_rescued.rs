@@ -1,5 +1,6 @@
-//! The journal of a dead host with routes: each route's records are delivered to its own bucket,
-//! and a bucket that cannot be opened is named and keeps nothing from the others.
+//! The journal of a dead host with routes: each route's records are delivered to its own bucket
+//! and its own log streams, and a bucket that cannot be opened is named and keeps nothing from the
+//! others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -7,16 +8,28 @@ use std::fs;
 use std::path::Path;
 
 use audit_core::AuditSink;
+use audit_sink_http::{Format, Settings as LogStream, follower_of_route};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
 use serde_json::{Value, json};
 
-use crate::support::{DAY, audit, batch};
+use crate::receiver::Receiver;
+use crate::support::{DAY, Ran, audit, batch};
 
 const CUSTOMERS: [&str; 3] = ["acme", "globex", "initech"];
 
 /// A journal that is left with three records of each customer and of the host, on a runtime that
-/// ended. Nothing is in a bucket.
-fn leave(root: &Path) {
+/// ended. Nothing is in a bucket, nor at the log stream of the first two customers.
+fn leave(root: &Path, stream: Option<&str>) {
+    let follower = |route: &str, url: &str| {
+        let settings = LogStream {
+            name: "siem".to_owned(),
+            allow_http: true,
+            allow_private_addresses: true,
+            dead_letters: Some(root.join("aside")),
+            ..LogStream::new(url, Format::Ndjson)
+        };
+        follower_of_route(route, settings).unwrap()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let url = |name: &str| format!("file://{}/{name}", root.display());
     runtime.block_on(async {
@@ -28,7 +41,10 @@ fn leave(root: &Path) {
         let sink = S3Sink::open(&url("own"), settings).await.unwrap();
         sink.persist(batch(DAY, "own", 3)).await.unwrap();
         for name in CUSTOMERS {
-            let route = sink.open_route(name, Bucket::open(&url(name)).unwrap()).await.unwrap();
+            let stream = stream.filter(|_| name != CUSTOMERS[2]);
+            let followers = stream.map(|url| follower(name, url)).into_iter().collect();
+            let bucket = Bucket::open(&url(name)).unwrap();
+            let route = sink.open_followed_route(name, bucket, followers).await.unwrap();
             route.persist(batch(DAY, name, 3)).await.unwrap();
         }
     });
@@ -43,24 +59,26 @@ async fn users(root: &Path, bucket: &str) -> Vec<String> {
     cat.json().iter().map(user).collect()
 }
 
+async fn deliver(journal: &str, own: &str, flags: &[&str]) -> Ran {
+    let arguments = ["--json", "journal", "deliver", journal, own];
+    loop {
+        let ran = audit(&[], &[&arguments, flags].concat()).await;
+        // The threads of the runtime that ended may still hold the journal.
+        if !ran.err.contains("another process has this journal open") {
+            return ran;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_routes_records_are_delivered_to_its_own_bucket() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().canonicalize().unwrap();
     let of_thread = root.clone();
-    tokio::task::spawn_blocking(move || leave(&of_thread)).await.unwrap();
+    tokio::task::spawn_blocking(move || leave(&of_thread, None)).await.unwrap();
     let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let (journal, own) = (at("journal"), at("own"));
-    let deliver = async |flags: &[&str]| {
-        let arguments = ["--json", "journal", "deliver", &journal, &own];
-        loop {
-            let ran = audit(&[], &[&arguments, flags].concat()).await;
-            // The threads of the runtime that ended may still hold the journal.
-            if !ran.err.contains("another process has this journal open") {
-                return ran;
-            }
-        }
-    };
+    let deliver = async |flags: &[&str]| deliver(&journal, &own, flags).await;
 
     // A file has taken the place of one customer's bucket.
     fs::remove_dir_all(root.join("initech")).unwrap();
@@ -109,4 +127,72 @@ async fn each_routes_records_are_delivered_to_its_own_bucket() {
     assert_eq!(left, ["LOCK", "begin", "routes"]);
     let ran = deliver(&flags).await;
     assert_eq!((ran.code, &ran.json()[0]["routes"]), (Some(0), &Value::Null), "{ran:?}");
+}
+
+/// The log streams of two routes lack everything. One is delivered to from the journal, the other
+/// one, whose records left the journal, from its route's bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_routes_log_stream_gets_what_it_lacks_and_nothing_else() {
+    let (receiver, url) = Receiver::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let (of_thread, stream) = (root.clone(), url.clone());
+    tokio::task::spawn_blocking(move || leave(&of_thread, Some(&stream))).await.unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let (journal, own, file) = (at("journal"), at("own"), at("routes.toml"));
+    let route = |name: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nbucket = \"file://{}\"\n[[route.log_stream]]\nname = \
+             \"siem\"\nurl = \"{url}\"\nformat = \"ndjson\"\nallow_http = true\n\
+             allow_private_addresses = true\n",
+            at(name)
+        )
+    };
+    let take = || -> Vec<String> {
+        let accepted = std::mem::take(&mut *receiver.accepted.lock().unwrap());
+        let records = accepted.into_iter().flatten();
+        records.map(|record| record["body"]["user"].as_str().unwrap().to_owned()).collect()
+    };
+    let shown = async || {
+        let show = audit(&[], &["--json", "journal", "show", &journal]).await;
+        let state = show.json().remove(0);
+        let followers = state["followers"].as_array().unwrap().iter().map(|follower| {
+            let missing = follower["missing"].as_array().unwrap().len();
+            (follower["route"].as_u64().unwrap(), follower["undelivered"].clone(), missing)
+        });
+        (show.code, followers.collect::<Vec<_>>())
+    };
+
+    receiver.take(u64::MAX, false);
+    fs::write(&file, route("acme") + &route("initech")).unwrap();
+    let ran = deliver(&journal, &own, &["--remove", "--routes", &file]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let says = "the log stream \"siem\" does not follow the route \"initech\"";
+    assert!(ran.err.contains(says), "{ran:?}");
+    assert_eq!(take(), ["acme"; 3]);
+    for name in ["own", "acme", "globex", "initech"] {
+        assert_eq!(users(&root, name).await, [name; 3]);
+    }
+    assert_eq!(shown().await, (Some(1), vec![(1, json!(0), 0), (2, json!(0), 1)]));
+
+    // Without its route, the log stream is not known.
+    let replay = async |more: &[&str]| {
+        let (bucket, route) = (at("globex"), ["--missing", &*journal, "--routes", &*file]);
+        audit(&[], &[&["--json", "replay", &bucket], &route[..], more].concat()).await
+    };
+    fs::write(&file, route("globex")).unwrap();
+    for (more, says) in [
+        (&[][..], "--log-streams"),
+        (&["--route", "acme"], "has no route"),
+        (&["--route", "globex", "--name", "other"], "has no log stream"),
+    ] {
+        let ran = replay(more).await;
+        assert!(ran.code > Some(1) && ran.err.contains(says), "{more:?}: {ran:?}");
+    }
+    let ran = replay(&["--route", "globex"]).await;
+    assert_eq!((ran.code, &ran.json()[0]["records"]), (Some(0), &json!(3)), "{ran:?}");
+    assert_eq!(take(), ["globex"; 3]);
+    assert_eq!(shown().await, (Some(0), vec![(1, json!(0), 0), (2, json!(0), 0)]));
+    let ran = replay(&["--route", "globex"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{ran:?}");
 }

@@ -36,10 +36,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::encoding::{EncodingObject, encoded, next_encoded};
 use self::flushes::Flushes;
-pub(crate) use self::memory::DeliveryMemory;
-use self::memory::Memory;
+pub(crate) use self::memory::{DeliveryMemory, Memory};
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Failed, Refused};
+pub(crate) use self::request::{MAX_TURN, TURN};
 pub(crate) use self::route::RouteLane;
 use crate::cutter::{Cut, Cutter};
 use crate::destination::{Delivery, Destination, Plan};
@@ -273,7 +273,7 @@ impl JournalDelivery {
             let is_own = |stream| live.routes().route_of(stream) == route;
             let has_records = |stream| match route {
                 0 => live.end_of(stream) > Some(0),
-                _ => live.routes().has(stream),
+                _ => live.routes().has(route, stream),
             };
             plan::recover(disk, is_own, has_records).map_err(|error| match error {
                 RecoveryError::Io(error) => error,

@@ -16,10 +16,10 @@ use crate::shared::executor::{Executor, execute};
 
 /// How long a request keeps its memory at least if others wait for some: longer than a store takes
 /// to respond, so that only one that is away or very slow loses its turn.
-const TURN: Duration = Duration::from_secs(15);
+pub(crate) const TURN: Duration = Duration::from_secs(15);
 
 /// The longest turn. It is longer than any single request may take.
-const MAX_TURN: Duration = Duration::from_secs(600);
+pub(crate) const MAX_TURN: Duration = Duration::from_secs(600);
 
 /// Brings a planned object to its destination.
 pub(super) struct Request {

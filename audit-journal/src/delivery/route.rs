@@ -133,8 +133,9 @@ impl JournalDelivery {
 
     /// Removes the progress of the route's former streams once everything of them is delivered.
     pub(super) async fn clean_route(&mut self) {
+        let number = self.route.as_ref().map_or(0, |route| route.number);
         let is_gone = |stream: UniqueId| {
-            !self.live.routes().has(stream)
+            !self.live.routes().has(number, stream)
                 && self.planned.iter().all(|planned| planned.plan.stream != stream)
                 && self.unplanned.as_ref().is_none_or(|next| next.plan.stream != stream)
         };

@@ -8,10 +8,10 @@ use audit_core::UniqueId;
 
 use super::replayed::replayed;
 use crate::disk::{Disk, read_whole, write_durably};
-use crate::format::{Fields, seal};
+use crate::format::{Fields, MAX_ROUTE, seal};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::recovery_error::RecoveryError;
-use crate::segments::{LiveSegment, Watermark};
+use crate::watermark::{HeldRecords, Watermark};
 
 /// The longest name of a follower, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
@@ -21,6 +21,9 @@ pub(crate) const MAX_NAME_BYTES: usize = 64;
 pub(crate) struct FollowerRecord {
     /// Unique in the journal: no later follower gets this number.
     pub(crate) number: u32,
+    /// The route that it follows, 0 for the default route.
+    pub(crate) route: u32,
+    /// Unique among the followers of its route that are not retired.
     pub(crate) name: String,
     pub(crate) state: FollowerState,
     /// The follower has everything before it, except what is missing.
@@ -40,7 +43,7 @@ pub enum FollowerState {
     /// It lagged so far behind that records were removed before it had them. It gets later ones
     /// once it accepts records again.
     Paused,
-    /// The journal was opened without it.
+    /// The journal, or its route, was opened without it.
     Retired,
 }
 
@@ -96,22 +99,37 @@ impl FollowerRecord {
         Ok(self.missing != before)
     }
 
-    /// Pauses the follower, and moves its watermark past the oldest segment and past each object
-    /// that begins there.
-    pub(crate) fn skip(&mut self, segment: &LiveSegment) {
-        let LiveSegment { stream, first_sequence, next_sequence, .. } = *segment;
-        let from =
-            if self.watermark.stream == stream { self.watermark.next } else { first_sequence };
+    /// Pauses the follower, and moves its watermark past the records that the oldest segment has
+    /// for it and past each object that begins there.
+    pub(crate) fn skip(&mut self, held: &HeldRecords) {
+        let HeldRecords { ordinal, stream, records } = held;
+        let (ordinal, stream) = (ordinal + 1, *stream);
+        let from = self.watermark.begins_at(ordinal, stream).max(records.start);
         let mut to = from;
         while let Some((_, end)) =
-            self.cuts.pop_front_if(|(of, _)| *of == stream && to < next_sequence)
+            self.cuts.pop_front_if(|(of, _)| *of == stream && to < records.end)
         {
             to = end;
         }
-        let next = to.max(next_sequence);
+        let next = to.max(records.end);
         self.miss(stream, from..next);
-        self.watermark = Watermark { ordinal: segment.segment.header.ordinal + 1, stream, next };
+        self.watermark = Watermark { ordinal, stream, next };
         self.state = FollowerState::Paused;
+    }
+
+    /// Retires a follower that will get nothing more: the records of its route that it lacks are
+    /// missing from now on. `held` are those in the segments, in order.
+    pub(crate) fn retire(&mut self, held: &[HeldRecords]) {
+        for held in held {
+            if !self.watermark.is_behind(held) {
+                let HeldRecords { ordinal, stream, ref records } = *held;
+                let first = self.watermark.begins_at(ordinal, stream).max(records.start);
+                self.miss(stream, first..records.end);
+                self.watermark = Watermark { ordinal, stream, next: records.end };
+            }
+        }
+        self.cuts.clear();
+        self.state = FollowerState::Retired;
     }
 
     fn file_name(&self) -> String {
@@ -124,11 +142,15 @@ impl FollowerRecord {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let FollowerRecord { number, name, state, watermark, cuts, missing } = self;
+        let FollowerRecord { number, route, name, state, watermark, cuts, missing } = self;
         let Watermark { ordinal, stream, next } = watermark;
+        let (version, route) = match route {
+            0 => (1, String::new()),
+            route => (2, format!("route {route:08x} ")),
+        };
         let mut text = format!(
-            "audit follower 1 number {number:08x} name {:08x} {name} state {} segment {ordinal:08x} \
-             stream {stream} next {next:016x} cuts {:08x} ",
+            "audit follower {version} number {number:08x} {route}name {:08x} {name} state {} segment \
+             {ordinal:08x} stream {stream} next {next:016x} cuts {:08x} ",
             name.len(),
             state.as_str(),
             cuts.len()
@@ -147,8 +169,18 @@ impl FollowerRecord {
 
     pub(crate) fn decode(file: &[u8]) -> Option<FollowerRecord> {
         let mut fields = Fields::of(file, 0)?;
-        fields.literal("audit follower 1 number ")?;
+        fields.literal("audit follower ")?;
+        let version = fields.text(1)?;
+        fields.literal(" number ")?;
         let number = fields.hex32()?;
+        let route = match version {
+            "1" => 0,
+            "2" => {
+                fields.literal(" route ")?;
+                fields.hex32().filter(|route| (1..MAX_ROUTE).contains(route))?
+            }
+            _ => return None,
+        };
         fields.literal(" name ")?;
         let bytes = usize::try_from(fields.hex32()?).ok()?;
         fields.literal(" ")?;
@@ -189,7 +221,7 @@ impl FollowerRecord {
             fields.literal(" ")?;
         }
         let watermark = Watermark { ordinal, stream, next };
-        Some(FollowerRecord { number, name, state, watermark, cuts, missing })
+        Some(FollowerRecord { number, route, name, state, watermark, cuts, missing })
     }
 }
 
@@ -212,7 +244,7 @@ pub(crate) fn read_followers(
                 offset: 0,
                 what: "the file does not match its checksum".to_owned(),
             })?;
-        record.watermark.ordinal = first_needed(&record.watermark, recovered);
+        record.watermark.ordinal = first_needed(&record, recovered);
         let is_changed = record.forget_replayed(disk)?;
         if is_changed || record.state != FollowerState::Retired {
             record.write(disk)?;
@@ -223,7 +255,8 @@ pub(crate) fn read_followers(
     Ok(records)
 }
 
-/// The followers of an opening with these names, in the same order. All others are retired.
+/// The followers of the default route of an opening with these names, in the same order. Its others
+/// are retired.
 ///
 /// A known follower continues from its watermark if the journal still has everything after it.
 /// Otherwise it was retired for too long, or an earlier version of this library removed segments
@@ -233,7 +266,7 @@ pub(crate) fn read_followers(
 /// After a crash in here, the next opening does the rest.
 pub(crate) fn adopt(
     disk: &dyn Disk,
-    known: Vec<FollowerRecord>,
+    known: &[FollowerRecord],
     names: &[String],
     recovered: &Recovered,
     stream: UniqueId,
@@ -244,7 +277,7 @@ pub(crate) fn adopt(
     let mut last = known.last().map_or(0, |record| record.number);
     let mut adopted: Vec<FollowerRecord> = Vec::new();
     for name in names {
-        let before = known.iter().rev().find(|record| record.name == *name);
+        let before = known.iter().rev().find(|record| record.route == 0 && record.name == *name);
         let record = match before.filter(|before| before.watermark.ordinal >= oldest_ordinal) {
             Some(before) => {
                 let mut again = before.clone();
@@ -261,6 +294,7 @@ pub(crate) fn adopt(
                 let ordinal = if before.is_some() { oldest_ordinal } else { next_ordinal };
                 let new = FollowerRecord {
                     number: last,
+                    route: 0,
                     name: name.clone(),
                     state: FollowerState::Following,
                     watermark: Watermark { ordinal, stream, next: 0 },
@@ -273,10 +307,10 @@ pub(crate) fn adopt(
         };
         adopted.push(record);
     }
-    for record in known {
+    for record in known.iter().filter(|record| record.route == 0) {
         let is_adopted = adopted.iter().any(|adopted| adopted.number == record.number);
         if !is_adopted && record.state != FollowerState::Retired {
-            FollowerRecord { state: FollowerState::Retired, ..record }.write(disk)?;
+            FollowerRecord { state: FollowerState::Retired, ..record.clone() }.write(disk)?;
         }
     }
     Ok(adopted)
@@ -288,10 +322,13 @@ pub(crate) fn adopt(
 /// recorded as no longer needed and before its removal. The earlier process did not count the
 /// segment's last group if it was never acknowledged. Recovery does count it, so the follower needs
 /// it. Segments without records are created again under their numbers.
-fn first_needed(watermark: &Watermark, recovered: &Recovered) -> u32 {
+fn first_needed(record: &FollowerRecord, recovered: &Recovered) -> u32 {
+    let FollowerRecord { route, watermark, .. } = record;
     let is_beyond = |last: &&RecoveredSegment| {
-        let begins_at = if last.stream == watermark.stream { watermark.next } else { 0 };
-        last.next_sequence > begins_at.max(last.first_sequence)
+        last.of_route(*route).is_some_and(|held| {
+            let begins_at = if held.stream == watermark.stream { watermark.next } else { 0 };
+            held.records.end > begins_at.max(held.records.start)
+        })
     };
     let needed = recovered.segments.last().filter(is_beyond);
     let first = needed.map_or(recovered.next_ordinal, |last| last.segment.header.ordinal);
@@ -312,9 +349,11 @@ mod tests {
         let cuts = prop::collection::vec((stream(), any::<u64>()), 0..4);
         let missing = prop::collection::vec((stream(), 0u64..9, 9u64..20), 0..4);
         let watermark = (any::<u32>(), stream(), any::<u64>());
-        (any::<u32>(), "[a-z0-9_-]{1,64}", 0..3usize, watermark, cuts, missing).prop_map(
-            |(number, name, state, (ordinal, stream, next), cuts, missing)| FollowerRecord {
+        let route = prop_oneof![Just(0), 1..MAX_ROUTE];
+        (any::<u32>(), route, "[a-z0-9_-]{1,64}", 0..3usize, watermark, cuts, missing).prop_map(
+            |(number, route, name, state, (ordinal, stream, next), cuts, missing)| FollowerRecord {
                 number,
+                route,
                 name,
                 state: FollowerState::ALL[state],
                 watermark: Watermark { ordinal, stream, next },
@@ -386,6 +425,7 @@ mod tests {
             let watermark = Watermark { ordinal, stream: id(stream), next };
             let known = FollowerRecord {
                 number: 1,
+                route: 0,
                 name: "a".to_owned(),
                 state: FollowerState::Paused,
                 watermark,
@@ -399,7 +439,7 @@ mod tests {
             let what = format!("{watermark:?}, {records:?}");
             assert_eq!(read, [FollowerRecord { watermark: expected, ..known }], "{what}");
             assert_eq!(disk.files()["00000001.follower"], read[0].encode(), "{what}");
-            let adopted = adopt(&disk, read.clone(), &["a".to_owned()], &recovered, id(9));
+            let adopted = adopt(&disk, &read, &["a".to_owned()], &recovered, id(9));
             assert_eq!(adopted.unwrap(), read, "{what}");
         }
     }

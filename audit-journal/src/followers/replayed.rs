@@ -215,9 +215,9 @@ mod tests {
     use crate::format::Position;
     use crate::recovery::Recovered;
     use crate::recovery_error::RecoveryError;
-    use crate::segments::Watermark;
     use crate::simulation::disk::SimulatedDisk;
     use crate::simulation::disk::faulty::{Call, FaultyDisk, Injected};
+    use crate::watermark::Watermark;
 
     fn id(bits: u128) -> UniqueId {
         UniqueId::from_bits(bits)
@@ -256,6 +256,7 @@ mod tests {
     fn follower(state: FollowerState) -> FollowerRecord {
         FollowerRecord {
             number: 2,
+            route: 0,
             name: "siem".to_owned(),
             state,
             watermark: Watermark { ordinal: 5, stream: id(7), next: 9 },

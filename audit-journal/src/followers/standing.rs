@@ -10,13 +10,12 @@ use tokio::sync::Notify;
 use super::record::{FollowerRecord, FollowerState};
 use crate::disk::Disk;
 use crate::health::HealthBoard;
-use crate::segments::{LiveSegment, Watermark};
+use crate::watermark::{HeldRecords, Watermark};
 
 #[derive(Debug)]
 pub(crate) struct Standing {
-    health: Arc<HealthBoard>,
-    /// The limit on segments kept only for followers, in bytes.
-    max_kept_bytes: u64,
+    /// Its name in the log and in metrics.
+    label: String,
     metrics: Metrics,
     /// Locked while the durable record is being changed.
     changing: Mutex<()>,
@@ -27,30 +26,69 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 struct State {
     record: FollowerRecord,
+    health: Arc<HealthBoard>,
+    /// The limit on segments kept only for followers, in bytes.
+    max_kept_bytes: u64,
     /// A watermark after the durable one, with only system records between them.
     reached: Option<Watermark>,
     /// Changes when the follower is paused, so that its task discards what it has read.
     generation: u64,
     lag_bytes: u64,
+    /// Whether the file may have another record, since a write failed.
+    is_uncertain: bool,
 }
 
 impl Standing {
     pub(crate) fn new(
         record: FollowerRecord,
+        label: String,
         health: Arc<HealthBoard>,
         max_kept_bytes: u64,
     ) -> Standing {
-        let metrics = Metrics::new(&record.name);
+        let metrics = Metrics::new(&label);
         metrics.note(&record);
-        let state = State { record, reached: None, generation: 0, lag_bytes: 0 };
-        Standing {
+        let state = State {
+            record,
             health,
             max_kept_bytes,
+            reached: None,
+            generation: 0,
+            lag_bytes: 0,
+            is_uncertain: false,
+        };
+        Standing {
+            label,
             metrics,
             changing: Mutex::default(),
             state: Mutex::new(state),
             paused: Notify::new(),
         }
+    }
+
+    /// The follower of a route, which is known or has [no file](Self::settle) yet, and whose task
+    /// does not run. Segments are kept for it.
+    pub(crate) fn of_route(
+        record: FollowerRecord,
+        label: String,
+        max_kept_bytes: u64,
+        is_known: bool,
+    ) -> Standing {
+        let health = HealthBoard::new(label.clone());
+        let standing = Standing::new(record, label, health, max_kept_bytes);
+        standing.lock().is_uncertain = !is_known;
+        standing
+    }
+
+    /// Uses these from now on.
+    pub(crate) fn open(&self, health: Arc<HealthBoard>, max_kept_bytes: u64) {
+        let mut state = self.lock();
+        (state.health, state.max_kept_bytes) = (health, max_kept_bytes);
+    }
+
+    /// Whether it has this name and is not retired.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        let state = self.lock();
+        state.record.name == name && state.record.state != FollowerState::Retired
     }
 
     pub(crate) fn durable(&self) -> (FollowerRecord, u64) {
@@ -88,24 +126,76 @@ impl Standing {
         // Another process may have replayed some of it. If that cannot be read now, it still counts
         // as missing.
         let _ = record.forget_replayed(disk);
-        record.write(disk)?;
-        self.metrics.note(&record);
-        let (name, missing) = (record.name.clone(), record.missing_records());
+        self.write(disk, &record)?;
+        let missing = record.missing_records();
         let resumed = was_paused && record.state == FollowerState::Following;
         {
             let mut state = self.lock();
             (state.record, state.reached) = (record, None);
         }
         if resumed {
-            let follower = name;
             tracing::warn!(
-                follower,
+                follower = self.label,
                 missing,
                 "a follower of the audit journal takes records again: `audit journal show` names \
                  those that it misses"
             );
         }
         Ok(true)
+    }
+
+    /// Makes a record durable, and tells it to the metrics.
+    fn write(&self, disk: &dyn Disk, record: &FollowerRecord) -> io::Result<()> {
+        self.lock().is_uncertain = true;
+        record.write(disk)?;
+        self.lock().is_uncertain = false;
+        self.metrics.note(record);
+        Ok(())
+    }
+
+    /// Makes the record durable unless it is: the follower may be new, and after a write that
+    /// failed, the file may have another record. Blocks on the disk.
+    ///
+    /// After a crash before this returns, a new follower is known or not, and lacks nothing.
+    pub(crate) fn settle(&self, disk: &dyn Disk) -> io::Result<()> {
+        let _changing = self.changing();
+        let (record, is_uncertain) = {
+            let state = self.lock();
+            (state.record.clone(), state.is_uncertain)
+        };
+        if is_uncertain { self.write(disk, &record) } else { Ok(()) }
+    }
+
+    /// Retires the follower of a route durably. What it lacks of these records, which are in the
+    /// segments, is missing from then on. Its task has ended. Blocks on the disk.
+    ///
+    /// After a crash before this returns, it is retired or not, and nothing that it lacks is
+    /// removed unnamed.
+    pub(crate) fn retire(&self, disk: &dyn Disk, held: &[HeldRecords]) -> io::Result<()> {
+        let _changing = self.changing();
+        let mut record = self.lock().record.clone();
+        if record.state == FollowerState::Retired {
+            // By a call whose caller did not hear of it.
+            return Ok(());
+        }
+        record.retire(held);
+        self.write(disk, &record)?;
+        let missing = record.missing_records();
+        {
+            let mut state = self.lock();
+            (state.record, state.generation) = (record, state.generation + 1);
+            state.lag_bytes = 0;
+        }
+        self.metrics.lag_bytes.set(0.0);
+        if missing > 0 {
+            tracing::warn!(
+                follower = self.label,
+                missing,
+                "a follower of the audit journal is retired: `audit journal show` names the records \
+                 that it misses"
+            );
+        }
+        Ok(())
     }
 
     /// Records that everything up to this watermark was read, and the follower has its records.
@@ -122,41 +212,47 @@ impl Standing {
     ///
     /// If the follower still needs the segment, it is paused, durably: a crash before this returns
     /// leaves the segment, and a later one a record of what is missing.
+    ///
+    /// `held` are the records that the segment has of the follower's route.
     pub(crate) fn may_go(
         &self,
         disk: &dyn Disk,
-        segment: &LiveSegment,
+        held: &HeldRecords,
         kept: u64,
         must_go: bool,
     ) -> io::Result<bool> {
         let _changing = self.changing();
-        let (mut record, reached) = {
+        let (mut record, reached, max_kept_bytes) = {
             let state = self.lock();
-            (state.record.clone(), state.reached.unwrap_or(state.record.watermark))
+            let reached = state.reached.unwrap_or(state.record.watermark);
+            (state.record.clone(), reached, state.max_kept_bytes)
         };
-        let ordinal = segment.segment.header.ordinal;
-        let is_needed = !reached.is_behind(segment);
-        if is_needed && kept <= self.max_kept_bytes && !must_go {
+        if record.state == FollowerState::Retired {
+            // Since the segments are being removed.
+            return Ok(true);
+        }
+        let is_needed = !reached.is_behind(held);
+        if is_needed && kept <= max_kept_bytes && !must_go {
             return Ok(false);
         }
         if is_needed {
-            record.skip(segment);
-        } else if record.watermark.ordinal <= ordinal {
-            // The next opening looks for no segment that is before the watermark.
-            record.watermark = Watermark { ordinal: ordinal + 1, ..reached };
+            record.skip(held);
+        } else if record.route == 0 && record.watermark.ordinal <= held.ordinal {
+            // The next opening looks for no segment that is before the watermark. Followers of
+            // routes are many, and each is looked for in the segments that have its records.
+            record.watermark = Watermark { ordinal: held.ordinal + 1, ..reached };
         } else {
             return Ok(true);
         }
-        record.write(disk)?;
-        self.metrics.note(&record);
-        let (follower, missing) = (record.name.clone(), record.missing_records());
+        self.write(disk, &record)?;
+        let missing = record.missing_records();
         let mut state = self.lock();
         state.record = record;
         if is_needed {
             (state.reached, state.generation) = (None, state.generation + 1);
             drop(state);
             tracing::error!(
-                follower,
+                follower = self.label,
                 missing,
                 "a follower of the audit journal is paused: it lags by more than is kept for it, \
                  and records leave the journal without it"
@@ -174,7 +270,7 @@ impl Standing {
 
     pub(crate) fn health(&self) -> FollowerHealth {
         let state = self.lock();
-        let health = self.health.health(0);
+        let health = state.health.health(0);
         FollowerHealth {
             name: state.record.name.clone(),
             state: health.state,

@@ -2,20 +2,26 @@
 //!
 //! A route reads exactly its own batches: nothing is read for it while it has none, and in all,
 //! every batch is read once. An entry is dropped once the object with its records is durable.
+//!
+//! Followers of routes have their own entries here: see [`super::unread`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use audit_core::{Buffer, UniqueId};
 use tokio::time::Instant;
 
+use super::batch::{IndexedBatch, RunRecords, disappeared, read_batch};
+use super::unread::{Followed, FollowedRun, Lag, Stretch, Unread};
 use crate::destination::RecordTime;
-use crate::format::{FIRST_GROUP, Found, Position, lines_of};
+use crate::format::{FIRST_GROUP, Found, Position};
 use crate::recovery::RecoveredSegment;
 use crate::segment::{Segment, SegmentReader, Window};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
+use crate::watermark::{HeldRecords, Watermark};
 
 /// The routes' records that are in segments only. This state is only in memory.
 #[derive(Debug, Default)]
@@ -28,8 +34,8 @@ struct State {
     routes: BTreeMap<u32, RouteRecords>,
     /// For each segment with such records, the number of routes that they belong to.
     held: BTreeMap<u32, usize>,
-    /// The streams of routes in each segment.
-    in_segments: BTreeMap<u32, BTreeSet<UniqueId>>,
+    /// The records of each route in each segment.
+    in_segments: BTreeMap<u32, BTreeMap<u32, Stretch>>,
     /// The route of each stream that is not of the default route.
     streams: BTreeMap<UniqueId, u32>,
     /// Nothing more will be committed.
@@ -54,6 +60,10 @@ struct RouteRecords {
     is_wanted: bool,
     /// Sends `end`. `None` as long as nothing reads the route, and once nothing more is committed.
     changed: Option<latest::Sender<Position>>,
+    /// What each follower whose task runs has not read, by its number.
+    unread: BTreeMap<u32, Unread>,
+    /// As `changed`, for the followers.
+    unread_changed: Option<latest::Sender<Position>>,
 }
 
 /// The records of one route in one segment. They are of one stream.
@@ -62,21 +72,6 @@ struct SegmentRecords {
     segment: Segment,
     stream: UniqueId,
     batches: VecDeque<IndexedBatch>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct IndexedBatch {
-    first_sequence: u64,
-    time_ms: i64,
-    offset: u64,
-    bytes: u32,
-    count: u32,
-}
-
-impl IndexedBatch {
-    fn next_sequence(&self) -> u64 {
-        self.first_sequence + u64::from(self.count)
-    }
 }
 
 /// What waits to be cut into objects.
@@ -101,21 +96,6 @@ pub(crate) struct Run {
     batches: Vec<(Segment, IndexedBatch)>,
 }
 
-/// The records of a route's next object.
-#[derive(Debug)]
-pub(crate) struct RunRecords {
-    pub(crate) stream: UniqueId,
-    pub(crate) first_sequence: u64,
-    pub(crate) count: u64,
-    /// The times at which they were made, in order.
-    pub(crate) times: Vec<RecordTime>,
-    pub(crate) lines: Buffer,
-    pub(crate) since: Instant,
-    /// The end of the last group whose records of the route are all in this object or an earlier
-    /// one.
-    pub(crate) end: Position,
-}
-
 impl RouteIndex {
     /// Indexes the records in these segments that `planned_to` says are in no object. Segments that
     /// have none are not read again.
@@ -127,11 +107,18 @@ impl RouteIndex {
     ) -> io::Result<()> {
         let mut window = Window::default();
         for RecoveredSegment { segment, routed, end, .. } in segments {
-            for records in routed.values() {
-                let mut state = self.state();
-                let in_segment = state.in_segments.entry(segment.header.ordinal).or_default();
-                in_segment.insert(records.stream);
-            }
+            let stretches = routed.iter().map(|(route, records)| {
+                let stretch = Stretch {
+                    segment: segment.clone(),
+                    stream: records.stream,
+                    records: records.first..records.next,
+                    groups: FIRST_GROUP..*end,
+                    bytes: *end - FIRST_GROUP,
+                    time_ms: None,
+                };
+                (*route, stretch)
+            });
+            self.state().in_segments.insert(segment.header.ordinal, stretches.collect());
             if routed.values().all(|records| records.next <= planned_to(records.stream)) {
                 continue;
             }
@@ -162,7 +149,8 @@ impl RouteIndex {
     /// Indexes a durable group, and wakes the routes that have more to do because of it: an object
     /// was begun or is full. Otherwise 64 busy routes would be 64 tasks woken by each sync.
     pub(crate) fn committed(&self, group: &Committed, now: Instant) {
-        let Committed { batches, segment, end, .. } = group;
+        let Committed { batches, segment, offset, end, .. } = group;
+        let groups = *offset..*end;
         let end = segment.position(*end);
         let mut routes = Vec::new();
         let mut state = self.state();
@@ -176,6 +164,9 @@ impl RouteIndex {
                 count: batch.count,
             };
             state.add(route, batch.stream, segment, indexed, end, now);
+            state.add_to_segment(route, batch.stream, segment, indexed, &groups);
+            let records = state.route(route, now);
+            records.add_for_followers(batch.stream, segment, indexed, &groups, now);
             if !routes.contains(&route) {
                 routes.push(route);
             }
@@ -187,18 +178,26 @@ impl RouteIndex {
 
     /// Lets a route's reader hear of its records. Returns `None` when nothing more is committed.
     pub(crate) fn listen(&self, route: u32) -> Option<latest::Receiver<Position>> {
+        self.listen_to(route, |records| &mut records.changed)
+    }
+
+    /// As [`listen`](Self::listen), for a follower of the route.
+    pub(crate) fn listen_as_follower(&self, route: u32) -> Option<latest::Receiver<Position>> {
+        self.listen_to(route, |records| &mut records.unread_changed)
+    }
+
+    fn listen_to(
+        &self,
+        route: u32,
+        of: impl Fn(&mut RouteRecords) -> &mut Option<latest::Sender<Position>>,
+    ) -> Option<latest::Receiver<Position>> {
         let mut state = self.state();
         if state.is_closed {
             return None;
         }
         let records = state.route(route, Instant::now());
-        let sender = match records.changed.take() {
-            Some(sender) => sender,
-            None => latest::channel(records.end).0,
-        };
-        let receiver = sender.subscribe();
-        records.changed = Some(sender);
-        Some(receiver)
+        let end = records.end;
+        Some(of(records).get_or_insert_with(|| latest::channel(end).0).subscribe())
     }
 
     /// A stream of a route, known before its first file is written.
@@ -232,9 +231,79 @@ impl RouteIndex {
         Some(Waiting { bytes: *bytes, since: *since, time_ms, is_wanted: *is_wanted })
     }
 
-    /// Whether any segment holds records of this stream, delivered or not.
-    pub(crate) fn has(&self, stream: UniqueId) -> bool {
-        self.state().in_segments.values().any(|streams| streams.contains(&stream))
+    /// Whether any segment holds records of this stream of a route, delivered or not.
+    pub(crate) fn has(&self, route: u32, stream: UniqueId) -> bool {
+        let state = self.state();
+        let mut of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
+        of_route.any(|stretch| stretch.stream == stream)
+    }
+
+    /// A route's records in a segment, delivered or not.
+    pub(crate) fn in_segment(&self, ordinal: u32, route: u32) -> Option<HeldRecords> {
+        let state = self.state();
+        Some(state.in_segments.get(&ordinal)?.get(&route)?.held())
+    }
+
+    /// A route's records in all segments, delivered or not, in order.
+    pub(crate) fn in_segments(&self, route: u32) -> Vec<HeldRecords> {
+        let state = self.state();
+        let of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
+        of_route.map(Stretch::held).collect()
+    }
+
+    /// Begins to note what this follower has not read: everything after the watermark. It is woken
+    /// by the first record, and when there are at least `wake_at` bytes.
+    pub(crate) fn follow(
+        &self,
+        route: u32,
+        follower: u32,
+        watermark: &Watermark,
+        wake_at: u64,
+        now: Instant,
+    ) {
+        let mut state = self.state();
+        let of_route = state.in_segments.iter().filter_map(|(ordinal, routes)| {
+            let stretch = routes.get(&route)?.clone();
+            let first = watermark.begins_at(*ordinal, stretch.stream).max(stretch.records.start);
+            let records = first..stretch.records.end;
+            (first < records.end).then_some(Stretch { records, ..stretch })
+        });
+        let unread = Unread::new(of_route, wake_at, now);
+        state.route(route, now).unread.insert(follower, unread);
+    }
+
+    /// A follower whose task has ended.
+    pub(crate) fn unfollow(&self, route: u32, follower: u32) {
+        if let Some(records) = self.state().routes.get_mut(&route) {
+            records.unread.remove(&follower);
+        }
+    }
+
+    /// What a follower has not read. `None` if it has read everything.
+    pub(crate) fn lag(&self, route: u32, follower: u32) -> Option<Lag> {
+        self.state().routes.get(&route)?.unread.get(&follower)?.lag()
+    }
+
+    /// The records of a follower's next object, of at most `max_bytes` unless it is a single batch,
+    /// or up to the end that an earlier process had decided. They stay until they are
+    /// [read](Self::read).
+    pub(crate) fn followed(
+        &self,
+        route: u32,
+        follower: u32,
+        max_bytes: u64,
+        end: Option<(UniqueId, u64)>,
+    ) -> Option<FollowedRun> {
+        self.state().routes.get(&route)?.unread.get(&follower)?.front(route, max_bytes, end)
+    }
+
+    /// Drops what a follower has read.
+    pub(crate) fn read(&self, route: u32, follower: u32, followed: &Followed, now: Instant) {
+        let mut state = self.state();
+        let unread = state.routes.get_mut(&route).and_then(|of| of.unread.get_mut(&follower));
+        if let Some(unread) = unread {
+            unread.read(followed, now);
+        }
     }
 
     /// A segment was removed.
@@ -318,7 +387,9 @@ impl RouteIndex {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
-        state.routes.values_mut().for_each(|records| drop(records.changed.take()));
+        for records in state.routes.values_mut() {
+            drop((records.changed.take(), records.unread_changed.take()));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -337,7 +408,28 @@ impl State {
             end: Position { ordinal: 0, offset: 0 },
             is_wanted: false,
             changed: None,
+            unread: BTreeMap::new(),
+            unread_changed: None,
         })
+    }
+
+    /// Notes a committed batch of a route in its segment.
+    fn add_to_segment(
+        &mut self,
+        route: u32,
+        stream: UniqueId,
+        segment: &Segment,
+        batch: IndexedBatch,
+        group: &Range<u64>,
+    ) {
+        let in_segment = self.in_segments.entry(segment.header.ordinal).or_default();
+        match in_segment.get_mut(&route) {
+            Some(stretch) => stretch.extend(&batch, group.end),
+            None => {
+                let stretch = Stretch::of_batch(segment, stream, &batch, group.clone());
+                in_segment.insert(route, stretch);
+            }
+        }
     }
 
     fn add(
@@ -361,8 +453,6 @@ impl State {
         match records.segments.back_mut().filter(is_last) {
             Some(held) => held.batches.push_back(batch),
             None => {
-                self.in_segments.entry(ordinal).or_default().insert(stream);
-                let records = self.route(route, now);
                 let (segment, batches) = (segment.clone(), VecDeque::from([batch]));
                 records.segments.push_back(SegmentRecords { segment, stream, batches });
                 *self.held.entry(ordinal).or_insert(0) += 1;
@@ -374,6 +464,25 @@ impl State {
 impl RouteRecords {
     fn wake(&self) {
         if let Some(changed) = &self.changed {
+            changed.send(self.end);
+        }
+    }
+
+    /// Notes a committed batch for the followers, and wakes them if one has more to do because of
+    /// it.
+    fn add_for_followers(
+        &mut self,
+        stream: UniqueId,
+        segment: &Segment,
+        batch: IndexedBatch,
+        group: &Range<u64>,
+        now: Instant,
+    ) {
+        let mut wakes = false;
+        for unread in self.unread.values_mut() {
+            wakes |= unread.add(segment, stream, batch, group.clone(), now);
+        }
+        if let Some(changed) = self.unread_changed.as_ref().filter(|_| wakes) {
             changed.send(self.end);
         }
     }
@@ -404,17 +513,10 @@ impl Run {
             (Buffer::with_capacity(bytes), Vec::<RecordTime>::new(), first_sequence);
         let mut memory = Vec::new();
         for (segment, batch) in batches {
-            memory.resize(batch.bytes as usize, 0);
-            segment.file.read_exact_at(&mut memory, batch.offset)?;
-            let read = lines_of(&memory, route).filter(|_| batch.first_sequence == next);
-            let Some(read) = read else {
-                let what = format!(
-                    "a durable batch has disappeared at {}",
-                    segment.position(batch.offset)
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            };
-            lines.extend_from_slice(read);
+            if batch.first_sequence != next {
+                return Err(disappeared(&segment, &batch));
+            }
+            lines.extend_from_slice(read_batch(&segment, &batch, route, &mut memory)?);
             if times.last().is_none_or(|last| last.time_ms != batch.time_ms) {
                 times.push(RecordTime { first_sequence: next, time_ms: batch.time_ms });
             }

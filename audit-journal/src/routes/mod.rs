@@ -5,9 +5,11 @@
 //! trouble with its destination reaches nobody else. The default route, number 0, is the journal's
 //! own destination.
 
+mod batch;
 mod index;
 mod names;
 mod share;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,12 +21,15 @@ use audit_core::{Clock, Random, UniqueId};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
-pub(crate) use self::index::{RouteIndex, RunRecords, Waiting};
+pub(crate) use self::batch::RunRecords;
+pub(crate) use self::index::{RouteIndex, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share};
+pub(crate) use self::unread::{Followed, Lag};
 use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery, RouteLane};
 use crate::destination::Destination;
 use crate::disk::Disk;
+use crate::followers::{FollowedRoute, Follower, KnownFollowers, RouteFollowers, check_names};
 use crate::health::HealthBoard;
 use crate::plan::Decided;
 use crate::progress::{Progress, write_progress};
@@ -46,6 +51,8 @@ pub struct RouteOpening {
     pub place: String,
     /// The health that the route reports to.
     pub health: Arc<HealthBoard>,
+    /// Additional destinations of its records, which nothing waits for.
+    pub followers: Vec<Follower>,
 }
 
 /// Why a route cannot be opened.
@@ -67,6 +74,7 @@ pub(crate) struct Routes {
     state: Mutex<State>,
     /// The most that each route's share may be used, in bytes.
     limit: Arc<AtomicU64>,
+    followers: Arc<RouteFollowers>,
 }
 
 /// The routes in use, as far as this process knows.
@@ -90,6 +98,11 @@ pub(crate) struct RouteParts {
     pub(crate) random: Arc<dyn Random>,
     /// Why routes cannot be opened, if so.
     pub(crate) refused: Option<&'static str>,
+    /// The memory of all followers of routes.
+    pub(crate) follower_memory: Arc<DeliveryMemory>,
+    /// Whether the host is gone: followers are neither added nor retired, and nothing is kept for
+    /// those that are not opened.
+    pub(crate) is_rescue: bool,
 }
 
 #[derive(Default)]
@@ -124,9 +137,15 @@ impl Routes {
         disk: Arc<dyn Disk>,
         parts: RouteParts,
         names: RouteNames,
+        followers: KnownFollowers,
         decided: BTreeMap<u32, Decided>,
     ) -> Arc<Routes> {
+        let share = if parts.is_rescue { 0 } else { parts.journal.max_bytes / 2 };
+        let (live, executor) = (Arc::clone(&parts.live), Arc::clone(&parts.executor));
+        let memory = Arc::clone(&parts.follower_memory);
+        let followers = RouteFollowers::new(live, executor, share, memory, &names, followers);
         let routes = Routes {
+            followers: Arc::new(followers),
             limit: Arc::new(limit(&parts.journal, &names).into()),
             names: AsyncMutex::new(Names { names, is_written: true }),
             state: Mutex::default(),
@@ -200,7 +219,7 @@ impl Routes {
     }
 
     async fn open_named(&self, opening: RouteOpening) -> Result<(u32, Lane), CannotOpen> {
-        let RouteOpening { name, destination, place, health } = opening;
+        let RouteOpening { name, destination, place, health, followers } = opening;
         let refused = CannotOpen::Refused;
         if let Some(why) = self.parts.refused {
             return Err(refused(format!("route {name:?} cannot be opened: {why}")));
@@ -211,6 +230,7 @@ impl Routes {
                  digits, `-`, `_` or `.`"
             )));
         }
+        check_names(&followers).map_err(|what| refused(format!("route {name:?}: {what}")))?;
         let mut names = self.names.lock().await;
         let is_closed =
             || refused(format!("route {name:?} cannot be opened: the journal is closed"));
@@ -240,9 +260,14 @@ impl Routes {
                 None => self.start_lane(&mut state, number, Decided::default()),
             }
         };
-        let lane =
-            lane.filter(|lane| lane.commands.send(Command::Open(destination, health)).is_ok());
         let Some(lane) = lane else { return Err(is_closed()) };
+        let disk = self.disk().map_err(|_| is_closed())?;
+        let route = FollowedRoute { number, name: &name, stream: lane.stream };
+        let followed = self.followers.open(&disk, route, followers, !self.parts.is_rescue);
+        let is_open = followed.await.map_err(CannotOpen::Disk)?;
+        if !is_open || lane.commands.send(Command::Open(destination, health)).is_err() {
+            return Err(is_closed());
+        }
         lane.share.open();
         Ok((number, lane))
     }
@@ -272,9 +297,11 @@ impl Routes {
 
     /// Makes a route durably retired. It is closed, and everything is delivered.
     ///
-    /// After a crash before this returns, the route is in use, with no records.
+    /// After a crash before this returns, the route is in use, with no records, and its followers
+    /// are retired or not.
     pub(crate) async fn retire(&self, number: u32) -> io::Result<()> {
         let mut names = self.names.lock().await;
+        self.followers.retire(&self.disk()?, number).await?;
         let retired = names.names.retired(number);
         self.write_names(&mut names, retired).await?;
         self.end_lane(number);
@@ -284,7 +311,8 @@ impl Routes {
     /// Retires the routes that are not open and have nothing undelivered. Returns the names of
     /// those that are not open and have.
     ///
-    /// After a crash before this returns, they are in use, with no records.
+    /// After a crash before this returns, they are in use, with no records, and their followers are
+    /// retired or not.
     pub(crate) async fn retire_unopened(routes: &Arc<Routes>) -> io::Result<Vec<String>> {
         let routes = Arc::clone(routes);
         // A task of its own: a write that its caller left must end before the next one begins.
@@ -306,6 +334,9 @@ impl Routes {
                         retired.push(number);
                     }
                 }
+            }
+            for number in &retired {
+                routes.followers.retire(&routes.disk()?, *number).await?;
             }
             if !retired.is_empty() {
                 routes.write_names(&mut names, changed).await?;
@@ -331,6 +362,10 @@ impl Routes {
         self.limit.store(limit(&self.parts.journal, &changed), Ordering::Relaxed);
         *names = Names { names: changed, is_written: true };
         Ok(())
+    }
+
+    pub(crate) fn followers(&self) -> &Arc<RouteFollowers> {
+        &self.followers
     }
 
     pub(crate) fn limit(&self) -> u64 {

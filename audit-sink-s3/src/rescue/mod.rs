@@ -42,9 +42,10 @@ use crate::{Bucket, OpenError, Settings, route};
 /// others, what they miss stays in the journal, or in their files if it is removed.
 ///
 /// These [routes](route()), which the journal must know by their names as well, get what they do
-/// not have yet, each concurrently and whatever happens to the others. Records of other routes stay
-/// in the journal. Keep the [`health`](RouteOpening::health) of each route to tell what became of
-/// it: the returned value speaks of `bucket`, and waits for all.
+/// not have yet, each concurrently and whatever happens to the others, and so do their
+/// [followers](RouteOpening::followers). Records of other routes stay in the journal. Keep the
+/// [`health`](RouteOpening::health) of each route to tell what became of it: the returned value
+/// speaks of `bucket`, and waits for all.
 ///
 /// The settings' `journal` is not used.
 ///

@@ -1,6 +1,7 @@
 //! Routes share only a journal: each record reaches its own bucket, and an unreachable bucket
 //! affects only its route.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,18 @@ use std::time::Duration;
 use crate::support;
 use crate::support::gated_store::{Gate, GatedStore};
 use crate::support::{batch, bucket_of, placed, read_store};
-use audit_core::{AuditSink, Commits, HealthState};
-use audit_journal::{JournalReader, OrphanedJournal};
+use audit_core::testing::StoredRecord;
+use audit_core::{AuditSink, BufferPool, Commits, HealthState, UniqueId, async_trait};
+use audit_journal::health::HealthBoard;
+use audit_journal::{
+    Delivery, Destination, Encoded, Encoding, Follower, FollowerState, JournalReader, Link,
+    OrphanedJournal, Plan, Records, Unsealed,
+};
 use audit_sink_s3::{
     Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings, rescue,
 };
+use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 async fn records(store: &Arc<GatedStore>) -> Vec<audit_core::testing::StoredRecord> {
@@ -239,4 +247,126 @@ fn routes_that_are_not_opened_again_are_retired_once_they_are_delivered() {
         assert_eq!(retired.map(|route| route.name.as_str()).collect::<Vec<_>>(), ["left"]);
         sink.close().await.unwrap();
     });
+}
+
+/// A log stream in memory. The records by stream and number.
+#[derive(Debug, Default)]
+struct Stream(watch::Sender<BTreeMap<(UniqueId, u64), Bytes>>);
+
+impl Stream {
+    fn follower(self: &Arc<Self>, name: &str) -> Follower {
+        Follower {
+            name: name.to_owned(),
+            destination: Arc::<Stream>::clone(self),
+            health: HealthBoard::new(name.to_owned()),
+            max_object_bytes: 100,
+            cut_after_ms: 0,
+            max_in_flight: 2,
+            max_kept_bytes: None,
+        }
+    }
+
+    /// Waits until it has all of these records, and checks that it has no others.
+    async fn has(&self, expected: &[StoredRecord]) {
+        let mut records = self.0.subscribe();
+        let records = records.wait_for(|records| records.len() >= expected.len()).await.unwrap();
+        let line = |record: &StoredRecord| ((record.stream, record.sequence), record.line.clone());
+        assert_eq!(*records, expected.iter().map(line).collect());
+    }
+}
+
+#[async_trait]
+impl Destination for Stream {
+    fn encoding(&self) -> Encoding {
+        Encoding::new(*b"line")
+    }
+
+    fn accepts(&self, encoding: Encoding) -> bool {
+        encoding == self.encoding()
+    }
+
+    fn encode(&self, _: &Plan, _: Option<&Link>, records: Records<'_>, _: &BufferPool) -> Unsealed {
+        let pieces = vec![Bytes::copy_from_slice(records.lines)];
+        Unsealed { pieces, sha256: [0; 32], seal: None }
+    }
+
+    async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
+        let bytes = object.pieces.concat();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        self.0.send_modify(|records| {
+            for (sequence, line) in (plan.first_sequence..).zip(lines) {
+                records.insert((plan.stream, sequence), Bytes::copy_from_slice(line));
+            }
+        });
+        Delivery::Delivered
+    }
+
+    fn backoff_after_panic(&self, _: u32) -> Duration {
+        Duration::from_millis(1)
+    }
+}
+
+/// Two routes and the sink itself have a follower each, two of them under one name. One bucket is
+/// unreachable, and its route's follower has everything nevertheless.
+#[tokio::test]
+async fn each_follower_has_the_records_of_its_route_under_the_buckets_ids() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path();
+    let [own, near, away] = [(); 3].map(|()| GatedStore::new());
+    let [of_own, of_near, of_away] = [(); 3].map(|()| Arc::new(Stream::default()));
+    let opening = S3Sink::builder(bucket_of(&own, "logs")).with_settings(settings(journal));
+    let sink = opening.with_follower(of_own.follower("siem")).open().await.unwrap();
+    let open = async |name: &str, store, followers| {
+        sink.open_followed_route(name, bucket_of(store, "logs"), followers).await
+    };
+    let twice = vec![of_near.follower("a"), of_near.follower("a")];
+    let error = open("near", &near, twice).await.unwrap_err().to_string();
+    assert_eq!(error, "route \"near\": two followers have the name \"a\"");
+    let error = open("near", &near, vec![of_near.follower("A")]).await.unwrap_err().to_string();
+    assert!(error.starts_with("route \"near\": a follower's name must have "), "{error}");
+
+    let near_route = open("near", &near, vec![of_near.follower("siem")]).await.unwrap();
+    let away_route = open("away", &away, vec![of_away.follower("siem")]).await.unwrap();
+    away.set(Gate::Closed);
+    let mut expected = [(); 3].map(|()| Vec::new());
+    for n in 0..10 {
+        let sinks: [&dyn AuditSink; 3] = [&sink, &near_route, &away_route];
+        for (of, sink) in sinks.into_iter().enumerate() {
+            let batch = batch(&format!("{of}-{n}"), 3);
+            let receipt = sink.persist(batch.clone()).await.unwrap();
+            expected[of].extend(placed(&batch, &receipt));
+        }
+    }
+    for (stream, expected) in [&of_own, &of_near, &of_away].into_iter().zip(&expected) {
+        stream.has(expected).await;
+    }
+    near_route.flush().await.unwrap();
+    assert_eq!((records(&near).await, records(&away).await), (expected[1].clone(), Vec::new()));
+    let names = |sink: &dyn AuditSink| {
+        let followers = sink.health().followers.into_iter();
+        followers.map(|follower| follower.name).collect::<Vec<_>>()
+    };
+    assert_eq!((names(&near_route), names(&sink)), (vec!["siem".into()], vec!["siem".into()]));
+
+    // A route that is opened without its follower retires it, and no other.
+    near_route.close().await.unwrap();
+    let near_route = open("near", &near, vec![of_near.follower("new")]).await.unwrap();
+    let more = batch("more", 2);
+    expected[1].extend(placed(&more, &near_route.persist(more.clone()).await.unwrap()));
+    of_near.has(&expected[1]).await;
+    let followers = JournalReader::open(journal).unwrap().state().followers.clone();
+    let shown = followers.iter().map(|known| (known.route, known.name.as_str(), known.state));
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            (0, "siem", FollowerState::Following),
+            (1, "siem", FollowerState::Retired),
+            (2, "siem", FollowerState::Following),
+            (1, "new", FollowerState::Following),
+        ]
+    );
+    assert!(followers.iter().all(|known| known.missing.is_empty()), "{followers:?}");
+    away.set(Gate::Open);
+    sink.close().await.unwrap();
+    assert_eq!(records(&away).await, expected[2]);
 }

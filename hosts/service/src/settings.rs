@@ -89,8 +89,9 @@ pub(crate) struct Settings {
     pub(crate) log_streams: Option<PathBuf>,
 
     /// A file with tenants whose audit logs go to buckets of their own: a table `[[route]]` with
-    /// the name and the bucket of each. A trusted proxy must then name the tenant of each request
-    /// in X-Tenant. It needs a journal and `--evidence off`.
+    /// the name and the bucket of each, and a table `[[route.log_stream]]` for each log stream that
+    /// also gets its logs. A trusted proxy must then name the tenant of each request in X-Tenant.
+    /// It needs a journal and `--evidence off`.
     #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
     pub(crate) routes: Option<PathBuf>,
 
@@ -256,9 +257,10 @@ impl Settings {
         let settings = sources.settings(&command).into_iter();
         let settings = settings.filter(|(name, _)| *name != "config");
         sources.print(settings.map(|(name, value)| (name, computed(name).unwrap_or(value))), out);
-        for RouteSettings { name, bucket } in &destinations.routes {
-            let bucket = without_secrets(bucket);
-            out.line(&format!("{:<60} # routes", format!("# route {name} to {bucket}")));
+        for RouteSettings { name, bucket, log_stream } in &destinations.routes {
+            let streams = log_stream.iter().map(|stream| format!(" and {}", stream.name));
+            let to = without_secrets(bucket) + &streams.collect::<String>();
+            out.line(&format!("{:<60} # routes", format!("# route {name} to {to}")));
         }
         Ok(())
     }
@@ -292,7 +294,8 @@ impl Settings {
             None => RoutesFile::default(),
             Some(file) => RoutesFile::read(file)?,
         };
-        Ok(Destinations { routes, ..log.destinations()? }.with_log_streams(
+        let destinations = log.destinations()?.with_routes(routes, &self.data_dir);
+        Ok(destinations.with_log_streams(
             log_stream,
             log.journal(),
             self.cut_after_ms,

@@ -9,6 +9,8 @@ use super::journal;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerReading {
     pub number: u64,
+    /// 0 for the default route.
+    pub route: u64,
     pub name: String,
     pub is_retired: bool,
     pub ordinal: u64,
@@ -25,11 +27,19 @@ pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<FollowerReading>, S
 
 fn one(bytes: &[u8]) -> Option<FollowerReading> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let words: Vec<_> = text.strip_suffix('\n')?.split(' ').collect();
+    let mut words: Vec<_> = text.strip_suffix('\n')?.split(' ').collect();
+    let route = match words.get(2..7)? {
+        ["1", ..] => None,
+        ["2", "number", _, "route", route] => Some(*route),
+        _ => return None,
+    };
+    if route.is_some() {
+        words.drain(5..7);
+    }
     let [
         "audit",
         "follower",
-        "1",
+        _,
         "number",
         number,
         "name",
@@ -66,6 +76,7 @@ fn one(bytes: &[u8]) -> Option<FollowerReading> {
     (missing.len() as u64 == hex(count)?).then_some(())?;
     Some(FollowerReading {
         number: hex(number)?,
+        route: route.map_or(Some(0), hex)?,
         name: (*name).to_owned(),
         is_retired: *state == "r",
         ordinal: hex(ordinal)?,

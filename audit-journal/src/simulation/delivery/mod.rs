@@ -77,7 +77,7 @@ use crate::commit::{self, Bounds, Committer, Journal};
 use crate::deliveries::deliver;
 use crate::delivery::{Command, DeliveryMemory, JournalDelivery, Parts};
 use crate::disk::Disk;
-use crate::followers::{Follower, FollowerParts};
+use crate::followers::{Follower, FollowerParts, Followers};
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::{Decided, DecidedObject};
@@ -545,12 +545,17 @@ impl<E: Endpoint> Simulation<E> {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused: None,
+                follower_memory: Arc::clone(&memory),
+                is_rescue: false,
             },
             std::mem::take(&mut decided.routes),
+            std::mem::take(&mut decided.of_routes),
             decided.take_routes(),
         );
         let records = std::mem::take(&mut decided.followers);
-        let (followers, tasks) = parts.start(followers.into_iter().zip(records));
+        let (standings, tasks) = parts.start(followers.into_iter().zip(records));
+        let of_routes = Some(Arc::clone(routes.followers()));
+        let followers = Arc::new(Followers { own: standings, of_routes });
         let delivery = JournalDelivery::new(Parts {
             disk: Arc::clone(&disk),
             live: Arc::clone(&live),

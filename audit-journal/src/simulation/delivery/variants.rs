@@ -11,9 +11,9 @@ use crate::disk::{Disk, DiskFile, UnsyncedFile, read_whole, write_durably};
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::object_file::read_object;
 use crate::progress::{Progress, write_progress};
-use crate::segments::Watermark;
 use crate::shared::pieces::pieces;
 use crate::simulation::disk::SimulatedDisk;
+use crate::watermark::Watermark;
 
 /// The real delivery, or a known-bad one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

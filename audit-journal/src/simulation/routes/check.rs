@@ -87,6 +87,7 @@ impl Simulation {
                     ));
                 }
             }
+            self.check_followers(n, whole)?;
             let rows: Vec<_> = names.iter().filter(|(_, row)| row.name == *name).collect();
             let is_retired = !rows.is_empty() && rows.iter().all(|(_, row)| row.is_retired);
             if whole || is_retired {

@@ -8,6 +8,7 @@ use audit_core::{Batch, UniqueId};
 use tokio::time::Instant;
 
 use crate::destination::{Encoded, Encoding, Plan};
+use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{EncodedBatch, FIRST_GROUP, Found, RouteStream};
 use crate::object_file::{Role, read_object, write_object};
 use crate::progress::{Progress, write_progress};
@@ -20,6 +21,7 @@ use crate::shared::pieces::pieces;
 use crate::simulation::corruption::damaged;
 use crate::simulation::disk::SimulatedDisk;
 use crate::startup;
+use crate::watermark::Watermark;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -28,6 +30,9 @@ type Places = BTreeSet<(String, Vec<u8>)>;
 
 const OWN: &str = "own";
 const SEGMENT_BYTES: u64 = 12 << 10;
+
+/// How the names of files end that only a checksum protects.
+const ENDINGS: [&str; 3] = [".delivered", ".object", ".follower"];
 
 struct Written {
     files: Files,
@@ -91,6 +96,16 @@ fn write() -> Written {
     let object = Encoded { pieces: vec![acme.1.into()], sha256: [7; 32], seal: None };
     write_object(&disk, &plan, Role::Records, &object).unwrap();
     write_progress(&disk, streams[2], &Progress { next: 1, ..Progress::begin_route(2) }).unwrap();
+    let follower = FollowerRecord {
+        number: 1,
+        route: 1,
+        name: "siem".to_owned(),
+        state: FollowerState::Paused,
+        watermark: Watermark { ordinal: 1, stream: streams[1], next: 1 },
+        cuts: [(streams[1], 3)].into(),
+        missing: vec![(streams[1], 0..1)],
+    };
+    follower.write(&disk).unwrap();
     places.remove(&globex);
     disk.crash();
     Written { files: disk.files(), places, last }
@@ -185,7 +200,7 @@ fn damaged_files_send_no_record_to_another_route() {
                 let cut = bytes[..at].to_vec();
                 assert!(check(&written, name, "a cut", &with(cut)), "cut off at {at}");
             }
-        } else if name == "routes" || name.ends_with(".delivered") || name.ends_with(".object") {
+        } else if name == "routes" || ENDINGS.iter().any(|ending| name.ends_with(ending)) {
             for (what, damaged) in damaged(bytes).into_iter().filter(|(_, to)| to != bytes) {
                 assert!(check(&written, name, &what, &with(damaged)), "{what} of {name}");
                 count += 1;

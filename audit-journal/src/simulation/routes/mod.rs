@@ -1,11 +1,14 @@
-//! Simulates one journal with many destinations, with faults that follow from a seed. Routes are
-//! added, closed and retired while groups are committed; requests fail to one destination or to
-//! all; disk calls fail or panic; and the process closes the journal or is killed at any step.
+//! Simulates one journal with many destinations, with faults that follow from a seed. Routes with
+//! up to three followers each are added, closed and retired while groups are committed; requests
+//! fail to one destination or to all; disk calls fail or panic; and the process closes the journal
+//! or is killed at any step.
 //!
 //! Code that reads the buckets independently checks that each acknowledged record is in its route's
 //! bucket exactly once, under the number in its receipt; that refused records are nowhere; that no
 //! bucket has records of others; that no watermark exceeds what a bucket has; and that a retired
-//! route has everything.
+//! route has everything. A follower has the acknowledged records of its route since it was added,
+//! under the numbers in their receipts, or they are recorded as missing, which only a follower does
+//! that was paused or retired; and it has nothing of another route.
 //!
 //! `cargo test -p audit-journal --lib simulation::routes` runs 1,000 seeds. For more or other
 //! seeds:
@@ -18,6 +21,7 @@
 mod check;
 #[cfg(test)]
 mod damage;
+mod followers;
 mod scenarios;
 #[cfg(test)]
 mod tests;
@@ -35,6 +39,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::followers::Candidate;
 use self::variants::{BadDisk, Variant};
 use super::bucket::{Believes, Manners, SimulatedBucket};
 use super::delivery::trouble::{SimulatedExecutor, Trouble, any_memory};
@@ -45,6 +50,7 @@ use crate::commit::{self, Bounds, Committer, Journal, Taken};
 use crate::deliveries::deliver;
 use crate::delivery::{Command, JournalDelivery, Parts};
 use crate::disk::Disk;
+use crate::followers::Followers;
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::Decided;
@@ -76,6 +82,7 @@ struct Customer {
     route: Option<Arc<Route>>,
     /// The task that retires it in the current opening.
     retired: Option<JoinHandle<Result<(), SinkError>>>,
+    followers: Vec<Candidate>,
 }
 
 /// Counts of what happened in a seed.
@@ -85,6 +92,9 @@ struct Figures {
     routes: u64,
     retired: u64,
     panics: u64,
+    /// The records that followers have, and those that are recorded as missing.
+    followed: u64,
+    missing: u64,
 }
 
 struct Simulation {
@@ -146,7 +156,9 @@ impl Simulation {
                 believes: Believes::Nothing,
                 wants_plans: true,
             };
-            Customer::new(n, SimulatedBucket::new(dice.draw(), manners, disk.clone()))
+            let bucket = SimulatedBucket::new(dice.draw(), manners, disk.clone());
+            let followers = if n == 0 { Vec::new() } else { Candidate::all(&mut dice) };
+            Customer::new(n, bucket, followers)
         });
         let customers = customers.collect();
         let trouble = Arc::new(Trouble::new(&mut dice));
@@ -168,7 +180,7 @@ impl Simulation {
     async fn run(mut self) -> Result<Figures, String> {
         for _ in 0..self.dice.within(1..5) {
             self.plan_trouble();
-            let ended = match self.open().await? {
+            let ended = match self.open(false).await? {
                 Some(process) => self.work(process).await?,
                 None => Ended::Died,
             };
@@ -186,12 +198,12 @@ impl Simulation {
             customer.bucket.stop_at(None);
         }
         self.trouble.panics.store(0, Ordering::Relaxed);
-        let mut process = self.open().await?.ok_or("a journal cannot be opened")?;
+        let mut process = self.open(true).await?.ok_or("a journal cannot be opened")?;
         for n in 1..self.customers.len() {
             if !self.has_records(n) && self.dice.chance(1, 2) {
                 continue;
             }
-            self.open_route(&mut process, n).await?;
+            self.open_route(&mut process, n, true).await?;
             if self.customers[n].route.is_none() {
                 return Err(format!("{} cannot be opened", self.customers[n].name));
             }
@@ -205,6 +217,7 @@ impl Simulation {
         self.check(true)?;
         self.figures.acknowledged =
             self.customers.iter().map(|customer| customer.acknowledged.len() as u64).sum();
+        (self.figures.followed, self.figures.missing) = self.followed();
         Ok(self.figures)
     }
 
@@ -270,8 +283,9 @@ impl Simulation {
         }
     }
 
-    /// Opens the journal. `None` if the process died.
-    async fn open(&mut self) -> Result<Option<Process>, String> {
+    /// Opens the journal. `None` if the process died. With `is_last`, closing it waits until
+    /// followers have everything.
+    async fn open(&mut self, is_last: bool) -> Result<Option<Process>, String> {
         let disk: Arc<dyn Disk> = if self.variant == Variant::AsItIs {
             Arc::new(self.disk.clone())
         } else {
@@ -285,7 +299,8 @@ impl Simulation {
                     let live = Arc::new(LiveSegments::recovered(segments, Instant::now()));
                     if live.recover_routes(segments, &decided.planned_to(), Instant::now()).is_ok()
                     {
-                        return Ok(Some(self.start(disk, live, stream, recovered, decided)));
+                        let started = self.start(disk, live, stream, recovered, decided, is_last);
+                        return Ok(Some(started));
                     }
                     if self.disk.is_stopped() {
                         return Ok(None);
@@ -308,6 +323,7 @@ impl Simulation {
         stream: UniqueId,
         recovered: Recovered,
         mut decided: Decided,
+        is_last: bool,
     ) -> Process {
         let journal = self.journal();
         let max_object_bytes = self.dice.within(1..1_500);
@@ -347,10 +363,15 @@ impl Simulation {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused: None,
+                follower_memory: any_memory(&mut self.dice),
+                is_rescue: false,
             },
             std::mem::take(&mut decided.routes),
+            std::mem::take(&mut decided.of_routes),
             routed,
         );
+        let of_routes = Some(Arc::clone(routes.followers()));
+        let followers = Arc::new(Followers { own: Vec::new(), of_routes });
         let streams = Arc::new(Streams::recovered(&decided));
         streams.begin(stream, None);
         let delivery = JournalDelivery::new(Parts {
@@ -364,7 +385,7 @@ impl Simulation {
             journal: journal.clone(),
             clock,
             streams,
-            followers: Arc::default(),
+            followers: Arc::clone(&followers),
             durable: committed,
             commands: received,
             route: None,
@@ -376,7 +397,7 @@ impl Simulation {
             writer: SegmentWriter::new(stream, recovered.end, 1_000),
             own: None,
             live: Arc::clone(&live),
-            followers: Arc::default(),
+            followers,
             routes: Arc::clone(&routes),
             next_ordinal: recovered.next_ordinal,
             random,
@@ -389,13 +410,14 @@ impl Simulation {
             journal,
         });
         self.trouble.requests.lock().unwrap().clear();
+        let patience = (!is_last).then_some(Duration::from_secs(5));
         Process {
             journal: Arc::new(sink),
             committer,
             live,
             disk,
             commands,
-            running: tokio::spawn(deliver(delivery, Vec::new(), routes, None)),
+            running: tokio::spawn(deliver(delivery, Vec::new(), routes, patience)),
             prepared: VecDeque::new(),
             next_ordinal: recovered.next_ordinal,
             callers: Vec::new(),
@@ -412,7 +434,7 @@ impl Simulation {
                 0..5 => self.commit(&mut process).await?,
                 5 | 6 if self.customers.len() > 1 => {
                     let n = self.dice.within(1..self.customers.len());
-                    self.open_route(&mut process, n).await?;
+                    self.open_route(&mut process, n, false).await?;
                 }
                 7 if self.customers.len() > 1 => {
                     let n = self.dice.within(1..self.customers.len());
@@ -447,7 +469,12 @@ impl Simulation {
         }
     }
 
-    async fn open_route(&mut self, process: &mut Process, n: usize) -> Result<(), String> {
+    async fn open_route(
+        &mut self,
+        process: &mut Process,
+        n: usize,
+        is_last: bool,
+    ) -> Result<(), String> {
         if self.customers[n].route.is_some() || self.customers[n].retired.is_some() {
             return Ok(());
         }
@@ -457,12 +484,16 @@ impl Simulation {
         let sending = self.sending(&health);
         let destination = Own::destination(&self.customers[n].bucket, sending);
         let place = format!("bucket of {name}");
-        let opening = RouteOpening { name, destination, place, health };
+        let followers = self.choose_followers(n, is_last);
+        let wanted: Vec<_> = followers.iter().map(|follower| follower.name.clone()).collect();
+        process.boards.extend(followers.iter().map(|follower| Arc::clone(&follower.health)));
+        let opening = RouteOpening { name, destination, place, health, followers };
         let journal = Arc::clone(&process.journal);
         match catch_in(async move { journal.open_route(opening).await }).await {
             Ok(Ok(route)) => {
                 self.figures.routes += 1;
                 self.customers[n].route = Some(Arc::new(route));
+                self.note_followers(n, &wanted)?;
             }
             // The committing thread has panicked, or the disk failed.
             Ok(Err(error)) if process.is_stopped || is_disk(&error) => {}
@@ -475,12 +506,16 @@ impl Simulation {
     fn retire(&mut self, n: usize) {
         let customer = &mut self.customers[n];
         if let Some(route) = customer.route.take() {
+            customer.followers.iter_mut().for_each(Candidate::may_be_retired);
             customer.retired = Some(tokio::spawn(async move { route.retire().await }));
         }
     }
 
     /// Checks that routes that are not open are retired only if they have everything.
     async fn retire_unopened(&mut self, process: &Process) -> Result<(), String> {
+        for customer in self.customers.iter_mut().filter(|customer| customer.route.is_none()) {
+            customer.followers.iter_mut().for_each(Candidate::may_be_retired);
+        }
         let journal = Arc::clone(&process.journal);
         let retired = catch_in(async move { journal.retire_unopened_routes().await }).await;
         let Ok(Ok(left)) = retired else { return Ok(()) };
@@ -489,6 +524,7 @@ impl Simulation {
             if route.is_none() && retired.is_none() && !left.contains(name) {
                 self.is_whole(n)
                     .map_err(|what| format!("an unopened route was retired: {what}"))?;
+                self.end_followers(n);
             }
         }
         Ok(())
@@ -501,6 +537,7 @@ impl Simulation {
             let Some(retired) = retired else { continue };
             if let Ok(Ok(())) = retired.await {
                 self.figures.retired += 1;
+                self.end_followers(n);
                 self.is_whole(n).map_err(|what| format!("a route was retired, and {what}"))?;
             }
         }
@@ -660,7 +697,7 @@ impl Simulation {
 
 impl Customer {
     /// The default route has number 0.
-    fn new(n: usize, bucket: SimulatedBucket) -> Customer {
+    fn new(n: usize, bucket: SimulatedBucket, followers: Vec<Candidate>) -> Customer {
         let name = if n == 0 { "default".to_owned() } else { format!("customer-{n}") };
         Customer {
             name,
@@ -670,6 +707,7 @@ impl Customer {
             unknown: BTreeSet::new(),
             route: None,
             retired: None,
+            followers,
         }
     }
 

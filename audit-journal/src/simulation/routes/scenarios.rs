@@ -6,6 +6,7 @@ use std::time::Duration;
 use audit_core::{Batch, Clock};
 use tokio::time::{sleep, timeout};
 
+use super::followers::Candidate;
 use super::variants::Variant;
 use super::{Customer, Ended, Process, Simulation};
 use crate::simulation::bucket::{Believes, Manners, Refuses, SimulatedBucket};
@@ -28,7 +29,8 @@ fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
     };
     simulation.trouble = Arc::new(Trouble::none());
     let disk = &simulation.disk;
-    let customer = |n| Customer::new(n, SimulatedBucket::new(seed, manners, disk.clone()));
+    let bucket = || SimulatedBucket::new(seed, manners, disk.clone());
+    let customer = |n| Customer::new(n, bucket(), Vec::new());
     simulation.customers = (0..=routes).map(customer).collect();
     simulation
 }
@@ -105,6 +107,17 @@ pub(super) fn a_dead_default_route() -> Result<(), String> {
     })
 }
 
+/// The receivers of all followers of one route are unreachable for forty minutes, with the usual
+/// share of the journal or without a limit. No commit waits, and the followers of other routes go
+/// on. It is paused, and gets later records once it returns; those it misses are named.
+pub(super) fn a_dead_follower(variant: Variant) -> Result<(), String> {
+    for (seed, share) in [(0, None), (1, Some(u64::MAX)), (2, Some(0)), (3, None)] {
+        let dead = runtime().block_on(with_a_dead_follower(seed, share, variant));
+        dead.map_err(|what| format!("seed {seed}: {what}"))?;
+    }
+    Ok(())
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
@@ -113,9 +126,9 @@ fn runtime() -> tokio::runtime::Runtime {
 async fn without_the_default_bucket(seed: u64) -> Result<(), String> {
     const DEAD: usize = 0;
     let mut simulation = quiet(seed, Variant::AsItIs, 6);
-    let mut process = simulation.open().await?.ok_or("a journal cannot be opened")?;
+    let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
     for n in 1..simulation.customers.len() {
-        simulation.open_route(&mut process, n).await?;
+        simulation.open_route(&mut process, n, true).await?;
     }
     for _ in 0..5 {
         simulation.commit_to_all(&mut process).await?;
@@ -134,14 +147,71 @@ async fn without_the_default_bucket(seed: u64) -> Result<(), String> {
     }
 }
 
+async fn with_a_dead_follower(
+    seed: u64,
+    share: Option<u64>,
+    variant: Variant,
+) -> Result<(), String> {
+    const DEAD: usize = 1;
+    let mut simulation = quiet(seed, variant, 6);
+    simulation.max_bytes = 100 * 4096;
+    simulation.retention_ms = 60_000;
+    for customer in &mut simulation.customers[1..] {
+        customer.followers = vec![Candidate::steady(share)];
+    }
+    let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
+    for n in 1..simulation.customers.len() {
+        simulation.open_route(&mut process, n, true).await?;
+    }
+    simulation.commit_to_all(&mut process).await?;
+    simulation.customers[DEAD].followers[0].receiver.set_away(true);
+    for _ in 0..40 {
+        simulation.commit_to_all(&mut process).await?;
+        simulation.others_are_well(&process, usize::MAX).await?;
+        for (n, customer) in simulation.customers.iter().enumerate().skip(1) {
+            let there = customer.followers[0].receiver.records().len();
+            if n != DEAD && there < customer.acknowledged.len() {
+                let all = customer.acknowledged.len();
+                return Err(format!("the follower of {} has {there} of {all}", customer.name));
+            }
+        }
+    }
+    let Some(route) = simulation.customers[DEAD].route.clone() else {
+        return Err("the route is closed".to_owned());
+    };
+    let health = route.health();
+    let [follower] = &health.followers[..] else {
+        return Err(format!("the route has {:?}", health.followers));
+    };
+    if !follower.is_paused || follower.missing_records == 0 || follower.lag_bytes == 0 {
+        return Err(format!("it is not paused: {follower:?}"));
+    }
+    simulation.customers[DEAD].followers[0].receiver.set_away(false);
+    sleep(MINUTE).await;
+    for _ in 0..3 {
+        simulation.commit_to_all(&mut process).await?;
+    }
+    let followers = route.health().followers;
+    if followers[0].is_paused || followers[0].lag_bytes > 0 {
+        return Err(format!("it does not go on: {followers:?}"));
+    }
+    drop(route);
+    if simulation.end(process).await? != Ended::InOrder {
+        return Err("a process died of nothing".to_owned());
+    }
+    simulation.forget_handles();
+    simulation.disk.crash();
+    simulation.check(true)
+}
+
 async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {
     const DEAD: usize = 1;
     let mut simulation = quiet(seed, variant, 6);
     simulation.max_bytes = 100 * 4096;
     simulation.retention_ms = 60_000;
-    let mut process = simulation.open().await?.ok_or("a journal cannot be opened")?;
+    let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
     for n in 1..simulation.customers.len() {
-        simulation.open_route(&mut process, n).await?;
+        simulation.open_route(&mut process, n, true).await?;
     }
     simulation.commit_to_all(&mut process).await?;
     simulation.customers[DEAD].bucket.refuse(Refuses::OutOfReach, HOUR);

@@ -14,6 +14,8 @@ fn each_record_reaches_its_own_bucket_once() {
                 all.routes += figures.routes;
                 all.retired += figures.retired;
                 all.panics += figures.panics;
+                all.followed += figures.followed;
+                all.missing += figures.missing;
             }
             Err(what) => panic!(
                 "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
@@ -23,6 +25,7 @@ fn each_record_reaches_its_own_bucket_once() {
     }
     println!("{seeds} seeds: {all:?}");
     let much = all.acknowledged > seeds && all.routes > seeds && all.retired * 10 > seeds;
+    let much = much && all.followed > seeds && all.missing * 10 > seeds;
     assert!(seeds < 100 || much, "a simulation in which little happens shows little: {all:?}");
 }
 
@@ -45,6 +48,13 @@ fn bad_routes_are_caught() {
         let caught = scenarios::a_dead_route(variant);
         println!("{variant:?}: {}", caught.expect_err("a bad variant is caught"));
     }
+    let blocks = scenarios::a_dead_follower(Variant::BlocksForFollowers);
+    println!("BlocksForFollowers: {}", blocks.expect_err("a bad variant is caught"));
+}
+
+#[test]
+fn a_dead_follower_does_not_affect_others() {
+    scenarios::a_dead_follower(Variant::AsItIs).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Process, Simulation};
 use crate::disk::{Disk, DiskFile, read_whole};
+use crate::followers::{FollowerRecord, FollowerState};
 use crate::object_file::object_of;
 use crate::progress::{read_progress, stream_of, write_progress};
 use crate::routes::{RouteNames, read_routes};
@@ -26,15 +27,26 @@ pub(super) enum Variant {
     KeepsSegments,
     /// Records a route as retired before everything is delivered.
     RetiresEarly,
+    /// Gives the followers of a route the records of another one.
+    MixesUpFollowers,
+    /// Shares one watermark among all followers of routes.
+    SharesFollowerWatermarks,
+    /// Forgets which records a follower misses.
+    ForgetsMissing,
+    /// Keeps segments for a follower whatever it takes.
+    BlocksForFollowers,
 }
 
 impl Variant {
     /// The variants that seeds must catch. Scenarios catch the others.
-    pub(super) const BAD: [Variant; 4] = [
+    pub(super) const BAD: [Variant; 7] = [
         Variant::MixesUpRoutes,
         Variant::SharesWatermarks,
         Variant::DropsUnplanned,
         Variant::RetiresEarly,
+        Variant::MixesUpFollowers,
+        Variant::SharesFollowerWatermarks,
+        Variant::ForgetsMissing,
     ];
 }
 
@@ -94,6 +106,29 @@ impl BadDisk {
     }
 }
 
+impl BadDisk {
+    fn mistreat_follower(&self, of: &str) -> io::Result<()> {
+        let read = |name: &str| {
+            Ok::<_, io::Error>(FollowerRecord::decode(&read_whole(&self.inner, name)?))
+        };
+        let Some(mut record) = read(of)?.filter(|record| record.route > 0) else { return Ok(()) };
+        if self.variant == Variant::ForgetsMissing && !record.missing.is_empty() {
+            record.missing.clear();
+            return record.write(&self.inner);
+        }
+        if self.variant != Variant::SharesFollowerWatermarks {
+            return Ok(());
+        }
+        for name in self.inner.list()?.iter().filter(|name| name.ends_with(".follower")) {
+            if let Some(mut other) = read(name)?.filter(|other| other.route > 0) {
+                other.watermark = record.watermark;
+                other.write(&self.inner)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Disk for BadDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         self.inner.list()
@@ -121,8 +156,15 @@ impl Disk for BadDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.variant == Variant::BlocksForFollowers && to.ends_with(".follower") {
+            let record = FollowerRecord::decode(&read_whole(&self.inner, from)?);
+            if record.is_some_and(|record| record.state == FollowerState::Paused) {
+                return Err(io::Error::other("not now"));
+            }
+        }
         self.inner.rename(from, to)?;
         match to {
+            _ if to.ends_with(".follower") => self.mistreat_follower(to),
             "routes" => self.rename_routes(),
             _ if self.variant == Variant::SharesWatermarks && to.ends_with(".delivered") => {
                 self.share_watermark(to)

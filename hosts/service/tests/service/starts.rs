@@ -222,6 +222,9 @@ fn routes_are_shown_and_each_bucket_is_checked() {
         |name: &str, bucket: &str| format!("[[route]]\nname = \"{name}\"\nbucket = \"{bucket}\"\n");
     let acme = route("acme", &format!("file://{}/tenants/acme", root.display()));
     let away = route("away", "s3://away/logs?region=eu-central-1");
+    let siem = "[[route.log_stream]]\nname = \"siem\"\nurl = \"http://127.0.0.1:1\"\n\
+                allow_http = true\nallow_private_addresses = true\n";
+    let streams = format!("{acme}{siem}{away}{siem}");
     std::fs::write(root.join("routes.toml"), format!("{acme}{away}")).unwrap();
     std::fs::write(
         root.join("audit-service.toml"),
@@ -270,6 +273,22 @@ fn routes_are_shown_and_each_bucket_is_checked() {
         let said = text(&start.stderr);
         assert!(start.status.code() == Some(1) && said.contains(expected), "{flags:?}: {said}");
     }
+    std::fs::write(root.join("routes.toml"), streams).unwrap();
+    let printed = text(&run(root, &["--print-config"], &environment).stdout);
+    let line = "# route away to s3://away/logs?… and siem ";
+    assert!(printed.lines().any(|printed| printed.starts_with(line)), "{printed}");
+    let (code, shown) = check(&[]);
+    for name in ["acme", "away"] {
+        let problem = format!("problem  log stream siem of route {name}");
+        assert!(code == Some(1) && shown.contains(&problem), "{shown}");
+    }
+    let within = "[[route.log_stream]]\nurl = \"https://example.com\"\ndead_letters = ";
+    let within = format!("{acme}{within}\"{}/tenants/acme/aside\"\n", root.display());
+    std::fs::write(root.join("routes.toml"), within).unwrap();
+    let (code, shown) = check(&[]);
+    let expected = "dead_letters of \"stream\" of the route \"acme\" is ";
+    assert!(code == Some(1) && shown.contains(expected), "{shown}");
+
     let wrong = route("acme", "s3://acme?password=hunter2");
     std::fs::write(root.join("routes.toml"), wrong).unwrap();
     let (code, shown) = check(&[]);

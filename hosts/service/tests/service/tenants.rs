@@ -1,8 +1,13 @@
-//! Tenants share a service and its journal, and nothing else: each one's logs are in its own
-//! bucket, also while another one's bucket is away, and no request is logged as somebody else's.
+//! Tenants share a service and its journal, and nothing else: each one's logs are in its own bucket
+//! and at its own log streams, also while another one's bucket or log stream is away, and no
+//! request is logged as somebody else's.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,4 +134,68 @@ async fn clients_cannot_name_a_tenant() {
     assert_eq!(status, 403, "{answer}");
     service.stop();
     assert!(records_at(&directory.path().join("acme")).is_empty() && records_on(&store).is_empty());
+}
+
+/// Two tenants have a log stream each. One of them refuses: its tenant is served, and the other log
+/// stream has everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tenants_log_stream_gets_its_own_logs_while_another_refuses() {
+    let directory = TempDir::new().unwrap();
+    let received: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let of_acme = Arc::clone(&received);
+    let accept = move |body: String| async move {
+        let records = body.lines().map(|line| serde_json::from_str(line).unwrap());
+        of_acme.lock().unwrap().extend(records);
+        StatusCode::OK
+    };
+    let refuse = async || StatusCode::SERVICE_UNAVAILABLE;
+    let router = Router::new().route("/acme", post(accept)).route("/globex", post(refuse));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
+
+    let route = |name: &str| {
+        let bucket = directory.path().join(name);
+        format!(
+            "[[route]]\nname = \"{name}\"\nbucket = \"file://{}\"\n[[route.log_stream]]\nname = \
+             \"siem\"\nurl = \"{url}/{name}\"\nformat = \"ndjson\"\nallow_http = true\n\
+             allow_private_addresses = true\n",
+            bucket.display()
+        )
+    };
+    let file = directory.path().join("routes.toml");
+    std::fs::write(&file, route("acme") + &route("globex")).unwrap();
+    let flags = [
+        "--routes",
+        file.to_str().unwrap(),
+        "--trusted-proxies",
+        "127.0.0.1",
+        "--cut-after-ms",
+        "10",
+    ];
+    let service = Service::start_with_journal(&directory, &flags, &[]);
+    let id = new_id("plan");
+    for _ in 0..5 {
+        for tenant in ["acme", "globex"] {
+            let headers = [("x-tenant", tenant), ("x-user", tenant)];
+            assert_eq!(service.update(&id, change(tenant), &headers).await.0, 200);
+        }
+    }
+    let told = loop {
+        let told = routes(&service).await;
+        let siem = |tenant: &str| told[tenant]["followers"][0].clone();
+        let is_retrying = siem("globex")["delivery"] == "retrying";
+        if siem("acme")["recordsDelivered"] == 5 && is_retrying {
+            break told;
+        }
+    };
+    assert_eq!(told["globex"]["delivery"], "ok", "{told}");
+    assert_eq!(told["acme"]["followers"][0]["name"], "siem", "{told}");
+    service.stop();
+    let received = received.lock().unwrap();
+    let is_acmes = |record: &Value| record["body"]["user"] == "acme";
+    assert!(received.iter().all(is_acmes), "{received:?}");
+    check(&records_at(&directory.path().join("acme")), "acme", &id, 5);
+    check(&records_at(&directory.path().join("globex")), "globex", &id, 5);
+    assert!(directory.path().join("dead-letters/siem@globex").is_dir());
 }

@@ -6,6 +6,8 @@
 //!
 //! After a panic, a dropped request or a pause, it starts over from the durable state.
 
+mod route;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,18 +17,21 @@ use audit_core::BufferPool;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub(crate) use self::route::RouteSource;
 use super::record::{FollowerRecord, FollowerState};
 use super::{Follower, Standing};
 use crate::cutter::{Cut, Cutter};
+use crate::delivery::Memory;
 use crate::destination::{Delivery, Encoded, Plan, Records};
 use crate::disk::Disk;
 use crate::format::Position;
 use crate::health::{Trouble, Watch};
-use crate::segments::{LiveSegments, Watermark};
+use crate::segments::LiveSegments;
 use crate::shared::executor::{Executor, execute};
 use crate::shared::latest;
 use crate::shared::panic::{Panicked, catch, catch_in};
 use crate::shared::pieces::pieces;
+use crate::watermark::Watermark;
 
 /// The delay before a refused disk operation is retried.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -62,15 +67,20 @@ pub(crate) struct FollowerTask {
     parts: Parts,
     follower: Follower,
     standing: Arc<Standing>,
+    /// `None` for the default route.
+    route: Option<RouteSource>,
     pool: BufferPool,
     /// Of the standing, when the task began from it.
     generation: u64,
-    /// The lock is never contended: the task waits while another thread reads.
+    /// For the default route. The lock is never contended: the task waits while another thread
+    /// reads.
     cutter: Arc<Mutex<Cutter>>,
-    /// Whether there may be unread records.
+    /// Whether there may be records for the cutter to read.
     more: bool,
     /// Nothing more will be committed.
     ended: bool,
+    /// The task is to end soon.
+    ending: bool,
     /// The state in memory cannot be trusted.
     lost: bool,
     /// The objects whose ends are recorded, in order.
@@ -100,20 +110,30 @@ struct UnderWay {
     bytes: usize,
     request: Option<Id>,
     outcome: Option<Delivery>,
+    /// What it holds of the memory of routes' followers.
+    memory: Option<Memory>,
 }
 
 impl FollowerTask {
-    pub(crate) fn new(parts: Parts, follower: Follower, standing: Arc<Standing>) -> FollowerTask {
+    pub(crate) fn new(
+        parts: Parts,
+        follower: Follower,
+        standing: Arc<Standing>,
+        route: Option<RouteSource>,
+    ) -> FollowerTask {
         let cutter = Cutter::new(Arc::clone(&parts.live), Default::default(), 0);
+        let pool = route.as_ref().map_or_else(pieces, |route| route.memory.pool().clone());
         FollowerTask {
             parts,
             follower,
             standing,
-            pool: pieces(),
+            route,
+            pool,
             generation: 0,
             cutter: Arc::new(Mutex::new(cutter)),
             more: true,
             ended: false,
+            ending: false,
             lost: true,
             under_way: VecDeque::new(),
             next: None,
@@ -140,15 +160,18 @@ impl FollowerTask {
     /// unknown.
     fn begin(&mut self) {
         let (record, generation) = self.standing.durable();
-        let FollowerRecord { watermark, cuts, .. } = record;
+        let watermark = record.watermark;
         self.requests = JoinSet::new();
         self.under_way.clear();
         self.next = None;
-        let live = Arc::clone(&self.parts.live);
-        let cutter = Cutter::following(live, watermark, cuts, self.follower.max_object_bytes);
-        self.cutter = Arc::new(Mutex::new(cutter));
         self.delivered_to = Position { ordinal: watermark.ordinal, offset: 0 };
         (self.generation, self.more, self.allowed, self.lost) = (generation, true, 1, false);
+        if self.route.is_some() {
+            return self.begin_route(record);
+        }
+        let (live, most) = (Arc::clone(&self.parts.live), self.follower.max_object_bytes);
+        let cutter = Cutter::following(live, watermark, record.cuts, most);
+        self.cutter = Arc::new(Mutex::new(cutter));
     }
 
     async fn work(&mut self, ending: &mut latest::Receiver<Ending>) {
@@ -162,11 +185,9 @@ impl FollowerTask {
                     self.read().await;
                     continue;
                 }
-                if self.has_slot() && self.due().is_some_and(|due| due <= Instant::now()) {
-                    let cut = self.cutter().take();
-                    if let Some(cut) = cut {
-                        self.encode(cut).await;
-                    }
+                let is_due = || self.due().is_some_and(|due| due <= Instant::now());
+                if self.has_slot() && is_due() && self.has_memory() {
+                    self.cut().await;
                     continue;
                 }
                 if self.next.is_some() || self.done() > 0 {
@@ -176,6 +197,7 @@ impl FollowerTask {
             }
             let is_idle = self.rest();
             let now = ending.see();
+            self.ending = now != Ending::Open;
             let in_trouble = || self.follower.health.delivery_in_trouble() || !may_use_disk;
             if now == Ending::Stop
                 || is_idle && (self.ended || now == Ending::Settle)
@@ -184,8 +206,12 @@ impl FollowerTask {
                 return;
             }
             let due = self.due();
-            let waits_for_time = may_use_disk && self.has_slot() && due.is_some();
+            let waits_for_memory = self.route.as_ref().is_some_and(RouteSource::is_waiting);
+            let waits_for_time =
+                may_use_disk && self.has_slot() && due.is_some() && !waits_for_memory;
             let (refuses, again_at) = (!may_use_disk, self.again_at);
+            let turn_at = self.route.as_ref().map(|route| route.turn_at);
+            let turn_at = turn_at.filter(|_| !self.requests.is_empty());
             tokio::select! {
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
@@ -198,7 +224,15 @@ impl FollowerTask {
                 },
                 changed = self.parts.durable.changed(), if !self.ended => {
                     self.ended = changed.is_err();
-                    self.more = true;
+                    self.more = self.route.is_none();
+                }
+                memory = RouteSource::taken(&mut self.route), if waits_for_memory => {
+                    if let Some(route) = &mut self.route {
+                        route.take(memory);
+                    }
+                }
+                () = sleep_until(turn_at.unwrap_or_else(Instant::now)), if turn_at.is_some() => {
+                    self.turn_over();
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if waits_for_time => {}
                 () = sleep_until(again_at), if refuses => {}
@@ -221,9 +255,17 @@ impl FollowerTask {
 
     /// When the object that is being filled is cut, however full it is.
     fn due(&self) -> Option<Instant> {
+        if self.route.is_some() {
+            return self.route_due();
+        }
         let since = self.cutter().pending.as_ref()?.since;
-        let after = Duration::from_millis(self.follower.cut_after_ms);
-        Some(if self.ended { since } else { since + after })
+        Some(since + self.patience())
+    }
+
+    /// How long records wait for others at most.
+    fn patience(&self) -> Duration {
+        let cut_after = Duration::from_millis(self.follower.cut_after_ms);
+        if self.ended || self.ending { Duration::ZERO } else { cut_after }
     }
 
     /// The number of objects from the first on that the follower has.
@@ -250,6 +292,17 @@ impl FollowerTask {
         }
     }
 
+    /// Takes the next object, which is due.
+    async fn cut(&mut self) {
+        if self.route.is_some() {
+            return self.cut_route().await;
+        }
+        let cut = self.cutter().take();
+        if let Some(cut) = cut {
+            self.encode(cut).await;
+        }
+    }
+
     async fn encode(&mut self, cut: Cut) {
         let time_ms = cut.time_ms();
         let (from, to) = cut.watermarks();
@@ -262,8 +315,8 @@ impl FollowerTask {
             destination.encode(&plan, None, records, &pool).seal(None)
         })
         .await;
-        let (bytes, request, outcome) = (object.bytes(), None, None);
-        let next = UnderWay { plan, from, to, end, is_noted, bytes, request, outcome };
+        let (bytes, request, outcome, memory) = (object.bytes(), None, None, None);
+        let next = UnderWay { plan, from, to, end, is_noted, bytes, request, outcome, memory };
         self.next = Some((next, object));
     }
 
@@ -338,7 +391,10 @@ impl FollowerTask {
         self.allowed =
             if trouble { 1 } else { (self.allowed + 1).min(self.follower.max_in_flight) };
         if let Some(object) = self.under_way.iter_mut().find(|object| object.plan == *plan) {
-            (object.outcome, object.bytes) = (Some(delivery), 0);
+            (object.outcome, object.bytes, object.memory) = (Some(delivery), 0, None);
+        }
+        if let Some(route) = &mut self.route {
+            route.arrived();
         }
     }
 
@@ -360,16 +416,19 @@ impl FollowerTask {
 
     /// Frees memory while idle, and reports the follower's lag. Returns whether it has everything.
     fn rest(&mut self) -> bool {
-        let (pending, read_to) = {
-            let cutter = self.cutter();
-            (cutter.pending.as_ref().map(Cut::time_ms), cutter.read_to)
+        let (pending, read_to) = match self.route {
+            Some(_) => (self.unread().and_then(|unread| unread.time_ms), None),
+            None => {
+                let cutter = self.cutter();
+                (cutter.pending.as_ref().map(Cut::time_ms), cutter.read_to)
+            }
         };
         let next = self.next.as_ref().map(|(next, _)| next.plan.time_ms);
         let oldest = self.under_way.front().map(|object| object.plan.time_ms).or(next).or(pending);
         self.follower.health.oldest_undelivered(oldest);
-        let is_idle = !self.lost && !self.more && oldest.is_none();
-        let lag = if is_idle { 0 } else { self.parts.live.bytes_behind(self.delivered_to) };
-        self.standing.lags(lag);
+        let is_read = !self.more && self.unread().is_none();
+        let is_idle = !self.lost && is_read && oldest.is_none();
+        self.standing.lags(if is_idle { 0 } else { self.lag_bytes() });
         if is_idle {
             self.mended();
             if let Some(watermark) = read_to {
@@ -377,9 +436,22 @@ impl FollowerTask {
             }
             self.cutter().trim();
             self.follower.destination.trim();
-            self.pool.trim();
+            match &mut self.route {
+                Some(route) => route.rest(),
+                None => self.pool.trim(),
+            }
         }
         is_idle
+    }
+
+    /// The size of what the follower lacks in the journal, in bytes: for a route, of its records.
+    fn lag_bytes(&self) -> u64 {
+        if self.route.is_none() {
+            return self.parts.live.bytes_behind(self.delivered_to);
+        }
+        let under_way = self.under_way.iter().chain(self.next.as_ref().map(|(next, _)| next));
+        let under_way: usize = under_way.map(|object| object.bytes).sum();
+        under_way as u64 + self.unread().map_or(0, |unread| unread.bytes)
     }
 
     fn refuse(&mut self, what: &'static str, error: &io::Error) {
