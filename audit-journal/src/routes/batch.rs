@@ -6,7 +6,7 @@ use audit_core::{Buffer, UniqueId};
 use tokio::time::Instant;
 
 use crate::destination::RecordTime;
-use crate::format::{Position, lines_of};
+use crate::format::{BATCH_HEADER_BYTES, BatchPlace, GROUP_HEADER_BYTES, Position, lines_of};
 use crate::segment::Segment;
 
 /// Where a batch is in its segment.
@@ -20,6 +20,19 @@ pub(super) struct IndexedBatch {
 }
 
 impl IndexedBatch {
+    /// A batch of a group that begins at this offset.
+    pub(super) fn new(place: &BatchPlace, group: u64) -> IndexedBatch {
+        let bytes = place.lines.len() + BATCH_HEADER_BYTES;
+        let at = GROUP_HEADER_BYTES + place.lines.start - BATCH_HEADER_BYTES;
+        IndexedBatch {
+            first_sequence: place.first_sequence,
+            time_ms: place.time_ms,
+            offset: group + at as u64,
+            bytes: u32::try_from(bytes).expect("a batch fits into a segment"),
+            count: place.count,
+        }
+    }
+
     pub(super) fn next_sequence(&self) -> u64 {
         self.first_sequence + u64::from(self.count)
     }

@@ -5,23 +5,25 @@
 //!
 //! Followers of routes have their own entries here: see [`super::unread`].
 
+mod followers;
+mod run;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use audit_core::{Buffer, UniqueId};
+use audit_core::UniqueId;
 use tokio::time::Instant;
 
-use super::batch::{IndexedBatch, RunRecords, disappeared, read_batch};
-use super::unread::{Followed, FollowedRun, Lag, Stretch, Unread};
-use crate::destination::RecordTime;
+pub(crate) use self::run::Run;
+use super::batch::IndexedBatch;
+use super::unread::{Stretch, Unread};
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::recovery::RecoveredSegment;
 use crate::segment::{Segment, SegmentReader, Window};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
-use crate::watermark::{HeldRecords, Watermark};
 
 /// The routes' records that are in segments only. This state is only in memory.
 #[derive(Debug, Default)]
@@ -86,16 +88,6 @@ pub(crate) struct Waiting {
     pub(crate) is_wanted: bool,
 }
 
-/// The records of a route's next object, still in the journal.
-#[derive(Debug)]
-pub(crate) struct Run {
-    route: u32,
-    stream: UniqueId,
-    since: Instant,
-    end: Position,
-    batches: Vec<(Segment, IndexedBatch)>,
-}
-
 impl RouteIndex {
     /// Indexes the records in these segments that `planned_to` says are in no object. Segments that
     /// have none are not read again.
@@ -134,7 +126,7 @@ impl RouteIndex {
                 reader.step_over(&header);
                 let mut state = self.state();
                 for place in places.iter().filter(|place| place.route > 0) {
-                    let batch = place.indexed(from);
+                    let batch = IndexedBatch::new(place, from);
                     if batch.next_sequence() > planned_to(place.stream) {
                         let end = reader.position();
                         state.add(place.route, place.stream, segment, batch, end, now);
@@ -179,11 +171,6 @@ impl RouteIndex {
     /// Lets a route's reader hear of its records. Returns `None` when nothing more is committed.
     pub(crate) fn listen(&self, route: u32) -> Option<latest::Receiver<Position>> {
         self.listen_to(route, |records| &mut records.changed)
-    }
-
-    /// As [`listen`](Self::listen), for a follower of the route.
-    pub(crate) fn listen_as_follower(&self, route: u32) -> Option<latest::Receiver<Position>> {
-        self.listen_to(route, |records| &mut records.unread_changed)
     }
 
     fn listen_to(
@@ -236,74 +223,6 @@ impl RouteIndex {
         let state = self.state();
         let mut of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
         of_route.any(|stretch| stretch.stream == stream)
-    }
-
-    /// A route's records in a segment, delivered or not.
-    pub(crate) fn in_segment(&self, ordinal: u32, route: u32) -> Option<HeldRecords> {
-        let state = self.state();
-        Some(state.in_segments.get(&ordinal)?.get(&route)?.held())
-    }
-
-    /// A route's records in all segments, delivered or not, in order.
-    pub(crate) fn in_segments(&self, route: u32) -> Vec<HeldRecords> {
-        let state = self.state();
-        let of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
-        of_route.map(Stretch::held).collect()
-    }
-
-    /// Begins to note what this follower has not read: everything after the watermark. It is woken
-    /// by the first record, and when there are at least `wake_at` bytes.
-    pub(crate) fn follow(
-        &self,
-        route: u32,
-        follower: u32,
-        watermark: &Watermark,
-        wake_at: u64,
-        now: Instant,
-    ) {
-        let mut state = self.state();
-        let of_route = state.in_segments.iter().filter_map(|(ordinal, routes)| {
-            let stretch = routes.get(&route)?.clone();
-            let first = watermark.begins_at(*ordinal, stretch.stream).max(stretch.records.start);
-            let records = first..stretch.records.end;
-            (first < records.end).then_some(Stretch { records, ..stretch })
-        });
-        let unread = Unread::new(of_route, wake_at, now);
-        state.route(route, now).unread.insert(follower, unread);
-    }
-
-    /// A follower whose task has ended.
-    pub(crate) fn unfollow(&self, route: u32, follower: u32) {
-        if let Some(records) = self.state().routes.get_mut(&route) {
-            records.unread.remove(&follower);
-        }
-    }
-
-    /// What a follower has not read. `None` if it has read everything.
-    pub(crate) fn lag(&self, route: u32, follower: u32) -> Option<Lag> {
-        self.state().routes.get(&route)?.unread.get(&follower)?.lag()
-    }
-
-    /// The records of a follower's next object, of at most `max_bytes` unless it is a single batch,
-    /// or up to the end that an earlier process had decided. They stay until they are
-    /// [read](Self::read).
-    pub(crate) fn followed(
-        &self,
-        route: u32,
-        follower: u32,
-        max_bytes: u64,
-        end: Option<(UniqueId, u64)>,
-    ) -> Option<FollowedRun> {
-        self.state().routes.get(&route)?.unread.get(&follower)?.front(route, max_bytes, end)
-    }
-
-    /// Drops what a follower has read.
-    pub(crate) fn read(&self, route: u32, follower: u32, followed: &Followed, now: Instant) {
-        let mut state = self.state();
-        let unread = state.routes.get_mut(&route).and_then(|of| of.unread.get_mut(&follower));
-        if let Some(unread) = unread {
-            unread.read(followed, now);
-        }
     }
 
     /// A segment was removed.
@@ -468,77 +387,11 @@ impl RouteRecords {
         }
     }
 
-    /// Notes a committed batch for the followers, and wakes them if one has more to do because of
-    /// it.
-    fn add_for_followers(
-        &mut self,
-        stream: UniqueId,
-        segment: &Segment,
-        batch: IndexedBatch,
-        group: &Range<u64>,
-        now: Instant,
-    ) {
-        let mut wakes = false;
-        for unread in self.unread.values_mut() {
-            wakes |= unread.add(segment, stream, batch, group.clone(), now);
-        }
-        if let Some(changed) = self.unread_changed.as_ref().filter(|_| wakes) {
-            changed.send(self.end);
-        }
-    }
-
     fn grew(&mut self) {
         if std::mem::take(&mut self.is_first) || self.bytes >= self.wake_at {
             self.wake();
         } else if let Some(changed) = &self.changed {
             changed.set(self.end);
-        }
-    }
-}
-
-impl Run {
-    /// Its size in the journal, in bytes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.batches.iter().map(|(_, batch)| u64::from(batch.bytes)).sum()
-    }
-
-    /// Reads the records.
-    pub(crate) fn read(self) -> io::Result<RunRecords> {
-        // What the delivery counts for it: a buffer that grows would take up to twice that.
-        let bytes = usize::try_from(self.bytes()).unwrap_or(0);
-        let Run { route, stream, since, end, batches } = self;
-        let (_, first) = batches.first().expect("a run has a batch");
-        let first_sequence = first.first_sequence;
-        let (mut lines, mut times, mut next) =
-            (Buffer::with_capacity(bytes), Vec::<RecordTime>::new(), first_sequence);
-        let mut memory = Vec::new();
-        for (segment, batch) in batches {
-            if batch.first_sequence != next {
-                return Err(disappeared(&segment, &batch));
-            }
-            lines.extend_from_slice(read_batch(&segment, &batch, route, &mut memory)?);
-            if times.last().is_none_or(|last| last.time_ms != batch.time_ms) {
-                times.push(RecordTime { first_sequence: next, time_ms: batch.time_ms });
-            }
-            next = batch.next_sequence();
-        }
-        let count = next - first_sequence;
-        Ok(RunRecords { stream, first_sequence, count, times, lines, since, end })
-    }
-}
-
-impl crate::format::BatchPlace {
-    /// The batch in a group that begins at this offset.
-    fn indexed(&self, group: u64) -> IndexedBatch {
-        use crate::format::{BATCH_HEADER_BYTES, GROUP_HEADER_BYTES};
-        let bytes = self.lines.len() + BATCH_HEADER_BYTES;
-        let at = GROUP_HEADER_BYTES + self.lines.start - BATCH_HEADER_BYTES;
-        IndexedBatch {
-            first_sequence: self.first_sequence,
-            time_ms: self.time_ms,
-            offset: group + at as u64,
-            bytes: u32::try_from(bytes).expect("a batch fits into a segment"),
-            count: self.count,
         }
     }
 }
