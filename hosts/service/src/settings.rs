@@ -174,9 +174,10 @@ pub(crate) struct Settings {
 
     /// How many requests may use the database at once. Further ones wait for a turn of their
     /// client. One more may if its client was idle, so that it waits for nobody's long request;
-    /// SQLite makes one change at a time.
-    #[arg(long, env = "REQUESTS_AT_ONCE", default_value_t = 8, value_parser = at_once())]
-    pub(crate) requests_at_once: usize,
+    /// SQLite makes one change at a time. [default: the number of processors for SQLite, at least
+    /// 2, and 8 for PostgreSQL]
+    #[arg(long, env = "REQUESTS_AT_ONCE", value_parser = at_once())]
+    pub(crate) requests_at_once: Option<usize>,
 
     /// How many requests of one client, an address or a tenant, may wait for their turn; further
     /// ones are answered 429. The default is the number of connections of one address.
@@ -249,6 +250,7 @@ impl Settings {
             "evidence_key" => Some(shown_path(key)),
             "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
             "traces" => self.traces.as_ref().map(|url| json!(without_secrets(url))),
+            "requests_at_once" => Some(json!(self.requests_at_once())),
             "linger_ms" => bucket.map(|(_, settings)| json!(settings.linger_ms)),
             "cut_after_ms" => journal.map(|journal| json!(journal.cut_after_ms)),
             _ => None,
@@ -325,10 +327,19 @@ impl Settings {
         }
     }
 
+    /// SQLite computes in this process: with more requests at once than processors, each of them,
+    /// and whatever else the process does, would only take longer. Requests to a server wait for
+    /// the network.
+    fn requests_at_once(&self) -> usize {
+        let is_server = self.database_url.as_deref().is_some_and(|url| !url.starts_with("sqlite:"));
+        let processors = || std::thread::available_parallelism().map_or(2, usize::from);
+        self.requests_at_once.unwrap_or_else(|| if is_server { 8 } else { processors().max(2) })
+    }
+
     /// The limits of requests that use the database.
     pub(crate) fn turns(&self) -> FairLimits {
         FairLimits {
-            permits: self.requests_at_once,
+            permits: self.requests_at_once(),
             has_prompt_permit: true,
             max_waiting_of_client: self.max_waiting_requests_per_client,
             max_waiting: self.max_waiting_requests,
