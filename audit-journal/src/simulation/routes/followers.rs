@@ -18,7 +18,7 @@ pub(super) struct Candidate {
     pub(super) receiver: SimulatedReceiver,
     /// Its numbers in the journal, each with the ids of the records that it must have or miss.
     lives: Vec<(u64, Range<u64>)>,
-    /// Whether it may have been paused or retired before it had everything.
+    /// Whether it may have been paused, or retired before it had everything.
     may_miss: bool,
     /// The share of a follower that every opening has.
     share: Option<Option<u64>>,
@@ -41,8 +41,8 @@ impl Candidate {
         Candidate { name: "a", receiver, lives: Vec::new(), may_miss: true, share: Some(share) }
     }
 
-    /// It may lack records when it is retired.
-    pub(super) fn may_be_retired(&mut self) {
+    /// It may lack records: it is about to be retired, or commits may need the room.
+    pub(super) fn may_lack(&mut self) {
         self.may_miss = true;
     }
 

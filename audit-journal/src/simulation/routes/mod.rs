@@ -245,15 +245,22 @@ impl Simulation {
             let at = now + ahead(&mut self.dice);
             self.disk.stop_at(at);
         }
+        let mut lacks_room = false;
         for _ in 0..self.dice.below(3) {
             let from = now + ahead(&mut self.dice);
             let calls = if self.dice.chance(2, 3) { 1 } else { self.dice.within(1..6) as u64 };
             let fault = Fault::any(&mut self.dice);
+            lacks_room |= fault.no_space;
             self.disk.fail(from..from + calls, fault);
         }
         if self.dice.chance(1, 5) {
+            lacks_room = true;
             let from = now + ahead(&mut self.dice);
             self.disk.lack_space(from..from + [1, 4, 30][self.dice.below(3)]);
+        }
+        if lacks_room {
+            let followers = self.customers.iter_mut().flat_map(|customer| &mut customer.followers);
+            followers.for_each(Candidate::may_lack);
         }
     }
 
@@ -506,7 +513,7 @@ impl Simulation {
     fn retire(&mut self, n: usize) {
         let customer = &mut self.customers[n];
         if let Some(route) = customer.route.take() {
-            customer.followers.iter_mut().for_each(Candidate::may_be_retired);
+            customer.followers.iter_mut().for_each(Candidate::may_lack);
             customer.retired = Some(tokio::spawn(async move { route.retire().await }));
         }
     }
@@ -514,7 +521,7 @@ impl Simulation {
     /// Checks that routes that are not open are retired only if they have everything.
     async fn retire_unopened(&mut self, process: &Process) -> Result<(), String> {
         for customer in self.customers.iter_mut().filter(|customer| customer.route.is_none()) {
-            customer.followers.iter_mut().for_each(Candidate::may_be_retired);
+            customer.followers.iter_mut().for_each(Candidate::may_lack);
         }
         let journal = Arc::clone(&process.journal);
         let retired = catch_in(async move { journal.retire_unopened_routes().await }).await;
