@@ -13,8 +13,8 @@ use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::{Disk, LocalDisk};
 use crate::followers::{
-    Follower, FollowerParts, FollowerRecord, FollowerState, Followers, KnownFollowers, Standing,
-    follower_memory,
+    Follower, FollowerMemory, FollowerParts, FollowerRecord, FollowerState, Followers,
+    KnownFollowers, Standing,
 };
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
@@ -193,7 +193,7 @@ impl OrphanedJournal {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             refused: None,
-            follower_memory: follower_memory(),
+            follower_memory: FollowerMemory::new(),
             is_rescue: true,
         };
         let names = std::mem::take(&mut decided.routes);

@@ -18,7 +18,7 @@ use crate::delivery::{self, DeliveryMemory, JournalDelivery};
 use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
 use crate::followers::{
-    self, Follower, FollowerParts, Followers, KnownFollowers, check_names, follower_memory,
+    self, Follower, FollowerMemory, FollowerParts, Followers, KnownFollowers, check_names,
     read_followers,
 };
 use crate::health::HealthBoard;
@@ -149,7 +149,7 @@ impl Opening {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused,
-                follower_memory: follower_memory(),
+                follower_memory: FollowerMemory::new(),
                 is_rescue: false,
             },
             std::mem::take(&mut decided.routes),

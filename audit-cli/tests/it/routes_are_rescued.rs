@@ -175,7 +175,7 @@ async fn each_routes_log_stream_gets_what_it_lacks_and_nothing_else() {
     }
     assert_eq!(shown().await, (Some(1), vec![(1, json!(0), 0), (2, json!(0), 1)]));
 
-    // Without its route, the log stream is not known.
+    // Without its route, the log stream is unknown.
     let replay = async |more: &[&str]| {
         let (bucket, route) = (at("globex"), ["--missing", &*journal, "--routes", &*file]);
         audit(&[], &[&["--json", "replay", &bucket], &route[..], more].concat()).await

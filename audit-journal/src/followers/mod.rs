@@ -8,9 +8,9 @@
 //! Each follower has its own task, which reads the journal's durable groups. It shares with the
 //! delivery only its [`Standing`], which the removal of segments consults.
 
-mod of_routes;
 mod record;
 mod replayed;
+mod route_followers;
 mod standing;
 mod task;
 
@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use audit_core::FollowerHealth;
 
-pub(crate) use self::of_routes::{FollowedRoute, KnownFollowers, RouteFollowers, follower_memory};
 pub use self::record::FollowerState;
 pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES, adopt, read_followers};
 pub use self::replayed::ReplayLog;
+pub(crate) use self::route_followers::{FollowedRoute, KnownFollowers, RouteFollowers};
 pub(crate) use self::standing::Standing;
+pub(crate) use self::task::FollowerMemory;
 pub(crate) use self::task::{Ending, FollowerTask};
 use crate::destination::Destination;
 use crate::disk::Disk;

@@ -25,11 +25,13 @@ pub(crate) use self::batch::RunRecords;
 pub(crate) use self::index::{RouteIndex, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share};
-pub(crate) use self::unread::{Followed, Lag};
+pub(crate) use self::unread::{Followed, Lag, Unread};
 use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery, RouteLane};
 use crate::destination::Destination;
 use crate::disk::Disk;
-use crate::followers::{FollowedRoute, Follower, KnownFollowers, RouteFollowers, check_names};
+use crate::followers::{
+    FollowedRoute, Follower, FollowerMemory, KnownFollowers, RouteFollowers, check_names,
+};
 use crate::health::HealthBoard;
 use crate::plan::Decided;
 use crate::progress::{Progress, write_progress};
@@ -99,7 +101,7 @@ pub(crate) struct RouteParts {
     /// Why routes cannot be opened, if so.
     pub(crate) refused: Option<&'static str>,
     /// The memory of all followers of routes.
-    pub(crate) follower_memory: Arc<DeliveryMemory>,
+    pub(crate) follower_memory: FollowerMemory,
     /// Whether the host is gone: followers are neither added nor retired, and nothing is kept for
     /// those that are not opened.
     pub(crate) is_rescue: bool,
@@ -142,7 +144,7 @@ impl Routes {
     ) -> Arc<Routes> {
         let share = if parts.is_rescue { 0 } else { parts.journal.max_bytes / 2 };
         let (live, executor) = (Arc::clone(&parts.live), Arc::clone(&parts.executor));
-        let memory = Arc::clone(&parts.follower_memory);
+        let memory = parts.follower_memory.clone();
         let followers = RouteFollowers::new(live, executor, share, memory, &names, followers);
         let routes = Routes {
             followers: Arc::new(followers),

@@ -17,10 +17,6 @@ use crate::format::{Found, Position};
 use crate::segment::{Segment, SegmentReader, WINDOW_BYTES, Window};
 use crate::watermark::HeldRecords;
 
-/// The most batches whose places are kept for one follower. In simulations there are few, so that
-/// both kinds of entries are read.
-const MAX_PLACES: usize = if cfg!(any(test, feature = "simulation")) { 4 } else { 256 };
-
 /// The records of one route in some groups of one segment. They are of one stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
@@ -70,12 +66,14 @@ impl Stretch {
 
 /// The records that a follower has not read, in order.
 #[derive(Debug)]
-pub(super) struct Unread {
+pub(crate) struct Unread {
     entries: VecDeque<Entry>,
     /// At least their size in the journal, in bytes.
     bytes: u64,
     /// A time before which none of them became the oldest one.
     since: Instant,
+    /// The most entries that are single batches.
+    max_places: usize,
     /// The size from which the follower is woken by each batch.
     wake_at: u64,
 }
@@ -156,14 +154,16 @@ impl Entry {
 }
 
 impl Unread {
-    pub(super) fn new(
-        stretches: impl Iterator<Item = Stretch>,
-        wake_at: u64,
-        now: Instant,
-    ) -> Unread {
-        let entries: VecDeque<_> = stretches.map(Entry::Stretch).collect();
-        let bytes = entries.iter().map(Entry::bytes).sum();
-        Unread { entries, bytes, since: now, wake_at }
+    /// Keeps the places of at most `max_places` batches. The follower is woken by the first record,
+    /// and when there are at least `wake_at` bytes.
+    pub(crate) fn new(max_places: usize, wake_at: u64, now: Instant) -> Unread {
+        Unread { entries: VecDeque::new(), bytes: 0, since: now, max_places, wake_at }
+    }
+
+    /// Adds what was committed before.
+    pub(super) fn push(&mut self, stretch: Stretch) {
+        self.bytes += stretch.bytes;
+        self.entries.push_back(Entry::Stretch(stretch));
     }
 
     /// Adds a committed batch in a group that is at these offsets. Returns whether the follower has
@@ -182,7 +182,7 @@ impl Unread {
         }
         self.bytes += u64::from(batch.bytes);
         let ordinal = segment.header.ordinal;
-        if self.entries.len() < MAX_PLACES {
+        if self.entries.len() < self.max_places {
             self.entries.push_back(Entry::Batch(segment.clone(), stream, batch));
         } else if let Some(Entry::Stretch(last)) = self.entries.back_mut()
             && last.segment.header.ordinal == ordinal
@@ -196,7 +196,7 @@ impl Unread {
     }
 
     pub(super) fn lag(&self) -> Option<Lag> {
-        let Unread { entries, bytes, since, wake_at: _ } = self;
+        let Unread { entries, bytes, since, .. } = self;
         let time_ms = entries.iter().find_map(Entry::time_ms);
         (!entries.is_empty()).then_some(Lag { bytes: *bytes, since: *since, time_ms })
     }

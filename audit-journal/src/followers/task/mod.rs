@@ -17,7 +17,7 @@ use audit_core::BufferPool;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub(crate) use self::route::RouteSource;
+pub(crate) use self::route::{FollowerMemory, RouteSource};
 use super::record::{FollowerRecord, FollowerState};
 use super::{Follower, Standing};
 use crate::cutter::{Cut, Cutter};

@@ -17,9 +17,31 @@ use crate::cutter::Cut;
 use crate::delivery::{DeliveryMemory, MAX_TURN, Memory, TURN};
 use crate::followers::FollowerRecord;
 use crate::health::Watch;
-use crate::routes::{Followed, Lag};
+use crate::routes::{Followed, Lag, Unread};
 use crate::shared::executor::execute;
 use crate::shared::job::Job;
+
+/// The memory for objects of all followers of routes, in bytes, half of it for those that are read
+/// and sent, an eighth for those whose receivers do not respond in time.
+const MEMORY_BYTES: u64 = 24 << 20;
+
+/// The most batches whose places are kept for one follower.
+const MAX_PLACES: usize = 256;
+
+/// The memory of all followers of routes.
+#[derive(Debug, Clone)]
+pub(crate) struct FollowerMemory {
+    /// For their objects.
+    pub(crate) objects: Arc<DeliveryMemory>,
+    /// The most batches whose places are kept for one follower.
+    pub(crate) max_places: usize,
+}
+
+impl FollowerMemory {
+    pub(crate) fn new() -> FollowerMemory {
+        FollowerMemory { objects: DeliveryMemory::new(MEMORY_BYTES, 1), max_places: MAX_PLACES }
+    }
+}
 
 /// Where a route's follower reads.
 pub(crate) struct RouteSource {
@@ -27,6 +49,8 @@ pub(crate) struct RouteSource {
     /// The follower's number.
     number: u32,
     pub(super) memory: Arc<DeliveryMemory>,
+    /// The most batches whose places are kept.
+    max_places: usize,
     /// Memory for the next object.
     free: Option<Memory>,
     wanted: Option<Job<Memory>>,
@@ -42,11 +66,13 @@ pub(crate) struct RouteSource {
 }
 
 impl RouteSource {
-    pub(crate) fn new(route: u32, number: u32, memory: Arc<DeliveryMemory>) -> RouteSource {
+    pub(crate) fn new(route: u32, number: u32, memory: FollowerMemory) -> RouteSource {
+        let FollowerMemory { objects: memory, max_places } = memory;
         RouteSource {
             route,
             number,
             memory,
+            max_places,
             free: None,
             wanted: None,
             ends: VecDeque::new(),
@@ -97,7 +123,8 @@ impl FollowerTask {
         source.ends = cuts;
         let routes = self.parts.live.routes();
         let wake_at = self.follower.max_object_bytes as u64;
-        routes.follow(source.route, source.number, &watermark, wake_at, Instant::now());
+        let unread = Unread::new(source.max_places, wake_at, Instant::now());
+        routes.follow(source.route, source.number, &watermark, unread);
         self.more = false;
     }
 

@@ -32,15 +32,13 @@ impl RouteIndex {
         of_route.map(Stretch::held).collect()
     }
 
-    /// Begins to note what this follower has not read: everything after the watermark. It is woken
-    /// by the first record, and when there are at least `wake_at` bytes.
+    /// Begins to note in `unread` what this follower has not read: everything after the watermark.
     pub(crate) fn follow(
         &self,
         route: u32,
         follower: u32,
         watermark: &Watermark,
-        wake_at: u64,
-        now: Instant,
+        mut unread: Unread,
     ) {
         let mut state = self.state();
         let of_route = state.in_segments.iter().filter_map(|(ordinal, routes)| {
@@ -49,8 +47,8 @@ impl RouteIndex {
             let records = first..stretch.records.end;
             (first < records.end).then_some(Stretch { records, ..stretch })
         });
-        let unread = Unread::new(of_route, wake_at, now);
-        state.route(route, now).unread.insert(follower, unread);
+        of_route.for_each(|stretch| unread.push(stretch));
+        state.route(route, Instant::now()).unread.insert(follower, unread);
     }
 
     /// A follower whose task has ended.

@@ -77,7 +77,7 @@ use crate::commit::{self, Bounds, Committer, Journal};
 use crate::deliveries::deliver;
 use crate::delivery::{Command, DeliveryMemory, JournalDelivery, Parts};
 use crate::disk::Disk;
-use crate::followers::{Follower, FollowerParts, Followers};
+use crate::followers::{Follower, FollowerMemory, FollowerParts, Followers};
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::{Decided, DecidedObject};
@@ -545,7 +545,7 @@ impl<E: Endpoint> Simulation<E> {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused: None,
-                follower_memory: Arc::clone(&memory),
+                follower_memory: FollowerMemory { objects: Arc::clone(&memory), max_places: 4 },
                 is_rescue: false,
             },
             std::mem::take(&mut decided.routes),

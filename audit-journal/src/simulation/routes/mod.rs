@@ -50,7 +50,7 @@ use crate::commit::{self, Bounds, Committer, Journal, Taken};
 use crate::deliveries::deliver;
 use crate::delivery::{Command, JournalDelivery, Parts};
 use crate::disk::Disk;
-use crate::followers::Followers;
+use crate::followers::{FollowerMemory, Followers};
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::Decided;
@@ -370,7 +370,11 @@ impl Simulation {
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 refused: None,
-                follower_memory: any_memory(&mut self.dice),
+                follower_memory: FollowerMemory {
+                    objects: any_memory(&mut self.dice),
+                    // Few, so that places and groups are both read.
+                    max_places: 4,
+                },
                 is_rescue: false,
             },
             std::mem::take(&mut decided.routes),

@@ -15,19 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::record::{FollowerRecord, FollowerState};
-use super::task::{Ending, FollowerTask, Parts, RouteSource};
+use super::task::{Ending, FollowerMemory, FollowerTask, Parts, RouteSource};
 use super::{Follower, Standing};
-use crate::delivery::DeliveryMemory;
 use crate::disk::Disk;
 use crate::routes::RouteNames;
 use crate::segments::LiveSegments;
 use crate::shared::executor::{Executor, execute};
 use crate::shared::latest;
 use crate::watermark::Watermark;
-
-/// The memory for objects of all followers of routes, in bytes, half of it for those that are read
-/// and sent, an eighth for those whose receivers do not respond in time.
-const MEMORY_BYTES: u64 = 24 << 20;
 
 /// How long followers that are retired have for the remaining records.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,11 +34,6 @@ pub(crate) struct KnownFollowers {
     pub(crate) records: Vec<FollowerRecord>,
     /// The highest number that any follower of the journal ever had.
     last_number: u32,
-}
-
-/// The memory for objects of all followers of routes.
-pub(crate) fn follower_memory() -> Arc<DeliveryMemory> {
-    DeliveryMemory::new(MEMORY_BYTES, 1)
 }
 
 impl KnownFollowers {
@@ -61,7 +51,7 @@ impl KnownFollowers {
 pub(crate) struct RouteFollowers {
     live: Arc<LiveSegments>,
     executor: Arc<dyn Executor>,
-    memory: Arc<DeliveryMemory>,
+    memory: FollowerMemory,
     /// The share of a follower whose settings name none.
     max_kept_bytes: u64,
     state: Mutex<State>,
@@ -69,13 +59,13 @@ pub(crate) struct RouteFollowers {
 
 struct State {
     /// Those that are not retired, by number.
-    followed: BTreeMap<u32, Followed>,
+    followed: BTreeMap<u32, LiveFollower>,
     last_number: u32,
     tasks: JoinSet<()>,
     ending: Ending,
 }
 
-struct Followed {
+struct LiveFollower {
     route: u32,
     standing: Arc<Standing>,
     running: Option<Running>,
@@ -108,7 +98,7 @@ impl RouteFollowers {
         live: Arc<LiveSegments>,
         executor: Arc<dyn Executor>,
         max_kept_bytes: u64,
-        memory: Arc<DeliveryMemory>,
+        memory: FollowerMemory,
         names: &RouteNames,
         known: KnownFollowers,
     ) -> RouteFollowers {
@@ -118,7 +108,7 @@ impl RouteFollowers {
             let name = names.get(route).map_or("", |row| &row.name);
             let label = label(&record.name, name);
             let standing = Standing::of_route(record, label, max_kept_bytes, true);
-            (number, Followed { route, standing: Arc::new(standing), running: None })
+            (number, LiveFollower { route, standing: Arc::new(standing), running: None })
         });
         let state = State {
             followed: followed.collect(),
@@ -195,7 +185,7 @@ impl RouteFollowers {
         };
         let standing = Standing::of_route(record, label(name, of), self.max_kept_bytes, false);
         let standing = Arc::new(standing);
-        let followed = Followed { route, standing: Arc::clone(&standing), running: None };
+        let followed = LiveFollower { route, standing: Arc::clone(&standing), running: None };
         state.followed.insert(number, followed);
         (number, standing)
     }
@@ -219,7 +209,7 @@ impl RouteFollowers {
             durable,
             max_bytes_under_way: usize::MAX,
         };
-        let source = RouteSource::new(route, number, Arc::clone(&self.memory));
+        let source = RouteSource::new(route, number, self.memory.clone());
         let task = FollowerTask::new(parts, follower, standing, Some(source));
         let mut state = self.lock();
         let (ending, receiver) = latest::channel(state.ending);
