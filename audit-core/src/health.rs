@@ -41,6 +41,25 @@ pub struct Health {
     /// The journal's followers, which get every record and delay no commit. Their problems appear
     /// in no other member.
     pub followers: Vec<FollowerHealth>,
+    /// The witnesses that cosign the evidence, which delay nothing. Their problems appear in no
+    /// other member.
+    pub witnesses: Vec<WitnessHealth>,
+}
+
+/// The health of a witness, which cosigns the checkpoints of a sink's streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WitnessHealth {
+    /// The name of its key.
+    pub name: String,
+    /// Whether it cosigns.
+    pub state: HealthState,
+    /// When it last cosigned a checkpoint, in milliseconds since the Unix epoch. `None` if it has
+    /// not since the sink was opened.
+    pub last_cosigned_ms: Option<i64>,
+    /// Submissions that it did not cosign since the sink was opened.
+    pub failures: u64,
+    /// The most recent problem, possibly resolved.
+    pub last_error: Option<String>,
 }
 
 /// The health of a follower: a further destination of a journal, which delays no commit.

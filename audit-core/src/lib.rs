@@ -122,7 +122,7 @@ pub use disk::free_bytes;
 pub use error::{Outcome, SinkError, SinkErrorKind};
 #[cfg(feature = "disk")]
 pub use file_lock::FileLock;
-pub use health::{Commits, FollowerHealth, Health, HealthState};
+pub use health::{Commits, FollowerHealth, Health, HealthState, WitnessHealth};
 pub use id::{InvalidId, UniqueId};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;

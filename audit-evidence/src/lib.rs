@@ -18,6 +18,7 @@
 //! - [`CheckedObject`], [`StreamVerifier`], [`BucketReport`]: the auditor's side. Each [`Finding`]
 //!   has a kind of [`Alarm`]; [`State`] is what is remembered between verifications.
 //! - [`Policy`]: trusted logs and witnesses. [`AddCheckpoint`]: a witness's decision.
+//!   [`Submitter`]: what a host submits to a witness.
 //!
 //! Formats are those of C2SP where one exists: signed-note, tlog-checkpoint, tlog-cosignature,
 //! tlog-proof, tlog-policy, tlog-witness. Keys are Ed25519 and hashes SHA-256.
@@ -71,6 +72,7 @@ mod policy;
 mod proof;
 mod range;
 mod sidecar;
+mod submission;
 mod system;
 mod tree;
 mod verify;
@@ -89,6 +91,7 @@ pub use policy::{InvalidPolicy, Policy, PolicyError};
 pub use proof::{Proof, ProofError};
 pub use range::{CompactRange, Tree, WrongHashCount};
 pub use sidecar::Sidecar;
+pub use submission::{SubmissionError, Submitter, WitnessResponse};
 pub use system::{InvalidSystemRecord, StreamEnd, SystemRecord};
 pub use tree::{InvalidProof, verify_consistency, verify_inclusion};
 pub use verify::{

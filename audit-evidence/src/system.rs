@@ -12,7 +12,7 @@ use crate::Hash;
 /// ```
 /// use audit_evidence::SystemRecord;
 ///
-/// let closed = SystemRecord::Closed { at: 1_764_000_000_000 };
+/// let closed = SystemRecord::Closed { at: 1_764_000_000_000, cosigned: Vec::new() };
 /// let line = r#"{"$audit":{"event":"closed","at":1764000000000}}"#;
 /// assert_eq!(closed.to_line(), line);
 /// assert_eq!(SystemRecord::parse(line.as_bytes()), Ok(closed));
@@ -72,6 +72,9 @@ pub enum SystemRecord {
     Closed {
         /// Milliseconds since the Unix epoch.
         at: u64,
+        /// Checkpoints of the stream with their cosignatures, as in a heartbeat.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cosigned: Vec<String>,
     },
 }
 
@@ -117,7 +120,7 @@ impl SystemRecord {
             SystemRecord::Opened { at, .. }
             | SystemRecord::Heartbeat { at, .. }
             | SystemRecord::Void { at, .. }
-            | SystemRecord::Closed { at } => at,
+            | SystemRecord::Closed { at, .. } => at,
         }
     }
 
@@ -126,6 +129,16 @@ impl SystemRecord {
         match *self {
             SystemRecord::Opened { next, .. } | SystemRecord::Heartbeat { next, .. } => Some(next),
             SystemRecord::Void { .. } | SystemRecord::Closed { .. } => None,
+        }
+    }
+
+    /// Checkpoints with cosignatures, each as a note that nobody has verified yet.
+    pub fn cosigned(&self) -> &[String] {
+        match self {
+            SystemRecord::Heartbeat { cosigned, .. } | SystemRecord::Closed { cosigned, .. } => {
+                cosigned
+            }
+            SystemRecord::Opened { .. } | SystemRecord::Void { .. } => &[],
         }
     }
 

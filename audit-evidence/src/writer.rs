@@ -72,6 +72,11 @@ impl HashedObject {
         self.range.end() - self.range.begin()
     }
 
+    /// Its records as a part of the stream's tree.
+    pub fn range(&self) -> &CompactRange {
+        &self.range
+    }
+
     /// SHA-256 of its lines, line feeds included.
     pub fn sha256(&self) -> &[u8; 32] {
         &self.sha256
@@ -168,6 +173,11 @@ impl StreamSigner {
     /// The name of the host.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The host's certificate of the stream's key.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// Signs an object that follows the records `before`. Returns its head, and the range before

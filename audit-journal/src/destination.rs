@@ -219,12 +219,12 @@ pub trait Destination: Debug + Send + Sync + 'static {
         self.encoding()
     }
 
-    /// A system record for the end of a stream, as a line without its line feed.
+    /// A system record for the end of this stream, as a line without its line feed.
     ///
     /// # Panics
     ///
     /// If the destination does not vouch for streams.
-    fn last_record(&self, _now_ms: i64, _record: &LastRecord) -> String {
+    fn last_record(&self, _stream: UniqueId, _now_ms: i64, _record: &LastRecord) -> String {
         unreachable!("the destination does not vouch for streams")
     }
 

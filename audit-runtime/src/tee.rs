@@ -168,6 +168,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
         verifier_key,
         last_error,
         followers,
+        witnesses,
     } = other;
     all.state = match (std::mem::take(&mut all.state), named(sink, state)) {
         (blocked @ HealthState::Blocked { .. }, _) | (_, blocked @ HealthState::Blocked { .. }) => {
@@ -196,6 +197,7 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     all.oldest_undelivered_ms = oldest.min();
     all.last_error = all.last_error.take().or(last_error);
     all.followers.extend(followers);
+    all.witnesses.extend(witnesses);
 }
 
 fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {

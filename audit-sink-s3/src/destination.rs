@@ -17,6 +17,7 @@ use crate::bucket::put::{Put, PutOutcome};
 use crate::evidence::journal::{self, StreamRecords};
 use crate::evidence::{Evidence, frontier, seed};
 use crate::object::encode::{EncodedObject, ObjectEncoder};
+use crate::witness::Witnesses;
 use crate::{Compression, ObjectKey, ObjectMetadata};
 
 /// Encodes objects and puts each under its key. For streams with evidence it also seals them; the
@@ -29,6 +30,9 @@ pub(crate) struct BucketDestination {
     /// A known-bad variant: objects state records in flight as stable.
     #[cfg(test)]
     is_hasty: bool,
+    /// A known-bad variant: checkpoints are shown to witnesses before their plan is durable.
+    #[cfg(test)]
+    is_rash: bool,
     /// The signer used last.
     signer: Mutex<Option<(UniqueId, Arc<StreamSigner>)>>,
     /// Kept to reuse their memory, as many as there were at once. Lost if encoding panics.
@@ -49,6 +53,8 @@ impl BucketDestination {
             random,
             #[cfg(test)]
             is_hasty: false,
+            #[cfg(test)]
+            is_rash: false,
             signer,
             encoders,
         }
@@ -57,6 +63,15 @@ impl BucketDestination {
     #[cfg(test)]
     pub(crate) fn with_haste(self, is_hasty: bool) -> BucketDestination {
         BucketDestination { is_hasty, ..self }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_rashness(self, is_rash: bool) -> BucketDestination {
+        BucketDestination { is_rash, ..self }
+    }
+
+    fn witnesses(&self) -> Option<&Arc<Witnesses>> {
+        self.evidence.as_ref()?.witnesses()
     }
 
     /// The number below which the object states all records as stable.
@@ -154,10 +169,21 @@ impl Destination for BucketDestination {
                 let hasher = ObjectHasher::new(&key.to_string(), first, stable, seed);
                 let (payload, hashed) = encoder.encode_unsealed(lines, hasher, key.compression());
                 let (signer, sha256) = (self.signer(plan.stream, &link.secret), *hashed.sha256());
+                let (witnesses, stream) = (self.witnesses().cloned(), plan.stream);
+                #[cfg(test)]
+                let is_rash = self.is_rash && key.is_system();
                 let seal = move |before: Bytes| {
                     let range = frontier::read(first, &before);
                     let range = range.expect("the state that an earlier seal returned");
                     let (head, after) = signer.seal(range, &hashed);
+                    if let Some(witnesses) = witnesses {
+                        let certificate = signer.certificate().to_note_signature();
+                        witnesses.sealed(stream, hashed.range(), &certificate);
+                        #[cfg(test)]
+                        if is_rash {
+                            witnesses.arrived(stream, first, Some(&head));
+                        }
+                    }
                     let (after, metadata) = (frontier::write(&after), Sidecar::text(&head).into());
                     Seal { before, after, metadata }
                 };
@@ -191,7 +217,13 @@ impl Destination for BucketDestination {
                 EncodedObject::sealed(payload, key, head.expect("metadata that encode wrote"))
             }
         };
-        match self.put.until_certain(&path, &object).await {
+        let outcome = self.put.until_certain(&path, &object).await;
+        if let Some(witnesses) = self.witnesses() {
+            let is_shown = outcome == PutOutcome::Stored && key.is_system();
+            let head = object.head.as_deref().filter(|_| is_shown);
+            witnesses.arrived(plan.stream, plan.first_sequence, head);
+        }
+        match outcome {
             PutOutcome::Stored => Delivery::Delivered,
             PutOutcome::Conflict => Delivery::Conflict,
         }
@@ -201,7 +233,8 @@ impl Destination for BucketDestination {
         let evidence = self.evidence.as_ref()?;
         let signer = evidence.signer(stream, &*self.random);
         let secret = StreamSecret::new(signer.to_secret_text());
-        Some(NewStream { secret, records: Box::new(StreamRecords::new(Arc::clone(evidence))) })
+        let records = StreamRecords::new(Arc::clone(evidence), stream);
+        Some(NewStream { secret, records: Box::new(records) })
     }
 
     fn understands(&self, stream: UniqueId, secret: &StreamSecret) -> bool {
@@ -212,8 +245,8 @@ impl Destination for BucketDestination {
         SYSTEM
     }
 
-    fn last_record(&self, now_ms: i64, record: &LastRecord) -> String {
-        journal::last_record(now_ms, record)
+    fn last_record(&self, stream: UniqueId, now_ms: i64, record: &LastRecord) -> String {
+        journal::last_record(self.evidence.as_deref(), stream, now_ms, record)
     }
 
     fn backoff_after_panic(&self, retries: u32) -> Duration {

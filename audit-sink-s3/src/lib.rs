@@ -154,6 +154,9 @@
 //! with what was signed before, so that no crash can lead to two histories. The next opening, or
 //! [`rescue::deliver`] without the host's key, continues where a host ended and closes its streams.
 //!
+//! The checkpoints of these roots go to [witnesses](EvidenceSettings::witnesses), if there are any,
+//! once their system record is in the bucket. The cosignatures that came are in the next one.
+//!
 //! # Required permissions
 //!
 //! To put and get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
@@ -192,6 +195,7 @@ mod sink;
 #[cfg(test)]
 #[path = "../tests/it/support/store_double.rs"]
 mod store_double;
+mod witness;
 
 pub use audit_core::{OpenError, OpenErrorKind};
 pub(crate) use audit_journal::health;
@@ -207,3 +211,4 @@ pub(crate) use object::partition::Partition;
 pub use route::S3Route;
 pub use settings::Settings;
 pub use sink::{S3Sink, S3SinkBuilder};
+pub use witness::WitnessSettings;

@@ -19,6 +19,7 @@ use crate::evidence::Evidence;
 use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
 use crate::route::S3Route;
+use crate::witness::Witnesses;
 use crate::{Bucket, OpenError, Settings};
 
 /// Delivers batches to a bucket; see the [crate's documentation](crate).
@@ -30,6 +31,7 @@ pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
     verifier_key: Option<VerifierKey>,
+    witnesses: Option<Arc<Witnesses>>,
     health: Arc<HealthBoard>,
     mode: Mode,
     /// Also used by routes.
@@ -237,9 +239,12 @@ impl S3SinkBuilder {
         })?;
         let evidence = match settings.evidence.clone() {
             None => None,
-            Some(settings) => Some(Arc::new(Evidence::open(settings, &bucket, &*random).await?)),
+            Some(settings) => {
+                Some(Arc::new(Evidence::open(settings, &bucket, &clock, &random).await?))
+            }
         };
         let verifier_key = evidence.as_ref().map(|evidence| evidence.verifier().clone());
+        let witnesses = evidence.as_ref().and_then(|evidence| evidence.witnesses().cloned());
         let health = HealthBoard::new(bucket.to_string());
         if let Some(key) = &verifier_key {
             health.verifier_key(key.to_string());
@@ -283,7 +288,7 @@ impl S3SinkBuilder {
             }
         };
         let (settings, random) = (own_settings, own_random);
-        Ok(S3Sink { bucket, stream, verifier_key, health, mode, settings, random })
+        Ok(S3Sink { bucket, stream, verifier_key, witnesses, health, mode, settings, random })
     }
 }
 
@@ -305,16 +310,23 @@ impl AuditSink for S3Sink {
 
     async fn close(&self) -> Result<(), SinkError> {
         match &self.mode {
-            Mode::Direct(direct) => direct.close().await,
-            Mode::Journaled(journal) => journal.close().await,
+            Mode::Direct(direct) => direct.close().await?,
+            Mode::Journaled(journal) => journal.close().await?,
         }
+        // All records are in the bucket. The ends of the streams are not cosigned there.
+        if let Some(witnesses) = &self.witnesses {
+            witnesses.finish().await;
+        }
+        Ok(())
     }
 
     fn health(&self) -> Health {
-        match &self.mode {
+        let health = match &self.mode {
             Mode::Direct(direct) => self.health.health(direct.pending_bytes()),
             Mode::Journaled(journal) => journal.health(),
-        }
+        };
+        let witnesses = self.witnesses.as_ref().map(|witnesses| witnesses.health());
+        Health { witnesses: witnesses.unwrap_or_default(), ..health }
     }
 
     fn stopped(&self) -> Pin<Box<dyn Future<Output = String> + Send + 'static>> {

@@ -7,6 +7,7 @@ mod ct_merkle_agrees;
 mod heads_reject_every_change;
 mod keys_and_notes_have_one_form;
 mod policies_count_quorums;
+mod submissions_reach_the_witness;
 mod trees_match_the_vectors;
 mod vectors;
 mod verify;

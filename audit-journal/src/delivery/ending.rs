@@ -44,7 +44,7 @@ impl JournalDelivery {
                 None => (Role::Closed, LastRecord::Closed),
             };
             let time_ms = self.clock.now_ms();
-            let line = self.destination.last_record(time_ms, &record) + "\n";
+            let line = self.destination.last_record(stream, time_ms, &record) + "\n";
             let encoding = self.destination.system_encoding();
             let first_sequence = progress.next;
             let plan = Plan { stream, first_sequence, count: 1, time_ms, encoding };

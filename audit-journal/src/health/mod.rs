@@ -87,6 +87,7 @@ impl HealthBoard {
             verifier_key: troubles.verifier_key.clone(),
             last_error: troubles.last_error.clone(),
             followers: Vec::new(),
+            witnesses: Vec::new(),
         }
     }
 

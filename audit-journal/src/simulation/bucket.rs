@@ -76,7 +76,11 @@ struct State {
     under_way: usize,
     most_under_way: usize,
     broken: Option<String>,
+    shown: Shown,
 }
+
+/// What a witness was shown: of each stream, its state after as many records.
+pub type Shown = BTreeMap<String, BTreeMap<u64, String>>;
 
 /// A period in which every request is refused.
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +158,7 @@ impl SimulatedBucket {
             under_way: 0,
             most_under_way: 0,
             broken: None,
+            shown: Shown::new(),
         };
         SimulatedBucket { shared: Arc::new(Mutex::new(state)) }
     }
@@ -255,6 +260,32 @@ impl SimulatedBucket {
     /// The first broken promise, if any.
     pub fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
+    }
+
+    /// Shows a witness the state of a stream after its first records, and has it noted. Returns
+    /// false if the process has died, and never showed it.
+    pub fn show(&self, stream: &str, records: u64, stream_state: &str) -> bool {
+        let mut state = self.lock();
+        if state.disk.is_stopped() {
+            return false;
+        }
+        let known = state.shown.entry(stream.to_owned()).or_default();
+        let known = known.entry(records).or_insert_with(|| stream_state.to_owned());
+        if known != stream_state {
+            let what = format!("a witness saw two histories of {records} records of {stream}");
+            state.broken.get_or_insert(what);
+        }
+        true
+    }
+
+    /// Notes a broken promise.
+    pub fn blame(&self, what: String) {
+        self.lock().broken.get_or_insert(what);
+    }
+
+    /// What a witness was shown.
+    pub fn shown(&self) -> Shown {
+        self.lock().shown.clone()
     }
 
     pub fn keeps_attributes(&self) -> bool {

@@ -11,15 +11,15 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
-use super::bucket::{Refused, Refuses, SimulatedBucket, Stored};
+use super::bucket::{Refused, Refuses, Shown, SimulatedBucket, Stored};
 use super::checkers::delivery::{ObjectReading, Reading};
 use super::vouching::{self, hex};
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
 use crate::shared::panic::catch_in;
 use crate::shared::pieces::Pieces;
 use crate::{
-    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records, Sealing,
-    StreamSecret, Unsealed,
+    Delivery, Destination, Encoded, Encoding, LastRecord, Link, NewStream, Plan, Records, Seal,
+    Sealing, StreamSecret, Unsealed,
 };
 
 /// A destination, and a reader of its objects that shares no code with it.
@@ -37,9 +37,13 @@ pub trait Endpoint: Send + 'static {
     /// The lines of an object with this encoding.
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String>;
 
-    /// Verifies the evidence in these objects, none of which is foreign, at any moment. With
-    /// `is_whole`, streams must be closed.
-    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String>;
+    /// Verifies the evidence in these objects, none of which is foreign, at any moment, also
+    /// against what a witness was shown. With `is_whole`, streams must be closed.
+    fn verify(
+        objects: &BTreeMap<String, Stored>,
+        shown: &Shown,
+        is_whole: bool,
+    ) -> Result<(), String>;
 
     /// The advice to an operator about this refusal.
     fn advice(how: Refuses) -> &'static str;
@@ -58,6 +62,8 @@ pub struct Sending {
     pub vouches: bool,
     /// Whether it takes objects in flight for delivered, as a known-bad delivery.
     pub is_hasty: bool,
+    /// Whether it shows a witness what is not planned yet, as a known-bad delivery.
+    pub is_rash: bool,
     pub put_timeout_ms: u64,
     pub retry_base_ms: u64,
     pub retry_cap_ms: u64,
@@ -124,8 +130,12 @@ impl Endpoint for Own {
         Ok(text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
     }
 
-    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
-        vouching::verify(objects, is_whole)
+    fn verify(
+        objects: &BTreeMap<String, Stored>,
+        shown: &Shown,
+        is_whole: bool,
+    ) -> Result<(), String> {
+        vouching::verify(objects, shown, is_whole)
     }
 
     fn advice(how: Refuses) -> &'static str {
@@ -194,6 +204,14 @@ impl SimulatedDestination {
     }
 }
 
+/// Shows a witness the stream's state after a system record.
+fn show(bucket: &SimulatedBucket, plan: &Plan, seal: &Seal) {
+    if plan.encoding == SYSTEM {
+        let state = String::from_utf8(seal.after.to_vec()).unwrap();
+        bucket.show(&plan.stream.to_string(), plan.next_sequence(), &state);
+    }
+}
+
 fn unknown(reason: &str) -> DeliveryTrouble {
     DeliveryTrouble { reason: reason.to_owned(), blocked_by: None }
 }
@@ -230,7 +248,15 @@ impl Destination for SimulatedDestination {
         let seal = link.map(|link| {
             let stable = if self.sending.is_hasty { plan.first_sequence } else { link.stable };
             let (lines, nonce) = (lines.to_vec(), self.sending.random.next_u64());
-            Box::new(move |before| vouching::seal(before, stable, &lines, nonce)) as Sealing
+            let rash = self.sending.is_rash.then(|| self.bucket.clone());
+            let plan = *plan;
+            Box::new(move |before| {
+                let seal = vouching::seal(before, stable, &lines, nonce);
+                if let Some(bucket) = rash {
+                    show(&bucket, &plan, &seal);
+                }
+                seal
+            }) as Sealing
         });
         Unsealed { pieces: pieces.into_bytes(), sha256: Sha256::digest(lines).into(), seal }
     }
@@ -253,7 +279,10 @@ impl Destination for SimulatedDestination {
             let trouble = match self.attempt(&key, &stored).await {
                 Ok(delivery) => {
                     match delivery {
-                        Delivery::Delivered => health.delivered(plan.count),
+                        Delivery::Delivered => {
+                            health.delivered(plan.count);
+                            object.seal.iter().for_each(|seal| show(&self.bucket, plan, seal));
+                        }
                         Delivery::Conflict => health.conflict(&key),
                     }
                     watch.over();
@@ -280,7 +309,7 @@ impl Destination for SimulatedDestination {
         SYSTEM
     }
 
-    fn last_record(&self, _: i64, record: &LastRecord) -> String {
+    fn last_record(&self, _: UniqueId, _: i64, record: &LastRecord) -> String {
         vouching::last_record(record)
     }
 

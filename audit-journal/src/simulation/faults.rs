@@ -102,6 +102,7 @@ async fn open(
         packs: false,
         vouches: true,
         is_hasty: false,
+        is_rash: false,
         put_timeout_ms: 10_000,
         retry_base_ms: 1,
         retry_cap_ms: 20,

@@ -215,7 +215,7 @@ impl Destination for ReceiverDestination {
         unreachable!("a follower gets no system records")
     }
 
-    fn last_record(&self, _: i64, _: &LastRecord) -> String {
+    fn last_record(&self, _: UniqueId, _: i64, _: &LastRecord) -> String {
         unreachable!("a follower gets no system records")
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::bucket::{SEAL, Stored};
+use super::bucket::{SEAL, Shown, Stored};
 use crate::{LastRecord, NewStream, Seal, StreamEnd, StreamSecret, SystemRecords};
 
 pub(super) const ATTRIBUTE: &str = SEAL;
@@ -93,6 +93,8 @@ pub(super) fn last_record(record: &LastRecord) -> String {
 struct Audit {
     next: u64,
     state: String,
+    /// After each object, by the number of records.
+    states: BTreeMap<u64, String>,
     stable: u64,
     gaps: Vec<Range<u64>>,
     voids: Vec<Range<u64>>,
@@ -101,7 +103,11 @@ struct Audit {
 }
 
 /// Verifies the objects that the host wrote.
-pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
+pub(super) fn verify(
+    objects: &BTreeMap<String, Stored>,
+    shown: &Shown,
+    is_whole: bool,
+) -> Result<(), String> {
     let mut streams: BTreeMap<&str, Vec<(u64, &Stored)>> = BTreeMap::new();
     for (key, stored) in objects {
         let (name, _) = key.split_once('.').ok_or(key.as_str())?;
@@ -120,6 +126,13 @@ pub(super) fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Resu
         }
         audit.finish(is_whole).map_err(|what| format!("{stream}: {what}"))?;
         audits.insert(stream, audit);
+    }
+    for (stream, states) in shown {
+        let known = audits.get(&**stream).map(|audit| &audit.states);
+        let is_known = |(size, state)| known.and_then(|known| known.get(size)) == Some(state);
+        if !states.iter().all(is_known) {
+            return Err(format!("a witness was shown {states:?} of {stream}, which has {known:?}"));
+        }
     }
     let mut named = BTreeSet::new();
     for previous in audits.values().flat_map(|audit| &audit.previous) {
@@ -164,6 +177,7 @@ impl Audit {
         let text = String::from_utf8(lines).map_err(|error| error.to_string())?;
         self.next = first + text.lines().count() as u64;
         self.state = state.to_owned();
+        self.states.insert(self.next, self.state.clone());
         self.stable = self.stable.max(stable);
         for line in text.lines().filter_map(|line| line.strip_prefix(OWN)) {
             self.is_closed |= line.starts_with("\"closed\"");

@@ -145,6 +145,11 @@ impl Group {
         if let Some((watch, _)) = panics {
             let _ = catch(|| watch.over());
         }
+        if let Some(witnesses) = seal.as_ref().and_then(|seal| seal.witnesses.as_ref()) {
+            let is_shown = outcome == PutOutcome::Stored && key.is_system();
+            let head = object.as_ref().and_then(|object| object.head.as_deref());
+            witnesses.arrived(key.stream(), key.first_sequence(), head.filter(|_| is_shown));
+        }
         let conflict = match outcome {
             PutOutcome::Stored => None,
             PutOutcome::Conflict => Some(path.to_string()),
@@ -183,6 +188,10 @@ async fn seal_behind(
 ) -> Option<EncodedObject> {
     let before: CompactRange = seal.before.wait_for(Option::is_some).await.ok()?.clone()?;
     let (head, after) = seal.signer.seal(before, hashed);
+    if let Some(witnesses) = &seal.witnesses {
+        let certificate = seal.signer.certificate().to_note_signature();
+        witnesses.sealed(key.stream(), hashed.range(), &certificate);
+    }
     seal.after.send_replace(Some(after));
     Some(EncodedObject::sealed(payload, key, head))
 }

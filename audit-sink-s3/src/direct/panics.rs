@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use audit_core::testing::SeededRandom;
-use audit_core::{Durability, HealthState, Place, Random, SystemClock, UniqueId, async_trait};
+use audit_core::{
+    Clock, Durability, HealthState, Place, Random, SystemClock, UniqueId, async_trait,
+};
 use audit_evidence::ObjectHead;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use object_store::memory::InMemory;
@@ -268,7 +270,9 @@ async fn sealed_deliveries_are_retried_after_any_panic() {
     let key_file = Some(root.path().join("key"));
     let settings = EvidenceSettings { key_file, ..EvidenceSettings::new("api") };
     let bucket = Bucket::open("memory:///").unwrap();
-    let evidence = Evidence::open(settings, &bucket, &SeededRandom::new(3)).await.unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SeededRandom::new(3));
+    let evidence = Evidence::open(settings, &bucket, &clock, &random).await.unwrap();
     let evidence = Some(&Arc::new(evidence));
     let steps = deliver(Vec::new(), evidence).await;
     for step in 0..steps {

@@ -7,7 +7,8 @@ use audit_core::{Random, UniqueId};
 use audit_evidence::{CompactRange, StreamSigner, SystemRecord};
 use tokio::sync::watch;
 
-use crate::evidence::{Aside, Evidence, FULL, Heartbeats, time};
+use crate::evidence::{Aside, Evidence, FULL, Heartbeats};
+use crate::witness::Witnesses;
 
 /// A stream that is being written, or has objects in flight.
 pub(super) struct Stream {
@@ -58,6 +59,7 @@ pub(super) struct Seal {
     pub(super) before: watch::Receiver<Option<CompactRange>>,
     pub(super) after: watch::Sender<Option<CompactRange>>,
     pub(super) random: Arc<dyn Random>,
+    pub(super) witnesses: Option<Arc<Witnesses>>,
 }
 
 impl Stream {
@@ -120,7 +122,8 @@ impl Stream {
             evidence.uncertain.insert(first);
             let stable = evidence.uncertain.first().copied().unwrap_or(first);
             let signer = Arc::clone(&evidence.signer);
-            Seal { signer, stable, before, after, random: Arc::clone(random) }
+            let (random, witnesses) = (Arc::clone(random), evidence.evidence.witnesses().cloned());
+            Seal { signer, stable, before, after, random, witnesses }
         });
         (first, seal)
     }
@@ -154,11 +157,12 @@ impl Stream {
         // The closing record states that nothing before it is missing.
         if is_ending && evidence.uncertain.is_empty() {
             evidence.ending = Ending::Closing(number);
-            return Some(SystemRecord::Closed { at: time(now_ms) });
+            return Some(evidence.evidence.closed(self.id, now_ms));
         }
         if evidence.heartbeat.is_none() && opened.heartbeats.due_in_ms(now_ms) == 0 {
             evidence.heartbeat = Some(number);
-            return Some(evidence.evidence.heartbeat(&mut opened.heartbeats, now_ms, None));
+            let heartbeats = &mut opened.heartbeats;
+            return Some(evidence.evidence.heartbeat(self.id, heartbeats, now_ms, None));
         }
         None
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use audit_core::UniqueId;
 use audit_evidence::{StreamEnd, SystemRecord};
 use audit_journal::{LastRecord, SystemRecords};
 
@@ -10,13 +11,14 @@ use super::{Evidence, FULL, Heartbeats, MAX_RECORDS, frontier, time};
 #[derive(Debug)]
 pub(crate) struct StreamRecords {
     evidence: Arc<Evidence>,
+    stream: UniqueId,
     /// The time of the first record, and the schedule of heartbeats. `None` before that record.
     opened: Option<(i64, Heartbeats)>,
 }
 
 impl StreamRecords {
-    pub(crate) fn new(evidence: Arc<Evidence>) -> StreamRecords {
-        StreamRecords { evidence, opened: None }
+    pub(crate) fn new(evidence: Arc<Evidence>, stream: UniqueId) -> StreamRecords {
+        StreamRecords { evidence, stream, opened: None }
     }
 }
 
@@ -51,7 +53,8 @@ impl SystemRecords for StreamRecords {
         let settings = self.evidence.settings();
         let (_, heartbeats) =
             self.opened.get_or_insert_with(|| (now_ms, Heartbeats::opened(now_ms, settings)));
-        self.evidence.heartbeat(heartbeats, now_ms, previous.map(end)).to_line()
+        let previous = previous.map(end);
+        self.evidence.heartbeat(self.stream, heartbeats, now_ms, previous).to_line()
     }
 
     fn is_over(&self, now_ms: i64, records: u64) -> bool {
@@ -65,8 +68,13 @@ impl SystemRecords for StreamRecords {
 }
 
 /// The delivery's last record for a stream that gets no more commits. It does not need the host's
-/// key, which may be gone.
-pub(crate) fn last_record(now_ms: i64, record: &LastRecord) -> String {
+/// key, which may be gone, and `evidence` with it.
+pub(crate) fn last_record(
+    evidence: Option<&Evidence>,
+    stream: UniqueId,
+    now_ms: i64,
+    record: &LastRecord,
+) -> String {
     let at = time(now_ms);
     let record = match record {
         LastRecord::Void(records) => SystemRecord::Void {
@@ -75,7 +83,10 @@ pub(crate) fn last_record(now_ms: i64, record: &LastRecord) -> String {
             count: records.end - records.start,
             reason: "other objects stand where these records should".to_owned(),
         },
-        LastRecord::Closed => SystemRecord::Closed { at },
+        LastRecord::Closed => match evidence {
+            Some(evidence) => evidence.closed(stream, now_ms),
+            None => SystemRecord::Closed { at, cosigned: Vec::new() },
+        },
     };
     record.to_line()
 }

@@ -6,14 +6,16 @@ pub(crate) mod journal;
 pub(crate) mod settings;
 
 use std::fmt;
+use std::sync::Arc;
 
-use audit_core::{MAX_BATCH_BYTES, Random, UniqueId};
+use audit_core::{Clock, MAX_BATCH_BYTES, Random, UniqueId};
 use audit_evidence::{
     MAX_STREAM_RECORDS, SignerKey, StreamEnd, StreamSigner, SystemRecord, VerifierKey,
 };
 
 use self::settings::EvidenceSettings;
 use crate::bucket::StoreClock;
+use crate::witness::Witnesses;
 use crate::{Bucket, OpenError};
 
 /// The maximum number of logged records of a stream, which leaves room for system records.
@@ -29,24 +31,26 @@ pub(crate) struct Evidence {
     settings: EvidenceSettings,
     bucket: String,
     clock: StoreClock,
+    witnesses: Option<Arc<Witnesses>>,
 }
 
 impl Evidence {
-    /// Reads or creates the host's key.
+    /// Reads or creates the host's key. Starts the tasks that submit to witnesses.
     ///
     /// # Errors
     ///
-    /// If the name or the key is invalid, or its file cannot be read or created.
+    /// If the name, the key or a witness is invalid, or the key's file cannot be read or created.
     pub(crate) async fn open(
         settings: EvidenceSettings,
         bucket: &Bucket,
-        random: &dyn Random,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
     ) -> Result<Evidence, OpenError> {
-        let EvidenceSettings { name, key_file, .. } = &settings;
+        let EvidenceSettings { name, key_file, witnesses, .. } = &settings;
         host_key::check_name(name)?;
         let host = match key_file {
             Some(file) => {
-                let (file, name, seed) = (file.clone(), name.clone(), seed(random));
+                let (file, name, seed) = (file.clone(), name.clone(), seed(&**random));
                 let read = move || host_key::read_or_make(&file, &name, &seed);
                 tokio::task::spawn_blocking(read).await.map_err(|error| {
                     OpenError::configuration("the host's key cannot be read").with_source(error)
@@ -54,15 +58,21 @@ impl Evidence {
             }
             None => host_key::from_environment(name)?,
         };
+        let witnesses = Witnesses::open(witnesses, Arc::clone(clock), Arc::clone(random))?;
         let (bucket, clock) = (bucket.to_string(), bucket.clock().clone());
-        Ok(Evidence { host, settings, bucket, clock })
+        Ok(Evidence { host, settings, bucket, clock, witnesses })
     }
 
     /// With this key, regardless of the settings.
     #[cfg(test)]
     pub(crate) fn with_key(host: SignerKey, settings: EvidenceSettings, bucket: &str) -> Evidence {
-        let clock = StoreClock::default();
-        Evidence { host, settings, bucket: bucket.to_owned(), clock }
+        let (clock, witnesses) = (StoreClock::default(), None);
+        Evidence { host, settings, bucket: bucket.to_owned(), clock, witnesses }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_witnesses(self, witnesses: Arc<Witnesses>) -> Evidence {
+        Evidence { witnesses: Some(witnesses), ..self }
     }
 
     /// The host's public key.
@@ -72,6 +82,11 @@ impl Evidence {
 
     pub(crate) fn settings(&self) -> &EvidenceSettings {
         &self.settings
+    }
+
+    /// The witnesses of all the host's streams, if there are any.
+    pub(crate) fn witnesses(&self) -> Option<&Arc<Witnesses>> {
+        self.witnesses.as_ref()
     }
 
     /// The remaining time of a stream that was opened at `at_ms`, in milliseconds. 0 too if the
@@ -86,17 +101,25 @@ impl Evidence {
             .expect("the host's name was checked, and a stream's name is letters and digits")
     }
 
-    /// The heartbeat to write now.
+    /// The heartbeat to write now, with the cosignatures that came since the last one.
     pub(crate) fn heartbeat(
         &self,
+        stream: UniqueId,
         heartbeats: &mut Heartbeats,
         now_ms: i64,
         previous: Option<StreamEnd>,
     ) -> SystemRecord {
         let next = heartbeats.beat(now_ms);
         let clock_offset = self.clock.offset_ms();
-        let (at, cosigned) = (time(now_ms), Vec::new());
+        let cosigned = self.witnesses.as_ref().map(|witnesses| witnesses.cosigned(stream));
+        let (at, cosigned) = (time(now_ms), cosigned.unwrap_or_default());
         SystemRecord::Heartbeat { at, next, clock_offset, cosigned, previous }
+    }
+
+    /// The last record of a stream.
+    pub(crate) fn closed(&self, stream: UniqueId, now_ms: i64) -> SystemRecord {
+        let cosigned = self.witnesses.as_ref().map(|witnesses| witnesses.closing(stream));
+        SystemRecord::Closed { at: time(now_ms), cosigned: cosigned.unwrap_or_default() }
     }
 
     /// The first record of a stream, written at `now_ms`.
@@ -209,7 +232,7 @@ mod tests {
         use audit_journal::SystemRecords as _;
         let settings = EvidenceSettings::new("api");
         let host = SignerKey::from_seed("api", KeyKind::Ed25519, &[1; 32]).unwrap();
-        let evidence = std::sync::Arc::new(Evidence::with_key(host, settings, "memory:"));
+        let evidence = Arc::new(Evidence::with_key(host, settings, "memory:"));
         let (now, day) = (1_795_729_549_445, 86_400_000);
         for (at, is_over) in [
             (now, false),
@@ -222,7 +245,8 @@ mod tests {
             (i64::MAX, true),
             (i64::MIN, true),
         ] {
-            let mut records = journal::StreamRecords::new(std::sync::Arc::clone(&evidence));
+            let stream = UniqueId::from_bits(1);
+            let mut records = journal::StreamRecords::new(Arc::clone(&evidence), stream);
             records.opened(now, None);
             assert_eq!(records.is_over(at, 1), is_over, "opened at {now}, at {at}");
             assert!(records.due_in_ms(at) <= evidence.settings().idle_heartbeat_ms);

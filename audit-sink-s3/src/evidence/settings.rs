@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::WitnessSettings;
 use crate::bounds::{InvalidSettings, MAX_TIME_MS, within};
 
 /// The settings of evidence, which proves to anyone with the host's public key what was logged.
@@ -46,6 +47,15 @@ pub struct EvidenceSettings {
     /// forge earlier streams.
     #[serde(default = "EvidenceSettings::default_max_stream_ms")]
     pub max_stream_ms: u64,
+
+    /// The witnesses, at most 16, that the streams' checkpoints are submitted to with each system
+    /// record. Default: none.
+    ///
+    /// A witness cosigns a single history of each stream. So a tail that was cut off, or a stream
+    /// that was rewritten by whoever has the host's key, contradicts the witness. One that is away
+    /// delays nothing except a close, by five seconds at most.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessSettings>,
 }
 
 impl EvidenceSettings {
@@ -60,6 +70,7 @@ impl EvidenceSettings {
             heartbeat_ms: Self::default_heartbeat_ms(),
             idle_heartbeat_ms: Self::default_idle_heartbeat_ms(),
             max_stream_ms: Self::default_max_stream_ms(),
+            witnesses: Vec::new(),
         }
     }
 
@@ -67,6 +78,12 @@ impl EvidenceSettings {
     pub fn with_key_in(self, file: impl Into<PathBuf>) -> EvidenceSettings {
         let is_in_environment = std::env::var_os(Self::KEY_VARIABLE).is_some();
         EvidenceSettings { key_file: (!is_in_environment).then(|| file.into()), ..self }
+    }
+
+    /// The witnesses as [`WitnessSettings::parse_list`] reads them. `None` if there are none.
+    pub fn witnesses_text(&self) -> Option<String> {
+        let texts: Vec<_> = self.witnesses.iter().map(ToString::to_string).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
     }
 
     const fn default_heartbeat_ms() -> u64 {
@@ -88,6 +105,8 @@ impl EvidenceSettings {
             heartbeat_ms,
             idle_heartbeat_ms,
             max_stream_ms,
+            // They are checked where they are used.
+            witnesses: _,
         } = *self;
         within("evidence.heartbeat_ms", heartbeat_ms, 1_000, MAX_TIME_MS)?;
         within("evidence.idle_heartbeat_ms", idle_heartbeat_ms, heartbeat_ms, MAX_TIME_MS)?;

@@ -5,12 +5,13 @@
 mod auditor;
 mod reading;
 mod store;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use audit_journal::Destination;
-use audit_journal::simulation::bucket::{Refuses, SimulatedBucket, Stored};
+use audit_journal::simulation::bucket::{Refuses, Shown, SimulatedBucket, Stored};
 use audit_journal::simulation::checkers::delivery::Reading;
 use audit_journal::simulation::delivery;
 use audit_journal::simulation::destination::{Endpoint, Known, Sending};
@@ -30,6 +31,7 @@ impl Endpoint for InBucket {
             packs,
             vouches,
             is_hasty,
+            is_rash,
             put_timeout_ms,
             retry_base_ms,
             retry_cap_ms,
@@ -45,14 +47,17 @@ impl Endpoint for InBucket {
             blocked_retry_cap_ms,
             ..Settings::default()
         };
+        let seen = bucket.clone();
         let bucket =
             Bucket::from_store(Arc::new(Double(Arc::new(SimulatedStore(bucket.clone())))), "");
         let evidence = vouches.then(|| {
             let (host, settings) = (auditor::host_key(), auditor::settings());
-            Arc::new(Evidence::with_key(host, settings, "simulated"))
+            let evidence = Evidence::with_key(host, settings, "simulated");
+            Arc::new(evidence.with_witnesses(witness::start(seen)))
         });
         let put = Put::new(bucket, health, Arc::clone(&random), settings);
-        Arc::new(BucketDestination::new(put, evidence, random).with_haste(is_hasty))
+        let destination = BucketDestination::new(put, evidence, random);
+        Arc::new(destination.with_haste(is_hasty).with_rashness(is_rash))
     }
 
     fn read(
@@ -63,8 +68,12 @@ impl Endpoint for InBucket {
         reading::read(known, objects, metadata)
     }
 
-    fn verify(objects: &BTreeMap<String, Stored>, is_whole: bool) -> Result<(), String> {
-        auditor::verify(objects, is_whole)
+    fn verify(
+        objects: &BTreeMap<String, Stored>,
+        shown: &Shown,
+        is_whole: bool,
+    ) -> Result<(), String> {
+        auditor::verify(objects, shown, is_whole)
     }
 
     fn lines_of(bytes: &[u8], encoding: &str) -> Result<Vec<Vec<u8>>, String> {

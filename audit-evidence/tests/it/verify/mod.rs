@@ -237,7 +237,7 @@ fn system_records_have_one_form() {
             previous: None,
         },
         SystemRecord::Void { at: 1, first: 2, count: 3, reason: "taken".to_owned() },
-        SystemRecord::Closed { at: 1 },
+        SystemRecord::Closed { at: 1, cosigned: Vec::new() },
     ];
     for record in records {
         assert_eq!(SystemRecord::parse(record.to_line().as_bytes()), Ok(record));

@@ -330,7 +330,7 @@ impl Bucket {
         // A direct stream that lost an object was killed, so it was not closed.
         let was_killed = trouble == 3 || is_last && chance.below(2) == 0;
         if !was_killed {
-            let closed = vec![SystemRecord::Closed { at: NOW - 1 }.to_line()];
+            let closed = vec![SystemRecord::Closed { at: NOW - 1, cosigned: Vec::new() }.to_line()];
             let stable = writer.range.end();
             self.objects.push(writer.write(true, closed, stable, chance.bytes()));
         }

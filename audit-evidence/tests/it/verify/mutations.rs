@@ -1161,7 +1161,7 @@ mutations! {
         let is_followed =
             bucket.objects.iter().any(|object| object.lines[0].contains(&writer.stream));
         bucket.objects.push(writer.write(false, vec!["{}".to_owned()], 0, [4; 32]));
-        let closed = SystemRecord::Closed { at: NOW }.to_line();
+        let closed = SystemRecord::Closed { at: NOW, cosigned: Vec::new() }.to_line();
         bucket.objects.push(writer.write(true, vec![closed], 0, [5; 32]));
         (is_open && !is_followed).then(Expected::silence)
     },
@@ -1251,7 +1251,7 @@ impl Bucket {
         };
         self.objects.push(writer.write(true, vec![opened.to_line()], 0, [1; 32]));
         self.objects.push(writer.write(false, vec!["{}".to_owned()], 1, [2; 32]));
-        let closed = SystemRecord::Closed { at: NOW }.to_line();
+        let closed = SystemRecord::Closed { at: NOW, cosigned: Vec::new() }.to_line();
         self.objects.push(writer.write(true, vec![closed], 2, [3; 32]));
     }
 

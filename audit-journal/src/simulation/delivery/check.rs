@@ -20,7 +20,7 @@ impl<E: Endpoint> Simulation<E> {
     pub(super) fn are_closed(&self) -> Result<(), String> {
         let mut own = self.bucket.objects();
         own.retain(|_, stored| !stored.foreign);
-        E::verify(&own, true)?;
+        E::verify(&own, &self.bucket.shown(), true)?;
         let is_secret = |name: &&String| name.ends_with(".secret");
         match self.disk.files().keys().find(is_secret) {
             None => Ok(()),
@@ -80,7 +80,7 @@ impl<E: Endpoint> Simulation<E> {
         }
         let mut own = self.bucket.objects();
         own.retain(|_, stored| !stored.foreign);
-        E::verify(&own, false)?;
+        E::verify(&own, &self.bucket.shown(), false)?;
         self.check_followers(false)?;
         if whole {
             are_in(&reading, &self.acknowledged())?;

@@ -21,7 +21,8 @@
 //!   batch is queued, written or acknowledged; the tasks of requests and of the delivery are
 //!   aborted at any point. Each caller that still waits gets the result of its own batch, and the
 //!   queue's memory of the others is released.
-//! - With evidence, an auditor finds nothing wrong in the bucket after any crash. In the end every
+//! - With evidence, an auditor finds nothing wrong in the bucket after any crash, also compared
+//!   with what a witness was shown. In the end every
 //!   stream is closed and states what was set aside, is named by at most one later stream, and no
 //!   secret is left.
 //! - Each record that was committed since a follower was added has reached it under the same
@@ -451,6 +452,7 @@ impl<E: Endpoint> Simulation<E> {
             packs: config.packs,
             vouches: config.vouches,
             is_hasty: self.variant == Variant::TakesWhatIsUnderWayForStable,
+            is_rash: self.variant == Variant::ShowsWhatIsUnplanned,
             put_timeout_ms: 1_000,
             retry_base_ms: 10,
             retry_cap_ms: self.retry_cap_ms,

@@ -50,6 +50,8 @@ pub(super) enum Variant {
     TakesAbortedAsUnsent,
     /// States in an object that objects in flight have arrived.
     TakesWhatIsUnderWayForStable,
+    /// Shows a stream's state to a witness before the plan of its object is durable.
+    ShowsWhatIsUnplanned,
     /// Names a stream in a later one before recording that it does.
     NamesStreamsUnnoted,
     /// Keeps the secret of a closed stream.
@@ -68,7 +70,7 @@ pub(super) enum Variant {
 
 impl Variant {
     /// The known-bad deliveries.
-    pub(super) const BAD: [Variant; 22] = [
+    pub(super) const BAD: [Variant; 23] = [
         Variant::PlansAfterSending,
         Variant::PlansOutOfOrder,
         Variant::PlansWithoutFileSync,
@@ -84,6 +86,7 @@ impl Variant {
         Variant::CountsDroppedAsUnwritten,
         Variant::TakesAbortedAsUnsent,
         Variant::TakesWhatIsUnderWayForStable,
+        Variant::ShowsWhatIsUnplanned,
         Variant::NamesStreamsUnnoted,
         Variant::KeepsSecrets,
         Variant::NotesFollowersBeforeAnswers,
@@ -98,6 +101,7 @@ impl Variant {
         matches!(
             self,
             Variant::TakesWhatIsUnderWayForStable
+                | Variant::ShowsWhatIsUnplanned
                 | Variant::NamesStreamsUnnoted
                 | Variant::KeepsSecrets
         )

@@ -281,6 +281,7 @@ impl Simulation {
             packs: self.dice.chance(1, 6),
             vouches: false,
             is_hasty: false,
+            is_rash: false,
             put_timeout_ms: 1_000,
             retry_base_ms: 10,
             retry_cap_ms: 500,
