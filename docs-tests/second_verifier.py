@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Verifies a bucket and proofs by docs/FORMAT.md alone.
 
-    second_verifier.py verify DIRECTORY KEY [--since MS] [--now MS]
+    second_verifier.py verify DIRECTORY KEY [--since MS] [--now MS] [--witness KEY]
     second_verifier.py check PROOF RECORD KEY
     second_verifier.py cases FILE
     second_verifier.py make FILE
     second_verifier.py write FILE DIRECTORY
 
 `verify` prints what it finds as `audit verify --json` does, and ends with 1 if that is tampering.
+With `--witness`, which may be given several times, all these must have cosigned each stream.
 `cases` verifies the buckets of a file and compares with what the file says of them; `make` writes
 such a file, of buckets that it makes itself; `write` puts the shared objects of one into a
 directory. Needs `pip install cryptography zstandard`.
@@ -51,6 +52,7 @@ ALARMS = {
     "appeared": "unproven",
     "unacknowledged": "unproven",
     "set-aside": "unproven",
+    "unwitnessed": "unproven",
 }
 
 
@@ -321,10 +323,12 @@ def system_record(line):
     offset, cosigned = record.get("clockOffset"), record.get("cosigned", [])
     if event == "opened" and type(record.get("bucket", "")) not in (str, type(None)):
         raise ValueError(line)
+    if event in ("heartbeat", "closed"):
+        if type(cosigned) is not list or not all(type(note) is str for note in cosigned):
+            raise ValueError(line)
     if event == "heartbeat":
-        is_list = type(cosigned) is list and all(type(note) is str for note in cosigned)
         is_offset = offset is None or type(offset) is int and -(1 << 63) <= offset < 1 << 63
-        if not is_list or not is_offset:
+        if not is_offset:
             raise ValueError(line)
     return record
 
@@ -338,7 +342,8 @@ class Stream:
         self.occupied = []
         self.size, self.root, self.closed, self.promise = 0, None, None, None
         self.previous, self.has_ended, self.is_settled = [], False, False
-        self.bucket = None
+        self.bucket, self.witnesses = None, []
+        self.ends, self.witnessed, self.other_history = {}, 0, None
 
     def find(self, code, key=None, records=None):
         self.found.append(finding(code, self.name, key, records))
@@ -361,6 +366,7 @@ class Stream:
         self.accept(one, records)
         self.has_data |= one.is_data
         self.take_records(one)
+        self.take_cosigned(one)
 
     def gap(self, first):
         if not self.is_open and first > self.expected:
@@ -444,7 +450,32 @@ class Stream:
             elif event == "opened":
                 self.bucket = record.get("bucket")
 
+    def take_cosigned(self, one):
+        """Compares the checkpoints that all witnesses cosigned with the stream."""
+        self.ends[one.end] = one.head["root"]
+        origin = f"{one.head['name']}/{self.name}"
+        for note in (note for record in one.records for note in record.get("cosigned") or []):
+            try:
+                text, lines = read_note(note)
+                said, size, top = text.split("\n")[:3]
+                size, top = decimal(size), unb64(top, 32)
+            except ValueError:
+                continue
+            is_ours = said == origin and is_signed_by(origin, 1, self.key, lines, text)
+            cosigned = [is_signed_by(name, 4, key, lines, text) for name, key in self.witnesses]
+            if not is_ours or not all(cosigned):
+                continue
+            if self.ends.get(size, top) != top:
+                self.other_history = (one.key, size)
+            elif size in self.ends:
+                self.witnessed = max(self.witnessed, size)
+
     def finish(self):
+        if self.witnesses and self.key is not None:
+            if self.other_history:
+                self.find("rewritten", self.other_history[0], (0, self.other_history[1]))
+            elif not self.witnessed:
+                self.find("unwitnessed")
         for first, following, *rest in self.occupied:
             ends = [end for start, end in self.voids if start == first]
             if ends and following is not None and max(ends) < following:
@@ -526,7 +557,9 @@ def opened(stream):
     return ms
 
 
-def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
+def verify(
+    objects, hosts, state={}, receipts={}, since=None, now=0, names=(), witnesses=()
+):
     """Returns the findings in the order of `audit verify`. Hosts are keys with their validity."""
     streams = {}
     for one in sorted(objects, key=lambda one: (one.first, one.key.encode())):
@@ -536,6 +569,7 @@ def verify(objects, hosts, state={}, receipts={}, since=None, now=0, names=()):
     verified = {}
     for name in sorted(streams):
         stream = Stream(name, state.get(name), receipts.get(name, []), since)
+        stream.witnesses = witnesses
         for one in streams[name]:
             stream.add(one)
         stream.finish()
@@ -688,6 +722,36 @@ def check_proof(text, record, key):
     if not ours or not all(is_signed(stream_key, one, signed.encode()) for one in ours):
         return "the stream did not sign the checkpoint"
     return None
+
+
+def read_note(note):
+    """Returns the text of a note, and of each signature the name, the id and the bytes."""
+    text, empty, lines = note.rpartition("\n\n")
+    if not empty or not lines.endswith("\n"):
+        raise ValueError(note)
+    signatures = []
+    for line in lines.removesuffix("\n").split("\n"):
+        dash, name, data = line.split(" ")
+        data = unb64(data)
+        if dash != "—" or len(data) < 5:
+            raise ValueError(line)
+        signatures.append((name, data[:4], data[4:]))
+    return text + "\n", signatures
+
+
+def is_signed_by(name, kind, key, signatures, text):
+    """Whether the key signed a note, and nothing else is in its name."""
+    ours = [data for by, id, data in signatures if (by, id) == (name, key_id(name, kind, key))]
+    for data in ours:
+        message = text
+        if kind == 4:
+            if len(data) != 72 or data[0] >> 7:
+                return False
+            time = int.from_bytes(data[:8], "big")
+            message, data = f"cosignature/v1\ntime {time}\n{text}", data[8:]
+        if len(data) != 64 or not is_signed(key, data, message.encode()):
+            return False
+    return bool(ours)
 
 
 def leads_to(leaf, index, size, top, path):
@@ -952,10 +1016,13 @@ def main():
         print(why or "proven")
         return why and 1
     directory, key, *options = arguments
-    options = dict(zip(options[::2], map(int, options[1::2])))
-    since, now = options.get("--since"), options.get("--now", 0)
+    options = list(zip(options[::2], options[1::2]))
+    witnesses = [verifier_key(text) for name, text in options if name == "--witness"]
+    times = {name: int(text) for name, text in options if name != "--witness"}
+    since, now = times.get("--since"), times.get("--now", 0)
     objects = list(read_directory(pathlib.Path(directory)))
-    found = verify(objects, [(verifier_key(key), ALWAYS)], since=since, now=now)
+    hosts = [(verifier_key(key), ALWAYS)]
+    found = verify(objects, hosts, since=since, now=now, witnesses=witnesses)
     for line in found:
         print(json.dumps(line, separators=(",", ":")))
     return any(line["alarm"] == "tampered" for line in found)

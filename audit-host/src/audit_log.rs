@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings};
+use audit_core::with_sources;
+use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings, WitnessSettings};
 
 use crate::Destinations;
 use crate::apart::absolute;
@@ -32,6 +33,9 @@ pub struct AuditLogSettings<'a> {
     /// The file of the private key. By default the text of `AUDIT_EVIDENCE_KEY`, or the file
     /// `evidence.key` in the data directory.
     pub evidence_key: Option<&'a Path>,
+    /// The witnesses that cosign the evidence: of each its URL and its verifier key, see
+    /// [`WitnessSettings`]. By default none.
+    pub witnesses: Option<&'a str>,
 }
 
 impl AuditLogSettings<'_> {
@@ -87,7 +91,7 @@ impl AuditLogSettings<'_> {
     }
 
     /// The evidence written so that outsiders can verify the bucket, if it is enabled.
-    fn evidence(&self) -> Result<Option<EvidenceSettings>, String> {
+    fn evidence(&self) -> Result<Option<EvidenceSettings>, Box<dyn Error>> {
         let name = self.evidence;
         let is_word = ["on", "true", "yes", "1", "false", "no", "0", "none"]
             .iter()
@@ -96,9 +100,16 @@ impl AuditLogSettings<'_> {
             return Err(format!(
                 "evidence is {name:?}, and must be the name of this host in signatures, such as \
                  `billing-1`, or `off`"
-            ));
+            )
+            .into());
         }
-        let settings = EvidenceSettings::new(name);
+        let witnesses = WitnessSettings::parse_list(self.witnesses.unwrap_or_default());
+        let witnesses =
+            witnesses.map_err(|error| format!("witnesses: {}", with_sources(&error)))?;
+        if name == "off" && !witnesses.is_empty() {
+            return Err("witnesses are set and evidence is off: witnesses cosign evidence".into());
+        }
+        let settings = EvidenceSettings { witnesses, ..EvidenceSettings::new(name) };
         Ok(match self.evidence_key {
             _ if name == "off" => None,
             Some(file) => Some(EvidenceSettings { key_file: Some(file.to_owned()), ..settings }),
@@ -111,6 +122,8 @@ impl AuditLogSettings<'_> {
 mod tests {
     use super::*;
 
+    const COSIGNER: &str = "witness.example+553fe6a9+BIqHX/8es4RRV3rNWv7kBUVlaN18ieCQhjoFV7x69J8X";
+
     fn settings(data_dir: &Path) -> AuditLogSettings<'_> {
         AuditLogSettings {
             data_dir,
@@ -122,6 +135,7 @@ mod tests {
             compression: Compression::Zstd,
             evidence: "host",
             evidence_key: None,
+            witnesses: None,
         }
     }
 
@@ -138,6 +152,7 @@ mod tests {
         let beside = at("logs-journal");
         let key = root.path().join("logs/evidence.key");
         let bucket = Some(&*logs);
+        let witness = format!("https://w.example {COSIGNER}");
         for (case, says) in [
             (AuditLogSettings { bucket: Some(""), ..fine }, "bucket is empty"),
             (AuditLogSettings { journal: Some(" "), ..fine }, "journal is empty"),
@@ -149,6 +164,11 @@ mod tests {
             (AuditLogSettings { bucket, journal: Some(&dots), ..fine }, "journal is /"),
             (AuditLogSettings { bucket, journal: Some(&at("")), ..fine }, "within the journal"),
             (AuditLogSettings { bucket, evidence_key: Some(&key), ..fine }, "evidence_key is /"),
+            (AuditLogSettings { witnesses: Some("https://w.example"), ..fine }, "witnesses: the"),
+            (
+                AuditLogSettings { witnesses: Some(&witness), evidence: "off", ..fine },
+                "witnesses cosign evidence",
+            ),
         ] {
             let error = case.destinations().unwrap_err().to_string();
             assert!(error.contains(says), "{case:?}: {error}");
@@ -158,5 +178,8 @@ mod tests {
         let off = AuditLogSettings { evidence: "off", ..fine };
         let (_, settings) = off.destinations().unwrap().bucket.unwrap();
         assert_eq!(settings.evidence, None);
+        let witnessed = AuditLogSettings { witnesses: Some(&witness), ..fine };
+        let (_, settings) = witnessed.destinations().unwrap().bucket.unwrap();
+        assert_eq!(settings.evidence.unwrap().witnesses[0].to_string(), witness);
     }
 }

@@ -10,7 +10,9 @@ use std::path::Path;
 use audit_core::{descriptors_advice, free_bytes, with_sources};
 use audit_journal::{FollowerState, JournalFollower, JournalReader, JournalState};
 use audit_sink_http::LogStream;
-use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenError, OpenErrorKind};
+use audit_sink_s3::{
+    Bucket, EvidenceSettings, JournalSettings, OpenError, OpenErrorKind, WitnessSettings,
+};
 use futures::{StreamExt, stream};
 use tokio::net::TcpListener;
 
@@ -153,6 +155,7 @@ impl Checks {
             self.routes(destinations, settings).await;
             if let Some(evidence) = &settings.evidence {
                 self.key(evidence);
+                self.witnesses(&evidence.witnesses).await;
             }
         } else {
             if destinations.log_streams.is_empty() {
@@ -286,6 +289,21 @@ impl Checks {
             // Without a key file, a missing key is an error.
             (Ok(None), None) => {}
             (Err(error), _) => self.problem("evidence key", &error, "correct the key or its name"),
+        }
+    }
+
+    async fn witnesses(&mut self, witnesses: &[WitnessSettings]) {
+        let tried = witnesses.iter().map(async |witness| (witness, witness.try_out().await));
+        let tried: Vec<_> = stream::iter(tried).buffered(PROBES).collect().await;
+        for (witness, tried) in tried {
+            match tried {
+                Ok(()) => self.ok("witness", format!("{} answers", witness.url)),
+                Err(error) if error.kind() == OpenErrorKind::Unavailable => {
+                    let waits = "the host starts nevertheless, and submits to it later";
+                    self.warning("witness", format!("{}: {waits}", with_sources(&error)));
+                }
+                Err(error) => self.problem("witness", &error, "correct its URL or its key"),
+            }
         }
     }
 

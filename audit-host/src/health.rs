@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use audit_core::{AuditSink, Commits, FollowerHealth, Health, HealthState};
+use audit_core::{AuditSink, Commits, FollowerHealth, Health, HealthState, WitnessHealth};
 use serde_json::{Value as Json, json};
 
 /// A host's answers to probes. Cheap to clone.
@@ -184,6 +184,16 @@ fn follower(follower: &FollowerHealth) -> Json {
     })
 }
 
+fn witness(witness: &WitnessHealth) -> Json {
+    json!({
+        "name": witness.name,
+        "submission": state(&witness.state),
+        "lastCosignedMs": witness.last_cosigned_ms,
+        "failures": witness.failures,
+        "lastError": witness.last_error,
+    })
+}
+
 fn details(health: &Health) -> Json {
     json!({
         "commits": word(&health.commits),
@@ -201,6 +211,7 @@ fn details(health: &Health) -> Json {
         "verifierKey": health.verifier_key,
         "lastError": health.last_error,
         "followers": health.followers.iter().map(follower).collect::<Vec<_>>(),
+        "witnesses": health.witnesses.iter().map(witness).collect::<Vec<_>>(),
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use audit_evidence::{CheckedObject, Checkpoint, Fault, Finding, Hash, Note, Policy, SystemRecord};
+use audit_evidence::{CheckedObject, Checkpoint, Fault, Finding, Hash, Note, Policy};
 
-/// Compares cosigned checkpoints, which are in a stream's heartbeats, with the stream's objects.
+/// Compares cosigned checkpoints, which are in a stream's system records, with its objects.
 ///
 /// Memory: 40 bytes for each object of the stream.
 #[derive(Debug)]
@@ -26,8 +26,7 @@ impl<'a> Witnessing<'a> {
         let Some(head) = object.evidence() else { return };
         self.roots.insert(head.end(), head.root);
         for record in object.system_records() {
-            let SystemRecord::Heartbeat { cosigned, .. } = record else { continue };
-            for note in cosigned.iter().filter_map(|note| Note::parse(note).ok()) {
+            for note in record.cosigned().iter().filter_map(|note| Note::parse(note).ok()) {
                 let Ok(checkpoint) = Checkpoint::parse(note.text()) else { continue };
                 let key = head.certificate.stream_key();
                 let is_ours = checkpoint.origin() == key.name() && note.verify(key) == Ok(true);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
 use audit_journal::{JournalReader, JournalSettings};
-use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings, WitnessSettings};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
 
@@ -20,10 +20,11 @@ const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// The sources that describe metrics: of the sinks, and of the runtime.
-const METRICS: [&str; 4] = [
+const METRICS: [&str; 5] = [
     include_str!("../../../audit-journal/src/followers/standing.rs"),
     include_str!("../../../audit-journal/src/health/metrics.rs"),
     include_str!("../../../audit-sink-http/src/delivery.rs"),
+    include_str!("../../../audit-sink-s3/src/witness/mod.rs"),
     include_str!("../../../audit-runtime/src/metrics.rs"),
 ];
 const RULES: &str = include_str!("../../../deploy/prometheus/audit.rules.yml");
@@ -229,6 +230,12 @@ fn every_setting_is_in_the_documents_with_its_default() {
     let stream = audit_sink_http::Settings::new("—", audit_sink_http::Format::Webhook);
     check("Log streams", serde_json::to_value(stream).unwrap(), "");
     check("Evidence", serde_json::to_value(EvidenceSettings::new("x")).unwrap(), "name");
+    let witness = WitnessSettings {
+        url: "—".to_owned(),
+        key: "—".to_owned(),
+        allow_private_addresses: false,
+    };
+    check("Witnesses", serde_json::to_value(witness).unwrap(), "");
 }
 
 #[test]
@@ -310,7 +317,7 @@ fn alerts_dashboard_and_documents_name_the_same_metrics() {
     // Names are in string literals; those of crates are not.
     let literals = METRICS.into_iter().flat_map(|source| source.split('"').skip(1).step_by(2));
     let known: BTreeSet<String> = literals.flat_map(metrics).collect();
-    assert_eq!(known.len(), 18, "{known:?}");
+    assert_eq!(known.len(), 20, "{known:?}");
     let documented =
         metrics(OPERATIONS.split("\n## Alerts").nth(1).unwrap().split("\n## ").next().unwrap());
     assert_eq!(documented, known);

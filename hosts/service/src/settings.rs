@@ -10,7 +10,7 @@ use audit_host::{
     RoutesFile, ServeLimits, SettingsError, Sources, absolute, parse_with_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
-use audit_sink_s3::Compression;
+use audit_sink_s3::{Compression, EvidenceSettings};
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::{Value as Json, json};
@@ -104,6 +104,11 @@ pub(crate) struct Settings {
     /// AUDIT_EVIDENCE_KEY if that is set, or `evidence.key` in the data directory]
     #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
     pub(crate) evidence_key: Option<PathBuf>,
+
+    /// The witnesses that cosign the evidence: of each its URL and its verifier key, separated by
+    /// spaces or commas, with a third word `private` if its address may be private. [default: none]
+    #[arg(long, env = "AUDIT_WITNESSES", value_name = "URL KEY")]
+    pub(crate) witnesses: Option<String>,
 
     /// The database of the documents: postgres://user@host/database or sqlite://path?mode=rwc.
     /// [default: `documents.db` in the data directory]
@@ -248,6 +253,7 @@ impl Settings {
                 None => json!("none"),
             }),
             "evidence_key" => Some(shown_path(key)),
+            "witnesses" => Some(json!(evidence.and_then(EvidenceSettings::witnesses_text))),
             "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
             "traces" => self.traces.as_ref().map(|url| json!(without_secrets(url))),
             "requests_at_once" => Some(json!(self.requests_at_once())),
@@ -287,6 +293,7 @@ impl Settings {
             },
             evidence: &self.evidence,
             evidence_key: self.evidence_key.as_deref(),
+            witnesses: self.witnesses.as_deref(),
         };
         let LogStreamsFile { log_stream } = match &self.log_streams {
             None => LogStreamsFile::default(),

@@ -9,6 +9,7 @@ use audit_evidence::Sidecar;
 use s3_testserver::{S3TestServer, StoredObject};
 
 mod attacks_are_named;
+mod hosts_submit_to_witnesses;
 mod parquet_is_verified;
 mod proofs_are_checked_offline;
 mod reports_say_what_was_found;

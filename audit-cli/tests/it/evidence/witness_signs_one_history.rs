@@ -15,9 +15,9 @@ use crate::support::{Ran, audit, command};
 const HOST: &str = "example.com/api";
 const STREAM: &str = "01M86YQH3BN92MTRKE2RS1CKJ5";
 
-struct Witness {
+pub(super) struct Witness {
     process: Child,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Drop for Witness {
@@ -29,7 +29,7 @@ impl Drop for Witness {
 }
 
 impl Witness {
-    fn start(directory: &Path, host: &VerifierKey) -> Witness {
+    pub(super) fn start(directory: &Path, host: &VerifierKey) -> Witness {
         let mut command = command();
         command.args(["witness", "--listen", "127.0.0.1:0", "--host", &host.to_string()]);
         command.arg("--key").arg(directory.join("key"));
@@ -98,9 +98,13 @@ impl Log {
 }
 
 async fn witness_key(directory: &Path) -> VerifierKey {
+    make_witness_key(directory, "witness.example").await
+}
+
+pub(super) async fn make_witness_key(directory: &Path, name: &str) -> VerifierKey {
     let file: PathBuf = directory.join("key");
     let file = file.to_str().unwrap();
-    let ran = audit(&[], &["key", file, "--make", "witness.example", "--witness"]).await;
+    let ran = audit(&[], &["key", file, "--make", name, "--witness"]).await;
     VerifierKey::parse(ran.lines()[0]).unwrap()
 }
 
@@ -163,7 +167,7 @@ async fn strangers_get_no_cosignature() {
 }
 
 /// The log of heads as `audit heads` shows it, with its exit code.
-async fn heads(directory: &Path, key: &VerifierKey, more: &[&str]) -> Ran {
+pub(super) async fn heads(directory: &Path, key: &VerifierKey, more: &[&str]) -> Ran {
     let (state, key) = (directory.join("state"), key.to_string());
     let arguments = ["heads", state.to_str().unwrap(), "--key", &key, "--json"];
     audit(&[], &[&arguments[..], more].concat()).await

@@ -28,6 +28,7 @@ pub(super) fn destinations(
         },
         evidence: options.evidence.as_deref().unwrap_or("functions-host"),
         evidence_key: options.evidence_key.as_deref(),
+        witnesses: options.witnesses.as_deref(),
     };
     let mut log_streams = options.log_stream.clone();
     if let Some(file) = &options.log_streams {

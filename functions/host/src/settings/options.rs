@@ -143,6 +143,11 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_EVIDENCE_KEY_FILE", value_name = "FILE")]
     pub(crate) evidence_key: Option<PathBuf>,
 
+    /// The witnesses that cosign the evidence: of each its URL and its verifier key, separated by
+    /// spaces or commas, with a third word `private` if its address may be private. [default: none]
+    #[arg(long, env = "AUDIT_WITNESSES", value_name = "URL KEY")]
+    pub(crate) witnesses: Option<String>,
+
     /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
     /// 10.0.0.0/8. [default: none]
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
@@ -346,7 +351,7 @@ impl Options {
             max_connections_per_address, header_timeout_ms, body_timeout_ms,
             first_message_timeout_ms, idle_timeout_ms, send_timeout_ms, min_send_rate,
             drain_timeout_ms, close_timeout_ms, data_dir, bucket, journal, log_streams,
-            evidence, evidence_key, trusted_proxies, client_address_header,
+            evidence, evidence_key, witnesses, trusted_proxies, client_address_header,
             cut_after_ms, linger_ms, persist_timeout_ms, compression, exit_when_stopped,
             provenance, outcomes, function_timeout_ms, action_timeout_ms,
             function_memory_mib, query_cache_mib, store_reserve_mib, fetch_timeout_ms,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use audit_host::{Output, without_secrets};
-use audit_sink_s3::Compression;
+use audit_sink_s3::{Compression, EvidenceSettings};
 use functions_server::NetworkLimits;
 use functions_server::auth::AuthSettings;
 use serde_json::{Value as Json, json};
@@ -81,6 +81,7 @@ impl Settings {
             ("log_streams", json!(self.log_streams)),
             ("evidence", json!(evidence.map_or("off", |evidence| &*evidence.name))),
             ("evidence_key", json!(evidence.and_then(|evidence| evidence.key_file.as_ref()))),
+            ("witnesses", json!(evidence.and_then(EvidenceSettings::witnesses_text))),
             ("trusted_proxies", json!(self.trusted_proxies.to_string())),
             ("client_address_header", json!(self.trusted_proxies.header().to_string())),
             ("cut_after_ms", json!(journal.map(|journal| journal.cut_after_ms))),

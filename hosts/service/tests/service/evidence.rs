@@ -36,3 +36,29 @@ async fn the_first_start_creates_the_key() {
     assert_eq!(files(&directory, ".head").len(), objects);
     assert!(files(&directory, ".secret").is_empty());
 }
+
+/// Nothing waits for a witness, not even the end of the service.
+#[tokio::test]
+async fn a_witness_that_is_away_delays_nothing() {
+    let directory = TempDir::new().unwrap();
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let key = "witness.example+553fe6a9+BIqHX/8es4RRV3rNWv7kBUVlaN18ieCQhjoFV7x69J8X";
+    let witnesses = format!("http://{away} {key} private");
+    let flags = ["--evidence", "example.com/docs", "--witnesses", &witnesses];
+    let service = Service::start_with_journal(&directory, &flags, &[]);
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    loop {
+        let [_, (status, verbose)] = service.probes("/healthz?verbose").await;
+        assert_eq!(status, 200);
+        let verbose: Value = serde_json::from_str(&verbose).unwrap();
+        let witness = &verbose["sink"]["witnesses"][0];
+        assert_eq!(witness["name"], "witness.example");
+        assert_eq!(witness["lastCosignedMs"], Value::Null);
+        if witness["failures"].as_u64() > Some(0) {
+            assert_eq!(witness["submission"], "retrying");
+            assert_eq!(verbose["sink"]["delivery"], "ok");
+            break;
+        }
+    }
+    service.stop();
+}
