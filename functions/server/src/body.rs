@@ -6,7 +6,7 @@ use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use futures::StreamExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::Server;
 use super::budget::{Budget, FREE_BYTES, MAX_BODY_BYTES, Refused, Share};
@@ -65,11 +65,11 @@ impl FromRequest<Server> for Anything {
 
 /// Reads a whole body. Returns its bytes and their share. Drains a refused body.
 async fn whole(request: Request, server: &Server) -> Result<(Vec<u8>, Option<Share>), Problem> {
-    let until = Instant::now() + server.limits().body_timeout;
+    let (began, limit) = (Instant::now(), server.limits().body_timeout);
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced = announced.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
     let mut chunks = request.into_body().into_data_stream();
-    match arrive(&mut chunks, server.budget(), until, announced).await {
+    match arrive(&mut chunks, server.budget(), (began, limit), announced).await {
         Ok(arrived) => Ok(arrived),
         Err(refused) => {
             if matches!(refused, Refused::TooLarge | Refused::Busy) {
@@ -84,13 +84,14 @@ async fn whole(request: Request, server: &Server) -> Result<(Vec<u8>, Option<Sha
 async fn arrive(
     chunks: &mut BodyDataStream,
     budget: &Budget,
-    until: Instant,
+    (began, limit): (Instant, Duration),
     announced: usize,
 ) -> Result<(Vec<u8>, Option<Share>), Refused> {
     let mut body: Vec<u8> = Vec::new();
     let mut received: Option<Share> = None;
     loop {
-        let chunk = match timeout_at(until, chunks.next()).await {
+        let left = limit.saturating_sub(began.elapsed());
+        let chunk = match timeout(left, chunks.next()).await {
             Err(_) => return Err(Refused::TooSlow),
             Ok(None) => return Ok((body, received)),
             Ok(Some(Err(_))) => return Err(Refused::Broken),

@@ -210,7 +210,16 @@ impl Served {
 
     /// A valid token for this host.
     pub(crate) fn token(&self, subject: &str, expires_s: i64) -> String {
-        let claims = json!({ "iss": ISSUER, "aud": "app", "sub": subject, "exp": expires_s, "role": "reader" });
+        self.token_with(subject, expires_s, &json!({ "role": "reader" }))
+    }
+
+    /// A valid token for this host, with other claims too.
+    pub(crate) fn token_with(&self, subject: &str, expires_s: i64, others: &Json) -> String {
+        let mut claims = others.clone();
+        for (name, claim) in [("iss", json!(ISSUER)), ("aud", json!("app"))] {
+            claims[name] = claim;
+        }
+        (claims["sub"], claims["exp"]) = (json!(subject), json!(expires_s));
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     }

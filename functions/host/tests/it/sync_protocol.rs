@@ -266,8 +266,24 @@ async fn resent_mutations_run_once() {
     let mut other = Socket::connect_as(&host.url, 6).await;
     other.mutate(0, "messages:send", json!({ "text": "b" })).await;
     other.receive().await.unwrap();
+    // So may a user, whose client gets a new token before it connects again.
+    let mut answers = Vec::new();
+    for nonce in ["a", "b"] {
+        let token = host.token_with("ada", 4_000_000_000, &json!({ "nonce": nonce }));
+        let mut socket = Socket::connect_as(&host.url, 7).await;
+        socket.authenticate(0, &token).await;
+        socket.mutate(0, "messages:send", json!({ "text": "c" })).await;
+        loop {
+            let message = socket.receive().await.unwrap();
+            if matches!(message, ServerMessage::MutationResponse { .. }) {
+                answers.push(message);
+                break;
+            }
+        }
+    }
+    assert_eq!(answers[0], answers[1]);
     drop((socket, other));
-    assert_eq!(with_action(&host.stop().await, "sent").len(), 2);
+    assert_eq!(with_action(&host.stop().await, "sent").len(), 3);
 }
 
 #[tokio::test]

@@ -4,12 +4,14 @@
 //! mutation belongs to the client and not to the connection: it continues when the connection is
 //! lost, and a retry gets the earlier outcome. Outcomes are kept in memory, for a limited time and
 //! up to a limited size. A mutation whose outcome was dropped does not run a second time; the retry
-//! gets an error. A retry that reaches another process, or comes much later, does run.
+//! gets an error. Clients number their mutations upwards, so one number tells which of them have
+//! run. A retry that reaches another process, or comes much later, does run.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use functions_calls::Lane;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -18,8 +20,9 @@ use tokio::time::Instant;
 /// The id of a client, which the client chooses at random and keeps secret.
 pub(super) type SessionId = u128;
 
-/// The maximum number of remembered mutations of one client: more than it can have in flight.
-const MAX_REMEMBERED: usize = 128;
+/// The maximum number of remembered mutations of one client. A client whose connection breaks may
+/// lack more responses than it has calls in flight: those that were written and never arrived.
+const MAX_REMEMBERED: usize = 1_024;
 
 /// The maximum size of the outcomes of one client, in bytes.
 const MAX_CLIENT_BYTES: usize = 1 << 20;
@@ -55,8 +58,14 @@ pub(crate) struct Mutations<T> {
 
 struct State<T> {
     clients: HashMap<SessionId, Entry<T>>,
-    /// The clients that have disconnected, and when, earliest first.
-    gone: VecDeque<(SessionId, Instant)>,
+    /// The clients that have disconnected, earliest first.
+    gone: VecDeque<Gone>,
+}
+
+struct Gone {
+    session: SessionId,
+    at: Instant,
+    address: Lane,
 }
 
 struct Entry<T> {
@@ -73,8 +82,9 @@ impl<T: Outcome> Mutations<T> {
         Mutations { state: Mutex::new(state), kept: Arc::new(kept) }
     }
 
-    /// Connects a client. It is forgotten some time after its last connection is dropped.
-    pub(super) fn connect(self: &Arc<Self>, session: SessionId) -> Connection<T> {
+    /// Connects a client from this address. It is forgotten some time after its last connection is
+    /// dropped.
+    pub(super) fn connect(self: &Arc<Self>, session: SessionId, address: Lane) -> Connection<T> {
         let mut state = self.state.lock();
         state.forget_the_old();
         let entry = state.clients.entry(session).or_insert_with(|| Entry {
@@ -84,21 +94,32 @@ impl<T: Outcome> Mutations<T> {
         });
         entry.connections += 1;
         entry.gone_at = None;
-        Connection { mutations: Arc::clone(self), session, client: Arc::clone(&entry.client) }
+        let client = Arc::clone(&entry.client);
+        Connection { mutations: Arc::clone(self), session, address, client }
     }
 }
 
 impl<T: Outcome> State<T> {
     fn forget_the_old(&mut self) {
-        while let Some((session, at)) = self.gone.front() {
-            if at.elapsed() < KEPT_FOR && self.gone.len() <= MAX_GONE {
-                return;
+        while self.gone.front().is_some_and(|gone| gone.at.elapsed() >= KEPT_FOR) {
+            self.forget(0);
+        }
+        while self.gone.len() > MAX_GONE {
+            // The first of the address with the most: a flood of clients makes no others forgotten.
+            let mut by_address = HashMap::<_, (usize, usize)>::new();
+            for (n, gone) in self.gone.iter().enumerate() {
+                by_address.entry(gone.address).or_insert((0, n)).0 += 1;
             }
-            // The client may have reconnected since.
-            if self.clients.get(session).is_some_and(|entry| entry.gone_at == Some(*at)) {
-                self.clients.remove(session);
-            }
-            self.gone.pop_front();
+            let first = by_address.into_values().max_by_key(|(count, first)| (*count, !first));
+            self.forget(first.map_or(0, |(_, first)| first));
+        }
+    }
+
+    fn forget(&mut self, n: usize) {
+        let Some(Gone { session, at, .. }) = self.gone.remove(n) else { return };
+        // The client may have reconnected since.
+        if self.clients.get(&session).is_some_and(|entry| entry.gone_at == Some(at)) {
+            self.clients.remove(&session);
         }
     }
 }
@@ -106,6 +127,7 @@ impl<T: Outcome> State<T> {
 pub(super) struct Connection<T: Outcome> {
     mutations: Arc<Mutations<T>>,
     session: SessionId,
+    address: Lane,
     client: Arc<Client<T>>,
 }
 
@@ -114,10 +136,12 @@ impl<T: Outcome> Drop for Connection<T> {
         let mut state = self.mutations.state.lock();
         let Some(entry) = state.clients.get_mut(&self.session) else { return };
         entry.connections -= 1;
-        if entry.connections == 0 {
+        if entry.connections == 0 && self.client.known.lock().are_none() {
+            state.clients.remove(&self.session);
+        } else if entry.connections == 0 {
             let at = Instant::now();
             entry.gone_at = Some(at);
-            state.gone.push_back((self.session, at));
+            state.gone.push_back(Gone { session: self.session, at, address: self.address });
         }
         state.forget_the_old();
     }
@@ -125,7 +149,14 @@ impl<T: Outcome> Drop for Connection<T> {
 
 struct Client<T> {
     queue: mpsc::UnboundedSender<Job<T>>,
-    known: Mutex<BTreeMap<u32, Known<T>>>,
+    known: Mutex<Remembered<T>>,
+}
+
+/// The mutations of one client, by number.
+struct Remembered<T> {
+    calls: BTreeMap<u32, Known<T>>,
+    /// The highest number of those that are no longer in `calls`. All up to it have ended.
+    forgotten: Option<u32>,
 }
 
 struct Job<T> {
@@ -150,7 +181,8 @@ impl<T: Outcome> Client<T> {
     /// Starts the task that runs the mutations of one client in order. It ends with the client.
     fn start(kept: Arc<Kept<T>>) -> Arc<Client<T>> {
         let (queue, mut jobs) = mpsc::unbounded_channel::<Job<T>>();
-        let client = Arc::new(Client { queue, known: Mutex::default() });
+        let known = Remembered { calls: BTreeMap::new(), forgotten: None };
+        let client = Arc::new(Client { queue, known: Mutex::new(known) });
         let of_client = Arc::downgrade(&client);
         tokio::spawn(async move {
             while let Some(Job { request_id, call, answer }) = jobs.recv().await {
@@ -176,11 +208,11 @@ impl<T: Outcome> Client<T> {
             }
         };
         let mut known = self.known.lock();
-        if let Some(known) = known.get_mut(&request_id) {
+        if let Some(known) = known.calls.get_mut(&request_id) {
             known.progress = progress;
         }
-        let mut bytes: usize = known.values().map(Known::bytes).sum();
-        for known in known.values_mut() {
+        let mut bytes: usize = known.calls.values().map(Known::bytes).sum();
+        for known in known.calls.values_mut() {
             if bytes <= MAX_CLIENT_BYTES {
                 break;
             }
@@ -221,7 +253,7 @@ impl<T: Outcome> Connection<T> {
         call: impl FnOnce() -> BoxFuture<'static, T>,
     ) -> Result<BoxFuture<'static, Result<T, Lost>>, String> {
         let mut known = self.client.known.lock();
-        let mut outcome = match known.get(&request_id) {
+        let mut outcome = match known.calls.get(&request_id) {
             Some(before) if before.fingerprint != fingerprint => {
                 return Err(format!("request {request_id} was already used for another call"));
             }
@@ -234,13 +266,16 @@ impl<T: Outcome> Connection<T> {
                 let lost = *lost;
                 return Ok(Box::pin(async move { Err(lost) }));
             }
+            None if known.forgotten.is_some_and(|forgotten| request_id <= forgotten) => {
+                return Ok(Box::pin(async { Err(Lost::Forgotten) }));
+            }
             None => {
                 let (answer, outcome) = watch::channel(None);
                 // The task lives as long as the client.
                 drop(self.client.queue.send(Job { request_id, call: call(), answer }));
                 let progress = Progress::Running(outcome.clone());
-                known.insert(request_id, Known { fingerprint, progress });
-                forget_the_first(&mut known);
+                known.calls.insert(request_id, Known { fingerprint, progress });
+                known.forget_the_first();
                 outcome
             }
         };
@@ -252,14 +287,22 @@ impl<T: Outcome> Connection<T> {
     }
 }
 
-/// Forgets the mutations with the lowest numbers. Clients count up, so those were answered long
-/// ago.
-fn forget_the_first<T>(known: &mut BTreeMap<u32, Known<T>>) {
-    while known.len() > MAX_REMEMBERED {
-        let is_running = |known: &Known<T>| matches!(known.progress, Progress::Running(_));
-        match known.first_entry() {
-            Some(first) if !is_running(first.get()) => drop(first.remove()),
-            Some(_) | None => return,
+impl<T> Remembered<T> {
+    fn are_none(&self) -> bool {
+        self.calls.is_empty() && self.forgotten.is_none()
+    }
+
+    /// Forgets the mutations with the lowest numbers.
+    fn forget_the_first(&mut self) {
+        while self.calls.len() > MAX_REMEMBERED {
+            let is_running = |known: &Known<T>| matches!(known.progress, Progress::Running(_));
+            match self.calls.first_entry() {
+                Some(first) if !is_running(first.get()) => {
+                    self.forgotten = self.forgotten.max(Some(*first.key()));
+                    first.remove();
+                }
+                Some(_) | None => return,
+            }
         }
     }
 }
@@ -320,7 +363,7 @@ impl<T: Outcome> Kept<T> {
             // The share takes the lock when it is dropped.
             drop(outcomes);
             let Some(client) = client.upgrade() else { continue };
-            if let Some(known) = client.known.lock().get_mut(&request_id) {
+            if let Some(known) = client.known.lock().calls.get_mut(&request_id) {
                 known.forget();
             }
         }

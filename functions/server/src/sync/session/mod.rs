@@ -29,7 +29,7 @@ use futures::stream::{FuturesUnordered, SplitStream};
 use serde_json::Value as Json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::arguments::SubscribedArguments;
 use self::calls::{Ended, Requested};
@@ -159,10 +159,12 @@ impl Session {
         loop {
             self.begin_step();
             let (expires, retry_at) = (self.expires, self.steps.retry_at);
-            let silent_until = match self.client {
-                Some(_) => self.last_heard + self.server.limits().serve.idle_timeout,
-                None => began + self.server.limits().first_message_timeout,
+            let limits = self.server.limits();
+            let (limit, since) = match self.client {
+                Some(_) => (limits.serve.idle_timeout, self.last_heard),
+                None => (limits.first_message_timeout, began),
             };
+            let silent_for = limit.saturating_sub(since.elapsed());
             let preparing = OptionFuture::from(self.steps.preparing.as_mut());
             tokio::select! {
                 permit = Arc::clone(&self.request_permits).acquire_owned(), if self.next_request.is_none() => {
@@ -178,7 +180,7 @@ impl Session {
                         return end;
                     }
                 }
-                () = sleep_until(silent_until), if self.next_request.is_some() => {
+                () = sleep(silent_for), if self.next_request.is_some() => {
                     return End::Silent(if self.client.is_some() {
                         "no heartbeat, not even an answer to a ping"
                     } else {
@@ -240,7 +242,8 @@ impl Session {
         let is_connected = self.client.is_some();
         match message {
             ClientMessage::Connect { session_id, client_ts, .. } if !is_connected => {
-                self.client = Some(self.server.mutations().connect(session_id.as_u128()));
+                let (session, address) = (session_id.as_u128(), Lane::of(&self.request));
+                self.client = Some(self.server.mutations().connect(session, address));
                 let now_ms = self.server.clock().now_ms();
                 self.clock_skew_ms = client_ts
                     .and_then(|ts| i64::try_from(ts).ok())
