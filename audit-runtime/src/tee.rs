@@ -1,6 +1,7 @@
 //! A sink that persists to several other sinks.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use audit_core::{
     AuditSink, Batch, Commits, Health, HealthState, Mirror, Outcome, Receipt, SinkError,
-    async_trait,
+    SinkErrorKind, async_trait,
 };
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
@@ -16,8 +17,8 @@ use futures::future::{join, join_all, select_all};
 /// A sink that persists every batch to several other sinks, required or optional.
 ///
 /// The receipt, with its durability and place, is that of the first sink. A batch is durable once
-/// all *required* sinks have it. An *optional* sink does not affect durability; its failures are
-/// logged as warnings.
+/// all *required* sinks have it. An *optional* sink does not affect durability; its failures and
+/// panics are logged as warnings.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -30,7 +31,8 @@ use futures::future::{join, join_all, select_all};
 /// ```
 ///
 /// A *mirror* is required too. It persists each batch after the other sinks, under the ids that the
-/// first sink assigned, so that a record has the same id in the bucket and in a log stream.
+/// first sink assigned, so that a record has the same id in the bucket and in a log stream. If the
+/// first sink assigns none, every batch fails.
 ///
 /// # Failures
 ///
@@ -103,11 +105,32 @@ impl Tee {
 
     /// Persists to the mirrors a batch that the other required sinks have.
     async fn mirror(&self, batch: &Batch, receipt: Receipt) -> Result<Receipt, SinkError> {
-        let Some(place) = receipt.place else { return Ok(receipt) };
+        let Some(mirror) = self.mirrors.first() else { return Ok(receipt) };
+        let Some(place) = receipt.place else {
+            let message = format!(
+                "{} gives records no ids, so {mirror} cannot keep them: make it the first sink",
+                self.first
+            );
+            return Err(SinkError::not_persisted(SinkErrorKind::Blocked, message));
+        };
         let mirrored =
             join_all(self.mirrors.iter().map(|mirror| mirror.persist_at(batch.clone(), place)));
         mirrored.await.into_iter().collect::<Result<(), _>>()?;
         Ok(receipt)
+    }
+
+    /// Waits for an optional sink, within its time limit. It panics alone.
+    async fn optional<T>(
+        &self,
+        asked: impl Future<Output = Result<T, SinkError>>,
+    ) -> Result<T, SinkError> {
+        let failed = |why| Err(SinkError::indeterminate(SinkErrorKind::Unavailable, why));
+        let asked = AssertUnwindSafe(asked).catch_unwind();
+        match tokio::time::timeout(self.optional_timeout, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panic)) => failed("it panicked"),
+            Err(_elapsed) => failed("it timed out"),
+        }
     }
 
     /// Calls every sink. Returns the first error of a required one.
@@ -116,12 +139,9 @@ impl Tee {
         ask: impl Fn(Arc<dyn AuditSink>) -> F,
     ) -> Result<(), SinkError> {
         let required = join_all(self.all_required().map(&ask));
-        let optional = self.optional.iter().map(|sink| {
-            let asked = tokio::time::timeout(self.optional_timeout, ask(Arc::clone(sink)));
-            async move {
-                if let Some(problem) = problem(asked.await) {
-                    tracing::warn!(%sink, problem, "an optional audit sink may miss records");
-                }
+        let optional = self.optional.iter().map(async |sink| {
+            if let Err(problem) = self.optional(ask(Arc::clone(sink))).await {
+                tracing::warn!(%sink, %problem, "an optional audit sink may miss records");
             }
         });
         let (required, _) = join(required, join_all(optional)).await;
@@ -200,14 +220,6 @@ fn add(all: &mut Health, sink: &Arc<dyn AuditSink>, other: Health) {
     all.witnesses.extend(witnesses);
 }
 
-fn problem<T>(answer: Result<Result<T, SinkError>, tokio::time::error::Elapsed>) -> Option<String> {
-    match answer {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_elapsed) => Some("it timed out".to_owned()),
-    }
-}
-
 #[async_trait]
 impl AuditSink for Tee {
     async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
@@ -215,21 +227,19 @@ impl AuditSink for Tee {
             return Err(SinkError::closed());
         }
         let required = join_all(self.required().map(|sink| sink.persist(batch.clone())));
-        let optional = self.optional.iter().map(|sink| {
-            let persisted =
-                tokio::time::timeout(self.optional_timeout, sink.persist(batch.clone()));
-            async move { (sink, persisted.await) }
+        let optional = self.optional.iter().map(async |sink| {
+            let persisted = self.optional(async { sink.persist(batch.clone()).await });
+            (sink, persisted.await)
         });
         let (required, optional) = join(required, join_all(optional)).await;
         let mut is_anywhere = false;
         for (sink, answer) in optional {
-            let is_absent = matches!(
-                &answer,
-                Ok(Err(error)) if error.outcome() == Outcome::NotPersisted
-            );
-            is_anywhere |= !is_absent;
-            if let Some(problem) = problem(answer) {
-                tracing::warn!(%sink, problem, "an optional audit sink misses records");
+            match answer {
+                Ok(_) => is_anywhere = true,
+                Err(problem) => {
+                    is_anywhere |= problem.outcome() == Outcome::Indeterminate;
+                    tracing::warn!(%sink, %problem, "an optional audit sink misses records");
+                }
             }
         }
         is_anywhere |= required.iter().any(|answer| match answer {

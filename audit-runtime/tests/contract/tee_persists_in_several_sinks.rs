@@ -8,8 +8,8 @@ use std::time::Duration;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::testing::{MemoryFault, MemorySink, StoredRecord};
 use audit_core::{
-    Batch, Commits, Durability, Health, HealthState, Outcome, Receipt, SinkError, SinkErrorKind,
-    async_trait,
+    Batch, Commits, Durability, Health, HealthState, Mirror, Outcome, Place, Receipt, SinkError,
+    SinkErrorKind, async_trait,
 };
 use audit_runtime::{AuditSink, Tee};
 
@@ -184,4 +184,60 @@ async fn the_health_of_a_tee_combines_all_sinks() {
     assert_eq!(goes_on.health().create_only, Option::None);
     let stops = tokio::time::timeout(Duration::from_secs(1), goes_on.stopped()).await;
     assert!(stops.is_err(), "only a required sink stops the tee");
+}
+
+/// A sink that does this whatever it is asked.
+#[derive(Debug)]
+struct Strange(fn() -> Result<Receipt, SinkError>);
+
+impl fmt::Display for Strange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Strange")
+    }
+}
+
+#[async_trait]
+impl AuditSink for Strange {
+    async fn persist(&self, _: Batch) -> Result<Receipt, SinkError> {
+        (self.0)()
+    }
+
+    async fn flush(&self) -> Result<(), SinkError> {
+        (self.0)().map(drop)
+    }
+
+    async fn close(&self) -> Result<(), SinkError> {
+        (self.0)().map(drop)
+    }
+}
+
+#[async_trait]
+impl Mirror for Strange {
+    async fn persist_at(&self, _: Batch, _: Place) -> Result<(), SinkError> {
+        (self.0)().map(drop)
+    }
+}
+
+#[tokio::test]
+async fn an_optional_sink_panics_alone() {
+    let first = Arc::new(MemorySink::new());
+    let tee = Tee::new(first.clone()).with_optional(Arc::new(Strange(|| panic!("as tests do"))));
+    tee.persist(batch()).await.unwrap();
+    assert_eq!(first.lines().len(), 1);
+    tee.flush().await.unwrap();
+    tee.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mirror_of_a_sink_without_ids_fails_every_batch() {
+    let without_ids = Arc::new(Strange(|| Ok(Receipt::DISCARDED)));
+    let mirror = Arc::new(Strange(|| unreachable!("there is no place")));
+    let tee = Tee::new(without_ids).with_mirror(mirror);
+    let error = tee.persist(batch()).await.unwrap_err();
+    assert_eq!((error.outcome(), error.kind()), (Outcome::Indeterminate, SinkErrorKind::Blocked));
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(
+        source,
+        "Strange gives records no ids, so Strange cannot keep them: make it the first sink"
+    );
 }
