@@ -10,6 +10,9 @@ use serde_json::Value as Json;
 /// cron that has just run would run again.
 const TOLERANCE_MS: f64 = 3_600_000.0;
 
+/// The longest interval, in milliseconds: 100 years. The time after an infinite one is no number.
+const LONGEST_MS: f64 = 100.0 * 365.25 * 86_400_000.0;
+
 /// When a cron is due.
 #[derive(Debug)]
 pub(super) enum Schedule {
@@ -28,10 +31,14 @@ impl Schedule {
             Some("interval") => {
                 let units = [("seconds", 1_000.0), ("minutes", 60_000.0), ("hours", 3_600_000.0)];
                 let period = units.iter().find_map(|(unit, ms)| Some(number(unit)? * ms));
-                let period_ms = period.filter(|ms| *ms >= 1_000.0);
+                let period_ms = period.filter(|ms| (1_000.0..=LONGEST_MS).contains(ms));
                 return match period_ms {
                     Some(period_ms) => Ok(Schedule::Interval { period_ms }),
-                    None => Err("an interval needs seconds, minutes or hours above 0".to_owned()),
+                    None => {
+                        Err("an interval needs seconds, minutes or hours above 0, and at most \
+                                 100 years"
+                            .to_owned())
+                    }
                 };
             }
             Some("hourly") => format!("{} * * * *", field("minuteUTC", 0.0)),
@@ -177,7 +184,10 @@ mod tests {
     #[test]
     fn invalid_schedules_are_refused() {
         let refused = |json| Schedule::from_json(&json).unwrap_err();
-        assert!(refused(json!({ "type": "interval" })).contains("seconds, minutes or hours"));
+        for hours in [json!(null), json!(-1), json!(0), json!(1e6), json!(1e306)] {
+            let interval = json!({ "type": "interval", "hours": hours });
+            assert!(refused(interval).contains("seconds, minutes or hours above 0"));
+        }
         assert!(refused(json!({ "type": "cron", "cron": "61 * * * *" })).contains("61 * * * *"));
         assert!(refused(json!({ "type": "weekly", "dayOfWeek": "Montag" })).contains("monday"));
         assert!(refused(json!({ "type": "yearly" })).contains("yearly"));

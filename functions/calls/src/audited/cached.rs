@@ -1,15 +1,18 @@
 //! [`CachedQuery`]: the sealed result of a query, whose every release makes its logs durable.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use audit_runtime::{Audited, RequestContext};
 use functions_store::{Timestamp, Watch};
+use futures::FutureExt;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::call::{Answered, CallError, Caller, unreleased};
 use crate::lock;
+use crate::workers::panic_message;
 
 /// The sealed result of a query at one time. Only [`release`](CachedQuery::release) hands it out.
 pub struct CachedQuery {
@@ -172,9 +175,15 @@ impl CachedQuery {
                 let together = releases.waiting.len().min(MAX_RELEASED_TOGETHER);
                 releases.waiting.drain(..together).unzip()
             };
-            let released = match self.sealed.release_all(&requests).await {
-                Ok(outcome) => outcome.expect("a caller waits").clone(),
-                Err(error) => unreleased(&error).map(Arc::new),
+            // A panic of the sink fails these callers. Later ones would wait for this task forever.
+            let releasing = AssertUnwindSafe(self.sealed.release_all(&requests)).catch_unwind();
+            let released = match releasing.await {
+                Ok(Ok(outcome)) => outcome.expect("a caller waits").clone(),
+                Ok(Err(error)) => unreleased(&error).map(Arc::new),
+                Err(panic) => {
+                    let panic = panic_message(&*panic);
+                    Err(CallError::internal(format!("the sink of audit logs panicked: {panic}")))
+                }
             };
             for answer in answers {
                 // Fails if the caller went away.

@@ -13,6 +13,7 @@ mod references;
 mod refused_logs_fail_their_function;
 mod results_are_values;
 mod scheduled;
+mod sinks_that_panic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
