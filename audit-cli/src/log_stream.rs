@@ -102,18 +102,30 @@ async fn test(streams: &LogStreams, output: &Output) -> Result<Outcome, Failure>
     Ok(Outcome::wrong_if(is_wrong))
 }
 
-fn letters(directory: &Path) -> Result<Vec<DeadLetter>, Failure> {
+/// The records in a directory that can be read, and the number of files that cannot, which are
+/// named.
+fn letters(directory: &Path, output: &Output) -> Result<(Vec<DeadLetter>, u64), Failure> {
     let failed = |error| {
         let what = format!("what was set aside in {} cannot be read", directory.display());
         Failure::new(what).because(error)
     };
     // An empty list would hide a mistyped name.
     std::fs::read_dir(directory).map_err(failed)?;
-    DeadLetter::list(directory).map_err(failed)
+    let (letters, unread) = DeadLetter::list(directory).map_err(failed)?;
+    unread.iter().for_each(|error| output.note(&error.to_string()));
+    Ok((letters, unread.len() as u64))
+}
+
+/// The outcome, or the failure if files could not be read.
+fn ended(is_wrong: bool, unread: u64) -> Result<Outcome, Failure> {
+    match unread {
+        0 => Ok(Outcome::wrong_if(is_wrong)),
+        _ => Err(Failure::new(format!("{} could not be read", counted(unread, "file")))),
+    }
 }
 
 fn list(Aside { directory }: &Aside, output: &Output) -> Result<Outcome, Failure> {
-    let letters = letters(directory)?;
+    let (letters, unread) = letters(directory, output)?;
     for letter in &letters {
         let DeadLetter { stream, sequence, time_ms, why, reason, body, .. } = letter;
         if output.is_json() {
@@ -133,14 +145,15 @@ fn list(Aside { directory }: &Aside, output: &Output) -> Result<Outcome, Failure
     if !output.is_json() {
         output.note(&format!("{} set aside", counted(letters.len() as u64, "record")));
     }
-    Ok(Outcome::wrong_if(!letters.is_empty()))
+    ended(!letters.is_empty(), unread)
 }
 
 async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failure> {
     let settings = selected(&send.streams)?;
     let stream = opened(single(settings)?, LogStream::open)?;
     let (mut sent, mut refused) = (0, 0);
-    for letter in letters(&send.directory)? {
+    let (letters, unread) = letters(&send.directory, output)?;
+    for letter in letters {
         let id = format!("{}-{:012}", letter.stream, letter.sequence);
         if let Err(reason) = stream.send_again(&letter).await {
             refused += 1;
@@ -160,5 +173,5 @@ async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failur
         let (sent, refused) = (counted(sent, "record"), counted(refused, "record"));
         output.line(&format!("{sent} sent and removed, {refused} refused"))?;
     }
-    Ok(Outcome::wrong_if(refused > 0))
+    ended(refused > 0, unread)
 }

@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use audit_core::UniqueId;
 use audit_core::durable::{create_directory, replace, sync_directory};
+use audit_core::{UniqueId, open_regular};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -134,31 +134,39 @@ fn taken(directory: &Path) -> io::Result<u64> {
 }
 
 impl DeadLetter {
-    /// Lists the set-aside records in this directory in the order of their ids. There are none if
-    /// the directory does not exist.
+    /// Lists the set-aside records in this directory in the order of their ids, and the errors of
+    /// files that cannot be read or hold something else. There are none if the directory does not
+    /// exist.
     ///
     /// # Errors
     ///
-    /// If the directory or a file cannot be read, or a file holds something else.
-    pub fn list(directory: &Path) -> io::Result<Vec<DeadLetter>> {
+    /// If the directory cannot be read.
+    pub fn list(directory: &Path) -> io::Result<(Vec<DeadLetter>, Vec<io::Error>)> {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
             Err(error) => return Err(error),
         };
-        let mut letters = Vec::new();
+        let (mut letters, mut unread) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                letters.push(DeadLetter::read(path)?);
+                match DeadLetter::read(path) {
+                    Ok(letter) => letters.push(letter),
+                    Err(error) => unread.push(error),
+                }
             }
         }
         letters.sort_by_key(|letter| (letter.stream, letter.sequence));
-        Ok(letters)
+        Ok((letters, unread))
     }
 
     fn read(path: PathBuf) -> io::Result<DeadLetter> {
-        let bytes = fs::read(&path)?;
+        let mut bytes = Vec::new();
+        let read = open_regular(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|error| {
+            io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display()))
+        })?;
         let invalid = |error: String| {
             let message = format!("{} holds no record that was set aside: {error}", path.display());
             io::Error::new(io::ErrorKind::InvalidData, message)
@@ -216,7 +224,7 @@ mod tests {
     fn records_that_are_set_aside_are_there_once_and_bounded() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("siem");
-        assert!(DeadLetter::list(&path).unwrap().is_empty());
+        assert!(DeadLetter::list(&path).unwrap().0.is_empty());
         let letters = DeadLetters::open(&path, 1_000).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let stream = UniqueId::from_bits(9);
@@ -227,7 +235,7 @@ mod tests {
             assert!(synced_directories().remove(&path.canonicalize().unwrap()));
         }
         letters.keep(stream, &event(1, "no json"), SetAside::TooLarge, "7 bytes").unwrap();
-        let listed = DeadLetter::list(&path).unwrap();
+        let (listed, _) = DeadLetter::list(&path).unwrap();
         let told: Vec<_> =
             listed.iter().map(|l| (l.sequence, l.why, l.reason.as_str(), &l.body[..])).collect();
         assert_eq!(
@@ -247,9 +255,21 @@ mod tests {
         letters
             .keep(stream, &event(4, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
             .unwrap();
-        assert_eq!(DeadLetter::list(&path).unwrap().len(), 1);
+        // What cannot be read hides no record.
         fs::write(path.join("a.json"), "{\"secret\":").unwrap();
-        let error = DeadLetter::list(&path).unwrap_err().to_string();
-        assert!(error.contains("a.json") && !error.contains("secret"), "{error}");
+        fs::create_dir(path.join("b.json")).unwrap();
+        std::os::unix::fs::symlink("a.json", path.join("c.json")).unwrap();
+        let (listed, unread) = DeadLetter::list(&path).unwrap();
+        assert_eq!(listed.len(), 1);
+        let mut unread: Vec<_> = unread.iter().map(ToString::to_string).collect();
+        unread.sort();
+        for (error, (name, why)) in unread.iter().zip([
+            ("a.json", "holds no record that was set aside: line 1 column 10"),
+            ("b.json", "cannot be read: it is a directory, not a regular file"),
+            ("c.json", "cannot be read: it is a link, not a regular file"),
+        ]) {
+            assert_eq!(*error, format!("{} {why}", path.join(name).display()));
+        }
+        assert_eq!(unread.len(), 3);
     }
 }

@@ -51,10 +51,13 @@ impl Format {
         if !json.is_object() || is_failure {
             return Success::Foreign;
         }
-        let text = refused.as_str().and_then(|text| text.parse::<u64>().ok());
-        match refused.as_u64().or(text) {
-            None | Some(0) => Success::Taken,
+        // ProtoJSON writes 64-bit integers as strings, and reads numbers with an exponent too.
+        let text = refused.as_str().and_then(|text| text.parse::<f64>().ok());
+        match refused.as_f64().or(text) {
+            None if refused.is_null() => Success::Taken,
+            Some(0.0) => Success::Taken,
             Some(records) => Success::TakenBut(format!("{records} of the records")),
+            None => Success::TakenBut("some of the records".to_owned()),
         }
     }
 }

@@ -112,9 +112,15 @@ async fn records_that_were_set_aside_are_sent_again() {
     assert!(refused.out.contains("0 records sent and removed, 1 record refused"), "{refused:?}");
     assert!(refused.err.contains("400"), "{refused:?}");
 
+    // Another file keeps no record from being sent, and is named.
     *receiver.poison.lock().unwrap() = None;
+    std::fs::write(aside.join("other.json"), "{").unwrap();
     let sent = run(&["send", aside_text], &file).await;
-    assert_eq!(sent.lines(), ["1 record sent and removed, 0 records refused"]);
+    assert_eq!(sent.out, "1 record sent and removed, 0 records refused\n");
+    assert_eq!(sent.code, Some(3), "{sent:?}");
+    assert!(sent.err.contains("other.json holds no record that was set aside"), "{sent:?}");
+    assert!(sent.err.contains("1 file could not be read"), "{sent:?}");
+    std::fs::remove_file(aside.join("other.json")).unwrap();
     let last = receiver.accepted.lock().unwrap().last().cloned().unwrap();
     assert!(last.contains("\"sequence\":1") && last.contains("poison"), "{last}");
     assert_eq!(run(&["aside"], &aside).await.code, Some(0));

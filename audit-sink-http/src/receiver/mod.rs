@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) use self::answer::Answer;
 use self::url::{checked_url, shown_url};
 use crate::acknowledgment::{self, Acknowledgment};
-use crate::response::read;
+use crate::response::{Body, read};
 use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
@@ -145,15 +145,21 @@ impl Receiver {
 
     /// Sends a request. Returns its outcome and the JSON of the response.
     async fn ask(&self, request: RequestBuilder, limit: Duration) -> (Answer, Value) {
-        let asked = async {
-            let response = request.send().await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            Ok::<_, reqwest::Error>((status, headers, read(response).await))
-        };
-        let answer = match timeout(limit, asked).await {
-            Ok(Ok((status, headers, body))) => {
+        let began = Instant::now();
+        let answer = match timeout(limit, request.send()).await {
+            Ok(Ok(response)) => {
+                let (status, headers) = (response.status(), response.headers().clone());
+                // The status counts, even if the body never ends.
+                let left = limit.saturating_sub(began.elapsed());
+                let body = timeout(left, read(response)).await;
+                let is_late = body.is_err();
+                let body = body.unwrap_or(Body { bytes: Vec::new(), is_whole: false });
                 let said = serde_json::from_slice(&body.bytes).unwrap_or(Value::Null);
-                return (self.answer(status, &headers, &body), said);
+                let mut answer = self.answer(status, &headers, &body);
+                if let Answer::Retry { timed_out, .. } = &mut answer {
+                    *timed_out = is_late;
+                }
+                return (answer, said);
             }
             Ok(Err(error)) => self.failed(error),
             Err(_elapsed) => Answer::Retry {

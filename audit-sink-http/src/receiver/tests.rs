@@ -85,6 +85,17 @@ fn responses_match_the_documented_table() {
     assert_eq!(told(Format::Otlp, 200, partial), "rejected");
     let whole = r#"{"partialSuccess":{"rejectedLogRecords":0}}"#;
     assert_eq!(told(Format::Otlp, 200, whole), "accepted");
+    // A count that is none is not taken for 0.
+    for count in ["1", "1.0", "\"2\"", "\"2e0\"", "-1", "\"\"", "true", "[0]", "{}"] {
+        let otlp = format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{count}}}}}"#);
+        assert_eq!(told(Format::Otlp, 200, &otlp), "rejected", "{count}");
+        let axiom = format!(r#"{{"failed":{count}}}"#);
+        assert_eq!(told(Format::Axiom, 200, &axiom), "rejected", "{count}");
+    }
+    for count in ["0", "0.0", "\"0\"", "null"] {
+        let otlp = format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{count}}}}}"#);
+        assert_eq!(told(Format::Otlp, 200, &otlp), "accepted", "{count}");
+    }
     assert_eq!(told(Format::Axiom, 200, r#"{"ingested":1,"failed":1}"#), "rejected");
     assert_eq!(told(Format::Axiom, 200, r#"{"ingested":2,"failed":0}"#), "accepted");
 }

@@ -37,7 +37,7 @@ async fn a_rejected_record_is_set_aside_and_the_others_arrive() {
     let expected: Vec<u64> = (0..20).filter(|n| *n != 13).collect();
     assert_eq!(arrived, expected);
 
-    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap();
+    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap().0;
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!((letter.stream, letter.sequence, letter.time_ms), (sink.stream(), 13, 5));
     assert_eq!((letter.why, &letter.body[..]), (SetAside::Rejected, &br#"{"poison":13}"#[..]));
@@ -49,7 +49,7 @@ async fn a_rejected_record_is_set_aside_and_the_others_arrive() {
     stream.send_again(letter).await.unwrap();
     letter.remove().unwrap();
     assert_eq!(receiver.told()[13], (13, 5, r#"{"poison":13}"#.to_owned(), 1));
-    assert!(DeadLetter::list(&directory.path().join("dead-letters")).unwrap().is_empty());
+    assert!(DeadLetter::list(&directory.path().join("dead-letters")).unwrap().0.is_empty());
 }
 
 /// A receiver that rejects everything is itself the problem: not all records are set aside.
@@ -63,7 +63,7 @@ async fn rejections_without_end_block_the_delivery() {
     sink.persist(batch(5, &lines)).await.unwrap();
     // 100 single records, at most 99 requests of several, then one repeatedly.
     receiver.arrived(400).await;
-    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap();
+    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap().0;
     assert_eq!(letters.len(), 100);
     let reason = sink.health().state.to_string();
     assert!(reason.contains("blocked") && reason.contains("in a row"), "{reason}");
@@ -85,7 +85,7 @@ async fn a_record_too_large_goes_as_a_pointer_and_is_kept() {
     assert_eq!((told.len(), told[0].2.as_str(), told[2].2.as_str()), (3, "{}", "{\"a\":1}"));
     let pointer: serde_json::Value = serde_json::from_str(&told[1].2).unwrap();
     assert_eq!(pointer["tooLarge"]["bytes"], large.len());
-    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap();
+    let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap().0;
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!((letter.why, letter.sequence), (SetAside::TooLarge, 1));
     assert_eq!(&letter.body[..], large.as_bytes());

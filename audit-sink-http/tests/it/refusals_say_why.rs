@@ -5,6 +5,7 @@ use std::sync::Arc;
 use audit_core::{AuditSink, Commits, HealthState, Outcome, SinkErrorKind};
 use audit_sink_http::{Format, HttpSink, LogStream, OpenErrorKind, Settings};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -115,6 +116,27 @@ async fn retry_after_is_respected() {
         state(&sink, |state| matches!(state, HealthState::Retrying { .. })).await;
     }
     assert_eq!(receiver.requests().len(), 1, "no other request is sent in that hour");
+}
+
+/// Otherwise the same records would be sent again for as long as the receiver answers so.
+#[tokio::test]
+async fn a_success_counts_although_its_body_never_ends() {
+    let (receiver, listener) = Receiver::bind().await;
+    let serving = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
+            stream.write_all(answer).await.unwrap();
+            held.push(stream);
+        }
+    });
+    let settings = Settings { request_timeout_ms: 100, ..receiver.settings(Format::Webhook) };
+    let sink = HttpSink::open(settings).await.unwrap();
+    sink.persist(batch(1, &["{}"])).await.unwrap();
+    sink.close().await.unwrap();
+    serving.abort();
 }
 
 #[tokio::test]

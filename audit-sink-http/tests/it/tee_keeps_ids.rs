@@ -81,7 +81,7 @@ async fn records_rejected_by_a_mirror_are_set_aside() {
     let told = receiver.told();
     assert_eq!((told[0].0, told[1].0, told.len()), (1, 2, 2));
     assert!(told[1].2.contains("tooLarge"));
-    let letters = DeadLetter::list(&letters).unwrap();
+    let letters = DeadLetter::list(&letters).unwrap().0;
     assert_eq!(letters.iter().map(|letter| letter.sequence).collect::<Vec<_>>(), [0]);
     tee.close().await.unwrap();
 }
