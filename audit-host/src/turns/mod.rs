@@ -67,6 +67,9 @@ const MAX_IDLE: usize = 1_024;
 /// A job is **prompt** if its lane was idle, the lane's jobs have been short, and no others are
 /// waiting or expected. A host reserves a thread or a permit for prompt jobs, so that they need not
 /// wait for the end of another client's long job.
+///
+/// A client that sends one request at a time would get its share too, but wait for a job of each
+/// lane before each of its own. [`pop_idle`](Self::pop_idle) lets it go first.
 #[derive(Debug)]
 pub struct Turns<J> {
     lanes: HashMap<Lane, Waiting<J>>,
@@ -105,6 +108,8 @@ struct Waiting<J> {
     running: usize,
     /// The lane's number in `Turns::prompt`, if it is there.
     prompt: Option<u64>,
+    /// Whether the lane was idle when its first waiting job came.
+    was_idle: bool,
     /// A moving average of the time of this lane's jobs. It is charged when a job begins and
     /// corrected when it ends, so that a lane cannot begin many long jobs before the first ends.
     expected: Duration,
@@ -117,6 +122,7 @@ pub struct Turn {
     lane: Lane,
     charged: Duration,
     is_prompt: bool,
+    was_idle: bool,
 }
 
 impl Turn {
@@ -165,15 +171,16 @@ impl<J> Turns<J> {
             serial,
             running: 0,
             prompt: None,
+            was_idle: true,
             expected: LEAST,
         });
         if waiting.jobs.is_empty() {
             waiting.serial = serial;
             waiting.used = waiting.used.max(floor);
+            waiting.was_idle = waiting.running == 0 && !self.expected.contains_key(&lane);
             if lane != Lane::HOST {
                 self.ready.insert((waiting.used, serial, lane));
-                let is_idle = waiting.running == 0 && !self.expected.contains_key(&lane);
-                if is_idle && waiting.expected <= PROMPT {
+                if waiting.was_idle && waiting.expected <= PROMPT {
                     waiting.prompt = Some(serial);
                     self.prompt.insert((serial, lane));
                 }
@@ -188,6 +195,21 @@ impl<J> Turns<J> {
         let waiting = self.lanes.get(&lane)?;
         self.ready.remove(&(waiting.used, waiting.serial, lane));
         self.take(lane)
+    }
+
+    /// Begins the job that has waited longest of those whose lanes were idle, if their jobs are no
+    /// longer than usual: than twice those of the lane whose turn it is. Jobs of other lanes wait
+    /// for as long as there are any, so call [`pop`](Self::pop) in between.
+    pub fn pop_idle(&mut self) -> Option<(J, Turn)> {
+        let (_, _, next) = self.ready.first()?;
+        let longest = PROMPT.max(2 * self.lanes.get(next)?.expected);
+        let goes_first = |(_, _, lane): &&(Duration, u64, Lane)| {
+            self.lanes.get(lane).is_some_and(|it| it.was_idle && it.expected <= longest)
+        };
+        let first = self.ready.iter().filter(goes_first).min_by_key(|(_, serial, _)| *serial);
+        let first = *first?;
+        self.ready.remove(&first);
+        self.take(first.2)
     }
 
     /// Begins the next job.
@@ -220,6 +242,7 @@ impl<J> Turns<J> {
         waiting.least = waiting.used + LEAST;
         waiting.used += charged;
         waiting.running += 1;
+        let was_idle = std::mem::take(&mut waiting.was_idle);
         waiting.serial = self.next_serial;
         self.next_serial += 1;
         if lane == Lane::HOST {
@@ -230,12 +253,12 @@ impl<J> Turns<J> {
                 self.ready.insert((waiting.used, waiting.serial, lane));
             }
         }
-        Some((job, Turn { lane, charged, is_prompt: prompt.is_some() }))
+        Some((job, Turn { lane, charged, is_prompt: prompt.is_some(), was_idle }))
     }
 
     /// Ends the turn of a job that took this long, or `None` if it did not begin.
     pub fn end(&mut self, turn: Turn, took: Option<Duration>) {
-        let Turn { lane, charged, is_prompt } = turn;
+        let Turn { lane, charged, is_prompt, was_idle } = turn;
         self.prompt_running -= usize::from(is_prompt);
         let took = took.map(|took| took.max(LEAST));
         let paid = took.unwrap_or(Duration::ZERO);
@@ -245,8 +268,11 @@ impl<J> Turns<J> {
         class.jobs -= 1;
         if let Some(waiting) = self.lanes.get_mut(&lane) {
             let is_ready = self.ready.remove(&(waiting.used, waiting.serial, lane));
-            let used = (waiting.used + paid).saturating_sub(charged);
-            waiting.used = used.max(waiting.least).max(self.floor);
+            let used = (waiting.used + paid).saturating_sub(charged).max(waiting.least);
+            // A lane that is idle again owes no more than this job, however often it went first.
+            let is_idle = waiting.jobs.is_empty() && waiting.running == 1;
+            let most = if was_idle && is_idle { self.floor + paid.max(LEAST) } else { used };
+            waiting.used = used.min(most).max(self.floor);
             if is_ready {
                 self.ready.insert((waiting.used, waiting.serial, lane));
             }

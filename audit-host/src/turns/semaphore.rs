@@ -13,7 +13,7 @@ use super::{Lane, Turn, Turns};
 /// Limits of a [`FairSemaphore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FairLimits {
-    /// The number of permits.
+    /// The number of permits, at least 1.
     pub permits: usize,
     /// Whether there is one more permit, for [prompt](Turns) requests while all others are taken.
     pub has_prompt_permit: bool,
@@ -26,7 +26,8 @@ pub struct FairLimits {
 /// Permits that clients take in [turns](Turns), by the time for which they have held them.
 ///
 /// A request of a client that was idle waits for at most one request of each other client,
-/// whatever they have queued. Cheap to clone.
+/// whatever they have queued. Every second permit goes to such a request, so that a client that
+/// sends one at a time does not wait for all others each time. Cheap to clone.
 ///
 /// # Metrics
 ///
@@ -49,7 +50,17 @@ struct State {
     turns: Turns<Waiter>,
     /// The number of taken permits, without the one for prompt requests.
     taken: usize,
+    /// Whether the last of them went to a client that was idle.
+    was_idle: bool,
     is_prompt_taken: bool,
+}
+
+impl State {
+    fn next(&mut self) -> Option<(Waiter, Turn)> {
+        let idle = if self.was_idle { None } else { self.turns.pop_idle() };
+        self.was_idle = idle.is_some();
+        idle.or_else(|| self.turns.pop())
+    }
 }
 
 struct Waiter {
@@ -106,6 +117,8 @@ impl Busy {
 impl FairSemaphore {
     /// Creates permits for a kind of work, by which metrics name them.
     pub fn new(kind: &'static str, limits: FairLimits) -> FairSemaphore {
+        // Without a permit, requests would wait forever.
+        let limits = FairLimits { permits: limits.permits.max(1), ..limits };
         describe_gauge!("audit_turns_waiting", "Requests that wait for their client's turn");
         describe_histogram!(
             "audit_turns_wait_seconds",
@@ -182,7 +195,7 @@ impl Shared {
         loop {
             let is_prompt = state.taken >= self.limits.permits;
             let next = match is_prompt {
-                false => state.turns.pop(),
+                false => state.next(),
                 true if self.limits.has_prompt_permit && !state.is_prompt_taken => {
                     state.turns.pop_prompt()
                 }

@@ -55,6 +55,13 @@ async fn too_many_are_refused_from_the_client_with_the_most() {
 }
 
 #[tokio::test]
+async fn there_is_always_a_permit() {
+    let semaphore = FairSemaphore::new("tests", FairLimits { permits: 0, ..LIMITS });
+    let mut acquiring = acquire(&semaphore, Lane::unique());
+    drop(poll(&mut acquiring).unwrap().unwrap());
+}
+
+#[tokio::test]
 async fn a_prompt_request_waits_for_no_long_one() {
     let semaphore = FairSemaphore::new("tests", FairLimits { has_prompt_permit: true, ..LIMITS });
     let (flood, quiet) = (Lane::unique(), Lane::unique());
@@ -68,6 +75,54 @@ async fn a_prompt_request_waits_for_no_long_one() {
     drop(poll(&mut other).unwrap());
     drop(first);
     drop(poll(&mut second).unwrap());
+}
+
+#[tokio::test]
+async fn a_client_with_one_request_at_a_time_has_every_second_turn() {
+    let limits = FairLimits { max_waiting_of_client: 64, max_waiting: 200, ..LIMITS };
+    let semaphore = FairSemaphore::new("tests", limits);
+    let mut held = semaphore.acquire(Lane::unique()).await.ok();
+    let floods: [Lane; 3] = std::array::from_fn(|_| Lane::unique());
+    let mut waiting: Vec<_> = (0..60)
+        .map(|n| {
+            let mut acquiring = acquire(&semaphore, floods[n % 3]);
+            assert!(poll(&mut acquiring).is_none());
+            (n % 3, acquiring)
+        })
+        .collect();
+    let (quiet, mut of_floods) = (Lane::unique(), [0; 3]);
+    let mut next_of_floods = || {
+        let mut granted = waiting.iter_mut().enumerate();
+        let granted = granted.find_map(|(at, (_, it))| Some((at, poll(it)?.unwrap())));
+        let (at, permit) = granted.unwrap();
+        of_floods[waiting.remove(at).0] += 1;
+        Some(permit)
+    };
+    for _ in 0..12 {
+        drop(held.take());
+        held = next_of_floods();
+    }
+    for _ in 0..20 {
+        drop(held.take());
+        held = next_of_floods();
+        let mut own = acquire(&semaphore, quiet);
+        assert!(poll(&mut own).is_none());
+        drop(held.take());
+        held = poll(&mut own).and_then(Result::ok);
+        assert!(held.is_some(), "it waits for the request that has the permit alone");
+    }
+    // It takes no more from one of them than from another.
+    let (least, most) = (of_floods.iter().min().unwrap(), of_floods.iter().max().unwrap());
+    assert!(*least > 5 && most - least <= 1, "{of_floods:?}");
+    // It is not made to pay for all of its turns once it has a queue too.
+    let mut queue: Vec<_> = (0..2).map(|_| acquire(&semaphore, quiet)).collect();
+    assert!(queue.iter_mut().all(|it| poll(it).is_none()));
+    for _ in 0..16 {
+        drop(held.take());
+        queue.retain_mut(|it| poll(it).map(|permit| held = permit.ok()).is_none());
+        waiting.retain_mut(|(_, it)| poll(it).map(|permit| held = permit.ok()).is_none());
+    }
+    assert!(queue.is_empty());
 }
 
 #[derive(Debug, Clone)]

@@ -6,7 +6,8 @@
 //! cargo run --release -p functions-host --example flood -- service
 //! ```
 //!
-//! With `service`, the host is the web service, and clients view documents or change them.
+//! With `service`, the host is the web service, and clients view documents or change them. A probe
+//! beside views shows how much of a view's latency is that of busy processors.
 //!
 //! One client, in a process of its own, calls a short query repeatedly, with different arguments
 //! each time, so that no result comes from the cache. Three flooding clients, each at an address of
@@ -109,6 +110,7 @@ async fn call(
     let document = format!("http://{host}/documents/{n}");
     let answer = match name {
         "view" => http.get(document).send().await?,
+        "probe" => http.get(format!("http://{host}/livez")).send().await?,
         "change" => {
             let change = json!({ "title": "A title", "text": "x".repeat(1_000) });
             http.put(document).json(&change).send().await?
@@ -243,6 +245,8 @@ async fn main() -> Result<(), Failure> {
         ],
         true => &[
             ("HTTP", "view", 0, "view"),
+            // No turn, no database and no log: what the flood takes of the processors alone.
+            ("HTTP", "view", 0, "probe"),
             ("HTTP", "change", 0, "view"),
             ("HTTP", "change", 0, "change"),
         ],

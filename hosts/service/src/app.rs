@@ -53,10 +53,11 @@ impl App {
         tenant: &Tenant,
         id: &str,
     ) -> Result<Audited<Arc<Document>>, Audited<Failure>> {
-        // The revision is read first, so a cached document was current at that moment. If the
-        // revision cannot be read, the query runs, fails too, and logs that.
-        let revision = documents::revision(self.database.pool(), id).await.ok().flatten();
-        if let Some(hit) = revision.and_then(|revision| self.cache.get(id, revision)) {
+        // If the revision cannot be read, the query runs, fails too, and logs that.
+        if let Some((cached, hit)) = self.cache.get(id)
+            && let Ok(Some(current)) = documents::revision(self.database.pool(), id).await
+            && current == cached
+        {
             return Ok(hit);
         }
         let query = tenant.runtime.query("documents:view");

@@ -15,9 +15,9 @@ const ENTRY_BYTES: usize = 2 << 10;
 
 /// Sealed documents by id.
 ///
-/// Entries are never invalidated: a lookup names the revision that the database has **now**, and an
-/// entry with another revision is a miss. So no view is stale, whoever changed the document: a
-/// cancelled request, another process, or a person with a database client.
+/// Entries are never invalidated: a hit is used only if the database has its revision **now**. So
+/// no view is stale, whoever changed the document and counted its revision up: a cancelled request,
+/// another process, or a person with a database client.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Mutex<Entries>);
 
@@ -35,11 +35,10 @@ struct Sealed {
 }
 
 impl Cache {
-    /// The sealed document, if it is cached at this revision.
-    pub(crate) fn get(&self, id: &str, revision: i64) -> Option<Audited<Arc<Document>>> {
+    /// The sealed document and its revision, if it is cached.
+    pub(crate) fn get(&self, id: &str) -> Option<(i64, Audited<Arc<Document>>)> {
         let entries = self.entries();
-        let sealed = entries.by_id.get(id).filter(|sealed| sealed.revision == revision)?;
-        Some(sealed.document.clone())
+        entries.by_id.get(id).map(|sealed| (sealed.revision, sealed.document.clone()))
     }
 
     /// Caches the result of a query, of a document with this many bytes.

@@ -53,6 +53,9 @@ impl Database {
         let observed = AnyPoolOptions::new().max_connections(1).connect_lazy(url)?;
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
+            // SQLite is in this process, and cannot be lost. Its thread would be woken for each
+            // test.
+            .test_before_acquire(!is_sqlite)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if is_sqlite {
