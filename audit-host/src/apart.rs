@@ -82,20 +82,32 @@ pub fn are_apart(one: &str, other: &str) -> Result<bool, String> {
     Ok(places.is_none_or(|(one, other)| !one.is_within(&other) && !other.is_within(&one)))
 }
 
-/// A path as an absolute one, as text.
+/// The URL of a path, whatever characters are in it. A relative one is of the current directory.
 ///
 /// # Errors
 ///
 /// If the path is empty, or not UTF-8.
-pub fn absolute(path: &Path) -> Result<String, String> {
+pub fn file_url(path: &Path) -> Result<String, String> {
+    let is_parent = |component| component == Component::ParentDir;
+    // A URL leaves out `..` with what is before it, even if that is a link to elsewhere.
+    let path = match path.components().any(is_parent) {
+        true => resolved(path)?,
+        false => absolute(path)?,
+    };
+    let no_url = |()| format!("the path {} has no URL: choose another", path.display());
+    Url::from_file_path(&path).map(String::from).map_err(no_url)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
     let absolute = std::path::absolute(path).map_err(|error| {
         let path = path.display();
         format!("the path {path} cannot be used: {error}: start where a directory exists")
     })?;
-    let text = absolute.to_str();
-    // Escaped, since the bytes that are not UTF-8 may be invisible.
-    let invalid = || format!("the path {absolute:?} is not UTF-8: choose another data directory");
-    Ok(text.ok_or_else(invalid)?.to_owned())
+    if absolute.to_str().is_none() {
+        // Escaped, since the bytes that are not UTF-8 may be invisible.
+        return Err(format!("the path {absolute:?} is not UTF-8: choose another data directory"));
+    }
+    Ok(absolute)
 }
 
 /// Checks that private files, given with their names, are in no bucket that is a directory, and
@@ -145,7 +157,7 @@ fn is_below(path: &Path, directory: &Path) -> Result<bool, String> {
 
 /// The path as the file system has it: of what exists of it, links are followed.
 fn resolved(path: &Path) -> Result<PathBuf, String> {
-    let path = PathBuf::from(absolute(path)?);
+    let path = absolute(path)?;
     let mut resolved = PathBuf::new();
     for component in path.components() {
         if component == Component::ParentDir {
@@ -217,5 +229,24 @@ mod tests {
             check(one, other).unwrap();
             assert!(are_apart(one, other).unwrap(), "{one} {other}");
         }
+    }
+    #[test]
+    fn every_path_has_a_url_that_leads_back() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", root.join("link")).unwrap();
+        for name in ["plain", "a#b", "a?b", "100%", "a%20b", "a b ", "a\\b", "tab\there", "é", "["]
+        {
+            let url = file_url(&root.join(name)).unwrap();
+            assert_eq!(directory_of(&url), Some(root.join(name)), "{url}");
+        }
+        // Where links lead, and not where they are.
+        let url = file_url(&root.join("link/../data")).unwrap();
+        assert_eq!(directory_of(&url), Some(root.join("a/data")));
+        // A link keeps its name, which is the bucket's in its records.
+        let url = file_url(&root.join("link/data")).unwrap();
+        assert_eq!(directory_of(&url), Some(root.join("link/data")));
+        assert!(file_url(Path::new("")).is_err());
     }
 }

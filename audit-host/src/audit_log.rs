@@ -7,7 +7,7 @@ use audit_core::with_sources;
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings, WitnessSettings};
 
 use crate::Destinations;
-use crate::apart::absolute;
+use crate::apart::file_url;
 
 /// The settings of the audit log, as they were set. [`destinations`](Self::destinations) has the
 /// defaults, and refuses what can never work.
@@ -66,7 +66,7 @@ impl AuditLogSettings<'_> {
         let url = match self.bucket {
             Some("none") => return Ok(Destinations::default()),
             Some(url) => url.to_owned(),
-            None => format!("file://{}", absolute(&self.data_dir.join("bucket"))?),
+            None => file_url(&self.data_dir.join("bucket"))?,
         };
         let defaults = audit_sink_s3::Settings::default();
         let is_directory = url.starts_with("file:") || url.starts_with("memory:");

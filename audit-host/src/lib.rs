@@ -65,7 +65,7 @@ mod traced;
 mod traces;
 mod turns;
 
-pub use apart::{absolute, are_apart};
+pub use apart::{are_apart, file_url};
 pub use audit_log::AuditLogSettings;
 pub use check::Checks;
 pub use connections::{

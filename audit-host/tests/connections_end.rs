@@ -29,6 +29,9 @@ const LONG: ServeLimits = ServeLimits {
     drain_timeout: NEVER,
 };
 
+/// The size of a large response, in bytes.
+const LARGE: usize = 32 << 20;
+
 struct Host {
     address: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
@@ -54,6 +57,13 @@ impl Host {
                 "waited"
             }
         };
+        let large = {
+            let begun = Arc::clone(&begun);
+            async move || {
+                begun.add_permits(1);
+                vec![b'x'; LARGE]
+            }
+        };
         let upgrade = {
             let begun = Arc::clone(&begun);
             async move |request: Request| {
@@ -71,6 +81,7 @@ impl Host {
             .route("/upgrade", get(upgrade))
             .route("/", get(async || "hello"))
             .route("/wait", get(wait))
+            .route("/large", get(large))
             .route("/body", post(async |body: Bytes| body));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,6 +116,27 @@ async fn rest(mut client: TcpStream) -> String {
     let mut read = Vec::new();
     drop(client.read_to_end(&mut read).await);
     String::from_utf8(read).unwrap()
+}
+
+#[tokio::test]
+async fn the_longest_times_are_no_limits() {
+    let longest = Duration::MAX;
+    let host = Host::start(ServeLimits {
+        header_timeout: longest,
+        idle_timeout: longest,
+        send_timeout: longest,
+        drain_timeout: longest,
+        ..LONG
+    })
+    .await;
+    let mut client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    response(&mut client, "hello").await;
+    // More than the network buffers: the host waits for its reader.
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    host.request_begins().await;
+    host.stop.send(()).unwrap();
+    assert!(rest(client).await.len() > LARGE / 2);
+    assert_eq!(host.serving.await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -49,6 +49,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long aborted connections get to drop their resources.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// As long as no connection lasts: a year.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The maximum size of a request's header, in bytes. Hyper answers 431 to larger ones.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
@@ -264,7 +267,9 @@ async fn serve(
     });
     // Not hyper-util's automatic builder, which waits indefinitely for the first byte.
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout);
+    // Hyper adds it to the time, which must not overflow.
+    let idle_timeout = limits.idle_timeout.min(LONGEST_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(idle_timeout);
     http.max_buf_size(MAX_HEADER_BYTES);
     let mut http = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let mut first = pin!(sleep(limits.header_timeout));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{ServeLimits, refused};
 
@@ -127,10 +127,8 @@ impl Pace {
 
     /// Ready once the client's credit is used up.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (_, late) = self.waiting.get_or_insert_with(|| {
-            let now = Instant::now();
-            (now, Box::pin(sleep_until(now + self.credit)))
-        });
+        let (_, late) =
+            self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(self.credit))));
         late.as_mut().poll(context)
     }
 }

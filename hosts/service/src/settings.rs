@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use audit_host::{
     AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RouteSettings,
-    RoutesFile, ServeLimits, SettingsError, Sources, absolute, parse_with_file, without_secrets,
+    RoutesFile, ServeLimits, SettingsError, Sources, file_url, parse_with_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings};
@@ -356,7 +356,10 @@ impl Settings {
     pub(crate) fn database_url(&self) -> Result<String, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => Ok(url.clone()),
-            None => Ok(format!("sqlite://{}/documents.db?mode=rwc", absolute(&self.data_dir)?)),
+            None => {
+                let file = file_url(&self.data_dir.join("documents.db"))?;
+                Ok(format!("{}?mode=rwc", file.replacen("file:", "sqlite:", 1)))
+            }
         }
     }
 }

@@ -270,3 +270,16 @@ async fn without_a_bucket_nothing_is_logged() {
     assert_eq!(service.healthz().await, 200);
     assert!(!directory.path().join("bucket").exists());
 }
+
+#[tokio::test]
+async fn a_data_directory_of_any_name_holds_everything() {
+    let directory = tempfile::Builder::new().prefix("100% #1?x=a%20b ").tempdir().unwrap();
+    let service = Service::start(&directory, &[], &[]);
+    let id = new_id("plan");
+    assert_eq!(service.update(&id, change("one"), &[]).await.0, 200);
+    assert_eq!(service.view(&id, &[]).await.0, 200);
+    assert_eq!(records(&directory).len(), 2);
+    // Tests may run on a database of their environment.
+    let has_own = std::env::var_os("DATABASE_URL").is_none();
+    assert_eq!(directory.path().join("documents.db").is_file(), has_own);
+}
