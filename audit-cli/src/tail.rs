@@ -33,7 +33,11 @@ pub(crate) async fn run(
     };
     let mut last = VecDeque::new();
     // Outcomes may be in separate objects, one for each object with records.
-    let count = if arguments.printing.outcomes { 2 * arguments.lines } else { arguments.lines };
+    let count = if arguments.printing.outcomes {
+        arguments.lines.saturating_mul(2)
+    } else {
+        arguments.lines
+    };
     let objects = last_objects(&reader, count).await?;
     let empty = objects.is_empty();
     let keep_last = |last: &mut VecDeque<Vec<u8>>, chunk: &Chunk| {
@@ -124,7 +128,7 @@ async fn last_objects(reader: &Reader, records: usize) -> Result<Vec<Listed>, Fa
             while let Some(object) = objects.next().await.transpose()? {
                 of_hour.push(object);
                 // Only the last objects of an hour are needed.
-                if of_hour.len() >= 2 * records.max(1_000) {
+                if of_hour.len() / 2 >= records.max(1_000) {
                     keep_last(&mut of_hour, records);
                 }
             }

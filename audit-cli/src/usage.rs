@@ -17,7 +17,8 @@ pub(crate) fn read() -> Result<Arguments, ExitCode> {
     let arguments = Arguments::try_parse().map_err(|error| print(&error))?;
     arguments.check().map_err(|what| {
         let what = escape::text(&what).into_owned();
-        print(&Arguments::command().error(ErrorKind::ValueValidation, what))
+        let mut plain = Arguments::command().styles(Styles::plain());
+        print(&plain.error(ErrorKind::ValueValidation, what))
     })?;
     Ok(arguments)
 }

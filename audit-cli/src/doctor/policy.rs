@@ -1,6 +1,10 @@
 //! The policies that a bucket and its users need, with the names filled in: those of `deploy/aws`.
 //! `policies` links to them, so that they are in the package.
 
+use object_store::path::Path;
+use serde_json::Value;
+use url::Url;
+
 use crate::arguments::Policy;
 use crate::bucket::to_url;
 use crate::failure::{Failure, Outcome};
@@ -19,20 +23,40 @@ fn text(policy: Policy) -> &'static str {
 /// The document for the bucket and the prefix of this URL.
 pub(crate) fn filled(policy: Policy, url: &str) -> Result<String, Failure> {
     let url = to_url(url)?;
-    // Settings are not part of the name.
-    let url = url.split_once('?').map_or(&*url, |(url, _)| url);
-    let Some((bucket, prefix)) =
-        url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+    let parsed = Url::parse(&url).ok().filter(|parsed| parsed.scheme() == "s3");
+    let is_name = |name: &&str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    let Some((bucket, parsed)) =
+        parsed.as_ref().and_then(|parsed| Some((parsed.host_str().filter(is_name)?, parsed)))
     else {
+        // Settings are not part of the name.
+        let url = url.split_once('?').map_or(&*url, |(url, _)| url);
         return Err(Failure::new(format!(
             "policies are for s3://bucket/prefix, and not for {url}"
         )));
     };
-    let prefix = match prefix.trim_matches('/') {
-        "" => String::new(),
-        prefix => format!("{prefix}/"),
+    // As a host decodes it.
+    let prefix = Path::from_url_path(parsed.path().trim_matches('/'))
+        .map_err(|error| Failure::new("the bucket URL has no valid prefix").because(error))?;
+    let prefix = match policy {
+        Policy::Lifecycle => prefix.to_string(),
+        Policy::Host | Policy::Reader | Policy::Bucket | Policy::ObjectLock => {
+            literal(prefix.as_ref())
+        }
     };
-    Ok(text(policy).replace("BUCKET", bucket).replace("PREFIX/", &prefix))
+    let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
+    let quoted = Value::from(prefix).to_string();
+    Ok(text(policy).replace("BUCKET", bucket).replace("PREFIX/", quoted.trim_matches('"')))
+}
+
+/// A pattern of IAM that matches this text alone: `*` and `?` would allow other prefixes too.
+fn literal(text: &str) -> String {
+    let escaped = |char| match char {
+        '*' | '?' | '$' => format!("${{{char}}}"),
+        char => char.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 pub(crate) fn print(policy: Policy, url: &str, output: &Output) -> Result<Outcome, Failure> {
@@ -44,7 +68,6 @@ pub(crate) fn print(policy: Policy, url: &str, output: &Output) -> Result<Outcom
 mod tests {
     use super::*;
     use clap::ValueEnum;
-    use serde_json::Value;
 
     #[test]
     fn every_policy_is_json_with_the_names_in_place_of_their_marks() {
@@ -53,6 +76,7 @@ mod tests {
                 ("s3://logs/app/audit/", "logs/app/audit/*"),
                 ("s3://logs", "logs/*"),
                 ("s3://logs/a?region=us-east-1", "logs/a/*"),
+                ("s3://logs/a%20b/%2a%3F$%22", "logs/a b/${*}${?}${$}\"/*"),
             ] {
                 let filled = filled(*policy, url).unwrap();
                 let document: Value = serde_json::from_str(&filled).unwrap();
@@ -65,6 +89,11 @@ mod tests {
                 }
             }
         }
-        assert!(filled(Policy::Host, "gs://logs").is_err());
+        let lifecycle = filled(Policy::Lifecycle, "s3://logs/*").unwrap();
+        let lifecycle: Value = serde_json::from_str(&lifecycle).unwrap();
+        assert_eq!(lifecycle["Rules"][0]["Filter"]["Prefix"], "*/dt=");
+        for url in ["gs://logs", "s3://*/a", "s3://lo\"gs", "s3://logs/a//b"] {
+            assert!(filled(Policy::Host, url).is_err(), "{url}");
+        }
     }
 }

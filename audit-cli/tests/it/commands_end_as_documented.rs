@@ -115,6 +115,7 @@ async fn a_time_range_without_any_time_is_a_wrong_command_line() {
             let ran = audit(&[], &range).await;
             assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{ran:?}");
             assert!(ran.err.contains("is not before --until"), "{ran:?}");
+            assert!(ran.err.starts_with("error: "), "without codes of a terminal: {ran:?}");
         }
     }
 }

@@ -105,6 +105,17 @@ async fn tail_shows_the_last_attempts_with_their_outcomes() {
     let ran = audit(&environment, &["tail", "--outcomes", "-n", "3", &url]).await;
     let found = joined(&ran.json());
     assert_eq!(found, expected(&[(3, 1, "failed"), (4, 1, ""), (5, 1, "unknown")]));
+
+    // As many as there are, with or without outcomes.
+    for outcomes in [&["--outcomes"][..], &[]] {
+        let all = audit(&environment, &[&["cat", &*url], outcomes].concat()).await.lines().len();
+        for most in [usize::MAX, usize::MAX / 2 + 1] {
+            let most = most.to_string();
+            let tail = [&["tail", "-n", &*most, &*url], outcomes].concat();
+            let ran = audit(&environment, &tail).await;
+            assert_eq!((ran.code, ran.lines().len()), (Some(0), all), "{tail:?}: {ran:?}");
+        }
+    }
 }
 
 /// A record is printed as soon as its outcome arrives.
