@@ -178,22 +178,18 @@ impl Destinations {
     ///
     /// # Errors
     ///
-    /// If there are routes, and no bucket with a journal, or evidence. If buckets or private files
-    /// are not apart.
+    /// If there are routes, and no bucket with a journal. If buckets or private files are not
+    /// apart.
     pub(crate) fn check_routes(&self) -> Result<(), String> {
         self.check_apart()?;
         if self.routes.is_empty() {
             return Ok(());
         }
-        let settings = self.bucket.as_ref().map(|(_, settings)| settings);
-        let why = match settings.filter(|settings| settings.journal.is_some()) {
-            None => "routes share the journal of the host's own bucket: set a bucket and a journal",
-            Some(settings) if settings.evidence.is_some() => {
-                "routes cannot have evidence yet: set `evidence` to `off`"
-            }
-            Some(_) => return Ok(()),
-        };
-        Err(why.to_owned())
+        if self.bucket.as_ref().is_some_and(|(_, settings)| settings.journal.is_some()) {
+            return Ok(());
+        }
+        Err("routes share the journal of the host's own bucket: set a bucket and a journal"
+            .to_owned())
     }
 
     /// Checks that no bucket contains or is contained in another one or the journal, and that
@@ -235,7 +231,7 @@ impl Destinations {
     ///
     /// If a destination cannot be opened, two log streams have the same name, a log stream has a
     /// journal of its own although it is not the first destination, or there are routes without a
-    /// journal, or with evidence. A route whose bucket cannot be reached or refuses is opened
+    /// journal. A route whose bucket cannot be reached or refuses is opened
     /// nevertheless: its records wait in the journal. Log streams get the host's own records, and
     /// those of a route the route's.
     pub async fn open(&self) -> Result<Opened, Box<dyn Error>> {

@@ -36,8 +36,9 @@ pub(crate) struct Cut {
 impl Cut {
     /// Records of another route than the default one.
     pub(crate) fn of_route(records: RunRecords) -> Cut {
-        let RunRecords { stream, first_sequence, count, times, lines, since, end } = records;
-        let (is_system, is_noted, ordinals) = (false, false, (0, 0));
+        let RunRecords { stream, first_sequence, count, times, is_system, lines, since, end } =
+            records;
+        let (is_noted, ordinals) = (false, (0, 0));
         Cut {
             stream,
             first_sequence,
@@ -163,7 +164,7 @@ impl Cutter {
         self.planned_to.get(&stream).copied().unwrap_or(0)
     }
 
-    /// Records a planned object whose records are in no segment.
+    /// Records a planned object that was not cut here.
     pub(crate) fn planned(&mut self, plan: &Plan) {
         self.planned_to.insert(plan.stream, plan.next_sequence());
     }

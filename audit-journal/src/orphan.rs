@@ -192,7 +192,6 @@ impl OrphanedJournal {
             journal: journal.clone(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            refused: None,
             follower_memory: FollowerMemory::new(),
             is_rescue: true,
         };

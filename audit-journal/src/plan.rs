@@ -81,6 +81,11 @@ impl Decided {
             let route = streams[&object.plan.stream];
             routes.entry(route).or_default().objects.push(object);
         }
+        for (stream, route) in &streams {
+            if let Some(secret) = self.secrets.remove(stream) {
+                routes.entry(*route).or_default().secrets.insert(*stream, secret);
+            }
+        }
         routes
     }
 }

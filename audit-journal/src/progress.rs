@@ -37,15 +37,9 @@ pub(crate) struct ChainProgress {
 }
 
 impl Progress {
-    /// The progress of a new stream.
-    pub(crate) fn begin(is_vouched_for: bool) -> Progress {
-        Progress { chain: is_vouched_for.then(ChainProgress::default), ..Progress::default() }
-    }
-
-    /// The progress of a new stream of this route. Only streams of the default route are vouched
-    /// for.
-    pub(crate) fn begin_route(route: u32) -> Progress {
-        Progress { route, ..Progress::default() }
+    /// The progress of a new stream of this route, 0 for the default route.
+    pub(crate) fn begin(route: u32, is_vouched_for: bool) -> Progress {
+        Progress { route, next: 0, chain: is_vouched_for.then(ChainProgress::default) }
     }
 
     /// All records below this number are at the destination or declared missing.
@@ -95,35 +89,31 @@ pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> io::Result<Option<Pr
     Ok(decode(&read_whole(disk, name)?))
 }
 
-/// Streams of the default route that are not vouched for keep version 1.
+/// Each of the four kinds of streams has a version of its own.
 fn encode(progress: &Progress) -> Vec<u8> {
     let Progress { route, next, chain } = progress;
-    debug_assert!(*route == 0 || chain.is_none(), "only the default route is vouched for");
-    let mut text = match chain {
-        None if *route > 0 => format!("audit delivered 3 next {next:016x} route {route:08x} "),
-        None => format!("audit delivered 1 next {next:016x} "),
-        Some(ChainProgress { state, asides, is_closed, is_told }) => {
-            let asides: String = asides
-                .iter()
-                .map(|aside| format!("{:016x}-{:016x} ", aside.start, aside.end))
-                .collect();
-            let (closed, told) = (u8::from(*is_closed), u8::from(*is_told));
-            format!(
-                "audit delivered 2 next {next:016x} closed {closed} told {told} aside {:08x} \
-                 {asides}state {:08x} {} ",
-                asides.len() / ASIDE_BYTES,
-                state.len(),
-                HEXLOWER.encode(state)
-            )
-        }
+    let version = match (route, chain) {
+        (0, None) => 1,
+        (0, Some(_)) => 2,
+        (_, None) => 3,
+        (_, Some(_)) => 4,
+    };
+    let mut text = format!("audit delivered {version} next {next:016x} ");
+    if *route > 0 {
+        text += &format!("route {route:08x} ");
     }
-    .into_bytes();
+    if let Some(ChainProgress { state, asides, is_closed, is_told }) = chain {
+        let (closed, told) = (u8::from(*is_closed), u8::from(*is_told));
+        text += &format!("closed {closed} told {told} aside {:08x} ", asides.len());
+        for aside in asides {
+            text += &format!("{:016x}-{:016x} ", aside.start, aside.end);
+        }
+        text += &format!("state {:08x} {} ", state.len(), HEXLOWER.encode(state));
+    }
+    let mut text = text.into_bytes();
     seal(&mut text, 0);
     text
 }
-
-/// Two numbers with their separators.
-const ASIDE_BYTES: usize = 34;
 
 fn decode(file: &[u8]) -> Option<Progress> {
     let mut fields = Fields::of(file, 0)?;
@@ -131,16 +121,22 @@ fn decode(file: &[u8]) -> Option<Progress> {
     let version = fields.text(1)?;
     fields.literal(" next ")?;
     let next = fields.hex64()?;
-    if version == "1" {
-        return Some(Progress { route: 0, next, chain: None });
-    }
-    if version == "3" {
-        fields.literal(" route ")?;
-        let route = fields.hex32().filter(|route| *route > 0)?;
+    let (has_route, has_chain) = match version {
+        "1" => (false, false),
+        "2" => (false, true),
+        "3" => (true, false),
+        "4" => (true, true),
+        _ => return None,
+    };
+    let route = match has_route {
+        true => {
+            fields.literal(" route ")?;
+            fields.hex32().filter(|route| *route > 0)?
+        }
+        false => 0,
+    };
+    if !has_chain {
         return Some(Progress { route, next, chain: None });
-    }
-    if version != "2" {
-        return None;
     }
     fields.literal(" closed ")?;
     let is_closed = flag(&mut fields)?;
@@ -167,7 +163,7 @@ fn decode(file: &[u8]) -> Option<Progress> {
     let state = (0..bytes).map(|_| u8::try_from(fields.hex(2)?).ok());
     let state: Bytes = state.collect::<Option<Vec<u8>>>()?.into();
     let chain = ChainProgress { state, asides, is_closed, is_told };
-    Some(Progress { route: 0, next, chain: Some(chain) })
+    Some(Progress { route, next, chain: Some(chain) })
 }
 
 fn flag(fields: &mut Fields<'_>) -> Option<bool> {
@@ -184,18 +180,19 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_stream_without_evidence_keeps_version_1() {
-        let file = encode(&Progress { next: 0x1234, ..Progress::default() });
-        assert!(file.starts_with(b"audit delivered 1 next 0000000000001234 "));
-        assert_eq!(decode(&file), Some(Progress { next: 0x1234, ..Progress::default() }));
-    }
-
-    #[test]
-    fn a_stream_of_a_route_names_it() {
-        let progress = Progress { route: 7, next: 3, chain: None };
-        let file = encode(&progress);
-        assert!(file.starts_with(b"audit delivered 3 next 0000000000000003 route 00000007 "));
-        assert_eq!(decode(&file), Some(progress));
+    fn each_kind_of_stream_has_a_version() {
+        for (route, is_vouched_for, expected) in [
+            (0, false, "1 next 0000000000001234 "),
+            (0, true, "2 next 0000000000001234 closed 0 told 0 aside 00000000 state 00000000  "),
+            (7, false, "3 next 0000000000001234 route 00000007 "),
+            (7, true, "4 next 0000000000001234 route 00000007 closed 0 told 0 aside 00000000 "),
+        ] {
+            let progress = Progress { next: 0x1234, ..Progress::begin(route, is_vouched_for) };
+            let file = encode(&progress);
+            let text = String::from_utf8_lossy(&file);
+            assert!(text.starts_with(&format!("audit delivered {expected}")), "{text}");
+            assert_eq!(decode(&file), Some(progress));
+        }
     }
 
     #[test]
@@ -217,7 +214,7 @@ mod tests {
         #[test]
         fn progress_round_trips_and_damage_is_detected(
             state: Vec<u8>, gaps in prop::collection::vec((1u64..9, 1u64..9), 0..5),
-            is_closed: bool, is_told: bool, bit: prop::sample::Index,
+            is_closed: bool, is_told: bool, route in 0u32..3, bit: prop::sample::Index,
         ) {
             let mut chain = ChainProgress { state: state.into(), is_closed, is_told, ..Default::default() };
             let mut next = 0;
@@ -225,7 +222,7 @@ mod tests {
                 chain.set_aside(next + gap..next + gap + length);
                 next += gap + length;
             }
-            let progress = Progress { next, chain: Some(chain), ..Progress::default() };
+            let progress = Progress { route, next, chain: Some(chain) };
             let mut file = encode(&progress);
             prop_assert_eq!(decode(&file), Some(progress));
             let bit = bit.index(file.len() * 8);

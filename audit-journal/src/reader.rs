@@ -51,6 +51,12 @@ impl JournalState {
         let streams = self.streams.iter().filter(|stream| stream.route == route);
         streams.map(JournalStream::undelivered).sum()
     }
+
+    /// Whether a stream of this route with evidence still lacks its last record, or its secret is
+    /// still to be destroyed.
+    pub fn is_ending(&self, route: u32) -> bool {
+        self.streams.iter().any(|stream| stream.route == route && stream.has_secret)
+    }
 }
 
 /// The records of one stream in a journal.
@@ -64,6 +70,8 @@ pub struct JournalStream {
     pub delivered_to: u64,
     /// The sequence number after the last record.
     pub next_sequence: u64,
+    /// Whether the journal holds its secret: whoever delivers the stream completes its evidence.
+    pub has_secret: bool,
 }
 
 impl JournalStream {
@@ -222,7 +230,7 @@ impl JournalReader {
     ) -> io::Result<()> {
         let mut window = Window::default();
         for recovered in &self.recovered.segments {
-            let routed = recovered.routed.values().map(|of| (of.stream, of.first..of.next));
+            let routed = recovered.all_routed().map(|of| (of.stream, of.first..of.next));
             let default = (recovered.stream, recovered.first_sequence..recovered.next_sequence);
             let selected = std::iter::once(default).chain(routed).filter_map(|(stream, held)| {
                 let wanted = self.selected(records, recovered, stream);
@@ -279,10 +287,9 @@ impl JournalReader {
                     return 0..0;
                 };
                 // It gets the records of its route.
-                match segment.of_route(follower.route).filter(|held| held.stream == stream) {
-                    Some(held) => follower.watermark.begins_at(held.ordinal, stream)..u64::MAX,
-                    None => 0..0,
-                }
+                let mut left = follower.watermark.left(&segment.of_route(follower.route));
+                left.retain(|left| left.stream == stream);
+                left.pop().map_or(0..0, |left| left.records.start..u64::MAX)
             }
         }
     }
@@ -323,11 +330,12 @@ pub(crate) fn state(
     let mut streams: BTreeMap<UniqueId, JournalStream> = BTreeMap::new();
     for (stream, progress) in &decided.delivered {
         let (stream, route, delivered_to) = (*stream, progress.route, progress.next);
-        let next_sequence = delivered_to;
-        streams.insert(stream, JournalStream { stream, route, delivered_to, next_sequence });
+        let (next_sequence, has_secret) = (delivered_to, decided.secrets.contains_key(&stream));
+        let known = JournalStream { stream, route, delivered_to, next_sequence, has_secret };
+        streams.insert(stream, known);
     }
     let in_segments = recovered.segments.iter().flat_map(|segment| {
-        let routed = segment.routed.values().map(|records| (records.stream, records.next));
+        let routed = segment.all_routed().map(|records| (records.stream, records.next));
         std::iter::once((segment.stream, segment.next_sequence)).chain(routed)
     });
     // The segments of a route's objects may be gone.

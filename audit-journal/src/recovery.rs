@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use audit_core::UniqueId;
 
@@ -32,7 +33,7 @@ pub(crate) struct Recovered {
     pub(crate) next_ordinal: u32,
 }
 
-/// A segment with records, of one stream for each route.
+/// A segment with records, of one stream of the default route and any number of other routes'.
 #[derive(Debug, Clone)]
 pub(crate) struct RecoveredSegment {
     pub(crate) segment: Segment,
@@ -43,16 +44,20 @@ pub(crate) struct RecoveredSegment {
     pub(crate) next_sequence: u64,
     /// The end of its last group.
     pub(crate) end: u64,
-    pub(crate) routed: BTreeMap<u32, RoutedRecords>,
+    /// The streams of each other route, in their order.
+    pub(crate) routed: BTreeMap<u32, Vec<RoutedRecords>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The records of one stream of a route in a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoutedRecords {
     pub(crate) stream: UniqueId,
     /// The number of the first record.
     pub(crate) first: u64,
     /// The sequence number after the last record.
     pub(crate) next: u64,
+    /// From the first record that is no system record to the last one.
+    pub(crate) logged: Range<u64>,
 }
 
 impl RecoveredSegment {
@@ -62,14 +67,21 @@ impl RecoveredSegment {
         RecoveredSegment { segment, stream, first_sequence, next_sequence, end, routed }
     }
 
-    /// Its records of a route, 0 for the default route.
-    pub(crate) fn of_route(&self, route: u32) -> Option<HeldRecords> {
+    /// Its streams of other routes than the default one.
+    pub(crate) fn all_routed(&self) -> impl Iterator<Item = &RoutedRecords> {
+        self.routed.values().flatten()
+    }
+
+    /// The records that it holds for the followers of a route, 0 for the default route.
+    pub(crate) fn of_route(&self, route: u32) -> Vec<HeldRecords> {
         let ordinal = self.segment.header.ordinal;
         let held = |stream, records| HeldRecords { ordinal, stream, records };
-        match route {
-            0 => Some(held(self.stream, self.first_sequence..self.next_sequence)),
-            _ => self.routed.get(&route).map(|of| held(of.stream, of.first..of.next)),
+        if route == 0 {
+            return vec![held(self.stream, self.first_sequence..self.next_sequence)];
         }
+        let of_route = self.routed.get(&route).into_iter().flatten();
+        let logged = of_route.filter(|of| !of.logged.is_empty());
+        logged.map(|of| held(of.stream, of.logged.clone())).collect()
     }
 
     /// Adds the default route's records in a group at `here` that ends at `end`.
@@ -87,22 +99,27 @@ impl RecoveredSegment {
         Ok(())
     }
 
-    /// Adds the routes' records in a group. Returns the number of each route's first one.
+    /// Adds the routes' records in a group. Returns what the segment had of these routes before.
     fn add_routed(
         &mut self,
         places: &[BatchPlace],
         here: Position,
-    ) -> Result<BTreeMap<u32, u64>, RecoveryError> {
-        let mut firsts = BTreeMap::new();
+    ) -> Result<BTreeMap<u32, Vec<RoutedRecords>>, RecoveryError> {
+        let mut before = BTreeMap::new();
         for place in places.iter().filter(|place| place.route > 0) {
-            let BatchPlace { route, stream, first_sequence: first, count, .. } = *place;
-            firsts.entry(route).or_insert(first);
-            let records =
-                self.routed.entry(route).or_insert(RoutedRecords { stream, first, next: first });
-            if records.stream != stream {
-                let what = format!("the segment holds two streams of route {route}");
-                return Err(damaged(here, what));
+            let BatchPlace { route, stream, first_sequence: first, count, is_system, .. } = *place;
+            let of_route = self.routed.entry(route).or_default();
+            before.entry(route).or_insert_with(|| of_route.clone());
+            if of_route.last().is_none_or(|last| last.stream != stream) {
+                if of_route.iter().any(|known| known.stream == stream) {
+                    let what =
+                        format!("stream {stream} of route {route} goes on behind a later one");
+                    return Err(damaged(here, what));
+                }
+                let logged = first..first;
+                of_route.push(RoutedRecords { stream, first, next: first, logged });
             }
+            let records = of_route.last_mut().expect("pushed above");
             if records.next != first {
                 let expected = records.next;
                 let what =
@@ -110,17 +127,21 @@ impl RecoveredSegment {
                 return Err(damaged(here, what));
             }
             records.next += u64::from(count);
+            if !is_system {
+                if records.logged.is_empty() {
+                    records.logged.start = first;
+                }
+                records.logged.end = records.next;
+            }
         }
-        Ok(firsts)
+        Ok(before)
     }
 
     /// Removes its last group, which was abandoned.
     fn remove_last(&mut self, last: &LastGroup) {
         (self.next_sequence, self.end) = (last.header.first_sequence, last.offset);
-        for (route, first) in &last.routed {
-            self.routed.entry(*route).and_modify(|records| records.next = *first);
-        }
-        self.routed.retain(|_, records| records.first < records.next);
+        self.routed.extend(last.routed_before.clone());
+        self.routed.retain(|_, streams| !streams.is_empty());
     }
 }
 
@@ -248,8 +269,8 @@ struct LastGroup {
     offset: u64,
     header: GroupHeader,
     end: Position,
-    /// The number of the first record that each route has in it.
-    routed: BTreeMap<u32, u64>,
+    /// What its segment had of each of its routes before it.
+    routed_before: BTreeMap<u32, Vec<RoutedRecords>>,
 }
 
 impl Chain {
@@ -296,7 +317,7 @@ impl Chain {
 /// the same bytes. A group that was not durable is complete or torn, and no caller has a receipt
 /// for it.
 fn rewrite(last: &LastGroup) -> io::Result<()> {
-    let LastGroup { segment, offset, header, end: _, routed: _ } = last;
+    let LastGroup { segment, offset, header, end: _, routed_before: _ } = last;
     let len = usize::try_from(header.group_bytes()).map_err(io::Error::other)?;
     let mut group = vec![0; len];
     segment.file.read_exact_at(&mut group, *offset)?;
@@ -358,10 +379,10 @@ fn read_segment(
         let places = reader.routed(&header)?;
         reader.step_over(&header);
         let end = reader.position();
-        let routed = recovered.add_routed(&places, here)?;
+        let routed_before = recovered.add_routed(&places, here)?;
         recovered.add(&header, here, end.offset)?;
         let offset = here.offset;
-        let group = LastGroup { segment: segment.clone(), offset, header, end, routed };
+        let group = LastGroup { segment: segment.clone(), offset, header, end, routed_before };
         chain.before = chain.last.replace(group);
     }
 }

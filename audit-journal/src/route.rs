@@ -12,7 +12,7 @@ use crate::commit::Journal;
 use crate::delivery::Command;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::routes::{Charge, Lane, Refused, RouteOpening, Routes};
+use crate::routes::{Charge, Lane, OpenedRoute, Refused, RouteOpening, Routes, Turn};
 use crate::startup::cannot_open_route;
 
 /// An open route of a [`Journal`]: commits to the journal, for a destination of its own.
@@ -22,6 +22,8 @@ pub struct Route {
     journal: Arc<Journal>,
     number: u32,
     name: String,
+    /// The one that its next record belonged to when it was opened.
+    stream: UniqueId,
     lane: Lane,
     health: Arc<HealthBoard>,
     /// The trouble while its share is used up.
@@ -37,9 +39,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// If the name or those of its followers are invalid or the route is open already, if the
-    /// journal's own destination vouches for streams, if the file of routes or those of its
-    /// followers cannot be written, or if the journal is closed.
+    /// If the name or those of its followers are invalid or the route is open already, if the file
+    /// of routes or those of its followers cannot be written, or if the journal is closed.
     ///
     /// # Panics
     ///
@@ -51,9 +52,10 @@ impl Journal {
     pub async fn open_route(self: &Arc<Self>, opening: RouteOpening) -> Result<Route, OpenError> {
         let (name, health) = (opening.name.clone(), Arc::clone(&opening.health));
         let opened = Routes::open(self.routes(), opening).await;
-        let (number, lane) = opened.map_err(|error| cannot_open_route(self.directory(), error))?;
+        let OpenedRoute { number, stream, lane } =
+            opened.map_err(|error| cannot_open_route(self.directory(), error))?;
         let (journal, full) = (Arc::clone(self), Mutex::default());
-        Ok(Route { journal, number, name, lane, health, full })
+        Ok(Route { journal, number, name, stream, lane, health, full })
     }
 
     /// Retires the routes that are not open and have nothing undelivered. Returns the names of
@@ -92,9 +94,10 @@ impl Route {
         &self.name
     }
 
-    /// The stream of its records in this opening of the journal.
+    /// The stream of its records in this opening of the journal. If the destination vouches for
+    /// streams, the first one; receipts name the stream of each record.
     pub fn stream(&self) -> UniqueId {
-        self.lane.stream
+        self.stream
     }
 
     /// See [`AuditSink::health`](audit_core::AuditSink::health). `journal_bytes` is what the
@@ -121,11 +124,17 @@ impl Route {
     /// journal is used up, it waits for room and then fails as *not persisted*, `Unavailable`.
     pub async fn persist(&self, batch: Batch) -> Result<Receipt, SinkError> {
         let deadline = Instant::now() + self.journal.persist_timeout();
-        let stream = RouteStream { route: self.number, stream: self.lane.stream };
+        let charge = self.charge(EncodedBatch::bytes_of(&batch), deadline).await?;
+        let turn = self.turn(batch.count(), deadline).await?;
+        let stream = RouteStream { route: self.number, stream: turn.stream() };
         let encoded = EncodedBatch::routed(batch, stream);
-        let charge = self.charge(encoded.bytes(), deadline).await?;
-        self.begin().await?;
-        self.journal.persist_encoded(encoded, Some(charge), deadline).await
+        self.journal.persist_encoded(encoded, Some(charge.with_turn(turn)), deadline).await
+    }
+
+    /// Waits for the turn of a batch in a stream that has begun.
+    async fn turn(&self, count: u32, deadline: Instant) -> Result<Turn, SinkError> {
+        let turn = self.lane.commits.turn(&self.journal, count);
+        timeout_at(deadline, turn).await.unwrap_or_else(|_elapsed| Err(self.journal.no_room()))
     }
 
     /// Waits for room in the route's share.
@@ -179,16 +188,6 @@ impl Route {
         SinkError::not_persisted(SinkErrorKind::Unavailable, message)
     }
 
-    /// Makes the progress of the stream durable, once, before its first record is committed.
-    ///
-    /// After a crash in here, the stream has no records, and the next opening forgets it.
-    async fn begin(&self) -> Result<(), SinkError> {
-        let written = Routes::begin(self.journal.routes(), self.number, &self.lane).await;
-        let message = "the progress of a route cannot be written to the journal's disk";
-        let failed = SinkError::not_persisted(SinkErrorKind::Unavailable, message);
-        written.map_err(|error| failed.with_source(error))
-    }
-
     /// See [`AuditSink::flush`](audit_core::AuditSink::flush), for the route's records.
     pub async fn flush(&self) -> Result<(), SinkError> {
         let Some(durable) = self.journal.live().routes().end_of(self.number) else {
@@ -208,9 +207,14 @@ impl Route {
     pub async fn close(&self) -> Result<(), SinkError> {
         self.lane.share.close();
         let _ = self.lane.commands.send(Command::Hurry);
-        let share = &self.lane.share;
+        let (share, streams) = (&self.lane.share, &self.lane.streams);
+        let is_delivered = || (share.used() == 0 && !streams.are_ending()).then_some(());
+        let delivered = async {
+            self.lane.commits.end().await;
+            share.until(is_delivered).await;
+        };
         tokio::select! {
-            () = share.until(|| (share.used() == 0).then_some(())) => Ok(()),
+            () = delivered => Ok(()),
             () = self.lane.commands.closed() => self.is_delivered(),
         }
     }
@@ -251,7 +255,7 @@ impl fmt::Debug for Route {
         f.debug_struct("Route")
             .field("number", &self.number)
             .field("name", &self.name)
-            .field("stream", &self.lane.stream)
+            .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use crate::segment::Segment;
 pub(crate) struct SegmentWriter {
     stream: UniqueId,
     next_sequence: u64,
-    /// The stream of each route that has records, and the number of its next record.
+    /// The last stream of each route that has records, and the number of its next record.
     routes: BTreeMap<u32, (UniqueId, u64)>,
     /// The open segment, and the offset of the next group in it.
     open: Option<(Segment, u64)>,
@@ -55,6 +55,7 @@ pub(crate) struct CommittedBatch {
     pub(crate) first_sequence: u64,
     pub(crate) count: u32,
     pub(crate) time_ms: i64,
+    pub(crate) is_system: bool,
     pub(crate) offset: u64,
     /// Its size with its header.
     pub(crate) bytes: u64,
@@ -223,7 +224,8 @@ impl SegmentWriter {
         };
         let (first_sequence, route) = (*next, batch.route().map(|route| route.route));
         *next += u64::from(count);
-        CommittedBatch { route, stream, first_sequence, count, time_ms, offset, bytes }
+        let is_system = batch.is_system();
+        CommittedBatch { route, stream, first_sequence, count, time_ms, is_system, offset, bytes }
     }
 
     /// Handles a failed write, after which nothing was synced: acknowledged groups are as durable

@@ -119,12 +119,14 @@ impl Opening {
             clock,
             random,
         } = self;
+        let planned_to = decided.planned_to();
+        let routed = decided.take_routes();
         let streams = Arc::new(Streams::recovered(&decided));
         streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
         let own = new.map(|new| {
             let parts = own_records::Parts {
+                route: None,
                 destination: Arc::clone(&destination),
-                disk: Arc::clone(&disk),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 streams: Arc::clone(&streams),
@@ -132,11 +134,8 @@ impl Opening {
             OwnRecords::new(new.records, parts)
         });
         let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())?;
-        let refused =
-            own.as_ref().map(|_| "the journal writes evidence, which routes do not have yet");
+        live.recover_routes(&recovered.segments, &planned_to, Instant::now())?;
         let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
-        let routed = decided.take_routes();
         let routes = Routes::start(
             Arc::clone(&disk),
             RouteParts {
@@ -148,7 +147,6 @@ impl Opening {
                 journal: journal.clone(),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
-                refused,
                 follower_memory: FollowerMemory::new(),
                 is_rescue: false,
             },
@@ -288,7 +286,7 @@ pub(crate) fn read(
     names: &[String],
 ) -> Result<(Recovered, Decided), RecoveryError> {
     let (recovered, mut decided) = read_whole(disk)?;
-    prepare_stream(disk, stream, secret)?;
+    prepare_stream(disk, 0, stream, secret)?;
     let known = std::mem::take(&mut decided.followers);
     decided.followers = followers::adopt(disk, &known, names, &recovered, stream)?;
     decided.of_routes = KnownFollowers::new(known, &decided.followers);
@@ -300,7 +298,7 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
     let recovered = recovery::recover(disk)?;
     let with_records = recovered.segments.iter().flat_map(|segment| {
         let default = (segment.next_sequence > 0).then_some(segment.stream);
-        default.into_iter().chain(segment.routed.values().map(|records| records.stream))
+        default.into_iter().chain(segment.all_routed().map(|records| records.stream))
     });
     let with_records: BTreeSet<_> = with_records.collect();
     let mut decided = plan::recover(disk, |_| true, |stream| with_records.contains(&stream))?;
@@ -316,7 +314,7 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
             what,
         };
         let default = (segment.stream, segment.first_sequence, segment.next_sequence);
-        let routed = segment.routed.values().map(|of| (of.stream, of.first, of.next));
+        let routed = segment.all_routed().map(|of| (of.stream, of.first, of.next));
         for (stream, first, next) in std::iter::once(default).chain(routed) {
             let Some(planned_to) = planned_to.get(&stream) else {
                 return Err(damaged(format!("nothing says how far stream {stream} is delivered")));

@@ -9,7 +9,7 @@ use crate::destination::StreamSecret;
 use crate::plan::Decided;
 use crate::progress::Progress;
 
-/// The streams of one journal. This state is only in memory.
+/// The streams of one route of a journal. This state is only in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     state: Mutex<State>,
@@ -26,8 +26,10 @@ struct State {
     is_retired: bool,
     /// Completely delivered streams that no later stream names yet, in order.
     untold: VecDeque<WholeStream>,
-    /// Completely delivered streams that a later stream durably names.
+    /// Completely delivered streams that a later stream durably names, or that none will name.
     told: BTreeSet<UniqueId>,
+    /// Whether no other stream will follow.
+    is_last: bool,
 }
 
 /// A completely delivered stream, including its last record.
@@ -51,9 +53,8 @@ impl Streams {
                 untold.push_back(WholeStream { stream: *stream, progress: progress.clone() });
             }
         }
-        let (current, is_retired) = (None, false);
         let secrets = decided.secrets.clone();
-        Streams { state: Mutex::new(State { current, secrets, is_retired, untold, told }) }
+        Streams { state: Mutex::new(State { secrets, untold, told, ..State::default() }) }
     }
 
     pub(crate) fn begin(&self, stream: UniqueId, secret: Option<StreamSecret>) {
@@ -85,9 +86,24 @@ impl Streams {
     pub(crate) fn ended(&self, stream: UniqueId, progress: &Progress) {
         let mut state = self.state();
         state.secrets.remove(&stream);
-        if progress.next > 0 && !state.told.contains(&stream) {
+        if state.is_last {
+            state.told.insert(stream);
+        } else if progress.next > 0 && !state.told.contains(&stream) {
             state.untold.push_back(WholeStream { stream, progress: progress.clone() });
         }
+    }
+
+    /// Whether streams that get only their last system records wait for them.
+    pub(crate) fn are_ending(&self) -> bool {
+        !self.ending().is_empty()
+    }
+
+    /// No other stream will follow: those that are delivered need not be named.
+    pub(crate) fn tell_all(&self) {
+        let mut state = self.state();
+        state.is_last = true;
+        let untold = std::mem::take(&mut state.untold);
+        state.told.extend(untold.into_iter().map(|whole| whole.stream));
     }
 
     /// If this is the current stream, makes it end soon: some of its records cannot be delivered,

@@ -10,6 +10,7 @@ use audit_journal::{Follower, Journal, Route, RouteOpening};
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
+use crate::evidence::Evidence;
 use crate::health::HealthBoard;
 use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 
@@ -18,6 +19,9 @@ use crate::{Bucket, OpenError, OpenErrorKind, Settings};
 ///
 /// - [`persist`](AuditSink::persist) returns once the batch is synced. A receipt names the route's
 ///   own [stream](Self::stream), whose records are numbered from 0.
+/// - With [evidence](crate::Settings::evidence), each of its streams has a key of its own, which
+///   the host's key certifies: `audit verify` needs the route's bucket and the host's public key.
+///   A stream opens with its first record, and ends when the route is closed or after a day.
 /// - The route has a share of [`max_bytes`](crate::JournalSettings::max_bytes): half of it, divided
 ///   among the routes that are not retired. When its undelivered records use it up, its `persist`
 ///   waits and then fails as *not persisted*, `Unavailable`; other routes go on.
@@ -67,9 +71,9 @@ impl S3Route {
         name: &str,
         bucket: Bucket,
         followers: Vec<Follower>,
-        settings: &Settings,
-        random: &Arc<dyn Random>,
+        parts: RouteParts<'_>,
     ) -> Result<S3Route, OpenError> {
+        let RouteParts { settings, random, .. } = parts;
         let health = HealthBoard::new(bucket.to_string());
         match probe_of(&bucket, settings, random, &health).await {
             // As long as it refuses, the records wait in the journal, and other routes go on.
@@ -79,7 +83,7 @@ impl S3Route {
             }
             probed => probed?,
         }
-        let opening = opening(name, bucket.clone(), settings, random, health);
+        let opening = opening(name, bucket.clone(), parts, health);
         let opening = RouteOpening { followers, ..opening };
         let route = journal.open_route(opening).await?;
         Ok(S3Route { bucket, route, journal: Arc::clone(journal) })
@@ -96,6 +100,7 @@ impl S3Route {
     }
 
     /// The stream of its records in this opening of the journal, part of the key of every object.
+    /// With evidence, the first of its streams; receipts name the stream of each record.
     pub fn stream(&self) -> UniqueId {
         self.route.stream()
     }
@@ -133,16 +138,29 @@ pub(crate) async fn probe_of(
     Ok(())
 }
 
+/// What a route has from the sink whose journal it shares.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteParts<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) random: &'a Arc<dyn Random>,
+    /// `None` if the sink writes none, and for a rescuer, who has no key.
+    pub(crate) evidence: Option<&'a Evidence>,
+}
+
 pub(crate) fn opening(
     name: &str,
     bucket: Bucket,
-    settings: &Settings,
-    random: &Arc<dyn Random>,
+    parts: RouteParts<'_>,
     health: Arc<HealthBoard>,
 ) -> RouteOpening {
+    let RouteParts { settings, random, evidence } = parts;
+    let evidence = evidence.map(|evidence| Arc::new(evidence.in_bucket(&bucket)));
+    if let Some(evidence) = &evidence {
+        health.verifier_key(evidence.verifier().to_string());
+    }
     let (board, dice, place) = (Arc::clone(&health), Arc::clone(random), bucket.to_string());
     let put = Put::new(bucket, board, dice, settings.clone());
-    let destination = Arc::new(BucketDestination::new(put, None, Arc::clone(random)));
+    let destination = Arc::new(BucketDestination::new(put, evidence, Arc::clone(random)));
     RouteOpening { name: name.to_owned(), destination, place, health, followers: Vec::new() }
 }
 

@@ -18,7 +18,7 @@ use crate::direct::{Direct, Parts};
 use crate::evidence::Evidence;
 use crate::executor::BlockingThreads;
 use crate::health::HealthBoard;
-use crate::route::S3Route;
+use crate::route::{RouteParts, S3Route};
 use crate::witness::Witnesses;
 use crate::{Bucket, OpenError, Settings};
 
@@ -30,7 +30,8 @@ use crate::{Bucket, OpenError, Settings};
 pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
-    verifier_key: Option<VerifierKey>,
+    /// Also of the routes.
+    evidence: Option<Arc<Evidence>>,
     witnesses: Option<Arc<Witnesses>>,
     health: Arc<HealthBoard>,
     mode: Mode,
@@ -92,7 +93,8 @@ impl S3Sink {
     ///
     /// One sync makes the records of all routes durable, and each record is delivered once, to its
     /// route's bucket. A bucket that is away is its route's trouble alone. This sink's settings
-    /// hold for routes too. See [`S3Route`].
+    /// hold for routes too: with `evidence`, each route has its own, certified by the same key. See
+    /// [`S3Route`].
     ///
     /// `name` identifies the route in the journal's directory: 1 to 64 lower-case letters, digits,
     /// `-`, `_` and `.`. Open all routes at every start: what an earlier process left is delivered
@@ -103,8 +105,7 @@ impl S3Sink {
     ///
     /// Those of [`open`](S3Sink::open), except that a bucket that refuses access is its route's
     /// trouble: it is logged, and the records wait in the journal. Also when the sink has no
-    /// journal, or has evidence, when the name is invalid or open already, or when the sink is
-    /// closed.
+    /// journal, when the name is invalid or open already, or when the sink is closed.
     ///
     /// # Panics
     ///
@@ -148,7 +149,9 @@ impl S3Sink {
                 "route {name:?} cannot be opened: routes share a journal, and the settings have none"
             )));
         };
-        S3Route::open(journal, name, bucket, followers, &self.settings, &self.random).await
+        let evidence = self.evidence.as_deref();
+        let parts = RouteParts { settings: &self.settings, random: &self.random, evidence };
+        S3Route::open(journal, name, bucket, followers, parts).await
     }
 
     /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those
@@ -178,7 +181,7 @@ impl S3Sink {
 
     /// The public key that verifies its evidence. `None` if it writes none.
     pub fn verifier_key(&self) -> Option<&VerifierKey> {
-        self.verifier_key.as_ref()
+        self.evidence.as_deref().map(Evidence::verifier)
     }
 }
 
@@ -243,11 +246,10 @@ impl S3SinkBuilder {
                 Some(Arc::new(Evidence::open(settings, &bucket, &clock, &random).await?))
             }
         };
-        let verifier_key = evidence.as_ref().map(|evidence| evidence.verifier().clone());
         let witnesses = evidence.as_ref().and_then(|evidence| evidence.witnesses().cloned());
         let health = HealthBoard::new(bucket.to_string());
-        if let Some(key) = &verifier_key {
-            health.verifier_key(key.to_string());
+        if let Some(evidence) = &evidence {
+            health.verifier_key(evidence.verifier().to_string());
         }
         health.create_only(match probe(&bucket, &settings, &*random).await? {
             Probe::CreateOnly => Some(true),
@@ -256,6 +258,7 @@ impl S3SinkBuilder {
         });
         let stream = UniqueId::generate(&*clock, &*random);
         let (own_settings, own_random) = (settings.clone(), Arc::clone(&random));
+        let own_evidence = evidence.clone();
         let (board, dice) = (Arc::clone(&health), Arc::clone(&random));
         let put = Put::new(bucket.clone(), board, dice, settings.clone());
         let mode = match settings.journal.clone() {
@@ -287,8 +290,8 @@ impl S3SinkBuilder {
                 Mode::Journaled(Arc::new(opening.open().await?))
             }
         };
-        let (settings, random) = (own_settings, own_random);
-        Ok(S3Sink { bucket, stream, verifier_key, witnesses, health, mode, settings, random })
+        let (settings, random, evidence) = (own_settings, own_random, own_evidence);
+        Ok(S3Sink { bucket, stream, evidence, witnesses, health, mode, settings, random })
     }
 }
 

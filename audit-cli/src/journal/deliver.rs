@@ -127,7 +127,7 @@ pub(super) async fn deliver(
     let undelivered = undelivered - routes.left();
     let delivering = rescue::deliver(journal, bucket, openings, followers, settings).await?;
     if !waiting.until_finished(&delivering, &routes, Some(undelivered)).await {
-        routes.delivered().iter().try_for_each(|route| route.print(output))?;
+        routes.delivered(false).iter().try_for_each(|route| route.print(output))?;
         let delivered = routes.records_delivered(&delivering.health());
         return Err(too_late(
             &delivering,
@@ -141,7 +141,7 @@ pub(super) async fn deliver(
     let mut followers = Follower::all(&JournalReader::open(&directory.directory)?)?;
     followers.retain(|follower| follower.is_wrong(false));
     let is_followed = followers.is_empty();
-    let routes = routes.delivered();
+    let routes = routes.delivered(true);
     let is_routed = routes.iter().all(RouteDelivered::is_whole);
     if output.is_json() {
         let again = redelivered.as_ref().map(Redelivered::of);

@@ -18,7 +18,7 @@ use crate::followers;
 use crate::output::Output;
 use crate::units::counted;
 
-/// The routes with undelivered records.
+/// The routes that are delivered.
 #[derive(Default)]
 pub(super) struct Routes(Vec<Route>);
 
@@ -40,14 +40,16 @@ pub(super) struct RouteDelivered {
     conflicts: u64,
     /// The records that are still in the journal only.
     undelivered: u64,
+    #[serde(skip)]
+    is_opened: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 impl Routes {
-    /// Opens the bucket of each route with undelivered records, or with a log stream in the file:
-    /// the one in the file, or the one that the journal names. A bucket that cannot be opened keeps
-    /// no other from being opened.
+    /// Opens the bucket of each route with undelivered records or incomplete evidence, or with a
+    /// log stream in the file: the one in the file, or the one that the journal names. A bucket
+    /// that cannot be opened keeps no other from being opened.
     pub(super) async fn open(
         file: Option<&Path>,
         journal: &Path,
@@ -72,7 +74,7 @@ impl Routes {
         }
         let is_left = |route: &&JournalRoute| {
             let is_followed = followers.get(&route.number).is_some_and(|of| !of.is_empty());
-            state.undelivered_of(route.number) > 0 || is_followed
+            state.undelivered_of(route.number) > 0 || state.is_ending(route.number) || is_followed
         };
         let opened = state.routes.iter().filter(is_left).map(async |route| {
             let JournalRoute { number, name, destination, is_retired: _ } = route;
@@ -110,7 +112,7 @@ impl Routes {
 
     /// The number of records that were delivered to the routes and to the journal's own bucket.
     pub(super) fn records_delivered(&self, own: &Health) -> u64 {
-        let of_routes = self.delivered().into_iter().map(|route| route.records);
+        let of_routes = self.delivered(false).into_iter().map(|route| route.records);
         own.records_delivered + of_routes.sum::<u64>()
     }
 
@@ -123,14 +125,14 @@ impl Routes {
         troubles.into_iter().next().unwrap_or_default()
     }
 
-    /// The result for each route so far.
-    pub(super) fn delivered(&self) -> Vec<RouteDelivered> {
-        self.0.iter().map(RouteDelivered::of).collect()
+    /// The result for each route so far, or at the end.
+    pub(super) fn delivered(&self, is_finished: bool) -> Vec<RouteDelivered> {
+        self.0.iter().map(|route| RouteDelivered::of(route, is_finished)).collect()
     }
 }
 
 impl RouteDelivered {
-    fn of(route: &Route) -> RouteDelivered {
+    fn of(route: &Route, is_finished: bool) -> RouteDelivered {
         let Route { name, bucket, undelivered, health } = route;
         let (objects, records, conflicts, error) = match health {
             Ok(board) => {
@@ -140,21 +142,26 @@ impl RouteDelivered {
             }
             Err(why) => (0, 0, 0, Some(why.clone())),
         };
-        let undelivered = undelivered.saturating_sub(records);
+        let is_opened = health.is_ok();
+        // System records are undelivered too, and are not counted as delivered.
+        let is_whole = is_finished && is_opened && conflicts == 0;
+        let undelivered = if is_whole { 0 } else { undelivered.saturating_sub(records) };
         let (route, bucket) = (name.clone(), bucket.clone());
-        RouteDelivered { route, bucket, objects, records, conflicts, undelivered, error }
+        RouteDelivered { route, bucket, objects, records, conflicts, undelivered, is_opened, error }
     }
 
     /// Whether everything is in the bucket.
     pub(super) fn is_whole(&self) -> bool {
-        self.undelivered == 0 && self.conflicts == 0
+        self.undelivered == 0 && self.conflicts == 0 && self.is_opened
     }
 
     pub(super) fn print(&self, output: &Output) -> Result<(), Failure> {
-        let RouteDelivered { route, bucket, objects, records, undelivered, error, .. } = self;
+        let RouteDelivered {
+            route, bucket, objects, records, undelivered, error, is_opened, ..
+        } = self;
         let (records, objects) = (counted(*records, "record"), counted(*objects, "object"));
         let what = format!("route {route}: {records} in {objects} delivered to {bucket}");
-        if *undelivered == 0 {
+        if *undelivered == 0 && *is_opened {
             return output.line(&what);
         }
         let why = error.as_deref().map_or_else(String::new, |why| format!(": {why}"));

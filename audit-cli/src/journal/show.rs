@@ -91,7 +91,7 @@ fn print_state(
     let segments = counted(*segments, "segment");
     output.line(&format!("{used}; {segments} with records, {} of disk", Size(*bytes)))?;
     for stream in streams {
-        let JournalStream { stream: name, route, delivered_to: _, next_sequence } = stream;
+        let JournalStream { stream: name, route, next_sequence, .. } = stream;
         let route = routes.iter().find(|known| known.number == *route);
         let route = route.map_or_else(String::new, |route| format!(" of route {}", route.name));
         let undelivered = stream.undelivered();
@@ -150,7 +150,7 @@ fn summary(
 ) -> State {
     let JournalState { in_use, segments, bytes, streams, objects, followers: _, routes } = state;
     let stream = |stream: &JournalStream| {
-        let JournalStream { stream, route, delivered_to, next_sequence } = *stream;
+        let JournalStream { stream, route, delivered_to, next_sequence, .. } = *stream;
         Stream { stream: stream.to_string(), route, delivered_to, next_sequence }
     };
     let object = |object: &PlannedObject| {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use audit_core::AuditSink;
 use audit_sink_http::{Format, Settings as LogStream, follower_of_route};
-use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{Bucket, Compression, EvidenceSettings, JournalSettings, S3Sink, Settings};
 use serde_json::{Value, json};
 
 use crate::receiver::Receiver;
@@ -49,6 +49,39 @@ fn leave(root: &Path, stream: Option<&str>) {
         }
     });
     runtime.shutdown_background();
+}
+
+/// As [`leave`], of a host that signs: each customer has two records in its bucket, and the first
+/// two customers have two more in the journal alone. Returns the host's public key.
+fn leave_signed(root: &Path) -> String {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let url = |name: &str| format!("file://{}/{name}", root.display());
+    let key = runtime.block_on(async {
+        let journal = JournalSettings {
+            cut_after_ms: 24 * 60 * 60 * 1_000,
+            ..JournalSettings::new(root.join("journal"))
+        };
+        let key_file = Some(root.join("host.key"));
+        let settings = Settings {
+            journal: Some(journal),
+            compression: Compression::None,
+            evidence: Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com") }),
+            ..Settings::default()
+        };
+        let sink = S3Sink::open(&url("own"), settings).await.unwrap();
+        for name in CUSTOMERS {
+            let bucket = Bucket::open(&url(name)).unwrap();
+            let route = sink.open_route(name, bucket).await.unwrap();
+            route.persist(batch(DAY, name, 2)).await.unwrap();
+            route.flush().await.unwrap();
+            if name != CUSTOMERS[2] {
+                route.persist(batch(DAY, name, 2)).await.unwrap();
+            }
+        }
+        sink.verifier_key().unwrap().to_string()
+    });
+    runtime.shutdown_background();
+    key
 }
 
 /// The users in each record of a bucket.
@@ -127,6 +160,53 @@ async fn each_routes_records_are_delivered_to_its_own_bucket() {
     assert_eq!(left, ["LOCK", "begin", "routes"]);
     let ran = deliver(&flags).await;
     assert_eq!((ran.code, &ran.json()[0]["routes"]), (Some(0), &Value::Null), "{ran:?}");
+}
+
+/// A host with evidence dies, and its key with it. The journal has the keys of the streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_evidence_of_each_route_is_completed_without_the_hosts_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let of_thread = root.clone();
+    let key = tokio::task::spawn_blocking(move || leave_signed(&of_thread)).await.unwrap();
+    fs::remove_file(root.join("host.key")).unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let verify = async |name: &str| audit(&[], &["verify", &at(name), "--key", &key]).await;
+    let ran = deliver(&at("journal"), &at("own"), &["--remove"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for name in CUSTOMERS {
+        let records = if name == CUSTOMERS[2] { 2 } else { 4 };
+        assert_eq!(users(&root, name).await, vec![name; records]);
+        let ran = verify(name).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.out.contains("0 tampered, 0 unproven, 0 late, 0 expired"), "{ran:?}");
+        assert!(ran.out.contains("1 stream, "), "{ran:?}");
+    }
+    let left = fs::read_dir(root.join("journal")).unwrap();
+    let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.ends_with(".secret")).count(), 0);
+
+    // One byte of one customer's records.
+    let first_in = |directory: &Path, begin: &str| {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+        let entries = entries.filter(|e| e.file_name().to_str().unwrap().starts_with(begin));
+        entries.map(|entry| entry.path()).min().unwrap()
+    };
+    let object = first_in(&first_in(&first_in(&root.join("acme"), "dt="), "hour="), "");
+    let text = fs::read_to_string(&object).unwrap();
+    fs::write(&object, text.replacen("acme", "Acme", 1)).unwrap();
+    for name in CUSTOMERS {
+        let ran = verify(name).await;
+        let lines = ran.out.lines();
+        let tampered: Vec<_> = lines.filter(|line| line.starts_with("tampered: ")).collect();
+        if name == "acme" {
+            let key = object.strip_prefix(root.join("acme")).unwrap().to_str().unwrap();
+            assert_eq!((ran.code, tampered.len()), (Some(1), 1), "{ran:?}");
+            assert!(tampered[0].contains(key), "{ran:?}");
+        } else {
+            assert_eq!((ran.code, tampered.len()), (Some(0), 0), "{ran:?}");
+        }
+    }
 }
 
 /// The log streams of two routes lack everything. One is delivered to from the journal, the other

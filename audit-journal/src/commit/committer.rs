@@ -10,8 +10,10 @@ use tokio::time::{Duration, Instant};
 
 use super::own_records::OwnRecords;
 use super::{PATIENCE, Queued, Reply, Room, stopped};
+use crate::disk::Disk;
 use crate::format::EncodedBatch;
 use crate::health::{HealthBoard, Trouble, Watch};
+use crate::routes::UncertainBatch;
 use crate::segment::Segment;
 use crate::segment_writer::{CommitError, CommittedBatch, SegmentWriter};
 use crate::segments::Publisher;
@@ -47,7 +49,7 @@ impl Taken {
     /// Takes the batches that were not withdrawn.
     pub(crate) fn of(group: impl Iterator<Item = Queued>) -> Taken {
         let (mut batches, mut waiters) = (Vec::new(), Vec::new());
-        for Queued { slot, reply, bytes: _ } in group {
+        for Queued { slot, reply, .. } in group {
             let Some((encoded, mut room)) = slot.take() else { continue };
             room.set_may_be_durable(true);
             waiters.push((reply, room));
@@ -59,6 +61,7 @@ impl Taken {
 
 pub(crate) struct Committer {
     pub(crate) writer: SegmentWriter,
+    pub(super) disk: Arc<dyn Disk>,
     /// The system records, if the destination vouches for streams.
     pub(super) own: Option<OwnRecords>,
     pub(crate) queued: threads::Receiver<Queued>,
@@ -74,6 +77,9 @@ pub(crate) struct Committer {
     pub(super) pause: Option<(Instant, Duration)>,
     /// Whether a batch had to wait for room and none was committed since.
     pub(super) starving: bool,
+    /// The batches of routes that found no space. The next durable group shows that they were
+    /// abandoned.
+    pub(super) uncertain: Vec<UncertainBatch>,
 }
 
 impl Committer {
@@ -111,7 +117,7 @@ impl Committer {
                 thread::park_timeout(PATIENCE);
                 group.retain(|queued| !queued.reply.is_closed());
             }
-            if self.must_open() {
+            if self.must_open(&group) {
                 self.wait_for_segment(&mut group, MAX_OWN_BYTES);
                 if !group.is_empty()
                     && let Err(error) = self.open_stream(0)
@@ -154,9 +160,11 @@ impl Committer {
         }
     }
 
-    /// Whether the stream's first record is still to be written.
-    fn must_open(&self) -> bool {
-        self.own.is_some() && self.writer.next_sequence() == 0
+    /// Whether the stream's first record is still to be written, before these batches. One to which
+    /// nothing is logged has none, whatever is logged to other routes.
+    fn must_open(&self, group: &[Queued]) -> bool {
+        let is_new = self.own.is_some() && self.writer.next_sequence() == 0;
+        is_new && group.iter().any(|queued| !queued.is_routed)
     }
 
     fn is_pausing(&self) -> bool {
@@ -200,7 +208,7 @@ impl Committer {
         if records == 0 || !self.writer.is_certain() || !own.is_over(records) {
             return;
         }
-        if let Some(stream) = own.change_stream() {
+        if let Some(stream) = own.change_stream(&*self.disk) {
             self.writer.change_stream(stream);
             self.publisher.change_stream(stream);
         }
@@ -220,7 +228,7 @@ impl Committer {
             }
         }
         let Some(own) = &mut self.own else { return };
-        let heartbeat = own.heartbeat();
+        let heartbeat = own.heartbeat(&*self.disk);
         if let Err(error) = self.write_own(heartbeat) {
             self.fail(error, Vec::new());
         }
@@ -237,7 +245,7 @@ impl Committer {
         if records > 0 {
             return Ok(());
         }
-        let opened = own.opened();
+        let opened = own.opened(&*self.disk);
         self.write_own(opened)
     }
 
@@ -245,6 +253,7 @@ impl Committer {
         let next = &mut self.next;
         let committed = self.writer.commit(&[record], || next.take())?;
         self.publisher.publish(&committed, 1);
+        self.uncertain.drain(..).for_each(UncertainBatch::settle);
         if let Some(own) = &mut self.own {
             own.committed();
         }
@@ -271,7 +280,7 @@ impl Committer {
         let Taken { batches, waiters } = taken;
         let default = batches.iter().filter(|encoded| encoded.route().is_none());
         let count: u32 = default.map(|encoded| encoded.batch().count()).sum();
-        let opened = self.open_stream(u64::from(count));
+        let opened = if count > 0 { self.open_stream(u64::from(count)) } else { Ok(()) };
         let next = &mut self.next;
         let began = Instant::now();
         match opened.and_then(|()| self.writer.commit(&batches, || next.take())) {
@@ -279,6 +288,7 @@ impl Committer {
                 let bytes = batches.iter().map(EncodedBatch::bytes).sum();
                 self.health.committed(began.elapsed(), batches.len(), bytes);
                 self.publisher.publish(&committed, committed.count);
+                self.uncertain.drain(..).for_each(UncertainBatch::settle);
                 self.starve(false);
                 self.pause = None;
                 if let Some(trouble) = self.trouble.take() {
@@ -319,7 +329,8 @@ impl Committer {
                 self.starve(true);
                 let pause = self.pause.map_or(PATIENCE, |(_, pause)| (2 * pause).min(MAX_PAUSE));
                 self.pause = Some((Instant::now() + pause, pause));
-                for (reply, _room) in waiters {
+                for (reply, room) in waiters {
+                    self.uncertain.extend(room.uncertain());
                     let message = "no space on the journal's disk for the audit batch";
                     let failed = SinkError::indeterminate(SinkErrorKind::Unavailable, message);
                     let _ = reply.send(Err(failed.with_source(Arc::clone(&error))));

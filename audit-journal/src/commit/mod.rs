@@ -29,7 +29,7 @@ use crate::disk::Disk;
 use crate::followers::Followers;
 use crate::format::{EncodedBatch, Position};
 use crate::health::HealthBoard;
-use crate::routes::{Charge, Routes};
+use crate::routes::{Charge, Routes, UncertainBatch};
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
@@ -72,9 +72,13 @@ pub struct Bounds {
 
 type Reply = oneshot::Sender<Result<Receipt, SinkError>>;
 
+/// A batch and its room, taken by the thread, or by the caller when it gives up.
+type Slot = TakeOnce<(EncodedBatch, Room)>;
+
 pub(crate) struct Queued {
-    /// Taken by the thread, or by the caller when it gives up.
-    slot: Arc<TakeOnce<(EncodedBatch, Room)>>,
+    slot: Arc<Slot>,
+    /// Whether it is of another route than the default one.
+    is_routed: bool,
     reply: Reply,
     bytes: u64,
 }
@@ -92,6 +96,11 @@ impl Room {
         if let Some(charge) = &mut self.charge {
             charge.set_may_be_durable(may_be_durable);
         }
+    }
+
+    /// The batch may be durable or not. `None` if its route does not care.
+    fn uncertain(self) -> Option<UncertainBatch> {
+        self.charge.map(Charge::uncertain)
     }
 
     /// The batch is durable: it keeps its room in the journal.
@@ -174,7 +183,7 @@ impl Journal {
             next_ordinal,
             made: None,
             trouble: None,
-            disk,
+            disk: Arc::clone(&disk),
             live: Arc::clone(&live),
             random,
             ready,
@@ -185,6 +194,7 @@ impl Journal {
         };
         let committer = Committer {
             writer,
+            disk,
             own,
             queued,
             segments,
@@ -195,6 +205,7 @@ impl Journal {
             trouble: None,
             pause: None,
             starving: false,
+            uncertain: Vec::new(),
         };
         let (running, threads) = watch::channel(());
         let handle = Journal {
@@ -244,40 +255,9 @@ impl Journal {
         charge: Option<Charge>,
         deadline: Instant,
     ) -> Result<Receipt, SinkError> {
-        let permits =
-            u32::try_from(encoded.batch().lines().len()).expect("at most MAX_BATCH_BYTES");
-        let queue =
-            match timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await {
-                Ok(Ok(queue)) => queue,
-                Ok(Err(_closed)) => return Err(SinkError::closed()),
-                Err(_elapsed) => return Err(self.no_room()),
-            };
-        // Otherwise the batch would stay undelivered until the next opening, without anybody
-        // noticing.
-        if self.delivery.is_closed() {
-            return Err(self.stopped());
-        }
-        let bytes = encoded.bytes_in_group();
-        let room = Room { _queue: queue, charge };
-        let slot = Arc::new(TakeOnce::new((encoded, room)));
-        let (reply, outcome) = oneshot::channel();
-        let queued = Queued { slot: Arc::clone(&slot), reply, bytes };
-        let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(queue) => queue.send(queued).is_ok(),
-            None => return Err(SinkError::closed()),
-        };
-        if !sent {
-            return Err(self.stopped());
-        }
-        match timeout_at(deadline, outcome).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_gone)) => Err(match slot.take() {
-                Some(_) => self.stopped(),
-                None => SinkError::indeterminate(
-                    SinkErrorKind::Closed,
-                    "the journal stopped while the audit batch was being written: restart the process",
-                ),
-            }),
+        let (slot, mut outcome) = self.queue(encoded, charge, deadline).await?;
+        match timeout_at(deadline, &mut outcome).await {
+            Ok(answer) => self.answered(&slot, answer),
             Err(_elapsed) => Err(match slot.take() {
                 Some(_) => self.no_room(),
                 None => SinkError::indeterminate(
@@ -291,8 +271,77 @@ impl Journal {
         }
     }
 
+    /// Commits a system record of a route. One that is being written at the deadline is waited for:
+    /// whether it must be written again depends on the outcome.
+    pub(crate) async fn persist_system(
+        &self,
+        encoded: EncodedBatch,
+        charge: Charge,
+    ) -> Result<(), SinkError> {
+        let deadline = Instant::now() + self.bounds.persist_timeout;
+        let (slot, mut outcome) = self.queue(encoded, Some(charge), deadline).await?;
+        let answer = match timeout_at(deadline, &mut outcome).await {
+            Ok(answer) => answer,
+            Err(_elapsed) if slot.take().is_some() => return Err(self.no_room()),
+            Err(_elapsed) => outcome.await,
+        };
+        self.answered(&slot, answer).map(drop)
+    }
+
+    /// Queues a batch once there is room for it.
+    async fn queue(
+        &self,
+        encoded: EncodedBatch,
+        charge: Option<Charge>,
+        deadline: Instant,
+    ) -> Result<(Arc<Slot>, oneshot::Receiver<Result<Receipt, SinkError>>), SinkError> {
+        let permits =
+            u32::try_from(encoded.batch().lines().len()).expect("at most MAX_BATCH_BYTES");
+        let queue =
+            match timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await {
+                Ok(Ok(queue)) => queue,
+                Ok(Err(_closed)) => return Err(SinkError::closed()),
+                Err(_elapsed) => return Err(self.no_room()),
+            };
+        // Otherwise the batch would stay undelivered until the next opening, without anybody
+        // noticing.
+        if self.delivery.is_closed() {
+            return Err(self.stopped());
+        }
+        let (bytes, is_routed) = (encoded.bytes_in_group(), encoded.route().is_some());
+        let room = Room { _queue: queue, charge };
+        let slot = Arc::new(TakeOnce::new((encoded, room)));
+        let (reply, outcome) = oneshot::channel();
+        let queued = Queued { slot: Arc::clone(&slot), is_routed, reply, bytes };
+        let sent = match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(queue) => queue.send(queued).is_ok(),
+            None => return Err(SinkError::closed()),
+        };
+        if !sent {
+            return Err(self.stopped());
+        }
+        Ok((slot, outcome))
+    }
+
+    /// The result of a queued batch, given the thread's answer.
+    fn answered(
+        &self,
+        slot: &Slot,
+        answer: Result<Result<Receipt, SinkError>, oneshot::error::RecvError>,
+    ) -> Result<Receipt, SinkError> {
+        answer.unwrap_or_else(|_gone| {
+            Err(match slot.take() {
+                Some(_) => self.stopped(),
+                None => SinkError::indeterminate(
+                    SinkErrorKind::Closed,
+                    "the journal stopped while the audit batch was being written: restart the process",
+                ),
+            })
+        })
+    }
+
     /// The error of a batch that was not written because there was no room in time.
-    fn no_room(&self) -> SinkError {
+    pub(crate) fn no_room(&self) -> SinkError {
         let (bytes, max_bytes) = (self.live.bytes(), self.journal.max_bytes);
         let why = match self.health.hindrance() {
             Some(refusal) => refusal.to_string(),

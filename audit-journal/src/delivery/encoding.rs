@@ -81,6 +81,7 @@ impl JournalDelivery {
     pub(super) fn encode_route(&mut self) {
         let (Some(route), Some(waiting)) = (&self.route, self.waiting()) else { return };
         let (number, time_ms, most) = (route.number, waiting.time_ms, self.full_route());
+        let link = self.link(waiting.stream);
         let (destination, executor) = (Arc::clone(&self.destination), Arc::clone(&self.executor));
         let (shared, live) = (Arc::clone(&self.memory), Arc::clone(&self.live));
         let job = Job::spawn(async move {
@@ -96,7 +97,7 @@ impl JournalDelivery {
             let pool = shared.pool().clone();
             let encoded = execute(&*executor, move || {
                 let cut = Cut::of_route(run.read()?);
-                let encoded = encode_cut(&*destination, None, cut, &pool);
+                let encoded = encode_cut(&*destination, link.as_ref(), cut, &pool);
                 // Routes have many destinations, which keep no memory between objects.
                 destination.trim();
                 Ok(encoded)

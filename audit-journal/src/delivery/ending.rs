@@ -33,6 +33,9 @@ impl JournalDelivery {
                     destroyed
                         .map_err(|error| ("the secret of a stream cannot be removed", error))?;
                     self.streams.ended(stream, &progress);
+                    if let Some(route) = &self.route {
+                        route.share.notify();
+                    }
                     continue;
                 }
             };
@@ -60,6 +63,10 @@ impl JournalDelivery {
     fn is_delivered(&self, stream: UniqueId) -> bool {
         let next = self.progress(stream).next;
         let is_noted = self.cutter().planned_to(stream) <= next;
-        is_noted && self.live.end_of(stream).is_none_or(|end| end <= next)
+        let is_planned = match self.number() {
+            0 => self.live.end_of(stream).is_none_or(|end| end <= next),
+            route => !self.live.routes().is_waiting(route, stream),
+        };
+        is_noted && is_planned
     }
 }

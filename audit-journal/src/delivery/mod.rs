@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Open(Arc<dyn Destination>, Arc<HealthBoard>),
     /// Ends the delivery of a route that is retired: everything is delivered.
     Retire,
+    /// A stream of a route gets no more commits.
+    EndStreams,
 }
 
 /// The delivery task.
@@ -267,7 +269,7 @@ impl JournalDelivery {
     /// Reads the plans again.
     async fn read_plans(&mut self) -> Result<(), Failed> {
         let live = Arc::clone(&self.live);
-        let route = self.route.as_ref().map_or(0, |route| route.number);
+        let route = self.number();
         let read = self.on_disk(move |disk| {
             // Other routes' deliveries go on, and write their own files.
             let is_own = |stream| live.routes().route_of(stream) == route;
@@ -330,7 +332,7 @@ impl JournalDelivery {
             self.note_oldest();
             self.answer_flushes();
             self.rest();
-            let is_left = !self.is_idle() || !self.streams.ending().is_empty();
+            let is_left = !self.is_idle() || self.streams.are_ending();
             // An abandoned job might read the journal's files after the journal is closed.
             let is_unopened = self.is_unopened() && self.encodings.is_empty();
             if self.ended && (!is_left || is_unopened) {
@@ -372,14 +374,17 @@ impl JournalDelivery {
                     }
                     Command::Hurry => self.hurry = true,
                     Command::Open(destination, health) => self.open_route(destination, health),
+                    Command::EndStreams => {}
                     Command::Retire => {
                         self.streams.end();
+                        self.streams.tell_all();
                         self.ended = true;
                     }
                 },
                 changed = self.durable.changed(), if !self.ended => {
                     self.ended = changed.is_err();
                     self.more = true;
+                    self.end_route();
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(again_at), if refuses => {}

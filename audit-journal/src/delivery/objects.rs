@@ -50,11 +50,10 @@ impl JournalDelivery {
 
     /// The delivery progress of a stream.
     pub(super) fn progress(&self, stream: UniqueId) -> Progress {
-        let is_vouched_for = || self.streams.secret(stream).is_some();
         let known = self.delivered.get(&stream).cloned();
-        known.unwrap_or_else(|| match &self.route {
-            None => Progress::begin(is_vouched_for()),
-            Some(route) => Progress::begin_route(route.number),
+        known.unwrap_or_else(|| {
+            let is_vouched_for = self.streams.secret(stream).is_some();
+            Progress::begin(self.number(), is_vouched_for)
         })
     }
 

@@ -12,8 +12,8 @@ use audit_core::UniqueId;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
-use super::JournalDelivery;
 use super::planned::State;
+use super::{JournalDelivery, lock};
 use crate::destination::{Destination, Plan};
 use crate::health::HealthBoard;
 use crate::progress::remove_progress;
@@ -63,6 +63,21 @@ impl JournalDelivery {
         route.change_files(&self.live, route.file_bytes, files);
     }
 
+    /// The number of its route, 0 for the default route.
+    pub(super) fn number(&self) -> u32 {
+        self.route.as_ref().map_or(0, |route| route.number)
+    }
+
+    /// Ends the route's current stream once nothing more is committed, unless its end is unknown:
+    /// the next recovery finds it, and the stream is closed then. The default route's stream is
+    /// ended by the committing thread.
+    pub(super) fn end_route(&self) {
+        let route = self.route.as_ref().filter(|_| self.ended);
+        if route.is_some_and(|route| !route.share.is_uncertain()) {
+            self.streams.end();
+        }
+    }
+
     /// Whether it is the delivery of a route whose destination is not known yet.
     pub(super) fn is_unopened(&self) -> bool {
         self.route.as_ref().is_some_and(|route| !route.is_open)
@@ -95,14 +110,15 @@ impl JournalDelivery {
     }
 
     /// Whether the route's next object is to be cut: it is full, a segment with its records is to
-    /// be removed, or it is due and can be sent.
+    /// be removed, or it can be sent and is due or gets no more records.
     pub(super) fn must_cut_route(&self) -> bool {
         let Some(waiting) = self.waiting() else { return false };
         if self.unplanned.is_some() || !self.encodings.is_empty() || !self.may_use_disk() {
             return false;
         }
         let is_due = || self.due().is_some_and(|due| due <= Instant::now());
-        waiting.bytes >= self.full_route() || waiting.is_wanted || self.has_slot() && is_due()
+        let must_be_cut = waiting.bytes >= self.full_route() || waiting.is_wanted;
+        must_be_cut || self.has_slot() && (waiting.is_bounded || is_due())
     }
 
     /// The size at which a route's object is full, in bytes of the journal: a route with a small
@@ -116,6 +132,7 @@ impl JournalDelivery {
     pub(super) fn planned_route(&mut self, plan: &Plan, file_bytes: u64) {
         let Some(route) = &mut self.route else { return };
         let next = plan.next_sequence();
+        lock(&self.cutter).planned(plan);
         route.change_files(&self.live, 0, file_bytes);
         route.share.free(self.live.routes().planned(route.number, plan.stream, next));
         if self.is_pressed() {
@@ -133,7 +150,7 @@ impl JournalDelivery {
 
     /// Removes the progress of the route's former streams once everything of them is delivered.
     pub(super) async fn clean_route(&mut self) {
-        let number = self.route.as_ref().map_or(0, |route| route.number);
+        let number = self.number();
         let is_gone = |stream: UniqueId| {
             !self.live.routes().has(number, stream)
                 && self.planned.iter().all(|planned| planned.plan.stream != stream)

@@ -135,12 +135,13 @@ impl Followers {
         kept: u64,
         must_go: bool,
     ) -> io::Result<bool> {
-        let (held, mut may_go) = (segment.held(), true);
+        let (held, mut may_go) = ([segment.held()], true);
         for standing in &self.own {
             may_go &= standing.may_go(disk, &held, kept, must_go)?;
         }
         if let Some(of_routes) = &self.of_routes {
-            may_go &= of_routes.may_go(disk, held.ordinal, kept, must_go)?;
+            let ordinal = segment.segment.header.ordinal;
+            may_go &= of_routes.may_go(disk, ordinal, kept, must_go)?;
         }
         Ok(may_go)
     }

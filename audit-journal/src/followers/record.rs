@@ -101,32 +101,28 @@ impl FollowerRecord {
 
     /// Pauses the follower, and moves its watermark past the records that the oldest segment has
     /// for it and past each object that begins there.
-    pub(crate) fn skip(&mut self, held: &HeldRecords) {
-        let HeldRecords { ordinal, stream, records } = held;
-        let (ordinal, stream) = (ordinal + 1, *stream);
-        let from = self.watermark.begins_at(ordinal, stream).max(records.start);
-        let mut to = from;
-        while let Some((_, end)) =
-            self.cuts.pop_front_if(|(of, _)| *of == stream && to < records.end)
-        {
-            to = end;
+    pub(crate) fn skip(&mut self, held: &[HeldRecords]) {
+        for HeldRecords { ordinal, stream, records } in self.watermark.left(held) {
+            let mut to = records.start;
+            while let Some((_, end)) =
+                self.cuts.pop_front_if(|(of, _)| *of == stream && to < records.end)
+            {
+                to = end;
+            }
+            let next = to.max(records.end);
+            self.miss(stream, records.start..next);
+            self.watermark = Watermark { ordinal: ordinal + 1, stream, next };
         }
-        let next = to.max(records.end);
-        self.miss(stream, from..next);
-        self.watermark = Watermark { ordinal, stream, next };
         self.state = FollowerState::Paused;
     }
 
     /// Retires a follower that will get nothing more: the records of its route that it lacks are
     /// missing from now on. `held` are those in the segments, in order.
     pub(crate) fn retire(&mut self, held: &[HeldRecords]) {
-        for held in held {
-            if !self.watermark.is_behind(held) {
-                let HeldRecords { ordinal, stream, ref records } = *held;
-                let first = self.watermark.begins_at(ordinal, stream).max(records.start);
-                self.miss(stream, first..records.end);
-                self.watermark = Watermark { ordinal, stream, next: records.end };
-            }
+        for HeldRecords { ordinal, stream, records } in self.watermark.left(held) {
+            let next = records.end;
+            self.miss(stream, records);
+            self.watermark = Watermark { ordinal, stream, next };
         }
         self.cuts.clear();
         self.state = FollowerState::Retired;
@@ -325,10 +321,8 @@ pub(crate) fn adopt(
 fn first_needed(record: &FollowerRecord, recovered: &Recovered) -> u32 {
     let FollowerRecord { route, watermark, .. } = record;
     let is_beyond = |last: &&RecoveredSegment| {
-        last.of_route(*route).is_some_and(|held| {
-            let begins_at = if held.stream == watermark.stream { watermark.next } else { 0 };
-            held.records.end > begins_at.max(held.records.start)
-        })
+        let at_last = Watermark { ordinal: last.segment.header.ordinal, ..*watermark };
+        !at_last.left(&last.of_route(*route)).is_empty()
     };
     let needed = recovered.segments.last().filter(is_beyond);
     let first = needed.map_or(recovered.next_ordinal, |last| last.segment.header.ordinal);

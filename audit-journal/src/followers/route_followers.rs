@@ -22,7 +22,7 @@ use crate::routes::RouteNames;
 use crate::segments::LiveSegments;
 use crate::shared::executor::{Executor, execute};
 use crate::shared::latest;
-use crate::watermark::Watermark;
+use crate::watermark::{HeldRecords, Watermark};
 
 /// How long followers that are retired have for the remaining records.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ struct Running {
 pub(crate) struct FollowedRoute<'a> {
     pub(crate) number: u32,
     pub(crate) name: &'a str,
-    /// Of its records in this opening.
+    /// The one that its next record belongs to.
     pub(crate) stream: UniqueId,
 }
 
@@ -166,10 +166,10 @@ impl RouteFollowers {
         let FollowedRoute { number: route, name: of, stream } = route;
         let watermark = match self.live.routes().in_segments(route).last() {
             None => Watermark { ordinal: 0, stream, next: 0 },
-            Some(last) if last.stream == stream => {
-                Watermark { ordinal: last.ordinal, stream, next: last.records.end }
+            // The next record may be in the same segment.
+            Some(HeldRecords { ordinal, stream, records }) => {
+                Watermark { ordinal: *ordinal, stream: *stream, next: records.end }
             }
-            Some(last) => Watermark { ordinal: last.ordinal + 1, stream, next: 0 },
         };
         let mut state = self.lock();
         state.last_number += 1;
@@ -311,9 +311,8 @@ impl RouteFollowers {
         };
         let mut may_go = true;
         for (route, standing) in followed {
-            if let Some(held) = self.live.routes().in_segment(ordinal, route) {
-                may_go &= standing.may_go(disk, &held, kept, must_go)?;
-            }
+            let held = self.live.routes().in_segment(ordinal, route);
+            may_go &= standing.may_go(disk, &held, kept, must_go)?;
         }
         Ok(may_go)
     }

@@ -213,14 +213,15 @@ impl Standing {
     /// If the follower still needs the segment, it is paused, durably: a crash before this returns
     /// leaves the segment, and a later one a record of what is missing.
     ///
-    /// `held` are the records that the segment has of the follower's route.
+    /// `held` are the records that the segment has of the follower's route, in their order.
     pub(crate) fn may_go(
         &self,
         disk: &dyn Disk,
-        held: &HeldRecords,
+        held: &[HeldRecords],
         kept: u64,
         must_go: bool,
     ) -> io::Result<bool> {
+        let Some(ordinal) = held.last().map(|held| held.ordinal) else { return Ok(true) };
         let _changing = self.changing();
         let (mut record, reached, max_kept_bytes) = {
             let state = self.lock();
@@ -231,16 +232,16 @@ impl Standing {
             // Since the segments are being removed.
             return Ok(true);
         }
-        let is_needed = !reached.is_behind(held);
+        let is_needed = !reached.left(held).is_empty();
         if is_needed && kept <= max_kept_bytes && !must_go {
             return Ok(false);
         }
         if is_needed {
             record.skip(held);
-        } else if record.route == 0 && record.watermark.ordinal <= held.ordinal {
+        } else if record.route == 0 && record.watermark.ordinal <= ordinal {
             // The next opening looks for no segment that is before the watermark. Followers of
             // routes are many, and each is looked for in the segments that have its records.
-            record.watermark = Watermark { ordinal: held.ordinal + 1, ..reached };
+            record.watermark = Watermark { ordinal: ordinal + 1, ..reached };
         } else {
             return Ok(true);
         }

@@ -28,11 +28,8 @@ pub(crate) struct RouteStream {
 
 pub(crate) const BATCH_HEADER_BYTES: usize = 80;
 
-/// The kind of a batch of records that functions logged, on the default route. The kind of another
-/// route's batch is twice its number.
-const LOGGED: u32 = 0;
-
-/// The kind of a batch with one system record, on the default route.
+/// What a batch of one system record adds to its kind, which is otherwise twice the number of its
+/// route.
 const SYSTEM: u32 = 1;
 
 /// The kind of the table of routes, which comes before the batches of a group.
@@ -49,12 +46,12 @@ pub(crate) const TABLE_ROW_BYTES: usize = 72;
 
 impl EncodedBatch {
     pub(crate) fn new(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, LOGGED, None)
+        EncodedBatch::of_kind(batch, 0, None)
     }
 
     /// A batch of another route than the default one.
     pub(crate) fn routed(batch: Batch, route: RouteStream) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, 2 * route.route, Some(route))
+        EncodedBatch::of_kind(batch, kind(route.route, false), Some(route))
     }
 
     /// The table of the routes in a group: their streams, and the number of each one's first record
@@ -71,9 +68,9 @@ impl EncodedBatch {
         Some(EncodedBatch::of_kind(table, TABLE, None))
     }
 
-    /// A system record, which is delivered as a separate object.
-    pub(crate) fn system(batch: Batch) -> EncodedBatch {
-        EncodedBatch::of_kind(batch, SYSTEM, None)
+    /// A system record, which is delivered as a separate object, of this route or the default one.
+    pub(crate) fn system(batch: Batch, route: Option<RouteStream>) -> EncodedBatch {
+        EncodedBatch::of_kind(batch, kind(route.map_or(0, |of| of.route), true), route)
     }
 
     fn of_kind(batch: Batch, kind: u32, route: Option<RouteStream>) -> EncodedBatch {
@@ -97,12 +94,14 @@ impl EncodedBatch {
         self.route
     }
 
+    /// Whether it is a system record.
+    pub(crate) fn is_system(&self) -> bool {
+        self.kind != TABLE && self.kind % 2 == SYSTEM
+    }
+
     /// The number of its records that are of the default route.
     pub(super) fn default_count(&self) -> u32 {
-        match self.kind {
-            LOGGED | SYSTEM => self.batch.count(),
-            _ => 0,
-        }
+        if self.kind / 2 == 0 { self.batch.count() } else { 0 }
     }
 
     /// The size in bytes with an entry in the table of routes, if it needs one.
@@ -116,8 +115,18 @@ impl EncodedBatch {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        (self.header.len() + self.batch.lines().len()) as u64
+        EncodedBatch::bytes_of(&self.batch)
     }
+
+    /// The size in bytes of a batch once it is encoded.
+    pub(crate) fn bytes_of(batch: &Batch) -> u64 {
+        (BATCH_HEADER_BYTES + batch.lines().len()) as u64
+    }
+}
+
+/// The kind of a batch of this route.
+fn kind(route: u32, is_system: bool) -> u32 {
+    2 * route + if is_system { SYSTEM } else { 0 }
 }
 
 /// Writes a number in hexadecimal, padded with zeros to the length of `places`.
@@ -160,7 +169,6 @@ pub(crate) fn batches(header: &GroupHeader, payload: &[u8], salt: u32) -> Option
         let (route, is_system) = (kind / 2, kind % 2 == SYSTEM);
         let (stream, next) = match route {
             0 => (header.stream, &mut next_sequence),
-            _ if is_system => return None,
             _ => {
                 let (stream, next) = routes.get_mut(&route)?;
                 (*stream, next)
@@ -230,10 +238,10 @@ impl BatchHeader {
 
 /// The lines of a batch of this route, of which these are the bytes. Returns `None` if they are not
 /// the intact bytes of such a batch.
-pub(crate) fn lines_of(batch: &[u8], route: u32) -> Option<&[u8]> {
+pub(crate) fn lines_of(batch: &[u8], route: u32, is_system: bool) -> Option<&[u8]> {
     let (head, lines) = batch.split_at_checked(BATCH_HEADER_BYTES)?;
     let header = BatchHeader::read(head)?;
-    let is_intact = header.kind == 2 * route
+    let is_intact = header.kind == kind(route, is_system)
         && header.bytes == lines.len()
         && crc32c::crc32c_append(header.summed, lines) == header.sum;
     is_intact.then_some(lines)

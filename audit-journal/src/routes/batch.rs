@@ -17,6 +17,8 @@ pub(super) struct IndexedBatch {
     pub(super) offset: u64,
     pub(super) bytes: u32,
     pub(super) count: u32,
+    /// Whether it is a system record.
+    pub(super) is_system: bool,
 }
 
 impl IndexedBatch {
@@ -30,6 +32,7 @@ impl IndexedBatch {
             offset: group + at as u64,
             bytes: u32::try_from(bytes).expect("a batch fits into a segment"),
             count: place.count,
+            is_system: place.is_system,
         }
     }
 
@@ -46,6 +49,8 @@ pub(crate) struct RunRecords {
     pub(crate) count: u64,
     /// The times at which they were made, in order.
     pub(crate) times: Vec<RecordTime>,
+    /// Whether it is a single system record.
+    pub(crate) is_system: bool,
     pub(crate) lines: Buffer,
     pub(crate) since: Instant,
     /// The end of the last group whose records of the route are all in this object or an earlier
@@ -69,7 +74,7 @@ pub(super) fn read_batch<'a>(
 ) -> io::Result<&'a [u8]> {
     memory.resize(batch.bytes as usize, 0);
     segment.file.read_exact_at(memory, batch.offset)?;
-    lines_of(memory, route).ok_or_else(|| disappeared(segment, batch))
+    lines_of(memory, route, batch.is_system).ok_or_else(|| disappeared(segment, batch))
 }
 
 pub(super) fn disappeared(segment: &Segment, batch: &IndexedBatch) -> io::Error {

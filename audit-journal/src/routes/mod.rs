@@ -6,6 +6,7 @@
 //! own destination.
 
 mod batch;
+mod commits;
 mod index;
 mod names;
 mod share;
@@ -22,9 +23,11 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
 pub(crate) use self::batch::RunRecords;
+pub(crate) use self::commits::Turn;
+use self::commits::{Parts as CommitParts, RouteCommits};
 pub(crate) use self::index::{RouteIndex, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
-pub(crate) use self::share::{Charge, Refused, Share};
+pub(crate) use self::share::{Charge, Refused, Share, UncertainBatch};
 pub(crate) use self::unread::{Followed, Lag, Unread};
 use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery, RouteLane};
 use crate::destination::Destination;
@@ -34,7 +37,6 @@ use crate::followers::{
 };
 use crate::health::HealthBoard;
 use crate::plan::Decided;
-use crate::progress::{Progress, write_progress};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::{Executor, execute};
@@ -98,8 +100,6 @@ pub(crate) struct RouteParts {
     pub(crate) journal: JournalSettings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
-    /// Why routes cannot be opened, if so.
-    pub(crate) refused: Option<&'static str>,
     /// The memory of all followers of routes.
     pub(crate) follower_memory: FollowerMemory,
     /// Whether the host is gone: followers are neither added nor retired, and nothing is kept for
@@ -116,13 +116,18 @@ struct State {
 /// A route's delivery.
 #[derive(Clone)]
 pub(crate) struct Lane {
-    /// Of the route's records in this opening.
-    pub(crate) stream: UniqueId,
-    /// Whether the stream's progress is durable.
-    begun: Arc<AsyncMutex<bool>>,
-    streams: Arc<Streams>,
+    pub(crate) commits: Arc<RouteCommits>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) share: Arc<Share>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
+}
+
+/// A route that was opened.
+pub(crate) struct OpenedRoute {
+    pub(crate) number: u32,
+    /// The one that its next record belongs to.
+    pub(crate) stream: UniqueId,
+    pub(crate) lane: Lane,
 }
 
 /// The share of each route: all of them together take at most half of the journal's disk, so that
@@ -146,6 +151,8 @@ impl Routes {
         let (live, executor) = (Arc::clone(&parts.live), Arc::clone(&parts.executor));
         let memory = parts.follower_memory.clone();
         let followers = RouteFollowers::new(live, executor, share, memory, &names, followers);
+        let is_retired = |(number, row): (u32, &RouteName)| row.is_retired.then_some(number);
+        let retired: Vec<_> = names.iter().filter_map(is_retired).collect();
         let routes = Routes {
             followers: Arc::new(followers),
             limit: Arc::new(limit(&parts.journal, &names).into()),
@@ -158,23 +165,27 @@ impl Routes {
             for (stream, _) in &decided.delivered {
                 routes.parts.live.routes().add_stream(*stream, number);
             }
-            routes.start_lane(&mut routes.state(), number, decided);
+            if let Some(lane) = routes.start_lane(&mut routes.state(), number, decided)
+                && retired.contains(&number)
+            {
+                lane.streams.tell_all();
+            }
         }
         Arc::new(routes)
     }
 
     /// Starts a route's delivery. Returns `None` if the journal is closed.
     fn start_lane(&self, state: &mut State, number: u32, decided: Decided) -> Option<Lane> {
-        let RouteParts { live, destination, clock, random, .. } = &self.parts;
+        let RouteParts { live, executor, destination, clock, random, .. } = &self.parts;
         let disk = self.disk().ok()?;
         let durable = live.routes().listen(number)?;
         let (commands, received) = mpsc::unbounded_channel();
-        let (share, streams) = (Share::closed(), Arc::new(Streams::default()));
+        let (share, streams) = (Share::closed(), Arc::new(Streams::recovered(&decided)));
         share.add(live.routes().waiting(number, 0).map_or(0, |waiting| waiting.bytes));
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
             live: Arc::clone(live),
-            executor: Arc::clone(&self.parts.executor),
+            executor: Arc::clone(executor),
             memory: Arc::clone(&self.parts.memory),
             destination: Arc::clone(destination),
             health: HealthBoard::new(format!("route {number}")),
@@ -197,18 +208,26 @@ impl Routes {
         // Those of routes that were retired.
         while state.deliveries.try_join_next().is_some() {}
         state.deliveries.spawn(delivery.run());
-        let stream = UniqueId::generate(&**clock, &**random);
-        let begun = Arc::default();
-        let lane = Lane { stream, begun, streams, share, commands };
+        let commits = Arc::new(RouteCommits::new(CommitParts {
+            route: number,
+            streams: Arc::clone(&streams),
+            share: Arc::clone(&share),
+            commands: commands.clone(),
+            live: Arc::clone(live),
+            executor: Arc::clone(executor),
+            clock: Arc::clone(clock),
+            random: Arc::clone(random),
+        }));
+        let lane = Lane { commits, streams, share, commands };
         state.lanes.insert(number, lane.clone());
         Some(lane)
     }
 
-    /// Opens a route. Returns its number and its delivery.
+    /// Opens a route.
     pub(crate) async fn open(
         routes: &Arc<Routes>,
         opening: RouteOpening,
-    ) -> Result<(u32, Lane), CannotOpen> {
+    ) -> Result<OpenedRoute, CannotOpen> {
         let routes = Arc::clone(routes);
         // A task of its own: a write that its caller left must end before the next one begins.
         let opened = tokio::spawn(async move { routes.open_named(opening).await });
@@ -220,12 +239,9 @@ impl Routes {
         }
     }
 
-    async fn open_named(&self, opening: RouteOpening) -> Result<(u32, Lane), CannotOpen> {
+    async fn open_named(&self, opening: RouteOpening) -> Result<OpenedRoute, CannotOpen> {
         let RouteOpening { name, destination, place, health, followers } = opening;
         let refused = CannotOpen::Refused;
-        if let Some(why) = self.parts.refused {
-            return Err(refused(format!("route {name:?} cannot be opened: {why}")));
-        }
         if !names::is_valid_name(&name) {
             return Err(refused(format!(
                 "{name:?} is not a name of a route: it must have 1 to 64 lower-case letters, \
@@ -264,37 +280,15 @@ impl Routes {
         };
         let Some(lane) = lane else { return Err(is_closed()) };
         let disk = self.disk().map_err(|_| is_closed())?;
-        let route = FollowedRoute { number, name: &name, stream: lane.stream };
+        let stream = lane.commits.open(Arc::clone(&destination));
+        let route = FollowedRoute { number, name: &name, stream };
         let followed = self.followers.open(&disk, route, followers, !self.parts.is_rescue);
         let is_open = followed.await.map_err(CannotOpen::Disk)?;
         if !is_open || lane.commands.send(Command::Open(destination, health)).is_err() {
             return Err(is_closed());
         }
         lane.share.open();
-        Ok((number, lane))
-    }
-
-    /// Makes the progress of a route's stream durable, once, before its first record is committed.
-    ///
-    /// After a crash in here, the stream has no records, and the next opening forgets it.
-    pub(crate) async fn begin(routes: &Arc<Routes>, number: u32, lane: &Lane) -> io::Result<()> {
-        let mut begun = Arc::clone(&lane.begun).lock_owned().await;
-        if *begun {
-            return Ok(());
-        }
-        let (routes, lane) = (Arc::clone(routes), lane.clone());
-        // A task of its own: a write that its caller left must end before the next one begins.
-        let written = tokio::spawn(async move {
-            let (parts, stream) = (&routes.parts, lane.stream);
-            parts.live.routes().add_stream(stream, number);
-            lane.streams.begin(stream, None);
-            let disk = routes.disk()?;
-            let write = move || write_progress(&*disk, stream, &Progress::begin_route(number));
-            execute(&*parts.executor, write).await?;
-            *begun = true;
-            Ok(())
-        });
-        written.await.map_err(io::Error::other).flatten()
+        Ok(OpenedRoute { number, stream, lane })
     }
 
     /// Makes a route durably retired. It is closed, and everything is delivered.
@@ -324,11 +318,12 @@ impl Routes {
                 (names.names.clone(), Vec::new(), Vec::new());
             for (number, row) in names.names.iter().filter(|(_, row)| !row.is_retired) {
                 let lane = routes.state().lanes.get(&number).cloned();
+                let is_ending = lane.as_ref().is_some_and(|lane| lane.streams.are_ending());
                 let share = lane.map(|lane| lane.share);
                 match share {
                     Some(share) if !share.is_closed() => {}
                     // Nothing is committed to it before it is open.
-                    Some(share) if share.used() > 0 || share.is_uncertain() => {
+                    Some(share) if share.used() > 0 || share.is_uncertain() || is_ending => {
                         left.push(row.name.clone());
                     }
                     Some(_) | None => {
@@ -388,10 +383,15 @@ impl Routes {
         let _names = self.names.lock().await;
         let lanes: Vec<_> = self.state().lanes.values().cloned().collect();
         for lane in lanes {
-            drop(lane.begun.lock().await);
+            lane.commits.released().await;
         }
         self.lock_disk().take();
         ended
+    }
+
+    /// Whether the directory may still be used.
+    fn is_open(&self) -> bool {
+        self.lock_disk().is_some()
     }
 
     /// # Errors

@@ -1,9 +1,11 @@
 //! How much of the journal's disk space a route uses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+
+use super::commits::Turn;
 
 /// Set while no batches are let in.
 const CLOSED: u64 = 1 << 63;
@@ -21,8 +23,8 @@ pub(crate) enum Refused {
 pub(crate) struct Share {
     used: AtomicU64,
     freed: Notify,
-    /// A batch that is not counted any more may be found by the next recovery.
-    is_uncertain: AtomicBool,
+    /// The number of batches that are not counted any more and that the next recovery may find.
+    uncertain: AtomicU64,
 }
 
 impl Share {
@@ -53,7 +55,7 @@ impl Share {
 
     /// Whether a batch whose write failed may be found by the next recovery.
     pub(crate) fn is_uncertain(&self) -> bool {
-        self.is_uncertain.load(Ordering::Acquire)
+        self.uncertain.load(Ordering::Acquire) > 0
     }
 
     /// Takes this many bytes if the limit is not exceeded. A route that uses nothing may exceed it
@@ -64,10 +66,16 @@ impl Share {
             (is_open && (used == 0 || used + bytes <= limit)).then_some(used + bytes)
         };
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
-            Ok(_) => Ok(Charge { share: Arc::clone(self), bytes, may_be_durable: false }),
+            Ok(_) => Ok(Charge::new(self, bytes)),
             Err(used) if used & CLOSED != 0 => Err(Refused::Closed),
             Err(used) => Err(Refused::Full { used }),
         }
+    }
+
+    /// Takes this many bytes for a system record, whatever the limit is.
+    pub(crate) fn charge_system(self: &Arc<Self>, bytes: u64) -> Charge {
+        self.add(bytes);
+        Charge::new(self, bytes)
     }
 
     /// Counts bytes that are on the disk.
@@ -79,6 +87,11 @@ impl Share {
     pub(crate) fn free(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before & !CLOSED >= bytes, "{bytes} bytes are freed, and {before} were used");
+        self.freed.notify_waiters();
+    }
+
+    /// Has those who [wait](Self::until) look again.
+    pub(crate) fn notify(&self) {
         self.freed.notify_waiters();
     }
 
@@ -102,9 +115,39 @@ pub(crate) struct Charge {
     share: Arc<Share>,
     bytes: u64,
     may_be_durable: bool,
+    /// Keeps the stream of the batch from ending.
+    turn: Option<Turn>,
+}
+
+/// A batch that the next recovery may find, although its write failed.
+#[derive(Debug)]
+pub(crate) struct UncertainBatch(Arc<Share>);
+
+impl UncertainBatch {
+    /// No recovery will find it.
+    pub(crate) fn settle(self) {
+        self.0.uncertain.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Charge {
+    fn new(share: &Arc<Share>, bytes: u64) -> Charge {
+        Charge { share: Arc::clone(share), bytes, may_be_durable: false, turn: None }
+    }
+
+    /// The batch is committed to the stream that this turn is for.
+    pub(crate) fn with_turn(mut self, turn: Turn) -> Charge {
+        self.turn = Some(turn);
+        self
+    }
+
+    /// The batch is not durable yet, and may never be.
+    pub(crate) fn uncertain(mut self) -> UncertainBatch {
+        self.share.uncertain.fetch_add(1, Ordering::AcqRel);
+        self.may_be_durable = false;
+        UncertainBatch(Arc::clone(&self.share))
+    }
+
     /// The batch is about to be written, or was certainly not written.
     pub(crate) fn set_may_be_durable(&mut self, may_be_durable: bool) {
         self.may_be_durable = may_be_durable;
@@ -119,7 +162,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.share.is_uncertain.fetch_or(self.may_be_durable, Ordering::AcqRel);
+            self.share.uncertain.fetch_add(u64::from(self.may_be_durable), Ordering::AcqRel);
             self.share.free(self.bytes);
         }
     }

@@ -17,7 +17,8 @@ use crate::format::{Found, Position};
 use crate::segment::{Segment, SegmentReader, WINDOW_BYTES, Window};
 use crate::watermark::HeldRecords;
 
-/// The records of one route in some groups of one segment. They are of one stream.
+/// The records of one stream of a route in some groups of one segment. The first and the last one
+/// are no system records, which followers do not get.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
     pub(super) segment: Segment,
@@ -54,6 +55,10 @@ impl Stretch {
         let Stretch { segment, stream, records, .. } = self;
         let (ordinal, records) = (segment.header.ordinal, records.clone());
         HeldRecords { ordinal, stream: *stream, records }
+    }
+
+    pub(super) fn is_in(&self, ordinal: u32) -> bool {
+        self.segment.header.ordinal == ordinal
     }
 
     /// Adds a batch after all others.
@@ -176,6 +181,9 @@ impl Unread {
         group: Range<u64>,
         now: Instant,
     ) -> bool {
+        if batch.is_system {
+            return false;
+        }
         let is_first = self.entries.is_empty();
         if is_first {
             self.since = now;
@@ -185,7 +193,8 @@ impl Unread {
         if self.entries.len() < self.max_places {
             self.entries.push_back(Entry::Batch(segment.clone(), stream, batch));
         } else if let Some(Entry::Stretch(last)) = self.entries.back_mut()
-            && last.segment.header.ordinal == ordinal
+            && last.is_in(ordinal)
+            && last.stream == stream
         {
             last.extend(&batch, group.end);
         } else {
@@ -299,12 +308,14 @@ impl FollowedRun {
                 break;
             }
         }
-        let Filling { next, lines, times, .. } = filling;
+        let Filling { first_sequence, next, lines, times, .. } = filling;
         let count = next - first_sequence;
         let ordinals = (first_ordinal, last_ordinal);
         let is_noted = end == Some(next);
         let (since, end) = (Instant::now(), Position { ordinal: 0, offset: 0 });
-        let records = RunRecords { stream, first_sequence, count, times, lines, since, end };
+        let is_system = false;
+        let records =
+            RunRecords { stream, first_sequence, count, times, is_system, lines, since, end };
         Ok(Followed { records, ordinals, is_noted, rest })
     }
 }
@@ -334,7 +345,8 @@ impl Filling {
             let (places, payload) = reader.batches(&header)?;
             for place in places {
                 let is_its = place.route == self.route && place.stream == *stream;
-                if !is_its || place.first_sequence < self.next {
+                // The next record of the object shows what follows a system record.
+                if !is_its || place.is_system || place.first_sequence < self.next {
                     continue;
                 }
                 let (first, lines) = (place.first_sequence, &payload[place.lines]);
@@ -351,18 +363,22 @@ impl Filling {
         }
     }
 
-    /// Adds the next batch. Returns false if the object is full without it.
+    /// Adds the next batch. Returns false if the object ends before it: it is full, or system
+    /// records are in between.
     fn add(&mut self, first: u64, count: u32, time_ms: i64, lines: &[u8]) -> io::Result<bool> {
         let is_full = match self.end {
             Some(end) => self.next >= end,
             None => (self.lines.len() + lines.len()) as u64 > self.max_bytes,
         };
-        if is_full && self.next > self.first_sequence {
+        if (is_full || first > self.next) && self.next > self.first_sequence {
             return Ok(false);
         }
-        if first != self.next {
-            let what = format!("record {} of a route is missing before {first}", self.next);
+        if first < self.next {
+            let what = format!("record {first} of a route is behind record {}", self.next);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if self.next == self.first_sequence {
+            (self.first_sequence, self.next) = (first, first);
         }
         if self.times.last().is_none_or(|last| last.time_ms != time_ms) {
             self.times.push(RecordTime { first_sequence: first, time_ms });

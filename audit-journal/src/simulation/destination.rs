@@ -249,9 +249,9 @@ impl Destination for SimulatedDestination {
             let stable = if self.sending.is_hasty { plan.first_sequence } else { link.stable };
             let (lines, nonce) = (lines.to_vec(), self.sending.random.next_u64());
             let rash = self.sending.is_rash.then(|| self.bucket.clone());
-            let plan = *plan;
+            let (plan, secret) = (*plan, link.secret.clone());
             Box::new(move |before| {
-                let seal = vouching::seal(before, stable, &lines, nonce);
+                let seal = vouching::seal(&secret, before, stable, &lines, nonce);
                 if let Some(bucket) = rash {
                     show(&bucket, &plan, &seal);
                 }

@@ -31,16 +31,24 @@ pub(super) fn begin(stream: UniqueId) -> NewStream {
     NewStream { secret: secret(stream), records }
 }
 
-/// The seal that binds an object to those before it. Different nonces give different objects.
-pub(super) fn seal(state: Bytes, stable: u64, lines: &[u8], nonce: u64) -> Seal {
+/// The seal that binds an object to those before it, with the secret of its stream. Different
+/// nonces give different objects.
+pub(super) fn seal(
+    secret: &StreamSecret,
+    state: Bytes,
+    stable: u64,
+    lines: &[u8],
+    nonce: u64,
+) -> Seal {
     let before = String::from_utf8(state.to_vec()).unwrap();
-    let after = after(&before, stable, nonce, lines);
+    let after = after(secret, &before, stable, nonce, lines);
     let metadata = format!("{before} {after} {stable} {nonce}").into();
     Seal { before: state, after: after.into(), metadata }
 }
 
-fn after(before: &str, stable: u64, nonce: u64, lines: &[u8]) -> String {
-    hex(&[format!("{before} {stable} {nonce} ").as_bytes(), lines].concat())
+fn after(secret: &StreamSecret, before: &str, stable: u64, nonce: u64, lines: &[u8]) -> String {
+    let secret = secret.as_str();
+    hex(&[format!("{secret} {before} {stable} {nonce} ").as_bytes(), lines].concat())
 }
 
 #[derive(Debug)]
@@ -121,8 +129,11 @@ pub(super) fn verify(
     for (stream, mut objects) in streams {
         objects.sort_by_key(|(first, _)| *first);
         let mut audit = Audit::default();
+        let secret = secret(stream.parse().map_err(|_| format!("{stream} is no stream"))?);
         for (first, stored) in objects {
-            audit.add(first, stored).map_err(|what| format!("{stream} at {first}: {what}"))?;
+            audit
+                .add(&secret, first, stored)
+                .map_err(|what| format!("{stream} at {first}: {what}"))?;
         }
         audit.finish(is_whole).map_err(|what| format!("{stream}: {what}"))?;
         audits.insert(stream, audit);
@@ -151,7 +162,7 @@ pub(super) fn verify(
 }
 
 impl Audit {
-    fn add(&mut self, first: u64, stored: &Stored) -> Result<(), String> {
+    fn add(&mut self, secret: &StreamSecret, first: u64, stored: &Stored) -> Result<(), String> {
         let mut lines = stored.bytes.to_vec();
         // The one that does not begin as JSON is backwards.
         if lines.first() != Some(&b'{') {
@@ -160,7 +171,7 @@ impl Audit {
         let fields = stored.attributes[ATTRIBUTE].split(' ').collect::<Vec<_>>();
         let [before, state, stable, nonce] = fields[..] else { return Err("no seal".to_owned()) };
         let (stable, nonce) = (stable.parse().unwrap(), nonce.parse().unwrap());
-        if after(before, stable, nonce, &lines) != state {
+        if after(secret, before, stable, nonce, &lines) != state {
             return Err("the seal is another object's".to_owned());
         }
         if self.is_closed {

@@ -27,7 +27,7 @@ pub(crate) const FULL: u64 = MAX_RECORDS - MAX_BATCH_BYTES as u64;
 /// Certifies streams and makes their system records.
 #[derive(Debug)]
 pub(crate) struct Evidence {
-    host: SignerKey,
+    host: Arc<SignerKey>,
     settings: EvidenceSettings,
     bucket: String,
     clock: StoreClock,
@@ -60,13 +60,21 @@ impl Evidence {
         };
         let witnesses = Witnesses::open(witnesses, Arc::clone(clock), Arc::clone(random))?;
         let (bucket, clock) = (bucket.to_string(), bucket.clock().clone());
-        Ok(Evidence { host, settings, bucket, clock, witnesses })
+        Ok(Evidence { host: Arc::new(host), settings, bucket, clock, witnesses })
+    }
+
+    /// The evidence of the same host in another bucket.
+    pub(crate) fn in_bucket(&self, bucket: &Bucket) -> Evidence {
+        let (host, settings) = (Arc::clone(&self.host), self.settings.clone());
+        let (witnesses, clock) = (self.witnesses.clone(), bucket.clock().clone());
+        Evidence { host, settings, bucket: bucket.to_string(), clock, witnesses }
     }
 
     /// With this key, regardless of the settings.
     #[cfg(test)]
     pub(crate) fn with_key(host: SignerKey, settings: EvidenceSettings, bucket: &str) -> Evidence {
         let (clock, witnesses) = (StoreClock::default(), None);
+        let host = Arc::new(host);
         Evidence { host, settings, bucket: bucket.to_owned(), clock, witnesses }
     }
 

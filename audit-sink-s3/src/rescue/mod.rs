@@ -30,13 +30,14 @@ use crate::bucket::probe::probe;
 use crate::bucket::put::Put;
 use crate::destination::BucketDestination;
 use crate::health::HealthBoard;
-use crate::{Bucket, OpenError, Settings, route};
+use crate::route::{self, RouteParts};
+use crate::{Bucket, OpenError, Settings};
 
 /// Begins to deliver the records that are not in the bucket yet, each under the stream and number
 /// in its receipt: planned objects with the same bytes, and records that are not in objects yet.
-/// Streams with evidence are closed, with their keys, which the journal holds until then; the
-/// host's own key is not needed. The bucket must be the one that the host wrote to: otherwise a
-/// stream is divided between two buckets.
+/// Streams with evidence, also of routes, are closed, with their keys, which the journal holds
+/// until then; the host's own key is not needed. The bucket must be the one that the host wrote to:
+/// otherwise a stream is divided between two buckets.
 ///
 /// These followers, which the journal knows by their names, get what they do not have yet. Of the
 /// others, what they miss stays in the journal, or in their files if it is removed.
@@ -92,7 +93,8 @@ pub async fn route(
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let health = HealthBoard::new(bucket.to_string());
     route::probe_of(&bucket, settings, &random, &health).await?;
-    Ok(route::opening(name, bucket, settings, &random, health))
+    let parts = RouteParts { settings, random: &random, evidence: None };
+    Ok(route::opening(name, bucket, parts, health))
 }
 
 /// Begins to restore records that were delivered once, are still in the journal, and are missing

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support;
+use crate::support::evidence::{Acknowledged, verify};
 use crate::support::gated_store::{Gate, GatedStore};
 use crate::support::{batch, bucket_of, placed, read_store};
 use audit_core::testing::StoredRecord;
@@ -180,19 +181,105 @@ async fn unsupported_features_of_routes_are_refused_by_name() {
     sink.close().await.unwrap();
     let (error, _) = refusal(sink, "late").await;
     assert_eq!(error, "route \"late\" cannot be opened: the journal is closed");
+}
 
-    let evidence = EvidenceSettings {
-        key_file: Some(directory.path().join("host.key")),
-        ..EvidenceSettings::new("host")
-    };
-    let settings =
-        Settings { evidence: Some(evidence), ..settings(&directory.path().join("with-evidence")) };
-    let sink = S3Sink::builder(memory()).with_settings(settings).open().await.unwrap();
-    let (error, sink) = refusal(sink, "a").await;
-    assert_eq!(
-        error,
-        "route \"a\" cannot be opened: the journal writes evidence, which routes do not have yet"
-    );
+fn files(journal: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(journal).unwrap();
+    let files = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    files.collect()
+}
+
+fn with_evidence(root: &Path) -> Settings {
+    let key_file = Some(root.join("host.key"));
+    let evidence = EvidenceSettings { key_file, ..EvidenceSettings::new("test/api") };
+    Settings { evidence: Some(evidence), ..settings(&root.join("journal")) }
+}
+
+fn acknowledged(batch: &audit_core::Batch, receipt: &audit_core::Receipt) -> Acknowledged {
+    let records = placed(batch, receipt).into_iter();
+    records.map(|at| (at.stream.to_string(), at.sequence..at.sequence + 1)).collect()
+}
+
+/// Two openings of two routes with records and one without.
+#[tokio::test]
+async fn each_route_has_evidence_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let [own, acme, globex, idle] = [(); 4].map(|()| GatedStore::new());
+    let stores = BTreeMap::from([("acme", &acme), ("globex", &globex), ("idle", &idle)]);
+    let mut acks: BTreeMap<&str, Acknowledged> = BTreeMap::new();
+    let mut host = None;
+    for opening in 0..2 {
+        let sink = S3Sink::builder(bucket_of(&own, "logs")).with_settings(with_evidence(root));
+        let sink = sink.open().await.unwrap();
+        let mut routes = BTreeMap::new();
+        for (name, store) in &stores {
+            let route = sink.open_route(name, bucket_of(store, "logs")).await.unwrap();
+            routes.insert(*name, route);
+        }
+        let idle_files = files(&root.join("journal"));
+        for n in 1..4 {
+            for name in ["acme", "globex"] {
+                let batch = batch(&format!("{name} {opening}"), n);
+                let receipt = routes[name].persist(batch.clone()).await.unwrap();
+                acks.entry(name).or_default().extend(acknowledged(&batch, &receipt));
+            }
+        }
+        let streams = ["acme", "globex"].map(|name| format!("{}.secret", routes[name].stream()));
+        let mut secrets = files(&root.join("journal"));
+        secrets.retain(|name| name.ends_with(".secret") && !idle_files.contains(name));
+        secrets.sort_unstable();
+        let mut expected = streams.to_vec();
+        expected.sort_unstable();
+        assert_eq!(secrets, expected, "a route without records has no key");
+        // The one is closed alone, and the other one with the sink.
+        routes["acme"].close().await.unwrap();
+        assert!(!files(&root.join("journal")).contains(&streams[0]));
+        sink.close().await.unwrap();
+        assert!(!files(&root.join("journal")).iter().any(|name| name.ends_with(".secret")));
+        host = sink.verifier_key().cloned();
+    }
+    let host = host.unwrap();
+    for name in ["acme", "globex"] {
+        let objects = read_store(&**stores[name].inner()).await;
+        let report = verify("logs/", &objects, &host, &acks[name], u64::MAX);
+        assert_eq!(report.findings, [], "{name}");
+        let [first, second] = &report.streams[..] else { panic!("two streams of {name}") };
+        for stream in [first, second] {
+            assert_eq!((stream.closed, stream.size), (Some(8), 8), "six records and two more");
+        }
+        let named: Vec<_> = second.previous.iter().map(|end| (&end.stream, end.root)).collect();
+        assert_eq!(named, [(&first.stream, first.root.unwrap())], "{name}");
+        assert!(first.previous.is_empty(), "{name}");
+        let records = support::check("logs/", &objects).unwrap();
+        let begin = format!("{{\"t\":\"{name} ");
+        assert!(records.iter().all(|record| record.line.starts_with(begin.as_bytes())));
+    }
+    for store in [&idle, &own] {
+        let objects = read_store(&**store.inner()).await;
+        assert_eq!(objects.keys().collect::<Vec<_>>(), ["logs/_audit/probe"]);
+    }
+}
+
+/// A route is retired while others go on: nothing of it is left, its key least of all.
+#[tokio::test]
+async fn a_retired_route_leaves_no_key_and_a_closed_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let [own, acme] = [(); 2].map(|()| GatedStore::new());
+    let sink = S3Sink::builder(bucket_of(&own, "logs")).with_settings(with_evidence(root));
+    let sink = sink.open().await.unwrap();
+    let route = sink.open_route("acme", bucket_of(&acme, "logs")).await.unwrap();
+    let batch = batch("a", 3);
+    let receipt = route.persist(batch.clone()).await.unwrap();
+    assert_eq!(receipt.place.unwrap().first_sequence, 1, "the first record opens the stream");
+    route.retire().await.unwrap();
+    let secret = format!("{}.secret", route.stream());
+    assert!(!files(&root.join("journal")).contains(&secret));
+    let objects = read_store(&**acme.inner()).await;
+    let acks = acknowledged(&batch, &receipt);
+    let report = verify("logs/", &objects, sink.verifier_key().unwrap(), &acks, u64::MAX);
+    assert_eq!((&report.findings[..], report.streams[0].closed), (&[][..], Some(5)));
     sink.close().await.unwrap();
 }
 

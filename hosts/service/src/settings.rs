@@ -91,7 +91,7 @@ pub(crate) struct Settings {
     /// A file with tenants whose audit logs go to buckets of their own: a table `[[route]]` with
     /// the name and the bucket of each, and a table `[[route.log_stream]]` for each log stream that
     /// also gets its logs. A trusted proxy must then name the tenant of each request in X-Tenant.
-    /// It needs a journal and `--evidence off`.
+    /// It needs a journal.
     #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
     pub(crate) routes: Option<PathBuf>,
 

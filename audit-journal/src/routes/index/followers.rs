@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::batch::IndexedBatch;
 use super::super::unread::{Followed, FollowedRun, Lag, Stretch, Unread};
-use super::{RouteIndex, RouteRecords};
+use super::{InSegment, RouteIndex, RouteRecords, State};
 use crate::format::Position;
 use crate::segment::Segment;
 use crate::shared::latest;
@@ -19,17 +19,17 @@ impl RouteIndex {
         self.listen_to(route, |records| &mut records.unread_changed)
     }
 
-    /// A route's records in a segment, delivered or not.
-    pub(crate) fn in_segment(&self, ordinal: u32, route: u32) -> Option<HeldRecords> {
+    /// What a segment holds for the followers of a route, delivered or not, in order.
+    pub(crate) fn in_segment(&self, ordinal: u32, route: u32) -> Vec<HeldRecords> {
         let state = self.state();
-        Some(state.in_segments.get(&ordinal)?.get(&route)?.held())
+        let routes = state.in_segments.get(&ordinal);
+        let streams = routes.and_then(|routes| routes.get(&route)).into_iter().flatten();
+        streams.filter_map(InSegment::held).collect()
     }
 
-    /// A route's records in all segments, delivered or not, in order.
+    /// What all segments hold for the followers of a route, delivered or not, in order.
     pub(crate) fn in_segments(&self, route: u32) -> Vec<HeldRecords> {
-        let state = self.state();
-        let of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
-        of_route.map(Stretch::held).collect()
+        self.state().stretches(route).map(Stretch::held).collect()
     }
 
     /// Begins to note in `unread` what this follower has not read: everything after the watermark.
@@ -41,13 +41,14 @@ impl RouteIndex {
         mut unread: Unread,
     ) {
         let mut state = self.state();
-        let of_route = state.in_segments.iter().filter_map(|(ordinal, routes)| {
-            let stretch = routes.get(&route)?.clone();
-            let first = watermark.begins_at(*ordinal, stretch.stream).max(stretch.records.start);
-            let records = first..stretch.records.end;
-            (first < records.end).then_some(Stretch { records, ..stretch })
-        });
-        of_route.for_each(|stretch| unread.push(stretch));
+        let stretches: Vec<_> = state.stretches(route).collect();
+        let held: Vec<_> = stretches.iter().map(|stretch| stretch.held()).collect();
+        for HeldRecords { ordinal, stream, records } in watermark.left(&held) {
+            let is_its = |stretch: &&&Stretch| stretch.is_in(ordinal) && stretch.stream == stream;
+            if let Some(stretch) = stretches.iter().find(is_its) {
+                unread.push(Stretch { records, ..(*stretch).clone() });
+            }
+        }
         state.route(route, Instant::now()).unread.insert(follower, unread);
     }
 
@@ -83,6 +84,20 @@ impl RouteIndex {
         if let Some(unread) = unread {
             unread.read(followed, now);
         }
+    }
+}
+
+impl InSegment {
+    fn held(&self) -> Option<HeldRecords> {
+        self.logged.as_ref().map(Stretch::held)
+    }
+}
+
+impl State {
+    /// What the segments hold for the followers of a route, in order.
+    fn stretches(&self, route: u32) -> impl Iterator<Item = &Stretch> {
+        let of_route = self.in_segments.values().filter_map(move |routes| routes.get(&route));
+        of_route.flatten().filter_map(|of| of.logged.as_ref())
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) use self::run::Run;
 use super::batch::IndexedBatch;
 use super::unread::{Stretch, Unread};
 use crate::format::{FIRST_GROUP, Found, Position};
-use crate::recovery::RecoveredSegment;
+use crate::recovery::{RecoveredSegment, RoutedRecords};
 use crate::segment::{Segment, SegmentReader, Window};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
@@ -34,10 +34,10 @@ pub(crate) struct RouteIndex {
 #[derive(Debug, Default)]
 struct State {
     routes: BTreeMap<u32, RouteRecords>,
-    /// For each segment with such records, the number of routes that they belong to.
+    /// For each segment with such records, the number of streams that they belong to.
     held: BTreeMap<u32, usize>,
-    /// The records of each route in each segment.
-    in_segments: BTreeMap<u32, BTreeMap<u32, Stretch>>,
+    /// The streams of each route in each segment, in their order.
+    in_segments: BTreeMap<u32, BTreeMap<u32, Vec<InSegment>>>,
     /// The route of each stream that is not of the default route.
     streams: BTreeMap<UniqueId, u32>,
     /// Nothing more will be committed.
@@ -52,8 +52,10 @@ struct RouteRecords {
     bytes: u64,
     /// A time before which none of them became the oldest one.
     since: Instant,
-    /// Whether there were none before the last group, so that the reader must be woken.
-    is_first: bool,
+    /// Whether the last group began an object, so that the reader must be woken.
+    begins_object: bool,
+    /// The number of system records among them, each of which is an object.
+    system: usize,
     /// The size from which the reader is woken by each group.
     wake_at: u64,
     /// The end of the last group with records of the route.
@@ -68,7 +70,15 @@ struct RouteRecords {
     unread_changed: Option<latest::Sender<Position>>,
 }
 
-/// The records of one route in one segment. They are of one stream.
+/// The records of one stream of a route in one segment, delivered or not.
+#[derive(Debug)]
+struct InSegment {
+    stream: UniqueId,
+    /// What followers get of them.
+    logged: Option<Stretch>,
+}
+
+/// The records of one stream of a route in one segment that are in no object.
 #[derive(Debug)]
 struct SegmentRecords {
     segment: Segment,
@@ -84,6 +94,11 @@ pub(crate) struct Waiting {
     pub(crate) since: Instant,
     /// The time of the first record.
     pub(crate) time_ms: i64,
+    /// The stream of the first record.
+    pub(crate) stream: UniqueId,
+    /// Whether the next object ends before the last record: system records are objects of their
+    /// own, and no object holds records of two streams.
+    pub(crate) is_bounded: bool,
     /// Whether a segment is to be removed that holds some of it.
     pub(crate) is_wanted: bool,
 }
@@ -99,19 +114,23 @@ impl RouteIndex {
     ) -> io::Result<()> {
         let mut window = Window::default();
         for RecoveredSegment { segment, routed, end, .. } in segments {
-            let stretches = routed.iter().map(|(route, records)| {
-                let stretch = Stretch {
+            let in_segment = |records: &RoutedRecords| {
+                let logged = Stretch {
                     segment: segment.clone(),
                     stream: records.stream,
-                    records: records.first..records.next,
+                    records: records.logged.clone(),
                     groups: FIRST_GROUP..*end,
                     bytes: *end - FIRST_GROUP,
                     time_ms: None,
                 };
-                (*route, stretch)
-            });
-            self.state().in_segments.insert(segment.header.ordinal, stretches.collect());
-            if routed.values().all(|records| records.next <= planned_to(records.stream)) {
+                let logged = (!records.logged.is_empty()).then_some(logged);
+                InSegment { stream: records.stream, logged }
+            };
+            let routes = routed
+                .iter()
+                .map(|(route, streams)| (*route, streams.iter().map(in_segment).collect()));
+            self.state().in_segments.insert(segment.header.ordinal, routes.collect());
+            if routed.values().flatten().all(|records| records.next <= planned_to(records.stream)) {
                 continue;
             }
             let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
@@ -154,6 +173,7 @@ impl RouteIndex {
                 offset: batch.offset,
                 bytes: u32::try_from(batch.bytes).expect("a batch fits into a segment"),
                 count: batch.count,
+                is_system: batch.is_system,
             };
             state.add(route, batch.stream, segment, indexed, end, now);
             state.add_to_segment(route, batch.stream, segment, indexed, &groups);
@@ -213,16 +233,27 @@ impl RouteIndex {
         let mut state = self.state();
         let records = state.routes.get_mut(&route)?;
         records.wake_at = wake_at;
-        let RouteRecords { segments, bytes, since, is_wanted, .. } = records;
-        let time_ms = segments.front()?.batches.front()?.time_ms;
-        Some(Waiting { bytes: *bytes, since: *since, time_ms, is_wanted: *is_wanted })
+        let RouteRecords { segments, bytes, since, system, is_wanted, .. } = records;
+        let (front, back) = (segments.front()?, segments.back()?);
+        let (first, stream) = (front.batches.front()?, front.stream);
+        let has_more = segments.len() > 1 || front.batches.len() > 1;
+        let is_bounded = back.stream != stream || has_more && *system > 0;
+        let (time_ms, is_wanted) = (first.time_ms, *is_wanted);
+        Some(Waiting { bytes: *bytes, since: *since, time_ms, stream, is_bounded, is_wanted })
     }
 
     /// Whether any segment holds records of this stream of a route, delivered or not.
     pub(crate) fn has(&self, route: u32, stream: UniqueId) -> bool {
         let state = self.state();
         let mut of_route = state.in_segments.values().filter_map(|routes| routes.get(&route));
-        of_route.any(|stretch| stretch.stream == stream)
+        of_route.any(|streams| streams.iter().any(|of| of.stream == stream))
+    }
+
+    /// Whether records of this stream of a route are in no object.
+    pub(crate) fn is_waiting(&self, route: u32, stream: UniqueId) -> bool {
+        let state = self.state();
+        let waiting = state.routes.get(&route).into_iter().flat_map(|records| &records.segments);
+        waiting.into_iter().any(|held| held.stream == stream)
     }
 
     /// A segment was removed.
@@ -230,19 +261,22 @@ impl RouteIndex {
         self.state().in_segments.remove(&ordinal);
     }
 
-    /// The records of a route's next object, of at most `max_bytes` unless it is a single batch.
-    /// They stay until they are [planned](Self::planned).
+    /// The records of a route's next object: a system record, or others of at most `max_bytes`
+    /// unless it is a single batch. They stay until they are [planned](Self::planned).
     pub(crate) fn front(&self, route: u32, max_bytes: u64) -> Option<Run> {
         let state = self.state();
         let records = state.routes.get(&route)?;
-        let stream = records.segments.front()?.stream;
-        let mut run =
-            Run { route, stream, since: records.since, end: records.end, batches: Vec::new() };
+        let front = records.segments.front()?;
+        let (stream, is_system) = (front.stream, front.batches.front()?.is_system);
+        let (since, end, batches) = (records.since, records.end, Vec::new());
+        let mut run = Run { route, stream, is_system, since, end, batches };
         let mut bytes = 0;
         for held in &records.segments {
             for batch in &held.batches {
                 bytes += u64::from(batch.bytes);
-                if held.stream != stream || (bytes > max_bytes && !run.batches.is_empty()) {
+                let ends =
+                    held.stream != stream || is_system || batch.is_system || bytes > max_bytes;
+                if ends && !run.batches.is_empty() {
                     // Later batches of its group may be left.
                     let (segment, last) = run.batches.last().expect("not empty");
                     run.end = segment.position(last.offset);
@@ -264,15 +298,16 @@ impl RouteIndex {
         while let Some(front) = records.segments.front_mut().filter(|held| held.stream == stream) {
             while let Some(batch) = front.batches.pop_front_if(|b| b.next_sequence() <= next) {
                 records.bytes -= u64::from(batch.bytes);
+                records.system -= usize::from(batch.is_system);
             }
             if !front.batches.is_empty() {
                 break;
             }
             let ordinal = front.segment.header.ordinal;
             records.segments.pop_front();
-            if let Some(routes) = held.get_mut(&ordinal) {
-                *routes -= 1;
-                if *routes == 0 {
+            if let Some(streams) = held.get_mut(&ordinal) {
+                *streams -= 1;
+                if *streams == 0 {
                     held.remove(&ordinal);
                 }
             }
@@ -322,7 +357,8 @@ impl State {
             segments: VecDeque::new(),
             bytes: 0,
             since: now,
-            is_first: false,
+            begins_object: false,
+            system: 0,
             wake_at: 0,
             end: Position { ordinal: 0, offset: 0 },
             is_wanted: false,
@@ -342,11 +378,18 @@ impl State {
         group: &Range<u64>,
     ) {
         let in_segment = self.in_segments.entry(segment.header.ordinal).or_default();
-        match in_segment.get_mut(&route) {
+        let streams = in_segment.entry(route).or_default();
+        if streams.last().is_none_or(|last| last.stream != stream) {
+            streams.push(InSegment { stream, logged: None });
+        }
+        if batch.is_system {
+            return;
+        }
+        let logged = streams.last_mut().map(|last| &mut last.logged);
+        match logged.expect("pushed above") {
             Some(stretch) => stretch.extend(&batch, group.end),
-            None => {
-                let stretch = Stretch::of_batch(segment, stream, &batch, group.clone());
-                in_segment.insert(route, stretch);
+            logged @ None => {
+                *logged = Some(Stretch::of_batch(segment, stream, &batch, group.clone()));
             }
         }
     }
@@ -362,13 +405,21 @@ impl State {
     ) {
         let ordinal = segment.header.ordinal;
         let records = self.route(route, now);
-        if records.segments.is_empty() {
+        let last = records.segments.back();
+        let is_with_last = last.is_some_and(|held| {
+            let is_system = held.batches.back().is_some_and(|last| last.is_system);
+            held.stream == stream && !is_system && !batch.is_system
+        });
+        records.begins_object |= !is_with_last;
+        if last.is_none() {
             records.since = now;
-            records.is_first = true;
         }
         records.bytes += u64::from(batch.bytes);
+        records.system += usize::from(batch.is_system);
         records.end = end;
-        let is_last = |held: &&mut SegmentRecords| held.segment.header.ordinal == ordinal;
+        let is_last = |held: &&mut SegmentRecords| {
+            held.segment.header.ordinal == ordinal && held.stream == stream
+        };
         match records.segments.back_mut().filter(is_last) {
             Some(held) => held.batches.push_back(batch),
             None => {
@@ -388,7 +439,7 @@ impl RouteRecords {
     }
 
     fn grew(&mut self) {
-        if std::mem::take(&mut self.is_first) || self.bytes >= self.wake_at {
+        if std::mem::take(&mut self.begins_object) || self.bytes >= self.wake_at {
             self.wake();
         } else if let Some(changed) = &self.changed {
             changed.set(self.end);
@@ -408,13 +459,13 @@ mod tests {
         let records = state.route(1, Instant::now());
         let (sender, mut reader) = latest::channel(records.end);
         (records.changed, records.wake_at) = (Some(sender), 100);
-        for (n, (bytes, is_first, wakes)) in
+        for (n, (bytes, begins_object, wakes)) in
             [(40, true, true), (99, false, false), (100, false, true), (101, false, true)]
                 .into_iter()
                 .enumerate()
         {
             records.end = Position { ordinal: 1, offset: n as u64 };
-            (records.bytes, records.is_first) = (bytes, is_first);
+            (records.bytes, records.begins_object) = (bytes, begins_object);
             records.grew();
             assert_eq!(reader.changed().now_or_never().is_some(), wakes, "{bytes} bytes");
             assert_eq!(reader.get(), records.end);

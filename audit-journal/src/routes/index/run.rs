@@ -15,6 +15,7 @@ use crate::segment::Segment;
 pub(crate) struct Run {
     pub(super) route: u32,
     pub(super) stream: UniqueId,
+    pub(super) is_system: bool,
     pub(super) since: Instant,
     pub(super) end: Position,
     pub(super) batches: Vec<(Segment, IndexedBatch)>,
@@ -30,7 +31,7 @@ impl Run {
     pub(crate) fn read(self) -> io::Result<RunRecords> {
         // What the delivery counts for it: a buffer that grows would take up to twice that.
         let bytes = usize::try_from(self.bytes()).unwrap_or(0);
-        let Run { route, stream, since, end, batches } = self;
+        let Run { route, stream, is_system, since, end, batches } = self;
         let (_, first) = batches.first().expect("a run has a batch");
         let first_sequence = first.first_sequence;
         let (mut lines, mut times, mut next) =
@@ -47,6 +48,6 @@ impl Run {
             next = batch.next_sequence();
         }
         let count = next - first_sequence;
-        Ok(RunRecords { stream, first_sequence, count, times, lines, since, end })
+        Ok(RunRecords { stream, first_sequence, count, times, is_system, lines, since, end })
     }
 }

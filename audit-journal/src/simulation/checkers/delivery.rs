@@ -84,7 +84,8 @@ pub fn delivered(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, u
             let next = text
                 .strip_prefix("audit delivered 1 next ")
                 .or_else(|| text.strip_prefix("audit delivered 2 next "))
-                .or_else(|| text.strip_prefix("audit delivered 3 next "))?;
+                .or_else(|| text.strip_prefix("audit delivered 3 next "))
+                .or_else(|| text.strip_prefix("audit delivered 4 next "))?;
             u64::from_str_radix(next.get(..16)?, 16).ok()
         });
         delivered.insert(stream.to_owned(), next.ok_or_else(|| format!("{name} cannot be read"))?);

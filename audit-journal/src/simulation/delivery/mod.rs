@@ -517,8 +517,8 @@ impl<E: Endpoint> Simulation<E> {
         let random = Arc::clone(&self.random) as Arc<dyn Random>;
         let own = new.map(|new| {
             let parts = own_records::Parts {
+                route: None,
                 destination: Arc::clone(&destination),
-                disk: Arc::clone(&disk),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
                 streams: Arc::clone(&streams),
@@ -546,7 +546,6 @@ impl<E: Endpoint> Simulation<E> {
                 journal: journal.clone(),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
-                refused: None,
                 follower_memory: FollowerMemory { objects: Arc::clone(&memory), max_places: 4 },
                 is_rescue: false,
             },

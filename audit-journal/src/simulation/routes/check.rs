@@ -4,22 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::{Customer, Simulation};
+use crate::plan::DecidedObject;
+use crate::simulation::bucket::{SEAL, Stored};
 use crate::simulation::checkers::delivery::{self as checker, ObjectReading, Reading};
 use crate::simulation::destination::{Endpoint, Known, Own};
+use crate::simulation::vouching::OWN;
 use crate::startup;
 
 impl Simulation {
     /// The objects in a customer's bucket, and the set-aside objects of its streams.
     fn reading(&self, n: usize) -> Result<Reading, String> {
-        let objects = self.customers[n].bucket.objects();
-        let mut reading = Own::read(&mut Known::default(), &objects, true)?;
+        let bucket = &self.customers[n].bucket;
+        let mut reading = Own::read(&mut Known::default(), &bucket.objects(), true)?;
         let mut set_aside = Reading::new();
         checker::add_set_aside(&mut set_aside, &self.disk.files(), Own::lines_of)?;
+        let conflicts = bucket.conflicts();
         for (stream, objects) in set_aside {
             let is_own = |object: &Rc<ObjectReading>| {
-                object.lines.iter().all(|line| self.customers[n].owns(line))
+                let name = format!("{stream}-{:012}.", object.first);
+                let is_conflict = conflicts.keys().any(|key| key.starts_with(&name));
+                let is_own = |line: &Vec<u8>| is_system(line) || self.customers[n].owns(line);
+                is_conflict && object.lines.iter().all(is_own)
             };
-            reading.entry(stream).or_default().extend(objects.into_iter().filter(is_own));
+            let own: Vec<_> = objects.into_iter().filter(is_own).collect();
+            reading.entry(stream).or_default().extend(own);
         }
         reading.retain(|_, objects| !objects.is_empty());
         reading.values_mut().for_each(|objects| objects.sort_by_key(|object| object.first));
@@ -40,6 +48,24 @@ impl Simulation {
         Ok(())
     }
 
+    /// Verifies a customer's bucket, at any moment. With `is_whole`, all streams must be closed.
+    pub(super) fn verify(&self, n: usize, is_whole: bool) -> Result<(), String> {
+        let mut own = self.customers[n].bucket.objects();
+        own.retain(|_, stored| !stored.foreign);
+        Own::verify(&own, &self.customers[n].bucket.shown(), is_whole)
+            .map_err(|what| format!("the bucket of {}: {what}", self.customers[n].name))
+    }
+
+    /// The number of sealed objects, and of those that end their streams.
+    pub(super) fn sealed(&self) -> (u64, u64) {
+        let objects = self.customers.iter().flat_map(|customer| customer.bucket.objects());
+        let is_sealed = |stored: &Stored| stored.attributes.contains_key(SEAL);
+        let sealed: Vec<_> = objects.filter(|(_, stored)| is_sealed(stored)).collect();
+        let is_end = |stored: &Stored| stored.bytes.ends_with(b"\"closed\"}\n");
+        let closed = sealed.iter().filter(|(_, stored)| is_end(stored)).count();
+        (sealed.len() as u64, closed as u64)
+    }
+
     /// Checks that the buckets have only what was written and, if `whole`, all of it.
     pub(super) fn check(&self, whole: bool) -> Result<(), String> {
         let mut streams: BTreeMap<String, usize> = BTreeMap::new();
@@ -56,9 +82,13 @@ impl Simulation {
                     return Err(format!("stream {stream} is in two buckets"));
                 }
             }
+            self.verify(n, whole && customer.is_open_last)?;
             let there = numbered(&reading)?;
             let mut seen = BTreeSet::new();
             for ((stream, number), line) in &there {
+                if is_system(line) && customer.vouches {
+                    continue;
+                }
                 let text = String::from_utf8_lossy(line);
                 if !customer.owns(line) {
                     return Err(format!("{name} has what is not its own: {text}"));
@@ -101,9 +131,29 @@ impl Simulation {
             return Err(format!("{stream} is said to be delivered up to {next}, and is nowhere"));
         }
         if whole {
-            let (_, decided) =
+            let (recovered, decided) =
                 startup::read_whole(&self.disk).map_err(|error| error.to_string())?;
-            if let Some(left) = decided.objects.first() {
+            for stream in decided.secrets.keys() {
+                let row = decided.routes.get(decided.route_of(*stream));
+                let name = row.map_or("default", |row| &row.name);
+                let is_its = |customer: &Customer| customer.is_open_last && customer.name == name;
+                let progress = decided.delivered.iter().find(|(of, _)| of == stream);
+                let mut in_segments = recovered.segments.iter().flat_map(|s| s.all_routed());
+                // One that began while the journal was being closed has none.
+                let has_records = progress.is_some_and(|(_, progress)| progress.next > 0)
+                    || in_segments.any(|records| records.stream == *stream);
+                if has_records && self.customers.iter().any(is_its) {
+                    return Err(format!("the secret of {stream} of {name} is not destroyed"));
+                }
+            }
+            // A route that only ever had a system record need not be opened in the end.
+            let is_due = |object: &&DecidedObject| {
+                let row = decided.routes.get(decided.route_of(object.plan.stream));
+                let is_its = |customer: &&Customer| row.is_some_and(|r| r.name == customer.name);
+                let customer = self.customers.iter().find(is_its);
+                customer.is_none_or(|customer| !customer.vouches || customer.is_open_last)
+            };
+            if let Some(left) = decided.objects.iter().find(is_due) {
                 let route = decided.route_of(left.plan.stream);
                 let row = decided.routes.get(route);
                 return Err(format!("{} of {row:?} is still to be sent", left.plan.file_name()));
@@ -118,6 +168,10 @@ impl Customer {
         let of = format!(",\"of\":\"{}\",", self.name);
         String::from_utf8_lossy(line).contains(&of)
     }
+}
+
+fn is_system(line: &[u8]) -> bool {
+    line.starts_with(OWN.as_bytes())
 }
 
 /// The records by stream and number.

@@ -53,7 +53,7 @@ fn write() -> Written {
     }
     names.write(&disk).unwrap();
     for route in [1, 2] {
-        let progress = Progress::begin_route(route);
+        let progress = Progress::begin(route, false);
         write_progress(&disk, streams[route as usize], &progress).unwrap();
     }
     let mut writer = SegmentWriter::new(streams[0], recovered.end, 1_000);
@@ -95,7 +95,7 @@ fn write() -> Written {
     let plan = Plan { stream: streams[1], first_sequence: 0, count: 1, time_ms: 7, encoding };
     let object = Encoded { pieces: vec![acme.1.into()], sha256: [7; 32], seal: None };
     write_object(&disk, &plan, Role::Records, &object).unwrap();
-    write_progress(&disk, streams[2], &Progress { next: 1, ..Progress::begin_route(2) }).unwrap();
+    write_progress(&disk, streams[2], &Progress { next: 1, ..Progress::begin(2, false) }).unwrap();
     let follower = FollowerRecord {
         number: 1,
         route: 1,

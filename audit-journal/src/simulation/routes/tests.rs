@@ -16,6 +16,8 @@ fn each_record_reaches_its_own_bucket_once() {
                 all.panics += figures.panics;
                 all.followed += figures.followed;
                 all.missing += figures.missing;
+                all.sealed += figures.sealed;
+                all.closed += figures.closed;
             }
             Err(what) => panic!(
                 "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
@@ -26,6 +28,7 @@ fn each_record_reaches_its_own_bucket_once() {
     println!("{seeds} seeds: {all:?}");
     let much = all.acknowledged > seeds && all.routes > seeds && all.retired * 10 > seeds;
     let much = much && all.followed > seeds && all.missing * 10 > seeds;
+    let much = much && all.sealed > seeds && all.closed * 2 > seeds;
     assert!(seeds < 100 || much, "a simulation in which little happens shows little: {all:?}");
 }
 

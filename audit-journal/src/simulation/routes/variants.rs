@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Process, Simulation};
 use crate::disk::{Disk, DiskFile, read_whole};
@@ -9,6 +10,7 @@ use crate::followers::{FollowerRecord, FollowerState};
 use crate::object_file::object_of;
 use crate::progress::{read_progress, stream_of, write_progress};
 use crate::routes::{RouteNames, read_routes};
+use crate::secret::{self, read_secret, write_secret};
 use crate::simulation::disk::SimulatedDisk;
 
 /// The real routes, or known-bad ones.
@@ -27,6 +29,14 @@ pub(super) enum Variant {
     KeepsSegments,
     /// Records a route as retired before everything is delivered.
     RetiresEarly,
+    /// Keeps another stream's secret as that of a route's stream.
+    SwapsSecrets,
+    /// Shares one frontier among all routes.
+    SharesFrontiers,
+    /// Sends objects before their plans are durable.
+    PlansUnsynced,
+    /// Lets a later stream name a stream that is not recorded as named.
+    NamesStreamsUnnoted,
     /// Gives the followers of a route the records of another one.
     MixesUpFollowers,
     /// Shares one watermark among all followers of routes.
@@ -39,11 +49,15 @@ pub(super) enum Variant {
 
 impl Variant {
     /// The variants that seeds must catch. Scenarios catch the others.
-    pub(super) const BAD: [Variant; 7] = [
+    pub(super) const BAD: [Variant; 11] = [
         Variant::MixesUpRoutes,
         Variant::SharesWatermarks,
         Variant::DropsUnplanned,
         Variant::RetiresEarly,
+        Variant::SwapsSecrets,
+        Variant::SharesFrontiers,
+        Variant::PlansUnsynced,
+        Variant::NamesStreamsUnnoted,
         Variant::MixesUpFollowers,
         Variant::SharesFollowerWatermarks,
         Variant::ForgetsMissing,
@@ -68,11 +82,13 @@ impl Simulation {
 pub(super) struct BadDisk {
     inner: SimulatedDisk,
     variant: Variant,
+    /// Whether the last name that a file got is that of a plan.
+    named_plan: AtomicBool,
 }
 
 impl BadDisk {
     pub(super) fn new(inner: SimulatedDisk, variant: Variant) -> BadDisk {
-        BadDisk { inner, variant }
+        BadDisk { inner, variant, named_plan: AtomicBool::new(false) }
     }
 
     fn names(&self) -> io::Result<RouteNames> {
@@ -89,6 +105,31 @@ impl BadDisk {
             (Variant::RetiresEarly, [(one, _), ..]) => names.retired(*one).write(&self.inner),
             _ => Ok(()),
         }
+    }
+
+    fn swap_secret(&self, of: &str) -> io::Result<()> {
+        let is_other = |name: &&String| name.ends_with(".secret") && *name != of;
+        let names = self.inner.list()?;
+        let other = names.iter().find(is_other);
+        let other = other.map_or(Ok(None), |other| read_secret(&self.inner, other))?;
+        match (secret::stream_of(of), other) {
+            (Some(stream), Some(other)) => write_secret(&self.inner, stream, &other),
+            _ => Ok(()),
+        }
+    }
+
+    fn share_frontier(&self, of: &str) -> io::Result<()> {
+        let read = |name: &str| read_progress(&self.inner, name);
+        let Some(chain) = read(of)?.and_then(|progress| progress.chain) else { return Ok(()) };
+        for name in self.inner.list()?.iter().filter(|name| *name != of) {
+            let Some(stream) = stream_of(name) else { continue };
+            let Some(mut other) = read(name)? else { continue };
+            if let Some(of_other) = other.chain.as_mut().filter(|other| !other.is_closed) {
+                of_other.state = chain.state.clone();
+                write_progress(&self.inner, stream, &other)?;
+            }
+        }
+        Ok(())
     }
 
     fn share_watermark(&self, of: &str) -> io::Result<()> {
@@ -140,7 +181,8 @@ impl Disk for BadDisk {
             && let Some((stream, ..)) = name.strip_suffix(".preparing").and_then(object_of)
         {
             let progress = read_whole(&self.inner, &format!("{stream}.delivered"))?;
-            let is_routed = progress.starts_with(b"audit delivered 3 ");
+            let is_routed = progress.starts_with(b"audit delivered 3 ")
+                || progress.starts_with(b"audit delivered 4 ");
             let is_other = |other: &&String| other.starts_with(&stream.to_string());
             let names = self.inner.list()?;
             let mut planned = names.iter().filter(is_other).filter(|n| n.ends_with(".object"));
@@ -162,12 +204,25 @@ impl Disk for BadDisk {
                 return Err(io::Error::other("not now"));
             }
         }
+        if self.variant == Variant::NamesStreamsUnnoted && to.ends_with(".delivered") {
+            let file = read_whole(&self.inner, from)?;
+            if String::from_utf8_lossy(&file).contains(" told 1 ") {
+                return self.inner.remove(from);
+            }
+        }
+        self.named_plan.store(to.ends_with(".object"), Ordering::Relaxed);
         self.inner.rename(from, to)?;
         match to {
             _ if to.ends_with(".follower") => self.mistreat_follower(to),
             "routes" => self.rename_routes(),
             _ if self.variant == Variant::SharesWatermarks && to.ends_with(".delivered") => {
                 self.share_watermark(to)
+            }
+            _ if self.variant == Variant::SharesFrontiers && to.ends_with(".delivered") => {
+                self.share_frontier(to)
+            }
+            _ if self.variant == Variant::SwapsSecrets && to.ends_with(".secret") => {
+                self.swap_secret(to)
             }
             _ => Ok(()),
         }
@@ -178,6 +233,9 @@ impl Disk for BadDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
+        if self.variant == Variant::PlansUnsynced && self.named_plan.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.inner.sync_directory()
     }
 }
