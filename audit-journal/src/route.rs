@@ -1,18 +1,22 @@
 //! The handle of an open route.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use audit_core::{Batch, Commits, Health, Receipt, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{
+    Batch, Commits, Health, Receipt, SinkError, SinkErrorKind, UniqueId, async_trait,
+};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::OpenError;
 use crate::commit::Journal;
 use crate::delivery::Command;
+use crate::disk::Disk;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::routes::{Charge, Lane, OpenedRoute, Refused, RouteOpening, Routes, Turn};
+use crate::routes::{Charge, Lane, OpenedRoute, Refused, RouteOpening, Routes, SystemQueue, Turn};
 use crate::startup::cannot_open_route;
 
 /// An open route of a [`Journal`]: commits to the journal, for a destination of its own.
@@ -133,7 +137,8 @@ impl Route {
 
     /// Waits for the turn of a batch in a stream that has begun.
     async fn turn(&self, count: u32, deadline: Instant) -> Result<Turn, SinkError> {
-        let turn = self.lane.commits.turn(&self.journal, count);
+        let journal = Arc::clone(&self.journal) as Arc<dyn SystemQueue>;
+        let turn = self.lane.commits.turn(&journal, count);
         timeout_at(deadline, turn).await.unwrap_or_else(|_elapsed| Err(self.journal.no_room()))
     }
 
@@ -247,6 +252,21 @@ impl Route {
     /// Whether everything is delivered, after the delivery has ended.
     fn is_delivered(&self) -> Result<(), SinkError> {
         if self.lane.share.used() == 0 { Ok(()) } else { Err(self.journal.stopped()) }
+    }
+}
+
+#[async_trait]
+impl SystemQueue for Journal {
+    async fn persist_system(&self, record: EncodedBatch, charge: Charge) -> Result<(), SinkError> {
+        Journal::persist_system(self, record, charge).await
+    }
+
+    fn disk(&self) -> io::Result<Arc<dyn Disk>> {
+        self.routes().disk()
+    }
+
+    fn is_open(&self) -> bool {
+        self.routes().is_open()
     }
 }
 

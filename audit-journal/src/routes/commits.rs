@@ -15,14 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use audit_core::{Clock, Random, SinkError, SinkErrorKind, UniqueId};
+use audit_core::{Clock, Random, SinkError, SinkErrorKind, UniqueId, async_trait};
 use tokio::sync::{
     Mutex as AsyncMutex, Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, mpsc,
 };
 use tokio::time::{sleep, timeout};
 
-use super::Share;
-use crate::commit::Journal;
+use super::share::{Charge, Share};
 use crate::commit::own_records::{self, OwnRecords, prepare_stream};
 use crate::delivery::Command;
 use crate::destination::Destination;
@@ -39,6 +38,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two readings of the wall clock, which may be set, and which advances
 /// while the host is suspended.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// The journal whose queue a route uses.
+#[async_trait]
+pub(crate) trait SystemQueue: Send + Sync {
+    /// Commits a system record.
+    async fn persist_system(&self, record: EncodedBatch, charge: Charge) -> Result<(), SinkError>;
+
+    /// # Errors
+    ///
+    /// If the journal is closed.
+    fn disk(&self) -> io::Result<Arc<dyn Disk>>;
+
+    /// Whether the directory may still be used.
+    fn is_open(&self) -> bool;
+}
 
 /// The commits of a route.
 pub(crate) struct RouteCommits {
@@ -169,7 +183,7 @@ impl RouteCommits {
     /// If the stream cannot begin: the batch is certainly not written.
     pub(crate) async fn turn(
         self: &Arc<Self>,
-        journal: &Arc<Journal>,
+        journal: &Arc<dyn SystemQueue>,
         count: u32,
     ) -> Result<Turn, SinkError> {
         loop {
@@ -196,7 +210,7 @@ impl RouteCommits {
     async fn begin(
         self: &Arc<Self>,
         mut current: OwnedRwLockWriteGuard<Current>,
-        journal: &Arc<Journal>,
+        journal: &Arc<dyn SystemQueue>,
         count: u64,
     ) -> Result<(), SinkError> {
         match &current.state {
@@ -217,12 +231,12 @@ impl RouteCommits {
             }
         }
         if let State::New = current.state {
-            let own = self.prepare(journal, &current).await.map_err(not_begun)?;
+            let own = self.prepare(&**journal, &current).await.map_err(not_begun)?;
             current.state = own.map_or(State::Begun(None), State::Prepared);
         }
         let State::Prepared(own) = &current.state else { return Ok(()) };
         let own = own.clone();
-        let opened = self.on_disk(journal, &own, OwnRecords::opened).await?;
+        let opened = self.on_disk(&**journal, &own, OwnRecords::opened).await?;
         let charge = self.parts.share.charge_system(opened.bytes());
         // After a crash before this returns, the record may be found, and the next opening closes
         // the stream. If there is no space for it, it is written again.
@@ -238,11 +252,15 @@ impl RouteCommits {
     }
 
     /// Makes the files of the current stream durable.
-    async fn prepare(&self, journal: &Journal, current: &Current) -> io::Result<Option<Own>> {
+    async fn prepare(
+        &self,
+        journal: &dyn SystemQueue,
+        current: &Current,
+    ) -> io::Result<Option<Own>> {
         let Parts { route, streams, live, executor, clock, random, .. } = &self.parts;
         let (route, stream) = (*route, current.stream);
         let _using_disk = self.using_disk.lock().await;
-        let disk = journal.routes().disk()?;
+        let disk = journal.disk()?;
         let no_destination = || io::Error::other("the route is not open");
         let destination = lock(&self.destination).clone().ok_or_else(no_destination)?;
         let new = catch(|| destination.begin_stream(stream))
@@ -270,17 +288,17 @@ impl RouteCommits {
     /// Makes a system record, which may name the stream before it, durably.
     async fn on_disk(
         &self,
-        journal: &Journal,
+        journal: &dyn SystemQueue,
         own: &Own,
         make: impl FnOnce(&mut OwnRecords, &dyn Disk) -> EncodedBatch + Send + 'static,
     ) -> Result<EncodedBatch, SinkError> {
         let _using_disk = self.using_disk.lock().await;
-        let (disk, own) = (journal.routes().disk().map_err(not_begun)?, own.clone());
+        let (disk, own) = (journal.disk().map_err(not_begun)?, own.clone());
         Ok(execute(&*self.parts.executor, move || make(&mut own.records(), &*disk)).await)
     }
 
     /// Writes the heartbeats of a stream until it ends.
-    async fn keep(self: Arc<Self>, journal: Weak<Journal>, stream: UniqueId, own: Own) {
+    async fn keep(self: Arc<Self>, journal: Weak<dyn SystemQueue>, stream: UniqueId, own: Own) {
         loop {
             let due_in = own.records().due_in().clamp(PAUSE, MAX_WAIT);
             let _woken = timeout(due_in, self.woken.notified()).await;
@@ -289,7 +307,7 @@ impl RouteCommits {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,
                 // The journal reports what its disk or its room lacks.
-                Ok(Err(_)) | Err(_) if journal.routes().is_open() => sleep(PAUSE).await,
+                Ok(Err(_)) | Err(_) if journal.is_open() => sleep(PAUSE).await,
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -298,12 +316,12 @@ impl RouteCommits {
     /// Writes the due heartbeat, or ends the stream if it is over. Returns false if it has ended.
     async fn write_what_is_due(
         &self,
-        journal: &Arc<Journal>,
+        journal: &Arc<dyn SystemQueue>,
         stream: UniqueId,
     ) -> Result<bool, SinkError> {
         let current = Arc::clone(&self.current).read_owned().await;
         let State::Begun(Some(own)) = &current.state else { return Ok(false) };
-        if current.stream != stream || !journal.routes().is_open() {
+        if current.stream != stream || !journal.is_open() {
             return Ok(false);
         }
         let own = own.clone();
@@ -322,7 +340,7 @@ impl RouteCommits {
         }
         if is_due {
             self.is_active.store(false, Ordering::Release);
-            let heartbeat = self.on_disk(journal, &own, OwnRecords::heartbeat).await?;
+            let heartbeat = self.on_disk(&**journal, &own, OwnRecords::heartbeat).await?;
             let charge = self.parts.share.charge_system(heartbeat.bytes());
             current.records.fetch_add(1, Ordering::AcqRel);
             journal.persist_system(heartbeat, charge.with_turn(Turn(current))).await?;

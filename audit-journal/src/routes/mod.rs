@@ -23,8 +23,8 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
 pub(crate) use self::batch::RunRecords;
-pub(crate) use self::commits::Turn;
 use self::commits::{Parts as CommitParts, RouteCommits};
+pub(crate) use self::commits::{SystemQueue, Turn};
 pub(crate) use self::index::{RouteIndex, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share, UncertainBatch};
@@ -390,14 +390,14 @@ impl Routes {
     }
 
     /// Whether the directory may still be used.
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.lock_disk().is_some()
     }
 
     /// # Errors
     ///
     /// If the journal is closed.
-    fn disk(&self) -> io::Result<Arc<dyn Disk>> {
+    pub(crate) fn disk(&self) -> io::Result<Arc<dyn Disk>> {
         self.lock_disk().clone().ok_or_else(|| io::Error::other("the journal is closed"))
     }
 

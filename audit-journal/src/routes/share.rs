@@ -1,11 +1,10 @@
 //! How much of the journal's disk space a route uses.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
-
-use super::commits::Turn;
 
 /// Set while no batches are let in.
 const CLOSED: u64 = 1 << 63;
@@ -116,7 +115,7 @@ pub(crate) struct Charge {
     bytes: u64,
     may_be_durable: bool,
     /// Keeps the stream of the batch from ending.
-    turn: Option<Turn>,
+    turn: Option<Box<dyn Debug + Send + Sync>>,
 }
 
 /// A batch that the next recovery may find, although its write failed.
@@ -136,8 +135,8 @@ impl Charge {
     }
 
     /// The batch is committed to the stream that this turn is for.
-    pub(crate) fn with_turn(mut self, turn: Turn) -> Charge {
-        self.turn = Some(turn);
+    pub(crate) fn with_turn(mut self, turn: impl Debug + Send + Sync + 'static) -> Charge {
+        self.turn = Some(Box::new(turn));
         self
     }
 
