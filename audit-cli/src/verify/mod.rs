@@ -1,81 +1,36 @@
 //! `audit verify`: checks with public keys alone that a bucket contains what hosts wrote.
 
 mod begin;
+mod examination;
 pub(crate) mod inventory;
 mod look;
 mod receipts;
 mod summary;
+mod trust;
 mod witnesses;
 
 pub(crate) use summary::what;
+pub(crate) use trust::{read_state, trusted};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use audit_core::{UniqueId, durable};
-use audit_evidence::{
-    Alarm, BucketReport, Context, Fault, Finding, Known, Policy, State, StreamReport,
-    StreamVerifier, Trust, TrustedKey,
-};
-use audit_sink_s3::layout::ObjectKey;
-use futures::StreamExt;
-use tokio::sync::mpsc;
+use audit_core::durable;
+use audit_evidence::{Alarm, BucketReport, Fault, Finding, Policy, State, Trust, TrustedKey};
 
-use crate::arguments::{Common, TrustedKeys, Verify};
+use crate::arguments::{Common, Verify};
 use crate::bucket::{Reader, Wanted};
 use crate::failure::{Failure, Outcome};
-use crate::in_order::in_order;
 use crate::output::Output;
-use crate::parquet::{self, Compacted, Missing};
-use crate::progress::Progress;
+use crate::parquet;
 use crate::units::{counted, now_ms};
 
 use begin::Begin;
-use inventory::{Entry, Inventory};
-use look::Looked;
+use examination::{Look, Unread, Verified};
+use inventory::Inventory;
 use receipts::Receipts;
 use summary::Summary;
-use witnesses::Witnessing;
-
-struct Verified {
-    report: BucketReport,
-    /// The number of records of each stream that a quorum has cosigned.
-    witnessed: BTreeMap<String, u64>,
-    stored_bytes: u64,
-    /// The result for its Parquet files, and the objects that they lack.
-    compacted: Option<(Compacted, Vec<Missing>)>,
-    /// Objects and Parquet files that the store refused to return, or whose lines it did.
-    unread: Unread,
-}
-
-/// Objects that could not be read.
-#[derive(Debug, Default)]
-struct Unread {
-    count: u64,
-    /// The store's message for the last of them.
-    said: String,
-    /// The hours under which they are filed, in milliseconds since the Unix epoch.
-    hours: BTreeSet<i64>,
-}
-
-/// The number of unread objects that are named.
-const MAX_UNREAD_NAMED: u64 = 20;
-
-impl Unread {
-    fn add(&mut self, key: &str, said: String, output: &Output) {
-        self.count += 1;
-        match self.count {
-            ..=MAX_UNREAD_NAMED => output.note(&format!("cannot read {key}: {said}")),
-            _ if self.count == MAX_UNREAD_NAMED + 1 => output.note("cannot read further objects"),
-            _ => {}
-        }
-        self.said = said;
-        let key = key.parse::<ObjectKey>().ok();
-        self.hours.extend(key.map(|key| key.hour_ms()));
-    }
-}
+use trust::read_text;
 
 pub(crate) async fn run(
     arguments: &Verify,
@@ -170,172 +125,6 @@ fn outcome(report: &BucketReport, begin_ms: i64) -> Outcome {
     }
 }
 
-impl Verified {
-    fn misses_records(&self) -> bool {
-        self.report.findings.iter().any(|finding| is_of_missing(&finding.fault))
-    }
-}
-
-/// Whether the fault is that records are missing.
-fn is_of_missing(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Deleted
-            | Fault::Expired
-            | Fault::Truncated(_)
-            | Fault::Unacknowledged
-            | Fault::Vanished
-    )
-}
-
-/// Whether an object that exists, but was not listed, could have prevented the finding.
-fn may_be_unlisted(finding: &Finding) -> bool {
-    is_of_missing(&finding.fault)
-        || matches!(finding.fault, Fault::Unopened | Fault::Unwitnessed | Fault::Overdue(_))
-}
-
-/// The expectations that a bucket is compared with.
-struct Look<'a> {
-    trust: Arc<Trust>,
-    heads: bool,
-    policy: Option<&'a Policy>,
-    /// The state of the streams that are listed.
-    state: State,
-    receipts: Receipts,
-    /// The names that hosts may have for the bucket.
-    names: Vec<String>,
-    begin: Begin,
-    /// Called with the number of examined objects and the number of all.
-    told: Box<dyn Fn(u64, u64) + Send + Sync>,
-}
-
-/// The stream whose objects are being examined.
-struct Current<'a> {
-    id: UniqueId,
-    verifier: StreamVerifier,
-    witnessing: Option<Witnessing<'a>>,
-}
-
-impl Look<'_> {
-    async fn examine(
-        &self,
-        reader: &Reader,
-        inventory: Inventory,
-        common: &Common,
-        output: &Output,
-    ) -> Result<Verified, Failure> {
-        let (progress, all) = (Progress::new(common, inventory.objects), inventory.objects);
-        (self.told)(0, all);
-        let mut verified = Verified {
-            report: BucketReport::default(),
-            witnessed: BTreeMap::new(),
-            stored_bytes: 0,
-            compacted: None,
-            unread: Unread::default(),
-        };
-        let (mut streams, mut of_witnesses) = (Vec::new(), Vec::new());
-        let mut finish = |current: Option<Current<'_>>, witnessed: &mut BTreeMap<String, u64>| {
-            let Some(Current { id, verifier, witnessing }) = current else { return };
-            let report = verifier.finish();
-            if let Some(witnessing) = witnessing.filter(|_| report.host.is_some()) {
-                of_witnesses.extend(witnessing.finish(&id.to_string()));
-                witnessed.insert(id.to_string(), witnessing.size);
-            }
-            streams.push(report);
-        };
-        let without_objects = self.receipts.keys().filter(|stream| {
-            !inventory.streams.contains_key(stream) && self.begin.is_examined(&stream.to_string())
-        });
-        for &stream in without_objects {
-            finish(Some(self.begin_stream(stream)), &mut verified.witnessed);
-        }
-
-        let entries = inventory
-            .streams
-            .into_iter()
-            .flat_map(|(stream, entries)| std::iter::repeat(stream).zip(entries));
-        let sizes = self.state.clone();
-        let (of, trust, heads) = (reader.clone(), Arc::clone(&self.trust), self.heads);
-        type LookedAt = Result<Looked, Failure>;
-        let work = move |(stream, entry): (UniqueId, Entry),
-                         sender: mpsc::Sender<(UniqueId, LookedAt)>| {
-            let seen = sizes.get(&stream.to_string()).map(|seen| seen.size);
-            let (reader, trust) = (of.clone(), Arc::clone(&trust));
-            async move {
-                let wants_lines = !heads || entry.is_system();
-                let sizes = seen.as_slice();
-                let looked = look::look(&reader, &trust, stream, &entry, wants_lines, sizes).await;
-                // The receiver may be gone.
-                let _ = sender.send((stream, looked)).await;
-            }
-        };
-        let entries = futures::stream::iter(entries);
-        let mut results = std::pin::pin!(in_order(entries, reader.parallel, 1, work));
-        let mut current: Option<Current<'_>> = None;
-        let mut done = 0;
-        while let Some((stream, looked)) = results.next().await {
-            done += 1;
-            progress.at(done, "objects");
-            (self.told)(done, all);
-            if current.as_ref().is_none_or(|current| current.id != stream) {
-                let next = self.begin_stream(stream);
-                finish(current.replace(next), &mut verified.witnessed);
-            }
-            let (Some(current), looked) = (&mut current, looked?) else { continue };
-            verified.stored_bytes += looked.bytes;
-            if let Some(said) = looked.refused {
-                verified.unread.add(looked.checked.key(), said, output);
-            }
-            if let Some(witnessing) = &mut current.witnessing {
-                witnessing.add(&looked.checked);
-            }
-            current.verifier.add(looked.checked);
-        }
-        finish(current, &mut verified.witnessed);
-        drop(progress);
-        Ok(Verified { report: self.report(reader, streams, of_witnesses), ..verified })
-    }
-
-    /// Compares the streams with each other and with the state.
-    fn report(
-        &self,
-        reader: &Reader,
-        streams: Vec<StreamReport>,
-        of_witnesses: Vec<Finding>,
-    ) -> BucketReport {
-        // Statements about streams outside the selection raise no alarm.
-        let listed_since = u64::try_from(self.begin.list_ms).ok();
-        let retained_since = self.begin.retained_since().max(listed_since);
-        // A store whose clock was set back must not hide an overdue heartbeat.
-        let now = reader.store_time_ms().map_or_else(now_ms, |time| time.max(now_ms()));
-        let now = u64::try_from(now).unwrap_or_default();
-        let (state, names) = (&self.state, &self.names[..]);
-        let mut report = BucketReport::new(streams, Context { state, names, retained_since, now });
-        report.findings.extend(of_witnesses);
-        if reader.end().is_err() {
-            report.findings.retain(|finding| !may_be_unlisted(finding));
-        }
-        report.findings.sort_by_cached_key(|finding| {
-            let first = finding.records.as_ref().map_or(0, |records| records.start);
-            (finding.stream.clone(), first)
-        });
-        report
-    }
-
-    fn begin_stream(&self, stream: UniqueId) -> Current<'_> {
-        let known = Known {
-            seen: self.state.get(&stream.to_string()),
-            acknowledged: self.receipts.get(&stream).cloned().unwrap_or_default(),
-            retained_since: self.begin.retained_since(),
-        };
-        Current {
-            id: stream,
-            verifier: StreamVerifier::new(&stream.to_string(), known),
-            witnessing: self.policy.map(Witnessing::new),
-        }
-    }
-}
-
 /// Findings about the whole bucket.
 pub(crate) struct Whole {
     pub(crate) report: BucketReport,
@@ -387,21 +176,6 @@ fn foreign(reader: &Reader) -> Option<Finding> {
     Some(Finding { stream: String::new(), object: Some(key), records: None, fault })
 }
 
-/// The trusted keys, including those of the policy, and the policy. A policy states no validity, so
-/// the validity that `--key` gives to a key also applies to the policy's.
-pub(crate) fn trusted(
-    arguments: &TrustedKeys,
-) -> Result<(Vec<TrustedKey>, Option<Policy>), Failure> {
-    let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
-    let mut keys = arguments.keys.clone();
-    for log in policy.iter().flat_map(Policy::logs) {
-        if keys.iter().all(|trusted| trusted.key != *log) {
-            keys.push(log.clone().into());
-        }
-    }
-    Ok((keys, policy))
-}
-
 /// The names that hosts may have for the bucket. A directory is easily moved, so its own name says
 /// nothing.
 fn names(reader: &Reader, written_to: &[String]) -> Vec<String> {
@@ -410,31 +184,4 @@ fn names(reader: &Reader, written_to: &[String]) -> Vec<String> {
         [] => vec![reader.name()],
         names => names.iter().map(|name| name.trim_end_matches('/').to_owned()).collect(),
     }
-}
-
-fn read_policy(file: &Path) -> Result<Policy, Failure> {
-    let text = read_text(file, "the policy")?;
-    Policy::parse(text.as_bytes()).map_err(|error| {
-        Failure::new(format!("the policy {} cannot be used", file.display())).because(error)
-    })
-}
-
-/// The state, empty if there is no file yet.
-pub(crate) fn read_state(file: &Path) -> Result<State, Failure> {
-    let text = match std::fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(error) => return Err(unreadable(file, "the state", error)),
-        Ok(text) => text,
-    };
-    State::parse(&text).map_err(|error| {
-        Failure::new(format!("the state {} is not one", file.display())).because(error)
-    })
-}
-
-fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| unreadable(file, what, error))
-}
-
-fn unreadable(file: &Path, what: &str, error: io::Error) -> Failure {
-    Failure::new(format!("{what} {} cannot be read", file.display())).because(error)
 }

@@ -8,6 +8,7 @@
 //! Each follower has its own task, which reads the journal's durable groups. It shares with the
 //! delivery only its [`Standing`], which the removal of segments consults.
 
+mod adoption;
 mod record;
 mod replayed;
 mod route_followers;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 use audit_core::FollowerHealth;
 
+pub(crate) use self::adoption::{adopt, read_followers};
 pub use self::record::FollowerState;
-pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES, adopt, read_followers};
+pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES};
 pub use self::replayed::ReplayLog;
 pub(crate) use self::route_followers::{FollowedRoute, KnownFollowers, RouteFollowers};
 pub(crate) use self::standing::Standing;

@@ -36,7 +36,21 @@ mod vouching;
 
 pub use self::vouching::OWN;
 
-/// A number from the environment.
-pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+/// Runs the seeds of a simulation: 1,000, or those that the environment selects. Returns their
+/// number. `test` are the arguments of `cargo test` that replay one.
+pub(crate) fn each_seed(test: &str, mut run: impl FnMut(u64) -> Result<(), String>) -> u64 {
+    let number = |variable: &str, otherwise: u64| {
+        std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+    };
+    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
+    let seeds = number("AUDIT_SIMULATION_SEEDS", 1_000);
+    for seed in first..first + seeds {
+        if let Err(what) = run(seed) {
+            panic!(
+                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
+                 AUDIT_SIMULATION_SEEDS=1 cargo test {test}"
+            );
+        }
+    }
+    seeds
 }

@@ -92,8 +92,8 @@ impl Endpoint for InBucket {
 
 #[test]
 fn acknowledged_records_arrive_once() {
-    let how = "-p audit-sink-s3 --lib simulation::acknowledged";
-    delivery::acknowledged_records_arrive_once::<InBucket>(10_000, how);
+    let test = "-p audit-sink-s3 --lib simulation::acknowledged";
+    delivery::acknowledged_records_arrive_once::<InBucket>(test);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! After a panic, a dropped request or a pause, it starts over from the durable state.
 
+mod objects;
 mod route;
 
 use std::collections::VecDeque;
@@ -14,24 +15,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use audit_core::BufferPool;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::objects::UnderWay;
 pub(crate) use self::route::{FollowerMemory, RouteSource};
-use super::record::{FollowerRecord, FollowerState};
 use super::{Follower, Standing};
 use crate::cutter::{Cut, Cutter};
-use crate::delivery::Memory;
-use crate::destination::{Delivery, Encoded, Plan, Records};
+use crate::destination::{Delivery, Encoded, Plan};
 use crate::disk::Disk;
 use crate::format::Position;
 use crate::health::{Trouble, Watch};
 use crate::segments::LiveSegments;
-use crate::shared::executor::{Executor, execute};
+use crate::shared::executor::Executor;
 use crate::shared::latest;
-use crate::shared::panic::{Panicked, catch, catch_in};
+use crate::shared::panic::{catch, catch_in};
 use crate::shared::pieces::pieces;
-use crate::watermark::Watermark;
 
 /// The delay before a refused disk operation is retried.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -99,21 +98,6 @@ pub(crate) struct FollowerTask {
     broken: Option<(Watch, u32)>,
 }
 
-/// An object in flight to the follower.
-struct UnderWay {
-    plan: Plan,
-    /// The watermarks before its first record and after its last one.
-    from: Watermark,
-    to: Watermark,
-    end: Position,
-    is_noted: bool,
-    bytes: usize,
-    request: Option<Id>,
-    outcome: Option<Delivery>,
-    /// What it holds of the memory of routes' followers.
-    memory: Option<Memory>,
-}
-
 impl FollowerTask {
     pub(crate) fn new(
         parts: Parts,
@@ -174,26 +158,32 @@ impl FollowerTask {
         self.cutter = Arc::new(Mutex::new(cutter));
     }
 
+    /// Does the next thing that is to be done with the disk. Returns whether there was one.
+    async fn step(&mut self) -> bool {
+        if self.lost || self.generation != self.standing.generation() {
+            self.begin();
+        }
+        if self.has_slot() && self.more {
+            self.read().await;
+            return true;
+        }
+        let is_due = || self.due().is_some_and(|due| due <= Instant::now());
+        if self.has_slot() && is_due() && self.has_memory() {
+            self.cut().await;
+            return true;
+        }
+        let has_news = self.next.is_some() || self.done() > 0;
+        if has_news {
+            self.note().await;
+        }
+        has_news
+    }
+
     async fn work(&mut self, ending: &mut latest::Receiver<Ending>) {
         loop {
             let may_use_disk = self.again_at <= Instant::now();
-            if may_use_disk {
-                if self.lost || self.generation != self.standing.generation() {
-                    self.begin();
-                }
-                if self.has_slot() && self.more {
-                    self.read().await;
-                    continue;
-                }
-                let is_due = || self.due().is_some_and(|due| due <= Instant::now());
-                if self.has_slot() && is_due() && self.has_memory() {
-                    self.cut().await;
-                    continue;
-                }
-                if self.next.is_some() || self.done() > 0 {
-                    self.note().await;
-                    continue;
-                }
+            if may_use_disk && self.step().await {
+                continue;
             }
             let is_idle = self.rest();
             let now = ending.see();
@@ -245,14 +235,6 @@ impl FollowerTask {
         lock(&self.cutter)
     }
 
-    /// Whether another object may be read and sent.
-    fn has_slot(&self) -> bool {
-        let held: usize = self.under_way.iter().map(|object| object.bytes).sum();
-        self.next.is_none()
-            && self.under_way.len() < self.allowed
-            && (self.under_way.is_empty() || held < self.parts.max_bytes_under_way)
-    }
-
     /// When the object that is being filled is cut, however full it is.
     fn due(&self) -> Option<Instant> {
         if self.route.is_some() {
@@ -266,152 +248,6 @@ impl FollowerTask {
     fn patience(&self) -> Duration {
         let cut_after = Duration::from_millis(self.follower.cut_after_ms);
         if self.ended || self.ending { Duration::ZERO } else { cut_after }
-    }
-
-    /// The number of objects from the first on that the follower has.
-    fn done(&self) -> usize {
-        self.under_way.iter().take_while(|object| object.outcome.is_some()).count()
-    }
-
-    /// Reads until an object is full or all durable records are read.
-    async fn read(&mut self) {
-        self.parts.durable.see();
-        let cutter = Arc::clone(&self.cutter);
-        let read = execute(&*self.parts.executor, move || lock(&cutter).read()).await;
-        match read {
-            Ok((full, caught_up)) => {
-                self.more = !caught_up;
-                if let Some(refused) = self.refused.take() {
-                    refused.over();
-                }
-                if let Some(cut) = full {
-                    self.encode(cut).await;
-                }
-            }
-            Err(error) => self.refuse("the journal cannot be read for a follower", &error),
-        }
-    }
-
-    /// Takes the next object, which is due.
-    async fn cut(&mut self) {
-        if self.route.is_some() {
-            return self.cut_route().await;
-        }
-        let cut = self.cutter().take();
-        if let Some(cut) = cut {
-            self.encode(cut).await;
-        }
-    }
-
-    async fn encode(&mut self, cut: Cut) {
-        let time_ms = cut.time_ms();
-        let (from, to) = cut.watermarks();
-        let Cut { stream, first_sequence, count, times, lines, end, is_noted, .. } = cut;
-        let encoding = self.follower.destination.encoding();
-        let plan = Plan { stream, first_sequence, count, time_ms, encoding };
-        let (destination, pool) = (Arc::clone(&self.follower.destination), self.pool.clone());
-        let object = execute(&*self.parts.executor, move || {
-            let records = Records { lines: &lines, times: &times };
-            destination.encode(&plan, None, records, &pool).seal(None)
-        })
-        .await;
-        let (bytes, request, outcome, memory) = (object.bytes(), None, None, None);
-        let next = UnderWay { plan, from, to, end, is_noted, bytes, request, outcome, memory };
-        self.next = Some((next, object));
-    }
-
-    /// Records durably what the follower has and where the next object ends, and only then sends
-    /// that object.
-    ///
-    /// After a crash before that, the follower gets some records again; after a later one, the same
-    /// object is cut.
-    async fn note(&mut self) {
-        let done = self.done();
-        let last = done.checked_sub(1).and_then(|last| self.under_way.get(last));
-        let last = last.map(|last| (last.to, last.end));
-        let conflicts: Vec<_> = self
-            .under_way
-            .range(..done)
-            .filter(|object| object.outcome == Some(Delivery::Conflict))
-            .map(|object| {
-                (object.plan.stream, object.plan.first_sequence..object.plan.next_sequence())
-            })
-            .collect();
-        let next = self.next.as_ref().filter(|(next, _)| !next.is_noted);
-        let next = next.map(|(next, _)| (next.from, next.to));
-        let change = move |record: &mut FollowerRecord| {
-            if let Some((watermark, _)) = last {
-                record.watermark = watermark;
-                record.cuts.drain(..done);
-                record.state = FollowerState::Following;
-                conflicts.into_iter().for_each(|(stream, records)| record.miss(stream, records));
-            }
-            if let Some((from, to)) = next {
-                if record.cuts.is_empty() {
-                    record.watermark = from;
-                }
-                record.cuts.push_back((to.stream, to.next));
-            }
-        };
-        if last.is_some() || next.is_some() {
-            let (standing, generation) = (Arc::clone(&self.standing), self.generation);
-            let disk = Arc::clone(&self.parts.disk);
-            let work = move || standing.change(&*disk, generation, change);
-            match execute(&*self.parts.executor, work).await {
-                Ok(true) => {}
-                // It was paused meanwhile.
-                Ok(false) => return,
-                Err(error) => {
-                    self.refuse("the progress of a follower cannot be written", &error);
-                    return;
-                }
-            }
-            if let Some(refused) = self.refused.take() {
-                refused.over();
-            }
-        }
-        if let Some((_, end)) = last {
-            self.delivered_to = end;
-            self.under_way.drain(..done);
-        }
-        if let Some((next, object)) = self.next.take() {
-            let (destination, plan) = (Arc::clone(&self.follower.destination), next.plan);
-            let request =
-                self.requests.spawn(async move { (plan, destination.send(&plan, object).await) });
-            let id = request.id();
-            self.parts.executor.began(&plan, request);
-            self.under_way.push_back(UnderWay { request: Some(id), ..next });
-        }
-    }
-
-    /// Records the certain outcome of an object.
-    fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
-        self.mended();
-        let trouble = self.follower.health.delivery_in_trouble();
-        self.allowed =
-            if trouble { 1 } else { (self.allowed + 1).min(self.follower.max_in_flight) };
-        if let Some(object) = self.under_way.iter_mut().find(|object| object.plan == *plan) {
-            (object.outcome, object.bytes, object.memory) = (Some(delivery), 0, None);
-        }
-        if let Some(route) = &mut self.route {
-            route.arrived();
-        }
-    }
-
-    /// A request panicked or was dropped: its outcome is unknown.
-    fn vanished(&mut self, error: JoinError) {
-        let request = error.id();
-        if !self.under_way.iter().any(|object| object.request == Some(request)) {
-            return;
-        }
-        let trouble = match error.try_into_panic() {
-            Ok(panic) => Trouble::panicked("the delivery to a follower", &Panicked::of(&*panic)),
-            Err(_cancelled) => {
-                Trouble::Panicked("the delivery to a follower ended without an outcome".to_owned())
-            }
-        };
-        let pause = self.broke(trouble);
-        (self.lost, self.again_at) = (true, Instant::now() + pause);
     }
 
     /// Frees memory while idle, and reports the follower's lag. Returns whether it has everything.

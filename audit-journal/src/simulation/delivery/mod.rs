@@ -31,7 +31,7 @@
 //!   journal.
 //! - The journal always opens, and a close always completes.
 //!
-//! `cargo test -p audit-journal --lib simulation::delivery` runs 20,000 seeds with the simulation's
+//! `cargo test -p audit-journal --lib simulation::delivery` runs 1,000 seeds with the simulation's
 //! own destination; `audit-sink-s3` runs them with its bucket. For more or other seeds:
 //!
 //! ```text
@@ -71,7 +71,7 @@ use super::checkers::journal as journal_checker;
 use super::destination::{Endpoint, Known, Sending};
 use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
-use super::number;
+use super::each_seed;
 use super::vouching::OWN;
 use crate::commit::own_records::{self, OwnRecords};
 use crate::commit::{self, Bounds, Committer, Journal};
@@ -677,26 +677,18 @@ fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
     })
 }
 
-/// Runs this many seeds, or those that the environment selects. `how` says how to replay one.
-pub fn acknowledged_records_arrive_once<E: Endpoint>(seeds: u64, how: &str) {
-    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
-    let seeds = number("AUDIT_SIMULATION_SEEDS", seeds);
+/// Runs the seeds. `test` are the arguments of `cargo test` that replay one.
+pub fn acknowledged_records_arrive_once<E: Endpoint>(test: &str) {
     let mut all = Figures::default();
-    for seed in first..first + seeds {
-        match run::<E>(seed, Variant::AsItIs) {
-            Ok(figures) => {
-                all.acknowledged += figures.acknowledged;
-                all.left += figures.left;
-                all.aborted += figures.aborted;
-                all.followed += figures.followed;
-                all.missing += figures.missing;
-            }
-            Err(what) => panic!(
-                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
-                 AUDIT_SIMULATION_SEEDS=1 cargo test {how}"
-            ),
-        }
-    }
+    let seeds = each_seed(test, |seed| {
+        let figures = run::<E>(seed, Variant::AsItIs)?;
+        all.acknowledged += figures.acknowledged;
+        all.left += figures.left;
+        all.aborted += figures.aborted;
+        all.followed += figures.followed;
+        all.missing += figures.missing;
+        Ok(())
+    });
     let Figures { acknowledged, left, aborted, followed, missing, trace: _ } = all;
     println!(
         "{seeds} seeds, {acknowledged} records acknowledged, {left} callers left, {aborted} \

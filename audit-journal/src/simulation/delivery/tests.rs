@@ -2,8 +2,8 @@ use super::super::destination::Own;
 
 #[test]
 fn acknowledged_records_arrive_once() {
-    let how = "-p audit-journal --lib simulation::delivery::tests::acknowledged";
-    super::acknowledged_records_arrive_once::<Own>(20_000, how);
+    let test = "-p audit-journal --lib simulation::delivery::tests::acknowledged";
+    super::acknowledged_records_arrive_once::<Own>(test);
 }
 
 #[test]

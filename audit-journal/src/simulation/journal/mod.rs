@@ -12,12 +12,12 @@
 //!   counted as lost.
 //! - Recovery succeeds, and reads what the checker reads.
 //!
-//! `cargo test -p audit-journal --lib simulation::journal` runs 20,000 seeds. For more or other
+//! `cargo test -p audit-journal --lib simulation::journal` runs 1,000 seeds. For more or other
 //! seeds:
 //!
 //! ```text
 //! AUDIT_SIMULATION_FIRST_SEED=1000000 AUDIT_SIMULATION_SEEDS=2000000 \
-//!     cargo test --release -p audit-journal --lib simulation::journal::what_was_acknowledged -- --nocapture
+//!     cargo test --release -p audit-journal --lib simulation::journal::acknowledged -- --nocapture
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -44,7 +44,7 @@ use crate::segment::{Segment, file_name, preparing_name};
 use crate::segment_writer::{CommitError, SegmentWriter};
 use crate::simulation::checkers::journal::{Reading, StreamReading, read};
 use crate::simulation::disk::{Calls, Dice, Fault, Mischief, SimulatedDisk};
-use crate::simulation::number;
+use crate::simulation::each_seed;
 
 /// The real journal, or a known-bad one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -602,21 +602,13 @@ fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
 
 #[test]
 fn acknowledged_batches_are_there_once_and_in_order() {
-    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
-    let seeds = number("AUDIT_SIMULATION_SEEDS", 20_000);
     let Figures { mut acknowledged, mut without_space } = Figures::default();
-    for seed in first..first + seeds {
-        match run(seed, Variant::AsItIs) {
-            Ok(figures) => {
-                acknowledged += figures.acknowledged;
-                without_space += figures.without_space;
-            }
-            Err(what) => panic!(
-                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} AUDIT_SIMULATION_SEEDS=1 \
-                 cargo test -p audit-journal --lib simulation::journal::what_was_acknowledged"
-            ),
-        }
-    }
+    let seeds = each_seed("-p audit-journal --lib simulation::journal::acknowledged", |seed| {
+        let figures = run(seed, Variant::AsItIs)?;
+        acknowledged += figures.acknowledged;
+        without_space += figures.without_space;
+        Ok(())
+    });
     println!(
         "{seeds} seeds, {acknowledged} records acknowledged, {without_space} groups without space"
     );

@@ -1,30 +1,22 @@
 use super::variants::Variant;
 use super::{Figures, run, scenarios};
-use crate::simulation::number;
+use crate::simulation::each_seed;
 
 #[test]
 fn each_record_reaches_its_own_bucket_once() {
-    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
-    let seeds = number("AUDIT_SIMULATION_SEEDS", 1_000);
     let mut all = Figures::default();
-    for seed in first..first + seeds {
-        match run(seed, Variant::AsItIs) {
-            Ok(figures) => {
-                all.acknowledged += figures.acknowledged;
-                all.routes += figures.routes;
-                all.retired += figures.retired;
-                all.panics += figures.panics;
-                all.followed += figures.followed;
-                all.missing += figures.missing;
-                all.sealed += figures.sealed;
-                all.closed += figures.closed;
-            }
-            Err(what) => panic!(
-                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
-                 AUDIT_SIMULATION_SEEDS=1 cargo test -p audit-journal --lib simulation::routes"
-            ),
-        }
-    }
+    let seeds = each_seed("-p audit-journal --lib simulation::routes::tests::each", |seed| {
+        let figures = run(seed, Variant::AsItIs)?;
+        all.acknowledged += figures.acknowledged;
+        all.routes += figures.routes;
+        all.retired += figures.retired;
+        all.panics += figures.panics;
+        all.followed += figures.followed;
+        all.missing += figures.missing;
+        all.sealed += figures.sealed;
+        all.closed += figures.closed;
+        Ok(())
+    });
     println!("{seeds} seeds: {all:?}");
     let much = all.acknowledged > seeds && all.routes > seeds && all.retired * 10 > seeds;
     let much = much && all.followed > seeds && all.missing * 10 > seeds;

@@ -1,16 +1,18 @@
 //! Reads a journal without changing it and without disturbing the process that has it open.
 
+mod read_only;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use audit_core::{FileLock, UniqueId};
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile, LOCK, read_ahead};
+use self::read_only::ReadOnlyDisk;
+use crate::disk::{Disk, LOCK};
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
@@ -183,7 +185,7 @@ impl JournalReader {
     /// and [`Blocked`](OpenErrorKind::Blocked) if a file cannot be read.
     pub fn open(directory: &Path) -> Result<JournalReader, OpenError> {
         exists(directory)?;
-        let disk = ReadOnlyDisk { path: directory.to_owned() };
+        let disk = ReadOnlyDisk(directory.to_owned());
         let mut tries = 0;
         loop {
             let in_use = in_use(directory).map_err(|error| cannot_open(directory, error))?;
@@ -378,72 +380,5 @@ impl JournalFollower {
             record.clone();
         let delivered_to = (watermark.stream, watermark.next);
         JournalFollower { number, route, name, state, delivered_to, missing, watermark }
-    }
-}
-
-/// A directory that ignores all writes. A recovery only rewrites what it has read, so it finds the
-/// same without its writes.
-#[derive(Debug)]
-struct ReadOnlyDisk {
-    path: PathBuf,
-}
-
-/// A read-only file, or `None` for one that would have been created.
-#[derive(Debug)]
-struct ReadOnlyFile(Option<File>);
-
-impl Disk for ReadOnlyDisk {
-    fn list(&self) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(&self.path)?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    }
-
-    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(ReadOnlyFile(None)))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(ReadOnlyFile(Some(File::open(self.path.join(name))?))))
-    }
-
-    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn read_ahead(&self, name: &str) {
-        read_ahead(self.path.join(name));
-    }
-}
-
-impl DiskFile for ReadOnlyFile {
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        match &self.0 {
-            Some(file) => DiskFile::read_exact_at(file, buffer, offset),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.as_ref().map_or(Ok(0), DiskFile::len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        Ok(())
     }
 }

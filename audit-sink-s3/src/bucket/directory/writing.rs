@@ -1,0 +1,112 @@
+//! Writing objects to a directory, and removing what dead writers left.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use audit_core::durable::{create_directory, sync_directory};
+use audit_core::{SystemClock, SystemRandom, UniqueId};
+use object_store::PutPayload;
+
+use super::directory_below;
+use crate::object::key::UNFINISHED;
+
+/// The directories below the root whose names this process has made durable. An existing one may
+/// be left by a process that was killed before it synced the name.
+#[derive(Debug, Default)]
+pub(super) struct Prepared(Mutex<HashSet<PathBuf>>);
+
+/// Directories beyond this number are forgotten and prepared again: there is one for each hour.
+const MAX_PREPARED: usize = 64;
+
+impl Prepared {
+    fn create(&self, directory: &FilePath) -> io::Result<()> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have removed it.
+        if lock().contains(directory) && directory.is_dir() {
+            return Ok(());
+        }
+        create_directory(directory)?;
+        let mut prepared = lock();
+        if prepared.len() == MAX_PREPARED {
+            prepared.clear();
+        }
+        prepared.insert(directory.to_owned());
+        Ok(())
+    }
+}
+
+/// Writes an object and syncs the file, its name and new directories.
+///
+/// A crash before the file has its final name leaves an unfinished file without a lock. A crash
+/// between that and the sync of the directory may undo the name, but no success was reported. A
+/// crash before the unfinished name is removed leaves a second name.
+pub(super) fn write(
+    prepared: &Prepared,
+    root: &FilePath,
+    path: &FilePath,
+    payload: &PutPayload,
+    replace: bool,
+) -> io::Result<()> {
+    let unfinished = root.join(UNFINISHED);
+    prepared.create(&unfinished)?;
+    let directory = path.parent().unwrap_or(root);
+    prepared.create(directory)?;
+    let name = UniqueId::generate(&SystemClock, &SystemRandom).to_string();
+    let unfinished = unfinished.join(name);
+    let mut file = open_new(&unfinished)?;
+    let written = lock(&file)
+        .and_then(|()| payload.iter().try_for_each(|piece| file.write_all(piece)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| match replace {
+            true => std::fs::rename(&unfinished, path),
+            // Fails if a file has that name, so exactly one of several writers wins.
+            false => std::fs::hard_link(&unfinished, path),
+        });
+    if written.is_err() || !replace {
+        // If this fails, the file loses its lock soon and is removed at the next opening.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written?;
+    sync_directory(directory)
+}
+
+/// Takes the lock that marks this file as having a writer.
+pub(super) fn lock(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        // Another process is opening the directory and is about to remove the file.
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
+        Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+/// Removes the unfinished objects of dead writers and returns their number.
+pub(in crate::bucket) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
+    // A link would lead to files that are not ours.
+    let Some(directory) = directory_below(root, UNFINISHED)? else { return Ok(0) };
+    let entries = std::fs::read_dir(directory)?;
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        // Meanwhile other writers may finish, and other openings may remove files too.
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let Some(file) = is_file.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        // The lock is held during the removal, so that no writer starts writing to the file.
+        if file.try_lock().is_ok() && std::fs::remove_file(entry.path()).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+pub(super) fn open_new(path: &FilePath) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
