@@ -9,7 +9,8 @@ use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
 use tokio::time::{Duration, Instant};
 
 use super::own_records::OwnRecords;
-use super::{PATIENCE, Queued, Reply, Room, stopped};
+use super::refusing::stopped;
+use super::{PATIENCE, Queued, Reply, Room};
 use crate::disk::Disk;
 use crate::format::EncodedBatch;
 use crate::health::{HealthBoard, Trouble, Watch};

@@ -19,13 +19,14 @@ mod ending;
 mod flushes;
 mod memory;
 mod objects;
+mod pace;
 mod planned;
 mod refusals;
 mod request;
+mod restart;
 mod route;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,19 +38,19 @@ use tokio::time::{Instant, sleep, sleep_until};
 use self::encoding::{EncodingObject, encoded, next_encoded};
 use self::flushes::Flushes;
 pub(crate) use self::memory::{DeliveryMemory, Memory};
+use self::pace::taken;
 use self::planned::{Planned, State, Unplanned};
-use self::refusals::{DISK_PAUSE, Failed, Refused};
+use self::refusals::{DISK_PAUSE, Refused};
 pub(crate) use self::request::{MAX_TURN, TURN};
 pub(crate) use self::route::RouteLane;
-use crate::cutter::{Cut, Cutter};
+use crate::cutter::Cutter;
 use crate::destination::{Delivery, Destination, Plan};
 use crate::disk::Disk;
 use crate::followers::Followers;
 use crate::format::Position;
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::plan::{self, Decided, DecidedObject};
+use crate::plan::Decided;
 use crate::progress::Progress;
-use crate::recovery_error::RecoveryError;
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::Executor;
@@ -208,34 +209,6 @@ impl JournalDelivery {
         delivery
     }
 
-    /// Starts over from the durable state.
-    fn begin(&mut self, decided: Decided) {
-        let start = Position { ordinal: 0, offset: 0 };
-        self.delivered = decided.delivered.into_iter().collect();
-        let delivered = self.delivered.iter();
-        let mut planned_to: BTreeMap<_, _> =
-            delivered.map(|(stream, progress)| (*stream, progress.next)).collect();
-        for DecidedObject { plan, .. } in &decided.objects {
-            planned_to.insert(plan.stream, plan.next_sequence());
-        }
-        let planned = decided.objects.into_iter().map(|object| {
-            let DecidedObject { plan, role, after, set_aside, file_bytes } = object;
-            let state = if set_aside { State::Done { is_aside: true } } else { State::Waiting };
-            Planned { plan, role, after, end: start, file_bytes, state }
-        });
-        self.planned = planned.collect();
-        let live = Arc::clone(&self.live);
-        let cutter = Cutter::new(live, planned_to, self.max_object_bytes);
-        self.cutter = Arc::new(Mutex::new(cutter));
-        (self.unplanned, self.refused) = (None, None);
-        self.encodings.clear();
-        (self.cutting, self.wanted) = (None, None);
-        // Requests under way are dropped here, and their outcomes are unknown.
-        self.requests = JoinSet::new();
-        (self.delivered_to, self.allowed, self.more) = (start, 1, true);
-        self.begin_route();
-    }
-
     /// Runs until nothing more will be committed and everything is delivered. It never gives up:
     /// after a panic it starts over from the durable state, as the next process would.
     pub(crate) async fn run(mut self) -> JournalDelivery {
@@ -264,28 +237,6 @@ impl JournalDelivery {
         if let Some((watch, _)) = self.broken.take() {
             watch.over();
         }
-    }
-
-    /// Reads the plans again.
-    async fn read_plans(&mut self) -> Result<(), Failed> {
-        let live = Arc::clone(&self.live);
-        let route = self.number();
-        let read = self.on_disk(move |disk| {
-            // Other routes' deliveries go on, and write their own files.
-            let is_own = |stream| live.routes().route_of(stream) == route;
-            let has_records = |stream| match route {
-                0 => live.end_of(stream) > Some(0),
-                _ => live.routes().has(route, stream),
-            };
-            plan::recover(disk, is_own, has_records).map_err(|error| match error {
-                RecoveryError::Io(error) => error,
-                error @ RecoveryError::Damaged { .. } => io::Error::other(error),
-            })
-        });
-        let decided = read.await.map_err(|error| ("the plans of objects cannot be read", error))?;
-        self.begin(decided);
-        self.lost = false;
-        Ok(())
     }
 
     async fn work(&mut self) {
@@ -399,53 +350,6 @@ impl JournalDelivery {
         lock(&self.cutter)
     }
 
-    fn note_oldest(&self) {
-        let gathered = match self.waiting() {
-            Some(waiting) => Some(waiting.time_ms),
-            None => self.cutter().pending.as_ref().map(Cut::time_ms),
-        };
-        let planned = self.planned.front().map(|planned| planned.plan.time_ms);
-        let unplanned = self.unplanned.as_ref().map(|next| next.plan.time_ms);
-        let encoding = self.encodings.front().map(|next| next.time_ms);
-        let oldest = planned.or(unplanned).or(encoding).or(gathered);
-        self.health.oldest_undelivered(oldest);
-    }
-
-    /// When the object that is being filled is cut, however full it is.
-    fn due(&self) -> Option<Instant> {
-        let since = match self.route {
-            Some(_) => self.waiting()?.since,
-            None => self.cutter().pending.as_ref()?.since,
-        };
-        let now = self.hurry || self.ended || !self.flushes.is_empty();
-        Some(if now { since } else { since + self.journal.cut_after() })
-    }
-
-    /// Whether another object may be cut. As long as there is no trouble, one for each core is
-    /// encoded ahead, and one more, so that no core waits for the next.
-    fn has_slot(&self) -> bool {
-        let is_ahead = self.route.is_none() && !self.health.delivery_in_trouble();
-        let ahead = if is_ahead { self.memory.cores() } else { 0 };
-        let at_once = if self.route.is_none() { self.memory.cores() + 1 } else { 1 };
-        self.planned.len() + self.encodings.len() < self.allowed + ahead
-            && self.encodings.len() < at_once
-            && self.unplanned.is_none()
-            && !self.is_unopened()
-    }
-
-    /// Whether there is memory for the lines of the default route's next object. Asks for it.
-    fn has_memory(&mut self) -> bool {
-        let bytes = self.max_object_bytes as u64;
-        if self.cutting.is_none() && self.wanted.is_none() {
-            self.cutting = self.memory.try_cut(bytes);
-            if self.cutting.is_none() {
-                let memory = Arc::clone(&self.memory);
-                self.wanted = Some(Job::spawn(async move { memory.cut(bytes).await }));
-            }
-        }
-        self.cutting.is_some()
-    }
-
     /// Does all pending work on the disk.
     async fn catch_up(&mut self) {
         // All of them, even if one fails: another may free the room it lacks.
@@ -466,28 +370,6 @@ impl JournalDelivery {
         }
     }
 
-    /// Whether everything is read and delivered.
-    fn is_idle(&self) -> bool {
-        let is_read = match self.route {
-            Some(_) => self.waiting().is_none(),
-            None => !self.more && self.cutter().pending.is_none(),
-        };
-        is_read && self.planned.is_empty() && self.unplanned.is_none() && self.encodings.is_empty()
-    }
-
-    /// Frees memory that nothing needs now.
-    fn rest(&mut self) {
-        let fills_none = !self.more && self.cutter().pending.is_none();
-        if fills_none {
-            (self.cutting, self.wanted) = (None, None);
-        }
-        if self.is_idle() {
-            self.cutter().trim();
-            self.destination.trim();
-            self.memory.rest();
-        }
-    }
-
     fn answer_flushes(&mut self) {
         // The end of an object that an earlier process planned is unknown.
         if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
@@ -501,14 +383,6 @@ impl JournalDelivery {
             Some(_) => durable,
         };
         self.flushes.answer(consumed.max(self.delivered_to));
-    }
-}
-
-/// Waits for the memory that is wanted.
-async fn taken(wanted: &mut Option<Job<Memory>>) -> Memory {
-    match wanted {
-        Some(wanted) => wanted.await,
-        None => std::future::pending().await,
     }
 }
 

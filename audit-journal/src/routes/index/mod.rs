@@ -7,21 +7,21 @@
 
 mod followers;
 mod run;
+mod state;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use audit_core::UniqueId;
 use tokio::time::Instant;
 
 pub(crate) use self::run::Run;
+use self::state::{InSegment, RouteRecords, State};
 use super::batch::IndexedBatch;
-use super::unread::{Stretch, Unread};
+use super::unread::Stretch;
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::recovery::{RecoveredSegment, RoutedRecords};
-use crate::segment::{Segment, SegmentReader, Window};
+use crate::segment::{SegmentReader, Window};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
 
@@ -29,61 +29,6 @@ use crate::shared::latest;
 #[derive(Debug, Default)]
 pub(crate) struct RouteIndex {
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    routes: BTreeMap<u32, RouteRecords>,
-    /// For each segment with such records, the number of streams that they belong to.
-    held: BTreeMap<u32, usize>,
-    /// The streams of each route in each segment, in their order.
-    in_segments: BTreeMap<u32, BTreeMap<u32, Vec<InSegment>>>,
-    /// The route of each stream that is not of the default route.
-    streams: BTreeMap<UniqueId, u32>,
-    /// Nothing more will be committed.
-    is_closed: bool,
-}
-
-/// The records of one route.
-#[derive(Debug)]
-struct RouteRecords {
-    segments: VecDeque<SegmentRecords>,
-    /// Their size in the journal, in bytes.
-    bytes: u64,
-    /// A time before which none of them became the oldest one.
-    since: Instant,
-    /// Whether the last group began an object, so that the reader must be woken.
-    begins_object: bool,
-    /// The number of system records among them, each of which is an object.
-    system: usize,
-    /// The size from which the reader is woken by each group.
-    wake_at: u64,
-    /// The end of the last group with records of the route.
-    end: Position,
-    /// Whether a segment is to be removed that holds some of them.
-    is_wanted: bool,
-    /// Sends `end`. `None` as long as nothing reads the route, and once nothing more is committed.
-    changed: Option<latest::Sender<Position>>,
-    /// What each follower whose task runs has not read, by its number.
-    unread: BTreeMap<u32, Unread>,
-    /// As `changed`, for the followers.
-    unread_changed: Option<latest::Sender<Position>>,
-}
-
-/// The records of one stream of a route in one segment, delivered or not.
-#[derive(Debug)]
-struct InSegment {
-    stream: UniqueId,
-    /// What followers get of them.
-    logged: Option<Stretch>,
-}
-
-/// The records of one stream of a route in one segment that are in no object.
-#[derive(Debug)]
-struct SegmentRecords {
-    segment: Segment,
-    stream: UniqueId,
-    batches: VecDeque<IndexedBatch>,
 }
 
 /// What waits to be cut into objects.
@@ -348,127 +293,5 @@ impl RouteIndex {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn route(&mut self, route: u32, now: Instant) -> &mut RouteRecords {
-        self.routes.entry(route).or_insert_with(|| RouteRecords {
-            segments: VecDeque::new(),
-            bytes: 0,
-            since: now,
-            begins_object: false,
-            system: 0,
-            wake_at: 0,
-            end: Position { ordinal: 0, offset: 0 },
-            is_wanted: false,
-            changed: None,
-            unread: BTreeMap::new(),
-            unread_changed: None,
-        })
-    }
-
-    /// Notes a committed batch of a route in its segment.
-    fn add_to_segment(
-        &mut self,
-        route: u32,
-        stream: UniqueId,
-        segment: &Segment,
-        batch: IndexedBatch,
-        group: &Range<u64>,
-    ) {
-        let in_segment = self.in_segments.entry(segment.header.ordinal).or_default();
-        let streams = in_segment.entry(route).or_default();
-        if streams.last().is_none_or(|last| last.stream != stream) {
-            streams.push(InSegment { stream, logged: None });
-        }
-        if batch.is_system {
-            return;
-        }
-        let logged = streams.last_mut().map(|last| &mut last.logged);
-        match logged.expect("pushed above") {
-            Some(stretch) => stretch.extend(&batch, group.end),
-            logged @ None => {
-                *logged = Some(Stretch::of_batch(segment, stream, &batch, group.clone()));
-            }
-        }
-    }
-
-    fn add(
-        &mut self,
-        route: u32,
-        stream: UniqueId,
-        segment: &Segment,
-        batch: IndexedBatch,
-        end: Position,
-        now: Instant,
-    ) {
-        let ordinal = segment.header.ordinal;
-        let records = self.route(route, now);
-        let last = records.segments.back();
-        let is_with_last = last.is_some_and(|held| {
-            let is_system = held.batches.back().is_some_and(|last| last.is_system);
-            held.stream == stream && !is_system && !batch.is_system
-        });
-        records.begins_object |= !is_with_last;
-        if last.is_none() {
-            records.since = now;
-        }
-        records.bytes += u64::from(batch.bytes);
-        records.system += usize::from(batch.is_system);
-        records.end = end;
-        let is_last = |held: &&mut SegmentRecords| {
-            held.segment.header.ordinal == ordinal && held.stream == stream
-        };
-        match records.segments.back_mut().filter(is_last) {
-            Some(held) => held.batches.push_back(batch),
-            None => {
-                let (segment, batches) = (segment.clone(), VecDeque::from([batch]));
-                records.segments.push_back(SegmentRecords { segment, stream, batches });
-                *self.held.entry(ordinal).or_insert(0) += 1;
-            }
-        }
-    }
-}
-
-impl RouteRecords {
-    fn wake(&self) {
-        if let Some(changed) = &self.changed {
-            changed.send(self.end);
-        }
-    }
-
-    fn grew(&mut self) {
-        if std::mem::take(&mut self.begins_object) || self.bytes >= self.wake_at {
-            self.wake();
-        } else if let Some(changed) = &self.changed {
-            changed.set(self.end);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn readers_are_woken_when_they_have_more_to_do() {
-        let mut state = State::default();
-        let records = state.route(1, Instant::now());
-        let (sender, mut reader) = latest::channel(records.end);
-        (records.changed, records.wake_at) = (Some(sender), 100);
-        for (n, (bytes, begins_object, wakes)) in
-            [(40, true, true), (99, false, false), (100, false, true), (101, false, true)]
-                .into_iter()
-                .enumerate()
-        {
-            records.end = Position { ordinal: 1, offset: n as u64 };
-            (records.bytes, records.begins_object) = (bytes, begins_object);
-            records.grew();
-            assert_eq!(reader.changed().now_or_never().is_some(), wakes, "{bytes} bytes");
-            assert_eq!(reader.get(), records.end);
-        }
     }
 }
