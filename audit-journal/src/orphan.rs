@@ -21,7 +21,7 @@ use crate::kept::KeptJournal;
 use crate::plan::Decided;
 use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
-use crate::routes::{RouteOpening, RouteParts, Routes};
+use crate::routes::{RouteNames, RouteOpening, RouteParts, Routes};
 use crate::segments::LiveSegments;
 use crate::shared::executor::{BlockingThreads, cores};
 use crate::shared::latest;
@@ -125,7 +125,7 @@ impl OrphanedJournal {
         max_object_bytes: usize,
         health: Arc<HealthBoard>,
     ) -> Result<JournalDelivering, OpenError> {
-        let OrphanedJournal { directory, disk, recovered, mut decided, state, remove_delivered } =
+        let OrphanedJournal { directory, disk, recovered, mut decided, remove_delivered, .. } =
             self;
         let all = std::mem::take(&mut decided.followers);
         let is_own =
@@ -135,40 +135,15 @@ impl OrphanedJournal {
         let mut delivered_to = Vec::new();
         for follower in followers {
             let Some(at) = known.iter().position(|known| known.name == follower.name) else {
-                let (name, directory) = (&follower.name, directory.display());
-                let message = format!("the journal in {directory} has no follower {name:?}");
-                return Err(OpenError::new(OpenErrorKind::Configuration, message));
+                let what = format!("has no follower {:?}", follower.name);
+                return Err(is_unknown(&directory, &what));
             };
             // All records are kept until the follower has them.
             let follower = Follower { max_kept_bytes: Some(u64::MAX), ..follower };
             delivered_to.push((follower, known.remove(at)));
         }
         can_be_sent(&directory, &decided, &*destination)?;
-        let is_known =
-            |name: &str| state.routes.iter().any(|route| route.name == name && !route.is_retired);
-        if let Some(unknown) = routes.iter().find(|opening| !is_known(&opening.name)) {
-            let (name, directory) = (&unknown.name, directory.display());
-            let message = format!("the journal in {directory} has no route {name:?}");
-            return Err(OpenError::new(OpenErrorKind::Configuration, message));
-        }
-        for opening in &routes {
-            let is_known = |name: &str| {
-                let mut known = of_routes.records.iter();
-                known.any(|known| {
-                    let route = decided.routes.get(known.route);
-                    known.name == name && route.is_some_and(|route| route.name == opening.name)
-                })
-            };
-            let mut followers = opening.followers.iter();
-            if let Some(unknown) = followers.find(|follower| !is_known(&follower.name)) {
-                let (route, name) = (&opening.name, &unknown.name);
-                let directory = directory.display();
-                let message = format!(
-                    "route {route:?} of the journal in {directory} has no follower {name:?}"
-                );
-                return Err(OpenError::new(OpenErrorKind::Configuration, message));
-            }
-        }
+        are_known(&directory, &routes, &decided.routes, &of_routes)?;
         // Nothing will be committed: the channels are closed, so the delivery ends once everything
         // is delivered.
         let (_, durable) = latest::channel(recovered.end);
@@ -255,6 +230,34 @@ impl OrphanedJournal {
     pub fn kept(&self) -> KeptJournal {
         KeptJournal::new(Arc::clone(&self.disk), &self.recovered, &self.decided)
     }
+}
+
+/// Checks that the journal has these routes, and their followers.
+fn are_known(
+    directory: &Path,
+    openings: &[RouteOpening],
+    routes: &RouteNames,
+    followers: &KnownFollowers,
+) -> Result<(), OpenError> {
+    for RouteOpening { name, followers: wanted, .. } in openings {
+        let Some(number) = routes.find(name) else {
+            return Err(is_unknown(directory, &format!("has no route {name:?}")));
+        };
+        let is_known = |name: &str| {
+            let mut known = followers.records.iter();
+            known.any(|known| known.route == number && known.name == name)
+        };
+        if let Some(unknown) = wanted.iter().find(|follower| !is_known(&follower.name)) {
+            let what = format!("has no follower {:?} of route {name:?}", unknown.name);
+            return Err(is_unknown(directory, &what));
+        }
+    }
+    Ok(())
+}
+
+fn is_unknown(directory: &Path, what: &str) -> OpenError {
+    let message = format!("the journal in {} {what}", directory.display());
+    OpenError::new(OpenErrorKind::Configuration, message)
 }
 
 /// A running delivery of a journal. Dropping it stops the delivery and loses nothing.
