@@ -1,7 +1,8 @@
 //! The existing segments: written by the committer, read by the delivery, and removed once they are
 //! delivered.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub(crate) struct LiveSegments {
 #[derive(Debug, Default)]
 struct State {
     segments: BTreeMap<u32, LiveSegment>,
+    /// The streams of these segments: the number of segments, and the sequence number after the
+    /// last record. A long outage leaves many segments, and the end of a stream is asked for often.
+    streams: HashMap<UniqueId, (usize, u64)>,
     /// The size of all segment files in bytes, including prepared ones.
     bytes: u64,
     /// The size of the files of the routes' objects, in bytes.
@@ -64,6 +68,35 @@ impl LiveSegment {
         let (ordinal, records) =
             (self.segment.header.ordinal, self.first_sequence..self.next_sequence);
         HeldRecords { ordinal, stream: self.stream, records }
+    }
+}
+
+impl State {
+    /// Adds a segment after all others.
+    fn add(&mut self, new: LiveSegment) {
+        let (segments, end) = self.streams.entry(new.stream).or_default();
+        (*segments, *end) = (*segments + 1, new.next_sequence.max(*end));
+        self.segments.insert(new.segment.header.ordinal, new);
+    }
+
+    /// Records the end of a segment's last group.
+    fn grew(&mut self, ordinal: u32, next_sequence: u64, end: u64) {
+        let Some(live) = self.segments.get_mut(&ordinal) else { return };
+        (live.next_sequence, live.end) = (next_sequence, end);
+        if let Some((_, end)) = self.streams.get_mut(&live.stream) {
+            *end = next_sequence;
+        }
+    }
+
+    fn remove(&mut self, ordinal: u32) {
+        let Some(live) = self.segments.remove(&ordinal) else { return };
+        self.bytes -= live.segment.header.bytes;
+        if let Entry::Occupied(mut stream) = self.streams.entry(live.stream) {
+            stream.get_mut().0 -= 1;
+            if stream.get().0 == 0 {
+                stream.remove();
+            }
+        }
     }
 }
 
@@ -126,15 +159,14 @@ impl LiveSegments {
             let RecoveredSegment { segment, stream, first_sequence, next_sequence, end, .. } =
                 recovered;
             state.bytes += segment.header.bytes;
-            let live = LiveSegment {
+            state.add(LiveSegment {
                 segment: segment.clone(),
                 stream: *stream,
                 first_sequence: *first_sequence,
                 next_sequence: *next_sequence,
                 end: *end,
                 sealed_at: Some(now),
-            };
-            state.segments.insert(segment.header.ordinal, live);
+            });
         }
         let (removed, wanted) = (Condvar::new(), Notify::new());
         let routes = RouteIndex::default();
@@ -166,17 +198,16 @@ impl LiveSegments {
             if let Some((_, last)) = state.segments.iter_mut().next_back() {
                 last.sealed_at.get_or_insert(now);
             }
+            state.add(LiveSegment {
+                segment: group.segment.clone(),
+                stream,
+                first_sequence: group.first_sequence,
+                next_sequence: group.first_sequence,
+                end: group.offset,
+                sealed_at: None,
+            });
         }
-        let live = state.segments.entry(ordinal).or_insert_with(|| LiveSegment {
-            segment: group.segment.clone(),
-            stream,
-            first_sequence: group.first_sequence,
-            next_sequence: group.first_sequence,
-            end: group.offset,
-            sealed_at: None,
-        });
-        live.next_sequence = group.first_sequence + u64::from(count);
-        live.end = group.end;
+        state.grew(ordinal, group.first_sequence + u64::from(count), group.end);
     }
 
     /// Seals this segment and all before it: nothing more is written to them. A segment without a
@@ -185,14 +216,16 @@ impl LiveSegments {
         let mut state = self.state();
         // A segment is sealed early only when the disk is out of space.
         state.lacks_room = true;
-        state.segments.entry(segment.header.ordinal).or_insert_with(|| LiveSegment {
-            segment: segment.clone(),
-            stream,
-            first_sequence: next_sequence,
-            next_sequence,
-            end: FIRST_GROUP,
-            sealed_at: None,
-        });
+        if !state.segments.contains_key(&segment.header.ordinal) {
+            state.add(LiveSegment {
+                segment: segment.clone(),
+                stream,
+                first_sequence: next_sequence,
+                next_sequence,
+                end: FIRST_GROUP,
+                sealed_at: None,
+            });
+        }
         for live in state.segments.values_mut() {
             live.sealed_at.get_or_insert(now);
         }
@@ -301,10 +334,7 @@ impl LiveSegments {
             note_begin(disk, ordinal + 1)?;
             remove_if_there(disk, &file_name(ordinal))?;
             disk.sync_directory()?;
-            let mut state = self.state();
-            state.segments.remove(&ordinal);
-            state.bytes -= oldest.segment.header.bytes;
-            drop(state);
+            self.state().remove(ordinal);
             self.routes.removed(ordinal);
             self.removed.notify_all();
         }
@@ -314,14 +344,12 @@ impl LiveSegments {
     /// The sequence number after this stream's last durable record, if any segment belongs to the
     /// stream.
     pub(crate) fn end_of(&self, stream: UniqueId) -> Option<u64> {
-        let state = self.state();
-        let own = state.segments.values().filter(|live| live.stream == stream);
-        own.map(|live| live.next_sequence).max()
+        self.state().streams.get(&stream).map(|(_, end)| *end)
     }
 
     /// Whether any segment holds records of this stream.
     pub(crate) fn has(&self, stream: UniqueId) -> bool {
-        self.state().segments.values().any(|live| live.stream == stream)
+        self.state().streams.contains_key(&stream)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
