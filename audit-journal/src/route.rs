@@ -212,15 +212,20 @@ impl Route {
     pub async fn close(&self) -> Result<(), SinkError> {
         self.lane.share.close();
         let _ = self.lane.commands.send(Command::Hurry);
-        let (share, streams) = (&self.lane.share, &self.lane.streams);
-        let is_delivered = || (share.used() == 0 && !streams.are_ending()).then_some(());
         let delivered = async {
-            self.lane.commits.end().await;
-            share.until(is_delivered).await;
+            // Twice: a batch that was accepted before may have waited for its turn, and have begun
+            // another stream. Once it is delivered, no other one can.
+            for _ in 0..2 {
+                self.lane.commits.end().await;
+                self.lane.share.until(|| self.has_nothing_left().then_some(())).await;
+            }
         };
         tokio::select! {
             () = delivered => Ok(()),
-            () = self.lane.commands.closed() => self.is_delivered(),
+            () = self.lane.commands.closed() => {
+                self.lane.commits.end().await;
+                self.is_delivered()
+            }
         }
     }
 
@@ -249,9 +254,14 @@ impl Route {
         retired.await.map_err(std::io::Error::other).flatten().map_err(cannot_retire)
     }
 
+    /// Whether everything is delivered, the last records of streams included.
+    fn has_nothing_left(&self) -> bool {
+        self.lane.share.used() == 0 && !self.lane.streams.are_ending()
+    }
+
     /// Whether everything is delivered, after the delivery has ended.
     fn is_delivered(&self) -> Result<(), SinkError> {
-        if self.lane.share.used() == 0 { Ok(()) } else { Err(self.journal.stopped()) }
+        if self.has_nothing_left() { Ok(()) } else { Err(self.journal.stopped()) }
     }
 }
 
