@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{Batch, Clock};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::followers::Candidate;
@@ -118,9 +119,61 @@ pub(super) fn a_dead_follower(variant: Variant) -> Result<(), String> {
     Ok(())
 }
 
+/// A route is retired while its first batch waits for its stream to begin, at each moment of that.
+/// The batch arrives, and every stream is closed before the route is retired.
+pub(super) fn a_route_that_closes_early() -> Result<(), String> {
+    for (seed, moment) in (0..12).flat_map(|seed| (0..16).map(move |moment| (seed, moment))) {
+        let closed = runtime().block_on(retired_while_a_batch_waits(seed, moment));
+        closed.map_err(|what| format!("seed {seed}, moment {moment}: {what}"))?;
+    }
+    Ok(())
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
+}
+
+async fn retired_while_a_batch_waits(seed: u64, moment: usize) -> Result<(), String> {
+    const CLOSING: usize = 1;
+    let mut simulation = quiet(seed, Variant::AsItIs, CLOSING);
+    simulation.customers[CLOSING].vouches = true;
+    let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
+    simulation.open_route(&mut process, CLOSING, true).await?;
+    let route = simulation.customers[CLOSING].route.clone().ok_or("the route is closed")?;
+    let lines = simulation.lines(CLOSING);
+    let batch = Batch::from_lines(simulation.clock.now_ms(), lines.concat().into()).unwrap();
+    let persist = tokio::spawn(async move { route.persist(batch).await });
+    process.callers.push((CLOSING, lines, persist));
+    for _ in 0..moment {
+        yield_now().await;
+        simulation.write(&mut process);
+    }
+    simulation.retire(CLOSING);
+    // In small steps: what a route lacks when it is retired may come a moment later.
+    for round in 0..100_000 {
+        yield_now().await;
+        if round % 20 == 0 {
+            sleep(Duration::from_millis(1)).await;
+            simulation.write(&mut process);
+            simulation.hear(&mut process).await?;
+        }
+        simulation.hear_retired().await?;
+        if simulation.customers[CLOSING].retired.is_none() {
+            break;
+        }
+    }
+    simulation.hear(&mut process).await?;
+    if simulation.figures.retired == 0 {
+        return Err("the route is not retired".to_owned());
+    }
+    if simulation.customers[CLOSING].acknowledged.is_empty() {
+        return Err("its batch was not committed".to_owned());
+    }
+    if simulation.end(process).await? != Ended::InOrder {
+        return Err("a process died of nothing".to_owned());
+    }
+    simulation.check(true)
 }
 
 async fn without_the_default_bucket(seed: u64) -> Result<(), String> {

@@ -61,3 +61,8 @@ fn a_dead_route_does_not_affect_others() {
 fn a_dead_default_route_is_nobody_elses_trouble() {
     scenarios::a_dead_default_route().unwrap();
 }
+
+#[test]
+fn a_route_that_closes_early_closes_its_streams() {
+    scenarios::a_route_that_closes_early().unwrap();
+}
