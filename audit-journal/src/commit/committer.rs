@@ -8,8 +8,8 @@ use std::thread;
 use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
 use tokio::time::{Duration, Instant};
 
+use super::errors::stopped;
 use super::own_records::OwnRecords;
-use super::refusing::stopped;
 use super::{PATIENCE, Queued, Reply, Room};
 use crate::disk::Disk;
 use crate::format::EncodedBatch;

@@ -3,9 +3,10 @@
 //! There is no linger: while one group is being synced, the next one gathers in the queue.
 
 mod committer;
+mod errors;
 pub(crate) mod own_records;
 mod preparer;
-mod refusing;
+
 mod thread;
 
 use std::fmt;

@@ -85,7 +85,7 @@ fn responses_match_the_documented_table() {
     assert_eq!(told(Format::Otlp, 200, partial), "rejected");
     let whole = r#"{"partialSuccess":{"rejectedLogRecords":0}}"#;
     assert_eq!(told(Format::Otlp, 200, whole), "accepted");
-    // A count that is none is not taken for 0.
+    // A rejected count that cannot be read is not taken for 0.
     for count in ["1", "1.0", "\"2\"", "\"2e0\"", "-1", "\"\"", "true", "[0]", "{}"] {
         let otlp = format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{count}}}}}"#);
         assert_eq!(told(Format::Otlp, 200, &otlp), "rejected", "{count}");

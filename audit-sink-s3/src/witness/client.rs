@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The way to a witness.
 #[async_trait]
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
-    /// Sends the body of `add-checkpoint`. Returns the response, or why there is none.
+    /// Sends the body of `add-checkpoint`. Returns the response, or the reason why none came.
     async fn submit(&self, body: String) -> Result<WitnessResponse, String>;
 }
 

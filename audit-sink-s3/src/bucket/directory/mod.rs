@@ -2,10 +2,10 @@
 //!
 //! `object_store`'s own store for directories waits for ever at a pipe, follows links, panics at
 //! some times of files, and reads a file without end if it becomes shorter meanwhile, so they are
-//! listed and read here. Writing is done here for three reasons:
-//! only the owner can access the files, whatever the umask; unfinished objects are kept apart from
-//! finished ones, so that engines that read whole directories do not see them; and the leftovers of
-//! a dead writer can be told from the files of a live one.
+//! listed and read here. Writing is done here for three reasons: only the owner can access the
+//! files, whatever the umask; unfinished objects are kept apart from finished ones, so that engines
+//! that read whole directories do not see them; and the leftovers of a dead writer can be told from
+//! the files of a live one.
 //!
 //! An object is written to `_audit/unfinished/<ulid>`, under an exclusive lock (`flock`) that its
 //! writer holds until it has given the file its final name. The operating system releases the lock

@@ -120,7 +120,7 @@ pub(in crate::bucket) fn modified(metadata: &Metadata) -> DateTime<Utc> {
     time.unwrap_or(if is_before { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC })
 }
 
-/// A directory below the root, to which no link leads. `None` if there is none.
+/// The directory at this path below the root, or `None` if there is none or a link leads there.
 pub(in crate::bucket) fn directory_below(
     root: &FilePath,
     below: &str,
