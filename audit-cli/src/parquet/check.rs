@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use audit_core::UniqueId;
 use audit_evidence::{Fault, HeadError, ObjectHead, TrustedKey};
 use audit_sink_s3::layout::ObjectKey;
 use bytes::Bytes;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
-use parquet::file::reader::FileReader;
+use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
-
 use sha2::{Digest, Sha256};
 
 use super::columns::{Column, Columns};
@@ -101,15 +102,11 @@ pub(crate) fn check(file: &Bytes, keys: &[TrustedKey]) -> Checked {
     checked
 }
 
-fn other(what: impl Into<String>) -> parquet::errors::ParquetError {
-    parquet::errors::ParquetError::General(what.into())
+fn other(what: impl Into<String>) -> ParquetError {
+    ParquetError::General(what.into())
 }
 
-fn look(
-    file: &Bytes,
-    keys: &[TrustedKey],
-    checked: &mut Checked,
-) -> Result<(), parquet::errors::ParquetError> {
+fn look(file: &Bytes, keys: &[TrustedKey], checked: &mut Checked) -> Result<(), ParquetError> {
     // This comes before any parsing.
     if !is_sealed(file) {
         return Err(other("its bytes are not those that were written"));
@@ -120,72 +117,25 @@ fn look(
     if *metadata.file_metadata().schema() != *schema(&said.columns)? {
         return Err(other("its columns are not those that it says"));
     }
-    let places = Places::new(&said.columns);
-    let mut objects_read: BTreeMap<String, (Current, Option<u64>)> = BTreeMap::new();
+    let mut unfinished = Unfinished::default();
     for at in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(at)?;
-        let rows = group.metadata();
-        if rows.sorting_columns().is_some() {
-            return Err(other("it says that it is sorted"));
-        }
-        let count = usize::try_from(rows.num_rows()).map_err(|_| other("it has no rows"))?;
-        let mut found = Vec::new();
-        for column in 0..rows.num_columns() {
-            let values = values(group.get_column_reader(column)?, count)?;
-            check_bounds(rows.column(column), &values)?;
-            found.push(values);
-        }
-        let texts = |at: usize| match found.get(at) {
-            Some(Values { data: Data::Texts(texts), levels }) => Ok((texts, levels)),
-            Some(_) | None => Err(other("its columns are not those that it says")),
-        };
-        let Some(Values { data: Data::Integers(sequences), .. }) = found.get(places.sequence)
-        else {
-            return Err(other("it has no numbers of records"));
-        };
-        let ((objects, _), (lines, _)) = (texts(places.object)?, texts(places.record)?);
-        let (evidences, has_evidence) = texts(places.evidence)?;
-        let mut evidences = evidences.iter();
+        let (columns, rows) = read_columns(&*reader.get_row_group(at)?)?;
         let mut again = Group::default();
-        for (row, (has_evidence, sequence)) in has_evidence.iter().zip(sequences).enumerate() {
-            let evidence = if *has_evidence == 1 { evidences.next() } else { None };
-            let text = |array: &ByteArray| {
-                array.as_utf8().map(ToOwned::to_owned).map_err(|_| other("a text is not UTF-8"))
-            };
-            let sequence = u64::try_from(*sequence).map_err(|_| other("a number is negative"))?;
-            let key = text(&objects[row])?;
-            let evidence = evidence.map(text).transpose()?;
-            if !objects_read.contains_key(&key) {
-                let parsed: ObjectKey =
-                    key.parse().map_err(|_| other(format!("{key} is no object's key")))?;
-                let (stream, first) = (parsed.stream(), parsed.first_sequence());
-                let source = Source { key: key.clone(), stream, evidence: evidence.clone() };
-                let begun = Current { source, first, lines: BTreeMap::new() };
-                let count = begun.count();
-                objects_read.insert(key.clone(), (begun, count));
-            }
-            let (object, count) = objects_read.get_mut(&key).ok_or_else(|| other("no object"))?;
-            if evidence != object.source.evidence {
-                return Err(other(format!("it has two different metadata of {key}")));
-            }
-            if object.lines.insert(sequence, lines[row].clone()).is_some() {
-                return Err(other(format!("record {sequence} of {key} occurs twice")));
-            }
-            again.begin(key.clone(), object.source.stream, evidence);
-            again.add(sequence, lines[row].data());
-            // The object is complete: its memory can be released.
-            if *count == Some(object.lines.len() as u64)
-                && let Some((object, _)) = objects_read.remove(&key)
-            {
+        for row in rows_of(&columns, &Places::new(&said.columns))? {
+            let Row { key, evidence, sequence, line } = row?;
+            let (stream, object) = unfinished.add(&key, &evidence, sequence, &line)?;
+            again.begin(key, stream, evidence);
+            again.add(sequence, line.data());
+            if let Some(object) = object {
                 finish(object, keys, checked);
             }
         }
-        checked.records += count as u64;
-        if again.into_values(&said.columns, &said.time).as_ref() != Some(&found) {
+        checked.records += rows as u64;
+        if again.into_values(&said.columns, &said.time).as_ref() != Some(&columns) {
             return Err(other("a column is not what its records say"));
         }
     }
-    for (object, _) in objects_read.into_values() {
+    for (object, _) in unfinished.0.into_values() {
         finish(object, keys, checked);
     }
     let counts = (checked.objects.len() as u64, checked.records);
@@ -193,6 +143,93 @@ fn look(
         return Err(other("it has other records than it says"));
     }
     Ok(())
+}
+
+/// Returns all columns of a row group, and the number of its rows.
+fn read_columns(group: &dyn RowGroupReader) -> Result<(Vec<Values>, usize), ParquetError> {
+    let metadata = group.metadata();
+    if metadata.sorting_columns().is_some() {
+        return Err(other("it says that it is sorted"));
+    }
+    let rows = usize::try_from(metadata.num_rows()).map_err(|_| other("it has no rows"))?;
+    let mut columns = Vec::new();
+    for column in 0..metadata.num_columns() {
+        let values = values(group.get_column_reader(column)?, rows)?;
+        check_bounds(metadata.column(column), &values)?;
+        columns.push(values);
+    }
+    Ok((columns, rows))
+}
+
+/// A record, and the object that it is of.
+struct Row {
+    key: String,
+    evidence: Option<String>,
+    sequence: u64,
+    line: ByteArray,
+}
+
+fn rows_of<'a>(
+    columns: &'a [Values],
+    places: &Places,
+) -> Result<impl Iterator<Item = Result<Row, ParquetError>> + use<'a>, ParquetError> {
+    let texts = |at: usize| match columns.get(at) {
+        Some(Values { data: Data::Texts(texts), levels }) => Ok((texts, levels)),
+        Some(_) | None => Err(other("its columns are not those that it says")),
+    };
+    let Some(Values { data: Data::Integers(sequences), .. }) = columns.get(places.sequence) else {
+        return Err(other("it has no numbers of records"));
+    };
+    let ((objects, _), (lines, _)) = (texts(places.object)?, texts(places.record)?);
+    let (evidences, has_evidence) = texts(places.evidence)?;
+    let mut evidences = evidences.iter();
+    let text = |array: &ByteArray| {
+        array.as_utf8().map(ToOwned::to_owned).map_err(|_| other("a text is not UTF-8"))
+    };
+    let rows = has_evidence.iter().zip(sequences).enumerate();
+    Ok(rows.map(move |(row, (has_evidence, sequence))| {
+        let evidence = if *has_evidence == 1 { evidences.next() } else { None };
+        let sequence = u64::try_from(*sequence).map_err(|_| other("a number is negative"))?;
+        let evidence = evidence.map(text).transpose()?;
+        Ok(Row { key: text(&objects[row])?, evidence, sequence, line: lines[row].clone() })
+    }))
+}
+
+/// The objects that lack records so far, and the number of records that their metadata state.
+#[derive(Default)]
+struct Unfinished(BTreeMap<String, (Current, Option<u64>)>);
+
+impl Unfinished {
+    /// Adds a record. Returns the object's stream, and the object once it has all its records, so
+    /// that its memory can be released.
+    fn add(
+        &mut self,
+        key: &str,
+        evidence: &Option<String>,
+        sequence: u64,
+        line: &ByteArray,
+    ) -> Result<(UniqueId, Option<Current>), ParquetError> {
+        if !self.0.contains_key(key) {
+            let parsed: ObjectKey =
+                key.parse().map_err(|_| other(format!("{key} is no object's key")))?;
+            let (stream, first) = (parsed.stream(), parsed.first_sequence());
+            let source = Source { key: key.to_owned(), stream, evidence: evidence.clone() };
+            let begun = Current { source, first, lines: BTreeMap::new() };
+            let count = begun.count();
+            self.0.insert(key.to_owned(), (begun, count));
+        }
+        let (object, count) = self.0.get_mut(key).ok_or_else(|| other("no object"))?;
+        if *evidence != object.source.evidence {
+            return Err(other(format!("it has two different metadata of {key}")));
+        }
+        if object.lines.insert(sequence, line.clone()).is_some() {
+            return Err(other(format!("record {sequence} of {key} occurs twice")));
+        }
+        let stream = object.source.stream;
+        let is_whole = *count == Some(object.lines.len() as u64);
+        let finished = if is_whole { self.0.remove(key) } else { None };
+        Ok((stream, finished.map(|(object, _)| object)))
+    }
 }
 
 /// Checks the records of an object, once all have been read.
@@ -241,7 +278,7 @@ fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
 /// The number of values that are read at once, since a file may claim any number.
 const AT_ONCE: usize = 8 << 10;
 
-fn values(reader: ColumnReader, rows: usize) -> Result<Values, parquet::errors::ParquetError> {
+fn values(reader: ColumnReader, rows: usize) -> Result<Values, ParquetError> {
     macro_rules! all {
         ($reader:expr, $data:path) => {{
             let (mut reader, mut values, mut levels) = ($reader, Vec::new(), Vec::new());
@@ -277,10 +314,7 @@ fn values(reader: ColumnReader, rows: usize) -> Result<Values, parquet::errors::
 }
 
 /// Checks the bounds of a column, by which query engines skip row groups.
-fn check_bounds(
-    column: &ColumnChunkMetaData,
-    values: &Values,
-) -> Result<(), parquet::errors::ParquetError> {
+fn check_bounds(column: &ColumnChunkMetaData, values: &Values) -> Result<(), ParquetError> {
     let wrong = || other(format!("the bounds of {} are not its own", column.column_path()));
     let has_index = column.bloom_filter_offset().is_some()
         || column.column_index_offset().is_some()

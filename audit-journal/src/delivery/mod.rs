@@ -287,14 +287,7 @@ impl JournalDelivery {
             // An abandoned job might read the journal's files after the journal is closed.
             let is_unopened = self.is_unopened() && self.encodings.is_empty();
             if self.ended && (!is_left || is_unopened) {
-                self.clean().await;
-                self.mended();
-                self.commands.close();
-                while let Ok(command) = self.commands.try_recv() {
-                    if let Command::Flush(_, reply) = command {
-                        let _ = reply.send(());
-                    }
-                }
+                self.finish().await;
                 return;
             }
             if self.is_idle() {
@@ -318,20 +311,7 @@ impl JournalDelivery {
                 memory = taken(&mut self.wanted), if awaits_memory => {
                     (self.cutting, self.wanted) = (Some(memory), None);
                 }
-                Some(command) = self.commands.recv() => match command {
-                    Command::Flush(position, reply) => {
-                        self.flushes.push(position, reply);
-                        self.more = true;
-                    }
-                    Command::Hurry => self.hurry = true,
-                    Command::Open(destination, health) => self.open_route(destination, health),
-                    Command::EndStreams => {}
-                    Command::Retire => {
-                        self.streams.end();
-                        self.streams.tell_all();
-                        self.ended = true;
-                    }
-                },
+                Some(command) = self.commands.recv() => self.obey(command),
                 changed = self.durable.changed(), if !self.ended => {
                     self.ended = changed.is_err();
                     self.more = true;
@@ -342,6 +322,35 @@ impl JournalDelivery {
                 () = sleep_until(resend_at), if resends => {}
                 () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
                 () = sleep_until(self.clean_at) => {}
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Flush(position, reply) => {
+                self.flushes.push(position, reply);
+                self.more = true;
+            }
+            Command::Hurry => self.hurry = true,
+            Command::Open(destination, health) => self.open_route(destination, health),
+            Command::EndStreams => {}
+            Command::Retire => {
+                self.streams.end();
+                self.streams.tell_all();
+                self.ended = true;
+            }
+        }
+    }
+
+    /// Removes what is delivered and answers those that still wait for a flush.
+    async fn finish(&mut self) {
+        self.clean().await;
+        self.mended();
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Flush(_, reply) = command {
+                let _ = reply.send(());
             }
         }
     }

@@ -73,7 +73,7 @@ struct Shared {
     work: Condvar,
     /// Notified when a prompt job waits and no other thread is free, and when the pool ends.
     prompt: Condvar,
-    /// Notified when a job begins, and when the pool ends.
+    /// Notified when a job begins while the watchdog sleeps, and when the pool ends.
     began: Condvar,
     exhausted: watch::Sender<bool>,
 }
@@ -83,6 +83,8 @@ struct State {
     /// The running jobs, by the number of their thread. A thread without an entry when its job ends
     /// was abandoned.
     running: HashMap<u64, Running>,
+    /// Whether the watchdog waits for a job to begin.
+    watchdog_sleeps: bool,
     next_thread: u64,
     /// The number of abandoned threads that have not returned.
     stuck: usize,
@@ -123,6 +125,7 @@ impl Workers {
             state: Mutex::new(State {
                 turns: Turns::default(),
                 running: HashMap::new(),
+                watchdog_sleeps: false,
                 next_thread: 0,
                 stuck: 0,
                 has_ended: false,
@@ -371,8 +374,11 @@ impl Shared {
             };
             state.running.insert(number, running);
             self.call_prompt(&state);
+            let wakes_watchdog = std::mem::take(&mut state.watchdog_sleeps);
             drop(state);
-            self.began.notify_one();
+            if wakes_watchdog {
+                self.began.notify_one();
+            }
             return Some((task, pulse));
         }
     }

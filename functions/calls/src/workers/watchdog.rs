@@ -25,15 +25,19 @@ impl Running {
 impl Shared {
     /// Abandons jobs that overrun, until the pool ends.
     pub(super) fn watch(self: &Arc<Self>) {
+        let WorkerSettings { overrun_after, longest_stretch, .. } = self.settings;
+        let pause = (overrun_after.min(longest_stretch) / 10).min(Duration::from_secs(1));
         let mut state = self.state();
         while !state.has_ended {
             self.abandon(&mut state, |running| running.overran(&self.settings));
-            state = if state.running.is_empty() {
-                self.began.wait(state).unwrap_or_else(PoisonError::into_inner)
+            // Jobs that begin during a pause do not end it: under load, the watchdog would hold the
+            // lock most of the time.
+            state.watchdog_sleeps = state.running.is_empty();
+            let sleeps = |state: &mut State| !state.has_ended && state.watchdog_sleeps;
+            state = if state.watchdog_sleeps {
+                self.began.wait_while(state, sleeps).unwrap_or_else(PoisonError::into_inner)
             } else {
-                let WorkerSettings { overrun_after, longest_stretch, .. } = self.settings;
-                let pause = (overrun_after.min(longest_stretch) / 10).min(Duration::from_secs(1));
-                let waited = self.began.wait_timeout(state, pause);
+                let waited = self.began.wait_timeout_while(state, pause, |it| !it.has_ended);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             };
         }
