@@ -27,10 +27,5 @@ pub(crate) fn read_begin(disk: &dyn Disk) -> Result<u32, RecoveryError> {
         fields.literal("audit begin 1 segment ")?;
         fields.hex32()
     });
-    let what = "the file does not match its checksum";
-    ordinal.ok_or_else(|| RecoveryError::Damaged {
-        file: BEGIN.to_owned(),
-        offset: 0,
-        what: what.to_owned(),
-    })
+    ordinal.ok_or_else(|| RecoveryError::unreadable(BEGIN, &file, "audit begin "))
 }

@@ -3,6 +3,9 @@
 //! The journal and its delivery access the disk only through these traits, so that a simulation can
 //! lose unsynced data, fail any call, and stop at any point.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -10,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use audit_core::FileLock;
 use audit_core::durable::{self, create_directory};
+use audit_core::{FileLock, descriptors_advice};
 
 /// A directory without subdirectories.
 ///
@@ -60,9 +63,18 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
+/// Far more than any file of a journal has, except its segments. The size of a damaged file may be
+/// larger than any memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
 pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let bytes = file.len()?;
+    if bytes > MAX_FILE_BYTES {
+        let what = format!("{name}: a file of {bytes} bytes exceeds the limit of {MAX_FILE_BYTES}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let mut bytes = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
@@ -108,17 +120,36 @@ pub(crate) fn read_ahead(path: PathBuf) {
     let read = move || {
         let mut memory = vec![0; PIECE_BYTES];
         // The later read reports errors.
-        let Ok(mut file) = File::open(path) else { return };
+        let Ok(mut file) = open_file(File::options().read(true), &path) else { return };
         while file.read(&mut memory).is_ok_and(|read| read > 0) {}
     };
     // If no thread can be started, the file is read when it is needed.
     let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
 }
 
+/// Opens an existing file. Anything else is an error: opening a pipe may wait without end.
+pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+    }
+    options.open(path)
+}
+
+/// The error of an operation on the file of this name. One that is the process's own is not that of
+/// a file.
+pub(crate) fn named(name: &str, error: io::Error) -> io::Error {
+    match descriptors_advice(&error) {
+        Some(_) => error,
+        None => io::Error::new(error.kind(), format!("{name}: {error}")),
+    }
+}
+
 /// A directory of the operating system, locked against other processes while this lives.
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     path: PathBuf,
+    /// The directory itself, wherever somebody moves it.
+    directory: Option<File>,
     _locks: (FileLock, Option<FileLock>),
 }
 
@@ -135,14 +166,15 @@ impl LocalDisk {
         // A power cut that undid the directory's own name would undo what was acknowledged in it.
         create_directory(path)?;
         let path = path.canonicalize()?;
-        let file = lock(options().create(true).truncate(false).open(path.join(LOCK))?)?;
+        let file = options().create(true).truncate(false).open(path.join(LOCK));
+        let file = lock(file.map_err(|error| named(LOCK, error))?)?;
         // The directory is locked as well, since somebody may remove the lock file. Not every file
         // system or operating system supports that.
         let directory = match File::open(&path).and_then(lock) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             directory => directory.ok(),
         };
-        Ok(LocalDisk { path, _locks: (file, directory) })
+        Ok(LocalDisk::at(path, (file, directory)))
     }
 
     /// Opens a directory that exists, to write the file of this name in it, which no other process
@@ -162,8 +194,48 @@ impl LocalDisk {
             let message = format!("another process writes {}", path.join(file).display());
             io::Error::new(io::ErrorKind::WouldBlock, message)
         })?;
-        Ok(LocalDisk { path, _locks: (locked, None) })
+        Ok(LocalDisk::at(path, (locked, None)))
     }
+
+    fn at(path: PathBuf, locks: (FileLock, Option<FileLock>)) -> LocalDisk {
+        let directory = File::open(&path).ok();
+        LocalDisk { path, directory, _locks: locks }
+    }
+
+    /// Calls `operation` with the path of a file.
+    ///
+    /// # Errors
+    ///
+    /// Also if the directory is no longer at its path. What is there now may be the journal of
+    /// another process, which must not be changed. Nothing is lost: the journal goes on once the
+    /// directory is back.
+    fn with<T>(&self, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        self.is_in_place()?;
+        operation(&self.path.join(name)).map_err(|error| named(name, error))
+    }
+
+    fn is_in_place(&self) -> io::Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        if is_same(directory, &self.path).unwrap_or(false) {
+            return Ok(());
+        }
+        let path = self.path.display();
+        let message = format!("the journal's directory was moved away from {path}: move it back");
+        Err(io::Error::other(message))
+    }
+}
+
+/// Whether this directory is at this path.
+#[cfg(unix)]
+fn is_same(directory: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let [held, there] = [directory.metadata()?, fs::metadata(path)?];
+    Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &File, path: &Path) -> io::Result<bool> {
+    Ok(path.is_dir())
 }
 
 fn lock(file: File) -> io::Result<FileLock> {
@@ -186,27 +258,29 @@ fn options() -> OpenOptions {
 
 impl Disk for LocalDisk {
     fn list(&self) -> io::Result<Vec<String>> {
+        self.is_in_place()?;
         let entries = fs::read_dir(&self.path)?;
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(options().create_new(true).open(self.path.join(name))?))
+        Ok(Arc::new(self.with(name, |path| options().create_new(true).open(path))?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(options().open(self.path.join(name))?))
+        Ok(Arc::new(self.with(name, |path| open_file(&options(), path))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
+        self.with(from, |path| fs::rename(path, self.path.join(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        self.with(name, |path| fs::remove_file(path))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
+        self.is_in_place()?;
         durable::sync_directory(&self.path)
     }
 
@@ -269,25 +343,5 @@ impl DiskFile for UnsyncedFile {
 
     fn sync_all(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use audit_core::testing::synced_directories;
-
-    use super::*;
-
-    /// A killed process may leave directories whose names are not durable.
-    #[test]
-    fn the_name_of_the_directory_is_durable_before_a_commit() {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path().canonicalize().unwrap();
-        for _ in 0..2 {
-            drop(LocalDisk::open(&root.join("data/journal")).unwrap());
-            for synced in [root.join("data"), root.clone()] {
-                assert!(synced_directories().remove(&synced), "{}", synced.display());
-            }
-        }
     }
 }

@@ -122,8 +122,6 @@ fn damaged(file: &str, what: &str) -> RecoveryError {
     RecoveryError::Damaged { file: file.to_owned(), offset: 0, what: what.to_owned() }
 }
 
-const NO_MATCH: &str = "the file does not match its checksum";
-
 fn recover_progress(
     disk: &dyn Disk,
     names: &[String],
@@ -134,7 +132,7 @@ fn recover_progress(
         let Some(stream) = progress::stream_of(name).filter(|stream| is_read(*stream)) else {
             continue;
         };
-        let progress = read_progress(disk, name)?.ok_or_else(|| damaged(name, NO_MATCH))?;
+        let progress = read_progress(disk, name)?;
         write_progress(disk, stream, &progress)?;
         delivered.push((stream, progress));
     }
@@ -216,8 +214,7 @@ fn recover_secrets(
         let Some(chain) = &progress.chain else { continue };
         let name = secret::file_name(*stream);
         if names.binary_search(&name).is_ok() {
-            let secret = read_secret(disk, &name)?.ok_or_else(|| damaged(&name, NO_MATCH))?;
-            secrets.insert(*stream, secret);
+            secrets.insert(*stream, read_secret(disk, &name)?);
         } else if !chain.is_closed && (progress.next > 0 || has_records(*stream)) {
             return Err(damaged(&name, "the secret of a stream that is not closed is missing"));
         }

@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
+use crate::recovery_error::RecoveryError;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -84,9 +85,10 @@ pub(crate) fn remove_progress(disk: &dyn Disk, stream: UniqueId) -> io::Result<(
     remove_if_there(disk, &file_name(stream))
 }
 
-/// Reads a progress file. Returns `None` if it does not match its checksum.
-pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> io::Result<Option<Progress>> {
-    Ok(decode(&read_whole(disk, name)?))
+/// Reads a progress file.
+pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> Result<Progress, RecoveryError> {
+    let file = read_whole(disk, name)?;
+    decode(&file).ok_or_else(|| RecoveryError::unreadable(name, &file, "audit delivered "))
 }
 
 /// Each of the four kinds of streams has a version of its own.

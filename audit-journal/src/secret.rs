@@ -11,6 +11,7 @@ use audit_core::UniqueId;
 use crate::destination::StreamSecret;
 use crate::disk::{Disk, read_whole, remove_if_there, write_durably};
 use crate::format::{Fields, seal};
+use crate::recovery_error::RecoveryError;
 
 pub(crate) fn file_name(stream: UniqueId) -> String {
     format!("{stream}.secret")
@@ -32,8 +33,8 @@ pub(crate) fn write_secret(
     write_durably(disk, &file_name(stream), [&file[..]])
 }
 
-/// Reads a secret. `None` if the file does not match its checksum.
-pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> io::Result<Option<StreamSecret>> {
+/// Reads a secret.
+pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> Result<StreamSecret, RecoveryError> {
     let file = read_whole(disk, name)?;
     let text = Fields::of(&file, 0).and_then(|mut fields| {
         fields.literal("audit secret 1 bytes ")?;
@@ -41,7 +42,8 @@ pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> io::Result<Option<Stre
         fields.literal(" ")?;
         fields.text(usize::try_from(bytes).ok()?)
     });
-    Ok(text.map(StreamSecret::new))
+    let unreadable = || RecoveryError::unreadable(name, &file, "audit secret ");
+    text.map(StreamSecret::new).ok_or_else(unreadable)
 }
 
 /// Removes the secret, durably.

@@ -245,8 +245,9 @@ pub(crate) fn can_be_sent(
 
 /// The error of a directory that cannot be used.
 pub(crate) fn cannot_open(directory: &Path, error: io::Error) -> OpenError {
-    let in_use = error.kind() == io::ErrorKind::WouldBlock;
-    let kind = if in_use { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
+    // Another process has it open, or a later version wrote it.
+    let is_other = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported);
+    let kind = if is_other { OpenErrorKind::Configuration } else { OpenErrorKind::Blocked };
     let message = format!("the journal in {} cannot be opened", directory.display());
     OpenError::new(kind, message).with_source(error)
 }

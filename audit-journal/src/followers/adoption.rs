@@ -19,13 +19,14 @@ pub(crate) fn read_followers(
 ) -> Result<Vec<FollowerRecord>, RecoveryError> {
     let mut records = Vec::new();
     for name in disk.list()?.iter().filter(|name| name.ends_with(".follower")) {
-        let mut record = FollowerRecord::decode(&read_whole(disk, name)?)
-            .filter(|record| record.file_name() == *name)
-            .ok_or_else(|| RecoveryError::Damaged {
-                file: name.clone(),
-                offset: 0,
-                what: "the file does not match its checksum".to_owned(),
-            })?;
+        let file = read_whole(disk, name)?;
+        let record = FollowerRecord::decode(&file);
+        if let Some(other) = record.as_ref().filter(|record| record.file_name() != *name) {
+            let what = format!("the file is that of follower number {}", other.number);
+            return Err(RecoveryError::Damaged { file: name.clone(), offset: 0, what });
+        }
+        let unreadable = || RecoveryError::unreadable(name, &file, "audit follower ");
+        let mut record = record.ok_or_else(unreadable)?;
         record.watermark.ordinal = first_needed(&record, recovered);
         let is_changed = record.forget_replayed(disk)?;
         if is_changed || record.state != FollowerState::Retired {

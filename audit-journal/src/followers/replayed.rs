@@ -104,6 +104,7 @@ pub(crate) fn replayed(disk: &dyn Disk, number: u32, name: &str) -> io::Result<R
                 io::ErrorKind::NotFound
                     | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidData
             ) =>
         {
             None

@@ -12,7 +12,7 @@ use audit_core::{FileLock, UniqueId};
 use bytes::Bytes;
 
 use self::read_only::ReadOnlyDisk;
-use crate::disk::{Disk, LOCK};
+use crate::disk::{Disk, LOCK, named, open_file};
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
@@ -310,7 +310,7 @@ pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
 
 /// Whether a process has the journal open.
 fn in_use(directory: &Path) -> io::Result<bool> {
-    match File::open(directory.join(LOCK)) {
+    match open_file(File::options().read(true), &directory.join(LOCK)) {
         Ok(lock) => match FileLock::shared(lock) {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
@@ -318,7 +318,7 @@ fn in_use(directory: &Path) -> io::Result<bool> {
         },
         // A copied journal may lack the file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => Err(named(LOCK, error)),
     }
 }
 
@@ -368,7 +368,7 @@ pub(crate) fn state(
 }
 
 impl JournalRoute {
-    fn of((number, row): (u32, &RouteName)) -> JournalRoute {
+    pub(crate) fn of((number, row): (u32, &RouteName)) -> JournalRoute {
         let RouteName { name, destination, is_retired } = row.clone();
         JournalRoute { number, name, destination, is_retired }
     }

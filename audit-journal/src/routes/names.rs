@@ -166,11 +166,8 @@ pub(crate) fn read_routes(disk: &dyn Disk) -> Result<RouteNames, RecoveryError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RouteNames::default()),
         Err(error) => return Err(error.into()),
     };
-    let names = RouteNames::decode(&file).ok_or_else(|| RecoveryError::Damaged {
-        file: ROUTES.to_owned(),
-        offset: 0,
-        what: "the file does not match its checksum".to_owned(),
-    })?;
+    let unreadable = || RecoveryError::unreadable(ROUTES, &file, "audit routes ");
+    let names = RouteNames::decode(&file).ok_or_else(unreadable)?;
     names.write(disk)?;
     Ok(names)
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::destination::{Encoded, Encoding, Plan};
 use crate::followers::{FollowerRecord, FollowerState};
-use crate::format::{EncodedBatch, FIRST_GROUP, Found, RouteStream};
+use crate::format::{EncodedBatch, FIRST_GROUP, Found, RouteStream, seal};
 use crate::object_file::{Role, read_object, write_object};
 use crate::progress::{Progress, write_progress};
 use crate::recovery_error::RecoveryError;
@@ -213,4 +213,31 @@ fn damaged_files_send_no_record_to_another_route() {
     }
     println!("{noticed:?}");
     assert!(noticed["routes"] > 1_000 && noticed.values().sum::<u32>() > 8_000, "{noticed:?}");
+}
+
+/// A host that returned to an earlier version must not be told that its journal is damaged.
+#[test]
+fn files_of_a_later_version_are_named_and_left_alone() {
+    let Written { files, .. } = write();
+    let mut versions = 0;
+    for (name, file) in &files {
+        let Some(at) = [" delivered ", " follower ", " routes "].iter().find_map(|kind| {
+            let text = std::str::from_utf8(file).ok()?;
+            text.starts_with(&format!("audit{kind}")).then_some(5 + kind.len())
+        }) else {
+            continue;
+        };
+        let mut later = file[..file.len() - 9].to_vec();
+        later[at] = b'9';
+        seal(&mut later, 0);
+        let mut files = files.clone();
+        files.insert(name.clone(), later);
+        let disk = SimulatedDisk::with_files(0, &files);
+        let Err(RecoveryError::Io(error)) = startup::read_whole(&disk) else { panic!("{name}") };
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains(name), "{error}");
+        assert_eq!(disk.files(), files, "{name}");
+        versions += 1;
+    }
+    assert!(versions > 3, "{versions}");
 }

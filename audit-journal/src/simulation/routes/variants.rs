@@ -8,7 +8,7 @@ use super::{Process, Simulation};
 use crate::disk::{Disk, DiskFile, read_whole};
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::object_file::object_of;
-use crate::progress::{read_progress, stream_of, write_progress};
+use crate::progress::{Progress, read_progress, stream_of, write_progress};
 use crate::routes::{RouteNames, read_routes};
 use crate::secret::{self, read_secret, write_secret};
 use crate::simulation::disk::SimulatedDisk;
@@ -111,19 +111,23 @@ impl BadDisk {
         let is_other = |name: &&String| name.ends_with(".secret") && *name != of;
         let names = self.inner.list()?;
         let other = names.iter().find(is_other);
-        let other = other.map_or(Ok(None), |other| read_secret(&self.inner, other))?;
+        let other = other.map(|other| read_secret(&self.inner, other)).transpose();
+        let other = other.map_err(io::Error::other)?;
         match (secret::stream_of(of), other) {
             (Some(stream), Some(other)) => write_secret(&self.inner, stream, &other),
             _ => Ok(()),
         }
     }
 
+    fn read(&self, name: &str) -> io::Result<Progress> {
+        read_progress(&self.inner, name).map_err(io::Error::other)
+    }
+
     fn share_frontier(&self, of: &str) -> io::Result<()> {
-        let read = |name: &str| read_progress(&self.inner, name);
-        let Some(chain) = read(of)?.and_then(|progress| progress.chain) else { return Ok(()) };
+        let Some(chain) = self.read(of)?.chain else { return Ok(()) };
         for name in self.inner.list()?.iter().filter(|name| *name != of) {
             let Some(stream) = stream_of(name) else { continue };
-            let Some(mut other) = read(name)? else { continue };
+            let mut other = self.read(name)?;
             if let Some(of_other) = other.chain.as_mut().filter(|other| !other.is_closed) {
                 of_other.state = chain.state.clone();
                 write_progress(&self.inner, stream, &other)?;
@@ -133,12 +137,14 @@ impl BadDisk {
     }
 
     fn share_watermark(&self, of: &str) -> io::Result<()> {
-        let Some(progress) = read_progress(&self.inner, of)?.filter(|p| p.route > 0) else {
+        let progress = self.read(of)?;
+        if progress.route == 0 {
             return Ok(());
-        };
+        }
         for name in self.inner.list()? {
             let Some(stream) = stream_of(&name) else { continue };
-            if let Some(mut other) = read_progress(&self.inner, &name)?.filter(|p| p.route > 0) {
+            let mut other = self.read(&name)?;
+            if other.route > 0 {
                 other.next = progress.next;
                 write_progress(&self.inner, stream, &other)?;
             }
