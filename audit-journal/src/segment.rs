@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{
     BLOCK_BYTES, BatchPlace, FIRST_GROUP, Found, GROUP_HEADER_BYTES, GROUP_MARK, GroupHeader,
-    Position, SEGMENT_HEADER_BYTES, SegmentHeader, TABLE_MARK, batches, look,
+    Position, SEGMENT_HEADER_BYTES, SegmentHeader, TABLE_MARK, batches, look, look_into,
 };
 
 pub(crate) fn file_name(ordinal: u32) -> String {
@@ -112,6 +112,16 @@ pub(crate) struct SegmentReader {
     /// The end of the part that may be read.
     limit: u64,
     window: Window,
+    /// The group at `offset`, if it was looked at and is in the window.
+    looked: Option<Looked>,
+}
+
+/// A group whose checksums match.
+#[derive(Debug)]
+struct Looked {
+    header: GroupHeader,
+    /// Its batches, until they are taken.
+    places: Option<Vec<BatchPlace>>,
 }
 
 /// The part of a file that is in memory. The memory is reused for the next part.
@@ -135,7 +145,8 @@ impl SegmentReader {
     /// Creates a reader at the group at `offset` that reuses the memory of this window.
     pub(crate) fn new(segment: Segment, offset: u64, window: Window) -> SegmentReader {
         let limit = segment.header.bytes;
-        SegmentReader { segment, offset, limit, window: Window { filled: 0, ..window } }
+        let window = Window { filled: 0, ..window };
+        SegmentReader { segment, offset, limit, window, looked: None }
     }
 
     /// Returns the window for another reader.
@@ -145,7 +156,7 @@ impl SegmentReader {
 
     /// Frees the memory of the window.
     pub(crate) fn trim(&mut self) {
-        self.window = Window::default();
+        (self.window, self.looked) = (Window::default(), None);
     }
 
     /// Limits reading to the bytes before `limit`: a commit may be writing beyond it, and bytes
@@ -165,6 +176,9 @@ impl SegmentReader {
 
     /// Classifies the content at the reader's position without moving it.
     pub(crate) fn look(&mut self) -> io::Result<Found> {
+        if let Some(Looked { header, .. }) = &self.looked {
+            return Ok(Found::Group(*header));
+        }
         let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
         let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
         let Some(header) =
@@ -173,21 +187,30 @@ impl SegmentReader {
             return Ok(look(head, salt));
         };
         let group = self.at(self.offset, left.min(header.group_bytes()))?;
-        Ok(look(group, salt))
+        Ok(match look_into(group, salt) {
+            Ok((header, places)) => {
+                self.looked = Some(Looked { header, places: Some(places) });
+                Found::Group(header)
+            }
+            Err(found) => found,
+        })
     }
 
     /// Moves past a group that [`look`](Self::look) found.
     pub(crate) fn step_over(&mut self, header: &GroupHeader) {
         self.offset = header.end(self.offset).min(self.segment.header.bytes);
+        self.looked = None;
     }
 
     /// The batches of a group that [`look`](Self::look) found, and the payload that holds them.
     pub(crate) fn batches(&mut self, header: &GroupHeader) -> io::Result<(Vec<BatchPlace>, &[u8])> {
-        let salt = self.segment.header.salt;
-        let offset = self.offset;
+        let (salt, offset) = (self.segment.header.salt, self.offset);
+        // If the window no longer holds the group, it is read again, and checked again.
+        self.at(offset, header.group_bytes())?;
+        let places = self.looked.as_mut().and_then(|looked| looked.places.take());
         let group = self.at(offset, header.group_bytes())?;
         let payload = &group[GROUP_HEADER_BYTES..];
-        let places = batches(header, payload, salt).ok_or_else(|| {
+        let places = places.or_else(|| batches(header, payload, salt)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "a group changed while it was read")
         })?;
         Ok((places, payload))
@@ -234,7 +257,7 @@ impl SegmentReader {
                 *memory = Vec::new();
                 *memory = vec![0; read];
             }
-            *filled = 0;
+            (*filled, self.looked) = (0, None);
             self.segment.file.read_exact_at(&mut memory[..read], offset)?;
             (*at, *filled) = (offset, read);
         }

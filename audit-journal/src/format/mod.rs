@@ -233,24 +233,32 @@ pub(crate) enum Found {
 
 /// Classifies the content at the start of these bytes, which extend to the end of the segment.
 pub(crate) fn look(rest: &[u8], salt: u32) -> Found {
-    let Some(head) = rest.get(..GROUP_HEADER_BYTES) else { return Found::Nothing };
+    match look_into(rest, salt) {
+        Ok((header, _)) => Found::Group(header),
+        Err(found) => found,
+    }
+}
+
+/// Like [`look`], with the batches of a group, whose checksums are computed once for both.
+pub(crate) fn look_into(rest: &[u8], salt: u32) -> Result<(GroupHeader, Vec<BatchPlace>), Found> {
+    let head = rest.get(..GROUP_HEADER_BYTES).ok_or(Found::Nothing)?;
     let Some(header) = GroupHeader::decode(head, salt) else {
         if head.iter().all(|byte| *byte == 0) {
-            return Found::Nothing;
+            return Err(Found::Nothing);
         }
         let repairs = |head: &[u8]| GroupHeader::decode(head, salt).is_some();
-        return torn_or_damaged(head, repairs, "the header of a group does not match its checksum");
+        let what = "the header of a group does not match its checksum";
+        return Err(torn_or_damaged(head, repairs, what));
     };
-    let Some(payload) =
-        rest.get(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.payload_bytes as usize)
-    else {
-        return Found::Damaged("a group extends beyond the end of its segment");
-    };
-    let matches = |payload: &[u8]| batches(&header, payload, salt).is_some();
-    if matches(payload) {
-        return Found::Group(header);
+    let payload = rest.get(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.payload_bytes as usize);
+    let what = "a group extends beyond the end of its segment";
+    let payload = payload.ok_or(Found::Damaged(what))?;
+    if let Some(places) = batches(&header, payload, salt) {
+        return Ok((header, places));
     }
-    torn_or_damaged(payload, matches, "the records of a group do not match their checksums")
+    let matches = |payload: &[u8]| batches(&header, payload, salt).is_some();
+    let what = "the records of a group do not match their checksums";
+    Err(torn_or_damaged(payload, matches, what))
 }
 
 /// Missing pieces are zero. Written bytes are never zero, unless a bit flip cleared the only set
