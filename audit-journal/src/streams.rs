@@ -1,7 +1,7 @@
 //! The state of streams that a destination vouches for, shared by the committer and the delivery.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use audit_core::UniqueId;
 
@@ -13,7 +13,11 @@ use crate::progress::Progress;
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     state: Mutex<State>,
+    files: Mutex<()>,
 }
+
+/// The right to write files of a route's streams in place of its delivery, or to read all of them.
+pub(crate) type FilesLock<'a> = MutexGuard<'a, ()>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,7 +58,27 @@ impl Streams {
             }
         }
         let secrets = decided.secrets.clone();
-        Streams { state: Mutex::new(State { secrets, untold, told, ..State::default() }) }
+        let state = Mutex::new(State { secrets, untold, told, ..State::default() });
+        Streams { state, files: Mutex::default() }
+    }
+
+    /// Locks the files of the streams.
+    ///
+    /// Whoever begins a stream or names one writes files that otherwise only the delivery writes.
+    /// After a panic the delivery reads them all, writes them again, and removes those of streams
+    /// that never began. Without the lock it would undo what was written in between: a stream could
+    /// be named twice, or lose its secret.
+    pub(crate) fn lock_files(&self) -> FilesLock<'_> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Like [`lock_files`](Self::lock_files), without waiting: reading all files may take long.
+    pub(crate) fn try_lock_files(&self) -> Option<FilesLock<'_>> {
+        match self.files.try_lock() {
+            Ok(locked) => Some(locked),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(crate) fn begin(&self, stream: UniqueId, secret: Option<StreamSecret>) {

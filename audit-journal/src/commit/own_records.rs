@@ -101,14 +101,17 @@ impl OwnRecords {
     /// predecessor, as two copies of one journal would.
     fn previous(&mut self, disk: &dyn Disk) -> Option<StreamEnd> {
         if self.naming.is_none() && self.again_at <= Instant::now() {
-            let mut whole = self.parts.streams.untold()?;
+            let streams = Arc::clone(&self.parts.streams);
+            let mut whole = streams.untold()?;
             if let Some(chain) = &mut whole.progress.chain {
                 chain.is_told = true;
             }
+            // Naming the stream can wait.
+            let locked = streams.try_lock_files()?;
             let noted = catch(|| write_progress(disk, whole.stream, &whole.progress));
+            drop(locked);
             match noted {
                 Ok(Ok(())) => self.naming = Some(whole),
-                // Naming the stream can wait.
                 Ok(Err(_)) | Err(_) => self.again_at = Instant::now() + PAUSE,
             }
         }
@@ -129,13 +132,17 @@ impl OwnRecords {
         self.parts.streams.end();
     }
 
-    /// Begins another stream of the default route. Returns `None` if the disk fails; the old stream
-    /// then continues.
+    /// Begins another stream of the default route. Returns `None` if the disk fails or the files of
+    /// the streams are being read; the old stream then continues.
     pub(crate) fn change_stream(&mut self, disk: &dyn Disk) -> Option<UniqueId> {
         if self.again_at > Instant::now() {
             return None;
         }
-        match catch(|| self.begin_stream(disk)) {
+        let streams = Arc::clone(&self.parts.streams);
+        let locked = streams.try_lock_files()?;
+        let begun = catch(|| self.begin_stream(disk));
+        drop(locked);
+        match begun {
             Ok(Ok((stream, records))) => {
                 self.records = records;
                 Some(stream)

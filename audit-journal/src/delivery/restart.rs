@@ -1,5 +1,8 @@
 //! Starting over from the durable state, as the next process would.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -10,9 +13,12 @@ use super::JournalDelivery;
 use super::planned::{Planned, State};
 use super::refusals::Failed;
 use crate::cutter::Cutter;
+use crate::disk::Disk;
 use crate::format::Position;
 use crate::plan::{self, Decided, DecidedObject};
 use crate::recovery_error::RecoveryError;
+use crate::segments::LiveSegments;
+use crate::streams::Streams;
 
 impl JournalDelivery {
     /// Starts over from the durable state.
@@ -45,23 +51,32 @@ impl JournalDelivery {
 
     /// Reads the plans again.
     pub(super) async fn read_plans(&mut self) -> Result<(), Failed> {
-        let live = Arc::clone(&self.live);
+        let (live, streams) = (Arc::clone(&self.live), Arc::clone(&self.streams));
         let route = self.number();
-        let read = self.on_disk(move |disk| {
-            // Other routes' deliveries go on, and write their own files.
-            let is_own = |stream| live.routes().route_of(stream) == route;
-            let has_records = |stream| match route {
-                0 => live.end_of(stream) > Some(0),
-                _ => live.routes().has(route, stream),
-            };
-            plan::recover(disk, is_own, has_records).map_err(|error| match error {
-                RecoveryError::Io(error) => error,
-                error @ RecoveryError::Damaged { .. } => io::Error::other(error),
-            })
-        });
+        let read = self.on_disk(move |disk| read_again(disk, &live, &streams, route));
         let decided = read.await.map_err(|error| ("the plans of objects cannot be read", error))?;
         self.begin(decided);
         self.lost = false;
         Ok(())
     }
+}
+
+/// Reads the plans of a route, 0 for the default route, while its commits go on.
+fn read_again(
+    disk: &dyn Disk,
+    live: &LiveSegments,
+    streams: &Streams,
+    route: u32,
+) -> io::Result<Decided> {
+    let _locked = streams.lock_files();
+    // Other routes' deliveries go on, and write their own files.
+    let is_own = |stream| live.routes().route_of(stream) == route;
+    let has_records = |stream| match route {
+        0 => live.end_of(stream) > Some(0),
+        _ => live.routes().has(route, stream),
+    };
+    plan::recover(disk, is_own, has_records).map_err(|error| match error {
+        RecoveryError::Io(error) => error,
+        error @ RecoveryError::Damaged { .. } => io::Error::other(error),
+    })
 }

@@ -269,7 +269,11 @@ impl RouteCommits {
         live.routes().add_stream(stream, route);
         let secret = new.as_ref().map(|new| new.secret.clone());
         streams.begin(stream, secret.clone());
-        let prepare = move || prepare_stream(&*disk, route, stream, secret.as_ref());
+        let of_route = Arc::clone(streams);
+        let prepare = move || {
+            let _locked = of_route.lock_files();
+            prepare_stream(&*disk, route, stream, secret.as_ref())
+        };
         execute(&**executor, prepare).await?;
         Ok(new.map(|new| {
             let parts = own_records::Parts {

@@ -32,7 +32,7 @@ pub mod receiver;
 #[cfg(test)]
 mod routes;
 pub mod scale;
-mod vouching;
+pub(crate) mod vouching;
 
 pub use self::vouching::OWN;
 

@@ -26,7 +26,7 @@ pub(super) fn secret(stream: UniqueId) -> StreamSecret {
     StreamSecret::new(format!("secret of {stream}"))
 }
 
-pub(super) fn begin(stream: UniqueId) -> NewStream {
+pub(crate) fn begin(stream: UniqueId) -> NewStream {
     let records = Box::new(Records { opened_ms: 0, due_ms: 0 });
     NewStream { secret: secret(stream), records }
 }
