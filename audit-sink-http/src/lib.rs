@@ -47,6 +47,8 @@
 //! | answer | meaning | next |
 //! |---|---|---|
 //! | 2xx | delivered; with [`Settings::indexer_ack_ms`] once Splunk's indexers have it, else *unknown* | |
+//! | 2xx before the whole request was sent | unknown | as below |
+//! | 207, whose body may say that records were not taken | blocked | as below |
 //! | 2xx with a body that no receiver of the format sends, as a page to sign in at (Splunk, OTLP, Datadog, Axiom) | blocked; unknown if it is cut off | as below |
 //! | timeout, reset, 408, 5xx | unknown | the same request is retried indefinitely, after a backoff with full jitter |
 //! | 429, and any `Retry-After` | later | the same, after the time that the receiver asks for |

@@ -35,6 +35,11 @@ impl Receiver {
         let said = if said.is_empty() { said } else { format!(": {said}") };
         let reason = format!("{self} answered {status}{said}");
         let json: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+        if status == StatusCode::MULTI_STATUS {
+            // The body, in a form of its own, says which parts of the request failed.
+            let what = "it may not have taken all records: see to its URL and format";
+            return Answer::Blocked { by: "endpoint", reason: format!("{reason} ({what})") };
+        }
         if status.is_success() {
             return match self.format.success(bytes, *is_whole, &json) {
                 Success::Taken => Answer::Accepted,

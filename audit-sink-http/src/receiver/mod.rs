@@ -1,6 +1,7 @@
 //! The receiver of a log stream: a request to it, and the meaning of its response.
 
 mod answer;
+mod body;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -17,7 +18,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use self::answer::Answer;
 use self::url::{checked_url, shown_url};
@@ -87,8 +88,8 @@ impl Receiver {
     /// that as well.
     pub(crate) async fn send(&self, id: &str, body: Bytes, limit: Duration) -> Answer {
         let headers = self.headers(id, &body);
-        let request = self.client.post(self.url.clone()).headers(headers).body(body);
-        let (answer, said) = self.ask(request, limit).await;
+        let request = self.client.post(self.url.clone()).headers(headers);
+        let (answer, said) = self.ask(request, body, limit).await;
         match &self.acknowledgment {
             Some(acknowledgment) if matches!(answer, Answer::Accepted) => {
                 self.indexed(acknowledgment, &said, limit).await
@@ -128,8 +129,8 @@ impl Receiver {
             }
             let question = json!({"acks": [number]}).to_string();
             let headers = self.headers("", question.as_bytes());
-            let request = self.client.post(asked.url.clone()).headers(headers).body(question);
-            match self.ask(request, limit.min(left)).await {
+            let request = self.client.post(asked.url.clone()).headers(headers);
+            match self.ask(request, question.into(), limit.min(left)).await {
                 (Answer::Accepted, said) if acknowledgment::is_indexed(&said, number) => {
                     return Answer::Accepted;
                 }
@@ -144,20 +145,29 @@ impl Receiver {
     }
 
     /// Sends a request. Returns its outcome and the JSON of the response.
-    async fn ask(&self, request: RequestBuilder, limit: Duration) -> (Answer, Value) {
-        let began = Instant::now();
-        let answer = match timeout(limit, request.send()).await {
+    async fn ask(&self, request: RequestBuilder, body: Bytes, limit: Duration) -> (Answer, Value) {
+        let deadline = Instant::now() + limit;
+        let (body, sent) = body::whole(body);
+        let answer = match timeout_at(deadline, request.body(body).send()).await {
             Ok(Ok(response)) => {
                 let (status, headers) = (response.status(), response.headers().clone());
                 // The status counts, even if the body never ends.
-                let left = limit.saturating_sub(began.elapsed());
-                let body = timeout(left, read(response)).await;
+                let body = timeout_at(deadline, read(response)).await;
                 let is_late = body.is_err();
                 let body = body.unwrap_or(Body { bytes: Vec::new(), is_whole: false });
                 let said = serde_json::from_slice(&body.bytes).unwrap_or(Value::Null);
                 let mut answer = self.answer(status, &headers, &body);
                 if let Answer::Retry { timed_out, .. } = &mut answer {
                     *timed_out = is_late;
+                }
+                // Some receivers respond at once and read on. What was never sent has not arrived.
+                if status.is_success() && !matches!(timeout_at(deadline, sent).await, Ok(Ok(()))) {
+                    answer = Answer::Retry {
+                        reason: format!("{self} answered {status} before it had the whole request"),
+                        after: None,
+                        may_have_arrived: true,
+                        timed_out: false,
+                    };
                 }
                 return (answer, said);
             }

@@ -216,7 +216,7 @@ impl Receiver {
     }
 
     /// Keeps the records of a request. Repeats must be equal.
-    fn keep(&self, request: &Request) {
+    pub(crate) fn keep(&self, request: &Request) {
         let text = std::str::from_utf8(&request.body).unwrap();
         let events: Vec<Line> = match request.header("content-type") {
             "application/json" => {

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::receiver::{Fault, Receiver, batch};
+use crate::receiver::{Fault, Receiver, batch, read};
 
 /// Waits until the sink's state is like this.
 async fn state(sink: &HttpSink, is_like: fn(&HealthState) -> bool) {
@@ -137,6 +137,61 @@ async fn a_success_counts_although_its_body_never_ends() {
     sink.persist(batch(1, &["{}"])).await.unwrap();
     sink.close().await.unwrap();
     serving.abort();
+}
+
+/// What a receiver does after it has answered a request whose end it has not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    ReadsOn,
+    ReadsNothing,
+    HangsUp,
+}
+
+/// Otherwise what was never sent would count as delivered.
+#[tokio::test]
+async fn a_success_counts_once_the_whole_request_was_sent() {
+    let line = format!("{{\"n\":\"{}\"}}", "x".repeat(24 << 20));
+    for then in [Then::ReadsOn, Then::ReadsNothing, Then::HangsUp] {
+        let (receiver, listener) = Receiver::bind().await;
+        let serving = receiver.clone();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = Vec::new();
+            while !buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+                stream.read_buf(&mut buffer).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            let mut held = Some(stream);
+            match then {
+                Then::ReadsOn => {
+                    let stream = held.as_mut().unwrap();
+                    serving.keep(&read(stream, &mut buffer).await.unwrap().unwrap());
+                }
+                Then::ReadsNothing => {}
+                Then::HangsUp => drop(held.take()),
+            }
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                serving.serve(stream).await;
+            }
+        });
+        let settings = Settings {
+            max_request_bytes: Some(64 << 20),
+            max_record_bytes: Some(64 << 20),
+            persist_timeout_ms: 120_000,
+            request_timeout_ms: if then == Then::ReadsNothing { 1_000 } else { 60_000 },
+            ..receiver.settings(Format::Ndjson)
+        };
+        let sink = HttpSink::open(settings).await.unwrap();
+        sink.persist(batch(1, &[&line])).await.unwrap();
+        let arrived = receiver.stored();
+        assert_eq!((arrived.len(), arrived[0].line.len()), (1, line.len()), "{then:?}");
+        let again = receiver.requests().len();
+        assert_eq!(again == 0, then == Then::ReadsOn, "{then:?}: {again} more requests");
+        sink.close().await.unwrap();
+        serving.abort();
+    }
 }
 
 #[tokio::test]
