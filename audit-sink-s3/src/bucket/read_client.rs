@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use audit_core::{async_trait, sources};
 use bytes::Bytes;
@@ -39,7 +39,8 @@ impl HttpConnector for ReadConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
         let (on_retry, time_ms) = (self.on_retry.clone(), Arc::clone(&self.time_ms));
-        Ok(HttpClient::new(ReadService { inner, on_retry, time_ms }))
+        let empty_pages = AtomicU32::new(0);
+        Ok(HttpClient::new(ReadService { inner, on_retry, time_ms, empty_pages }))
     }
 }
 
@@ -53,7 +54,13 @@ struct ReadService {
     inner: HttpClient,
     on_retry: Option<OnRetry>,
     time_ms: Arc<AtomicI64>,
+    /// How many pages in a row listed nothing and said where they continue.
+    empty_pages: AtomicU32,
 }
+
+/// A store may return empty pages, for example where many objects were deleted, but not without
+/// end.
+const MAX_EMPTY_PAGES: u32 = 10_000;
 
 impl fmt::Debug for ReadService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +105,9 @@ impl HttpService for ReadService {
         }
         if let Some(query) = listed.filter(|_| parts.status.is_success()) {
             let listing = body.bytes().await?;
-            check_listing(&query, &listing)
+            let goes_on = check_listing(&query, &listing);
+            goes_on
+                .and_then(|goes_on| count_empty(&self.empty_pages, &listing, goes_on))
                 .map_err(|(kind, why)| HttpError::new(kind, NoListing(why)))?;
             let listing = match with_valid_keys(&listing) {
                 Cow::Borrowed(_) => listing,
@@ -111,8 +120,11 @@ impl HttpService for ReadService {
     }
 }
 
-/// Checks that a response is a listing, which is complete or says where it continues.
-fn check_listing(query: &str, listing: &[u8]) -> Result<(), (HttpErrorKind, &'static str)> {
+type NotListed = (HttpErrorKind, &'static str);
+
+/// Checks that a response is a listing, which is complete or says where it continues. Returns
+/// whether it continues.
+fn check_listing(query: &str, listing: &[u8]) -> Result<bool, NotListed> {
     let begin = &listing[..listing.len().min(1024)];
     let is_listing =
         ["<ListBucketResult", "<EnumerationResults"].iter().any(|root| within(begin, root));
@@ -130,7 +142,20 @@ fn check_listing(query: &str, listing: &[u8]) -> Result<(), (HttpErrorKind, &'st
         Some(next) if token(query).is_some_and(|asked| asked[..] == next[..]) => {
             Err((HttpErrorKind::Unknown, "a listing that goes on where it began, without end"))
         }
-        None | Some(_) => Ok(()),
+        next => Ok(next.is_some()),
+    }
+}
+
+/// Counts a page if it lists nothing and goes on.
+fn count_empty(pages: &AtomicU32, listing: &[u8], goes_on: bool) -> Result<(), NotListed> {
+    let entries = ["<Contents", "<CommonPrefixes", "<Blob>", "<BlobPrefix"];
+    if !goes_on || entries.iter().any(|entry| within(listing, entry)) {
+        pages.store(0, Ordering::Relaxed);
+        return Ok(());
+    }
+    match pages.fetch_add(1, Ordering::Relaxed) {
+        before if before < MAX_EMPTY_PAGES => Ok(()),
+        _ => Err((HttpErrorKind::Unknown, "pages that list nothing, without end")),
     }
 }
 
@@ -286,7 +311,8 @@ mod tests {
             (third, azure("<NextMarker></NextMarker>")),
             (third, azure("<NextMarker />")),
         ] {
-            assert_eq!(check_listing(query, listing.as_bytes()), Ok(()), "{listing}");
+            let goes_on = listing.contains(">b</Next") || listing.contains("<IsTruncated>true");
+            assert_eq!(check_listing(query, listing.as_bytes()), Ok(goes_on), "{listing}");
         }
         for (query, listing) in [
             (first, "<html>sign in</html>".to_owned()),
@@ -305,6 +331,18 @@ mod tests {
         ] {
             assert!(check_listing(query, listing.as_bytes()).is_err(), "{listing}");
         }
+    }
+
+    #[test]
+    fn empty_pages_end() {
+        let pages = AtomicU32::new(0);
+        let endless = |page: &[u8], goes_on| {
+            (0..=MAX_EMPTY_PAGES).any(|_| count_empty(&pages, page, goes_on).is_err())
+        };
+        assert!(!endless(b"<ListBucketResult><Contents>", true));
+        assert!(!endless(b"<EnumerationResults><Blobs><BlobPrefix>", true));
+        assert!(!endless(b"<ListBucketResult>", false));
+        assert!(endless(b"<ListBucketResult><Prefix>logs/</Prefix>", true));
     }
 
     #[test]

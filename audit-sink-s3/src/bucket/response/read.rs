@@ -99,12 +99,13 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
     let response = match error {
         // S3's 409 means contention. Azure's 409, which has another code, means that the blob
         // exists.
-        Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
-            match code {
-                Some("ConditionalRequestConflict" | "OperationAborted") => Response::Contention,
-                _ => Response::Exists,
-            }
-        }
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => match code {
+            Some("ConditionalRequestConflict" | "OperationAborted") => Response::Contention,
+            _ => Response::Exists,
+        },
+        // No store says so to a PUT. The client follows a redirect (303) to a page with a GET that
+        // has the PUT's condition: the page exists, and not the object.
+        Error::NotModified { .. } => Response::Unknown,
         Error::NotFound { .. } => Response::Blocked(Blocker::NoBucket),
         // A lack of permission to use the key is reported like a lack of permission to write.
         Error::PermissionDenied { .. } if text.contains("to perform: kms:") => {

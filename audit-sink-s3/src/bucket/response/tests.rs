@@ -52,6 +52,8 @@ fn responses_match_the_documented_table() {
     assert_eq!(exists("412 Precondition Failed", "PreconditionFailed"), Response::Exists);
     assert_eq!(exists("409 Conflict", "ConditionalRequestConflict"), Response::Contention);
     assert_eq!(exists("409 Conflict", "BlobAlreadyExists"), Response::Exists);
+    let page = Error::NotModified { path: "k".into(), source: text("304 Not Modified", "").into() };
+    assert_eq!(Refusal::of(&page, Provider::S3).response, Response::Unknown);
     let missing =
         Error::NotFound { path: "k".into(), source: text("404 Not Found", "NoSuchBucket").into() };
     assert_eq!(Refusal::of(&missing, Provider::S3).response, blocked(Blocker::NoBucket));
