@@ -256,7 +256,7 @@ impl Destinations {
                 }
                 streams = mirrors.into();
                 let sink = Arc::new(sink.open().await?);
-                routes = open_routes(&sink, &self.routes).await?;
+                routes = open_routes(&sink, &self.routes, settings).await?;
                 sink
             }
             None => match streams.pop_front() {

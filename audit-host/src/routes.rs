@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, with_sources};
+use audit_journal::JournalRoute;
 use audit_sink_http::follower_of_route;
-use audit_sink_s3::{Bucket, OpenError, S3Sink};
+use audit_sink_s3::{Bucket, OpenError, S3Sink, Settings};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 
@@ -98,11 +99,12 @@ impl RoutesFile {
     }
 }
 
-/// Opens routes, and retires those that left the settings. If one cannot be opened, the sink is
-/// closed.
+/// Opens routes, and retires those that left the settings, now or once their buckets have
+/// everything. If one cannot be opened, the sink is closed.
 pub(crate) async fn open_routes(
     sink: &Arc<S3Sink>,
     routes: &[RouteSettings],
+    settings: &Settings,
 ) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
     let opened = routes.iter().map(async |RouteSettings { name, bucket, log_stream }| {
         let route = async {
@@ -124,19 +126,51 @@ pub(crate) async fn open_routes(
         return opened;
     }
     match sink.retire_unopened_routes().await {
-        Ok(left) => left.iter().for_each(|route| {
-            tracing::warn!(
-                route,
-                "the journal has undelivered records of a route that is not in the settings: they \
-                 wait until it is"
-            );
-        }),
+        Ok(left) => {
+            let (sink, settings) = (Arc::clone(sink), settings.clone());
+            tokio::spawn(async move {
+                let left = stream::iter(left);
+                left.for_each_concurrent(PROBES, |route| finish(&sink, route, &settings)).await;
+            });
+        }
         Err(error) => {
             let error = with_sources(&error);
             tracing::warn!(error, "routes that left the settings cannot be retired");
         }
     }
     opened
+}
+
+/// Delivers what a route that left the settings still has in the journal to the bucket that the
+/// journal names, and then retires the route. Its logs were accepted for that bucket, and its
+/// streams end there.
+///
+/// If the bucket refuses or is away, its records wait for the next start: the delivery of an open
+/// route would keep the host from closing its sink.
+async fn finish(sink: &S3Sink, route: JournalRoute, settings: &Settings) {
+    let JournalRoute { name, destination, .. } = &route;
+    let finished = async {
+        let why = |error: OpenError| with_sources(&error);
+        let bucket = Bucket::open(destination).map_err(why)?;
+        bucket.probe(settings).await.map_err(why)?;
+        let route = sink.open_route(name, bucket).await.map_err(why)?;
+        route.retire().await.map_err(|error| with_sources(&error))
+    };
+    match finished.await {
+        Ok(()) => tracing::info!(
+            route = name,
+            bucket = destination,
+            "a route that is not in the settings is retired: its bucket has everything"
+        ),
+        Err(error) => tracing::warn!(
+            route = name,
+            bucket = destination,
+            error,
+            "the journal has undelivered records of a route that is not in the settings, and they \
+             cannot be delivered to its bucket: put the route back into the settings, or stop the \
+             host and run `audit journal deliver --routes FILE`"
+        ),
+    }
 }
 
 impl fmt::Debug for RouteSettings {

@@ -10,19 +10,21 @@ use sha2::{Digest, Sha256};
 
 use crate::Plan;
 use crate::disk::Disk;
-use crate::format::{FIRST_GROUP, Found};
+use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::segment::{Segment, SegmentReader, Window};
 
-/// The records of the default route that the segments of a journal still hold. The journal is
-/// locked while this lives.
+/// The records of one route that the segments of a journal still hold. The journal is locked while
+/// this lives.
 ///
 /// Its methods do blocking I/O.
 #[derive(Debug)]
 pub struct KeptJournal {
     disk: Arc<dyn Disk>,
     segments: Vec<RecoveredSegment>,
+    /// 0 for the default route.
+    route: u32,
     /// The first undelivered record of each stream.
     delivered: BTreeMap<UniqueId, u64>,
 }
@@ -32,10 +34,13 @@ impl KeptJournal {
         disk: Arc<dyn Disk>,
         recovered: &Recovered,
         decided: &Decided,
+        route: u32,
     ) -> KeptJournal {
-        let delivered = decided.delivered.iter().filter(|(_, progress)| progress.route == 0);
+        let delivered = decided.delivered.iter().filter(|(_, progress)| progress.route == route);
         let delivered = delivered.map(|(stream, progress)| (*stream, progress.next)).collect();
-        KeptJournal { disk, segments: recovered.segments.clone(), delivered }
+        let holds = |segment: &&RecoveredSegment| route == 0 || segment.routed.contains_key(&route);
+        let segments = recovered.segments.iter().filter(holds).cloned().collect();
+        KeptJournal { disk, segments, route, delivered }
     }
 
     /// The streams that have delivered records here, each with its first undelivered record.
@@ -44,7 +49,7 @@ impl KeptJournal {
     ///
     /// If a file cannot be read.
     pub fn streams(&self) -> io::Result<Vec<(KeptStream, u64)>> {
-        let streams = KeptStream::all(&self.segments)?.into_iter().filter_map(|kept| {
+        let streams = KeptStream::all(&self.segments, self.route)?.into_iter().filter_map(|kept| {
             let next = self.delivered.get(&kept.stream).copied().unwrap_or(0);
             let next = next.min(kept.records.end);
             (kept.records.start < next).then_some((kept, next))
@@ -101,47 +106,55 @@ pub struct KeptRecords<'a> {
 }
 
 impl KeptStream {
-    /// Indexes the records in these segments by stream.
-    pub(crate) fn all(segments: &[RecoveredSegment]) -> io::Result<Vec<KeptStream>> {
+    /// Indexes the records of a route in these segments by stream.
+    pub(crate) fn all(segments: &[RecoveredSegment], route: u32) -> io::Result<Vec<KeptStream>> {
         let mut streams: Vec<KeptStream> = Vec::new();
         let mut window = Window::default();
-        for RecoveredSegment { segment, stream, end, .. } in segments {
+        for RecoveredSegment { segment, end, .. } in segments {
             let mut reader = SegmentReader::new(segment.clone(), FIRST_GROUP, window);
             reader.limit(*end);
             while reader.position().offset < *end {
                 let Found::Group(header) = reader.look()? else { return Err(disappeared(&reader)) };
-                let first = header.first_sequence;
-                let group = KeptGroup {
-                    records: first..first + u64::from(header.count),
-                    segment: segment.clone(),
-                    offset: reader.position().offset,
-                    limit: *end,
-                };
-                let (mut places, _) = reader.batches(&header)?;
-                places.retain(|place| place.route == 0);
-                let system = places.iter().filter(|place| place.is_system);
-                let system: Vec<u64> = system.map(|place| place.first_sequence).collect();
-                let oldest_ms = places.iter().map(|place| place.time_ms).min().unwrap_or(i64::MAX);
-                match streams.last_mut().filter(|last| last.stream == *stream) {
-                    Some(last) => {
-                        last.records.end = group.records.end;
-                        last.oldest_ms = last.oldest_ms.min(oldest_ms);
-                        last.system.extend(system);
-                        last.groups.push(group);
+                let offset = reader.position().offset;
+                let (places, _) = reader.batches(&header)?;
+                for place in places.iter().filter(|place| place.route == route) {
+                    if streams.last().is_none_or(|last| last.stream != place.stream) {
+                        streams.push(KeptStream::before(place));
                     }
-                    None => streams.push(KeptStream {
-                        stream: *stream,
-                        records: group.records.clone(),
-                        oldest_ms,
-                        system,
-                        groups: vec![group],
-                    }),
+                    let kept = streams.last_mut().expect("pushed above");
+                    kept.add(place, segment, offset, *end);
                 }
                 reader.step_over(&header);
             }
             window = reader.into_window();
         }
         Ok(streams)
+    }
+
+    /// A stream without records yet, of which this is the first batch.
+    fn before(first: &BatchPlace) -> KeptStream {
+        let records = first.first_sequence..first.first_sequence;
+        let (oldest_ms, system, groups) = (i64::MAX, Vec::new(), Vec::new());
+        KeptStream { stream: first.stream, records, oldest_ms, system, groups }
+    }
+
+    /// Adds a batch in the group at `offset` of a segment whose last group ends at `limit`.
+    fn add(&mut self, place: &BatchPlace, segment: &Segment, offset: u64, limit: u64) {
+        let BatchPlace { first_sequence: first, count, time_ms, is_system, .. } = *place;
+        let records = first..first + u64::from(count);
+        self.records.end = records.end;
+        self.oldest_ms = self.oldest_ms.min(time_ms);
+        if is_system {
+            self.system.push(first);
+        }
+        let position = segment.position(offset);
+        match self.groups.last_mut().filter(|last| last.segment.position(last.offset) == position) {
+            Some(last) => last.records.end = records.end,
+            None => {
+                let segment = segment.clone();
+                self.groups.push(KeptGroup { records, segment, offset, limit });
+            }
+        }
     }
 
     /// The numbers of the host's own records, each as a range.
@@ -169,7 +182,7 @@ impl KeptStream {
             reader.limit(group.limit);
             let Found::Group(header) = reader.look()? else { return Err(disappeared(&reader)) };
             let (places, payload) = reader.batches(&header)?;
-            for place in places.into_iter().filter(|place| place.route == 0) {
+            for place in places.into_iter().filter(|place| place.stream == self.stream) {
                 let first = place.first_sequence;
                 let batch = first..first + u64::from(place.count);
                 let part = batch.start.max(records.start)..batch.end.min(records.end);

@@ -177,7 +177,8 @@ impl OrphanedJournal {
                 follower.max_kept_bytes = Some(u64::MAX);
             }
             let opened = Routes::open(&all, opening).await;
-            opened.map_err(|error| cannot_open_route(&directory, error))?;
+            let opened = opened.map_err(|error| cannot_open_route(&directory, error))?;
+            drop(opened.taken());
         }
         live.routes().close();
         let parts = FollowerParts {
@@ -224,11 +225,11 @@ impl OrphanedJournal {
         Ok(JournalDelivering::new(health, task))
     }
 
-    /// The delivered records that the segments still hold, for comparison with the destination. The
-    /// journal stays locked while the returned value lives.
+    /// The delivered records of a route, 0 for the default route, that the segments still hold, for
+    /// comparison with the destination. The journal stays locked while the returned value lives.
     #[doc(hidden)]
-    pub fn kept(&self) -> KeptJournal {
-        KeptJournal::new(Arc::clone(&self.disk), &self.recovered, &self.decided)
+    pub fn kept(&self, route: u32) -> KeptJournal {
+        KeptJournal::new(Arc::clone(&self.disk), &self.recovered, &self.decided, route)
     }
 }
 

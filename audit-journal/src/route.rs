@@ -16,7 +16,8 @@ use crate::delivery::Command;
 use crate::disk::Disk;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::health::{HealthBoard, Trouble, Watch};
-use crate::routes::{Charge, Lane, OpenedRoute, Refused, RouteOpening, Routes, SystemQueue, Turn};
+use crate::reader::JournalRoute;
+use crate::routes::{Charge, Lane, Refused, RouteOpening, Routes, SystemQueue, Turn};
 use crate::startup::cannot_open_route;
 
 /// An open route of a [`Journal`]: commits to the journal, for a destination of its own.
@@ -52,18 +53,18 @@ impl Journal {
     ///
     /// # Cancellation
     ///
-    /// The route may be open or not.
+    /// The route is not open, and the journal may know its name. It can be opened again.
     pub async fn open_route(self: &Arc<Self>, opening: RouteOpening) -> Result<Route, OpenError> {
         let (name, health) = (opening.name.clone(), Arc::clone(&opening.health));
         let opened = Routes::open(self.routes(), opening).await;
-        let OpenedRoute { number, stream, lane } =
-            opened.map_err(|error| cannot_open_route(self.directory(), error))?;
+        let opened = opened.map_err(|error| cannot_open_route(self.directory(), error))?;
+        let (number, stream, lane) = opened.taken();
         let (journal, full) = (Arc::clone(self), Mutex::default());
         Ok(Route { journal, number, name, stream, lane, health, full })
     }
 
-    /// Retires the routes that are not open and have nothing undelivered. Returns the names of
-    /// those that are not open and have: their records wait until a process opens them.
+    /// Retires the routes that are not open and have nothing undelivered. Returns those that are
+    /// not open and have: their records wait until a process opens them.
     ///
     /// # Errors
     ///
@@ -77,8 +78,9 @@ impl Journal {
     /// # Cancellation
     ///
     /// They may be retired or not.
-    pub async fn retire_unopened_routes(&self) -> Result<Vec<String>, SinkError> {
-        Routes::retire_unopened(self.routes()).await.map_err(cannot_retire)
+    pub async fn retire_unopened_routes(&self) -> Result<Vec<JournalRoute>, SinkError> {
+        let left = Routes::retire_unopened(self.routes()).await.map_err(cannot_retire)?;
+        Ok(left.iter().map(|(number, row)| JournalRoute::of((*number, row))).collect())
     }
 }
 

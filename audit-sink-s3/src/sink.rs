@@ -9,7 +9,7 @@ use audit_core::{
     UniqueId, async_trait,
 };
 use audit_evidence::VerifierKey;
-use audit_journal::{Bounds, Follower, Journal, Opening};
+use audit_journal::{Bounds, Follower, Journal, JournalRoute, Opening};
 
 use crate::bucket::probe::{Probe, probe};
 use crate::bucket::put::Put;
@@ -113,7 +113,7 @@ impl S3Sink {
     ///
     /// # Cancellation
     ///
-    /// The route may be open or not.
+    /// The route is not open, and the journal may know its name. It can be opened again.
     pub async fn open_route(&self, name: &str, bucket: Bucket) -> Result<S3Route, OpenError> {
         self.open_followed_route(name, bucket, Vec::new()).await
     }
@@ -137,7 +137,7 @@ impl S3Sink {
     ///
     /// # Cancellation
     ///
-    /// The route may be open or not.
+    /// The route is not open, and the journal may know its name. It can be opened again.
     pub async fn open_followed_route(
         &self,
         name: &str,
@@ -155,8 +155,9 @@ impl S3Sink {
     }
 
     /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those
-    /// of customers that left. Returns the names of those that are not open and have: their
-    /// records wait until a process opens them.
+    /// of customers that left. Returns those that are not open and have: their records wait until a
+    /// process opens them. Open each under its name, on the bucket that its
+    /// [`destination`](JournalRoute::destination) is the URL of, and retire it.
     ///
     /// Call it after the routes of all customers were opened. Without a journal it does nothing.
     ///
@@ -172,7 +173,7 @@ impl S3Sink {
     /// # Cancellation
     ///
     /// They may be retired or not.
-    pub async fn retire_unopened_routes(&self) -> Result<Vec<String>, SinkError> {
+    pub async fn retire_unopened_routes(&self) -> Result<Vec<JournalRoute>, SinkError> {
         match &self.mode {
             Mode::Direct(_) => Ok(Vec::new()),
             Mode::Journaled(journal) => journal.retire_unopened_routes().await,

@@ -1,8 +1,10 @@
 //! `audit journal`: shows the journal of a host, and delivers that of a host that is gone.
 
+mod again;
 mod deliver;
 mod routes;
 mod show;
+mod waiting;
 
 use audit_journal::{JournalBatch, JournalReader, JournalRecords, OpenErrorKind};
 

@@ -51,19 +51,15 @@ impl Routes {
     /// log stream in the file: the one in the file, or the one that the journal names. A bucket
     /// that cannot be opened keeps no other from being opened.
     pub(super) async fn open(
-        file: Option<&Path>,
+        RoutesFile { route: named }: &RoutesFile,
         journal: &Path,
         state: &JournalState,
         settings: &Settings,
         parallel: usize,
         output: &Output,
     ) -> Result<(Routes, Vec<RouteOpening>), Failure> {
-        let RoutesFile { route: named } = match file {
-            Some(file) => RoutesFile::read(file).map_err(Failure::new)?,
-            None => RoutesFile::default(),
-        };
         let mut followers = BTreeMap::new();
-        for RouteSettings { name, log_stream, .. } in &named {
+        for RouteSettings { name, log_stream, .. } in named {
             if let Some(route) = in_use(state, name) {
                 let of_route = followers::of_route(log_stream, route, journal, state, output)?;
                 followers.insert(route.number, of_route);
@@ -77,12 +73,9 @@ impl Routes {
             state.undelivered_of(route.number) > 0 || state.is_ending(route.number) || is_followed
         };
         let opened = state.routes.iter().filter(is_left).map(async |route| {
-            let JournalRoute { number, name, destination, is_retired: _ } = route;
-            let named = named.iter().find(|named| named.name == *name);
-            let url = named.map_or(destination, |named| &named.bucket);
+            let JournalRoute { number, name, destination: _, is_retired: _ } = route;
             let opened = async {
-                let bucket = Bucket::open(&to_url(url).map_err(|error| with_sources(&error))?);
-                let bucket = bucket.map_err(|error| with_sources(&error))?;
+                let bucket = bucket_of(route, named)?;
                 let bucket_name = bucket.to_string();
                 let opening = rescue::route(name, bucket, settings).await;
                 let opening = opening.map_err(|error| with_sources(&error))?;
@@ -94,7 +87,7 @@ impl Routes {
                     let health = Arc::clone(&opening.health);
                     (Some(opening), bucket, Ok(health))
                 }
-                Err(why) => (None, audit_host::without_secrets(url), Err(why)),
+                Err(why) => (None, audit_host::without_secrets(url_of(route, named)), Err(why)),
             };
             let undelivered = state.undelivered_of(*number);
             (Route { name: name.clone(), bucket, undelivered, health }, opening)
@@ -168,6 +161,22 @@ impl RouteDelivered {
         let left = counted(*undelivered, "record");
         output.line(&output.style().bad(&format!("{what}; {left} undelivered{why}")))
     }
+}
+
+/// The host's routes, if their file is given.
+pub(super) fn routes_file(file: Option<&Path>) -> Result<RoutesFile, Failure> {
+    file.map_or_else(|| Ok(RoutesFile::default()), RoutesFile::read).map_err(Failure::new)
+}
+
+/// The URL of a route's bucket: the one in the file, or the one that the journal names.
+pub(super) fn url_of<'a>(route: &'a JournalRoute, named: &'a [RouteSettings]) -> &'a str {
+    let named = named.iter().find(|named| !route.is_retired && named.name == route.name);
+    named.map_or(&route.destination, |named| &named.bucket)
+}
+
+pub(super) fn bucket_of(route: &JournalRoute, named: &[RouteSettings]) -> Result<Bucket, String> {
+    let url = to_url(url_of(route, named)).map_err(|error| with_sources(&error))?;
+    Bucket::open(&url).map_err(|error| with_sources(&error))
 }
 
 /// The route of this name that is not retired.

@@ -162,6 +162,63 @@ async fn each_routes_records_are_delivered_to_its_own_bucket() {
     assert_eq!((ran.code, &ran.json()[0]["routes"]), (Some(0), &Value::Null), "{ran:?}");
 }
 
+/// The objects of two customers were deleted. They come back as they were, and nobody else gets
+/// anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_objects_of_routes_are_delivered_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let of_thread = root.clone();
+    tokio::task::spawn_blocking(move || leave(&of_thread, None)).await.unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let deliver = async |flags: &[&str]| deliver(&at("journal"), &at("own"), flags).await;
+    assert_eq!(deliver(&[]).await.code, Some(0));
+    let delivered = CUSTOMERS.map(|name| objects(&root.join(name)));
+    assert!(delivered.iter().all(|objects| objects.len() == 1), "{delivered:?}");
+
+    for name in ["acme", "globex"] {
+        fs::remove_dir_all(root.join(name)).unwrap();
+    }
+    // A file has taken the place of one of the buckets.
+    fs::write(root.join("globex"), "in the way").unwrap();
+    let ran = deliver(&["--again", "--remove"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let said = ran.json().remove(0);
+    let told = said["again_routes"].as_array().unwrap();
+    let counts = |route: &Value| ["objects", "records", "present"].map(|name| route[name].as_u64());
+    assert_eq!(told.len(), 3, "{said}");
+    assert_eq!((&told[0]["route"], counts(&told[0])), (&json!("acme"), [1, 3, 0].map(Some)));
+    assert!(told[1]["error"].as_str().unwrap().contains("globex"), "{said}");
+    assert_eq!((&told[2]["route"], counts(&told[2])), (&json!("initech"), [0, 0, 3].map(Some)));
+
+    // What could not be delivered is still in the journal.
+    fs::remove_file(root.join("globex")).unwrap();
+    let ran = deliver(&["--again", "--remove"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(counts(&ran.json()[0]["again_routes"][1]), [1, 3, 0].map(Some), "{ran:?}");
+    assert_eq!(CUSTOMERS.map(|name| objects(&root.join(name))), delivered);
+    assert!(deliver(&["--again"]).await.json()[0].get("again_routes").is_none());
+}
+
+/// The objects with records in a bucket, by their paths.
+fn objects(bucket: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = BTreeMap::new();
+    let mut directories = vec![bucket.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let name = path.strip_prefix(bucket).unwrap().to_str().unwrap().to_owned();
+                objects.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    objects.retain(|name, _| name.starts_with("dt="));
+    objects
+}
+
 /// A host with evidence dies, and its key with it. The journal has the keys of the streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_evidence_of_each_route_is_completed_without_the_hosts_key() {

@@ -10,6 +10,8 @@ pub(super) struct Flushes(Vec<(Position, oneshot::Sender<()>)>);
 
 impl Flushes {
     pub(super) fn push(&mut self, position: Position, reply: oneshot::Sender<()>) {
+        // Callers that gave up, in a long outage.
+        self.0.retain(|(_, reply)| !reply.is_closed());
         self.0.push((position, reply));
     }
 
@@ -23,5 +25,25 @@ impl Flushes {
             // The caller may be gone.
             let _ = reply.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_that_gave_up_are_forgotten() {
+        let mut flushes = Flushes::default();
+        let position = |ordinal| Position { ordinal, offset: 0 };
+        let mut kept = Vec::new();
+        for ordinal in 0..100 {
+            let (reply, waiting) = oneshot::channel();
+            flushes.push(position(ordinal), reply);
+            kept.extend((ordinal % 50 == 7).then_some(waiting));
+        }
+        assert!(flushes.0.len() <= 3, "{flushes:?}");
+        flushes.answer(position(7));
+        assert_eq!(kept.iter_mut().filter_map(|waiting| waiting.try_recv().ok()).count(), 1);
     }
 }

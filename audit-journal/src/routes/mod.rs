@@ -123,12 +123,30 @@ pub(crate) struct Lane {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
-/// A route that was opened.
+/// A route that was opened. If its caller is gone, it is closed: otherwise it could not be opened
+/// again in this process.
 pub(crate) struct OpenedRoute {
-    pub(crate) number: u32,
+    number: u32,
     /// The one that its next record belongs to.
-    pub(crate) stream: UniqueId,
-    pub(crate) lane: Lane,
+    stream: UniqueId,
+    lane: Lane,
+    has_caller: bool,
+}
+
+impl OpenedRoute {
+    /// Its number, the stream of its next record, and its lane.
+    pub(crate) fn taken(mut self) -> (u32, UniqueId, Lane) {
+        self.has_caller = true;
+        (self.number, self.stream, self.lane.clone())
+    }
+}
+
+impl Drop for OpenedRoute {
+    fn drop(&mut self) {
+        if !self.has_caller {
+            self.lane.share.close();
+        }
+    }
 }
 
 /// The share of each route: all of them together take at most half of the journal's disk, so that
@@ -289,7 +307,7 @@ impl Routes {
             return Err(is_closed());
         }
         lane.share.open();
-        Ok(OpenedRoute { number, stream, lane })
+        Ok(OpenedRoute { number, stream, lane, has_caller: false })
     }
 
     async fn write_names(&self, names: &mut Names, changed: RouteNames) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Routes;
+use super::{RouteName, Routes};
 use crate::delivery::Command;
 
 impl Routes {
@@ -20,12 +20,12 @@ impl Routes {
         Ok(())
     }
 
-    /// Retires the routes that are not open and have nothing undelivered. Returns the names of
-    /// those that are not open and have.
+    /// Retires the routes that are not open and have nothing undelivered. Returns those that are
+    /// not open and have.
     ///
     /// After a crash before this returns, they are in use, with no records, and their followers are
     /// retired or not.
-    pub(crate) async fn retire_unopened(routes: &Arc<Routes>) -> io::Result<Vec<String>> {
+    pub(crate) async fn retire_unopened(routes: &Arc<Routes>) -> io::Result<Vec<(u32, RouteName)>> {
         let routes = Arc::clone(routes);
         // A task of its own: a write that its caller left must end before the next one begins.
         let retired = tokio::spawn(async move {
@@ -40,7 +40,7 @@ impl Routes {
                     Some(share) if !share.is_closed() => {}
                     // Nothing is committed to it before it is open.
                     Some(share) if share.used() > 0 || share.is_uncertain() || is_ending => {
-                        left.push(row.name.clone());
+                        left.push((number, row.clone()));
                     }
                     Some(_) | None => {
                         changed = changed.retired(number);

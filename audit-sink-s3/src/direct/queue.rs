@@ -143,7 +143,11 @@ impl Queue {
                     self.sweep();
                 }
             }
-            Command::Flush(reply) => self.flushes.push_back((self.next_ticket, reply)),
+            Command::Flush(reply) => {
+                // Callers that gave up, in a long outage.
+                self.flushes.retain(|(_, reply)| !reply.is_closed());
+                self.flushes.push_back((self.next_ticket, reply));
+            }
             // Commands sent before the channel closes are still received.
             Command::Close => {
                 self.closing = true;

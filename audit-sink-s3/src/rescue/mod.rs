@@ -100,7 +100,8 @@ pub async fn route(
 /// Begins to restore records that were delivered once, are still in the journal, and are missing
 /// from the bucket: they were deleted, or an older state of the bucket was restored. It lists the
 /// bucket and reads every object with records of the journal, so the credentials must be allowed to
-/// list. Undelivered records are left to [`deliver`].
+/// list. Undelivered records are left to [`deliver`], and those of routes to
+/// [`deliver_route_again`].
 ///
 /// A single missing object between two others is restored under its key, byte for byte, if the
 /// settings have the host's `max_object_bytes`. If several in a row are missing, their boundaries
@@ -126,9 +127,38 @@ pub async fn deliver_again(
     bucket: Bucket,
     settings: Settings,
 ) -> Result<JournalDelivering<JournalRedelivered>, OpenError> {
+    again(journal, 0, bucket, settings).await
+}
+
+/// Like [`deliver_again`], for the records of the route with this
+/// [number](audit_journal::JournalRoute::number), retired or not. The bucket must be the one that
+/// the host wrote them to.
+///
+/// # Errors
+///
+/// Those of opening a sink.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub async fn deliver_route_again(
+    journal: &OrphanedJournal,
+    route: u32,
+    bucket: Bucket,
+    settings: Settings,
+) -> Result<JournalDelivering<JournalRedelivered>, OpenError> {
+    again(journal, route, bucket, settings).await
+}
+
+async fn again(
+    journal: &OrphanedJournal,
+    route: u32,
+    bucket: Bucket,
+    settings: Settings,
+) -> Result<JournalDelivering<JournalRedelivered>, OpenError> {
     let put = probed(bucket, settings.clone()).await?;
     let health = Arc::clone(&put.health);
-    let work = Redelivery { journal: journal.kept(), put: Arc::new(put), settings };
+    let work = Redelivery { journal: journal.kept(route), put: Arc::new(put), settings };
     Ok(JournalDelivering::new(health, tokio::spawn(work.run())))
 }
 

@@ -23,6 +23,8 @@ struct Delivered {
     root: TempDir,
     settings: Settings,
     store: Store,
+    /// The number of the route that has the records, 0 for the host's own bucket.
+    route: u32,
     ledger: Ledger,
     /// What the host delivered.
     objects: Objects,
@@ -49,21 +51,27 @@ const MAX_OBJECT_BYTES: usize = 240;
 
 impl Delivered {
     async fn memory(compression: Compression, retention_ms: u64, batches: Vec<Batch>) -> Delivered {
-        let store = Store::Memory(GatedStore::detached());
-        Delivered::new(store, tempfile::tempdir().unwrap(), compression, retention_ms, batches)
-            .await
+        let (store, root) = (Store::Memory(GatedStore::detached()), tempfile::tempdir().unwrap());
+        Delivered::new(store, root, 0, compression, retention_ms, batches).await
+    }
+
+    /// A route's bucket in memory.
+    async fn route(compression: Compression, batches: Vec<Batch>) -> Delivered {
+        let (store, root) = (Store::Memory(GatedStore::detached()), tempfile::tempdir().unwrap());
+        Delivered::new(store, root, 2, compression, 1_000_000, batches).await
     }
 
     async fn directory(compression: Compression, batches: Vec<Batch>) -> Delivered {
         let root = tempfile::tempdir().unwrap();
         let url = format!("file://{}/bucket", root.path().display());
         let store = Store::Directory(Bucket::open(&url).unwrap());
-        Delivered::new(store, root, compression, 1_000_000, batches).await
+        Delivered::new(store, root, 0, compression, 1_000_000, batches).await
     }
 
     async fn new(
         store: Store,
         root: TempDir,
+        route: u32,
         compression: Compression,
         retention_ms: u64,
         batches: Vec<Batch>,
@@ -85,20 +93,35 @@ impl Delivered {
             root,
             settings: settings.clone(),
             store,
+            route,
             ledger: Ledger::default(),
             objects: Objects::new(),
             records: 0,
         };
         let with_journal = Settings { journal: Some(journal), ..settings };
-        let open = S3Sink::builder(delivered.bucket()).with_settings(with_journal).open();
-        let sink = open.await.unwrap();
+        let other = || bucket_of(&GatedStore::detached(), "");
+        let (own, routes) = match route {
+            0 => (delivered.bucket(), Vec::new()),
+            _ => (other(), vec![("globex", other()), ("acme", delivered.bucket())]),
+        };
+        let sink = S3Sink::builder(own).with_settings(with_journal).open().await.unwrap();
+        let mut opened = Vec::new();
+        for (name, bucket) in routes {
+            opened.push(sink.open_route(name, bucket).await.unwrap());
+        }
+        let host: &dyn AuditSink = opened.last().map_or(&sink, |route| route);
         for (n, batch) in batches.into_iter().enumerate() {
-            let receipt = sink.persist(batch.clone()).await.unwrap();
+            let receipt = host.persist(batch.clone()).await.unwrap();
             delivered.ledger.acknowledged(&batch, &receipt);
             delivered.records += u64::from(batch.count());
+            if let [other, ..] = &opened[..] {
+                // The records of others stand beside them.
+                other.persist(batch.clone()).await.unwrap();
+                sink.persist(batch).await.unwrap();
+            }
             // Some objects are cut by size, others earlier.
             if n % 3 == 2 {
-                sink.flush().await.unwrap();
+                host.flush().await.unwrap();
             }
         }
         sink.close().await.unwrap();
@@ -158,7 +181,12 @@ impl Delivered {
                 Err(error) => panic!("{error:?}"),
             }
         };
-        rescue::deliver_again(&journal, self.bucket(), self.settings.clone()).await.unwrap()
+        let (bucket, settings) = (self.bucket(), self.settings.clone());
+        let begun = match self.route {
+            0 => rescue::deliver_again(&journal, bucket, settings).await,
+            route => rescue::deliver_route_again(&journal, route, bucket, settings).await,
+        };
+        begun.unwrap()
     }
 
     async fn again(&self) -> JournalRedelivered {
@@ -186,17 +214,18 @@ impl Delivered {
     }
 }
 
-async fn both(compression: Compression, count: i64) -> [Delivered; 2] {
+async fn each_host(compression: Compression, count: i64) -> [Delivered; 3] {
     let batches = || (0..count).map(batch).collect();
     [
         Delivered::memory(compression, 1_000_000, batches()).await,
         Delivered::directory(compression, batches()).await,
+        Delivered::route(compression, batches()).await,
     ]
 }
 
 #[tokio::test]
 async fn a_complete_bucket_gets_nothing() {
-    for host in both(Compression::Zstd, 8).await {
+    for host in each_host(Compression::Zstd, 8).await {
         host.come_back(&[]).await;
         assert!(host.read().await == host.objects);
     }
@@ -205,7 +234,7 @@ async fn a_complete_bucket_gets_nothing() {
 #[tokio::test]
 async fn each_deleted_object_comes_back_byte_for_byte() {
     for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
-        for mut host in both(compression, 8).await {
+        for mut host in each_host(compression, 8).await {
             // The other objects show how it was compressed.
             host.settings.compression = Compression::Zstd;
             assert!(host.objects.len() > 4, "{:?}", host.keys());
@@ -219,7 +248,7 @@ async fn each_deleted_object_comes_back_byte_for_byte() {
 
 #[tokio::test]
 async fn any_deleted_objects_come_back_with_each_record_once() {
-    for host in both(Compression::Zstd, 6).await {
+    for host in each_host(Compression::Zstd, 6).await {
         for deleted in 0..1u32 << host.objects.len() {
             let chosen = |(n, key): (usize, _)| (deleted >> n & 1 == 1).then_some(key);
             let keys = host.keys();
@@ -281,7 +310,7 @@ async fn a_killed_delivery_is_finished_by_the_next() {
             };
             let (kind, root) = (Store::Memory(Arc::clone(&store)), tempfile::tempdir().unwrap());
             let batches = (0..14).map(batch).collect();
-            let host = Delivered::new(kind, root, Compression::Zstd, 1_000_000, batches).await;
+            let host = Delivered::new(kind, root, 0, Compression::Zstd, 1_000_000, batches).await;
             for key in host.keys() {
                 host.delete(&key).await;
             }
@@ -340,7 +369,7 @@ fn lines(bytes: &Bytes) -> Vec<u8> {
 
 #[tokio::test]
 async fn foreign_objects_are_named_and_left_alone() {
-    for host in both(Compression::Zstd, 6).await {
+    for host in each_host(Compression::Zstd, 6).await {
         let keys = host.keys();
         for (n, key) in keys.iter().enumerate() {
             for (what, bytes) in replacements(&host, key) {

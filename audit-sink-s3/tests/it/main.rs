@@ -7,6 +7,8 @@ mod checker_catches;
 mod configuration_is_no_outage;
 #[cfg(target_os = "linux")]
 mod deleted_objects_come_back;
+mod directories_may_move;
+mod dropped_futures_lose_nothing;
 mod embedders_may_err;
 mod evidence_is_written;
 mod faults_lose_and_repeat_nothing;

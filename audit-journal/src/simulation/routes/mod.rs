@@ -547,7 +547,8 @@ impl Simulation {
         let Ok(Ok(left)) = retired else { return Ok(()) };
         for n in 1..self.customers.len() {
             let Customer { name, route, retired, .. } = &self.customers[n];
-            if route.is_none() && retired.is_none() && !left.contains(name) {
+            let is_left = left.iter().any(|left| left.name == *name);
+            if route.is_none() && retired.is_none() && !is_left {
                 self.is_whole(n)
                     .and_then(|()| self.verify(n, true))
                     .map_err(|what| format!("an unopened route was retired: {what}"))?;

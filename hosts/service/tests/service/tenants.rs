@@ -122,6 +122,49 @@ async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
     assert_eq!(records(&directory), Vec::<Value>::new(), "the service's own bucket has nothing");
 }
 
+/// A tenant leaves the file after its bucket was away, and the process died. Its bucket is back, or
+/// it is away still: then the service starts and stops as if the tenant had never been there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_left_gets_the_rest_of_its_logs() {
+    let directory = TempDir::new().unwrap();
+    let store = S3TestServer::start().await;
+    let endpoint = store.endpoint();
+    let environment = environment(&store, &endpoint);
+    let routes_file = write_routes(directory.path(), &store);
+    let flags = ["--routes", &routes_file, "--trusted-proxies", "127.0.0.1"];
+    let start = || Service::start_with_journal(&directory, &flags, &environment);
+    let id = new_id("plan");
+    store.faults().always(Fault::Refused(ErrorAnswer::SLOW_DOWN));
+    let mut service = start();
+    for _ in 0..3 {
+        let headers = [("x-tenant", "globex"), ("x-user", "globex")];
+        assert_eq!(service.update(&id, change("globex"), &headers).await.0, 200);
+    }
+    service.kill();
+    service.wait();
+
+    let acme = std::fs::read_to_string(&routes_file).unwrap();
+    let acme = acme.split("[[route]]").nth(1).unwrap();
+    std::fs::write(&routes_file, format!("[[route]]{acme}")).unwrap();
+    let names = || std::fs::read_to_string(directory.path().join("journal/routes")).unwrap();
+    let is_retired = || names().contains("state r name 00000006 globex");
+    for fault in [ErrorAnswer::ACCESS_DENIED, ErrorAnswer::SLOW_DOWN] {
+        store.faults().always(Fault::Refused(fault));
+        let service = start();
+        let (status, _) = service.update(&id, change("x"), &[("x-tenant", "globex")]).await;
+        assert_eq!(status, 403);
+        service.stop();
+        assert!(!is_retired() && records_on(&store).is_empty());
+    }
+    store.faults().none();
+    let service = start();
+    while !is_retired() {
+        tokio::task::yield_now().await;
+    }
+    service.stop();
+    check(&records_on(&store), "globex", &id, 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_cannot_name_a_tenant() {
     let directory = TempDir::new().unwrap();
