@@ -7,6 +7,7 @@ const {
   RealMap,
 } = captured;
 const RealProxy = Proxy;
+export const { parse } = captured;
 const { create, getPrototypeOf } = Object;
 
 /// The `module` object of each CommonJS module, by the function that returns its exports.
@@ -87,6 +88,13 @@ function makeNamespace(exports, isNode) {
 }
 
 const namespaces = new RealMap();
+
+/// The member `name` of the first of the namespaces that has it.
+export function pick(name, ...namespaces) {
+  for (let i = 0; i < namespaces.length; i++)
+    if (hasOwn(namespaces[i], name)) return namespaces[i][name];
+  return undefined;
+}
 
 /// The value that `require` returns for an ES module.
 export function exportsOf(namespace) {

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::links::ALL;
+use super::links::{ALL, LATE};
 
 /// The built-in module that evaluates CommonJS modules.
 pub(crate) const RUNTIME: &str = "convex:common-js";
@@ -53,31 +53,31 @@ fn finder(requires: &[(String, Required)]) -> String {
         // Writing to a string cannot fail.
         let _ = match required {
             Required::CommonJs => {
-                write!(imports, "import{{{LOAD} as ${place}}}from{from};")
+                write!(imports, "import{{{LOAD} as $$require{place}}}from{from};")
             }
-            Required::Module => write!(imports, "import*as ${place} from{from};"),
+            Required::Module => write!(imports, "import*as $$require{place} from{from};"),
             Required::Nothing | Required::Node(_) | Required::Missing(_) => Ok(()),
         };
         let load = match required {
-            Required::CommonJs => format!("${place}"),
-            Required::Module => format!("()=>$exportsOf(${place})"),
+            Required::CommonJs => format!("$$require{place}"),
+            Required::Module => format!("()=>$$exportsOf($$require{place})"),
             Required::Nothing => "()=>({})".to_owned(),
-            Required::Node(module) => format!("()=>$ofNode({})", quoted(module)),
-            Required::Missing(why) => format!("()=>{{throw $missing({name},{})}}", quoted(why)),
+            Required::Node(module) => format!("()=>$$ofNode({})", quoted(module)),
+            Required::Missing(why) => format!("()=>{{throw $$missing({name},{})}}", quoted(why)),
         };
         let _ = write!(cases, "case{name}:return {load};");
     }
     format!(
-        "import{{evaluate as $evaluate,requirer as $requirer,missing as $missing,exportsOf as $exportsOf,ofNode as $ofNode}}from\"{RUNTIME}\";\
-         {imports}function $find($){{switch($){{{cases}}}}}"
+        "import{{evaluate as $$evaluate,requirer as $$requirer,missing as $$missing,exportsOf as $$exportsOf,ofNode as $$ofNode}}from\"{RUNTIME}\";\
+         {imports}function $$find($){{switch($){{{cases}}}}}"
     )
 }
 
 /// A CommonJS module. Its lines keep their numbers.
 pub(crate) fn module(text: &str, file: &str, requires: &[(String, Required)]) -> String {
     format!(
-        "export function {LOAD}(){{return $evaluate({LOAD},function(exports,require,module,__filename,__dirname){{{text}\n\
-         }},$find,{})}}{}",
+        "export function {LOAD}(){{return $$evaluate({LOAD},function(exports,require,module,__filename,__dirname){{{text}\n\
+         }},$$find,{})}}{}",
         quoted(file),
         finder(requires)
     )
@@ -88,21 +88,50 @@ pub(crate) fn broken(file: &str, why: &str) -> String {
     module(&format!("throw new SyntaxError({})", quoted(why)), file, &[])
 }
 
-/// A module that exports data. Its text is an expression.
-pub(crate) fn data(text: &str, file: &str) -> String {
-    module(&format!("module.exports=\n{text}"), file, &[])
+/// A module that exports data, which is given as JSON. As an expression, a member `__proto__` would
+/// be the prototype.
+pub(crate) fn data(json: &str, file: &str) -> String {
+    let code = module(&format!("module.exports=$parse({})", quoted(json)), file, &[]);
+    format!("{code};import{{parse as $parse}}from\"{RUNTIME}\";")
 }
 
 /// The end of an ES module that uses `require`.
 pub(crate) fn with_require(code: &str, requires: &[(String, Required)]) -> String {
-    format!("{code}\n;{}function require($){{return $requirer($find)($)}}", finder(requires))
+    format!("{code}\n;{}function require($){{return $$requirer($$find)($)}}", finder(requires))
 }
 
-/// The adapter for an ES module that imports `names` from a CommonJS module.
+/// The end of an ES module that exports more than its source shows: `undefined` for each of
+/// `types`, or an empty object as the default, and for each of `names` the member of the first of
+/// the CommonJS modules that has it.
+pub(crate) fn with_exports(code: &str, types: &[&str], modules: &[&str], names: &[&str]) -> String {
+    let mut code =
+        format!("{code}\n;var $$none,$$empty={{}};import{{pick as $$pick}}from\"{RUNTIME}\";");
+    for name in types {
+        let value = if *name == "default" { "$$empty" } else { "$$none" };
+        let _ = write!(code, "export{{{value} as {}}};", quoted(name));
+    }
+    let mut all = String::new();
+    for (place, module) in modules.iter().enumerate() {
+        let _ = write!(code, "import{{{ALL} as $$star{place}}}from{};", quoted(module));
+        let _ = write!(all, ",$$star{place}");
+    }
+    for (place, name) in names.iter().enumerate() {
+        let name = quoted(name);
+        let _ = write!(
+            code,
+            "var $$more{place}=$$pick({name}{all});export{{$$more{place} as {name}}};"
+        );
+    }
+    code
+}
+
+/// The adapter for an ES module that imports `names` from a CommonJS module. As in the chunks that
+/// esbuild writes, `import()` gives the exports as `default`, regardless of `__esModule`.
 pub(crate) fn between(names: &BTreeSet<String>, is_node: bool) -> String {
     let import = format!(
         "import{{{LOAD} as $load}}from\"{TARGET}\";import{{namespaceOf as $of}}from\"{RUNTIME}\";\
-         const {ALL}=$of($load(),{is_node});"
+         const {ALL}=$of($load(),{is_node});\
+         export const {LATE}=()=>({{__proto__:null,default:$load()}});"
     );
     import + &exports(names)
 }
@@ -110,18 +139,41 @@ pub(crate) fn between(names: &BTreeSet<String>, is_node: bool) -> String {
 /// The adapter for an ES module that imports `names` from a module of Node.js.
 pub(crate) fn of_node(module: &str, names: &BTreeSet<String>) -> String {
     let module = quoted(module);
-    let import = format!("import{{ofNode as $of}}from\"{RUNTIME}\";const {ALL}=$of({module});");
+    let import = format!(
+        "import{{ofNode as $of}}from\"{RUNTIME}\";const {ALL}=$of({module});export const {LATE}=()=>{ALL};"
+    );
     import + &exports(names)
 }
 
 fn exports(names: &BTreeSet<String>) -> String {
     let mut code = format!("export{{{ALL}}};export default {ALL}.default;");
-    for (place, name) in names.iter().filter(|name| *name != "default" && *name != ALL).enumerate()
-    {
-        let is_name = |char: char| char.is_alphanumeric() || matches!(char, '_' | '$');
-        let quoted = quoted(name);
-        let exported = if name.chars().all(is_name) { name } else { &quoted };
+    let is_own = |name: &&String| [ALL, LATE, "default"].contains(&name.as_str());
+    for (place, name) in names.iter().filter(|name| !is_own(name)).enumerate() {
+        let (quoted, exported) = (quoted(name), exported(name));
         let _ = write!(code, "const $${place}={ALL}[{quoted}];export{{$${place} as {exported}}};");
+    }
+    code
+}
+
+/// A name in a list of exports.
+fn exported(name: &str) -> String {
+    let is_name = |char: char| char.is_alphanumeric() || matches!(char, '_' | '$');
+    if name.chars().all(is_name) { name.to_owned() } else { quoted(name) }
+}
+
+/// A module that re-exports names from the modules `0`, `1` and so on. Each entry has the place of
+/// its module, the name there, or `*`, and the exported name.
+pub(crate) fn re_exports(entries: &[(usize, String, String)]) -> String {
+    let mut code = "export{};".to_owned();
+    for (place, original, name) in entries {
+        let name = exported(name);
+        // Writing to a string cannot fail.
+        let _ = match original.as_str() {
+            "*" => write!(code, "export*as {name} from\"{place}\";"),
+            original => {
+                write!(code, "export{{{} as {name}}}from\"{place}\";", exported(original))
+            }
+        };
     }
     code
 }

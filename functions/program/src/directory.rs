@@ -43,6 +43,10 @@ fn walk(
         if let Some((stem, "ts" | "mts" | "cts" | "tsx" | "js" | "mjs" | "cjs" | "jsx")) =
             name.rsplit_once('.')
         {
+            // Convex ignores these except at the top, wherever it looks for functions.
+            if directory != root && matches!(name, "schema.ts" | "schema.js") {
+                continue;
+            }
             // Tests, declarations and tools' configuration have a second dot in their names.
             let is_special = directory == root && matches!(stem, "auth.config" | "convex.config");
             if !stem.contains('.') || is_special {

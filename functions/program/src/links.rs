@@ -3,22 +3,22 @@
 // Only a few kinds of syntax concern modules.
 #![allow(clippy::wildcard_enum_match_arm)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use oxc::allocator::Allocator;
 use oxc::ast::ast::{
     AssignmentExpression, AssignmentTarget, BindingIdentifier, CallExpression, Class, Declaration,
     Expression, IdentifierReference, ImportDeclarationSpecifier, ImportExpression,
-    ObjectExpression, ObjectPropertyKind, Statement, TryStatement, VariableDeclaration,
-    VariableDeclarationKind,
+    ObjectExpression, ObjectPropertyKind, Statement, StaticMemberExpression, TryStatement,
+    VariableDeclaration, VariableDeclarationKind,
 };
 use oxc::ast_visit::{Visit, walk};
 use oxc::parser::{ParseOptions, Parser};
 use oxc::span::{SourceType, Span};
 use oxc::syntax::module_record::ExportExportName;
 
-use super::source::on_a_large_stack;
+use super::source::{Imported, names_of, on_a_large_stack};
 
 /// The imports and exports of a JavaScript module.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct Links {
     /// `require("…")`: the specifiers, each with whether all its calls are within a `try`.
     pub(crate) requires: BTreeMap<String, bool>,
     pub(crate) declares_require: bool,
+    /// The exports among `own` that are those of other modules, by their exported name.
+    pub(crate) re_exports: BTreeMap<String, Imported>,
     /// The members that it adds to `exports`, as far as its source shows.
     pub(crate) exported: BTreeSet<String>,
     /// The modules whose exports it re-exports.
@@ -50,6 +52,8 @@ pub(crate) struct Imports {
     /// The position of the first of them.
     pub(crate) first: u32,
     pub(crate) names: BTreeSet<String>,
+    /// The members that it uses of the namespace.
+    pub(crate) members: BTreeSet<String>,
     /// The spans of `export * from`, from `export` to the specifier.
     pub(crate) stars: Vec<Span>,
     /// The namespace imports, with their replacements if the namespace is a single value.
@@ -58,6 +62,9 @@ pub(crate) struct Imports {
 
 /// The name of the export that holds the exports of a CommonJS module.
 pub(crate) const ALL: &str = "$all";
+
+/// The name of the export that returns what `import()` gives.
+pub(crate) const LATE: &str = "$late";
 
 impl Links {
     /// Parses JavaScript. Syntax errors are left for the engine to report.
@@ -89,10 +96,27 @@ fn read(text: &str) -> Option<Links> {
         ExportExportName::Default(_) => Some("default".to_owned()),
         ExportExportName::Null => None,
     }));
+    let mut locals = HashMap::new();
     for statement in &parsed.program.body {
         links.add(text, statement);
+        if let Statement::ImportDeclaration(import) = statement {
+            for specifier in import.specifiers.iter().flatten() {
+                let (local, name) = names_of(specifier);
+                locals.insert(local.to_owned(), (import.source.value.to_string(), name));
+            }
+        }
     }
-    let mut visitor = Uses { links, tries: 0 };
+    for statement in &parsed.program.body {
+        if let Statement::ExportNamedDeclaration(export) = statement {
+            for specifier in &export.specifiers {
+                if let Some(imported) = locals.get(specifier.local.name().as_str()) {
+                    let exported = specifier.exported.name().to_string();
+                    links.re_exports.insert(exported, imported.clone());
+                }
+            }
+        }
+    }
+    let mut visitor = Uses { links, locals, tries: 0 };
     visitor.visit_program(&parsed.program);
     Some(visitor.links)
 }
@@ -151,6 +175,10 @@ impl Links {
                 let imports = self.imports_of(export.source.value.as_str(), export.span.start);
                 let names = export.specifiers.iter().map(|one| one.local.name().to_string());
                 imports.names.extend(names);
+                self.re_exports.extend(export.specifiers.iter().map(|one| {
+                    let imported = (export.source.value.to_string(), one.local.name().to_string());
+                    (one.exported.name().to_string(), imported)
+                }));
             }
             Statement::ExportAllDeclaration(export) => {
                 let imports = self.imports_of(export.source.value.as_str(), export.span.start);
@@ -161,6 +189,8 @@ impl Links {
                         let lines = "\n".repeat(before.matches('\n').count());
                         let instead = format!("export{{{ALL} as {name}}}{lines}from");
                         imports.namespaces.push((span, instead));
+                        let imported = (export.source.value.to_string(), "*".to_owned());
+                        self.re_exports.insert(name.name().to_string(), imported);
                     }
                     None => imports.stars.push(span),
                 }
@@ -172,6 +202,8 @@ impl Links {
 
 struct Uses {
     links: Links,
+    /// What the module imports, by its local name.
+    locals: HashMap<String, Imported>,
     /// The number of enclosing `try` blocks.
     tries: usize,
 }
@@ -228,6 +260,17 @@ impl<'a> Visit<'a> for Uses {
     fn visit_identifier_reference(&mut self, identifier: &IdentifierReference<'a>) {
         self.links.is_common_js |=
             matches!(identifier.name.as_str(), "module" | "exports" | "require");
+    }
+
+    fn visit_static_member_expression(&mut self, member: &StaticMemberExpression<'a>) {
+        if let Expression::Identifier(object) = &member.object
+            && let Some((specifier, _)) =
+                self.locals.get(object.name.as_str()).filter(|(_, name)| name == "*")
+            && let Some(imports) = self.links.imports.get_mut(specifier)
+        {
+            imports.members.insert(member.property.name.to_string());
+        }
+        walk::walk_static_member_expression(self, member);
     }
 
     fn visit_binding_identifier(&mut self, identifier: &BindingIdentifier<'a>) {

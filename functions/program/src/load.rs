@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::auth::{self, AuthProvider};
 use super::directory::modules_of;
-use super::graph::{Graph, place};
+use super::graph::{Entry, Graph, place};
 use super::{Component, Cron, Env, Function, LoadError, Program};
 
 /// The variable that names the address of HTTP actions.
@@ -134,7 +134,7 @@ impl Loading {
         let mut contents = Contents::default();
         let files = modules_of(directory)?;
         self.graph.0.borrow_mut().stamps.add_directory(directory, &files);
-        self.graph.find_cycles(&files);
+        self.graph.survey(&files);
         for file in files {
             let relative = file.strip_prefix(directory).unwrap_or(&file);
             let stem = relative.with_extension("");
@@ -142,9 +142,13 @@ impl Loading {
                 .to_str()
                 .ok_or_else(|| LoadError::at(&file, "the name is not UTF-8"))?
                 .to_owned();
-            let Some(module) = self.graph.functions_of(&file)? else {
-                contents.node_modules.insert(stem);
-                continue;
+            let module = match self.graph.functions_of(&file)? {
+                Entry::Module(module) => module,
+                Entry::ForNode => {
+                    contents.node_modules.insert(stem);
+                    continue;
+                }
+                Entry::Ignored => continue,
             };
             let described = self.described(&module, env)?;
             contents.add(&stem, &module, described, self)?;

@@ -6,7 +6,7 @@ use super::*;
 /// Loads a program whose module `a.ts` throws unless an expression has the expected value.
 fn expect(imports: &str, expression: &str, expected: &str, files: &[(&str, &str)]) {
     let module = format!(
-        "{imports}\nconst got = JSON.stringify({expression});\n\
+        "{imports}\nexport {{}}; const got = JSON.stringify({expression});\n\
          if (got !== JSON.stringify({expected})) throw new Error(`got ${{got}}`);"
     );
     let all = Files::new(files);
@@ -204,7 +204,7 @@ fn files_outside_the_app_are_not_read() {
         for import in [
             format!("import x from '{specifier}'; console.log(x);"),
             format!("export * from '{specifier}';"),
-            format!("const x = require('{specifier}'); console.log(x);"),
+            format!("export const x = require('{specifier}'); console.log(x);"),
         ] {
             app.write("convex/a.ts", &import);
             let error = app.error();

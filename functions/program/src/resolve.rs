@@ -4,15 +4,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Component as Part, Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use oxc_resolver::{
     ResolveContext, ResolveError, ResolveOptions, ResolverGeneric, TsConfig, TsconfigDiscovery,
     TsconfigOptions, TsconfigReferences,
 };
+use oxc_transformer::{JsxOptions, JsxRuntime};
 use serde_json::Value;
 
 use super::fence::Fence;
+use super::source::Settings;
 
 /// How a module is requested. `import()` counts as an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,9 +37,9 @@ pub(crate) enum Found {
 
 /// The extensions that a specifier may omit, in order of preference. In packages, compiled files
 /// are preferred to their sources.
-const EXTENSIONS: [&str; 8] = [".tsx", ".ts", ".mts", ".jsx", ".js", ".mjs", ".cjs", ".json"];
+const EXTENSIONS: [&str; 8] = [".tsx", ".ts", ".jsx", ".js", ".json", ".mts", ".mjs", ".cjs"];
 const EXTENSIONS_IN_PACKAGES: [&str; 8] =
-    [".jsx", ".js", ".mjs", ".cjs", ".tsx", ".ts", ".mts", ".json"];
+    [".jsx", ".js", ".tsx", ".ts", ".json", ".mjs", ".cjs", ".mts"];
 
 /// The condition for the sources of a component whose package has not been built.
 const SOURCES: &str = "@convex-dev/component-source";
@@ -47,14 +50,60 @@ pub(crate) struct Finder {
     fence: Fence,
     import: Resolver,
     require: Resolver,
+    /// Imports that prefer the `main` field of a package, like `require`.
+    import_main: Resolver,
     import_in_package: Resolver,
     require_in_package: Resolver,
     sources: Resolver,
     built_in: Resolver,
     tsconfigs: RefCell<HashMap<PathBuf, Option<Arc<TsConfig>>>>,
-    /// Whether the files of a directory are ES modules regardless of their syntax.
-    module_directories: RefCell<HashMap<PathBuf, bool>>,
+    /// The package of each directory.
+    packages: RefCell<HashMap<PathBuf, Rc<Package>>>,
     warnings: RefCell<Vec<(PathBuf, String)>>,
+}
+
+/// What the manifest of a package says of its files.
+#[derive(Debug, Default)]
+pub(crate) struct Package {
+    /// Whether they are ES modules regardless of their syntax.
+    pub(crate) is_of_modules: bool,
+    /// Those with side effects: paths, or names that stand for files in any directory. `None` if
+    /// all may have some.
+    effects: Option<Vec<PathBuf>>,
+}
+
+impl Package {
+    /// Reads `sideEffects`. A list with patterns, except of style sheets, is not understood.
+    fn effects(directory: &Path, effects: &Value) -> Option<Vec<PathBuf>> {
+        let is_style = |file: &&str| {
+            let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
+            matches!(extension, "css" | "scss" | "sass" | "less")
+        };
+        match effects {
+            Value::Bool(false) => Some(Vec::new()),
+            Value::Array(files) => {
+                let files: Option<Vec<&str>> = files.iter().map(Value::as_str).collect();
+                let files = files?.into_iter().filter(|file| !is_style(file));
+                let path = |file: &str| match file.contains('/') {
+                    true => normal(&directory.join(file)),
+                    false => PathBuf::from(file),
+                };
+                files.map(|file| (!file.contains(['*', '{', '['])).then(|| path(file))).collect()
+            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => None,
+        }
+    }
+
+    /// Whether a file may do something when it is evaluated, besides what its exports need.
+    pub(crate) fn has_effects(&self, file: &Path) -> bool {
+        let is_it =
+            |effect: &PathBuf| effect == file || file.file_name() == Some(effect.as_os_str());
+        self.effects.as_ref().is_none_or(|effects| effects.iter().any(is_it))
+    }
 }
 
 impl Finder {
@@ -92,8 +141,11 @@ impl Finder {
         let mut of_sources = imported.clone();
         of_sources.condition_names.push(SOURCES.to_owned());
         let import = Resolver::new_with_file_system(fence.clone(), imported.clone());
+        let of_main =
+            ResolveOptions { main_fields: required.main_fields.clone(), ..in_package(&imported) };
         Finder {
             fence,
+            import_main: import.clone_with_options(of_main),
             import_in_package: import.clone_with_options(in_package(&imported)),
             require_in_package: import.clone_with_options(in_package(&required)),
             require: import.clone_with_options(required),
@@ -102,7 +154,7 @@ impl Finder {
                 .clone_with_options(ResolveOptions { builtin_modules: true, ..imported }),
             import,
             tsconfigs: RefCell::default(),
-            module_directories: RefCell::default(),
+            packages: RefCell::default(),
             warnings: RefCell::default(),
         }
     }
@@ -111,25 +163,27 @@ impl Finder {
         let Some(directory) = from.parent() else {
             return Found::Missing("the importer is no file".to_owned());
         };
-        if let Some(name) = specifier.strip_prefix("node:") {
-            return Found::Node(name.to_owned());
-        }
-        let resolver = match (manner, is_in_package(from)) {
-            (Manner::Import, false) => &self.import,
-            (Manner::Import, true) => &self.import_in_package,
-            (Manner::Require, false) => &self.require,
-            (Manner::Require, true) => &self.require_in_package,
+        let (in_app, in_package) = match manner {
+            Manner::Import => (&self.import, &self.import_in_package),
+            Manner::Require => (&self.require, &self.require_in_package),
         };
         let tsconfig = self.tsconfig(directory);
         let resolved = |resolver: &Resolver| {
             let mut context = ResolveContext::default();
             resolver.resolve_with_context(directory, specifier, tsconfig.as_deref(), &mut context)
         };
-        let error = match resolved(resolver) {
+        let mut found = resolved(if is_in_package(from) { in_package } else { in_app });
+        if found.as_ref().is_ok_and(|found| is_in_package(found.path())) && !is_in_package(from) {
+            found = resolved(in_package);
+        }
+        let error = match found {
             Ok(resolution) => return Found::File(resolution.path().to_owned()),
             Err(ResolveError::Ignored(_)) => return Found::Nothing,
             Err(error) => error,
         };
+        if let Some(name) = specifier.strip_prefix("node:") {
+            return Found::Node(name.to_owned());
+        }
         if let Err(ResolveError::Builtin { resolved, .. }) = resolved(&self.built_in) {
             return Found::Node(resolved.trim_start_matches("node:").to_owned());
         }
@@ -137,6 +191,39 @@ impl Finder {
             Ok(resolution) => Found::File(resolution.path().to_owned()),
             Err(_) => Found::Missing(self.why(directory, specifier, &error)),
         }
+    }
+
+    /// The file that `require` finds for a package that has another one for imports, by the fields
+    /// of its manifest and not by its conditions.
+    pub(crate) fn main_of(&self, from: &Path, specifier: &str, found: &Path) -> Option<PathBuf> {
+        if is_relative(specifier) || !is_in_package(found) {
+            return None;
+        }
+        let mut context = ResolveContext::default();
+        let main =
+            self.import_main.resolve_with_context(from.parent()?, specifier, None, &mut context);
+        let main = main.ok()?;
+        (main.path() != found).then(|| main.path().to_owned())
+    }
+
+    /// The settings of TypeScript for a file.
+    pub(crate) fn settings(&self, path: &Path) -> Settings {
+        let Some(tsconfig) = path.parent().and_then(|directory| self.tsconfig(directory)) else {
+            return Settings::default();
+        };
+        let options = &tsconfig.compiler_options;
+        let target = options.target.as_deref().unwrap_or("esnext").to_ascii_lowercase();
+        let is_old = target.strip_prefix("es").and_then(|year| year.parse().ok());
+        let is_old = is_old.is_some_and(|year: u32| year < 2022);
+        let mut jsx =
+            JsxOptions { import_source: options.jsx_import_source.clone(), ..JsxOptions::enable() };
+        if options.jsx.as_deref() == Some("react") {
+            jsx.runtime = JsxRuntime::Classic;
+            jsx.pragma.clone_from(&options.jsx_factory);
+            jsx.pragma_frag.clone_from(&options.jsx_fragment_factory);
+        }
+        let assigns_fields = options.use_define_for_class_fields.map_or(is_old, |defines| !defines);
+        Settings { assigns_fields, jsx }
     }
 
     fn why(&self, directory: &Path, specifier: &str, error: &ResolveError) -> String {
@@ -195,20 +282,25 @@ impl Finder {
         found
     }
 
-    /// Whether a package declares its files to be ES modules.
-    pub(crate) fn is_of_modules(&self, directory: &Path) -> bool {
-        if let Some(known) = self.module_directories.borrow().get(directory) {
-            return *known;
+    /// The package of a file, by the nearest manifest.
+    pub(crate) fn package_of(&self, file: &Path) -> Rc<Package> {
+        let Some(directory) = file.parent() else { return Rc::default() };
+        if let Some(known) = self.packages.borrow().get(directory) {
+            return Rc::clone(known);
         }
         let manifest = directory.join("package.json");
         let found = if self.fence.has(&manifest) {
             let text = self.fence.read(&manifest).unwrap_or_default();
             let manifest: Value = serde_json::from_str(&text).unwrap_or_default();
-            manifest.get("type").and_then(Value::as_str) == Some("module")
+            let effects = manifest.get("sideEffects");
+            Rc::new(Package {
+                is_of_modules: manifest.get("type").and_then(Value::as_str) == Some("module"),
+                effects: effects.and_then(|effects| Package::effects(directory, effects)),
+            })
         } else {
-            directory.parent().is_some_and(|parent| self.is_of_modules(parent))
+            self.package_of(directory)
         };
-        self.module_directories.borrow_mut().insert(directory.to_owned(), found);
+        self.packages.borrow_mut().insert(directory.to_owned(), Rc::clone(&found));
         found
     }
 

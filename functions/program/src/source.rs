@@ -14,10 +14,10 @@ use oxc::ast::ast::{
 use oxc::ast_visit::{Visit, walk};
 use oxc::codegen::{Codegen, CodegenOptions};
 use oxc::diagnostics::OxcDiagnostic;
-use oxc::parser::Parser;
+use oxc::parser::{ParseOptions, Parser};
 use oxc::semantic::SemanticBuilder;
 use oxc::span::{GetSpan, SourceType, Span};
-use oxc_transformer::{Module, TransformOptions, Transformer};
+use oxc_transformer::{JsxOptions, Module, TransformOptions, Transformer};
 
 use super::LoadError;
 use super::layout::{Lines, Marks, laid_out};
@@ -52,6 +52,15 @@ pub(crate) fn extension(path: &Path) -> &str {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
 }
 
+/// The settings of TypeScript that affect what code does.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Settings {
+    /// Whether fields of classes are assigned and not defined, so that they call setters, and those
+    /// without a value do not exist.
+    pub(crate) assigns_fields: bool,
+    pub(crate) jsx: JsxOptions,
+}
+
 /// Compiles a source file. Removes TypeScript types, imports that are used only as types, and the
 /// re-exports in `types`; compiles enums, namespaces, parameter properties and JSX. Lines and
 /// columns are those of the source.
@@ -59,9 +68,10 @@ pub(crate) fn read(
     path: &Path,
     text: String,
     types: &HashSet<Imported>,
+    settings: &Settings,
 ) -> Result<Source, LoadError> {
     if is_compiled(path) {
-        return on_a_large_stack(path, || compiled(path, &text, types));
+        return on_a_large_stack(path, || compiled(path, &text, types, settings));
     }
     Ok(Source { code: text, exports: Exports::default() })
 }
@@ -74,6 +84,20 @@ pub(crate) fn exports_of_javascript(path: &Path, text: &str) -> Option<Exports> 
         Ok((!parsed.panicked).then(|| exports_of(&parsed.program)))
     });
     exports.ok().flatten()
+}
+
+/// The code of a script in syntax that modules allow too, or `None` if it cannot be parsed.
+pub(crate) fn printed(path: &Path, text: &str) -> Option<String> {
+    let printed = on_a_large_stack(path, || {
+        let allocator = Allocator::default();
+        let options = ParseOptions { allow_return_outside_function: true, ..Default::default() };
+        let parser = Parser::new(&allocator, text, SourceType::script()).with_options(options);
+        let parsed = parser.parse();
+        let is_fine = !parsed.panicked && parsed.diagnostics.is_empty();
+        let codegen = || Codegen::new().with_options(CodegenOptions::minify());
+        Ok(is_fine.then(|| codegen().build(&parsed.program).code))
+    });
+    printed.ok().flatten()
 }
 
 /// The stack size for compiling a file, in bytes. The compiler recurses for each level of an
@@ -93,7 +117,12 @@ pub(crate) fn on_a_large_stack<T: Send>(
     })
 }
 
-fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source, LoadError> {
+fn compiled(
+    path: &Path,
+    text: &str,
+    types: &HashSet<Imported>,
+    settings: &Settings,
+) -> Result<Source, LoadError> {
     let lines = Lines::new(text);
     let allocator = Allocator::default();
     let kind = match extension(path) {
@@ -113,8 +142,14 @@ fn compiled(path: &Path, text: &str, types: &HashSet<Imported>) -> Result<Source
     let semantic = SemanticBuilder::new().with_enum_eval(true).build(&program);
     first_of(semantic.diagnostics.into_vec(), path, &lines)?;
     let mut options = TransformOptions::default();
-    options.env.module = Module::Esm;
-    options.jsx.development = false;
+    // `import x = require()` and `export =` become CommonJS.
+    options.env.module = Module::Preserve;
+    options.jsx = settings.jsx.clone();
+    if let Some(function) = &settings.jsx.pragma {
+        options.typescript.jsx_pragma = function.clone().into();
+    }
+    options.assumptions.set_public_class_fields = settings.assigns_fields;
+    options.typescript.remove_class_fields_without_initializer = settings.assigns_fields;
     let transformed = Transformer::new(&allocator, path, &options)
         .build_with_scoping(semantic.semantic.into_scoping(), &mut program);
     first_of(transformed.diagnostics.into_vec(), path, &lines)?;
@@ -201,7 +236,7 @@ impl<'a> Visit<'a> for Marking<'_> {
 }
 
 /// The local name of an import, and its name in the other module.
-fn names_of<'a>(specifier: &'a ImportDeclarationSpecifier<'_>) -> (&'a str, String) {
+pub(crate) fn names_of<'a>(specifier: &'a ImportDeclarationSpecifier<'_>) -> (&'a str, String) {
     match specifier {
         ImportDeclarationSpecifier::ImportSpecifier(specifier) => {
             (specifier.local.name.as_str(), specifier.imported.name().to_string())

@@ -61,8 +61,14 @@ impl Stamp {
     }
 }
 
+/// A hash of a file, as it is or as [`Fence::read`](super::fence::Fence::read) returns it.
 fn hash(bytes: &[u8]) -> u64 {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let (first, rest) = match bytes.strip_prefix(b"#!") {
+        Some(rest) => (&b"//"[..], rest),
+        None => bytes.split_at(bytes.len().min(2)),
+    };
     let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
+    (first, rest).hash(&mut hasher);
     hasher.finish()
 }

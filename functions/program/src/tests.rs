@@ -86,6 +86,8 @@ fn functions_are_named_by_module_and_export() {
         ("convex/.hidden.ts", "throw new Error('hidden files are not loaded');"),
         ("convex/types.d.ts", "export type T = 1;"),
         ("convex/_generated/dataModel.d.ts", "export type Doc = 1;"),
+        ("convex/script.ts", "throw new Error('scripts are not loaded'); // export {}"),
+        ("convex/dir/schema.ts", "throw new Error('it is not the schema'); export {};"),
         ("convex/README.md", "not a module"),
         ("convex/tsconfig.json", "{}"),
     ]);
@@ -295,7 +297,10 @@ fn loading_has_a_memory_limit_of_its_own() {
 
 #[test]
 fn load_errors_name_the_module_and_position() {
-    let one = |name: &str, text: &str| Files::new(&[(&format!("convex/{name}"), text)]).error();
+    // TypeScript without an import or export at the beginning of a line would be ignored.
+    let one = |name: &str, text: &str| {
+        Files::new(&[(&format!("convex/{name}"), &format!("{text}\nexport {{}};"))]).error()
+    };
     let error = one("a.ts", "const x: number = 1;\nconst y = {{;\n");
     assert!(error.starts_with("convex/a.ts:2:12: "), "{error}");
     let error = one("a.js", "const x = 1;\nlet x = 2;\n");
@@ -317,10 +322,6 @@ fn load_errors_name_the_module_and_position() {
         error.starts_with("convex/a.tsx: \"react/jsx-runtime\" is imported, and is not installed"),
         "{error}"
     );
-    let error = one("a.ts", "type A = 1;\nimport x = require('x'); x();");
-    assert!(error.starts_with("convex/a.ts:2:1: Import assignment cannot be used"), "{error}");
-    let error = one("a.ts", "export = 1;");
-    assert!(error.starts_with("convex/a.ts:1:1: Export assignment cannot be used"), "{error}");
     let error = one("a.ts", "namespace N { export let x = 1; }");
     assert!(error.starts_with("convex/a.ts:1:26: a namespace exports a variable"), "{error}");
     let error = one("a.ts", "const one = 1;\n@two class A {}");
@@ -352,8 +353,7 @@ fn load_errors_name_the_module_and_position() {
 
 #[test]
 fn handled_import_errors_are_not_reported() {
-    let handled =
-        "await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
+    let handled = "export {}; await import('./none').catch(() => {}); import('./neither').then(() => {}, () => {});";
     let after = [
         ("throw new Error('mine');", "convex/a.ts: Uncaught Error: mine"),
         ("import './b';", "convex/a.ts: \"./b\" is imported, and there is no such file"),
@@ -366,7 +366,7 @@ fn handled_import_errors_are_not_reported() {
     // The failure of one module is not attributed to another.
     let error = Files::new(&[
         ("convex/a.ts", handled),
-        ("convex/b.ts", "throw new Error('mine');"),
+        ("convex/b.ts", "export {}; throw new Error('mine');"),
         ("convex/c.ts", handled),
     ]);
     assert!(error.error().starts_with("convex/b.ts: Uncaught Error: mine"), "{}", error.error());
@@ -423,6 +423,18 @@ fn programs_detect_changed_files() {
     // Rewritten with the same contents.
     files.write("convex/a.ts", "import { b } from '../lib/b'; export const a = b;");
     assert!(!program.has_changed());
+    // What is not passed on to the engine is no change.
+    for start in ["\u{feff}", "#!", "\u{feff}#!"] {
+        files.write("node_modules/m/package.json", "\u{feff}{}");
+        files.write("node_modules/m/index.js", &format!("{start}//\nmodule.exports = 1;"));
+        files.write("convex/m.ts", &format!("{start}//\nimport 'm';"));
+        files.write("convex/ignored.ts", &format!("{start}//\n"));
+        files.write("convex/for_node.ts", &format!("{start}//\n'use node'; import 'm';"));
+        assert!(!files.loaded().has_changed(), "{start:?}");
+    }
+    for name in ["m", "ignored", "for_node"] {
+        std::fs::remove_file(files.path().join(format!("convex/{name}.ts"))).unwrap();
+    }
     files.write("convex/notes.md", "not a module");
     assert!(!program.has_changed());
     files.write("lib/b.ts", "export const b = 22;");

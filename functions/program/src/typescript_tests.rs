@@ -5,10 +5,10 @@ use std::path::Path;
 
 use functions_engine::{Bytecode, Keep};
 
-use super::source::read;
+use super::source::{Settings, read};
 
 fn code(name: &str, text: &str) -> String {
-    match read(Path::new(name), text.to_owned(), &HashSet::new()) {
+    match read(Path::new(name), text.to_owned(), &HashSet::new(), &Settings::default()) {
         Ok(source) => source.code,
         Err(error) => panic!("{error}: {text}"),
     }

@@ -1,6 +1,6 @@
 //! The adapters between ES modules and CommonJS modules.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use functions_engine::{Bytecode, Keep, ModuleName};
 
 use super::super::LoadError;
 use super::super::common_js::{self, Required};
-use super::super::links::{ALL, Links};
+use super::super::links::{LATE, Links};
 use super::super::resolve::Manner;
 use super::super::source::extension;
 use super::read::{Kind, Read};
@@ -32,6 +32,8 @@ impl Reached {
                 let names = self.exported_by(&file, &mut HashSet::new()).into_iter();
                 let names: Vec<String> = names
                     .filter(|name| name != "default" && name.chars().all(is_name))
+                    // The names of ES modules go before those of CommonJS modules.
+                    .filter(|name| !self.stars_export(path, read, name, &mut HashSet::new()))
                     .filter(|name| exported.insert(name.clone()))
                     .collect();
                 let instead = format!("export{{{}}}from", names.join(","));
@@ -46,7 +48,7 @@ impl Reached {
         }
         for (specifier, end) in &read.links.dynamic {
             if self.is_one_value(path, specifier) {
-                edits.push((*end as usize, *end as usize, format!(".then($=>$.{ALL})")));
+                edits.push((*end as usize, *end as usize, format!(".then($=>$.{LATE}())")));
             }
         }
         if self.cycles.contains_key(path) {
@@ -58,14 +60,17 @@ impl Reached {
             code.replace_range(from..to, &instead);
         }
         let links = &read.links;
-        if read.kind == Kind::Module && !links.requires.is_empty() && !links.declares_require {
+        if read.kind != Kind::Module {
+            return code;
+        }
+        if !links.requires.is_empty() && !links.declares_require {
             code = common_js::with_require(&code, &self.required_by(path, links));
         }
-        code
+        self.with_wanted(path, read, &exported, code)
     }
 
     /// Whether a specifier imports an adapter, whose namespace is a single value.
-    fn is_one_value(&mut self, from: &Path, specifier: &str) -> bool {
+    pub(super) fn is_one_value(&mut self, from: &Path, specifier: &str) -> bool {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) => self.read(&file).is_ok_and(|read| read.kind != Kind::Module),
             Target::Nothing | Target::Node(_) => true,
@@ -163,18 +168,18 @@ impl Reached {
         Ok(name)
     }
 
-    pub(super) fn add_between<const N: usize>(
+    pub(super) fn add_between<S: Into<String>>(
         &mut self,
         name: &ModuleName,
         code: &str,
-        imports: [(&str, ModuleName); N],
+        imports: impl IntoIterator<Item = (S, ModuleName)>,
     ) -> Result<(), LoadError> {
         // The code is generated, so its positions mean nothing to the author.
         let bytecode = Bytecode::compile(name, code, Keep::Nothing)
             .map_err(|message| LoadError::new(place(name), message))?;
         self.modules.compiled.insert(Arc::clone(name), bytecode);
-        let imports = imports.map(|(specifier, module)| (specifier.to_owned(), module));
-        self.modules.imports.insert(Arc::clone(name), HashMap::from(imports));
+        let imports = imports.into_iter().map(|(specifier, module)| (specifier.into(), module));
+        self.modules.imports.insert(Arc::clone(name), imports.collect());
         Ok(())
     }
 }

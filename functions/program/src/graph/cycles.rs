@@ -39,6 +39,8 @@ struct Files {
     imports: Vec<Vec<usize>>,
     /// The dynamic imports of each file.
     late: Vec<Vec<usize>>,
+    /// The files of packages that have another one for `require`, and that one.
+    mains: HashMap<PathBuf, PathBuf>,
 }
 
 impl Files {
@@ -51,18 +53,23 @@ impl Files {
 }
 
 impl Graph {
-    /// Finds the cycles of the modules of a directory of functions.
-    pub(in super::super) fn find_cycles(&self, modules: &[PathBuf]) {
+    /// Follows the imports of the modules of a directory of functions, to find cycles and what else
+    /// depends on the whole program.
+    pub(in super::super) fn survey(&self, modules: &[PathBuf]) {
         let mut reached = self.0.borrow_mut();
-        let is_entry = |reached: &Reached, path: &Path| {
+        let is_loaded =
+            |path: &PathBuf| reached.fence.read(path).is_ok_and(|text| !uses_node(&text));
+        let modules = modules.iter().filter_map(|path| reached.fence.real(path).ok());
+        let modules: Vec<PathBuf> = modules.filter(is_loaded).collect();
+        let (files, _) = reached.files_of(modules.clone());
+        reached.share_mains(&files);
+        reached.pass_wanted_on(files.paths);
+        let is_entry = |path: &PathBuf| {
             // Convex bundles these separately.
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let is_apart = name.starts_with("schema.") || name.matches('.').count() > 1;
-            !is_apart && reached.fence.read(path).is_ok_and(|text| !uses_node(&text))
+            !name.starts_with("schema.") && name.matches('.').count() == 1
         };
-        let entries = modules.iter().filter_map(|path| reached.fence.real(path).ok());
-        let entries: Vec<PathBuf> = entries.filter(|path| is_entry(&reached, path)).collect();
-        let (files, entries) = reached.files_of(entries);
+        let (files, entries) = reached.files_of(modules.into_iter().filter(is_entry).collect());
         let found = cycles_of(&files, entries, |path| {
             !is_in_package(path) && reached.read(path).is_ok_and(|read| read.kind == Kind::Module)
         });
@@ -88,6 +95,14 @@ impl Reached {
                 let required = links.requires.keys().map(|name| (name, Manner::Require));
                 for (specifier, manner) in imported.chain(required) {
                     if let Target::File(file) = self.target(&path, specifier, manner) {
+                        if let (Some(imports), Manner::Import) =
+                            (links.imports.get(specifier), manner)
+                        {
+                            let wanted = self.wanted.entry(file.clone()).or_default();
+                            wanted.extend(imports.names.union(&imports.members).cloned());
+                            let main = self.finder.main_of(&path, specifier, &file);
+                            files.mains.extend(main.map(|main| (file.clone(), main)));
+                        }
                         imports.push(files.number(file));
                     }
                 }
@@ -101,6 +116,16 @@ impl Reached {
             files.late.push(late);
         }
         (files, entries)
+    }
+
+    /// Makes imports of a package that has a file for imports and one for `require` use the latter
+    /// if the program contains it, as esbuild does: a program has one copy of the package.
+    fn share_mains(&mut self, files: &Files) {
+        let mains = files.mains.iter().filter(|(_, main)| files.numbers.contains_key(*main));
+        self.mains.extend(mains.map(|(file, main)| (file.clone(), main.clone())));
+        let mains = &self.mains;
+        self.targets
+            .retain(|_, target| !matches!(target, Target::File(file) if mains.contains_key(file)));
     }
 
     /// The compiled module that `from` imports for a file: the gate if the file is in a cycle that

@@ -1,14 +1,15 @@
 //! The modules of a program, found by following imports.
 
 mod adapters;
+mod barrels;
 mod cycles;
 mod generated;
 mod read;
 mod types;
+mod wanted;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,11 +23,13 @@ use super::LoadError;
 use super::common_js;
 use super::fence::Fence;
 use super::resolve::{Finder, Found, Manner, is_relative, normal};
-use super::source::Exports;
+use super::source::{self, Exports};
 use super::stamp::Stamps;
 use cycles::{Cycles, GATE};
 use generated::generated;
-use read::{Kind, Read, uses_node};
+use read::{Kind, Read};
+
+pub(super) use read::Entry;
 
 /// The name of a module in messages: its path relative to the directory above the functions.
 pub(super) fn place(module: &str) -> &str {
@@ -66,6 +69,12 @@ pub(super) struct Reached {
     /// The adapters of CommonJS modules, by module, imported names, and whether the importer is an
     /// ES module in Node's sense.
     between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
+    /// The names that others import from each file.
+    wanted: HashMap<PathBuf, BTreeSet<String>>,
+    /// The files of packages that are imported, with those that are required and take their place.
+    mains: HashMap<PathBuf, PathBuf>,
+    /// What stands for a file of a package that is free of side effects, by the names imported.
+    shaken: HashMap<(PathBuf, BTreeSet<String>), ModuleName>,
     /// The modules that import each other.
     cycles: Cycles,
     pub(super) stamps: Stamps,
@@ -105,6 +114,9 @@ impl Graph {
             read: HashMap::new(),
             targets: HashMap::new(),
             between: HashMap::new(),
+            wanted: HashMap::new(),
+            mains: HashMap::new(),
+            shaken: HashMap::new(),
             cycles: Cycles::new(),
             stamps: Stamps::default(),
             definitions: HashMap::new(),
@@ -112,26 +124,6 @@ impl Graph {
             dynamic: Vec::new(),
             errors: Vec::new(),
         })))
-    }
-
-    /// The compiled module of a file of functions, or `None` if it begins with `"use node"`.
-    pub(super) fn functions_of(&self, path: &Path) -> Result<Option<ModuleName>, LoadError> {
-        let mut reached = self.0.borrow_mut();
-        let refused = |error: &dyn Display| LoadError::at(&reached.shown(path), error);
-        let path = &reached.fence.real(path).map_err(|error| refused(&error))?;
-        let text = reached.fence.read(path).map_err(|error| refused(&error.message()))?;
-        if uses_node(&text) {
-            reached.stamps.add_file(path, &text);
-            return Ok(None);
-        }
-        let read = reached.read(path)?;
-        match read.kind {
-            Kind::Module => reached.entered(None, path).map(Some),
-            Kind::CommonJs | Kind::Data => {
-                let names = read.links.exported.clone();
-                reached.between(path, names, false).map(Some)
-            }
-        }
     }
 
     pub(super) fn shown(&self, path: &Path) -> String {
@@ -175,9 +167,15 @@ impl Reached {
                     let code = self.linked(path, &read);
                     common_js::module(&code, shown, &self.required_by(path, &read.links))
                 };
-                // A broken module fails only when it is evaluated.
+                // Syntax of sloppy mode, such as octal numbers, can be printed otherwise. A broken
+                // module fails only when it is evaluated.
                 if let Err(error) = self.add(&name, &code) {
-                    self.add(&name, &common_js::broken(shown, &error.to_string()))?;
+                    let printed = source::printed(path, &read.code).map(|code| {
+                        common_js::module(&code, shown, &self.required_by(path, &read.links))
+                    });
+                    if printed.is_none_or(|code| self.add(&name, &code).is_err()) {
+                        self.add(&name, &common_js::broken(shown, &error.to_string()))?;
+                    }
                 }
             }
         }
@@ -269,6 +267,9 @@ impl Reached {
         if is_config(file) && is_config(from) {
             return self.definition(file);
         }
+        if let Some(shaken) = self.shaken(from, specifier, file)? {
+            return Ok(shaken);
+        }
         if self.read(file)?.kind == Kind::Module {
             return self.entered(Some(from), file);
         }
@@ -306,6 +307,7 @@ impl Reached {
         Ok(name)
     }
 
+    /// What a specifier in a file refers to.
     fn target(&mut self, from: &Path, specifier: &str, manner: Manner) -> Target {
         let key = (from.to_owned(), specifier.to_owned(), manner);
         if let Some(known) = self.targets.get(&key) {
@@ -322,7 +324,13 @@ impl Reached {
             return Target::Nothing;
         }
         let why = match self.finder.find(from, specifier, manner) {
-            Found::File(file) => {
+            Found::File(mut file) => {
+                let main = self.mains.get(&file).filter(|_| manner == Manner::Import);
+                if let Some(main) = main
+                    && self.finder.main_of(from, specifier, &file).as_ref() == Some(main)
+                {
+                    file.clone_from(main);
+                }
                 return match built_in::replacing(&file) {
                     Some(name) => Target::BuiltIn(name.into()),
                     None => Target::File(file),

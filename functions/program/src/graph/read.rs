@@ -1,20 +1,26 @@
 //! Reading the files of a program.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::Path;
 use std::rc::Rc;
+
+use functions_engine::ModuleName;
 
 use super::super::links::Links;
 use super::super::resolve::is_in_package;
 use super::super::source::extension;
 use super::super::{LoadError, nesting};
-use super::Reached;
+use super::{Graph, Reached};
 
 /// The contents of a file of a program.
 pub(super) struct Read {
-    /// The file's JavaScript, or an expression for data.
+    /// The file's JavaScript, or the JSON of data.
     pub(super) code: String,
     pub(super) links: Links,
     pub(super) kind: Kind,
+    /// The names of its re-exports that were removed because they are types.
+    pub(super) types: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,52 @@ pub(super) fn uses_node(text: &str) -> bool {
     }
 }
 
+/// Whether Convex ignores a file of functions, since it is TypeScript without imports and exports.
+fn is_no_module(path: &Path, text: &str) -> bool {
+    let is_link = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("import") || line.starts_with("export")
+    };
+    let is_named = path.file_stem().is_some_and(|stem| stem == "schema");
+    !is_named && matches!(extension(path), "ts" | "tsx") && !text.lines().any(is_link)
+}
+
+/// A file among the functions.
+pub(in super::super) enum Entry {
+    Module(ModuleName),
+    /// It begins with `"use node"`.
+    ForNode,
+    /// Convex ignores it.
+    Ignored,
+}
+
+impl Graph {
+    /// The compiled module of a file of functions.
+    pub(in super::super) fn functions_of(&self, path: &Path) -> Result<Entry, LoadError> {
+        let mut reached = self.0.borrow_mut();
+        let refused = |error: &dyn Display| LoadError::at(&reached.shown(path), error);
+        let path = &reached.fence.real(path).map_err(|error| refused(&error))?;
+        let text = reached.fence.read(path).map_err(|error| refused(&error.message()))?;
+        if uses_node(&text) {
+            reached.stamps.add_file(path, &text);
+            return Ok(Entry::ForNode);
+        }
+        if is_no_module(path, &text) {
+            reached.stamps.add_file(path, &text);
+            return Ok(Entry::Ignored);
+        }
+        let read = reached.read(path)?;
+        let module = match read.kind {
+            Kind::Module => reached.entered(None, path),
+            Kind::CommonJs | Kind::Data => {
+                let names = read.links.exported.clone();
+                reached.between(path, names, false)
+            }
+        };
+        module.map(Entry::Module)
+    }
+}
+
 impl Reached {
     /// Reads a file without compiling it for the engine.
     pub(super) fn read(&mut self, path: &Path) -> Result<Rc<Read>, LoadError> {
@@ -52,13 +104,23 @@ impl Reached {
             return Ok(Rc::clone(known));
         }
         let shown = self.shown(path);
+        let data = |code: String| Read {
+            code,
+            links: Links::default(),
+            kind: Kind::Data,
+            types: BTreeSet::new(),
+        };
+        if extension(path) == "wasm" {
+            // This host cannot run it, and says so to the function that tries.
+            self.fence.real(path).map_err(|error| LoadError::at(&shown, error))?;
+            return Ok(Rc::new(data("{}".to_owned())));
+        }
         let text = self.fence.read(path).map_err(|error| LoadError::at(&shown, error.message()))?;
         self.stamps.add_file(path, &text);
         let is_data = matches!(extension(path), "json" | "txt" | "css");
         if !is_data {
             nesting::check(&shown, &text)?;
         }
-        let data = |code: String| Read { code, links: Links::default(), kind: Kind::Data };
         let read = match extension(path) {
             "json" => {
                 serde_json::from_str::<serde::de::IgnoredAny>(&text)
@@ -70,10 +132,10 @@ impl Reached {
             }
             "css" => data("{}".to_owned()),
             "js" | "mjs" | "cjs" | "ts" | "mts" | "cts" | "tsx" | "jsx" => {
-                let code = self.javascript(path, &shown, text)?;
+                let (code, types) = self.javascript(path, &shown, text)?;
                 let links = Links::of(path, &code);
                 let kind = self.kind_of(path, &links);
-                Read { code, links, kind }
+                Read { code, links, kind, types }
             }
             other => {
                 let message = format!(
@@ -89,9 +151,9 @@ impl Reached {
 
     fn kind_of(&self, path: &Path, links: &Links) -> Kind {
         match extension(path) {
-            "mjs" | "mts" | "ts" | "tsx" => Kind::Module,
-            "cjs" => Kind::CommonJs,
+            "mjs" | "mts" => Kind::Module,
             _ if links.is_module => Kind::Module,
+            "cjs" => Kind::CommonJs,
             _ if self.is_of_modules(path) => Kind::Module,
             // A module without imports or exports.
             _ if !links.is_common_js && !is_in_package(path) => Kind::Module,
@@ -100,6 +162,6 @@ impl Reached {
     }
 
     pub(super) fn is_of_modules(&self, path: &Path) -> bool {
-        path.parent().is_some_and(|directory| self.finder.is_of_modules(directory))
+        self.finder.package_of(path).is_of_modules
     }
 }

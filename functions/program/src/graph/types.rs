@@ -1,36 +1,43 @@
 //! Removal of re-exported types.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use functions_engine::built_in;
 
 use super::super::links::Links;
 use super::super::resolve::{Manner, is_relative, normal};
-use super::super::source::{Exports, Imported, extension};
+use super::super::source::{Exports, Imported, Settings, extension};
 use super::super::{LoadError, nesting, source};
 use super::generated::generated;
 use super::{Reached, Target};
 
 impl Reached {
-    /// The JavaScript of a file, without its re-exports of types.
+    /// The JavaScript of a file, without its re-exports of types, and the names of these.
     pub(super) fn javascript(
         &mut self,
         path: &Path,
         shown: &Path,
         text: String,
-    ) -> Result<String, LoadError> {
+    ) -> Result<(String, BTreeSet<String>), LoadError> {
+        let settings = self.finder.settings(path);
         if !source::is_compiled(path) {
-            return Ok(source::read(shown, text, &HashSet::new())?.code);
+            let read = source::read(shown, text, &HashSet::new(), &settings)?;
+            return Ok((read.code, BTreeSet::new()));
         }
-        let read = source::read(shown, text.clone(), &HashSet::new())?;
-        let mut types = HashSet::new();
-        for imported in read.exports.others.into_values() {
+        let read = source::read(shown, text.clone(), &HashSet::new(), &settings)?;
+        let (mut types, mut names) = (HashSet::new(), BTreeSet::new());
+        for (name, imported) in read.exports.others {
             if self.is_type(path, &imported, &mut HashSet::new()) {
                 types.insert(imported);
+                names.insert(name);
             }
         }
-        if types.is_empty() { Ok(read.code) } else { Ok(source::read(shown, text, &types)?.code) }
+        let code = match types.is_empty() {
+            true => read.code,
+            false => source::read(shown, text, &types, &settings)?.code,
+        };
+        Ok((code, names))
     }
 
     /// Whether an import of the file `from` is a type: whether its module is known and does not
@@ -81,11 +88,13 @@ impl Reached {
     }
 
     /// The exports of a file or built-in module, or `None` if they cannot be determined.
-    fn exports_at(&self, module: &Path) -> Option<Exports> {
+    pub(super) fn exports_at(&self, module: &Path) -> Option<Exports> {
         if source::is_compiled(module) {
             let text = self.fence.read(module).ok()?;
             nesting::check(module, &text).ok()?;
-            return Some(source::read(module, text, &HashSet::new()).ok()?.exports);
+            let read = source::read(module, text, &HashSet::new(), &Settings::default()).ok()?;
+            let links = Links::of(module, &read.code);
+            return (links.is_module || !links.is_common_js).then_some(read.exports);
         }
         let text = match self.fence.read(module) {
             Ok(text) => text,

@@ -12,6 +12,7 @@ mod kept;
 mod modules;
 mod orders;
 mod redefined;
+mod shapes;
 mod unhandled;
 
 use std::collections::BTreeMap;
