@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use url::form_urlencoded::Serializer;
 
 use super::response::element;
+use super::response_body::{MAX_ERROR_BYTES, start_of};
 
 /// How long before its end a session is renewed, but at most a third of its lifetime.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
@@ -120,7 +121,12 @@ impl AssumedRole {
         let not_sent = |source| failed(NotSent { endpoint: endpoint.clone(), source });
         let answered = timeout(PATIENCE, async {
             let (parts, body) = self.client.execute(request).await?.into_parts();
-            Ok((parts, body.bytes().await?))
+            let (body, end) = start_of(body, MAX_ERROR_BYTES).await;
+            // The status of an error is certain, whatever becomes of its body.
+            if parts.status.is_success() {
+                end?;
+            }
+            Ok((parts, body))
         });
         let Ok(answered) = answered.await else {
             return Err(failed(format!("no answer within {} ms", PATIENCE.as_millis())));

@@ -8,7 +8,7 @@
 //! - `response`: the meaning of responses to a request that creates an object.
 //! - `probe`: checks that the bucket accepts objects, when a sink is opened.
 //! - `put`: creates an object and retries until the outcome is certain.
-//! - `listing`, `read_client`: for readers; `write_client`: for sinks.
+//! - `listing`, `read_client`: for readers; `write_client`: for sinks; `response_body`: for both.
 
 #[cfg(feature = "aws")]
 mod assumed_role;
@@ -30,6 +30,8 @@ pub(crate) mod put;
 mod read_client;
 mod repeats;
 pub(crate) mod response;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod response_body;
 mod store_clock;
 mod stores;
 #[cfg(test)]

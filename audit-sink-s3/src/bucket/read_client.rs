@@ -7,7 +7,8 @@
 //!
 //! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
 //! response that is not a listing, or that does not say where it continues, is therefore an error
-//! here: otherwise readers would conclude that nothing is missing.
+//! here: otherwise readers would conclude that nothing is missing. So is a page without an end,
+//! which would take all memory. Of an error the status counts, whatever its body is.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +18,6 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use audit_core::{async_trait, sources};
 use bytes::Bytes;
 use chrono::DateTime;
-use http_body_util::{BodyExt, Full};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -27,6 +27,11 @@ use object_store::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::purpose::OnRetry;
+use super::response_body::{MAX_ERROR_BYTES, readable, start_of};
+
+/// The most that is read of a page of a listing, in bytes. Pages have at most 5,000 keys of 1,024
+/// characters.
+const MAX_LISTING_BYTES: usize = 64 << 20;
 
 /// Creates clients that report failures.
 pub(crate) struct ReadConnector {
@@ -103,8 +108,14 @@ impl HttpService for ReadService {
         for name in illegible {
             parts.headers.remove(name);
         }
-        if let Some(query) = listed.filter(|_| parts.status.is_success()) {
-            let listing = body.bytes().await?;
+        if !parts.status.is_success() {
+            // The status of an error is certain, whatever becomes of its body.
+            let (text, _) = start_of(body, MAX_ERROR_BYTES).await;
+            parts.headers.remove("content-length");
+            body = HttpResponseBody::from(readable(text));
+        } else if let Some(query) = listed {
+            let (listing, end) = start_of(body, MAX_LISTING_BYTES).await;
+            end?;
             let goes_on = check_listing(&query, &listing);
             goes_on
                 .and_then(|goes_on| count_empty(&self.empty_pages, &listing, goes_on))
@@ -114,7 +125,7 @@ impl HttpService for ReadService {
                 Cow::Owned(rewritten) => Bytes::from(rewritten),
             };
             parts.headers.remove("content-length");
-            body = HttpResponseBody::new(Full::new(listing).map_err(|never| match never {}));
+            body = HttpResponseBody::from(listing);
         }
         Ok(HttpResponse::from_parts(parts, body))
     }
@@ -125,6 +136,9 @@ type NotListed = (HttpErrorKind, &'static str);
 /// Checks that a response is a listing, which is complete or says where it continues. Returns
 /// whether it continues.
 fn check_listing(query: &str, listing: &[u8]) -> Result<bool, NotListed> {
+    if listing.len() == MAX_LISTING_BYTES {
+        return Err((HttpErrorKind::Unknown, "a page of 64 MiB, which no listing has"));
+    }
     let begin = &listing[..listing.len().min(1024)];
     let is_listing =
         ["<ListBucketResult", "<EnumerationResults"].iter().any(|root| within(begin, root));
@@ -279,6 +293,7 @@ fn unescape(text: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::response_body::testing::Server;
     use super::*;
 
     fn key_of(listing: &[u8], tag: &str) -> String {
@@ -330,6 +345,37 @@ mod tests {
             (third, azure("<NextMarker>a+b=</NextMarker>")),
         ] {
             assert!(check_listing(query, listing.as_bytes()).is_err(), "{listing}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_takes_bounded_memory_and_an_error_keeps_its_status() {
+        const PIECE: &[u8] = &[b' '; 1 << 20];
+        let begin = Some(&b"<ListBucketResult>"[..]);
+        let response = async |status: u16, body: Vec<Option<&'static [u8]>>| {
+            let inner = HttpClient::new(Server(status, body));
+            let (time_ms, empty_pages) = (Arc::default(), AtomicU32::new(0));
+            let service = ReadService { inner, on_retry: None, time_ms, empty_pages };
+            let request = http::Request::builder().uri("http://store/bucket?list-type=2");
+            let response = service.call(request.body(Vec::new().into()).unwrap()).await;
+            let response = response.map_err(|error| innermost(&error))?;
+            let (parts, body) = response.into_parts();
+            let body = body.bytes().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((parts.status.as_u16(), body))
+        };
+        let page = [vec![begin], vec![Some(PIECE); 60]].concat();
+        assert_eq!(response(200, page).await.unwrap().1.len(), 18 + (60 << 20));
+        let endless = [vec![begin], vec![Some(PIECE); 70]].concat();
+        let failure = response(200, endless).await.unwrap_err();
+        assert!(failure.contains("a page of 64 MiB"), "{failure}");
+        for (body, text) in [
+            (vec![Some(&b"<Error/>"[..])], "<Error/>"),
+            // Compressed, though nobody asked for that; cut off.
+            (vec![Some(b"\x1f\x8b")], "\x1f\u{fffd}"),
+            (vec![Some(b"<Err"), None], "<Err"),
+            (vec![Some(PIECE); 3], std::str::from_utf8(&PIECE[..MAX_ERROR_BYTES]).unwrap()),
+        ] {
+            assert_eq!(response(403, body).await, Ok((403, Bytes::from_static(text.as_bytes()))));
         }
     }
 

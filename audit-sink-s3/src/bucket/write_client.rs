@@ -8,19 +8,15 @@
 use std::fmt;
 
 use audit_core::{Clock, SystemClock, async_trait};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService, ReqwestConnector,
 };
 
+use super::response_body::{MAX_ERROR_BYTES, readable, start_of};
 use super::store_clock::StoreClock;
 use crate::one_line::scrub;
-
-/// What is read of a body that is not an object's, in bytes: the errors of stores are far shorter.
-const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// What is shown of a body that does not belong there, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
@@ -56,7 +52,7 @@ impl HttpService for WriteService {
         if is_success && !is_put {
             return Ok(HttpResponse::from_parts(parts, body));
         }
-        let (text, end) = start_of(body).await;
+        let (text, end) = start_of(body, MAX_ERROR_BYTES).await;
         if is_success {
             end?;
             if !matches!(status, 200 | 201) || !text.is_empty() {
@@ -67,30 +63,6 @@ impl HttpService for WriteService {
         // The status of an error is certain, whatever becomes of its body.
         parts.headers.remove("content-length");
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(readable(text))))
-    }
-}
-
-/// A body as far as it is read, and how that ended.
-async fn start_of(mut body: HttpResponseBody) -> (Bytes, Result<(), HttpError>) {
-    let mut text = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let data = match frame {
-            Ok(frame) => frame.into_data().unwrap_or_default(),
-            Err(error) => return (text.freeze(), Err(error)),
-        };
-        text.extend_from_slice(&data[..data.len().min(MAX_BODY_BYTES - text.len())]);
-        if text.len() == MAX_BODY_BYTES {
-            break;
-        }
-    }
-    (text.freeze(), Ok(()))
-}
-
-/// As UTF-8: the client drops the status of a response whose body is not.
-fn readable(text: Bytes) -> Bytes {
-    match String::from_utf8_lossy(&text) {
-        std::borrow::Cow::Borrowed(_) => text,
-        std::borrow::Cow::Owned(replaced) => replaced.into(),
     }
 }
 
@@ -122,34 +94,10 @@ impl std::error::Error for NotCreated {}
 
 #[cfg(test)]
 mod tests {
-    use futures::{FutureExt, stream};
-    use http_body_util::{Full, StreamBody};
+    use bytes::Bytes;
 
+    use super::super::response_body::testing::Server;
     use super::*;
-
-    /// A server with one response. A piece of its body that is `None` is where the connection ends.
-    #[derive(Debug)]
-    struct Server(u16, Vec<Option<&'static [u8]>>);
-
-    #[async_trait]
-    impl HttpService for Server {
-        async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
-            let frames = self.1.iter().filter_map(|piece| match *piece {
-                Some(piece) => {
-                    let mut whole = Full::new(Bytes::from_static(piece)).map_err(|n| match n {});
-                    whole.frame().now_or_never().unwrap()
-                }
-                None => {
-                    let cut = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    Some(Err(HttpError::new(HttpErrorKind::Interrupted, cut)))
-                }
-            });
-            let frames = stream::iter(frames.collect::<Vec<_>>());
-            let body = HttpResponseBody::new(StreamBody::new(frames));
-            let response = http::Response::builder().status(self.0).header("content-length", "9");
-            Ok(response.body(body).unwrap())
-        }
-    }
 
     async fn response(
         method: &str,
