@@ -11,14 +11,15 @@ use bytes::Bytes;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use sha2::{Digest, Sha256};
 
 use super::columns::{Column, Columns};
-use super::file::{FORMAT, Places, is_sealed, schema};
+use super::file::{FILE_BYTES, FORMAT, Places, is_sealed, schema};
 use super::group::{Data, Group, Source, Values};
+use super::source::MAX_OBJECT_BYTES;
 use crate::query::Pointer;
 
 /// A file's description of itself.
@@ -118,8 +119,8 @@ fn look(file: &Bytes, keys: &[TrustedKey], checked: &mut Checked) -> Result<(), 
         return Err(other("its columns are not those that it says"));
     }
     let mut unfinished = Unfinished::default();
-    for at in 0..reader.num_row_groups() {
-        let (columns, rows) = read_columns(&*reader.get_row_group(at)?)?;
+    for (at, rows) in row_counts(metadata)?.into_iter().enumerate() {
+        let columns = read_columns(&*reader.get_row_group(at)?, rows)?;
         let mut again = Group::default();
         for row in rows_of(&columns, &Places::new(&said.columns))? {
             let Row { key, evidence, sequence, line } = row?;
@@ -145,20 +146,19 @@ fn look(file: &Bytes, keys: &[TrustedKey], checked: &mut Checked) -> Result<(), 
     Ok(())
 }
 
-/// Returns all columns of a row group, and the number of its rows.
-fn read_columns(group: &dyn RowGroupReader) -> Result<(Vec<Values>, usize), ParquetError> {
+/// Returns all columns of a row group of so many rows.
+fn read_columns(group: &dyn RowGroupReader, rows: usize) -> Result<Vec<Values>, ParquetError> {
     let metadata = group.metadata();
     if metadata.sorting_columns().is_some() {
         return Err(other("it says that it is sorted"));
     }
-    let rows = usize::try_from(metadata.num_rows()).map_err(|_| other("it has no rows"))?;
     let mut columns = Vec::new();
     for column in 0..metadata.num_columns() {
         let values = values(group.get_column_reader(column)?, rows)?;
         check_bounds(metadata.column(column), &values)?;
         columns.push(values);
     }
-    Ok((columns, rows))
+    Ok(columns)
 }
 
 /// A record, and the object that it is of.
@@ -182,6 +182,12 @@ fn rows_of<'a>(
     };
     let ((objects, _), (lines, _)) = (texts(places.object)?, texts(places.record)?);
     let (evidences, has_evidence) = texts(places.evidence)?;
+    // A text that occurs often takes little of the file, however long it is.
+    let longest = |texts: &[ByteArray]| texts.iter().map(ByteArray::len).max().unwrap_or(0);
+    let lines_bytes: usize = lines.iter().map(ByteArray::len).sum();
+    if lines_bytes > MAX_OBJECT_BYTES || longest(objects).max(longest(evidences)) > MAX_TEXT {
+        return Err(other("its texts are longer than those that audit compact writes"));
+    }
     let mut evidences = evidences.iter();
     let text = |array: &ByteArray| {
         array.as_utf8().map(ToOwned::to_owned).map_err(|_| other("a text is not UTF-8"))
@@ -275,6 +281,32 @@ fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
     }
 }
 
+/// The maximum number of records of a row group, and of a file, that `audit compact` writes: as
+/// many as an object can have, and as many as fit into a file's bytes of lines.
+const MAX_GROUP_RECORDS: usize = MAX_OBJECT_BYTES / size_of::<usize>();
+const MAX_FILE_RECORDS: usize = FILE_BYTES as usize / 2;
+
+/// The maximum size of an object's key and of its metadata, in bytes, several times over.
+const MAX_TEXT: usize = 16 << 10;
+
+/// The number of rows of each row group. A file of a few bytes may claim any number, and have it.
+pub(super) fn row_counts(metadata: &ParquetMetaData) -> Result<Vec<usize>, ParquetError> {
+    bounded(metadata.row_groups().iter().map(RowGroupMetaData::num_rows))
+}
+
+fn bounded(counts: impl Iterator<Item = i64>) -> Result<Vec<usize>, ParquetError> {
+    let mut left = MAX_FILE_RECORDS;
+    let bounded = counts.map(|count| {
+        let count = usize::try_from(count).ok().filter(|count| *count <= MAX_GROUP_RECORDS);
+        let rest = count.and_then(|count| Some((count, left.checked_sub(count)?)));
+        let (count, rest) =
+            rest.ok_or_else(|| other("it says that it has more rows than audit compact writes"))?;
+        left = rest;
+        Ok(count)
+    });
+    bounded.collect()
+}
+
 /// The number of values that are read at once, since a file may claim any number.
 const AT_ONCE: usize = 8 << 10;
 
@@ -346,4 +378,23 @@ fn check_bounds(column: &ColumnChunkMetaData, values: &Values) -> Result<(), Par
         }),
     };
     if holds { Ok(()) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_no_more_rows_than_are_written() {
+        let (group, file) = (MAX_GROUP_RECORDS as i64, MAX_FILE_RECORDS as i64);
+        let fits = |counts: &[i64]| bounded(counts.iter().copied()).is_ok();
+        let full = vec![group; MAX_FILE_RECORDS / MAX_GROUP_RECORDS];
+        for counts in [&[][..], &[0], &[1, 120_000, group], &full] {
+            assert!(fits(counts), "{counts:?}");
+        }
+        let more = [&full[..], &[1]].concat();
+        for counts in [&[-1][..], &[group + 1], &[i64::MAX], &[i64::MIN], &[1, file], &more] {
+            assert!(!fits(counts), "{counts:?}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
 use super::columns::Columns;
-use super::file::{FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
+use super::file::{FILE_BYTES, FileWriter, GROUP_BYTES, GROUP_RECORDS, SORTED_GROUP_RECORDS, seal};
 use super::group::{Group, Source};
 use super::index::{File, Held, Target, Unread, day_name, name, next_number};
 use super::source::{self, Object};
@@ -32,9 +32,6 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::units::{HOUR_MS, Size, counted, now_ms};
-
-/// A file is complete once it has this many bytes of lines.
-const FILE_BYTES: u64 = 256 << 20;
 
 /// How many names in a row may be taken by files that are not listed.
 const MAX_TAKEN: u32 = 3;

@@ -20,6 +20,9 @@ use crate::query::Pointer;
 /// The value of `audit.format`.
 pub(crate) const FORMAT: &str = "1";
 
+/// A file is complete once it has this many bytes of lines.
+pub(crate) const FILE_BYTES: u64 = 256 << 20;
+
 /// The size of a row group in bytes and in records. Records are held in memory until then.
 pub(crate) const GROUP_BYTES: usize = 32 << 20;
 pub(crate) const GROUP_RECORDS: usize = 120_000;
@@ -349,6 +352,15 @@ mod tests {
             });
             let found = what(&lying);
             assert!(found.contains("the file is not derived"), "column {column}: {found}");
+            // A long text in each row, which is in the file once.
+            let long = file(&lines, |values| {
+                if let Data::Texts(texts) = &mut values[column].data {
+                    texts.iter_mut().for_each(|text| *text = vec![b'x'; 20 << 10].into());
+                }
+            });
+            let found = what(&long);
+            let is_of_keys = column == columns - 3;
+            assert_eq!(found.contains("longer than those"), is_of_keys, "column {column}: {found}");
         }
         // Every byte counts.
         for at in (0..whole.len()).step_by(7).chain(whole.len() - 300..whole.len()) {

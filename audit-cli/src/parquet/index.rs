@@ -14,7 +14,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use std::sync::Arc;
 
-use super::check::Said;
+use super::check::{Said, row_counts};
 use super::columns::Columns;
 use super::file::Places;
 use crate::failure::Failure;
@@ -215,7 +215,8 @@ impl Target {
             pieces.push((begin, [before, after].concat().into()));
         }
         let sparse = Sparse { len: file.bytes, pieces };
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&sparse).map_err(broken)?;
+        let parse = move || ParquetMetaDataReader::new().parse_and_finish(&sparse);
+        let metadata = contained(parse).await.map_err(broken)?;
         let said = Said::read(&metadata).ok_or_else(|| other("it does not say what it holds"))?;
         let column = Places::new(&said.columns).object;
         let mut pieces = Vec::new();
@@ -228,7 +229,8 @@ impl Target {
             pieces.push(piece(begin, len).await?);
         }
         let sparse = Arc::new(Sparse { len: file.bytes, pieces });
-        let objects = objects(&sparse, &metadata, column).map_err(broken)?;
+        let objects = contained(move || objects(&sparse, &metadata, column));
+        let objects = objects.await.map_err(broken)?;
         Ok(Held { objects, columns: said.columns })
     }
 
@@ -260,6 +262,14 @@ fn parse(bucket: &audit_sink_s3::Bucket, location: &Path, bytes: u64) -> Option<
     (bucket.path(&name(&day, number)) == *location).then_some(File { day, number, bytes })
 }
 
+/// Runs a reader of the format, which panics on some files that it did not write.
+async fn contained<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|_panicked| Err(ParquetError::General("it cannot be read".to_owned())))
+}
+
 /// The objects that are named in a column.
 fn objects(
     sparse: &Arc<Sparse>,
@@ -267,20 +277,21 @@ fn objects(
     column: usize,
 ) -> Result<BTreeSet<String>> {
     let mut objects = BTreeSet::new();
-    for group in metadata.row_groups() {
+    for (group, rows) in metadata.row_groups().iter().zip(row_counts(metadata)?) {
         let chunk = group.column(column);
-        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
         let pages = SerializedPageReader::new(Arc::clone(sparse), chunk, rows, None)?;
         let reader = get_column_reader(chunk.column_descr_ptr(), Box::new(pages));
         let ColumnReader::ByteArrayColumnReader(mut reader) = reader else {
             return Err(ParquetError::General("the column of objects has no texts".to_owned()));
         };
-        loop {
+        let mut left = rows;
+        while left > 0 {
             let mut values = Vec::new();
-            let (read, ..) = reader.read_records(8 << 10, None, None, &mut values)?;
+            let (read, ..) = reader.read_records(left.min(8 << 10), None, None, &mut values)?;
             if read == 0 {
                 break;
             }
+            left -= read;
             for value in values {
                 let key = value.as_utf8()?;
                 if !objects.contains(key) {
@@ -328,5 +339,92 @@ impl ChunkReader for Sparse {
             return Err(ParquetError::EOF(format!("{length} bytes are not at byte {start}")));
         }
         Ok(bytes.slice(..length))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::super::file::schema;
+    use super::*;
+    use parquet::basic::Encoding;
+    use parquet::data_type::{ByteArrayType, Int64Type};
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::types::ColumnPath;
+
+    const KEY: &str = "dt=2026-11-20/hour=00/0000000000000000000000002D-000000000007.ndjson";
+
+    /// A file with one record, whose column of objects has lengths before its texts. And where that
+    /// column is.
+    fn file() -> (Vec<u8>, std::ops::Range<usize>) {
+        let columns = Columns::default();
+        let lengths = Encoding::DELTA_LENGTH_BYTE_ARRAY;
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_column_encoding(ColumnPath::from("audit_object"), lengths)
+            .build();
+        let schema = schema(&columns).unwrap();
+        let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties));
+        let mut writer = writer.unwrap();
+        let mut rows = writer.next_row_group().unwrap();
+        let mut at = 0;
+        while let Some(mut column) = rows.next_column().unwrap() {
+            let levels = Some(&[1][..]);
+            // The record's number and its time are integers.
+            if matches!(at, 1 | 2) {
+                column.typed::<Int64Type>().write_batch(&[7], levels, None).unwrap();
+            } else {
+                column.typed::<ByteArrayType>().write_batch(&[KEY.into()], levels, None).unwrap();
+            }
+            column.close().unwrap();
+            at += 1;
+        }
+        rows.close().unwrap();
+        for (key, value) in [
+            ("audit.format", super::super::file::FORMAT),
+            ("audit.objects", "1"),
+            ("audit.records", "1"),
+            ("audit.time", "[]"),
+            ("audit.columns", "[]"),
+            ("audit.sha256", ""),
+        ] {
+            let entry = KeyValue { key: key.to_owned(), value: Some(value.to_owned()) };
+            writer.append_key_value_metadata(entry);
+        }
+        let content = writer.into_inner().unwrap();
+        let metadata =
+            ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(content.clone())).unwrap();
+        let column = metadata.row_group(0).column(Places::new(&columns).object);
+        let (begin, len) = column.byte_range();
+        (content, begin as usize..(begin + len) as usize)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_its_reader_panics_on_is_foreign() {
+        let root = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", root.path().display());
+        let target = Target { bucket: audit_sink_s3::Bucket::open(&url).unwrap() };
+        let day = root.path().join("dt=2026-11-20");
+        std::fs::create_dir(&day).unwrap();
+        let (mut content, column) = file();
+        let held = async |content: &[u8]| {
+            std::fs::write(day.join("000000.parquet"), content).unwrap();
+            let Ok(files) = target.files("2026-11-20").await else { panic!("it is not listed") };
+            target.held(&files[0]).await
+        };
+        let Ok(whole) = held(&content).await else { panic!("the file is whole") };
+        assert!(whole.objects.iter().eq([KEY]));
+        // The sizes of blocks, before the lengths: numbers without an end.
+        let sizes = memchr::memmem::find(&content[column.clone()], &[0x80, 1, 4]).unwrap();
+        let begin = column.start + sizes;
+        content[begin..begin + 12].fill(0xff);
+        match held(&content).await {
+            Err(Unread::Foreign(failure)) => {
+                assert!(audit_core::with_sources(&failure).contains("cannot be read"), "{failure}");
+            }
+            Err(_) | Ok(_) => panic!("it is foreign"),
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::bucket::{Listed, Reader};
 use crate::object::{Chunk, PIECE_BYTES, ReadError, check_numbers, chunks, no_record};
 
 /// The maximum memory of an object's lines, in bytes. Sinks write 8 MiB.
-const MAX_OBJECT_BYTES: usize = 64 << 20;
+pub(super) const MAX_OBJECT_BYTES: usize = 64 << 20;
 
 /// An object that was read completely and matches its metadata.
 pub(crate) struct Object {
