@@ -254,6 +254,31 @@ const tests = {
     return page;
   },
 
+  async "days of any year are shown"() {
+    const days = [["0001-01-01", -62135596800000], ["0999-12-31", -30610310400000], ["2026-11-20", 1795132800000]];
+    for (const [n, [day, at]] of days.entries()) {
+      const hour = `${BUCKETS}/years/dt=${day}/hour=00`;
+      fs.mkdirSync(hour, { recursive: true });
+      fs.writeFileSync(`${hour}/0000000000000000000000000${n}-000000000000.ndjson`, `{"user":"ada","at":${at}}\n`);
+    }
+    const years = await serve(`${BUCKETS}/years`);
+    for (const zone of ["", "Europe/Berlin", "Pacific/Apia"]) {
+      const page = await open({ url: `${years.url}&zone=${zone}` });
+      assert.equal(await searched(page), days.length, zone);
+      const times = await rows(page).locator("td:first-child button").allTextContents();
+      assert.match(times.at(-1), /^0001-01-01 \d\d:\d\d:\d\d\.000$/);
+      assert.deepEqual(page.wrong, []);
+    }
+    // A range can be made wider up to all times that there are.
+    const page = await open(years);
+    await searched(page);
+    await asking(page, async () => {
+      for (let n = 0; n < 16; n += 1) await page.locator("#wider").click();
+    });
+    assert.match(page.url(), /from=-271821-04-20.*until=%2B275760-09-13/);
+    return page;
+  },
+
   async "an empty bucket and a dead one say so"() {
     const empty = await open(await serve(`${BUCKETS}/empty`));
     await empty.getByText("There are no records").waitFor();

@@ -79,7 +79,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0;
         if ms < 0 {
-            return write!(f, "-{}", Span(-ms));
+            return write!(f, "-{}", Span(ms.saturating_neg()));
         }
         match ms {
             0..SECOND_MS => write!(f, "{ms}ms"),
@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn spans_and_sizes_are_short() {
-        let spans = [7, 1_500, 61_000, 2 * HOUR_MS + MINUTE_MS, 3 * DAY_MS, -1_500];
+        let spans = [7, 1_500, 61_000, 2 * HOUR_MS + MINUTE_MS, 3 * DAY_MS, -1_500, i64::MIN];
         assert_eq!(
             spans.map(|ms| Span(ms).to_string()),
-            ["7ms", "1.5s", "1m01s", "2h01m", "3d00h", "-1.5s"]
+            ["7ms", "1.5s", "1m01s", "2h01m", "3d00h", "-1.5s", "-106751991167d07h"]
         );
         let sizes = [0, 1_023, 1_024, 1_572_864, u64::MAX];
         assert_eq!(

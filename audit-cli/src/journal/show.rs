@@ -128,7 +128,11 @@ fn print_state(
         (0, _) => style.good("everything is in the bucket or set aside"),
         (undelivered, oldest) => {
             let age = oldest.map(|oldest| {
-                format!(", the oldest of {}, {} ago", shown(oldest), Span(now_ms() - oldest))
+                format!(
+                    ", the oldest of {}, {} ago",
+                    shown(oldest),
+                    Span(now_ms().saturating_sub(oldest))
+                )
             });
             let text = format!(
                 "{} not known to be in the bucket, {}{}",

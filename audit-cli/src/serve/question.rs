@@ -158,6 +158,27 @@ impl Question {
     /// The beginning of the timeline's bin for this time.
     pub(super) fn bin_of(&self, time_ms: i64) -> i64 {
         let shifted = time_ms.saturating_add(self.offset_ms);
-        (shifted.div_euclid(self.bin_ms) * self.bin_ms).saturating_sub(self.offset_ms)
+        let begin = shifted.div_euclid(self.bin_ms).saturating_mul(self.bin_ms);
+        begin.saturating_sub(self.offset_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn every_time_has_a_bin(time_ms: i64, bin: i64, offset: i64) {
+            let query = format!("bin={bin}&offset={offset}");
+            let question = Question::parse(Some(&query)).unwrap();
+            for time_ms in [time_ms, i64::MIN, i64::MAX, time_ms % (1 << 50)] {
+                let begin = question.bin_of(time_ms);
+                if time_ms.unsigned_abs() < 1 << 62 {
+                    let bin = begin..begin + question.bin_ms;
+                    proptest::prop_assert!(bin.contains(&time_ms), "{} {:?}", time_ms, bin);
+                }
+            }
+        }
     }
 }

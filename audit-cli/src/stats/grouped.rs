@@ -204,10 +204,12 @@ fn title(per: Per) -> &'static str {
 
 fn period(per: Per, begin_ms: i64) -> String {
     let text = shown(begin_ms);
-    match per {
-        Per::Hour => text.get(..13).unwrap_or(&text).to_owned(),
-        Per::Day => text.get(..10).unwrap_or(&text).to_owned(),
-    }
+    // Years before 0 and after 9999 are longer, and what is not within a calendar has no end.
+    let end = match per {
+        Per::Hour => text.find(':'),
+        Per::Day => text.find('T'),
+    };
+    text[..end.unwrap_or(text.len())].to_owned()
 }
 
 /// The maximum width of a value, in characters.
@@ -281,4 +283,26 @@ fn print(
         output.line(&if n == 0 { output.style().strong(line) } else { line.to_owned() })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_named_whole_whatever_its_year() {
+        for (ms, hour, day) in [
+            (1_700_000_000_000, "2023-11-14T22", "2023-11-14"),
+            (-1, "1969-12-31T23", "1969-12-31"),
+            (-62_135_596_800_000, "0001-01-01T00", "0001-01-01"),
+            (-70_000_000_000_000, "-0249-10-15T19", "-0249-10-15"),
+            (253_402_300_800_000, "+10000-01-01T00", "+10000-01-01"),
+            // Microseconds, taken for milliseconds.
+            (1_700_000_000_000_000, "+55840-11-08T22", "+55840-11-08"),
+            (i64::MAX, "9223372036854775807 ms", "9223372036854775807 ms"),
+            (i64::MIN, "-9223372036854775808 ms", "-9223372036854775808 ms"),
+        ] {
+            assert_eq!((period(Per::Hour, ms), period(Per::Day, ms)), (hour.into(), day.into()));
+        }
+    }
 }

@@ -132,7 +132,8 @@ impl Plan {
                 Per::Hour => HOUR_MS,
                 Per::Day => DAY_MS,
             };
-            time_ms.div_euclid(period) * period
+            // A record may claim any time.
+            time_ms.div_euclid(period).saturating_mul(period)
         });
         let values = self.by.iter().map(|member| Some(self.normal(first(*member)?)));
         let key = GroupKey { begin_ms, values: values.collect() };
@@ -289,6 +290,20 @@ mod tests {
         let days = total(&plan(Some(Per::Day)), &lines, usize::MAX).sorted();
         let begins: Vec<_> = days.iter().map(|(key, _)| key.begin_ms.unwrap()).collect();
         assert_eq!(begins, [0, 0, 0, DAY_MS]);
+    }
+
+    #[test]
+    fn records_of_any_time_are_counted_in_a_period() {
+        for (per, period_ms) in [(Per::Hour, HOUR_MS), (Per::Day, DAY_MS)] {
+            for at in ["-1e999", "1e999", "-9223372036854775808", "9223372036854775807", "-1"] {
+                let line = format!("{{\"user\":1,\"at\":{at}}}");
+                let groups = total(&plan(Some(per)), &[line], usize::MAX).sorted();
+                let (key, group) = &groups[0];
+                let (begin, (first, last)) = (key.begin_ms.unwrap(), group.times_ms.unwrap());
+                assert!(begin <= first && first == last, "{at}: {begin}");
+                assert!(first.abs_diff(begin) < period_ms as u64, "{at}: {begin}");
+            }
+        }
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn print_text(reader: &Reader, tally: &Tally, output: &Output) -> Result<(), Fai
     output.line(&format!("streams: {}", streams.len()))?;
     if let (Some(lag), Some(last)) = (lag, tally.last_arrival_ms) {
         let Lag { p50_ms, p99_ms, max_ms, from } = lag;
-        let silent = Span(now_ms() - last);
+        let silent = Span(now_ms().saturating_sub(last));
         output.line(&format!(
             "last arrival: {}, {silent} ago",
             shown(last - last.rem_euclid(1_000))

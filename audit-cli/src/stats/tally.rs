@@ -72,7 +72,7 @@ impl Tally {
         // late.
         let from = time_ms.unwrap_or(key.partition().end_ms());
         self.lag_from_records |= time_ms.is_some();
-        self.lag.add((object.modified_ms - from).max(0));
+        self.lag.add(object.modified_ms.saturating_sub(from).max(0));
 
         if let Some(what) = contradiction {
             findings

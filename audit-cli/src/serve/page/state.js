@@ -57,13 +57,15 @@ function format(zone) {
 /// The date and the time of day in the chosen zone: 2026-11-20 09:00:00.000.
 export function shown(ms) {
   if (!(Math.abs(ms) < 8.64e15)) return `${ms} ms`;
-  return format(state.zone).format(ms).replace(",", ".");
+  return format(state.zone).format(ms).replace(",", ".").replace(/^\d+/, (year) => year.padStart(4, "0"));
 }
 
-/// The offset of the zone from UTC at a time, in milliseconds.
+/// The offset of the zone from UTC at a time, in milliseconds. In years that are not written with
+/// four digits everywhere, it is that of the nearest such year.
 export function offset(ms) {
-  const wall = Date.parse(`${shown(ms).slice(0, 19).replace(" ", "T")}Z`);
-  return wall - Math.floor(ms / 1000) * 1000;
+  const at = Math.min(Math.max(ms, Date.UTC(1000)), Date.UTC(9999));
+  const wall = Date.parse(`${shown(at).slice(0, 19).replace(" ", "T")}Z`);
+  return wall - Math.floor(at / 1000) * 1000;
 }
 
 /// The time of a date and a time of day in the chosen zone.
@@ -76,4 +78,6 @@ export function parsed(text) {
   return hasZone ? wall : wall - offset(wall - offset(wall));
 }
 
-export const iso = (ms) => new Date(ms).toISOString().replace(".000Z", "Z");
+/// A time as text. Dates end at 8.64e15.
+export const iso = (ms) =>
+  new Date(Math.min(Math.max(ms, -8.64e15), 8.64e15)).toISOString().replace(".000Z", "Z");
