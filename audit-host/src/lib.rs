@@ -72,7 +72,7 @@ pub use connections::{
     Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, listen,
 };
 pub use destinations::{Destinations, LogStreamsFile, Opened};
-pub use files::private_files;
+pub use files::{private_files, read_text, settings_file};
 pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]

@@ -72,13 +72,11 @@ mod enabled {
         let failed = |error: String| TracesError(format!("traces cannot be sent: {error}"));
         let url = reqwest::Url::parse(collector)
             .map_err(|error| failed(format!("the collector's URL is invalid: {error}")))?;
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
+        let client = Client::new(RESPONSE_TIMEOUT)
             .map_err(|error| failed(error.without_url().to_string()))?;
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client { client, runtime: tokio::runtime::Handle::current() })
+            .with_http_client(client)
             .with_endpoint(url.as_str())
             .with_protocol(Protocol::HttpBinary)
             .build()
@@ -108,11 +106,28 @@ mod enabled {
         let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
     }
 
+    /// How long the collector may take for a request: OpenTelemetry's default. Spans that end
+    /// meanwhile queue, and beyond the queue are lost.
+    const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// How much of a response is read, in bytes. It only counts rejected spans.
+    const MAX_RESPONSE_BYTES: usize = 64 << 10;
+
     /// Sends on the host's runtime, since the thread that batches spans has none.
     #[derive(Debug)]
     struct Client {
         client: reqwest::Client,
         runtime: tokio::runtime::Handle,
+    }
+
+    impl Client {
+        fn new(timeout: Duration) -> reqwest::Result<Client> {
+            let client = reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(timeout)
+                .build()?;
+            Ok(Client { client, runtime: tokio::runtime::Handle::current() })
+        }
     }
 
     #[async_trait]
@@ -125,15 +140,68 @@ mod enabled {
             let request = self.client.request(parts.method, parts.uri.to_string());
             let request = request.headers(parts.headers).body(body);
             let sent = async move {
-                let response = request.send().await?;
-                let status = response.status();
-                Ok::<_, reqwest::Error>((status, response.bytes().await?))
+                let mut response = request.send().await?;
+                let mut body = Vec::new();
+                // The status counts, however the body ends.
+                while let Ok(Some(chunk)) = response.chunk().await {
+                    body.extend_from_slice(&chunk);
+                    if body.len() > MAX_RESPONSE_BYTES {
+                        body.truncate(MAX_RESPONSE_BYTES);
+                        break;
+                    }
+                }
+                Ok::<_, reqwest::Error>((response.status(), Bytes::from(body)))
             };
             let (status, body) =
                 self.runtime.spawn(sent).await?.map_err(reqwest::Error::without_url)?;
             let mut response = http::Response::new(body);
             *response.status_mut() = status;
             Ok(response)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::TcpListener;
+
+        use super::*;
+
+        /// The response to a request, of a collector that answers with `head`, and then with
+        /// `piece` until the client is gone.
+        async fn response(head: &'static str, piece: &'static [u8]) -> Option<(u16, usize)> {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+            let collector = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4 << 10]).await;
+                let _ = stream.write_all(head.as_bytes()).await;
+                while !piece.is_empty() && stream.write_all(piece).await.is_ok() {}
+                // Until the client closes.
+                while stream.read(&mut [0; 4 << 10]).await.is_ok_and(|bytes| bytes > 0) {}
+            });
+            let client = Client::new(Duration::from_millis(500)).unwrap();
+            let request = http::Request::post(url).body(Bytes::from_static(b"spans")).unwrap();
+            let sent = client.send_bytes(request).await;
+            collector.await.unwrap();
+            sent.ok().map(|response| (response.status().as_u16(), response.body().len()))
+        }
+
+        #[tokio::test]
+        async fn a_collector_delays_and_costs_a_bounded_amount() {
+            const ENDLESS: &[u8] = b"4000\r\n";
+            let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let piece: &'static [u8] = [ENDLESS, &[b'x'; 0x4000], b"\r\n"].concat().leak();
+            assert_eq!(response(chunked, piece).await, Some((200, MAX_RESPONSE_BYTES)));
+            // It stops in the middle of a body, answers nothing, or something else.
+            assert_eq!(response(chunked, b"").await, Some((200, 0)));
+            let short = "HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\nbusy";
+            assert_eq!(response(short, b"").await, Some((503, 4)));
+            assert_eq!(response("", b"").await, None);
+            assert_eq!(response("HTTP/1.1 200 OK\r\nendless: ", piece).await, None);
+            let moved =
+                "HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n";
+            assert_eq!(response(moved, b"").await, Some((307, 0)));
         }
     }
 }

@@ -5,7 +5,7 @@ use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, OpenError, OpenErrorKind, WitnessSettings};
 use futures::{StreamExt, stream};
 
-use super::{Checks, Found, Problem, not_writable, parent, writable};
+use super::{Checks, Found, Problem};
 use crate::Destinations;
 use crate::routes::PROBES;
 
@@ -134,12 +134,12 @@ impl Checks {
     fn key(&mut self, evidence: &EvidenceSettings) {
         match (evidence.verifier_key(), &evidence.key_file) {
             (Ok(Some(key)), _) => self.ok("evidence key", format!("the public key is {key}")),
-            (Ok(None), Some(file)) => {
-                let directory = parent(file);
-                let found =
-                    writable(directory).map(|_| format!("{} will be created", file.display()));
-                self.show("evidence key", found.map_err(|error| not_writable(directory, &error)));
+            (Ok(None), Some(file)) if file.is_symlink() => {
+                let what = format!("{} is a link that leads nowhere", file.display());
+                let remedy = "create the file that it leads to, or remove the link";
+                self.show("evidence key", Err(Problem { what, remedy }));
             }
+            (Ok(None), Some(file)) => self.new_file("evidence key", file),
             // Without a key file, a missing key is an error.
             (Ok(None), None) => {}
             (Err(error), _) => self.problem("evidence key", &error, "correct the key or its name"),

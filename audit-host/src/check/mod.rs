@@ -75,6 +75,13 @@ impl Checks {
         self.show(name, found.map_err(|error| not_writable(directory, &error)));
     }
 
+    /// Checks that a file that does not exist can be created.
+    pub fn new_file(&mut self, name: &str, file: &Path) {
+        let directory = parent(file);
+        let found = writable(directory).map(|_| format!("{} will be created", file.display()));
+        self.show(name, found.map_err(|error| not_writable(directory, &error)));
+    }
+
     /// Checks that an address is free to listen on, also beside those that were checked before.
     pub async fn address(&mut self, name: &str, address: SocketAddr) {
         let found = match TcpListener::bind(address).await {
@@ -144,6 +151,9 @@ fn not_writable(directory: &Path, error: &io::Error) -> Problem {
 /// whether the directory exists.
 fn writable(directory: &Path) -> io::Result<bool> {
     let exists = directory.try_exists()?;
+    if !exists && directory.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it is a link that leads nowhere"));
+    }
     if !exists {
         // The parent of a relative path with one part is "".
         return writable(parent(directory)).map(|_| false);
@@ -160,4 +170,37 @@ fn writable(directory: &Path) -> io::Result<bool> {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_created_is_told_from_what_is_in_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir(at("directory")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        for (link, to) in [("link", "directory"), ("dangling", "nowhere"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        for (path, exists) in [
+            ("directory", Some(true)),
+            ("link", Some(true)),
+            ("new", Some(false)),
+            ("new/below", Some(false)),
+            ("link/new/below", Some(false)),
+            ("file", None),
+            ("file/below", None),
+            ("dangling", None),
+            ("dangling/below", None),
+            ("loop", None),
+        ] {
+            let found = writable(&at(path));
+            assert_eq!(found.as_ref().ok(), exists.as_ref(), "{path}: {found:?}");
+        }
+        let error = writable(&at("dangling/below")).unwrap_err();
+        assert_eq!(error.to_string(), "it is a link that leads nowhere");
+    }
 }

@@ -4,12 +4,14 @@ use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Command};
 
 use super::{Source, Sources};
+use crate::read_text;
 
 /// Parses a command line whose settings may also be in a TOML file, under the flags' names with `_`
 /// instead of `-`. Flags take precedence over the environment, and the environment over the file.
@@ -32,8 +34,7 @@ pub fn parse_with_file(
     let Some(path) = file(&matches) else { return Ok((matches, sources)) };
     let wrong =
         |what: String| SettingsError::File(format!("the settings file {}{what}", path.display()));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| wrong(format!(" cannot be read: {error}")))?;
+    let text = read_text(&path).map_err(|error| wrong(format!(" cannot be read: {error}")))?;
     let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     let table: BTreeMap<String, toml::Spanned<toml::Value>> =
         toml::from_str(&text).map_err(|error| {
@@ -65,30 +66,40 @@ pub fn parse_with_file(
     Ok((matches, Sources { given, ..sources.with_file(&path, names) }))
 }
 
-/// Names the environment variables that are not UTF-8, where clap blames the arguments. These are
-/// the arguments that it parsed. Other errors are returned unchanged.
+/// Names the environment variables that an error is about, where clap names flags that nobody gave,
+/// or blames the arguments. These are the arguments that it parsed. Other errors are returned
+/// unchanged.
 pub fn naming_variables(
-    error: clap::Error,
+    mut error: clap::Error,
     command: &Command,
     arguments: &[OsString],
 ) -> clap::Error {
-    let is_argument = || arguments.iter().any(|argument| argument.to_str().is_none());
-    if error.kind() != ErrorKind::InvalidUtf8 || is_argument() {
-        return error;
-    }
-    let mut names = BTreeSet::new();
     let mut commands = vec![command];
+    let mut settings: Vec<&clap::Arg> = Vec::new();
     while let Some(command) = commands.pop() {
         commands.extend(command.get_subcommands());
-        // Paths are any bytes.
-        let arguments = command
-            .get_arguments()
-            .filter(|argument| argument.get_value_parser().type_id() != TypeId::of::<PathBuf>());
-        let variables = arguments.filter_map(clap::Arg::get_env);
-        let is_invalid =
-            |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
-        names.extend(variables.filter(is_invalid).map(OsStr::to_string_lossy));
+        settings.extend(command.get_arguments());
     }
+    if error.kind() != ErrorKind::InvalidUtf8 {
+        if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+            && let Some(variable) = variable_of(flag, &settings, arguments)
+        {
+            let flag = format!("{flag}, set by the variable {variable}");
+            error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
+        }
+        return error;
+    }
+    let is_argument = || arguments.iter().any(|argument| argument.to_str().is_none());
+    if is_argument() {
+        return error;
+    }
+    // Paths are any bytes.
+    let is_text =
+        |setting: &&clap::Arg| setting.get_value_parser().type_id() != TypeId::of::<PathBuf>();
+    let is_invalid =
+        |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+    let variables = settings.into_iter().filter(is_text).filter_map(clap::Arg::get_env);
+    let names: BTreeSet<_> = variables.filter(is_invalid).map(OsStr::to_string_lossy).collect();
     match names.iter().map(|name| &**name).collect::<Vec<&str>>()[..] {
         [] => error,
         [name] => {
@@ -100,6 +111,19 @@ pub fn naming_variables(
             command.clone().error(ErrorKind::InvalidUtf8, what)
         }
     }
+}
+
+/// The variable that set a flag, as clap shows it, unless an argument did.
+fn variable_of(shown: &str, settings: &[&clap::Arg], arguments: &[OsString]) -> Option<String> {
+    let name = shown.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    let setting = settings.iter().find(|setting| setting.get_long() == Some(name))?;
+    let variable = setting.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    let is_it = |argument: &OsString| {
+        let rest = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let is_given = arguments.iter().any(is_it);
+    (!is_given).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// The flag that is equivalent to a setting in a file. `None` if the setting is a switch that is
@@ -177,7 +201,8 @@ impl SettingsError {
         match self {
             SettingsError::CommandLine(error) => error.exit(),
             SettingsError::File(error) => {
-                eprintln!("{program}: {error}");
+                // The reader may be gone.
+                let _ = writeln!(std::io::stderr(), "{program}: {error}");
                 std::process::exit(1)
             }
         }
@@ -232,6 +257,32 @@ mod tests {
         assert_eq!(sources.of_setting("path"), &Source::Environment("PATH".to_owned()));
         assert!(matches.get_flag("on"));
         assert_eq!(sources.of_setting("kind"), &Source::Default);
+    }
+
+    #[test]
+    fn an_invalid_variable_is_named() {
+        // PATH is set, and is no number.
+        let setting = |name: &'static str| Arg::new(name).long(name);
+        let number = setting("number").env("PATH").value_parser(value_parser!(u16));
+        let switch = setting("switch").env("PATH").action(ArgAction::SetTrue);
+        let unset = setting("unset").env("AUDIT_TEST_NO_UNSET").value_parser(["a"]);
+        let host = || Command::new("host");
+        let (number, switch) = (host().arg(number), host().arg(switch));
+        let within = Command::new("tool").subcommand(number.clone());
+        for (command, line, says) in [
+            (&number, &["host"][..], Some("--number <number>, set by the variable PATH'")),
+            (&switch, &["host"], Some("--switch, set by the variable PATH'")),
+            (&within, &["tool", "host"], Some("--number <number>, set by the variable PATH'")),
+            (&number, &["host", "--number", "x"], None),
+            (&number, &["host", "--number=x"], None),
+            (&number.clone().arg(unset), &["host", "--number=1", "--unset=b"], None),
+        ] {
+            let arguments: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let error = command.clone().try_get_matches_from(&arguments).unwrap_err();
+            let error = naming_variables(error, command, &arguments).to_string();
+            assert_eq!(error.contains("set by the variable"), says.is_some(), "{error}");
+            assert!(error.contains(says.unwrap_or_default()), "{error}");
+        }
     }
 
     #[test]

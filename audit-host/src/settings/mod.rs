@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 pub use self::command_line::{SettingsError, naming_variables, parse_with_file};
-use crate::Output;
+use crate::{Output, read_text};
 
 /// The source of a setting's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +45,7 @@ impl fmt::Display for Source {
 /// If the file cannot be read, or a setting is unknown or invalid. The error names the line, but
 /// neither the file nor a value, which may be a misplaced secret.
 pub(crate) fn read_tables<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("{what} cannot be read: {error}"))?;
+    let text = read_text(path).map_err(|error| format!("{what} cannot be read: {error}"))?;
     toml::from_str(&text).map_err(|error| {
         let begin = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;

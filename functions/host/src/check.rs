@@ -51,7 +51,7 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
             }
         }
     } else {
-        checks.ok("store", format!("{} will be created", documents.display()));
+        checks.directory("store", &documents);
     }
     match Authenticator::open(&settings.auth, Arc::new(SystemClock)) {
         Ok(_) => {

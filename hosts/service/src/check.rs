@@ -1,7 +1,7 @@
 //! `--check`: checks what a start needs.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 
 use audit_host::{Checks, Output};
 
@@ -20,9 +20,13 @@ pub(crate) async fn check(settings: &Settings, out: &Output) -> Result<(), Box<d
     }
     checks.directory("data directory", &settings.data_dir);
     checks.destinations(&destinations).await;
-    let file = url.strip_prefix("sqlite://").map(|rest| rest.split('?').next().unwrap_or(rest));
-    match file.map(Path::new).filter(|file| !file.exists()) {
-        Some(file) => checks.ok("database", format!("{} will be created", file.display())),
+    // SQLite creates a file, if it may, but no directory. The host creates its data directory.
+    let is_new = |file: &PathBuf| {
+        let directory = file.parent();
+        !file.exists() && directory.is_some_and(|it| it.exists() || *it == *settings.data_dir)
+    };
+    match settings.database_file().filter(is_new) {
+        Some(file) => checks.new_file("database", &file),
         None => match Database::open(&url, settings.turns()).await {
             Ok(_) => checks.ok("database", "reachable, and has its tables"),
             Err(error) => {

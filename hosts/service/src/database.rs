@@ -5,7 +5,7 @@ use std::time::Duration;
 use audit_core::Commits;
 use audit_host::{FairLimits, FairSemaphore};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Executor};
+use sqlx::{AnyConnection, AnyPool, Connection, Executor};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -51,23 +51,18 @@ impl Database {
         // One each for the permit of prompt requests, a change on SQLite, and an operator.
         let connections = u32::try_from(limits.permits + 3).unwrap_or(u32::MAX);
         let observed = AnyPoolOptions::new().max_connections(1).connect_lazy(url)?;
+        if is_sqlite {
+            // A pool would try again for half a minute, and then only say that it has.
+            let mut first = AnyConnection::connect(url).await?;
+            prepare(&mut first, is_sqlite).await?;
+            first.close().await?;
+        }
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
             // SQLite is in this process, and cannot be lost. Its thread would be woken for each
             // test.
             .test_before_acquire(!is_sqlite)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if is_sqlite {
-                        // FULL: an acknowledged commit survives a power failure. In WAL mode a
-                        // writer does not wait for readers.
-                        connection.execute("PRAGMA journal_mode = WAL").await?;
-                        connection.execute("PRAGMA synchronous = FULL").await?;
-                        connection.execute("PRAGMA busy_timeout = 5000").await?;
-                    }
-                    Ok(())
-                })
-            })
+            .after_connect(move |connection, _| Box::pin(prepare(connection, is_sqlite)))
             .connect(url)
             .await?;
         for table in TABLES {
@@ -127,6 +122,17 @@ impl Database {
     }
 }
 
+async fn prepare(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), sqlx::Error> {
+    if is_sqlite {
+        // FULL: an acknowledged commit survives a power failure. In WAL mode a writer does not wait
+        // for readers.
+        connection.execute("PRAGMA journal_mode = WAL").await?;
+        connection.execute("PRAGMA synchronous = FULL").await?;
+        connection.execute("PRAGMA busy_timeout = 5000").await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -138,6 +144,21 @@ mod tests {
         max_waiting_of_client: 1,
         max_waiting: 1,
     };
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_named_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("text"), "no database, but some text".repeat(100)).unwrap();
+        std::fs::create_dir(at("directory")).unwrap();
+        for (name, says) in
+            [("text", "file is not a database"), ("directory", "unable to open"), ("a/b", "unable")]
+        {
+            let url = format!("sqlite://{}?mode=rwc", at(name).display());
+            let error = Database::open(&url, LIMITS).await.unwrap_err().to_string();
+            assert!(error.contains(says), "{name}: {error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_lost_database_is_noticed_and_so_is_its_return() {

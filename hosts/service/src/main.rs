@@ -73,7 +73,7 @@ async fn start() {
     // That is expected.
     let filter = "warn,sqlx::postgres::notice=error";
     let out = Output::stdout();
-    let traces = settings.traces.as_deref();
+    let traces = settings.traces();
     let logging = log_and_trace(filter, settings.log_format(), "audit-service", traces);
     let (errors, traces) = logging
         .unwrap_or_else(|error| exit("audit-service", Err(error.into()), &Output::stderr(), &out));

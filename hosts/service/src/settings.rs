@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use audit_host::{
     AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RouteSettings,
-    RoutesFile, ServeLimits, SettingsError, Sources, file_url, parse_with_file, without_secrets,
+    RoutesFile, ServeLimits, SettingsError, Sources, file_url, parse_with_file, settings_file,
+    without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings};
@@ -54,7 +55,7 @@ pub(crate) struct Settings {
         value_name = "URL",
         hide_env_values = true
     )]
-    pub(crate) traces: Option<String>,
+    traces: Option<String>,
 
     /// The address to listen on. Port 0 selects a free port.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
@@ -229,12 +230,11 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn read() -> Result<(Settings, Sources), SettingsError> {
-        let named = |matches: &clap::ArgMatches| {
-            let named = matches.get_one::<PathBuf>("config").cloned();
-            named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()))
+        let file = |matches: &clap::ArgMatches| {
+            settings_file(matches.get_one::<PathBuf>("config").cloned(), DEFAULT_FILE)
         };
         let (matches, sources) =
-            parse_with_file(&Settings::command(), std::env::args_os(), named, &PATHS)?;
+            parse_with_file(&Settings::command(), std::env::args_os(), file, &PATHS)?;
         Ok((Settings::from_arg_matches(&matches)?, sources))
     }
 
@@ -255,7 +255,7 @@ impl Settings {
             "evidence_key" => Some(shown_path(key)),
             "witnesses" => Some(json!(evidence.and_then(EvidenceSettings::witnesses_text))),
             "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
-            "traces" => self.traces.as_ref().map(|url| json!(without_secrets(url))),
+            "traces" => Some(json!(self.traces().map(without_secrets))),
             "requests_at_once" => Some(json!(self.requests_at_once())),
             "linger_ms" => bucket.map(|(_, settings)| json!(settings.linger_ms)),
             "cut_after_ms" => journal.map(|journal| json!(journal.cut_after_ms)),
@@ -271,6 +271,11 @@ impl Settings {
             out.line(&format!("{:<60} # routes", format!("# route {name} to {to}")));
         }
         Ok(())
+    }
+
+    /// The URL of the trace collector. In OpenTelemetry, an empty variable is not set.
+    pub(crate) fn traces(&self) -> Option<&str> {
+        self.traces.as_deref().filter(|url| !url.is_empty())
     }
 
     /// The format of the service's own log.
@@ -350,6 +355,17 @@ impl Settings {
             has_prompt_permit: true,
             max_waiting_of_client: self.max_waiting_requests_per_client,
             max_waiting: self.max_waiting_requests,
+        }
+    }
+
+    /// The file of the database, if SQLite may create it.
+    pub(crate) fn database_file(&self) -> Option<PathBuf> {
+        match &self.database_url {
+            Some(url) => {
+                let file = url.strip_prefix("sqlite://")?.strip_suffix("?mode=rwc")?;
+                Some(PathBuf::from(file))
+            }
+            None => Some(self.data_dir.join("documents.db")),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use audit_host::read_text;
 use functions_server::auth::AuthSettings;
 
 use super::{CommandLine, Options};
@@ -10,7 +11,7 @@ use super::{CommandLine, Options};
 impl Options {
     /// Reads a settings file. Also returns the names of the settings in it.
     pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>), Box<dyn Error>> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = read_text(path).map_err(|error| {
             format!("the settings file {} cannot be read: {error}", path.display())
         })?;
         let mut options = toml::from_str::<Options>(&text).map_err(|error| {

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit_host::{Destinations, LogFormat, Sources};
+use audit_host::{Destinations, LogFormat, Sources, settings_file};
 use audit_runtime::http::TrustedProxies;
 use functions_fetch::FetchSettings;
 use functions_server::NetworkLimits;
@@ -107,9 +107,7 @@ impl Serve {
     /// If the file cannot be read, or has an unknown member or an invalid value.
     pub(crate) fn settings(self) -> Result<Settings, Box<dyn Error>> {
         let Serve { directory, config, check: _, print_config: _, sources, options } = self;
-        let file =
-            config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()));
-        let (options, sources) = match file {
+        let (options, sources) = match settings_file(config, DEFAULT_FILE) {
             Some(file) => {
                 let (set, names) = Options::read(&file)?;
                 (options.or(set), sources.with_file(&file, names))
@@ -164,7 +162,8 @@ impl Settings {
             site_listen,
             sources: Sources::default(),
             log_format: options.log_format.unwrap_or_default(),
-            traces: options.traces,
+            // OpenTelemetry takes an empty variable for one that is not set.
+            traces: options.traces.filter(|url| !url.is_empty()),
             show_logs: options.show_logs,
             network,
             close_timeout,

@@ -123,6 +123,88 @@ fn a_check_names_each_problem_and_its_remedy() {
     assert!(text(&wrong.stderr).contains("the host cannot be started; problems: "));
 }
 
+/// Each in place of the default settings file, or in a variable.
+#[test]
+fn odd_settings_are_named_and_not_passed_over() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let file = root.join("audit-service.toml");
+    let print = |environment: &[(&str, &str)]| run(root, &["--print-config"], environment);
+    let refused = |says: &str| {
+        let ran = print(&[]);
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(text(&ran.stderr).contains(says), "{ran:?}");
+    };
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    refused("the settings file audit-service.toml cannot be read: No such file");
+    // Whoever starts it learns the code, though nobody hears the reason.
+    let mut service = Command::new(env!("CARGO_BIN_EXE_audit-service"));
+    service.env_clear().current_dir(root).arg("--print-config").stdout(Stdio::null());
+    let full = if cfg!(target_os = "linux") { "/dev/full" } else { "/dev/null" };
+    let full = std::fs::OpenOptions::new().write(true).open(full).unwrap();
+    assert_eq!(service.stderr(full).status().unwrap().code(), Some(1));
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    refused("the settings file audit-service.toml cannot be read: Is a directory");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, b"l\0i\0").unwrap();
+    refused("line 1: it is not valid TOML");
+    std::fs::write(&file, b"\xff\xfel\0").unwrap();
+    refused("it is not UTF-8 text");
+    std::fs::write(&file, "\u{feff}linger_ms = 7\r\n").unwrap();
+    let printed = text(&print(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")]).stdout);
+    assert!(printed.contains("linger_ms = 7"), "{printed}");
+    assert!(printed.contains("# traces is not set"), "{printed}");
+    for (variable, value) in [
+        ("LISTEN", ""),
+        ("AUDIT_PROVENANCE", "1"),
+        ("AUDIT_SHOW_LOGS", "yes"),
+        ("MAX_CONNECTIONS", "1e3"),
+        ("DRAIN_TIMEOUT_MS", "-1"),
+        ("MIN_SEND_RATE", "18446744073709551616"),
+        ("AUDIT_ROUTES", ""),
+    ] {
+        let ran = print(&[(variable, value)]);
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+        let says = format!("set by the variable {variable}'");
+        assert!(text(&ran.stderr).contains(&says), "{ran:?}");
+    }
+}
+
+#[test]
+fn what_stands_where_files_will_be_is_found_by_the_check() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let at = |name: &str| root.join(name);
+    for name in ["key", "text", "db"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    std::fs::write(at("file"), "").unwrap();
+    std::fs::write(at("text/documents.db"), "no database, but some text").unwrap();
+    std::fs::create_dir(at("db/documents.db")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("key/evidence.key")).unwrap();
+    for (data_dir, problem, says) in [
+        ("file", "data directory", "Not a directory"),
+        ("file", "database", "Not a directory"),
+        ("dangling", "data directory", "it is a link that leads nowhere"),
+        ("dangling", "database", "it is a link that leads nowhere"),
+        ("key", "evidence key", "key/evidence.key is a link that leads nowhere"),
+        ("text", "database", "file is not a database"),
+        ("db", "database", "unable to open database file"),
+    ] {
+        let flag = format!("--data-dir={data_dir}");
+        let ran = run(root, &[&FREE[..], &["--check", &flag]].concat(), &[]);
+        let shown = text(&ran.stdout);
+        assert_eq!(ran.status.code(), Some(1), "{shown}");
+        let line = shown.lines().find(|line| line.starts_with(&format!("problem  {problem:<14} ")));
+        assert!(line.is_some_and(|line| line.contains(says)), "{data_dir} {problem}: {shown}");
+        // The check is right: it does not start.
+        let started = run(root, &[&FREE[..], &[&flag]].concat(), &[]);
+        assert_eq!(started.status.code(), Some(1), "{started:?}");
+    }
+}
+
 #[test]
 fn settings_that_can_never_work_are_refused() {
     let directory = TempDir::new().unwrap();
