@@ -47,7 +47,16 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     response
 }
 
+/// The methods that no `Request` of a function can have (<https://fetch.spec.whatwg.org>). The third,
+/// `CONNECT`, never gets here.
+const FORBIDDEN: [&str; 2] = ["TRACE", "TRACK"];
+
 async fn respond(server: &Server, request: Request) -> Result<Response, Problem> {
+    let method = request.method().as_str();
+    if FORBIDDEN.iter().any(|forbidden| method.eq_ignore_ascii_case(forbidden)) {
+        let message = format!("HTTP actions do not support {method}");
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message));
+    }
     let (mut parts, body) = request.into_parts();
     let Ok(client) = Client::from_request_parts(&mut parts, server).await;
     let (caller, refused_token) = client.caller_of_http(server).await;

@@ -105,6 +105,13 @@ async fn requests_are_routed_as_on_convex() {
         let found = ask(&served, method.clone(), path).await;
         assert_eq!(found, (status, text.to_owned()), "{method} {path}");
     }
+    // Anybody may send any method. Those that no `Request` can have are no failure of the app.
+    for (method, status) in
+        [("TRACE", 405), ("TRACK", 405), ("trace", 405), ("PROPFIND", 404), ("get", 404)]
+    {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        assert_eq!(ask(&served, method.clone(), "/files/exact").await.0, status, "{method}");
+    }
 }
 
 #[tokio::test]

@@ -460,6 +460,38 @@ async fn expired_tokens_end_the_session() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_past_the_expiry_ends_the_session() {
+    const HOUR_MS: i64 = 60 * 60 * 1_000;
+    // What the session notices first: a change, or a message of its client.
+    for sends in [false, true] {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let host = Served::with_clock(Arc::clone(&clock) as _).await;
+        let mut follower = followed(&host, "messages:count").await;
+        follower.step().await;
+        follower.socket.authenticate(0, &host.token("ada", 1_700_003_600)).await;
+        follower.step().await;
+        // Back and forth within the token's time: nothing happens.
+        clock.advance(-HOUR_MS);
+        clock.advance(HOUR_MS + HOUR_MS / 2);
+        host.send("before").await;
+        assert_eq!(follower.step().await.len(), 1);
+        clock.advance(HOUR_MS);
+        let by_client = json!({ "type": "Mutation", "requestId": 0, "udfPath": "messages:send", "args": [{ "text": "late" }] });
+        match sends {
+            true => follower.socket.say(by_client).await,
+            false => host.send("after").await,
+        }
+        let ended = follower.socket.receive().await.unwrap();
+        assert!(matches!(ended, ServerMessage::AuthError { .. }), "{ended:?}");
+        assert!(follower.socket.receive().await.unwrap_err().starts_with("1008"));
+        drop(follower);
+        let texts: Vec<_> =
+            with_action(&host.stop().await, "sent").iter().map(|log| log["text"].clone()).collect();
+        assert!(!texts.contains(&json!("late")), "{texts:?}");
+    }
+}
+
+#[tokio::test]
 async fn stalled_clients_do_not_delay_others() {
     const CHANGES: u32 = 12;
     let host = Served::start().await;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use audit_host::{Connection, Holder};
+use audit_host::{Connection, Holder, Lane};
 use audit_runtime::RequestContext;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
@@ -37,6 +37,10 @@ impl FromRequestParts<Server> for Client {
 }
 
 impl Client {
+    pub(super) fn lane(&self) -> Lane {
+        Lane::of(&self.request)
+    }
+
     pub(crate) fn holder(&self) -> Holder {
         Holder::new(self.request.ip(), Arc::clone(&self.connection))
     }

@@ -135,10 +135,10 @@ pub(super) async fn run(
 }
 
 /// `POST /api/query_ts`: a time for `/api/query_at_ts`.
-pub(super) async fn query_ts(State(server): State<Server>) -> Response {
+pub(super) async fn query_ts(State(server): State<Server>, client: Client) -> Response {
     let snapshot = server.functions().latest();
     let ts = snapshot.ts();
-    server.snapshots().keep(ts, snapshot);
+    server.snapshots().keep(client.lane(), ts, snapshot);
     Json(json!({ "ts": BASE64_STANDARD.encode(ts.to_le_bytes()) })).into_response()
 }
 

@@ -65,7 +65,7 @@ struct Session {
     identity: Option<Arc<Identity>>,
     /// The client's lane, in which its work takes turns with that of others.
     lane: Lane,
-    expires: Option<Instant>,
+    expires: Option<Expiry>,
     client: Option<Connection<MutationOutcome>>,
     /// How far the client's clock is ahead of this host's, in milliseconds.
     clock_skew_ms: Option<i64>,
@@ -77,6 +77,13 @@ struct Session {
     outbox: Outbox,
     request_permits: Arc<Semaphore>,
     next_request: Option<OwnedSemaphorePermit>,
+}
+
+/// When a token expires. A timer misses the time in which the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    at: Instant,
+    at_ms: i64,
 }
 
 /// Serves one client until either side ends.
@@ -157,8 +164,11 @@ impl Session {
         let mut stopping = self.server.stopping();
         let outdated = Arc::clone(&self.steps.outdated);
         loop {
+            if self.has_expired() {
+                return self.expired();
+            }
             self.begin_step();
-            let (expires, retry_at) = (self.expires, self.steps.retry_at);
+            let (expires, retry_at) = (self.expires.map(|it| it.at), self.steps.retry_at);
             let limits = self.server.limits();
             let (limit, since) = match self.client {
                 Some(_) => (limits.serve.idle_timeout, self.last_heard),
@@ -176,6 +186,9 @@ impl Session {
                     self.steps.next = permit.ok();
                 }
                 message = stream.next(), if self.next_request.is_some() => {
+                    if self.has_expired() {
+                        return self.expired();
+                    }
                     if let Err(end) = self.receive(message).await {
                         return end;
                     }
@@ -202,9 +215,7 @@ impl Session {
                     self.steps.request();
                 }
                 Some(()) = OptionFuture::from(expires.map(sleep_until)) => {
-                    let error = "the token has expired".to_owned();
-                    let base_version = self.steps.queries.identity().saturating_sub(1);
-                    return End::Unauthenticated { error, base_version, update_attempted: false };
+                    return self.expired();
                 }
                 () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
                     return End::Stopping;
@@ -212,6 +223,16 @@ impl Session {
                 _ = &mut *writer => return End::Gone,
             }
         }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|it| it.at_ms <= self.server.clock().now_ms())
+    }
+
+    fn expired(&self) -> End {
+        let error = "the token has expired".to_owned();
+        let base_version = self.steps.queries.identity().saturating_sub(1);
+        End::Unauthenticated { error, base_version, update_attempted: false }
     }
 
     /// Prepares a step if one is due.
@@ -325,11 +346,13 @@ impl Session {
                         refuse(refused.to_string())
                     }
                 })?;
-                let left_ms = verified.expires_ms.saturating_sub(self.server.clock().now_ms());
+                let at_ms = verified.expires_ms;
+                let left_ms = at_ms.saturating_sub(self.server.clock().now_ms());
                 // A day is within the range of timers.
                 let left =
                     Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(MAX_SESSION);
-                (Some(Arc::new(Identity::new(verified.claims, token))), Some(Instant::now() + left))
+                let expiry = Expiry { at: Instant::now() + left, at_ms };
+                (Some(Arc::new(Identity::new(verified.claims, token))), Some(expiry))
             }
         };
         let claims = |identity: &Option<Arc<Identity>>| {
