@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cancelled_beginnings_leave_nothing;
+mod cancelled_mutations_are_whole_or_nothing;
 mod commits_are_what_they_say;
 mod conflicts_are_retried;
 mod database;
