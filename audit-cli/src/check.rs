@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::units::counted;
 use crate::{report, verify};
 
-/// The maximum size of a file, in bytes. No proof or record is larger.
+/// The maximum size of a file, in bytes. No proof, record or report is larger.
 const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
@@ -133,13 +133,18 @@ fn check<'a>(
 /// A file, or standard input for `-`.
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
+    let most = MAX_BYTES + 1;
     let read = if file == Path::new("-") {
-        std::io::stdin().take(MAX_BYTES).read_to_end(&mut bytes)
+        std::io::stdin().take(most).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes))
     };
-    read.map_err(|error| {
-        Failure::new(format!("{} cannot be read", file.display())).because(error)
-    })?;
-    Ok(bytes)
+    let failed = || Failure::new(format!("{} cannot be read", file.display()));
+    match read {
+        Ok(read) if read as u64 > MAX_BYTES => {
+            Err(failed().because(format!("it exceeds limit of {MAX_BYTES} bytes")))
+        }
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(failed().because(error)),
+    }
 }

@@ -1,8 +1,10 @@
 //! Verifier keys on the command line.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use audit_evidence::{SignerKey, TrustedKey, VerifierKey};
+use audit_host::read_text;
 
 use crate::units::{Moment, shown};
 
@@ -11,35 +13,75 @@ use crate::units::{Moment, shown};
 pub(crate) fn trusted(text: &str) -> Result<TrustedKey, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let [key, bounds @ ..] = &words[..] else { return Err("there is no key".to_owned()) };
-    // A file may have blanks in its name.
-    let is_key = VerifierKey::parse(key).is_ok() || matches!(bounds, ["from" | "until", ..]);
-    if !is_key
-        && let Ok(content) = std::fs::read_to_string(Path::new(text))
-        && SignerKey::parse(content.trim()).is_err()
-    {
-        return within_file(&content);
+    if VerifierKey::parse(key).is_ok() || matches!(bounds, ["from" | "until", ..]) {
+        return match in_text_or_file(key)? {
+            Given::Key(key) => within(key, bounds),
+            Given::File(content) => of_file(&content, bounds),
+        };
     }
-    let mut trusted = TrustedKey::from(verifier(if bounds.is_empty() { text } else { key })?);
+    // A file may have blanks in its name.
+    match in_text_or_file(text)? {
+        Given::Key(key) => Ok(key.into()),
+        Given::File(content) => of_file(&content, &[]),
+    }
+}
+
+/// A key, or the content of a file in its place.
+enum Given {
+    Key(VerifierKey),
+    File(String),
+}
+
+/// The errors of a text that is no file's name.
+const NO_FILE: [ErrorKind; 3] =
+    [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::InvalidFilename];
+
+/// The file is read once, since it may be a pipe.
+fn in_text_or_file(text: &str) -> Result<Given, String> {
+    match VerifierKey::parse(text.trim()) {
+        Ok(key) => Ok(Given::Key(key)),
+        Err(invalid) => match read_text(Path::new(text)) {
+            Ok(content) => Ok(Given::File(content)),
+            Err(error) if NO_FILE.contains(&error.kind()) => {
+                Err(format!("neither a verifier key nor a file with one: {invalid}"))
+            }
+            Err(error) => Err(format!("the file cannot be read: {error}")),
+        },
+    }
+}
+
+/// The key in a file, which may have bounds too, within further ones. The file's content is a key
+/// as on the command line or a host's key, and not another file's name.
+fn of_file(content: &str, more: &[&str]) -> Result<TrustedKey, String> {
+    if let Ok(signer) = SignerKey::parse(content.trim()) {
+        return within(signer.verifier().clone(), more);
+    }
+    let words: Vec<&str> = content.split_whitespace().collect();
+    let (key, bounds) = words.split_first().unwrap_or((&"", &[]));
+    let key = VerifierKey::parse(key).map_err(|error| format!("the file holds no key: {error}"))?;
+    within(key, &[bounds, more].concat())
+}
+
+/// The key with its bounds: `from TIME`, `until TIME`, or both.
+fn within(key: VerifierKey, bounds: &[&str]) -> Result<TrustedKey, String> {
+    let mut trusted = TrustedKey::from(key);
+    let (mut from, mut until) = (None, None);
     for bound in bounds.chunks(2) {
-        let (end, time) = match bound {
-            ["from", time] => (&mut trusted.validity.start, time),
-            ["until", time] => (&mut trusted.validity.end, time),
+        let (name, end, time) = match bound {
+            ["from", time] => ("from", &mut from, time),
+            ["until", time] => ("until", &mut until, time),
             _ => return Err("a key may be followed by from TIME and until TIME".to_owned()),
         };
         let Moment(ms) = time.parse()?;
-        *end = u64::try_from(ms).unwrap_or(0);
+        if end.replace(u64::try_from(ms).unwrap_or(0)).is_some() {
+            return Err(format!("a key has only one {name} TIME"));
+        }
     }
+    trusted.validity = from.unwrap_or(0)..until.unwrap_or(u64::MAX);
     if trusted.validity.is_empty() {
         return Err("the key is never valid".to_owned());
     }
     Ok(trusted)
-}
-
-/// A file's content is a key as on the command line, and not another file's name.
-fn within_file(content: &str) -> Result<TrustedKey, String> {
-    let key = content.split_whitespace().next().unwrap_or_default();
-    VerifierKey::parse(key).map_err(|error| format!("the file holds no key: {error}"))?;
-    trusted(content)
 }
 
 /// The key in the form that [`trusted`] parses.
@@ -59,16 +101,89 @@ pub(crate) fn text(trusted: &TrustedKey) -> String {
 
 /// Parses a verifier key, or reads it from a file or from a host's key file.
 pub(crate) fn verifier(text: &str) -> Result<VerifierKey, String> {
-    let invalid = match VerifierKey::parse(text.trim()) {
-        Ok(key) => return Ok(key),
-        Err(error) => error,
+    let content = match in_text_or_file(text)? {
+        Given::Key(key) => return Ok(key),
+        Given::File(content) => content,
     };
-    match std::fs::read_to_string(Path::new(text)) {
-        Ok(content) => match SignerKey::parse(content.trim()) {
-            Ok(signer) => Ok(signer.verifier().clone()),
-            Err(_no_signer) => VerifierKey::parse(content.trim())
-                .map_err(|error| format!("the file holds no key: {error}")),
-        },
-        Err(_no_file) => Err(format!("neither a verifier key nor a file with one: {invalid}")),
+    match SignerKey::parse(content.trim()) {
+        Ok(signer) => Ok(signer.verifier().clone()),
+        Err(_no_signer) => VerifierKey::parse(content.trim())
+            .map_err(|error| format!("the file holds no key: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_evidence::KeyKind;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_given_by_itself_or_in_a_file_with_at_most_one_bound_of_each_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let signer = SignerKey::from_seed("host-1", KeyKind::Ed25519, &[7; 32]).unwrap();
+        let key = signer.verifier().to_string();
+        let file = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (secret, bounded) = (signer.to_secret_text(), format!("{key} from 2026-01-01\r\n"));
+        let host = file("host.key", &format!("{secret}\n"));
+        let plain = file("a b until 2020-01-01 c", &key);
+        let marked = file("marked", &format!("\u{feff}{key}\r\n"));
+        let from = file("from", &bounded);
+        let jan = 1_767_225_600_000;
+        let (feb, all) = (jan + 31 * 86_400_000, 0..u64::MAX);
+        for (text, validity) in [
+            (key.clone(), all.clone()),
+            (format!(" {key}\n"), all.clone()),
+            (format!("{key} from 2026-01-01"), jan..u64::MAX),
+            (format!("{key} until 2026-02-01 from 2026-01-01"), jan..feb),
+            (host.clone(), all.clone()),
+            (plain, all.clone()),
+            (marked, all),
+            (from.clone(), jan..u64::MAX),
+            (format!("{host} until 2026-02-01"), 0..feb),
+            (format!("{from} until 2026-02-01"), jan..feb),
+        ] {
+            let trusted = trusted(&text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!((&trusted.key, &trusted.validity), (signer.verifier(), &validity), "{text}");
+            assert_eq!(super::trusted(&self::text(&trusted)), Ok(trusted));
+        }
+        let directory = directory.path().to_str().unwrap().to_owned();
+        for (text, says) in [
+            (format!("{key} until 2026-01-01 until 2026-02-01"), "only one until TIME"),
+            (format!("{key} from 2026-01-01 from 2026-01-01"), "only one from TIME"),
+            (format!("{from} from 2026-01-01"), "only one from TIME"),
+            (format!("{key} until"), "may be followed by"),
+            (format!("{key} since 2026-01-01"), "may be followed by"),
+            (format!("{key} from 2026-02-01 until 2026-01-01"), "never valid"),
+            (file("empty", ""), "the file holds no key"),
+            (file("other", &host), "the file holds no key"),
+            (format!("{directory}/nothing"), "neither a verifier key nor a file"),
+            (directory, "cannot be read"),
+            ("/dev/zero".to_owned(), "cannot be read"),
+            (" ".to_owned(), "there is no key"),
+        ] {
+            let why = trusted(&text).unwrap_err();
+            assert!(why.contains(says), "{text}: {why}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_in_a_pipe_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let signer = SignerKey::from_seed("host-1", KeyKind::Ed25519, &[7; 32]).unwrap();
+        let secret = signer.to_secret_text();
+        let text = pipe.to_str().unwrap().to_owned();
+        // A second opening would wait for another writer.
+        let writer = std::thread::spawn(move || std::fs::write(pipe, secret).unwrap());
+        assert_eq!(trusted(&text).unwrap().key, *signer.verifier());
+        writer.join().unwrap();
     }
 }

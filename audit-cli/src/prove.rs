@@ -248,9 +248,7 @@ async fn of_execution(
     execution: &str,
     output: &Output,
 ) -> Result<(Vec<Found>, Searched), Failure> {
-    let at = |moment: Option<crate::units::Moment>, or| moment.map_or(or, |moment| moment.0);
-    let times_ms = at(arguments.since, i64::MIN)..at(arguments.until, i64::MAX);
-    let wanted = Wanted::new(times_ms, arguments.stream);
+    let wanted = Wanted::new(arguments.times_ms(), arguments.stream);
     let partitions = reader.partitions(&wanted).await?;
     let mut progress = PartitionProgress::new(common, partitions.clone());
     let objects = reader.objects_in(partitions, wanted.stream);

@@ -24,6 +24,9 @@ impl FromStr for Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!("a JSON pointer begins with a slash, as in /{text}"));
         };
+        if rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1'])) {
+            return Err(format!("in the JSON pointer {text}, ~ is written ~0, and / in a name ~1"));
+        }
         Ok(Pointer {
             parts: rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect(),
         })
@@ -34,6 +37,12 @@ impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| write!(f, "/{}", escaped(part)))
     }
+}
+
+/// The index of an element that a part of a pointer means: digits without leading zeros.
+fn index(part: &str) -> Option<usize> {
+    let is_canonical = part == "0" || part.starts_with(|first: char| matches!(first, '1'..='9'));
+    part.parse().ok().filter(|_| is_canonical)
 }
 
 /// A member's name as a part of a pointer.
@@ -63,7 +72,7 @@ impl Pointer {
 /// The value of a record's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch, less than `i64::MAX`: ranges without an end have it.
     Ms(i64),
     /// A missing value, or null.
     Missing,
@@ -84,7 +93,7 @@ impl Time {
         }
         // Fractions of a millisecond are dropped; times out of range are clamped.
         match text.parse().or_else(|_| text.parse().map(|ms: f64| ms as i64)) {
-            Ok(ms) => Time::Ms(ms),
+            Ok(ms) => Time::Ms(i64::min(ms, i64::MAX - 1)),
             Err(_) => Time::Unreadable,
         }
     }
@@ -240,11 +249,11 @@ impl<'de> Visitor<'de> for Below<'_, '_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let below = self.node.below.iter();
+        let nodes: Vec<_> = below.filter_map(|(name, node)| Some((index(name)?, node))).collect();
         let mut at = 0usize;
         while let Some(value) = sequence.next_element::<&RawValue>()? {
-            let nodes = self.node.below.iter();
-            // As with single pointers, `01` means index 1.
-            for (_, node) in nodes.filter(|(name, _)| name.parse() == Ok(at)) {
+            if let Some((_, node)) = nodes.iter().find(|(index, _)| *index == at) {
                 node.take(value, self.found);
             }
             at += 1;
@@ -291,7 +300,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
-        let wanted = first.parse::<usize>().ok();
+        let wanted = index(first);
         let (mut found, mut at) = (None, 0);
         loop {
             if wanted == Some(at) {
@@ -333,7 +342,59 @@ mod tests {
         for unreadable in ["true", "[]", "{}", "\"1700000000000\"", "\"\"", "\"yesterday\""] {
             assert_eq!(time(unreadable), Time::Unreadable, "{unreadable}");
         }
-        assert_eq!(time("1e999"), Time::Ms(i64::MAX));
+        let (first, last) = (Time::Ms(i64::MIN), Time::Ms(i64::MAX - 1));
+        for (value, clamped) in [
+            ("1e999", last),
+            ("9223372036854775807", last),
+            ("99999999999999999999", last),
+            ("-1e999", first),
+            ("-9223372036854775808", first),
+            ("-0", Time::Ms(0)),
+            ("1e-400", Time::Ms(0)),
+        ] {
+            assert_eq!(time(value), clamped, "{value}");
+        }
+    }
+
+    #[test]
+    fn pointers_are_those_of_rfc_6901() {
+        let line = br#"{"a/b":1,"m~n":2,"~1":3,"":4," ":5,"l":["zero","one"],"o":{"01":6,"+1":7}}"#;
+        for (pointer, value) in [
+            ("/a~1b", Some("1")),
+            ("/m~0n", Some("2")),
+            ("/~01", Some("3")),
+            ("/", Some("4")),
+            ("/ ", Some("5")),
+            ("/l/0", Some("\"zero\"")),
+            ("/l/1", Some("\"one\"")),
+            ("/o/01", Some("6")),
+            ("/o/+1", Some("7")),
+            // Section 4: an index has neither a sign nor leading zeros.
+            ("/l/01", None),
+            ("/l/00", None),
+            ("/l/+1", None),
+            ("/l/-1", None),
+            ("/l/-", None),
+            ("/l/2", None),
+            ("/l/", None),
+            ("/l/99999999999999999999", None),
+        ] {
+            let pointer: Pointer = pointer.parse().unwrap();
+            let found = pointer.find(line).map(RawValue::get);
+            assert_eq!(found, value, "{pointer}");
+            assert_eq!(
+                Members::new([&pointer]).find(line)[0].map(RawValue::get),
+                value,
+                "{pointer}"
+            );
+        }
+        for text in ["/~", "/~2", "/a~", "/a~b/c", "/~/1", "/~~0"] {
+            let why = text.parse::<Pointer>().unwrap_err();
+            assert!(why.contains(text) && why.contains("~ is written ~0"), "{why}");
+        }
+        for text in ["", "a", "#/a"] {
+            assert!(text.parse::<Pointer>().is_err(), "{text}");
+        }
     }
 
     proptest::proptest! {

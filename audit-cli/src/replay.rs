@@ -45,9 +45,6 @@ pub(crate) async fn run(
             let settings = single(streams)?;
             let end = arguments.to.map_or(u64::MAX, |last| last.saturating_add(1));
             let records = from.sequence..end;
-            if records.is_empty() {
-                return Err(Failure::new("--to names a record before that of --from"));
-            }
             let log = arguments.progress.as_deref().map(|path| {
                 ReplayLog::open(path, &settings.name).map_err(|error| {
                     Failure::new(format!("{} cannot be used", path.display())).because(error)

@@ -1,13 +1,14 @@
 //! Options of the commands that deal with evidence.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use audit_core::UniqueId;
 use audit_evidence::{TrustedKey, VerifierKey};
 use clap::Args;
 
-use super::Source;
+use super::{Source, times_ms};
 use crate::keys;
 use crate::units::Moment;
 
@@ -100,16 +101,22 @@ pub(crate) struct Prove {
     /// Search for the execution only from this time on: 2026-11-23, 2026-11-23T14:30Z, or an age:
     /// 90s, 30m, 6h, 7d
     #[arg(long, value_name = "TIME", requires = "execution")]
-    pub(crate) since: Option<Moment>,
+    since: Option<Moment>,
 
     /// Search for the execution only before this time
     #[arg(long, value_name = "TIME", requires = "execution")]
-    pub(crate) until: Option<Moment>,
+    until: Option<Moment>,
 
     /// The directory to write to: for each record <stream>-<number>.tlog-proof, and the record
     /// itself as .json
     #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
     pub(crate) output: PathBuf,
+}
+
+impl Prove {
+    pub(crate) fn times_ms(&self) -> Range<i64> {
+        times_ms(self.since, self.until)
+    }
 }
 
 #[derive(Debug, Args)]

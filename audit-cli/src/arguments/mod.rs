@@ -188,8 +188,13 @@ pub(crate) struct Selection {
 impl Selection {
     pub(crate) fn times_ms(&self) -> Range<i64> {
         let Selection { since, until, stream: _ } = self;
-        since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
+        times_ms(*since, *until)
     }
+}
+
+/// The times from the first on and before the second.
+fn times_ms(since: Option<Moment>, until: Option<Moment>) -> Range<i64> {
+    since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
 }
 
 impl Arguments {
@@ -201,19 +206,25 @@ impl Arguments {
             let (from, to) = (shown(report.from.0), shown(report.to.0));
             return Err(format!("--from {from} is not before --to {to}: nothing is between them"));
         }
-        let selection = match &self.command {
-            Command::Ls(ls) => &ls.selection,
-            Command::Cat(cat) => &cat.selection,
-            Command::Search(search) => &search.cat.selection,
-            Command::Who(who) => &who.selection,
-            Command::Export(export) => &export.selection,
-            Command::Stats(stats) => &stats.selection,
+        if let Command::Replay(Replay { from: Some(from), to: Some(to), .. }) = &self.command
+            && from.sequence > *to
+        {
+            let from = from.sequence;
+            return Err(format!("--to {to} is before the record {from} of --from"));
+        }
+        let times_ms = match &self.command {
+            Command::Ls(ls) => ls.selection.times_ms(),
+            Command::Cat(cat) => cat.selection.times_ms(),
+            Command::Search(search) => search.cat.selection.times_ms(),
+            Command::Who(who) => who.selection.times_ms(),
+            Command::Export(export) => export.selection.times_ms(),
+            Command::Stats(stats) => stats.selection.times_ms(),
+            Command::Compact(compact) => compact.times_ms(),
+            Command::Prove(prove) => prove.times_ms(),
             Command::Tail(_)
             | Command::Serve(_)
-            | Command::Compact(_)
             | Command::Report(_)
             | Command::Verify(_)
-            | Command::Prove(_)
             | Command::Check(_)
             | Command::Key(_)
             | Command::Witness(_)
@@ -226,7 +237,6 @@ impl Arguments {
             | Command::Completions { .. }
             | Command::Man { .. } => return Ok(()),
         };
-        let times_ms = selection.times_ms();
         if times_ms.start < times_ms.end {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::{Selection, Source};
+use super::{Selection, Source, times_ms};
 use crate::condition::Condition;
 use crate::query::Pointer;
 use crate::sieve::Sieve;
@@ -199,8 +199,7 @@ pub(crate) struct Compact {
 
 impl Compact {
     pub(crate) fn times_ms(&self) -> Range<i64> {
-        let Compact { since, until, .. } = self;
-        since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
+        times_ms(self.since, self.until)
     }
 
     pub(crate) fn time_pointers(&self) -> Vec<Pointer> {

@@ -36,7 +36,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) missing: Option<PathBuf>,
 
-    /// Send the records of this stream from this number on: 01HF7YAT00000000000000000:120
+    /// Send the records of this stream from this number on: 01HF7YAT000000000000000000:120
     #[arg(long, value_name = "STREAM:NUMBER")]
     pub(crate) from: Option<Place>,
 
@@ -72,11 +72,12 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Place, String> {
         let place = || {
             let (stream, sequence) = text.split_once(':')?;
-            Some(Place { stream: stream.parse().ok()?, sequence: sequence.parse().ok()? })
+            let sequence = sequence.parse().ok().filter(|sequence| *sequence < u64::MAX)?;
+            Some(Place { stream: stream.parse().ok()?, sequence })
         };
         place().ok_or_else(|| {
-            "a record is named by its stream, a colon and its number: \
-             01HF7YAT00000000000000000:120"
+            "a record is named by its stream, a colon and its number, which is less than 2^64 - 1: \
+             01HF7YAT000000000000000000:120"
                 .to_owned()
         })
     }

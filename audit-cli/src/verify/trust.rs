@@ -24,7 +24,8 @@ pub(crate) fn trusted(
 }
 
 fn read_policy(file: &Path) -> Result<Policy, Failure> {
-    let text = read_text(file, "the policy")?;
+    let text = audit_host::read_text(file);
+    let text = text.map_err(|error| unreadable(file, "the policy", error))?;
     Policy::parse(text.as_bytes()).map_err(|error| {
         Failure::new(format!("the policy {} cannot be used", file.display())).because(error)
     })

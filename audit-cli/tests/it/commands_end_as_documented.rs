@@ -109,15 +109,48 @@ async fn nothing_is_said_to_be_nothing_and_stats_find_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_range_without_any_time_is_a_wrong_command_line() {
-    for command in ["ls", "cat", "stats"] {
+    for command in [
+        &["ls"][..],
+        &["cat"],
+        &["search", "x"],
+        &["who", "x"],
+        &["export", "--format", "csv"],
+        &["stats"],
+        &["compact", "--to", "files"],
+        &["prove", "--execution", "x"],
+    ] {
         for until in ["2023-11-13", "2023-11-14"] {
-            let range = [command, ".", "--since", "2023-11-14", "--until", until];
+            let range = [command, &[".", "--since", "2023-11-14", "--until", until]].concat();
             let ran = audit(&[], &range).await;
             assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{ran:?}");
             assert!(ran.err.contains("is not before --until"), "{ran:?}");
             assert!(ran.err.starts_with("error: "), "without codes of a terminal: {ran:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_records_without_any_record_is_a_wrong_command_line() {
+    const STREAM: &str = "01HF7YAT000000000000000000";
+    for (from, to, says) in [
+        ("18446744073709551615", None, "'--from <STREAM:NUMBER>': a record is named by"),
+        ("18446744073709551615", Some("18446744073709551615"), "which is less than 2^64 - 1"),
+        ("18446744073709551616", None, "which is less than 2^64 - 1"),
+        ("-1", None, "which is less than 2^64 - 1"),
+        ("5", Some("4"), "--to 4 is before the record 5 of --from"),
+        ("18446744073709551614", Some("0"), "--to 0 is before the record"),
+    ] {
+        let from = format!("{STREAM}:{from}");
+        let mut replay = vec!["replay", ".", "--log-streams", "no file", "--from", &from];
+        replay.extend(to.iter().flat_map(|to| ["--to", to]));
+        let ran = audit(&[], &replay).await;
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{ran:?}");
+        assert!(ran.err.contains(says), "{ran:?}");
+    }
+    // The last number that a record can have.
+    let from = format!("{STREAM}:18446744073709551614");
+    let ran = audit(&[], &["replay", ".", "--log-streams", "no file", "--from", &from]).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
 }
 
 #[cfg(target_os = "linux")]
