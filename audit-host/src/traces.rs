@@ -183,6 +183,8 @@ mod enabled {
             let client = Client::new(Duration::from_millis(500)).unwrap();
             let request = http::Request::post(url).body(Bytes::from_static(b"spans")).unwrap();
             let sent = client.send_bytes(request).await;
+            // With it, its connections.
+            drop(client);
             collector.await.unwrap();
             sent.ok().map(|response| (response.status().as_u16(), response.body().len()))
         }
