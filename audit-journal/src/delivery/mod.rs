@@ -295,8 +295,7 @@ impl JournalDelivery {
             }
             let (awaits_encoded, awaits_memory) = (self.unplanned.is_none(), self.wanted.is_some());
             let is_waiting = self.planned.iter().any(|planned| planned.state == State::Waiting);
-            let (resends, resend_at) =
-                (is_waiting && self.resend_at > Instant::now(), self.resend_at);
+            let resends = is_waiting && self.resend_at > Instant::now();
             let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
             tokio::select! {
                 // Requests first: their number is bounded, so they starve no other branch.
@@ -319,7 +318,7 @@ impl JournalDelivery {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
                 () = sleep_until(again_at), if refuses => {}
-                () = sleep_until(resend_at), if resends => {}
+                () = sleep_until(self.resend_at), if resends => {}
                 () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
                 () = sleep_until(self.clean_at) => {}
             }

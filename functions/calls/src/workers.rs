@@ -394,11 +394,6 @@ impl State {
     fn are_all_busy(&self, threads: usize) -> bool {
         self.running.values().filter(|running| running.role == Role::Any).count() == threads
     }
-
-    fn count_stuck(&mut self, change: isize) {
-        self.stuck = self.stuck.saturating_add_signed(change);
-        metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
-    }
 }
 
 #[cfg(test)]

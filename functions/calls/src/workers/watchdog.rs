@@ -22,6 +22,13 @@ impl Running {
     }
 }
 
+impl State {
+    pub(super) fn count_stuck(&mut self, change: isize) {
+        self.stuck = self.stuck.saturating_add_signed(change);
+        metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
+    }
+}
+
 impl Shared {
     /// Abandons jobs that overrun, until the pool ends.
     pub(super) fn watch(self: &Arc<Self>) {
