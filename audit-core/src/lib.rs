@@ -129,7 +129,7 @@ pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use random::{Random, SystemRandom};
 #[cfg(feature = "disk")]
-pub use regular_file::{is_not_regular, open_regular};
+pub use regular_file::{is_not_regular, open_regular, open_regular_with};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use sources::{descriptors_advice, sources, with_sources};
 pub use usage::Usage;

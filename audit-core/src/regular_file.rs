@@ -15,12 +15,20 @@ use crate::sources::with_wrapped;
 ///
 /// If the file cannot be opened, or is not regular ([`is_not_regular`]).
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_regular_with(File::options().read(true), path)
+}
+
+/// Like [`open_regular`], with these options, which must not create the file.
+///
+/// # Errors
+///
+/// Those of [`open_regular`].
+pub fn open_regular_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let kind = fs::symlink_metadata(path)?.file_type();
     if !kind.is_file() {
-        return Err(io::Error::other(NotRegular(name(kind))));
+        return Err(not_regular(kind));
     }
-    let mut options = OpenOptions::new();
-    options.read(true);
+    let mut options = options.clone();
     // If a pipe or a link takes its place now, the call does not wait and does not follow.
     #[cfg(unix)]
     {
@@ -31,7 +39,11 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
     let file = options.open(path)?;
     let kind = file.metadata()?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(io::Error::other(NotRegular(name(kind)))) }
+    if kind.is_file() { Ok(file) } else { Err(not_regular(kind)) }
+}
+
+fn not_regular(kind: FileType) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, NotRegular(name(kind)))
 }
 
 /// Whether an error, or one of its sources, is that of [`open_regular`] for a file that is not

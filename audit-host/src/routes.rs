@@ -146,7 +146,8 @@ pub(crate) async fn open_routes(
 /// streams end there.
 ///
 /// If the bucket refuses or is away, its records wait for the next start: the delivery of an open
-/// route would keep the host from closing its sink.
+/// route would keep the host from closing its sink. After a crash before the route is retired, the
+/// next start finds it again, and delivers what is left.
 async fn finish(sink: &S3Sink, route: JournalRoute, settings: &Settings) {
     let JournalRoute { name, destination, .. } = &route;
     let finished = async {

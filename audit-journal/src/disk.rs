@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use audit_core::durable::{self, create_directory};
-use audit_core::{FileLock, descriptors_advice};
+use audit_core::{FileLock, descriptors_advice, open_regular, open_regular_with};
 
 /// A directory without subdirectories.
 ///
@@ -120,19 +120,11 @@ pub(crate) fn read_ahead(path: PathBuf) {
     let read = move || {
         let mut memory = vec![0; PIECE_BYTES];
         // The later read reports errors.
-        let Ok(mut file) = open_file(File::options().read(true), &path) else { return };
+        let Ok(mut file) = open_regular(&path) else { return };
         while file.read(&mut memory).is_ok_and(|read| read > 0) {}
     };
     // If no thread can be started, the file is read when it is needed.
     let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
-}
-
-/// Opens an existing file. Anything else is an error: opening a pipe may wait without end.
-pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
-    }
-    options.open(path)
 }
 
 /// The error of an operation on the file of this name. One that is the process's own is not that of
@@ -198,6 +190,7 @@ impl LocalDisk {
     }
 
     fn at(path: PathBuf, locks: (FileLock, Option<FileLock>)) -> LocalDisk {
+        // Not every operating system opens directories. There, a moved one goes unnoticed.
         let directory = File::open(&path).ok();
         LocalDisk { path, directory, _locks: locks }
     }
@@ -268,7 +261,7 @@ impl Disk for LocalDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(self.with(name, |path| open_file(&options(), path))?))
+        Ok(Arc::new(self.with(name, |path| open_regular_with(&options(), path))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -23,7 +23,7 @@ pub(super) struct Again {
 struct RouteAgain {
     name: String,
     bucket: String,
-    /// Or why it is not known what the bucket lacks.
+    /// An error if it is not known what the bucket lacks.
     result: Result<JournalRedelivered, String>,
 }
 
@@ -192,13 +192,14 @@ fn print(redelivered: &JournalRedelivered, of_route: &str, output: &Output) -> R
         let GoneRecords { stream, kept_from, in_bucket_to } = lost;
         if lost.missing() > 0 {
             output.line(&style.bad(&format!(
-                "{of_route}stream {stream}: records {in_bucket_to} to {} are neither in the journal nor in the bucket",
+                "{of_route}stream {stream}: records {in_bucket_to} to {} are neither in the \
+                 journal nor in the bucket",
                 kept_from - 1
             )))?;
         } else {
             output.line(&format!(
-                "{of_route}stream {stream}: the journal no longer has the records before {kept_from}; audit stats shows whether the \
-                 bucket has all of them"
+                "{of_route}stream {stream}: the journal no longer has the records before \
+                 {kept_from}; audit stats shows whether the bucket has all of them"
             ))?;
         }
     }

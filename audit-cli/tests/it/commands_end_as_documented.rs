@@ -153,6 +153,23 @@ async fn a_range_of_records_without_any_record_is_a_wrong_command_line() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
 }
 
+/// Cut short, it would be a report that nobody signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_large_to_check_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let seed = audit_evidence::SignerKey::from_seed;
+    let signer = seed("host-1", audit_evidence::KeyKind::Ed25519, &[7; 32]).unwrap();
+    let key = signer.verifier().to_string();
+    std::fs::write(at("report.json.note"), "audit report\n").unwrap();
+    std::fs::File::create(at("report.json")).unwrap().set_len((64 << 20) + 1).unwrap();
+    for proof in ["report.json.note", "report.json"] {
+        let ran = audit(&[], &["check", &at(proof), &at("report.json"), "--key", &key]).await;
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.err.contains("it exceeds limit of 67108864 bytes"), "{ran:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_output_disk_is_reported() {

@@ -6,7 +6,6 @@ mod committer;
 mod errors;
 pub(crate) mod own_records;
 mod preparer;
-
 mod thread;
 
 use std::fmt;

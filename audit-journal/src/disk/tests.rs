@@ -58,9 +58,9 @@ fn what_is_no_file_of_a_journal_is_named() {
     let made = std::process::Command::new("mkfifo").arg(pipe).status().unwrap();
     assert!(made.success());
     for (name, what) in [
-        ("begin", "begin: it is not a regular file"),
+        ("begin", "begin: it is a directory, not a regular file"),
         ("routes", "routes: a file of 2147483648 bytes exceeds the limit of 1073741824"),
-        ("1.follower", "1.follower: it is not a regular file"),
+        ("1.follower", "1.follower: it is a pipe, not a regular file"),
     ] {
         let error = read_whole(&disk, name).unwrap_err();
         assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::InvalidData, what));

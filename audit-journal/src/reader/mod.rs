@@ -3,16 +3,16 @@
 mod read_only;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use audit_core::{FileLock, UniqueId};
+use audit_core::{FileLock, UniqueId, open_regular};
 use bytes::Bytes;
 
 use self::read_only::ReadOnlyDisk;
-use crate::disk::{Disk, LOCK, named, open_file};
+use crate::disk::{Disk, LOCK, named};
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
@@ -310,7 +310,7 @@ pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
 
 /// Whether a process has the journal open.
 fn in_use(directory: &Path) -> io::Result<bool> {
-    match open_file(File::options().read(true), &directory.join(LOCK)) {
+    match open_regular(&directory.join(LOCK)) {
         Ok(lock) => match FileLock::shared(lock) {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),

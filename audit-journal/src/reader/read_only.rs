@@ -5,7 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile, named, open_file, read_ahead};
+use audit_core::open_regular;
+
+use crate::disk::{Disk, DiskFile, named, read_ahead};
 
 /// A directory that ignores all writes. A recovery only rewrites what it has read, so it finds the
 /// same without its writes.
@@ -27,7 +29,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = open_file(File::options().read(true), &self.0.join(name));
+        let file = open_regular(&self.0.join(name));
         Ok(Arc::new(ReadOnlyFile(Some(file.map_err(|error| named(name, error))?))))
     }
 

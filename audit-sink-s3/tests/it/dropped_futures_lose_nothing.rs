@@ -2,33 +2,17 @@
 //! twice, and nothing waits for ever.
 
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use audit_core::testing::poll_at_most;
 use audit_core::{AuditSink, Batch, Receipt, SinkError};
 use audit_sink_s3::{EvidenceSettings, JournalSettings, S3Sink, Settings};
-use futures::future::poll_fn;
 use tokio::time::timeout;
 
 use crate::support::evidence::{Acknowledged, verify};
 use crate::support::gated_store::GatedStore;
 use crate::support::{self, batch, bucket_of, placed, read_store};
-
-/// Polls a future this often at most, and then drops it.
-async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let (mut future, mut polls) = (pin!(future), 0);
-    poll_fn(|context| {
-        polls += 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polls >= times => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
 
 /// Far longer than anything here takes.
 async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
@@ -103,7 +87,7 @@ async fn of_a_route() {
             let sink = sink.open().await.unwrap();
             let mut callers = Callers { all_ended: true, ..Callers::default() };
             let open = || sink.open_route("acme", bucket_of(&acme, "logs"));
-            let opened = polled(times, open()).await;
+            let opened = poll_at_most(times, open()).await;
             callers.ended(&opened);
             let route = match opened {
                 Some(route) => route.unwrap(),
@@ -111,11 +95,11 @@ async fn of_a_route() {
             };
             for n in 0..3 {
                 let batch = batch(&format!("{n}"), 2);
-                callers.persisted(batch.clone(), polled(times, route.persist(batch)).await);
-                callers.ended(&polled(times, route.flush()).await);
+                callers.persisted(batch.clone(), poll_at_most(times, route.persist(batch)).await);
+                callers.ended(&poll_at_most(times, route.flush()).await);
             }
-            callers.ended(&polled(times, route.close()).await);
-            callers.ended(&polled(times, route.retire()).await);
+            callers.ended(&poll_at_most(times, route.close()).await);
+            callers.ended(&poll_at_most(times, route.retire()).await);
             in_time(&what, route.retire()).await.unwrap();
             in_time(&what, sink.close()).await.unwrap();
             if is_signed {
@@ -149,10 +133,10 @@ async fn of_a_sink() {
             let mut callers = Callers { all_ended: true, ..Callers::default() };
             for n in 0..3 {
                 let batch = batch(&format!("{n}"), 2);
-                callers.persisted(batch.clone(), polled(times, sink.persist(batch)).await);
-                callers.ended(&polled(times, sink.flush()).await);
+                callers.persisted(batch.clone(), poll_at_most(times, sink.persist(batch)).await);
+                callers.ended(&poll_at_most(times, sink.flush()).await);
             }
-            callers.ended(&polled(times, sink.close()).await);
+            callers.ended(&poll_at_most(times, sink.close()).await);
             in_time(&what, sink.close()).await.unwrap();
             callers.check(&own, &what).await;
             if callers.all_ended {

@@ -120,7 +120,8 @@ pub(in crate::bucket) fn modified(metadata: &Metadata) -> DateTime<Utc> {
     time.unwrap_or(if is_before { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC })
 }
 
-/// The directory at this path below the root, or `None` if there is none or a link leads there.
+/// Returns the directory at this path below the root. `None` if there is none, or if a part of the
+/// path is a link.
 pub(in crate::bucket) fn directory_below(
     root: &FilePath,
     below: &str,
