@@ -4,29 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use audit_core::{Health, SinkError, SinkErrorKind, SystemClock, SystemRandom};
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::Instant;
 
-use crate::deliveries::deliver;
-use crate::delivery::{self, DeliveryMemory, JournalDelivery};
+use crate::deliveries::{self, Deliveries};
+use crate::delivery::{Context, DeliveryMemory};
 use crate::destination::Destination;
 use crate::disk::{Disk, LocalDisk};
-use crate::followers::{
-    Follower, FollowerMemory, FollowerParts, FollowerRecord, FollowerState, Followers,
-    KnownFollowers, Standing,
-};
+use crate::followers::{Follower, FollowerMemory, FollowerRecord, FollowerState, KnownFollowers};
 use crate::health::HealthBoard;
 use crate::kept::KeptJournal;
 use crate::plan::Decided;
 use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
-use crate::routes::{RouteNames, RouteOpening, RouteParts, Routes};
+use crate::routes::{RouteOpening, Routes};
 use crate::segments::LiveSegments;
 use crate::shared::executor::{BlockingThreads, cores};
 use crate::shared::latest;
 use crate::startup::{can_be_sent, cannot_open, cannot_open_route, cannot_recover, read_whole};
-use crate::streams::Streams;
 use crate::{JournalSettings, OpenError, OpenErrorKind};
 
 /// The journal of a host that is gone, locked and recovered by this process, as if the host had
@@ -130,93 +124,59 @@ impl OrphanedJournal {
         let all = std::mem::take(&mut decided.followers);
         let is_own =
             |known: &&FollowerRecord| known.route == 0 && known.state != FollowerState::Retired;
-        let mut known: Vec<_> = all.iter().filter(is_own).cloned().collect();
-        let of_routes = KnownFollowers::new(all, &[]);
-        let mut delivered_to = Vec::new();
-        for follower in followers {
-            let Some(at) = known.iter().position(|known| known.name == follower.name) else {
-                let what = format!("has no follower {:?}", follower.name);
-                return Err(is_unknown(&directory, &what));
+        let mut left: Vec<_> = all.iter().filter(is_own).cloned().collect();
+        decided.of_routes = KnownFollowers::new(all, &[]);
+        let followers = followers.into_iter().map(|follower| {
+            let Some(at) = left.iter().position(|known| known.name == follower.name) else {
+                return Err(is_unknown(
+                    &directory,
+                    &format!("has no follower {:?}", follower.name),
+                ));
             };
-            // All records are kept until the follower has them.
-            let follower = Follower { max_kept_bytes: Some(u64::MAX), ..follower };
-            delivered_to.push((follower, known.remove(at)));
-        }
+            Ok((until_it_has_all(follower), left.remove(at)))
+        });
+        let followers = followers.collect::<Result<_, _>>()?;
         can_be_sent(&directory, &decided, &*destination)?;
-        are_known(&directory, &routes, &decided.routes, &of_routes)?;
-        // Nothing will be committed: the channels are closed, so the delivery ends once everything
-        // is delivered.
-        let (_, durable) = latest::channel(recovered.end);
-        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())
+        are_known(&directory, &routes, &decided)?;
+        let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())
             .map_err(|error| cannot_open(&directory, error))?;
-        let (_, commands) = mpsc::unbounded_channel();
         let journal = JournalSettings {
             retention_ms: if remove_delivered { 0 } else { u64::MAX },
             max_bytes: u64::MAX,
             ..JournalSettings::new(directory.clone())
         };
-        let routed = decided.take_routes();
-        let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
-        let parts = RouteParts {
-            live: Arc::clone(&live),
-            executor: Arc::new(BlockingThreads),
-            memory: Arc::clone(&memory),
-            destination: Arc::clone(&destination),
-            max_object_bytes,
-            journal: journal.clone(),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SystemRandom),
+        let deliveries = Deliveries::new(deliveries::Parts {
+            disk,
+            context: Context {
+                live: Arc::clone(&live),
+                executor: Arc::new(BlockingThreads),
+                memory: DeliveryMemory::new(journal.max_delivery_bytes, cores()),
+                destination,
+                max_object_bytes,
+                journal,
+                clock: Arc::new(SystemClock),
+                random: Arc::new(SystemRandom),
+            },
             follower_memory: FollowerMemory::new(),
             is_rescue: true,
-        };
-        let names = std::mem::take(&mut decided.routes);
-        let all = Routes::start(Arc::clone(&disk), parts, names, of_routes, routed);
+            health: Arc::clone(&health),
+            followers,
+            left,
+            // Nothing will be committed: the sender is dropped, so the delivery ends once
+            // everything is delivered.
+            durable: latest::channel(recovered.end).1,
+            decided,
+        });
         for mut opening in routes {
-            for follower in &mut opening.followers {
-                follower.max_kept_bytes = Some(u64::MAX);
-            }
-            let opened = Routes::open(&all, opening).await;
+            opening.followers = opening.followers.into_iter().map(until_it_has_all).collect();
+            let opened = Routes::open(&deliveries.routes, opening).await;
             let opened = opened.map_err(|error| cannot_open_route(&directory, error))?;
             drop(opened.taken());
         }
         live.routes().close();
-        let parts = FollowerParts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor: Arc::new(BlockingThreads),
-            durable: durable.clone(),
-            journal_bytes: journal.max_bytes,
-        };
-        let (followers, tasks) = parts.start(delivered_to);
-        let left = known.into_iter().map(|record| {
-            let name = record.name.clone();
-            Arc::new(Standing::new(record, name.clone(), HealthBoard::new(name), 0))
-        });
-        let followers = Followers {
-            own: followers.into_iter().chain(left).collect(),
-            of_routes: Some(Arc::clone(all.followers())),
-        };
-        let delivery = JournalDelivery::new(delivery::Parts {
-            disk,
-            executor: Arc::new(BlockingThreads),
-            memory,
-            live,
-            destination,
-            health: Arc::clone(&health),
-            max_object_bytes,
-            journal,
-            clock: Arc::new(SystemClock),
-            streams: Arc::new(Streams::recovered(&decided)),
-            followers: Arc::new(followers),
-            durable,
-            commands,
-            route: None,
-            decided,
-        });
         let board = Arc::clone(&health);
         let task = tokio::spawn(async move {
-            deliver(delivery, tasks, all, None).await;
+            deliveries.run(None).await;
             let Health {
                 objects_delivered: objects, records_delivered: records, conflicts, ..
             } = board.health(0);
@@ -233,19 +193,23 @@ impl OrphanedJournal {
     }
 }
 
+/// A follower that all records are kept for until it has them.
+fn until_it_has_all(follower: Follower) -> Follower {
+    Follower { max_kept_bytes: Some(u64::MAX), ..follower }
+}
+
 /// Checks that the journal has these routes, and their followers.
 fn are_known(
     directory: &Path,
     openings: &[RouteOpening],
-    routes: &RouteNames,
-    followers: &KnownFollowers,
+    Decided { routes, of_routes, .. }: &Decided,
 ) -> Result<(), OpenError> {
     for RouteOpening { name, followers: wanted, .. } in openings {
         let Some(number) = routes.find(name) else {
             return Err(is_unknown(directory, &format!("has no route {name:?}")));
         };
         let is_known = |name: &str| {
-            let mut known = followers.records.iter();
+            let mut known = of_routes.records.iter();
             known.any(|known| known.route == number && known.name == name)
         };
         if let Some(unknown) = wanted.iter().find(|follower| !is_known(&follower.name)) {

@@ -152,8 +152,17 @@ impl Drop for Publisher {
 }
 
 impl LiveSegments {
-    /// The segments that a recovery found. Nothing more is written to them.
-    pub(crate) fn recovered(segments: &[RecoveredSegment], now: Instant) -> LiveSegments {
+    /// The segments that a recovery found. Nothing more is written to them. `planned_to` tells the
+    /// first record of each stream that is in no object.
+    ///
+    /// # Errors
+    ///
+    /// If the records of routes cannot be read.
+    pub(crate) fn recovered(
+        segments: &[RecoveredSegment],
+        planned_to: &BTreeMap<UniqueId, u64>,
+    ) -> io::Result<Arc<LiveSegments>> {
+        let now = Instant::now();
         let mut state = State::default();
         for recovered in segments {
             let RecoveredSegment { segment, stream, first_sequence, next_sequence, end, .. } =
@@ -168,20 +177,11 @@ impl LiveSegments {
                 sealed_at: Some(now),
             });
         }
-        let (removed, wanted) = (Condvar::new(), Notify::new());
         let routes = RouteIndex::default();
-        LiveSegments { state: Mutex::new(state), routes, removed, wanted }
-    }
-
-    /// Indexes the records of routes that a recovery found.
-    pub(crate) fn recover_routes(
-        &self,
-        segments: &[RecoveredSegment],
-        planned_to: &BTreeMap<UniqueId, u64>,
-        now: Instant,
-    ) -> io::Result<()> {
         let planned_to = |stream| planned_to.get(&stream).copied().unwrap_or(0);
-        self.routes.recover(segments, planned_to, now)
+        routes.recover(segments, planned_to, now)?;
+        let (removed, wanted) = (Condvar::new(), Notify::new());
+        Ok(Arc::new(LiveSegments { state: Mutex::new(state), routes, removed, wanted }))
     }
 
     /// The places of records of other routes than the default one.

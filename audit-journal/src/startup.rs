@@ -7,31 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{Clock, Random, UniqueId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 use crate::commit::own_records::{self, OwnRecords, prepare_stream};
 use crate::commit::{self, Bounds, Journal};
-use crate::deliveries::deliver;
-use crate::delivery::{self, DeliveryMemory, JournalDelivery};
+use crate::deliveries::{self, Deliveries};
+use crate::delivery::{Context, DeliveryMemory};
 use crate::destination::{Destination, NewStream, StreamSecret};
 use crate::disk::{Disk, LocalDisk};
 use crate::followers::{
-    self, Follower, FollowerMemory, FollowerParts, Followers, KnownFollowers, check_names,
-    read_followers,
+    self, Follower, FollowerMemory, KnownFollowers, check_names, read_followers,
 };
 use crate::health::HealthBoard;
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
 use crate::recovery_error::RecoveryError;
-use crate::routes::{CannotOpen, RouteParts, Routes, read_routes};
+use crate::routes::{CannotOpen, read_routes};
 use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
-use crate::shared::executor::{BlockingThreads, cores};
+use crate::shared::executor::{BlockingThreads, Executor, cores};
 use crate::shared::latest;
-use crate::streams::Streams;
 use crate::{OpenError, OpenErrorKind};
 
 /// How long followers have for the remaining records when a journal is closed.
@@ -98,16 +95,34 @@ impl Opening {
             .map_err(failed)?;
         let (recovered, decided) = read.map_err(|error| cannot_recover(&directory, error))?;
         can_be_sent(&directory, &decided, &*self.destination)?;
-        self.start(disk, new, recovered, decided).map_err(failed)
+        self.start(Recovery { disk, new, recovered, decided }).map_err(failed)
     }
 
-    fn start(
-        self,
-        disk: Arc<dyn Disk>,
-        new: Option<NewStream>,
-        recovered: Recovered,
-        mut decided: Decided,
-    ) -> io::Result<Journal> {
+    fn start(self, recovery: Recovery) -> io::Result<Journal> {
+        let health = Arc::clone(&self.health);
+        let means = Means {
+            executor: Arc::new(BlockingThreads),
+            memory: DeliveryMemory::new(self.journal.max_delivery_bytes, cores()),
+            follower_memory: FollowerMemory::new(),
+            own_write_from: OWN_WRITE_FROM,
+        };
+        let Assembled { commits, deliveries, end } = self.assemble(recovery, means)?;
+        let journal = Journal::start(commits)?;
+        let must_end = health.must_end("the delivery of the journal");
+        tokio::spawn(async move {
+            deliveries.run(Some(FOLLOWERS_PATIENCE)).await;
+            must_end.ended();
+            end.send_replace(true);
+        });
+        Ok(journal)
+    }
+
+    /// Connects the parts of a recovered journal without starting its threads and its task.
+    ///
+    /// # Errors
+    ///
+    /// If the records of routes cannot be read.
+    pub(crate) fn assemble(self, recovery: Recovery, means: Means) -> io::Result<Assembled> {
         let Opening {
             journal,
             bounds,
@@ -119,99 +134,86 @@ impl Opening {
             clock,
             random,
         } = self;
-        let planned_to = decided.planned_to();
-        let routed = decided.take_routes();
-        let streams = Arc::new(Streams::recovered(&decided));
-        streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
-        let own = new.map(|new| {
-            let parts = own_records::Parts {
-                route: None,
-                destination: Arc::clone(&destination),
-                clock: Arc::clone(&clock),
-                random: Arc::clone(&random),
-                streams: Arc::clone(&streams),
-            };
-            OwnRecords::new(new.records, parts)
-        });
-        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        live.recover_routes(&recovered.segments, &planned_to, Instant::now())?;
-        let memory = DeliveryMemory::new(journal.max_delivery_bytes, cores());
-        let routes = Routes::start(
-            Arc::clone(&disk),
-            RouteParts {
+        let Recovery { disk, new, recovered, mut decided } = recovery;
+        let Means { executor, memory, follower_memory, own_write_from } = means;
+        let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())?;
+        let (durable, committed) = latest::channel(recovered.end);
+        let records = std::mem::take(&mut decided.followers);
+        let deliveries = Deliveries::new(deliveries::Parts {
+            disk: Arc::clone(&disk),
+            context: Context {
                 live: Arc::clone(&live),
-                executor: Arc::new(BlockingThreads),
-                memory: Arc::clone(&memory),
+                executor,
+                memory,
                 destination: Arc::clone(&destination),
                 max_object_bytes,
                 journal: journal.clone(),
                 clock: Arc::clone(&clock),
                 random: Arc::clone(&random),
-                follower_memory: FollowerMemory::new(),
-                is_rescue: false,
             },
-            std::mem::take(&mut decided.routes),
-            std::mem::take(&mut decided.of_routes),
-            routed,
-        );
-        let (durable, committed) = latest::channel(recovered.end);
-        let (commands, received) = mpsc::unbounded_channel();
-        let (end, ended) = watch::channel(false);
-        let records = std::mem::take(&mut decided.followers);
-        let parts = FollowerParts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor: Arc::new(BlockingThreads),
-            durable: committed.clone(),
-            journal_bytes: journal.max_bytes,
-        };
-        let (own_followers, tasks) = parts.start(followers.into_iter().zip(records));
-        let followers = Arc::new(Followers {
-            own: own_followers,
-            of_routes: Some(Arc::clone(routes.followers())),
-        });
-        let delivery = JournalDelivery::new(delivery::Parts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor: Arc::new(BlockingThreads),
-            memory,
-            destination,
+            follower_memory,
+            is_rescue: false,
             health: Arc::clone(&health),
-            max_object_bytes,
-            journal: journal.clone(),
-            clock,
-            streams,
-            followers: Arc::clone(&followers),
+            followers: followers.into_iter().zip(records).collect(),
+            left: Vec::new(),
             durable: committed,
-            commands: received,
-            route: None,
             decided,
         });
-        let writer = Journal::start(commit::Parts {
+        let streams = Arc::clone(&deliveries.streams);
+        streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
+        let own = new.map(|new| {
+            let random = Arc::clone(&random);
+            let parts = own_records::Parts { route: None, destination, clock, random, streams };
+            OwnRecords::new(new.records, parts)
+        });
+        let (end, ended) = watch::channel(false);
+        let commits = commit::Parts {
             disk,
-            writer: SegmentWriter::new(stream, recovered.end, OWN_WRITE_FROM),
+            writer: SegmentWriter::new(stream, recovered.end, own_write_from),
             own,
             live,
-            followers,
-            routes: Arc::clone(&routes),
+            followers: Arc::clone(&deliveries.followers),
+            routes: Arc::clone(&deliveries.routes),
             next_ordinal: recovered.next_ordinal,
             random,
             stream,
             durable,
-            delivery: commands,
+            delivery: deliveries.commands.clone(),
             ended,
-            health: Arc::clone(&health),
+            health,
             bounds,
             journal,
-        })?;
-        let must_end = health.must_end("the delivery of the journal");
-        tokio::spawn(async move {
-            deliver(delivery, tasks, routes, Some(FOLLOWERS_PATIENCE)).await;
-            must_end.ended();
-            end.send_replace(true);
-        });
-        Ok(writer)
+        };
+        Ok(Assembled { commits, deliveries, end })
     }
+}
+
+/// A journal as recovered.
+pub(crate) struct Recovery {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Present if the destination vouches for streams.
+    pub(crate) new: Option<NewStream>,
+    pub(crate) recovered: Recovered,
+    pub(crate) decided: Decided,
+}
+
+/// The threads and the memory that a journal works with.
+pub(crate) struct Means {
+    pub(crate) executor: Arc<dyn Executor>,
+    /// The memory of all deliveries.
+    pub(crate) memory: Arc<DeliveryMemory>,
+    /// The memory of all followers of routes.
+    pub(crate) follower_memory: FollowerMemory,
+    /// The size from which parts of a batch are written without a copy, in bytes.
+    pub(crate) own_write_from: usize,
+}
+
+/// A journal whose threads and task are not started.
+pub(crate) struct Assembled {
+    pub(crate) commits: commit::Parts,
+    pub(crate) deliveries: Deliveries,
+    /// Tells the commits that the deliveries have ended.
+    pub(crate) end: watch::Sender<bool>,
 }
 
 /// Checks that the destination can send the planned objects and continue the streams.

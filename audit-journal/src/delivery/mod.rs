@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use audit_core::{Clock, UniqueId};
+use audit_core::{Clock, Random, UniqueId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -129,18 +129,25 @@ pub(crate) struct JournalDelivery {
     clean_at: Instant,
 }
 
-/// The parts of a [`JournalDelivery`].
-pub(crate) struct Parts {
-    pub(crate) disk: Arc<dyn Disk>,
+/// What all deliveries of a journal use.
+#[derive(Clone)]
+pub(crate) struct Context {
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
-    /// The memory of all deliveries of the journal.
     pub(crate) memory: Arc<DeliveryMemory>,
+    /// Of the default route. It also encodes objects of routes that are not open.
     pub(crate) destination: Arc<dyn Destination>,
-    pub(crate) health: Arc<HealthBoard>,
     pub(crate) max_object_bytes: usize,
     pub(crate) journal: JournalSettings,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+/// The parts of a [`JournalDelivery`].
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) context: Context,
+    pub(crate) health: Arc<HealthBoard>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) followers: Arc<Followers>,
     pub(crate) durable: latest::Receiver<Position>,
@@ -152,23 +159,11 @@ pub(crate) struct Parts {
 
 impl JournalDelivery {
     pub(crate) fn new(parts: Parts) -> JournalDelivery {
-        let Parts {
-            disk,
-            live,
-            executor,
-            memory,
-            destination,
-            health,
-            max_object_bytes,
-            journal,
-            clock,
-            streams,
-            followers,
-            durable,
-            commands,
-            route,
-            decided,
-        } = parts;
+        let Parts { disk, context, health, streams, followers, durable, commands, route, decided } =
+            parts;
+        let Context {
+            live, executor, memory, destination, max_object_bytes, journal, clock, ..
+        } = context;
         let cutter = Cutter::new(Arc::clone(&live), BTreeMap::new(), max_object_bytes);
         let mut delivery = JournalDelivery {
             disk,

@@ -19,7 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::{Clock, Random, UniqueId};
+use audit_core::UniqueId;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -30,17 +30,14 @@ pub(crate) use self::index::{RouteIndex, Waiting};
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share, UncertainBatch};
 pub(crate) use self::unread::{Followed, Lag, Unread};
-use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery, RouteLane};
+use crate::delivery::{self, Command, Context, JournalDelivery, RouteLane};
 use crate::destination::Destination;
 use crate::disk::Disk;
-use crate::followers::{
-    FollowedRoute, Follower, FollowerMemory, KnownFollowers, RouteFollowers, check_names,
-};
+use crate::followers::{FollowedRoute, Follower, FollowerMemory, RouteFollowers, check_names};
 use crate::health::HealthBoard;
 use crate::plan::Decided;
-use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
-use crate::shared::executor::{Executor, execute};
+use crate::shared::executor::execute;
 use crate::streams::Streams;
 
 /// The parts needed to open a route.
@@ -91,16 +88,7 @@ struct Names {
 
 /// What all routes of a journal have in common.
 pub(crate) struct RouteParts {
-    pub(crate) live: Arc<LiveSegments>,
-    pub(crate) executor: Arc<dyn Executor>,
-    /// The memory of all deliveries of the journal.
-    pub(crate) memory: Arc<DeliveryMemory>,
-    /// Encodes objects of routes that are not open.
-    pub(crate) destination: Arc<dyn Destination>,
-    pub(crate) max_object_bytes: usize,
-    pub(crate) journal: JournalSettings,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) random: Arc<dyn Random>,
+    pub(crate) context: Context,
     /// The memory of all followers of routes.
     pub(crate) follower_memory: FollowerMemory,
     /// Whether the host is gone: followers are neither added nor retired, and nothing is kept for
@@ -162,27 +150,29 @@ impl Routes {
     pub(crate) fn start(
         disk: Arc<dyn Disk>,
         parts: RouteParts,
-        names: RouteNames,
-        followers: KnownFollowers,
-        decided: BTreeMap<u32, Decided>,
+        decided: &mut Decided,
     ) -> Arc<Routes> {
-        let share = if parts.is_rescue { 0 } else { parts.journal.max_bytes / 2 };
-        let (live, executor) = (Arc::clone(&parts.live), Arc::clone(&parts.executor));
+        let names = std::mem::take(&mut decided.routes);
+        let followers = std::mem::take(&mut decided.of_routes);
+        let Context { live, executor, journal, .. } = &parts.context;
+        let limit = Arc::new(limit(journal, &names).into());
+        let share = if parts.is_rescue { 0 } else { journal.max_bytes / 2 };
+        let (live, executor) = (Arc::clone(live), Arc::clone(executor));
         let memory = parts.follower_memory.clone();
         let followers = RouteFollowers::new(live, executor, share, memory, &names, followers);
         let is_retired = |(number, row): (u32, &RouteName)| row.is_retired.then_some(number);
         let retired: Vec<_> = names.iter().filter_map(is_retired).collect();
         let routes = Routes {
             followers: Arc::new(followers),
-            limit: Arc::new(limit(&parts.journal, &names).into()),
+            limit,
             names: AsyncMutex::new(Names { names, is_written: true }),
             state: Mutex::default(),
             disk: Mutex::new(Some(disk)),
             parts,
         };
-        for (number, decided) in decided {
+        for (number, decided) in decided.take_routes() {
             for (stream, _) in &decided.delivered {
-                routes.parts.live.routes().add_stream(*stream, number);
+                routes.parts.context.live.routes().add_stream(*stream, number);
             }
             if let Some(lane) = routes.start_lane(&mut routes.state(), number, decided)
                 && retired.contains(&number)
@@ -195,7 +185,7 @@ impl Routes {
 
     /// Starts a route's delivery. Returns `None` if the journal is closed.
     fn start_lane(&self, state: &mut State, number: u32, decided: Decided) -> Option<Lane> {
-        let RouteParts { live, executor, destination, clock, random, .. } = &self.parts;
+        let Context { live, executor, clock, random, .. } = &self.parts.context;
         let disk = self.disk().ok()?;
         let durable = live.routes().listen(number)?;
         let (commands, received) = mpsc::unbounded_channel();
@@ -203,14 +193,8 @@ impl Routes {
         share.add(live.routes().waiting(number, 0).map_or(0, |waiting| waiting.bytes));
         let delivery = JournalDelivery::new(delivery::Parts {
             disk,
-            live: Arc::clone(live),
-            executor: Arc::clone(executor),
-            memory: Arc::clone(&self.parts.memory),
-            destination: Arc::clone(destination),
+            context: self.parts.context.clone(),
             health: HealthBoard::new(format!("route {number}")),
-            max_object_bytes: self.parts.max_object_bytes,
-            journal: self.parts.journal.clone(),
-            clock: Arc::clone(clock),
             streams: Arc::clone(&streams),
             followers: Arc::default(),
             durable,
@@ -313,8 +297,8 @@ impl Routes {
     async fn write_names(&self, names: &mut Names, changed: RouteNames) -> io::Result<()> {
         let (disk, written) = (self.disk()?, changed.clone());
         names.is_written = false;
-        execute(&*self.parts.executor, move || written.write(&*disk)).await?;
-        self.limit.store(limit(&self.parts.journal, &changed), Ordering::Relaxed);
+        execute(&*self.parts.context.executor, move || written.write(&*disk)).await?;
+        self.limit.store(limit(&self.parts.context.journal, &changed), Ordering::Relaxed);
         *names = Names { names: changed, is_written: true };
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A journal on a simulated disk with its real delivery, for the simulation of many hosts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
@@ -7,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::disk::SimulatedDisk;
-use crate::delivery::{self, Command, DeliveryMemory, JournalDelivery};
+use crate::delivery::{self, Command, Context, DeliveryMemory, JournalDelivery};
 use crate::destination::Destination;
 use crate::disk::Disk;
 use crate::format::{EncodedBatch, Position};
@@ -45,21 +46,24 @@ impl Journal {
     pub fn start(parts: Parts) -> Journal {
         let Parts { stream, max_object_bytes, journal, destination, health } = parts;
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
-        let live = Arc::new(LiveSegments::recovered(&[], tokio::time::Instant::now()));
+        let live = LiveSegments::recovered(&[], &BTreeMap::new()).expect("nothing is read");
         let start = Position { ordinal: 0, offset: 0 };
         let (durable, committed) = latest::channel(start);
         let (commands, received) = mpsc::unbounded_channel();
         let segment_bytes = journal.segment_bytes;
         let delivery = JournalDelivery::new(delivery::Parts {
             disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor: Arc::new(BlockingThreads),
-            memory: DeliveryMemory::new(journal.max_delivery_bytes, 1),
-            destination,
+            context: Context {
+                live: Arc::clone(&live),
+                executor: Arc::new(BlockingThreads),
+                memory: DeliveryMemory::new(journal.max_delivery_bytes, 1),
+                destination,
+                max_object_bytes,
+                journal,
+                clock: Arc::new(audit_core::SystemClock),
+                random: Arc::new(audit_core::SystemRandom),
+            },
             health,
-            max_object_bytes,
-            journal,
-            clock: Arc::new(audit_core::SystemClock),
             streams: Arc::new(Streams::recovered(&Decided::default())),
             followers: Arc::default(),
             durable: committed,

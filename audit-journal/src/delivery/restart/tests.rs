@@ -120,14 +120,17 @@ impl Destination for Vouching {
 }
 
 /// The streams of a route after an opening that left a closed stream, and its next stream.
-fn opened(disk: &SimulatedDisk, route: u32) -> (UniqueId, Arc<Streams>, LiveSegments, OwnRecords) {
+fn opened(
+    disk: &SimulatedDisk,
+    route: u32,
+) -> (UniqueId, Arc<Streams>, Arc<LiveSegments>, OwnRecords) {
     let [closed, stream] = [1_u128, 2].map(|n| UniqueId::from_bits(n << 64));
     let chain = ChainProgress { state: "end".into(), is_closed: true, ..Default::default() };
     let progress = Progress { route, next: 3, chain: Some(chain) };
     write_progress(disk, closed, &progress).unwrap();
     let decided = plan::recover(disk, |_| true, |_| false).unwrap();
     let streams = Arc::new(Streams::recovered(&decided));
-    let live = LiveSegments::recovered(&[], tokio::time::Instant::now());
+    let live = LiveSegments::recovered(&[], &BTreeMap::new()).unwrap();
     if route > 0 {
         [closed, stream].iter().for_each(|stream| live.routes().add_stream(*stream, route));
     }

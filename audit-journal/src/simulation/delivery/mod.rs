@@ -59,9 +59,8 @@ use std::time::Duration;
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{Clock, Random, Receipt, SinkError, UniqueId};
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use self::followers::Candidate;
 use self::trouble::{PanickyRandom, SimulatedExecutor, Trouble, any_memory};
@@ -73,26 +72,20 @@ use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
 use super::each_seed;
 use super::vouching::OWN;
-use crate::commit::own_records::{self, OwnRecords};
-use crate::commit::{self, Bounds, Committer, Journal};
-use crate::deliveries::deliver;
-use crate::delivery::{Command, DeliveryMemory, JournalDelivery, Parts};
+use crate::commit::{Bounds, Committer, Journal};
+use crate::delivery::{Command, DeliveryMemory};
 use crate::disk::Disk;
-use crate::followers::{Follower, FollowerMemory, FollowerParts, Followers};
+use crate::followers::{Follower, FollowerMemory};
 use crate::format::Position;
 use crate::health::HealthBoard;
-use crate::plan::{Decided, DecidedObject};
-use crate::recovery::Recovered;
+use crate::plan::DecidedObject;
 use crate::recovery_error::RecoveryError;
-use crate::routes::{RouteParts, Routes};
 use crate::segment::Segment;
-use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::shared::latest;
 use crate::shared::panic::catch;
-use crate::startup;
-use crate::streams::Streams;
-use crate::{Destination, JournalSettings, NewStream};
+use crate::startup::{self, Assembled, Means, Opening, Recovery};
+use crate::{Destination, JournalSettings};
 
 /// Batches that are committed together.
 #[derive(Debug)]
@@ -189,15 +182,6 @@ struct Process {
     is_vouched_for: bool,
     /// Whether the committing thread has panicked.
     is_stopped: bool,
-}
-
-/// A recovered journal, before its start.
-struct Opened {
-    disk: Arc<dyn Disk>,
-    stream: UniqueId,
-    new: Option<NewStream>,
-    recovered: Recovered,
-    decided: Decided,
 }
 
 /// A caller that waits until its batch is durable.
@@ -470,8 +454,8 @@ impl<E: Endpoint> Simulation<E> {
                 Ok((recovered, decided)) => {
                     self.settle()?;
                     self.note_followers()?;
-                    let opened = Opened { disk, stream, new, recovered, decided };
-                    return Ok(Some(self.start(opened, config, destination, health)));
+                    let recovery = Recovery { disk, new, recovered, decided };
+                    return Ok(Some(self.start(recovery, stream, config, destination, health)));
                 }
                 Err(RecoveryError::Io(_)) if self.disk.is_stopped() => return Ok(None),
                 Err(RecoveryError::Io(_)) => {}
@@ -485,14 +469,15 @@ impl<E: Endpoint> Simulation<E> {
 
     fn start(
         &mut self,
-        opened: Opened,
+        mut recovery: Recovery,
+        stream: UniqueId,
         config: Config,
         destination: Arc<dyn Destination>,
         health: Arc<HealthBoard>,
     ) -> Process {
-        let Opened { disk, stream, new, recovered, mut decided } = opened;
         let Config { max_object_bytes, max_pending_bytes, journal, followers, patience, .. } =
             config;
+        let decided = &mut recovery.decided;
         if self.variant == Variant::ForgetsPlans {
             decided.objects.clear();
         }
@@ -502,108 +487,48 @@ impl<E: Endpoint> Simulation<E> {
                 aborted_from.get(&plan.stream).is_none_or(|from| plan.first_sequence < *from)
             });
         }
-        let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-        let (durable, committed) = latest::channel(recovered.end);
-        let (commands, received) = mpsc::unbounded_channel();
         // During opening, panics are caught here.
         let trouble = Arc::clone(&self.trouble);
-        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
+        let faulty = FaultyDisk::new(recovery.disk, move |_, _| {
             trouble.panics().map(|carried_out| Injected::Panics { carried_out })
-        }));
-        let bounds = Bounds { max_pending_bytes, persist_timeout: Duration::from_secs(20) };
-        let streams = Arc::new(Streams::recovered(&decided));
-        streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let random = Arc::clone(&self.random) as Arc<dyn Random>;
-        let own = new.map(|new| {
-            let parts = own_records::Parts {
-                route: None,
-                destination: Arc::clone(&destination),
-                clock: Arc::clone(&clock),
-                random: Arc::clone(&random),
-                streams: Arc::clone(&streams),
-            };
-            OwnRecords::new(new.records, parts)
         });
-        let is_vouched_for = own.is_some();
-        let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
+        recovery.disk = Arc::new(faulty);
+        let is_vouched_for = recovery.new.is_some();
         let memory = any_memory(&mut self.dice);
-        let parts = FollowerParts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor: executor.clone(),
-            durable: committed.clone(),
-            journal_bytes: journal.max_bytes,
-        };
-        let routes = Routes::start(
-            Arc::clone(&disk),
-            RouteParts {
-                live: Arc::clone(&live),
-                executor: executor.clone(),
-                memory: Arc::clone(&memory),
-                destination: Arc::clone(&destination),
-                max_object_bytes,
-                journal: journal.clone(),
-                clock: Arc::clone(&clock),
-                random: Arc::clone(&random),
-                follower_memory: FollowerMemory { objects: Arc::clone(&memory), max_places: 4 },
-                is_rescue: false,
-            },
-            std::mem::take(&mut decided.routes),
-            std::mem::take(&mut decided.of_routes),
-            decided.take_routes(),
-        );
-        let records = std::mem::take(&mut decided.followers);
-        let (standings, tasks) = parts.start(followers.into_iter().zip(records));
-        let of_routes = Some(Arc::clone(routes.followers()));
-        let followers = Arc::new(Followers { own: standings, of_routes });
-        let delivery = JournalDelivery::new(Parts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor,
-            memory: Arc::clone(&memory),
-            destination,
-            health: Arc::clone(&health),
+        let opening = Opening {
+            journal,
+            bounds: Bounds { max_pending_bytes, persist_timeout: Duration::from_secs(20) },
             max_object_bytes,
-            journal: journal.clone(),
-            clock,
-            streams,
-            followers: Arc::clone(&followers),
-            durable: committed,
-            commands: received,
-            route: None,
-            decided,
-        });
+            stream,
+            destination,
+            followers,
+            health: Arc::clone(&health),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            random: Arc::clone(&self.random) as Arc<dyn Random>,
+        };
+        let means = Means {
+            executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
+            memory: Arc::clone(&memory),
+            follower_memory: FollowerMemory { objects: Arc::clone(&memory), max_places: 4 },
+            own_write_from: 1_000,
+        };
+        let assembled = opening.assemble(recovery, means);
+        let Assembled { commits, deliveries, .. } = assembled.expect("there are no routes to read");
         self.streams.push(Stream::new(stream));
         self.trouble.requests.lock().unwrap().clear();
-        let watching = durable.subscribe();
-        let (sink, committer, ..) = Journal::connect(commit::Parts {
-            disk: Arc::clone(&disk),
-            writer: SegmentWriter::new(stream, recovered.end, 1_000),
-            own,
-            live: Arc::clone(&live),
-            followers,
-            routes: Arc::clone(&routes),
-            next_ordinal: recovered.next_ordinal,
-            random,
-            stream,
-            durable,
-            delivery: commands.clone(),
-            ended: watch::channel(false).1,
-            health: Arc::clone(&health),
-            bounds,
-            journal,
-        });
+        let (durable, live) = (commits.durable.subscribe(), Arc::clone(&commits.live));
+        let (disk, next_ordinal) = (Arc::clone(&commits.disk), commits.next_ordinal);
+        let (sink, committer, ..) = Journal::connect(commits);
         Process {
             sink: Arc::new(sink),
             callers: Vec::new(),
             committer,
-            durable: watching,
+            durable,
             live,
-            commands,
-            delivery: tokio::spawn(deliver(delivery, tasks, routes, patience)),
+            commands: deliveries.commands.clone(),
+            delivery: tokio::spawn(deliveries.run(patience)),
             prepared: VecDeque::new(),
-            next_ordinal: recovered.next_ordinal,
+            next_ordinal,
             flushes: Vec::new(),
             health,
             disk,

@@ -2,10 +2,8 @@
 //! route that it was acknowledged on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use audit_core::{Batch, UniqueId};
-use tokio::time::Instant;
 
 use crate::destination::{Encoded, Encoding, Plan};
 use crate::followers::{FollowerRecord, FollowerState};
@@ -115,8 +113,7 @@ fn write() -> Written {
 fn deliver(files: &Files) -> Result<Places, RecoveryError> {
     let disk = SimulatedDisk::with_files(0, files);
     let (recovered, mut decided) = startup::read_whole(&disk)?;
-    let live = Arc::new(LiveSegments::recovered(&recovered.segments, Instant::now()));
-    live.recover_routes(&recovered.segments, &decided.planned_to(), Instant::now())?;
+    let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())?;
     let names = std::mem::take(&mut decided.routes);
     let mut places = Places::new();
     let mut put = |bucket: &str, lines: &[u8]| {

@@ -31,6 +31,7 @@ mod tests;
 mod variants;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,9 +39,9 @@ use std::time::Duration;
 
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{Batch, Clock, Outcome, Random, Receipt, SinkError, UniqueId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use self::followers::Candidate;
 use self::variants::{BadDisk, Variant};
@@ -50,23 +51,18 @@ use super::destination::{Endpoint, Own, Sending};
 use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
 use crate::commit::{self, Bounds, Committer, Journal, Taken};
-use crate::deliveries::deliver;
-use crate::delivery::{Command, JournalDelivery, Parts};
+use crate::delivery::Command;
 use crate::disk::Disk;
-use crate::followers::{FollowerMemory, Followers};
+use crate::followers::FollowerMemory;
 use crate::format::Position;
 use crate::health::HealthBoard;
-use crate::plan::Decided;
-use crate::recovery::Recovered;
 use crate::recovery_error::RecoveryError;
-use crate::routes::{RouteNames, RouteParts, Routes, read_routes};
+use crate::routes::{RouteNames, read_routes};
 use crate::segment::Segment;
-use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::shared::latest;
 use crate::shared::panic::{catch, catch_in};
-use crate::startup;
-use crate::streams::Streams;
+use crate::startup::{self, Assembled, Means, Opening, Recovery};
 use crate::{JournalSettings, OpenError, Route, RouteOpening};
 
 /// 2026-01-01.
@@ -317,12 +313,10 @@ impl Simulation {
             let stream = UniqueId::generate(&*self.clock, &*self.random);
             match startup::read(&*disk, stream, None, &[]) {
                 Ok((recovered, decided)) => {
-                    let segments = &recovered.segments;
-                    let live = Arc::new(LiveSegments::recovered(segments, Instant::now()));
-                    if live.recover_routes(segments, &decided.planned_to(), Instant::now()).is_ok()
-                    {
-                        let started = self.start(disk, live, stream, recovered, decided, is_last);
-                        return Ok(Some(started));
+                    let disk = Arc::clone(&disk);
+                    let recovery = Recovery { disk, new: None, recovered, decided };
+                    if let Ok(process) = self.start(recovery, stream, is_last) {
+                        return Ok(Some(process));
                     }
                     if self.disk.is_stopped() {
                         return Ok(None);
@@ -340,117 +334,71 @@ impl Simulation {
 
     fn start(
         &mut self,
-        disk: Arc<dyn Disk>,
-        live: Arc<LiveSegments>,
+        mut recovery: Recovery,
         stream: UniqueId,
-        recovered: Recovered,
-        mut decided: Decided,
         is_last: bool,
-    ) -> Process {
+    ) -> io::Result<Process> {
         let journal = self.journal();
         let max_object_bytes = self.dice.within(1..1_500);
         let health = HealthBoard::new("default".to_owned());
         let sending = self.sending(&health, false);
-        let destination = Own::destination(&self.customers[0].bucket, sending);
         let trouble = Arc::clone(&self.trouble);
         let is_dead = Arc::new(AtomicBool::new(false));
         let dead = Arc::clone(&is_dead);
-        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk, move |_, _| {
+        recovery.disk = Arc::new(FaultyDisk::new(recovery.disk, move |_, _| {
             if dead.load(Ordering::Relaxed) {
                 return Some(Injected::Fails(EIO));
             }
             trouble.panics().map(|carried_out| Injected::Panics { carried_out })
         }));
-        let executor = Arc::new(SimulatedExecutor(Arc::clone(&self.trouble)));
-        let memory = any_memory(&mut self.dice);
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let random = Arc::clone(&self.random) as Arc<dyn Random>;
-        let (durable, committed) = latest::channel(recovered.end);
-        let (commands, received) = mpsc::unbounded_channel();
         let counted = if self.variant == Variant::CountsNoShares {
             JournalSettings { max_bytes: u64::MAX / 8, ..journal.clone() }
         } else {
             journal.clone()
         };
-        let routed = decided.take_routes();
-        let routes = Routes::start(
-            Arc::clone(&disk),
-            RouteParts {
-                live: Arc::clone(&live),
-                executor: executor.clone(),
-                memory: Arc::clone(&memory),
-                destination: Arc::clone(&destination),
-                max_object_bytes,
-                journal: counted,
-                clock: Arc::clone(&clock),
-                random: Arc::clone(&random),
-                follower_memory: FollowerMemory {
-                    objects: any_memory(&mut self.dice),
-                    // Few, so that places and groups are both read.
-                    max_places: 4,
-                },
-                is_rescue: false,
-            },
-            std::mem::take(&mut decided.routes),
-            std::mem::take(&mut decided.of_routes),
-            routed,
-        );
-        let of_routes = Some(Arc::clone(routes.followers()));
-        let followers = Arc::new(Followers { own: Vec::new(), of_routes });
-        let streams = Arc::new(Streams::recovered(&decided));
-        streams.begin(stream, None);
-        let delivery = JournalDelivery::new(Parts {
-            disk: Arc::clone(&disk),
-            live: Arc::clone(&live),
-            executor,
-            memory,
-            destination,
-            health: Arc::clone(&health),
-            max_object_bytes,
-            journal: journal.clone(),
-            clock,
-            streams,
-            followers: Arc::clone(&followers),
-            durable: committed,
-            commands: received,
-            route: None,
-            decided,
-        });
-        let segment_bytes = journal.segment_bytes;
-        let (sink, committer, ..) = Journal::connect(commit::Parts {
-            disk: Arc::clone(&disk),
-            writer: SegmentWriter::new(stream, recovered.end, 1_000),
-            own: None,
-            live: Arc::clone(&live),
-            followers,
-            routes: Arc::clone(&routes),
-            next_ordinal: recovered.next_ordinal,
-            random,
-            stream,
-            durable,
-            delivery: commands.clone(),
-            ended: watch::channel(false).1,
-            health: Arc::clone(&health),
+        let opening = Opening {
+            journal: counted,
             bounds: Bounds { max_pending_bytes: 1 << 20, persist_timeout: Duration::from_secs(20) },
-            journal,
-        });
+            max_object_bytes,
+            stream,
+            destination: Own::destination(&self.customers[0].bucket, sending),
+            followers: Vec::new(),
+            health: Arc::clone(&health),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            random: Arc::clone(&self.random) as Arc<dyn Random>,
+        };
+        let means = Means {
+            executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
+            memory: any_memory(&mut self.dice),
+            follower_memory: FollowerMemory {
+                objects: any_memory(&mut self.dice),
+                // Few, so that places and groups are both read.
+                max_places: 4,
+            },
+            own_write_from: 1_000,
+        };
+        let Assembled { commits, deliveries, .. } = opening.assemble(recovery, means)?;
+        let segment_bytes = journal.segment_bytes;
+        let (live, disk) = (Arc::clone(&commits.live), Arc::clone(&commits.disk));
+        let next_ordinal = commits.next_ordinal;
+        let (sink, committer, ..) = Journal::connect(commit::Parts { journal, ..commits });
         self.trouble.requests.lock().unwrap().clear();
         let patience = (!is_last).then_some(Duration::from_secs(5));
-        Process {
+        Ok(Process {
             journal: Arc::new(sink),
             committer,
             live,
             disk,
-            commands,
-            running: tokio::spawn(deliver(delivery, Vec::new(), routes, patience)),
+            commands: deliveries.commands.clone(),
+            running: tokio::spawn(deliveries.run(patience)),
             prepared: VecDeque::new(),
-            next_ordinal: recovered.next_ordinal,
+            next_ordinal,
             callers: Vec::new(),
             boards: vec![health],
             segment_bytes,
             is_stopped: false,
             is_dead,
-        }
+        })
     }
 
     async fn work(&mut self, mut process: Process) -> Result<Ended, String> {
