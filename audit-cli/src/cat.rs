@@ -63,14 +63,13 @@ async fn print(
     if limit == 0 {
         return Ok(none);
     }
-    let mut joined = arguments.printing.outcomes.then(Outcomes::new);
     let until_ms = wanted.read_ms().end;
-    let mut read_on = wanted.clone();
-    if arguments.printing.outcomes {
+    let (mut read_on, joins) = (wanted.clone(), arguments.printing.outcomes);
+    if joins {
         // The outcomes of attempts at the end of the range come after it.
         read_on.times_ms.end = read_on.times_ms.end.saturating_add(HOUR_MS);
     }
-    let (of_objects, joins) = (Arc::clone(&printer), joined.is_some());
+    let of_objects = Arc::clone(&printer);
     let begin = move |object: &Listed| {
         let (stream, printer) = (object.key.stream(), Arc::clone(&of_objects));
         let is_after = object.key.partition().begin_ms() >= until_ms;
@@ -80,56 +79,94 @@ async fn print(
             true => frame(stream, sequence, line, chunk),
         }
     };
-    let (mut printed, mut objects) = (0, 0);
-    // Breaks once the limit is reached.
-    let mut write = |chunk: &Chunk| {
-        if let Some(last) = chunk.first(limit - printed) {
-            printed = limit;
-            return output.write(&[last]).map(|()| ControlFlow::Break(()));
-        }
-        printed += chunk.ends.len() as u64;
-        output.write(&[&chunk.bytes]).map(|()| ControlFlow::Continue(()))
-    };
-    let mut is_decided = false;
-    let take = |step: Step<Chunk>| {
-        let mut chunk = Chunk::default();
-        match (step, &mut joined) {
-            (Step::Part(printed), None) => chunk = printed,
-            (Step::Part(framed), Some(joined)) => joined.take(&framed, &printer, &mut chunk),
-            (Step::Ended(object), joined) => {
-                let is_after = object.key.partition().begin_ms() >= until_ms;
-                objects += u64::from(!is_after);
-                if let Some(joined) = joined {
-                    joined.end_group(&printer, &mut chunk);
-                    is_decided = is_after && joined.holds_nothing();
-                }
-            }
-        }
-        let written = write(&chunk)?;
-        is_decided &= written.is_continue();
-        Ok(if is_decided { ControlFlow::Break(()) } else { written })
-    };
-    let mut scanned = scan::run(&reader, &read_on, common, output, begin, take).await?;
-    if let Some(joined) = &mut joined
-        && (is_decided || !scanned.stopped)
-    {
-        let mut chunk = Chunk::default();
-        joined.end(&printer, &mut chunk);
-        scanned.stopped = write(&chunk)?.is_break();
-    }
+    let joined = joins.then(Outcomes::new);
+    let mut writer = Writer::new(&printer, output, limit, until_ms, joined);
+    let mut scanned =
+        scan::run(&reader, &read_on, common, output, begin, |step| writer.take(step)).await?;
+    scanned.stopped = writer.end(scanned.stopped)?;
     let (searched, matched) = printer.sieve().counts();
-    let matched = matched.min(printed);
+    let matched = matched.min(writer.written);
     let (days, stopped) = (scanned.days, scanned.stopped);
     let done = |outcome| Printed { outcome, searched, matched, days, stopped };
     if stopped {
         return Ok(done(Outcome::wrong_if(scanned.wrong)));
     }
-    if objects == 0 {
+    if writer.objects == 0 {
         output.note(&reader.why_nothing(&wanted).await);
     }
     let mut notes = printer.sieve().notes();
     scanned.wrong |= arguments.strict && !notes.is_empty();
-    notes.extend(joined.iter().flat_map(Outcomes::notes));
+    notes.extend(writer.joined.iter().flat_map(Outcomes::notes));
     notes.iter().for_each(|note| output.note(note));
     Ok(done(scanned.end()?))
+}
+
+/// Writes records up to a limit, joined with the outcomes of their attempts if wanted.
+struct Writer<'a> {
+    printer: &'a Printer,
+    output: &'a Output,
+    limit: u64,
+    /// Objects from here on are only read for outcomes.
+    until_ms: i64,
+    joined: Option<Outcomes>,
+    /// The number of records written.
+    written: u64,
+    /// The number of objects read, apart from those read for outcomes.
+    objects: u64,
+    /// Whether the outcomes of all records are known, so that reading can end.
+    is_decided: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        printer: &'a Printer,
+        output: &'a Output,
+        limit: u64,
+        until_ms: i64,
+        joined: Option<Outcomes>,
+    ) -> Writer<'a> {
+        let (written, objects, is_decided) = (0, 0, false);
+        Writer { printer, output, limit, until_ms, joined, written, objects, is_decided }
+    }
+
+    /// Breaks when no more records are needed.
+    fn take(&mut self, step: Step<Chunk>) -> Result<ControlFlow<()>, Failure> {
+        let mut chunk = Chunk::default();
+        match (step, &mut self.joined) {
+            (Step::Part(printed), None) => chunk = printed,
+            (Step::Part(framed), Some(joined)) => joined.take(&framed, self.printer, &mut chunk),
+            (Step::Ended(object), joined) => {
+                let is_after = object.key.partition().begin_ms() >= self.until_ms;
+                self.objects += u64::from(!is_after);
+                if let Some(joined) = joined {
+                    joined.end_group(self.printer, &mut chunk);
+                    self.is_decided = is_after && joined.holds_nothing();
+                }
+            }
+        }
+        let written = self.write(&chunk)?;
+        self.is_decided &= written.is_continue();
+        Ok(if self.is_decided { ControlFlow::Break(()) } else { written })
+    }
+
+    /// Breaks once the limit is reached.
+    fn write(&mut self, chunk: &Chunk) -> Result<ControlFlow<()>, Failure> {
+        if let Some(last) = chunk.first(self.limit - self.written) {
+            self.written = self.limit;
+            return self.output.write(&[last]).map(|()| ControlFlow::Break(()));
+        }
+        self.written += chunk.ends.len() as u64;
+        self.output.write(&[&chunk.bytes]).map(|()| ControlFlow::Continue(()))
+    }
+
+    /// Writes the records whose outcome is unknown, unless reading was `stopped` at the limit.
+    /// Returns whether the limit was reached.
+    fn end(&mut self, stopped: bool) -> Result<bool, Failure> {
+        let Some(joined) = self.joined.as_mut().filter(|_| self.is_decided || !stopped) else {
+            return Ok(stopped);
+        };
+        let mut chunk = Chunk::default();
+        joined.end(self.printer, &mut chunk);
+        Ok(self.write(&chunk)?.is_break())
+    }
 }

@@ -108,35 +108,61 @@ pub(super) async fn deliver(
         ));
     }
     let delivered = delivering.finished().await;
-    let JournalDelivered { objects, records, conflicts } =
+    let own =
         delivered.map_err(|error| Failure::new("the journal was not delivered").because(error))?;
-    let is_whole = again.as_ref().is_none_or(Again::is_whole);
     let mut followers = Follower::all(&JournalReader::open(&directory.directory)?)?;
     followers.retain(|follower| follower.is_wrong(false));
-    let is_followed = followers.is_empty();
-    let routes = routes.delivered(true);
-    let is_routed = routes.iter().all(RouteDelivered::is_whole);
-    if output.is_json() {
-        let (again, again_routes) = again.map(Again::into_json).unzip();
-        let again_routes = again_routes.unwrap_or_default();
-        let delivered =
-            Delivered { objects, records, conflicts, again, again_routes, routes, followers };
-        output.json(&delivered)?;
-    } else {
+    let set_aside = own.conflicts + earlier;
+    let ended = Ended { own, set_aside, again, routes: routes.delivered(true), followers };
+    let outcome = Outcome::wrong_if(!ended.is_whole());
+    ended.print(&name, output)?;
+    if set_aside > 0 {
+        output.note(&format!(
+            "{} set aside, since others have their keys: see audit journal show {}",
+            counted(set_aside, "object"),
+            directory.directory.display()
+        ));
+    }
+    Ok(outcome)
+}
+
+/// The result of deliveries that have ended.
+struct Ended {
+    /// What the host's own bucket got.
+    own: JournalDelivered,
+    /// The objects that were set aside now or earlier.
+    set_aside: u64,
+    again: Option<Again>,
+    routes: Vec<RouteDelivered>,
+    /// The followers that lack records.
+    followers: Vec<Follower>,
+}
+
+impl Ended {
+    /// Whether everything is where it belongs.
+    fn is_whole(&self) -> bool {
+        self.set_aside == 0
+            && self.again.as_ref().is_none_or(Again::is_whole)
+            && self.routes.iter().all(RouteDelivered::is_whole)
+            && self.followers.is_empty()
+    }
+
+    fn print(self, bucket: &str, output: &Output) -> Result<(), Failure> {
+        let Ended { own, set_aside: _, again, routes, followers } = self;
+        let JournalDelivered { objects, records, conflicts } = own;
+        if output.is_json() {
+            let (again, again_routes) = again.map(Again::into_json).unzip();
+            let again_routes = again_routes.unwrap_or_default();
+            let delivered =
+                Delivered { objects, records, conflicts, again, again_routes, routes, followers };
+            return output.json(&delivered);
+        }
         if let Some(again) = &again {
             again.print(output)?;
         }
         let (records, objects) = (counted(records, "record"), counted(objects, "object"));
-        output.line(&format!("{records} in {objects} delivered to {name}"))?;
+        output.line(&format!("{records} in {objects} delivered to {bucket}"))?;
         routes.iter().try_for_each(|route| route.print(output))?;
-        followers.iter().try_for_each(|follower| follower.print(output))?;
+        followers.iter().try_for_each(|follower| follower.print(output))
     }
-    if conflicts + earlier > 0 {
-        output.note(&format!(
-            "{} set aside, since others have their keys: see audit journal show {}",
-            counted(conflicts + earlier, "object"),
-            directory.directory.display()
-        ));
-    }
-    Ok(Outcome::wrong_if(conflicts + earlier > 0 || !is_whole || !is_followed || !is_routed))
 }

@@ -69,53 +69,81 @@ pub(crate) async fn run(
         }
     };
     let mut results = std::pin::pin!(in_order(objects, reader.parallel, 1, work));
-    let mut tally = Tally::default();
-    let mut refused = Refused::default();
-    let mut wrong = false;
-    let mut report = |tally: &mut Tally, finding: Finding| {
-        wrong |= finding.is_certain();
-        tally.count(&finding);
-        // A host that repeats the same logs would flood the output.
-        let shown = finding.is_certain() || tally.same_lines <= SAME_LINES_SHOWN;
-        if shown { finding::print(&finding, output) } else { Ok(()) }
-    };
+    let mut examination = Examination::new(output);
     while let Some(result) = results.next().await.transpose()? {
         let (object, seen) = result;
         progress.object(&object.key);
-        let damaged = |what: String| Finding::Damaged { key: object.location.to_string(), what };
+        examination.take(&object, seen)?;
+    }
+    drop(progress);
+    if examination.has_found_nothing() {
+        examination.report(Finding::NoStreams { why: reader.why_nothing(&wanted).await })?;
+    }
+    if let untimed @ 1.. = examination.tally.untimed
+        && let Some(time) = &arguments.filter.time
+    {
+        let objects = counted(untimed, "object");
+        output.note(&format!("no time was found at {time} in the first record of {objects}"));
+    }
+    // With a range of times, streams may have begun before it.
+    for gap in examination.tally.gaps(arguments.selection.since.is_none()) {
+        examination.report(gap)?;
+    }
+    let Examination { tally, refused, wrong, .. } = examination;
+    summary::print(&reader, &tally, output)?;
+    refused.end()?;
+    reader.end()?;
+    Ok(Outcome::wrong_if(wrong))
+}
+
+/// What was seen of a bucket so far. Findings are printed as they are made.
+struct Examination<'a> {
+    output: &'a Output,
+    tally: Tally,
+    refused: Refused,
+    /// Whether a finding is certain.
+    wrong: bool,
+}
+
+impl<'a> Examination<'a> {
+    fn new(output: &'a Output) -> Examination<'a> {
+        let (tally, refused) = (Tally::default(), Refused::default());
+        Examination { output, tally, refused, wrong: false }
+    }
+
+    fn take(&mut self, object: &Listed, seen: Result<Seen, ReadError>) -> Result<(), Failure> {
         match seen {
-            Ok(seen) if object.key.is_system() => tally.add_system(&seen),
+            Ok(seen) if object.key.is_system() => self.tally.add_system(&seen),
             Ok(seen) => {
-                refused.given();
-                for finding in tally.add(&seen) {
-                    report(&mut tally, finding)?;
+                self.refused.given();
+                for finding in self.tally.add(&seen) {
+                    self.report(finding)?;
                 }
             }
-            Err(ReadError::Damaged(what)) => report(&mut tally, damaged(what))?,
-            Err(ReadError::Gone) => refused.add_gone(&object, output),
-            Err(ReadError::Refused(said)) => refused.add(&object, &said, output)?,
+            Err(ReadError::Damaged(what)) => {
+                self.report(Finding::Damaged { key: object.location.to_string(), what })?;
+            }
+            Err(ReadError::Gone) => self.refused.add_gone(object, self.output),
+            Err(ReadError::Refused(said)) => self.refused.add(object, &said, self.output)?,
             Err(ReadError::Store(said)) => {
                 return Err(Failure::new(format!("cannot read {}", object.location)).because(said));
             }
             Err(ReadError::Unwanted) => {}
         }
+        Ok(())
     }
-    drop(progress);
-    if tally.totals.objects == 0 && tally.damaged == 0 {
-        report(&mut tally, Finding::NoStreams { why: reader.why_nothing(&wanted).await })?;
+
+    fn report(&mut self, finding: Finding) -> Result<(), Failure> {
+        self.wrong |= finding.is_certain();
+        self.tally.count(&finding);
+        // A host that repeats the same logs would flood the output.
+        if finding.is_certain() || self.tally.same_lines <= SAME_LINES_SHOWN {
+            finding::print(&finding, self.output)?;
+        }
+        Ok(())
     }
-    if tally.untimed > 0
-        && let Some(time) = &arguments.filter.time
-    {
-        let objects = counted(tally.untimed, "object");
-        output.note(&format!("no time was found at {time} in the first record of {objects}"));
+
+    fn has_found_nothing(&self) -> bool {
+        self.tally.totals.objects == 0 && self.tally.damaged == 0
     }
-    // With a range of times, streams may have begun before it.
-    for gap in tally.gaps(arguments.selection.since.is_none()) {
-        report(&mut tally, gap)?;
-    }
-    summary::print(&reader, &tally, output)?;
-    refused.end()?;
-    reader.end()?;
-    Ok(Outcome::wrong_if(wrong))
 }

@@ -24,6 +24,7 @@ use functions_store::Store;
 use futures::future::OptionFuture;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::time::interval;
 
 use crate::settings::Settings;
@@ -67,6 +68,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     let operators =
         settings.operators_listen.map(|at| listen(at, " for operators (operators_listen)"));
     let operators = OptionFuture::from(operators).await.transpose()?;
+    // Before this, a signal ends the process at once, since no call was accepted yet.
+    let shutdown =
+        Shutdown::on_signals().map_err(|error| format!("signals cannot be handled: {error}"))?;
     settings.destinations.announce(&opened, settings.show_logs, output);
     if let Some(operators) = &operators {
         output.line(&format!("probes and metrics are on http://{}", operators.local_addr()?));
@@ -79,19 +83,9 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         settings.directory.display(),
         listener.local_addr()?
     ));
-
     notify_ready();
     let watching =
         tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
-    let stopped = settings.exit_when_stopped.then(|| {
-        let (sink, store) = (sink.stopped(), functions.store().stopped());
-        async move {
-            tokio::select! { reason = sink => reason, reason = store => reason }
-        }
-    });
-    let stopped = OptionFuture::from(stopped);
-    let stop_reason = Arc::new(OnceLock::new());
-    let drain_timeout = settings.network.serve.drain_timeout;
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,
@@ -101,32 +95,22 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         site,
         limits: settings.network,
     };
-    let (stopping, is_stopping) = tokio::sync::oneshot::channel();
+    let exits_when_stopped = settings.exit_when_stopped;
+    let stop_reason = Arc::new(OnceLock::new());
+    let (stopping, is_stopping) = oneshot::channel();
     let stop = {
-        let (functions, noted) = (functions.clone(), Arc::clone(&stop_reason));
+        let (functions, sink) = (functions.clone(), Arc::clone(&sink));
+        let noted = Arc::clone(&stop_reason);
         async move {
-            let reason = tokio::select! {
-                () = stop_signal() => Stop::Signal,
-                Some(reason) = stopped => Stop::Stopped(reason),
-                () = functions.exhausted() => Stop::Exhausted,
-            };
+            let reason = stop(&shutdown, &functions, &*sink, exits_when_stopped).await;
             noted.set(reason).unwrap_or_default();
             notify_stopping();
             // The receiver is dropped only if the host has already ended.
             let _ = stopping.send(());
         }
     };
-    // Functions that become due from now on run after the next start. Running ones get as long as
-    // calls do, since an action may take ten minutes.
-    let scheduled = async {
-        // An error means that the server failed before it was told to stop.
-        let _ = is_stopping.await;
-        if tokio::time::timeout(drain_timeout, functions.stop_scheduler()).await.is_err() {
-            tracing::warn!(
-                "scheduled functions did not end within {drain_timeout:?} of being told to stop"
-            );
-        }
-    };
+    let drain_timeout = parts.limits.serve.drain_timeout;
+    let scheduled = end_scheduled(&functions, is_stopping, drain_timeout);
     let served = Server::serve(functions.clone(), parts, listener, stop);
     let (served, ()) = tokio::join!(served, scheduled);
     watching.abort();
@@ -143,6 +127,38 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
             Err("too many functions never released their threads; restart the host".into())
         }
         Some(Stop::Signal) | None => Ok(closed?),
+    }
+}
+
+/// Completes when the host must end. That the sink or the store has stopped is a reason if
+/// `exits_when_stopped`.
+async fn stop(
+    shutdown: &Shutdown,
+    functions: &Functions,
+    sink: &dyn AuditSink,
+    exits_when_stopped: bool,
+) -> Stop {
+    tokio::select! {
+        () = shutdown.told() => Stop::Signal,
+        reason = sink.stopped(), if exits_when_stopped => Stop::Stopped(reason),
+        reason = functions.store().stopped(), if exits_when_stopped => Stop::Stopped(reason),
+        () = functions.exhausted() => Stop::Exhausted,
+    }
+}
+
+/// Ends scheduled functions once the host is stopping. Those that become due from then on run after
+/// the next start. Running ones get as long as calls do, since an action may take ten minutes.
+async fn end_scheduled(
+    functions: &Functions,
+    is_stopping: oneshot::Receiver<()>,
+    drain_timeout: Duration,
+) {
+    // An error means that the server failed before it was told to stop.
+    let _ = is_stopping.await;
+    if tokio::time::timeout(drain_timeout, functions.stop_scheduler()).await.is_err() {
+        tracing::warn!(
+            "scheduled functions did not end within {drain_timeout:?} of being told to stop"
+        );
     }
 }
 
@@ -245,17 +261,6 @@ async fn follow(functions: Functions, directory: PathBuf, env: Env, output: Outp
                     .line(&format!("the functions have changed and cannot be deployed: {problem}"));
                 printed = Some(problem);
             }
-        }
-    }
-}
-
-/// Completes on Ctrl-C or SIGTERM. A second signal ends the process immediately.
-async fn stop_signal() {
-    match Shutdown::on_signals() {
-        Ok(shutdown) => shutdown.told().await,
-        Err(error) => {
-            tracing::error!(%error, "cannot listen for signals, so the host cannot be shut down gracefully");
-            std::future::pending().await
         }
     }
 }

@@ -18,17 +18,20 @@ mod receipts;
 mod settings;
 mod tenants;
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use audit_core::durable::create_directory;
 use audit_host::{
-    Connections, Opened, Output, PERSIST_GRACE, Probe, Shutdown, StoppedError, close_after, exit,
-    listen, log_and_trace, notify_ready, notify_stopping,
+    Connections, Opened, Output, PERSIST_GRACE, Probe, ServeLimits, Shutdown, StoppedError,
+    close_after, exit, listen, log_and_trace, notify_ready, notify_stopping,
 };
 use audit_runtime::{AuditRuntime, AuditSink, RetryPolicy, Vars};
 use audit_sink_null::NullSink;
+use axum::Router;
 #[cfg(feature = "manual")]
 use clap::CommandFactory;
 use futures::FutureExt;
@@ -96,18 +99,7 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
 
     let mut vars = Vars::new();
     let user = vars.register("user", MAX_USER_JSON_BYTES)?;
-    let persist_timeout = Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE;
-    let runtime = |sink: Arc<dyn AuditSink>| {
-        AuditRuntime::builder(sink)
-            .with_vars(vars.clone())
-            .with_persist_timeout(persist_timeout)
-            .with_retry_policy(RETRY_POLICY)
-            .with_provenance(settings.provenance)
-            .with_outcomes(settings.outcomes)
-            .build()
-    };
-    let of_tenants = routes.clone().into_iter().map(|(name, route)| (name, runtime(route)));
-    let tenants = Tenants::new(runtime(Arc::clone(&sink)), of_tenants.collect());
+    let tenants = tenants(&settings, &vars, Arc::clone(&sink), routes.clone());
 
     create_directory(&settings.data_dir).map_err(|error| {
         format!("the directory {} cannot be created: {error}", settings.data_dir.display())
@@ -135,14 +127,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     destinations.announce(&opened, settings.show_logs, out);
     let limits = settings.limits();
     if let Some(address) = settings.operators_listen()? {
-        let listener = listen(address, "").await?;
-        out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
-        // Kept until the process ends.
         let operators = probes(probe.clone(), |answer| answer).merge(receipts);
-        let connections = Connections::for_operators(limits)?;
-        tokio::spawn(async move {
-            connections.serve(listener, operators, std::future::pending()).await
-        });
+        serve_operators(address, operators, limits, out).await?;
     }
     let listener = listen(settings.listen, "").await?;
     out.line(&format!("listening on http://{}", listener.local_addr()?));
@@ -174,4 +160,41 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
         Some(reason) => Err(StoppedError(reason.clone()).into()),
         None => Ok(closed?),
     }
+}
+
+/// The runtime of this host, and those of its tenants, each with the tenant's route.
+fn tenants(
+    settings: &Settings,
+    vars: &Vars,
+    sink: Arc<dyn AuditSink>,
+    routes: BTreeMap<String, Arc<dyn AuditSink>>,
+) -> Tenants {
+    let persist_timeout = Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE;
+    let runtime = |sink: Arc<dyn AuditSink>| {
+        AuditRuntime::builder(sink)
+            .with_vars(vars.clone())
+            .with_persist_timeout(persist_timeout)
+            .with_retry_policy(RETRY_POLICY)
+            .with_provenance(settings.provenance)
+            .with_outcomes(settings.outcomes)
+            .build()
+    };
+    let of_tenants = routes.into_iter().map(|(name, route)| (name, runtime(route)));
+    Tenants::new(runtime(sink), of_tenants.collect())
+}
+
+/// Starts to serve operators, until the process ends.
+async fn serve_operators(
+    address: SocketAddr,
+    operators: Router,
+    limits: ServeLimits,
+    out: &Output,
+) -> Result<(), Box<dyn Error>> {
+    let listener = listen(address, "").await?;
+    out.line(&format!("probes are answered on http://{}", listener.local_addr()?));
+    let connections = Connections::for_operators(limits)?;
+    tokio::spawn(
+        async move { connections.serve(listener, operators, std::future::pending()).await },
+    );
+    Ok(())
 }

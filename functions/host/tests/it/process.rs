@@ -96,6 +96,12 @@ fn a_start_on_a_bad_machine_says_what_is_wrong() {
     }
 }
 
+/// A supervisor may stop a host as soon as it says that it listens.
+#[test]
+fn a_signal_right_after_the_start_ends_the_host_in_order() {
+    (0..3).for_each(|_| Process::start(&[]).stop());
+}
+
 #[tokio::test]
 async fn a_stalled_output_reader_stalls_nothing() {
     let mut host = Process::start(&["--show-logs"]);
