@@ -78,18 +78,28 @@ impl Job {
         };
         Some(Job {
             component: target,
-            function: document.get("name")?.as_str()?.to_owned(),
+            function: without_extension(document.get("name")?.as_str()?),
             args: document.get("args")?.get(0)?.clone(),
             at_ms: document.get("scheduledTime")?.as_f64()?,
         })
     }
 }
 
+/// A function's name as documents have it, `messages.js:send`. Apps compare it.
+fn with_extension(function: &str) -> String {
+    function.replacen(':', ".js:", 1)
+}
+
+/// The reverse. Documents of earlier versions have no extension.
+fn without_extension(name: &str) -> String {
+    name.replacen(".js:", ":", 1)
+}
+
 /// Schedules a job, which runs if the transaction commits. Returns the id of its document.
 pub(super) fn schedule(tx: &mut Tx, from: &ComponentPath, job: &Job) -> Result<String, StoreError> {
     let Job { component, function, args, at_ms } = job;
     let mut document = json!({
-        "name": function,
+        "name": with_extension(function),
         "args": [args],
         "scheduledTime": at_ms,
         "state": { "kind": "pending" },

@@ -3,6 +3,7 @@
 //! All of them run synchronously on the function's thread.
 
 mod arguments;
+mod limits;
 mod reads;
 mod writes;
 
@@ -14,10 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use audit_runtime::{FunctionKind, RequestContext};
 use functions_engine::{Answer, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls};
 use functions_program::Program;
-use functions_store::{
-    MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENTS_READ,
-    MAX_DOCUMENTS_WRITTEN, StoreError, Tx, TxMetrics,
-};
+use functions_store::{StoreError, Tx};
 use functions_value::{Chance, Value};
 use serde_json::{Value as Json, json};
 
@@ -29,7 +27,7 @@ use crate::pulse::Pulse;
 use crate::reference::{Target, for_later, resolve};
 use crate::validate::{self, Validators};
 use arguments::{abandoned, not_in_query, parse, text};
-use writes::{MAX_SCHEDULED, MAX_SCHEDULED_BYTES};
+use limits::Scheduled;
 
 pub use arguments::audit_body;
 pub(crate) use arguments::{failed, unknown};
@@ -68,8 +66,7 @@ pub(crate) struct Gathered {
     /// The panic of an operation, if any. In the engine it would become an error that the function
     /// could catch.
     panic: Option<Box<dyn Any + Send>>,
-    scheduled: u64,
-    scheduled_bytes: u64,
+    scheduled: Scheduled,
 }
 
 impl Gathered {
@@ -264,9 +261,10 @@ impl InTransaction<'_> {
     /// Calls a query or mutation, in a nested transaction. If it fails, its writes are rolled back
     /// and its logs stay.
     fn run_function(&mut self, args: &Json) -> Result<String, SyscallError> {
-        let kind = match text(args, "udfType")? {
-            "query" | "snapshotQuery" => FunctionKind::Query,
-            "mutation" => FunctionKind::Mutation,
+        let (kind, is_aside) = match text(args, "udfType")? {
+            "query" => (FunctionKind::Query, false),
+            "snapshotQuery" => (FunctionKind::Query, true),
+            "mutation" => (FunctionKind::Mutation, false),
             other => return Err(failed(format!("a {other} cannot be called here"))),
         };
         let target = resolve(self.facts.program, &self.target.component, args).map_err(failed)?;
@@ -274,12 +272,18 @@ impl InTransaction<'_> {
         if self.depth + 1 > MAX_DEPTH {
             return Err(failed(format!("functions call functions more than {MAX_DEPTH} deep")));
         }
+        let most = limits::of(args)?;
         let log = self.log.nested(kind, target.full_name()).map_err(failed)?;
         let chance = Chance::new(self.chance.next_seed());
+        let aside = self.chance.next_seed();
         let args = args.get("args").unwrap_or(&Json::Null);
         self.tx.begin_nested();
-        let answered =
-            run_at(self.facts, &target, log, self.tx, self.gathered, args, chance, self.depth + 1);
+        self.tx.limit_nested(&most.store);
+        let before = self.gathered.scheduled.limited(&most);
+        let (facts, gathered, depth) = (self.facts, &mut *self.gathered, self.depth + 1);
+        let run = |tx: &mut Tx| run_at(facts, &target, log, tx, gathered, args, chance, depth);
+        let answered = if is_aside { self.tx.aside(aside, run) } else { run(self.tx) };
+        self.gathered.scheduled.limit_to(before);
         let result = self.stored(answered).map(|answered| answered.result);
         match result {
             Ok(Ok(value)) => {
@@ -298,27 +302,7 @@ impl InTransaction<'_> {
     }
 
     fn metrics(&self) -> Json {
-        let TxMetrics {
-            bytes_read,
-            documents_read,
-            bytes_written,
-            documents_written,
-            database_queries,
-        } = self.tx.metrics();
-        let used = |used: u64, max: u64| json!({ "used": used as f64, "remaining": max.saturating_sub(used) as f64 });
-        json!({
-            "bytesRead": used(bytes_read, MAX_BYTES_READ),
-            "documentsRead": used(documents_read, MAX_DOCUMENTS_READ),
-            "bytesWritten": used(bytes_written, MAX_BYTES_WRITTEN),
-            "documentsWritten": used(documents_written, MAX_DOCUMENTS_WRITTEN),
-            "databaseQueries": used(database_queries, MAX_DATABASE_QUERIES),
-            "functionsScheduled": used(self.gathered.scheduled, MAX_SCHEDULED),
-            "scheduledFunctionArgsBytes": used(self.gathered.scheduled_bytes, MAX_SCHEDULED_BYTES),
-            "filesWritten": used(0, 0),
-            "fileWriteBytes": used(0, 0),
-            "filesRead": used(0, 0),
-            "fileReadBytes": used(0, 0),
-        })
+        limits::metrics(&self.tx.metrics(), &self.tx.limits(), &self.gathered.scheduled)
     }
 }
 

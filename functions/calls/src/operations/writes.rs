@@ -6,14 +6,9 @@ use functions_value::patch_from_json;
 use serde_json::{Value as Json, json};
 
 use super::arguments::{failed, table, text, unknown, value};
-use super::{Gathered, InTransaction, request_metadata};
+use super::{InTransaction, request_metadata};
 use crate::jobs::{self, Job};
 use crate::reference::for_later;
-
-/// The maximum number of functions that one mutation may schedule.
-pub(super) const MAX_SCHEDULED: u64 = 1_000;
-/// The maximum size of their arguments together, in bytes.
-pub(super) const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
 
 impl InTransaction<'_> {
     pub(super) fn do_in_mutation(
@@ -58,19 +53,7 @@ impl InTransaction<'_> {
     fn schedule(&mut self, args: &Json) -> Result<Json, SyscallError> {
         let target = for_later(self.facts.program, &self.target.component, args).map_err(failed)?;
         let job = Job::from_json(target, args, self.facts.now_ms).map_err(failed)?;
-        self.gathered.scheduled += 1;
-        self.gathered.scheduled_bytes += job.args_bytes();
-        let Gathered { scheduled, scheduled_bytes, .. } = *self.gathered;
-        if scheduled > MAX_SCHEDULED {
-            return Err(failed(format!(
-                "one mutation schedules {scheduled} functions, more than {MAX_SCHEDULED}"
-            )));
-        }
-        if scheduled_bytes > MAX_SCHEDULED_BYTES {
-            return Err(failed(format!(
-                "one mutation schedules functions with {scheduled_bytes} bytes of arguments, more than {MAX_SCHEDULED_BYTES}"
-            )));
-        }
+        self.gathered.scheduled.add(job.args_bytes())?;
         let id = jobs::schedule(self.tx, &self.target.component, &job);
         Ok(json!(self.stored(id)?))
     }

@@ -8,6 +8,7 @@ mod bodies;
 mod commit_times;
 mod every_way_out_is_sealed;
 mod limits_are_shared_with_callees;
+mod nested_calls_have_limits;
 mod randomness_is_independent;
 mod references;
 mod refused_logs_fail_their_function;

@@ -113,7 +113,7 @@ async fn scheduled_functions_run_once_and_show_their_state() {
     let job = in_state(functions, &ran, "success").await;
     assert_eq!(
         job,
-        json!({ "name": "later:run", "args": [{ "tag": "ran" }], "state": { "kind": "success" }, "completed": true })
+        json!({ "name": "later.js:run", "args": [{ "tag": "ran" }], "state": { "kind": "success" }, "completed": true })
     );
     let job = in_state(functions, &failed, "failed").await;
     assert!(job["state"]["error"].as_str().unwrap().contains("on purpose"), "{job}");

@@ -535,7 +535,8 @@ fn pages_end_early_and_report_it() {
         maximum_bytes_read: None,
     };
     let first = tx.page(&root(), &request).unwrap();
-    assert_eq!((first.page.len(), first.is_done, first.page_status), (3, false, None));
+    let early = (first.page.len(), first.is_done, first.page_status);
+    assert_eq!(early, (3, false, Some(PageStatus::SplitRequired)));
     let next = tx
         .page(&root(), &PageRequest { cursor: Some(&first.continue_cursor), ..request.clone() })
         .unwrap();
@@ -583,4 +584,82 @@ fn pages_end_early_and_report_it() {
         refused(tx.page(&root(), &PageRequest { query: &limited, ..request }))
             .contains("cannot be paginated")
     );
+}
+
+/// What a client shows of a page: its halves, for as long as it must be split.
+fn split(tx: &mut Tx, request: &PageRequest<'_>, splits: &mut u32) -> Vec<Value> {
+    let page = tx.page(&root(), request).unwrap();
+    if page.page_status != Some(PageStatus::SplitRequired) {
+        return page.page;
+    }
+    *splits += 1;
+    assert!(*splits < 1_000, "splitting a page does not end");
+    let (middle, end) = (page.split_cursor.unwrap(), page.continue_cursor);
+    let first = PageRequest { end_cursor: Some(&middle), ..request.clone() };
+    let second = PageRequest { cursor: Some(&middle), end_cursor: Some(&end), ..request.clone() };
+    [split(tx, &first, splits), split(tx, &second, splits)].concat()
+}
+
+#[test]
+fn pages_that_end_early_can_be_split() {
+    let (_directory, store) = open();
+    let mut tx = begin(&store);
+    for n in 0..13 {
+        tx.insert(&root(), "t", value(json!({ "n": n, "is": n % 3 == 0 }))).unwrap();
+    }
+    tx.commit().unwrap();
+    let mut tx = begin(&store);
+    for (order, filter) in [("asc", json!([])), ("desc", json!([{ "filter": { "$field": "is" } }]))]
+    {
+        let mut query = scan("t");
+        query["source"]["order"] = json!(order);
+        query["operators"] = filter;
+        let all = PageRequest {
+            function: "test",
+            journal: None,
+            query: &query,
+            cursor: None,
+            end_cursor: None,
+            page_size: 99,
+            maximum_rows_read: None,
+            maximum_bytes_read: None,
+        };
+        let expected = tx.page(&root(), &all).unwrap().page;
+        for (rows, bytes) in (1..=14).map(|rows| (Some(rows), None)).chain([(None, Some(1))]) {
+            let limited =
+                PageRequest { maximum_rows_read: rows, maximum_bytes_read: bytes, ..all.clone() };
+            let (mut found, mut cursor, mut is_done) = (Vec::new(), None, false);
+            while !is_done {
+                let request = PageRequest { cursor: cursor.as_deref(), ..limited.clone() };
+                let page = tx.page(&root(), &request).unwrap();
+                found.extend(split(&mut tx, &request, &mut 0));
+                (cursor, is_done) = (Some(page.continue_cursor), page.is_done);
+            }
+            assert_eq!(found, expected, "{order}, {rows:?} rows, {bytes:?} bytes");
+        }
+    }
+}
+
+#[test]
+fn reads_aside_see_no_own_writes_and_conflict_with_nothing() {
+    let (_directory, store) = open();
+    let mut tx = begin(&store);
+    tx.insert(&root(), "t", value(json!({}))).unwrap();
+    tx.commit().unwrap();
+    let read = |tx: &mut Tx| {
+        let query = tx.query(&root(), &scan("t")).unwrap();
+        std::iter::from_fn(|| tx.query_next(query).unwrap()).count()
+    };
+    for (is_aside, expected) in [(false, 2), (true, 2)] {
+        let mut tx = begin(&store);
+        tx.insert(&root(), "t", value(json!({}))).unwrap();
+        let found = if is_aside { tx.aside(7.into(), read) } else { read(&mut tx) };
+        assert_eq!(found, expected, "aside: {is_aside}");
+        assert_eq!(tx.metrics().database_queries, 1);
+        // With another seed, and so other ids.
+        let mut other = store.begin(&store.latest(), 8);
+        other.insert(&root(), "t", value(json!({}))).unwrap();
+        other.commit().unwrap();
+        assert_eq!(tx.commit().is_ok(), is_aside);
+    }
 }

@@ -35,16 +35,52 @@ pub struct TxMetrics {
     pub database_queries: u64,
 }
 
+impl TxMetrics {
+    /// The most that a transaction may use.
+    pub const MAX: TxMetrics = TxMetrics {
+        bytes_read: MAX_BYTES_READ,
+        documents_read: MAX_DOCUMENTS_READ,
+        bytes_written: MAX_BYTES_WRITTEN,
+        documents_written: MAX_DOCUMENTS_WRITTEN,
+        database_queries: MAX_DATABASE_QUERIES,
+    };
+}
+
 impl Tx {
+    /// The most that the transaction may use, or that it may have used when the innermost nested
+    /// transaction ends.
+    pub fn limits(&self) -> TxMetrics {
+        self.limits
+    }
+
+    /// Lowers the limits of the innermost nested transaction: it may use at most `most` of its own.
+    pub fn limit_nested(&mut self, most: &TxMetrics) {
+        let TxMetrics {
+            bytes_read,
+            documents_read,
+            bytes_written,
+            documents_written,
+            database_queries,
+        } = &mut self.limits;
+        for (limit, used, most) in [
+            (bytes_read, self.metrics.bytes_read, most.bytes_read),
+            (documents_read, self.metrics.documents_read, most.documents_read),
+            (bytes_written, self.metrics.bytes_written, most.bytes_written),
+            (documents_written, self.metrics.documents_written, most.documents_written),
+            (database_queries, self.metrics.database_queries, most.database_queries),
+        ] {
+            *limit = used.saturating_add(most).min(*limit);
+        }
+    }
+
     pub(crate) fn count_query(&mut self) -> Result<(), StoreError> {
         if self.access == Access::Host {
             return Ok(());
         }
         self.metrics.database_queries += 1;
-        within(self.metrics.database_queries, MAX_DATABASE_QUERIES, || {
-            format!(
-                "Too many reads in a single function execution (limit: {MAX_DATABASE_QUERIES})."
-            )
+        let limit = self.limits.database_queries;
+        within(self.metrics.database_queries, limit, || {
+            format!("Too many reads in a single function execution (limit: {limit}).")
         })
     }
 
@@ -56,14 +92,15 @@ impl Tx {
         }
         self.metrics.documents_read += 1;
         self.metrics.bytes_read += bytes as u64;
-        within(self.metrics.documents_read, MAX_DOCUMENTS_READ, || {
+        let TxMetrics { documents_read, bytes_read, .. } = self.limits;
+        within(self.metrics.documents_read, documents_read, || {
             format!(
-                "Too many documents read in a single function execution (limit: {MAX_DOCUMENTS_READ}). {ADVICE}"
+                "Too many documents read in a single function execution (limit: {documents_read}). {ADVICE}"
             )
         })?;
-        within(self.metrics.bytes_read, MAX_BYTES_READ, || {
+        within(self.metrics.bytes_read, bytes_read, || {
             format!(
-                "Too many bytes read in a single function execution (limit: {MAX_BYTES_READ} bytes). {ADVICE}"
+                "Too many bytes read in a single function execution (limit: {bytes_read} bytes). {ADVICE}"
             )
         })
     }
@@ -79,14 +116,13 @@ impl Tx {
             )));
         }
         let TxMetrics { documents_written, bytes_written, .. } = self.metrics;
-        within(documents_written + 1, MAX_DOCUMENTS_WRITTEN, || {
-            format!(
-                "Too many writes in a single function execution (limit: {MAX_DOCUMENTS_WRITTEN})"
-            )
+        let TxMetrics { documents_written: most, bytes_written: most_bytes, .. } = self.limits;
+        within(documents_written + 1, most, || {
+            format!("Too many writes in a single function execution (limit: {most})")
         })?;
-        within(bytes_written + bytes as u64, MAX_BYTES_WRITTEN, || {
+        within(bytes_written + bytes as u64, most_bytes, || {
             format!(
-                "Too many bytes written in a single function execution (limit: {MAX_BYTES_WRITTEN} bytes)"
+                "Too many bytes written in a single function execution (limit: {most_bytes} bytes)"
             )
         })?;
         self.metrics.documents_written += 1;

@@ -58,12 +58,14 @@ pub struct Tx {
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
     /// The undo log, oldest write first.
     undo: Vec<Undo>,
-    /// The position in `undo` at which each open nested transaction began.
-    nested: Vec<usize>,
+    /// The position in `undo` at which each open nested transaction began, and the limits until
+    /// then.
+    nested: Vec<(usize, TxMetrics)>,
     reads: ReadSet,
     streams: HashMap<u32, Stream>,
     next_stream: u32,
     metrics: TxMetrics,
+    limits: TxMetrics,
     access: Access,
     receipt: Option<Receipt>,
 }
@@ -98,6 +100,7 @@ impl Tx {
             streams: HashMap::new(),
             next_stream: 0,
             metrics: TxMetrics::default(),
+            limits: TxMetrics::MAX,
             access: Access::Function,
             receipt: None,
         }
@@ -110,18 +113,24 @@ impl Tx {
 
     /// Begins a nested transaction.
     pub fn begin_nested(&mut self) {
-        self.nested.push(self.undo.len());
+        self.nested.push((self.undo.len(), self.limits));
     }
 
     /// Ends the innermost nested transaction. Its writes become those of the enclosing one.
     pub fn commit_nested(&mut self) {
-        self.nested.pop();
+        self.end_nested();
+    }
+
+    fn end_nested(&mut self) -> usize {
+        let (begin, limits) = self.nested.pop().unwrap_or((0, TxMetrics::MAX));
+        self.limits = limits;
+        begin
     }
 
     /// Rolls back the innermost nested transaction. Its reads stay in the read set, since its
     /// failure may depend on them.
     pub fn rollback_nested(&mut self) {
-        let begin = self.nested.pop().unwrap_or(0);
+        let begin = self.end_nested();
         for undo in self.undo.drain(begin..).rev() {
             match undo {
                 Undo::Document(key, Some(write)) => _ = self.documents.insert(key, write),
@@ -131,6 +140,16 @@ impl Tx {
                 Undo::Created(name) => _ = self.created.remove(&name),
             }
         }
+    }
+
+    /// Runs operations on the snapshot, without this transaction's writes. Their reads count
+    /// towards its limits, but conflict with no commit. What they write is dropped.
+    pub fn aside<T>(&mut self, seed: ChanceSeed, operations: impl FnOnce(&mut Self) -> T) -> T {
+        let mut tx = Tx::new(self.store.clone(), self.snapshot.clone(), seed);
+        (tx.metrics, tx.limits) = (self.metrics, self.limits);
+        let done = operations(&mut tx);
+        self.metrics = tx.metrics;
+        done
     }
 
     /// The reads so far.

@@ -140,19 +140,18 @@ impl Tx {
                 || request.maximum_bytes_read.is_some_and(|most| bytes >= most);
             // A page reads at least one row. Otherwise the next page would begin where this one
             // does.
-            let is_over = is_over && !positions.is_empty();
-            let is_full = page.len() as u64 >= request.page_size;
-            match &end {
+            let is_over = positions.last().is_some_and(|last| {
+                // A page that has been split ends, although it reads as much as it may.
+                let is_whole = request.end_cursor.is_some()
+                    && matches!(&end, Some(Position::After(end)) if end == last);
+                is_over && !is_whole
+            });
+            let is_full = end.is_none() && page.len() as u64 >= request.page_size;
+            if is_full || is_over {
                 // The next page begins at the end cursor regardless, so the client must learn that
                 // this page is incomplete.
-                Some(_) if is_over => {
-                    let status = Some(PageStatus::SplitRequired);
-                    return Ok(Filled { page, positions, last: end, status });
-                }
-                None if is_over || is_full => {
-                    return Ok(Filled { page, positions, last: None, status: None });
-                }
-                Some(_) | None => {}
+                let status = (!is_full).then_some(PageStatus::SplitRequired);
+                return Ok(Filled { page, positions, last: end, status });
             }
             let Some((position, document)) = stream.next_row(self)? else {
                 let last = Some(end.unwrap_or(Position::End));
