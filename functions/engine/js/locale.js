@@ -285,6 +285,43 @@ const DATE_STYLES = {
   short: { month: "numeric", day: "numeric", year: "2-digit" },
 };
 const CYCLES = ["h11", "h12", "h23", "h24"];
+/// Dates and times of digits in other languages, by the case of their tags: the date, the time
+/// unless it has 12 hours, and what is between them.
+const DIGITS = new Map(
+  [
+    ["y-MM-dd", "", "", "en-ca"],
+    ["dd/MM/y", "", "", "en-au"],
+    ["d/M/y", "", "", "en-in es-mx es-co"],
+    ["dd-MM-y", "", "", "es-cl"],
+    ["dd/MM/y", "HH:mm:ss", ", ", "en-gb it it-it pt pt-br pt-pt"],
+    ["dd/MM/y", "HH:mm:ss", " ", "fr fr-be fr-fr"],
+    ["d/M/y", "HH:mm:ss", ", ", "en-ie nl-be"],
+    ["d/M/y", "H:mm:ss", ", ", "es es-es"],
+    ["d.M.y", "HH:mm:ss", ", ", "de de-at de-ch de-de nb nb-no"],
+    ["d.M.y", "HH.mm.ss", ", ", "da da-dk"],
+    ["dd.MM.y", "HH:mm:ss", ", ", "ro ro-ro ru ru-ru uk uk-ua"],
+    ["dd.MM.y", "HH:mm:ss", " ", "tr tr-tr"],
+    ["d.MM.y", "HH:mm:ss", ", ", "pl pl-pl"],
+    ["d-M-y", "HH:mm:ss", ", ", "nl nl-nl"],
+    ["d. M. y", "H:mm:ss", " ", "cs cs-cz"],
+    ["y-MM-dd", "HH:mm:ss", " ", "lt lt-lt sv sv-se"],
+    ["y/MM/dd", "HH:mm:ss", ", ", "en-za"],
+    ["y/M/d", "HH:mm:ss", " ", "zh zh-cn"],
+    ["y/M/d", "H:mm:ss", " ", "ja ja-jp"],
+  ].flatMap(([date, time, between, tags]) => tags.split(" ").map((tag) => [tag, { date, time, between }])),
+);
+const ERAS = { long: "Anno Domini", short: "AD", narrow: "A" };
+/// The hours ahead of UTC that English abbreviations of time zones mean.
+const ABBREVIATIONS = {
+  GMT: 0, ADT: -3, AST: -4, EDT: -4, EST: -5, CDT: -5, CST: -6, MDT: -6, MST: -7, PDT: -7, PST: -8,
+  AKDT: -8, AKST: -9, HST: -10,
+};
+/// Zones whose abbreviations in V8 are not those of the IANA.
+const OTHERS = [
+  "America/Adak", "America/Atka", "America/Chihuahua", "America/Ciudad_Juarez", "America/Dawson",
+  "America/Hermosillo", "America/Mazatlan", "America/Santo_Domingo", "America/Whitehorse",
+  "Antarctica/Troll", "Canada/Yukon", "Mexico/BajaSur", "US/Aleutian",
+];
 
 /// The fields that a date is shown with. `required` and `defaults` are "date", "time" or "all", as
 /// in ECMA-402.
@@ -293,12 +330,14 @@ function dateFormat(what, required, defaults, locales, options) {
   const known = [
     ...Object.keys(DATE_FIELDS),
     ...Object.keys(TIME_FIELDS),
-    "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
+    "era", "hour12", "hourCycle", "timeZone", "timeZoneName", "dateStyle", "timeStyle", "calendar",
     "numberingSystem", "localeMatcher", "formatMatcher",
   ];
   // First, since functions validate time zones by the RangeError for an unknown one.
   const zone = zoneOf(options?.timeZone);
-  english(what, locales, instead);
+  const locale = localeOf(locales);
+  const digits = DIGITS.get(locale);
+  if (digits === undefined) english(what, locales, instead);
   const set = optionsOf(what, options, known, instead);
   for (const [name, value] of [
     ["calendar", "gregory"],
@@ -312,6 +351,7 @@ function dateFormat(what, required, defaults, locales, options) {
     for (const name of Object.keys(choices))
       if (set[name] !== undefined) fields[name] = choice(name, set[name], choices[name]);
   };
+  take({ era: TEXTS });
   take(DATE_FIELDS);
   take(TIME_FIELDS);
   const style = (name) => (set[name] === undefined ? undefined : choice(name, set[name], STYLES));
@@ -351,7 +391,10 @@ function dateFormat(what, required, defaults, locales, options) {
     if (!isGiven && defaults !== "date")
       Object.assign(fields, { hour: "numeric", minute: "2-digit", second: "2-digit" });
   }
-  if (zoneName !== undefined && (zone !== "UTC" || !["short", "long"].includes(zoneName)))
+  const isNamed = {
+    long: zone === "UTC", short: !OTHERS.includes(zone), shortOffset: true, longOffset: true,
+  };
+  if (zoneName !== undefined && !isNamed[zoneName])
     throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
   let cycle = set.hourCycle === undefined ? undefined : choice("hourCycle", set.hourCycle, CYCLES);
   // V8 shows midnight as 24 then.
@@ -359,7 +402,21 @@ function dateFormat(what, required, defaults, locales, options) {
   cycle ??= "h12";
   const { weekday, year, month, day, hour, minute, second } = fields;
   const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
+  if (digits !== undefined) {
+    const hasTime = [hour, minute, second].some((each) => each !== undefined);
+    const isDate = year === "numeric" && month === day && WIDTHS.includes(day);
+    const isTime = digits.time !== "" && hour !== undefined && minute !== undefined;
+    const others = [fields.era, weekday, zoneName, dateStyle, timeStyle, set.hour12, set.hourCycle];
+    if ((hasDate && !isDate) || (hasTime && !isTime) || others.some((each) => each !== undefined))
+      throw unsupported(`${what} with these options and the locale ${locale}`, instead);
+    let time = second === undefined ? digits.time.slice(0, -3) : digits.time;
+    const isShort = set.minute === "2-digit" && set.second !== "numeric";
+    if (hour === "numeric" && isShort) time = time.replace("HH", "H");
+    const pattern = [hasDate ? digits.date : "", hasTime ? time : ""].filter((each) => each !== "");
+    return { what, zone, fields, pattern: pattern.join(digits.between) };
+  }
   const isStrange =
+    (fields.era !== undefined && [year, month, day].includes(undefined)) ||
     (hour === undefined && hasDate && (minute ?? second) !== undefined) ||
     (hour !== undefined &&
       minute === undefined &&
@@ -386,12 +443,32 @@ function zoneOf(given) {
     : name;
 }
 
+/// The name of a time zone at a time.
+function nameOf(zone, kind, time) {
+  if (zone === "UTC" && kind === "short") return "UTC";
+  if (kind === "long") return "Coordinated Universal Time";
+  const seconds = zone === "UTC" ? 0 : native.zoneOffset(zone, time);
+  if (kind === "short" && time >= 0) {
+    const name = native.zoneAbbreviation(zone, time);
+    if (ABBREVIATIONS[name] * 3600 === seconds) return name;
+  }
+  const isLong = kind === "longOffset";
+  const size = Math.abs(seconds);
+  const shown = (value) => `:${String(value).padStart(2, "0")}`;
+  const [hours, minutes, rest] = [Math.floor(size / 3600), Math.floor(size / 60) % 60, size % 60];
+  const begin = `GMT${seconds < 0 ? "-" : "+"}${isLong ? shown(hours).slice(1) : hours}`;
+  const end = rest === 0 ? "" : shown(rest);
+  return begin + (isLong || minutes > 0 || rest > 0 ? shown(minutes) : "") + end;
+}
+
 /// A valid date as parts, each with its type.
-function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }, time) {
+function dateParts(format, time) {
+  const { what, zone, fields, zoneName, cycle, dateStyle, timeStyle, pattern } = format;
   const local = new Date(time + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
   const year = local.getUTCFullYear();
   if (year < 1)
     throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
+  if (pattern !== undefined) return digitParts(pattern, fields, local);
   const sized = (value, size) =>
     size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value);
   const text = (name, width) =>
@@ -414,7 +491,8 @@ function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }
     minute: () => sized(local.getUTCMinutes(), isAlone("minute") ? "numeric" : "2-digit"),
     second: () => sized(local.getUTCSeconds(), isAlone("second") ? "numeric" : "2-digit"),
     dayPeriod: () => (hours < 12 ? "AM" : "PM"),
-    timeZoneName: () => (zoneName === "short" ? "UTC" : "Coordinated Universal Time"),
+    timeZoneName: () => nameOf(zone, zoneName, time),
+    era: () => ERAS[fields.era],
   };
   const parts = [];
   const add = (type, before) => {
@@ -426,6 +504,7 @@ function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }
   if (month !== undefined) add("month", ", ");
   if (day !== undefined) add("day", month === undefined ? "" : isTextual ? " " : "/");
   if (ofYear !== undefined) add("year", !isTextual ? "/" : day === undefined ? " " : ", ");
+  if (fields.era !== undefined) add("era", " ");
   const hasDate = parts.length > 0;
   const isLong =
     dateStyle === undefined
@@ -444,6 +523,22 @@ function dateParts({ what, zone, fields, zoneName, cycle, dateStyle, timeStyle }
   if (fields.hour !== undefined && is12) add("dayPeriod", "\u202f");
   if (zoneName !== undefined) add("timeZoneName", parts.length > beginning ? " " : join);
   return parts;
+}
+
+const LETTERS = { d: "day", M: "month", y: "year", H: "hour", m: "minute", s: "second" };
+
+/// A date in digits, as parts.
+function digitParts(pattern, fields, local) {
+  const values = {
+    d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: local.getUTCFullYear(),
+    H: local.getUTCHours(), m: local.getUTCMinutes(), s: local.getUTCSeconds(),
+  };
+  return pattern.match(/([dMyHms])\1?|[^dMyHms]+/g).map((each) => {
+    const type = LETTERS[each[0]];
+    if (type === undefined) return { type: "literal", value: each };
+    const isPadded = each.length === 2 || fields[type] === "2-digit";
+    return { type, value: String(values[each[0]]).padStart(isPadded ? 2 : 1, "0") };
+  });
 }
 
 /// V8 writes an ordinary space before AM and PM here, and a narrow one in `formatToParts`.
@@ -536,10 +631,12 @@ class DateTimeFormat {
     throw unsupported("Intl.DateTimeFormat.formatRangeToParts", "format both dates");
   }
   resolvedOptions() {
-    const { zone, fields, zoneName, cycle, dateStyle, timeStyle } = this.#prepared();
+    const { zone, fields, zoneName, cycle, dateStyle, timeStyle, pattern } = this.#prepared();
+    if (pattern !== undefined)
+      throw unsupported("Intl.DateTimeFormat.resolvedOptions with a locale", "leave it out");
     const named = { ...(dateStyle ? { dateStyle } : {}), ...(timeStyle ? { timeStyle } : {}) };
     const shown = Object.fromEntries(
-      ["weekday", "year", "month", "day", "hour", "minute", "second"]
+      ["weekday", "era", "year", "month", "day", "hour", "minute", "second"]
         .filter((name) => fields[name] !== undefined)
         .map((name) => [name, fields[name]]),
     );

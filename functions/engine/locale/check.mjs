@@ -29,6 +29,10 @@ const native = {
     const local = Date.UTC(year, month - 1, day, hour, minute, second);
     return (local - Math.floor(time / 1000) * 1000) / 1000;
   },
+  zoneAbbreviation(timeZone, time) {
+    const format = new Intl.DateTimeFormat("en-US", { timeZone, timeZoneName: "short" });
+    return format.formatToParts(time).find(({ type }) => type === "timeZoneName").value;
+  },
 };
 const load = (name) => evaluate(name.replace("convex:", ""), load);
 const { collate } = load("convex:collate");
@@ -127,6 +131,8 @@ const zones = [
   "UTC", undefined, "America/New_York", "Europe/Paris", "Asia/Kolkata", "Australia/Lord_Howe",
   "Pacific/Apia",
 ];
+const DIGITS = [...read("locale").matchAll(/^    \["[dMy].*"(.*)"\],$/gm)].flatMap(([, tags]) => tags.split(" "));
+const zoneNames = ["short", "long", "shortOffset", "longOffset"];
 const widths = [undefined, undefined, "numeric", "2-digit"];
 const texts = [undefined, undefined, "long", "short", "narrow"];
 const styles = [undefined, undefined, "full", "long", "medium", "short"];
@@ -136,26 +142,33 @@ for (let n = 0; n < count / 10; n++) {
   const fields = {
     weekday: given(texts), year: given(widths), month: given([...widths, ...texts]),
     day: given(widths), hour: given(widths), minute: given(widths), second: given(widths),
-    timeZoneName: given([undefined, undefined, undefined, "short", "long"]),
+    timeZoneName: given([undefined, undefined, undefined, ...zoneNames]),
+    era: given([undefined, undefined, ...texts]),
+  };
+  const [width, ofHour] = [given(["numeric", "2-digit"]), given(["numeric", "2-digit"])];
+  const digits = {
+    ...given([{}, { year: "numeric", month: width, day: width }]),
+    ...given([{}, { hour: ofHour, minute: given(widths) ?? "2-digit", second: given(widths) }]),
   };
   const options = {
-    ...given([{}, fields, fields, { dateStyle: given(styles), timeStyle: given(styles) }]),
+    ...given([{}, fields, fields, digits, digits, { dateStyle: given(styles), timeStyle: given(styles) }]),
     hour12: given([undefined, undefined, true, false]),
     hourCycle: given([undefined, undefined, "h12", "h23"]), timeZone: zone,
   };
   const inZone = { timeZone: "UTC", ...options, timeZone: zone ?? "UTC" };
+  const tag = given(["en-US", "en-US", given(DIGITS)]);
   const of = [date.toISOString(), JSON.stringify(options)];
   const methods = { toLocaleString: "all", toLocaleDateString: "date", toLocaleTimeString: "time" };
   for (const [name, parts] of Object.entries(methods)) {
-    const mine = () => locale.dateToLocaleString(name, date, parts, "en-US", options);
-    compare(name, mine, () => date[name]("en-US", inZone), ...of);
+    const mine = () => locale.dateToLocaleString(name, date, parts, tag, options);
+    compare(name, mine, () => date[name](tag, inZone), tag, ...of);
   }
   const format = (type) => {
-    const parts = type("en-US", { ...options, timeZone: zone ?? "UTC" }).formatToParts(date);
+    const parts = type(tag, { ...options, timeZone: zone ?? "UTC" }).formatToParts(date);
     return parts.map(({ type, value }) => `${type}:${value}`).join("|");
   };
   const [mine, theirs] = [locale.Intl.DateTimeFormat, Intl.DateTimeFormat];
-  compare("formatToParts", () => format(mine), () => format(theirs), ...of);
+  compare("formatToParts", () => format(mine), () => format(theirs), tag, ...of);
 }
 // ---- dates as texts ----
 const written = [

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::Declared;
-use rquickjs::{Ctx, Error, Module};
+use rquickjs::{Ctx, Error, Exception, Module};
 
 use super::{Bytecode, built_in};
 
@@ -96,7 +96,7 @@ impl Loaded {
 impl Resolver for Loaded {
     fn resolve<'js>(
         &mut self,
-        _: &Ctx<'js>,
+        ctx: &Ctx<'js>,
         base: &str,
         name: &str,
         _: Option<ImportAttributes<'js>>,
@@ -109,10 +109,13 @@ impl Resolver for Loaded {
         let found = imports.and_then(|imports| imports.get(name));
         match found {
             Some(found) => Ok(found.to_string()),
-            None => Err(Error::new_resolving_message(
-                base,
-                name,
-                "it was not there when the program was loaded; specifiers that are computed at run time cannot be followed",
+            // An error of the engine's own would cut the message to 255 bytes.
+            None => Err(Exception::throw_message(
+                ctx,
+                &format!(
+                    "Error resolving module '{name}' from '{base}': it was not there when the program was loaded; \
+                     specifiers that are computed at run time cannot be followed"
+                ),
             )),
         }
     }

@@ -7,7 +7,8 @@ use rquickjs::{Ctx, Function, Object};
 /// Adds the functions that the built-in modules use.
 pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Result<()> {
     natives.set("zoneName", Function::new(ctx.clone(), named)?)?;
-    natives.set("zoneOffset", Function::new(ctx.clone(), offset)?)
+    natives.set("zoneOffset", Function::new(ctx.clone(), offset)?)?;
+    natives.set("zoneAbbreviation", Function::new(ctx.clone(), abbreviation)?)
 }
 
 /// The name of a zone as it is usually written, or `None` if there is no such zone.
@@ -17,10 +18,18 @@ fn named(name: String) -> Option<String> {
 
 /// The seconds that a zone is ahead of UTC at a time in milliseconds since the epoch.
 fn offset(name: String, epoch_ms: f64) -> Option<i32> {
+    Some(TimeZone::get(&name).ok()?.to_offset(time(epoch_ms)).seconds())
+}
+
+/// The abbreviation of a zone's time at a time, such as `EST`.
+fn abbreviation(name: String, epoch_ms: f64) -> Option<String> {
     let zone = TimeZone::get(&name).ok()?;
-    // Times are between the years 1 and 9999, or far from any change of a zone.
-    let time = Timestamp::from_millisecond(epoch_ms as i64).unwrap_or(Timestamp::MAX);
-    Some(zone.to_offset(time).seconds())
+    Some(zone.to_offset_info(time(epoch_ms)).abbreviation().to_owned())
+}
+
+/// Times are between the years 1 and 9999, or far from any change of a zone.
+fn time(epoch_ms: f64) -> Timestamp {
+    Timestamp::from_millisecond(epoch_ms as i64).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use oxc::ast::ast::{
     AssignmentExpression, AssignmentTarget, BindingIdentifier, CallExpression, Class, Declaration,
     Expression, IdentifierReference, ImportDeclarationSpecifier, ImportExpression,
     ObjectExpression, ObjectPropertyKind, Statement, StaticMemberExpression, TryStatement,
-    VariableDeclaration, VariableDeclarationKind,
+    VariableDeclaration, VariableDeclarationKind, WithClause, WithClauseKeyword,
 };
 use oxc::ast_visit::{Visit, walk};
 use oxc::parser::{ParseOptions, Parser};
@@ -33,6 +33,8 @@ pub(crate) struct Links {
     /// Edits that make the module's top-level variables and classes `undefined` before they are
     /// initialized, as esbuild does, instead of an error to access. Line numbers are preserved.
     pub(crate) hoisted: Vec<(usize, usize, String)>,
+    /// The positions of the keyword `assert` before import attributes, now `with`.
+    pub(crate) assertions: Vec<usize>,
     /// `import("…")`: the specifiers, and the ends of the expressions.
     pub(crate) dynamic: Vec<(String, u32)>,
     /// `require("…")`: the specifiers, each with whether all its calls are within a `try`.
@@ -145,6 +147,13 @@ impl Links {
         self.hoisted.push((to, to, ";".to_owned()));
     }
 
+    fn assert(&mut self, text: &str, attributes: Option<&WithClause<'_>>) {
+        let old = attributes.filter(|them| them.keyword == WithClauseKeyword::Assert);
+        // Their span begins with the brace.
+        let keyword = old.and_then(|them| text[..them.span.start as usize].rfind("assert"));
+        self.assertions.extend(keyword);
+    }
+
     fn add(&mut self, text: &str, statement: &Statement<'_>) {
         match statement {
             Statement::VariableDeclaration(variables) => self.hoist_variables(variables),
@@ -155,6 +164,7 @@ impl Links {
                 _ => {}
             },
             Statement::ImportDeclaration(import) => {
+                self.assert(text, import.with_clause.as_deref());
                 let imports = self.imports_of(import.source.value.as_str(), import.span.start);
                 for specifier in import.specifiers.iter().flatten() {
                     match specifier {
@@ -172,6 +182,7 @@ impl Links {
                 }
             }
             Statement::ExportFromDeclaration(export) => {
+                self.assert(text, export.with_clause.as_deref());
                 let imports = self.imports_of(export.source.value.as_str(), export.span.start);
                 let names = export.specifiers.iter().map(|one| one.local.name().to_string());
                 imports.names.extend(names);
@@ -181,6 +192,7 @@ impl Links {
                 }));
             }
             Statement::ExportAllDeclaration(export) => {
+                self.assert(text, export.with_clause.as_deref());
                 let imports = self.imports_of(export.source.value.as_str(), export.span.start);
                 let span = Span::new(export.span.start, export.source.span.start);
                 match &export.exported {

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use oxc::allocator::Allocator;
 use oxc::ast::ast::{
-    ArrowFunctionExpression, CallExpression, Declaration, FormalParameter,
+    ArrowFunctionExpression, CallExpression, Declaration, Decorator, FormalParameter,
     ImportDeclarationSpecifier, NewExpression, Program, Statement, TemplateElement,
+    VariableDeclaration,
 };
 use oxc::ast_visit::{Visit, walk};
 use oxc::codegen::{Codegen, CodegenOptions};
@@ -134,8 +135,11 @@ fn compiled(
     first_of(parsed.diagnostics.into_vec(), path, &lines)?;
     let mut program = parsed.program;
 
-    let mut marking = Marking { text, marks: Marks::default() };
+    let mut marking = Marking { text, marks: Marks::default(), unknown: None };
     marking.visit_program(&program);
+    if let Some((at, message)) = marking.unknown {
+        return Err(LoadError::new(place_of(path, &lines, at), message));
+    }
     let mut marks = marking.marks;
     marks.calls.sort_unstable();
 
@@ -172,10 +176,7 @@ fn first_of(
 ) -> Result<(), LoadError> {
     let Some(first) = diagnostics.into_iter().next() else { return Ok(()) };
     let place = match first.labels.first() {
-        Some(label) => {
-            let (line, before) = lines.line_at(label.offset() as usize);
-            format!("{}:{}:{}", path.display(), line + 1, before.chars().count() + 1)
-        }
+        Some(label) => place_of(path, lines, label.offset()),
         None => path.display().to_string(),
     };
     if first.message.starts_with("Namespaces exporting non-const") {
@@ -186,10 +187,17 @@ fn first_of(
     Err(LoadError::new(place, format!("{}{help}", first.message)))
 }
 
-/// Collects the positions that the source map of the printed code lacks.
+fn place_of(path: &Path, lines: &Lines<'_>, at: u32) -> String {
+    let (line, before) = lines.line_at(at as usize);
+    format!("{}:{}:{}", path.display(), line + 1, before.chars().count() + 1)
+}
+
+/// Collects the positions that the source map of the printed code lacks, and the first syntax that
+/// the engine does not know, with a message.
 struct Marking<'a> {
     text: &'a str,
     marks: Marks,
+    unknown: Option<(u32, &'static str)>,
 }
 
 impl Marking<'_> {
@@ -220,6 +228,20 @@ impl<'a> Visit<'a> for Marking<'_> {
             self.marks.arrows.extend(open);
         }
         walk::walk_arrow_function_expression(self, arrow);
+    }
+
+    fn visit_decorator(&mut self, decorator: &Decorator<'a>) {
+        let message = "decorators are not supported: call the decorating function instead";
+        self.unknown.get_or_insert((decorator.span.start, message));
+        walk::walk_decorator(self, decorator);
+    }
+
+    fn visit_variable_declaration(&mut self, variables: &VariableDeclaration<'a>) {
+        if variables.kind.is_using() {
+            let message = "`using` is not supported: dispose of it in a `finally` block";
+            self.unknown.get_or_insert((variables.span.start, message));
+        }
+        walk::walk_variable_declaration(self, variables);
     }
 
     fn visit_call_expression(&mut self, call: &CallExpression<'a>) {

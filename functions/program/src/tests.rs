@@ -317,6 +317,15 @@ fn load_errors_name_the_module_and_position() {
         error,
         "convex/a.ts: \"left-pad\" is imported, and is not installed; npm install it where the functions are"
     );
+    // The engine cuts messages of its own.
+    let long = "long/".repeat(99);
+    let error = one("a.ts", &format!("import x from 'left-pad/{long}pad'; x();"));
+    assert_eq!(
+        error,
+        format!(
+            "convex/a.ts: \"left-pad/{long}pad\" is imported, and is not installed; npm install it where the functions are"
+        )
+    );
     let error = one("a.tsx", "export const x = <div/>;");
     assert!(
         error.starts_with("convex/a.tsx: \"react/jsx-runtime\" is imported, and is not installed"),
@@ -324,8 +333,16 @@ fn load_errors_name_the_module_and_position() {
     );
     let error = one("a.ts", "namespace N { export let x = 1; }");
     assert!(error.starts_with("convex/a.ts:1:26: a namespace exports a variable"), "{error}");
-    let error = one("a.ts", "const one = 1;\n@two class A {}");
-    assert!(error.starts_with("convex/a.ts:2:1: "), "{error}");
+    for class in ["@two class A {}", "class A { @two() one = 1; }", "class A { @two one() {} }"] {
+        let error = one("a.ts", &format!("const one = 1;\n{class}"));
+        assert!(error.starts_with("convex/a.ts:2:"), "{error}");
+        assert!(error.contains("decorators are not supported"), "{error}");
+    }
+    for using in ["using x = one;", "async () => { await using x = one; };"] {
+        let error = one("a.ts", &format!("const one = null;\n{using}"));
+        assert!(error.starts_with("convex/a.ts:2:"), "{error}");
+        assert!(error.contains("`using` is not supported"), "{error}");
+    }
     let error = one("a.ts", "for (;;) {}");
     assert!(error.starts_with("convex/a.ts: Function execution timed out"), "{error}");
     let error = one("a.ts", "Convex.syscall('1.0/x', '{}');");

@@ -46,6 +46,8 @@ impl Reached {
                 }));
             }
         }
+        let old = read.links.assertions.iter();
+        edits.extend(old.map(|at| (*at, at + "assert".len(), "with".to_owned())));
         for (specifier, end) in &read.links.dynamic {
             if self.is_one_value(path, specifier) {
                 edits.push((*end as usize, *end as usize, format!(".then($=>$.{LATE}())")));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use functions_engine::{Bytecode, Keep, ModuleName, Modules, built_in};
 use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::Declared;
-use rquickjs::{Ctx, Error, Module};
+use rquickjs::{Ctx, Error, Exception, Module};
 
 use super::LoadError;
 use super::common_js;
@@ -360,7 +360,7 @@ impl Reached {
 impl Resolver for Graph {
     fn resolve<'js>(
         &mut self,
-        _: &Ctx<'js>,
+        ctx: &Ctx<'js>,
         base: &str,
         name: &str,
         _: Option<ImportAttributes<'js>>,
@@ -371,7 +371,8 @@ impl Resolver for Graph {
             Err(error) => {
                 let message = error.to_string();
                 reached.errors.push(error);
-                Err(Error::new_resolving_message(base, name, message))
+                // An error of the engine's own would cut the message to 255 bytes.
+                Err(Exception::throw_message(ctx, &message))
             }
         }
     }

@@ -677,14 +677,69 @@ fn locale_dependent_calls_match_v8_or_fail() {
             json!(["January", "Thursday, January 1, 1970 at 12:00 AM"]),
         ),
         (
+            "dates in digits",
+            "const d = new Date(Date.UTC(2026, 10, 6, 5, 4, 7)), timeZone = 'America/New_York', day = { year: 'numeric', month: '2-digit', day: '2-digit' } as const;
+             return [['en-CA', 'sv-SE', 'en-GB', 'de-DE', 'fr', 'es-CL', 'ja-JP', 'cs'].map((tag) => d.toLocaleDateString(tag, { timeZone })), ['sv', 'en-GB', 'de', 'es', 'pt-BR'].map((tag) => d.toLocaleString(tag)), d.toLocaleDateString('nl', day), d.toLocaleTimeString('es', { hour: '2-digit', minute: '2-digit' }), new Intl.DateTimeFormat('en-CA', { timeZone, ...day }).formatToParts(d).map(({ type, value }) => type + value).join()]",
+            json!([
+                ["2026-11-06", "2026-11-06", "06/11/2026", "6.11.2026", "06/11/2026", "06-11-2026", "2026/11/6", "6. 11. 2026"],
+                ["2026-11-06 05:04:07", "06/11/2026, 05:04:07", "6.11.2026, 05:04:07", "6/11/2026, 5:04:07", "06/11/2026, 05:04:07"],
+                "06-11-2026",
+                "05:04",
+                "year2026,literal-,month11,literal-,day06"
+            ]),
+        ),
+        (
             "german date",
-            "return new Date(0).toLocaleDateString('de-DE')",
-            refused("Date.prototype.toLocaleDateString with the locale de-de", dates),
+            "return new Date(0).toLocaleDateString('de-DE', { dateStyle: 'long' })",
+            refused("Date.prototype.toLocaleDateString with these options and the locale de-de", dates),
+        ),
+        (
+            "canadian time",
+            "return new Date(0).toLocaleString('en-CA')",
+            refused("Date.prototype.toLocaleString with these options and the locale en-ca", dates),
+        ),
+        (
+            "greek date",
+            "return new Date(0).toLocaleDateString('el')",
+            refused("Date.prototype.toLocaleDateString with the locale el", dates),
         ),
         (
             "era",
-            "return new Date(0).toLocaleDateString('en', { era: 'short' })",
-            refused("Date.prototype.toLocaleDateString with the option era", dates),
+            "return new Date(0).toLocaleDateString('en', { era: 'short', year: 'numeric' })",
+            refused("Date.prototype.toLocaleDateString with only era, year", dates),
+        ),
+        (
+            "names of zones",
+            "const name = (zone: string, kind: any, time: number) => new Intl.DateTimeFormat('en-US', { timeZone: zone, timeZoneName: kind }).formatToParts(time).at(-1)!.value;
+             return ['America/New_York', 'America/Phoenix', 'America/Havana', 'Asia/Shanghai', 'Europe/London', 'Asia/Kolkata', 'Atlantic/Azores', 'UTC'].map((zone) => [-1e12, 1704067200000, 1719792000000].map((time) => ['short', 'shortOffset', 'longOffset'].map((kind) => name(zone, kind, time)).join(' ')))",
+            json!([
+                ["GMT-4 GMT-4 GMT-04:00", "EST GMT-5 GMT-05:00", "EDT GMT-4 GMT-04:00"],
+                ["GMT-7 GMT-7 GMT-07:00", "MST GMT-7 GMT-07:00", "MST GMT-7 GMT-07:00"],
+                ["GMT-5 GMT-5 GMT-05:00", "GMT-5 GMT-5 GMT-05:00", "GMT-4 GMT-4 GMT-04:00"],
+                ["GMT+8 GMT+8 GMT+08:00", "GMT+8 GMT+8 GMT+08:00", "GMT+8 GMT+8 GMT+08:00"],
+                ["GMT+1 GMT+1 GMT+01:00", "GMT GMT+0 GMT+00:00", "GMT+1 GMT+1 GMT+01:00"],
+                ["GMT+5:30 GMT+5:30 GMT+05:30", "GMT+5:30 GMT+5:30 GMT+05:30", "GMT+5:30 GMT+5:30 GMT+05:30"],
+                ["GMT-1 GMT-1 GMT-01:00", "GMT-1 GMT-1 GMT-01:00", "GMT+0 GMT+0 GMT+00:00"],
+                ["UTC GMT+0 GMT+00:00", "UTC GMT+0 GMT+00:00", "UTC GMT+0 GMT+00:00"]
+            ]),
+        ),
+        (
+            "a zone with names of its own",
+            "return new Date(0).toLocaleString('en', { timeZone: 'America/Mazatlan', timeZoneName: 'short' })",
+            refused("Date.prototype.toLocaleString with the timeZoneName short in America/Mazatlan", dates),
+        ),
+        (
+            // As Day.js, Luxon and date-fns ask for them.
+            "parts in a zone",
+            "const d = new Date(Date.UTC(2026, 10, 6, 15, 5, 7)), timeZone = 'America/Denver', digits: any = { year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit' };
+             return [d.toLocaleString('en-US', { timeZone, timeStyle: 'long', dateStyle: 'full' }), new Intl.DateTimeFormat('en-US', { timeZone, hour12: false, ...digits, timeZoneName: 'short' }).format(d), new Intl.DateTimeFormat('en-US', { timeZone, hour12: false, ...digits, era: 'short' }).formatToParts(d).map((part) => part.value).join(''), new Intl.DateTimeFormat('en-US', { timeZone, hour: 'numeric', timeZoneName: 'longOffset' }).format(d), d.toLocaleDateString('en-US', { era: 'long' })]",
+            json!([
+                "Friday, November 6, 2026 at 8:05:07 AM MST",
+                "11/06/2026, 08:05:07 MST",
+                "11/06/2026 AD, 08:05:07",
+                "8 AM GMT-07:00",
+                "11/6/2026 Anno Domini"
+            ]),
         ),
         (
             "texts as dates",

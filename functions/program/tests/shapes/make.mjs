@@ -327,6 +327,10 @@ shape("JSON with odd names", "import d from './d.json';", "[Object.keys(d), Obje
 shape("JSON with an escaped odd name", "import d from './d.json';", "[Object.keys(d), (d as any).polluted]", { "convex/d.json": '{"\\u005f_proto__":{"polluted":1}}' });
 shape("JSON with __proto__ deep within", "import d from './d.json';", "Object.keys(d.a[0])", { "convex/d.json": '{"a":[{"__proto__":1,"y":2}]}' });
 shape("JSON with attributes", "import d from './d.json' with { type: 'json' };", "d", { "convex/d.json": '{"a":1}' });
+for (const [of, extension] of [["TypeScript", "ts"], ["JavaScript", "js"]]) {
+  const text = "import d from './d.json' assert { type: 'json' }; export { default as e } from './d.json' assert { type: 'json' }; export * as all from './d.json' assert { type: 'json' }; export const f = () => import('./d.json', { assert: { type: 'json' } }); export default d;";
+  shape(`JSON with assertions in ${of}`, "import d, { all, e, f } from './x';", "[d, e, all.default, (await f()).default]", { [`convex/x.${extension}`]: text, "convex/d.json": '{"a":1}' });
+}
 shape("JSON is one object", "import d from './d.json'; import e from '../convex/d.json'; const f = (await import('./d.json')).default;", "[d === e, d === f]", { "convex/d.json": '{"a":1}' });
 shape("JSON required", "const d = require('./d.json'); export {};", "d", { "convex/d.json": '{"a":1,"default":2}' });
 shape("JSON behind a star", "import { a } from './x';", "a", { "convex/x.ts": "export * from './d.json';", "convex/d.json": '{"a":1}' });
