@@ -235,9 +235,10 @@ impl ObjectHead {
         if get("format")? != ObjectHead::FORMAT {
             return Err(HeadError::Malformed("format"));
         }
-        let (last, count) = (number("lastsequence")?, number("count")?);
-        let end = last.checked_add(1).filter(|&end| end <= MAX_STREAM_RECORDS);
+        let end = number("lastsequence")?.checked_add(1);
+        let end = end.filter(|&end| end <= MAX_STREAM_RECORDS);
         let end = end.ok_or(HeadError::Malformed("lastsequence"))?;
+        let count = number("count")?;
         let first = end.checked_sub(count).filter(|_| count > 0);
         let first = first.ok_or(HeadError::Malformed("count"))?;
         let sha256 = HEXLOWER.decode(get("sha256")?.as_bytes()).ok();

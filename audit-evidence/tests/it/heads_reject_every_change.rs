@@ -94,6 +94,48 @@ fn each_removed_or_altered_field_is_detected() {
     }
 }
 
+/// In the order of docs/FORMAT.md, whatever is wrong with later ones.
+#[test]
+fn the_first_invalid_field_is_named() {
+    let vectors = Vectors::read();
+    let object = &vectors.objects[3];
+    let invalid = [
+        ("format", &["3", ""][..]),
+        ("lastsequence", &["", "-1", "01", "268435456", "18446744073709551615"]),
+        ("count", &["", "0", "1000000"]),
+        ("sha256", &["", "00", "g"]),
+        ("stable", &["", "+1"]),
+        ("left", &["", "=", "AAAA"]),
+        ("name", &["", "a+b"]),
+        ("streamkey", &["", "AAAA"]),
+        ("seed", &["", "AAAA"]),
+        ("root", &["", "AAAA"]),
+        ("sig", &["", "AAAA"]),
+        ("cert", &["", "AAAA"]),
+    ];
+    for (at, (name, values)) in invalid.iter().enumerate() {
+        for later in at..invalid.len() {
+            for value in values.iter().map(Some).chain([None]) {
+                let mut object = object.clone();
+                for (gone, _) in &invalid[later..] {
+                    object.metadata.remove(*gone);
+                }
+                let expected = match value {
+                    Some(value) => {
+                        object.metadata.insert((*name).to_owned(), (*value).to_owned());
+                        HeadError::Malformed(name)
+                    }
+                    None => {
+                        object.metadata.remove(*name);
+                        HeadError::Missing(name)
+                    }
+                };
+                assert_eq!(verify(&vectors, &object), Err(expected), "{name} {value:?} {later}");
+            }
+        }
+    }
+}
+
 #[test]
 fn each_change_to_the_records_is_detected() {
     let vectors = Vectors::read();
