@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
-use audit_core::{UniqueId, durable};
-use audit_evidence::{HeadError, ObjectHead, Proof, Salts};
+use audit_core::{UniqueId, durable, with_sources};
+use audit_evidence::{HeadError, ObjectHead, Proof, Salts, TrustedKey};
 use audit_sink_s3::layout::{DecodeError, LineDecoder};
 use futures::StreamExt;
 use object_store::{GetOptions, ObjectStore};
@@ -22,12 +22,14 @@ use crate::output::Output;
 use crate::progress::PartitionProgress;
 use crate::query::Pointer;
 use crate::refused::{Refused, ended_well};
-use crate::units::{Count, HOUR_MS};
+use crate::units::{Count, HOUR_MS, counted};
 use crate::verify::inventory::{Entry, Inventory};
 
 /// A stream's objects are filed under the hours after its opening, for at most a day, with an hour
 /// on either side for clock skew.
 const HOURS: Range<i64> = -1..27;
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Serialize)]
 struct Line {
@@ -42,48 +44,71 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
+    let Prove { stream, sequence, execution, output: directory, keys, .. } = arguments;
     let reader = Reader::open(&arguments.source, common)?;
-    std::fs::create_dir_all(&arguments.output).map_err(|error| {
-        let directory = arguments.output.display();
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let directory = directory.display();
         Failure::new(format!("the directory {directory} cannot be created")).because(error)
     })?;
-    let (found, searched) = match (arguments.stream, arguments.sequence, &arguments.execution) {
-        (Some(stream), Some(sequence), _) => {
-            let entry = find(&reader, common, stream, sequence).await?;
-            (vec![(stream, entry, vec![sequence])], Searched::default())
-        }
-        (_, _, Some(execution)) => {
-            of_execution(&reader, arguments, common, execution, output).await?
-        }
-        (_, _, None) => Default::default(),
+    let (mut count, mut searched) = (0, Searched::default());
+    let mut write = |stream, proven| {
+        count += write_all(directory, stream, proven, output)?;
+        Ok::<(), Failure>(())
     };
-    let mut count = 0;
-    for (stream, entry, sequences) in found {
-        for (sequence, proof, record) in prove(&reader, stream, &entry, &sequences).await? {
-            let name = format!("{stream}-{sequence:012}");
-            let file = |suffix: &str| arguments.output.join(format!("{name}.{suffix}"));
-            let line = Line {
-                stream: stream.to_string(),
-                sequence,
-                proof: write(&file("tlog-proof"), proof.to_string().as_bytes())?,
-                record: write(&file("json"), &[&record[..], b"\n"].concat())?,
-            };
-            count += 1;
-            if output.is_json() {
-                output.json(&line)?;
-            } else {
-                output.line(&format!("{}  {}", line.proof, line.record))?;
+    if let (Some(stream), Some(sequence)) = (*stream, *sequence) {
+        write(stream, find(&reader, common, stream, sequence, keys).await?)?;
+    } else if let Some(execution) = execution {
+        let found;
+        (found, searched) = of_execution(&reader, arguments, common, execution, output).await?;
+        for (stream, entry, sequences) in found {
+            match prove(&reader, stream, &entry, &sequences, keys).await {
+                Ok(proven) => write(stream, proven)?,
+                // Anybody may have put an object there whose lines name the execution.
+                Err(NoProof::Useless(failure)) => {
+                    searched.useless += 1;
+                    output.note(&with_sources(&failure));
+                }
+                Err(NoProof::Unread(failure)) => return Err(failure),
             }
         }
     }
-    if count == 0 {
+    if count == 0 && searched.useless == 0 {
         output.note("no record of that execution was found");
     }
     searched.refused.end()?;
-    if arguments.execution.is_some() {
+    if execution.is_some() {
         reader.end()?;
     }
-    Ok(Outcome::wrong_if(count == 0 || searched.is_wrong))
+    if count == 0 && searched.useless > 0 {
+        let objects = counted(searched.useless, "object");
+        return Err(Failure::new(format!("no record was proven by {objects} that has some")));
+    }
+    Ok(Outcome::wrong_if(count == 0 || searched.is_wrong || searched.useless > 0))
+}
+
+/// Writes the files of these records, and prints their names. Returns the number of records.
+fn write_all(
+    directory: &Path,
+    stream: UniqueId,
+    proven: Vec<Proven>,
+    output: &Output,
+) -> Result<usize, Failure> {
+    for (sequence, proof, record) in &proven {
+        let name = format!("{stream}-{sequence:012}");
+        let file = |suffix: &str| directory.join(format!("{name}.{suffix}"));
+        let line = Line {
+            stream: stream.to_string(),
+            sequence: *sequence,
+            proof: write(&file("tlog-proof"), proof.to_string().as_bytes())?,
+            record: write(&file("json"), &[&record[..], b"\n"].concat())?,
+        };
+        if output.is_json() {
+            output.json(&line)?;
+        } else {
+            output.line(&format!("{}  {}", line.proof, line.record))?;
+        }
+    }
+    Ok(proven.len())
 }
 
 fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
@@ -93,13 +118,18 @@ fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
     Ok(file.display().to_string())
 }
 
-/// Finds the object that holds a record.
+/// The maximum number of objects that are asked for a record. Objects of a host do not overlap, so
+/// that the first one holds it; anybody may put others before it.
+const MAX_ASKED: usize = 1_000;
+
+/// Finds a record, and proves it. Several objects may claim it, since anybody may copy one.
 async fn find(
     reader: &Reader,
     common: &Common,
     stream: UniqueId,
     sequence: u64,
-) -> Result<Entry, Failure> {
+    keys: &[TrustedKey],
+) -> Result<Vec<Proven>, Failure> {
     let opened = i64::try_from(stream.time_ms()).unwrap_or(i64::MAX);
     let at = |hours: i64| opened.saturating_add(hours * HOUR_MS);
     let mut useless = None;
@@ -109,15 +139,18 @@ async fn find(
         let inventory = Inventory::list(reader, &wanted, common).await?;
         let entries = inventory.streams.get(&stream).map(Vec::as_slice).unwrap_or_default();
         let at = entries.partition_point(|entry| entry.first <= sequence);
-        for entry in entries[..at].iter().rev() {
-            match head(reader, stream, entry, true).await {
-                Ok((head, _)) if (head.first..head.end()).contains(&sequence) => return Ok(*entry),
-                // Objects do not overlap, so no earlier one holds it either.
-                Ok((head, _)) if head.first == entry.first => break,
-                // Anybody may have put it before the one that holds the record.
-                Ok(_) => {}
-                Err(NoHead::Useless(failure)) => useless = useless.or(Some(failure)),
-                Err(NoHead::Unread(failure)) => return Err(failure),
+        for entry in entries[..at].iter().rev().take(MAX_ASKED) {
+            let proven = match head(reader, stream, entry, true).await {
+                Ok((head, _)) if (head.first..head.end()).contains(&sequence) => {
+                    prove(reader, stream, entry, &[sequence], keys).await
+                }
+                Ok(_) => continue,
+                Err(none) => Err(none),
+            };
+            match proven {
+                Ok(proven) => return Ok(proven),
+                Err(NoProof::Useless(failure)) => useless = useless.or(Some(failure)),
+                Err(NoProof::Unread(failure)) => return Err(failure),
             }
         }
     }
@@ -126,17 +159,17 @@ async fn find(
     Err(useless.unwrap_or_else(none))
 }
 
-/// Why there is no evidence of an object.
-enum NoHead {
+/// Why an object proves nothing.
+pub(crate) enum NoProof {
     /// The store did not return it.
     Unread(Failure),
-    /// It has none, or cannot be read.
+    /// It has no evidence, cannot be read, or contradicts its evidence.
     Useless(Failure),
 }
 
-impl From<NoHead> for Failure {
-    fn from(none: NoHead) -> Failure {
-        let (NoHead::Unread(failure) | NoHead::Useless(failure)) = none;
+impl From<NoProof> for Failure {
+    fn from(none: NoProof) -> Failure {
+        let (NoProof::Unread(failure) | NoProof::Useless(failure)) = none;
         failure
     }
 }
@@ -147,17 +180,17 @@ async fn head(
     stream: UniqueId,
     entry: &Entry,
     alone: bool,
-) -> Result<(ObjectHead, object_store::GetResult), NoHead> {
+) -> Result<(ObjectHead, object_store::GetResult), NoProof> {
     let key = entry.key(stream);
     let name = key.to_string();
     let failed = |error: object_store::Error| {
         let what = format!("cannot read {name}");
         match ReadError::of(reader, &error) {
-            ReadError::Store(said) => NoHead::Unread(Failure::new(what).because(said)),
+            ReadError::Store(said) => NoProof::Unread(Failure::new(what).because(said)),
             error @ (ReadError::Damaged(_)
             | ReadError::Gone
             | ReadError::Refused(_)
-            | ReadError::Unwanted) => NoHead::Useless(Failure::new(what).because(error.said())),
+            | ReadError::Unwanted) => NoProof::Useless(Failure::new(what).because(error.said())),
         }
     };
     let options = GetOptions::new().with_head(alone);
@@ -165,7 +198,7 @@ async fn head(
     let metadata = reader.metadata(&key, found.attributes.clone()).await.map_err(failed)?;
     let head = ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name));
     let head = head.map_err(|error| {
-        NoHead::Useless(Failure::new(format!("{name} proves nothing")).because(error))
+        NoProof::Useless(Failure::new(format!("{name} proves nothing")).because(error))
     })?;
     Ok((head, found))
 }
@@ -174,30 +207,43 @@ async fn head(
 /// into an object of a host. Each takes 64 bytes here.
 const MAX_RECORDS: u64 = 4 << 20;
 
-/// Proves records of one object, and returns their lines. Only these lines are held in memory.
+/// A record's number, its proof, and its line.
+pub(crate) type Proven = (u64, Proof, Vec<u8>);
+
+/// Proves records of one object, whose numbers are in order. Only their lines are held in memory.
+/// If there are keys, one of them must have certified the object's stream.
 pub(crate) async fn prove(
     reader: &Reader,
     stream: UniqueId,
     entry: &Entry,
     sequences: &[u64],
-) -> Result<Vec<(u64, Proof, Vec<u8>)>, Failure> {
+    keys: &[TrustedKey],
+) -> Result<Vec<Proven>, NoProof> {
     let (head, found) = head(reader, stream, entry, false).await?;
     let key = entry.key(stream);
     let name = key.to_string();
-    let failed = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
+    let failure = |what: &str| Failure::new(format!("{name} proves nothing: {what}"));
+    let failed = |what: &str| NoProof::Useless(failure(what));
+    let because = |what: &str, why: BoxedError| NoProof::Useless(failure(what).because(why));
+    if !keys.is_empty() && !keys.iter().any(|trusted| head.verify(&trusted.key).is_ok()) {
+        return Err(failed("none of the given keys certified its stream and its root"));
+    }
     if head.count > MAX_RECORDS {
         let claimed = format!("it claims {} records, more than {MAX_RECORDS}", Count(head.count));
         return Err(failed(&claimed));
     }
-    let tampered = |error: HeadError| failed("it was tampered with").because(error);
-    let unread = |error: DecodeError| failed("it cannot be read to its end").because(error);
+    let tampered = |error: HeadError| because("it was tampered with", error.into());
+    let unread = |error: DecodeError| because("it cannot be read to its end", error.into());
     let salts = Salts::new(&name, head.stable, &head.seed);
     let mut tree = head.empty_tree();
     let mut lines = HashMap::new();
     let mut decoder = LineDecoder::new(key.compression());
     let mut body = chunks(reader, found);
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|error| failed(&error.said()))?;
+        let bytes = bytes.map_err(|error| match error {
+            ReadError::Store(said) => NoProof::Unread(failure(&said)),
+            error => failed(&error.said()),
+        })?;
         let (mut left, mut goes_on) = (&bytes[..], true);
         while goes_on && tree.size() <= head.end() {
             let some = decoder.push_some(&mut left, |line| {
@@ -206,7 +252,7 @@ pub(crate) async fn prove(
                 if sequence <= head.end() {
                     tree.push(salts.leaf(sequence, line));
                 }
-                if sequences.contains(&sequence) {
+                if sequences.binary_search(&sequence).is_ok() {
                     lines.insert(sequence, line.to_vec());
                 }
             });
@@ -223,7 +269,7 @@ pub(crate) async fn prove(
     let proofs = sequences.iter().map(|&sequence| {
         let path = tree.inclusion(sequence).ok_or_else(|| failed("it lacks the record"))?;
         let proof = Proof::new(Some(&salts.salt(sequence)), sequence, path, note.clone())
-            .map_err(|error| failed("its checkpoint is invalid").because(error))?;
+            .map_err(|error| because("its checkpoint is invalid", error.into()))?;
         let line = lines.get(&sequence).cloned().ok_or_else(|| failed("it lacks the record"))?;
         Ok((sequence, proof, line))
     });
@@ -238,6 +284,8 @@ struct Searched {
     refused: Refused,
     /// Whether an object is damaged.
     is_wrong: bool,
+    /// Objects with lines that name it, and which prove nothing.
+    useless: u64,
 }
 
 /// The records of an execution, by object.

@@ -107,6 +107,11 @@ pub(crate) struct Prove {
     #[arg(long, value_name = "TIME", requires = "execution")]
     until: Option<Moment>,
 
+    /// The verifier key of the record's host, as for `verify`: only objects that it certified are
+    /// used. Without it, an object that somebody else signed may be. May be given several times
+    #[arg(long = "key", value_name = "KEY", env = "AUDIT_VERIFIER_KEY", value_parser = keys::trusted)]
+    pub(crate) keys: Vec<TrustedKey>,
+
     /// The directory to write to: for each record <stream>-<number>.tlog-proof, and the record
     /// itself as .json
     #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]

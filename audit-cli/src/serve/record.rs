@@ -172,8 +172,9 @@ pub(super) async fn proof(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Unanswered> {
     let (key, sequence) = place(query.as_deref())?;
-    let proofs = prove::prove(&desk.reader, key.stream(), &Entry::new(&key), &[sequence]).await;
-    let proofs = proofs.map_err(|failure| Unanswered(StatusCode::CONFLICT, failure))?;
+    let proofs =
+        prove::prove(&desk.reader, key.stream(), &Entry::new(&key), &[sequence], &[]).await;
+    let proofs = proofs.map_err(|none| Unanswered(StatusCode::CONFLICT, none.into()))?;
     let Some((_, proof, _)) = proofs.into_iter().next() else {
         let failure = Failure::new("there is no proof of that record");
         return Err(Unanswered(StatusCode::CONFLICT, failure));

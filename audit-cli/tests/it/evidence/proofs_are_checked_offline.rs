@@ -149,6 +149,77 @@ async fn executions_are_proven_record_by_record() {
     assert!(ran.err.contains("proves nothing"), "{}", ran.err);
 }
 
+/// Anybody who may write the bucket can put objects beside those of a host.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_others_prevent_no_proof() {
+    use super::model::Writer;
+    let directory = tempfile::tempdir().unwrap();
+    let mut bucket = bucket(0);
+    let id = "01KAVXZ00000000000000000EX";
+    let of = |n: u32| format!("{{\"n\":{n},\"$audit\":{{\"execution\":\"{id}\"}}}}");
+    let stream = "01KAVXZ0000123456789ABCDEF".to_owned();
+    let mut writer = Writer::new(stream.clone(), bucket.host_seed, [6; 32]);
+    bucket.objects =
+        (0..4).map(|n| writer.write(false, vec![of(2 * n), of(2 * n + 1)], 0, [1; 32])).collect();
+    let key = key(&bucket);
+    let at = |n: usize, change: &dyn Fn(&mut super::model::Object)| {
+        let mut object = bucket.objects[n].clone();
+        change(&mut object);
+        object
+    };
+    // Each is found before the object that holds record 3, or beside those of the execution.
+    let copy = at(1, &|object| object.key = object.under(25, ".ndjson"));
+    let stripped = at(1, &|object| {
+        object.key = object.under(25, ".ndjson");
+        object.metadata.clear();
+    });
+    let short = at(1, &|object| {
+        object.key = object.key.replace("000002", "000003");
+        object.metadata.insert("lastsequence".to_owned(), "3".to_owned());
+        object.metadata.insert("count".to_owned(), "1".to_owned());
+    });
+    let later = at(1, &|object| {
+        object.key = object.key.replace("000002", "000003");
+        object.metadata = bucket.objects[3].metadata.clone();
+    });
+    let mut forger = Writer::new(stream.clone(), [9; 32], [9; 32]);
+    forger.write(false, vec![of(0), of(1)], 0, [1; 32]);
+    forger.day = 25;
+    let forged = forger.write(false, vec![of(8), of(9)], 0, [1; 32]);
+    for (what, object) in [
+        ("copy", copy),
+        ("stripped", stripped),
+        ("short", short),
+        ("later", later),
+        ("forged", forged),
+    ] {
+        let place = directory.path().join(what);
+        write(&bucket, &place);
+        write(&super::model::Bucket::of(vec![object], bucket.trust.clone()), &place);
+        let place = place.to_str().unwrap();
+        let out = directory.path().join(format!("{what}.proofs"));
+        let out = out.to_str().unwrap();
+        let one = ["prove", place, "--stream", &stream, "--sequence", "3"];
+        let all = ["prove", place, "--execution", id];
+        for (command, numbers) in [(&one[..], vec![3]), (&all[..], (0..8).collect())] {
+            let options = ["--key", &key, "--output", out, "--json"];
+            let ran = audit(&[], &[command, &options].concat()).await;
+            let proven: Vec<u64> =
+                ran.json().iter().map(|line| line["sequence"].as_u64().unwrap()).collect();
+            assert_eq!(proven, numbers, "{what} {command:?}: {ran:?}");
+            let names_it = ran.err.contains("proves nothing");
+            let expected = if command == one { (0, false) } else { (1, true) };
+            assert_eq!((ran.code.unwrap(), names_it), expected, "{what} {command:?}: {ran:?}");
+            for line in ran.json() {
+                let file = |name: &str| line[name].as_str().unwrap().to_owned();
+                let (proof, record) = (file("proof"), file("record"));
+                let ran = check(proof.as_ref(), record.as_ref(), &["--key", &key]).await;
+                assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_made_once_and_shown() {
     let directory = tempfile::tempdir().unwrap();
