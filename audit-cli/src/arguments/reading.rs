@@ -157,7 +157,8 @@ pub(crate) struct Export {
 
     /// The members to write as columns of CSV or Parquet, as JSON pointers. By default those of the
     /// first 1,000 records and, in the last column, the whole record; for Parquet, members of at
-    /// least one record in 100
+    /// least one record in 100. In Parquet, neither objects nor elements of arrays have a column,
+    /// nor members whose names are not plain; a note names those that were given
     #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
     pub(crate) columns: Vec<Pointer>,
 }

@@ -109,7 +109,12 @@ async fn export_parquet(
         Ok(ControlFlow::Continue(()))
     };
     let scanned = scan::run(reader, wanted, common, output, begin, take).await?;
-    exporter.end(scanned.objects)?;
+    for member in exporter.end(scanned.objects)? {
+        output.note(&format!(
+            "--columns {member}: no column has it, since it is in none of the first records, is an \
+             object or in an array, or has no plain name; audit_record has the whole record"
+        ));
+    }
     scanned.end_with_notes(reader, wanted, &sieve, output).await
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use audit_core::UniqueId;
 use audit_evidence::{Fault, HeadError, ObjectHead, TrustedKey};
-use audit_sink_s3::layout::ObjectKey;
+use audit_sink_s3::layout::{ObjectKey, Partition};
 use bytes::Bytes;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
@@ -94,9 +94,10 @@ impl Current {
     }
 }
 
-pub(crate) fn check(file: &Bytes, keys: &[TrustedKey]) -> Checked {
+/// Checks the file of a day, such as 2026-11-23.
+pub(crate) fn check(file: &Bytes, day: &str, keys: &[TrustedKey]) -> Checked {
     let mut checked = Checked::default();
-    if let Err(error) = look(file, keys, &mut checked) {
+    if let Err(error) = look(file, day, keys, &mut checked) {
         let damaged = Fault::Compacted(error.to_string());
         checked.add("", None, damaged);
     }
@@ -107,7 +108,12 @@ fn other(what: impl Into<String>) -> ParquetError {
     ParquetError::General(what.into())
 }
 
-fn look(file: &Bytes, keys: &[TrustedKey], checked: &mut Checked) -> Result<(), ParquetError> {
+fn look(
+    file: &Bytes,
+    day: &str,
+    keys: &[TrustedKey],
+    checked: &mut Checked,
+) -> Result<(), ParquetError> {
     // This comes before any parsing.
     if !is_sealed(file) {
         return Err(other("its bytes are not those that were written"));
@@ -124,7 +130,7 @@ fn look(file: &Bytes, keys: &[TrustedKey], checked: &mut Checked) -> Result<(), 
         let mut again = Group::default();
         for row in rows_of(&columns, &Places::new(&said.columns))? {
             let Row { key, evidence, sequence, line } = row?;
-            let (stream, object) = unfinished.add(&key, &evidence, sequence, &line)?;
+            let (stream, object) = unfinished.add(&key, day, &evidence, sequence, &line)?;
             again.begin(key, stream, evidence);
             again.add(sequence, line.data());
             if let Some(object) = object {
@@ -211,13 +217,19 @@ impl Unfinished {
     fn add(
         &mut self,
         key: &str,
+        day: &str,
         evidence: &Option<String>,
         sequence: u64,
         line: &ByteArray,
     ) -> Result<(UniqueId, Option<Current>), ParquetError> {
         if !self.0.contains_key(key) {
-            let parsed: ObjectKey =
-                key.parse().map_err(|_| other(format!("{key} is no object's key")))?;
+            let parsed = key.parse().ok().filter(|key: &ObjectKey| !key.is_system());
+            let parsed = parsed.ok_or_else(|| other(format!("{key} is no object of records")))?;
+            // Query engines take the day of its records from the file's place.
+            let of_day = Partition::day_of(parsed.hour_ms()).to_string();
+            if of_day.strip_prefix("dt=") != Some(day) {
+                return Err(other(format!("{key} is not of the day {day}")));
+            }
             let (stream, first) = (parsed.stream(), parsed.first_sequence());
             let source = Source { key: key.to_owned(), stream, evidence: evidence.clone() };
             let begun = Current { source, first, lines: BTreeMap::new() };

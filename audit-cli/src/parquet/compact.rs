@@ -119,8 +119,8 @@ impl Work<'_> {
     /// Makes the missing files of these days.
     pub(super) async fn days(&mut self, days: &[Partition]) -> Result<(), Failure> {
         let first = days.first().map(day_name).unwrap_or_default();
-        let (earlier, _) = self.target.all_files().await?;
-        if let Some(last) = earlier.iter().rfind(|file| file.day < first)
+        let earlier = self.target.all_files().await?;
+        if let Some(last) = earlier.files.iter().rfind(|file| file.day < first)
             && let Some(held) = self.held(last).await?
         {
             self.columns = held.columns;

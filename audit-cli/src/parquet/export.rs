@@ -89,13 +89,15 @@ impl<W: Write + Send> Exporter<W> {
         .map_err(failed)
     }
 
-    pub(crate) fn end(mut self, objects: u64) -> Result<(), Failure> {
+    /// Completes the file. Returns those of the given members that have no column.
+    pub(crate) fn end(mut self, objects: u64) -> Result<Vec<Pointer>, Failure> {
         if self.writer.is_none() || !self.group.is_empty() {
             self.write()?;
         }
-        match self.writer {
-            Some(writer) => writer.end(objects).map(drop).map_err(failed),
-            None => Ok(()),
-        }
+        let Some(writer) = self.writer else { return Ok(Vec::new()) };
+        let mut lacking = self.members;
+        lacking.retain(|member| !writer.has_column(member));
+        writer.end(objects).map_err(failed)?;
+        Ok(lacking)
     }
 }

@@ -121,6 +121,11 @@ impl<W: Write + Send> FileWriter<W> {
         Ok(FileWriter { writer, columns, time, records: 0 })
     }
 
+    pub(crate) fn has_column(&self, member: &Pointer) -> bool {
+        let member = member.to_string();
+        self.columns.all().iter().any(|column| column.member == member)
+    }
+
     pub(crate) fn write(&mut self, group: Group) -> Result<()> {
         self.records += group.records() as u64;
         let values = group.into_values(&self.columns, &self.time).ok_or_else(|| {
@@ -311,7 +316,7 @@ mod tests {
         ) {
             let file = file(&lines, |_| {});
             prop_assert_eq!(&records(&file), &lines);
-            let checked = check(&file, &[]);
+            let checked = check(&file, "2023-11-14", &[]);
             prop_assert!(
                 matches!(&checked.wrong[..], [wrong] if wrong.fault == Fault::NoEvidence),
                 "{:?}", checked.wrong
@@ -326,7 +331,7 @@ mod tests {
             format!("{{\"user\":\"user{n}\",\"n\":{n},\"ok\":true,\"at\":{n},\"x\":[{n}]}}")
         };
         let lines: Vec<String> = (0..20).map(line).collect();
-        let what = |file: &Bytes| match &check(file, &[]).wrong[..] {
+        let what = |file: &Bytes| match &check(file, "2023-11-14", &[]).wrong[..] {
             [wrong] => wrong.fault.to_string(),
             wrong => panic!("{wrong:?}"),
         };

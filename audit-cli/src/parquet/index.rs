@@ -64,6 +64,30 @@ pub(crate) enum Unread {
     Foreign(Failure),
 }
 
+impl Unread {
+    fn into_failure(self) -> Failure {
+        let (Unread::Store(failure) | Unread::Refused(failure) | Unread::Foreign(failure)) = self;
+        failure
+    }
+}
+
+/// The files of all days.
+#[derive(Default)]
+pub(crate) struct All {
+    pub(crate) files: Vec<File>,
+    /// The days that the store refuses to list.
+    pub(crate) unlisted: Vec<(String, Failure)>,
+    /// The names of others that query engines may read.
+    pub(crate) foreign: Vec<String>,
+}
+
+/// Whether a name is that of a file that a writer left in a directory when it was killed.
+fn is_leftover(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(file, number)| {
+        file.ends_with(".parquet") && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
 pub(crate) struct Held {
     pub(crate) objects: BTreeSet<String>,
     pub(crate) columns: Columns,
@@ -90,6 +114,11 @@ impl Target {
         self.bucket.path(name)
     }
 
+    /// Whether query engines take a name for one of a table's files.
+    fn is_in_table(&self, name: &str) -> bool {
+        name.starts_with("dt=") && !(self.bucket.is_directory() && is_leftover(name))
+    }
+
     fn failed(&self, name: &str, what: &str, error: &object_store::Error) -> Unread {
         let failure = Failure::new(format!("cannot {what} {name} in {}", self.name()));
         if matches!(error, object_store::Error::NotFound { .. }) {
@@ -102,49 +131,52 @@ impl Target {
         }
     }
 
-    /// The files of all days, in order, and the days that the store refuses to list.
-    pub(crate) async fn all_files(
-        &self,
-    ) -> std::result::Result<(Vec<File>, Vec<(String, Failure)>), Failure> {
+    /// The files of all days, in order.
+    pub(crate) async fn all_files(&self) -> std::result::Result<All, Failure> {
+        let mut all = All::default();
         if !self.bucket.is_directory() {
-            let files = self.files_below(self.bucket.prefix().clone(), "the files").await;
-            return match files {
-                Ok(files) => Ok((files, Vec::new())),
-                Err(
-                    Unread::Store(failure) | Unread::Refused(failure) | Unread::Foreign(failure),
-                ) => Err(failure),
-            };
+            let listed = self.files_below(self.bucket.prefix().clone(), "the files").await;
+            (all.files, all.foreign) = listed.map_err(Unread::into_failure)?;
+            return Ok(all);
         }
         let level = self.bucket.level(None).await.map_err(|error| {
             let said = self.bucket.describe(&error);
             Failure::new(format!("cannot list the files in {}", self.name())).because(said)
         })?;
-        let (mut files, mut unlisted) = (Vec::new(), Vec::new());
+        all.foreign = level.others.into_iter().filter(|name| self.is_in_table(name)).collect();
         for day in level.partitions.iter().filter(|partition| partition.is_day()) {
             let day = day_name(day);
-            match self.files(&day).await {
-                Ok(of_day) => files.extend(of_day),
-                Err(Unread::Refused(failure)) => unlisted.push((day, failure)),
+            match self.of_day(&day).await {
+                Ok((files, foreign)) => {
+                    all.files.extend(files);
+                    all.foreign.extend(foreign);
+                }
+                Err(Unread::Refused(failure)) => all.unlisted.push((day, failure)),
                 Err(Unread::Store(failure) | Unread::Foreign(failure)) => return Err(failure),
             }
         }
-        Ok((files, unlisted))
+        Ok(all)
     }
 
     /// The files of a day, in order.
     pub(crate) async fn files(&self, day: &str) -> std::result::Result<Vec<File>, Unread> {
+        self.of_day(day).await.map(|(files, _)| files)
+    }
+
+    async fn of_day(&self, day: &str) -> std::result::Result<(Vec<File>, Vec<String>), Unread> {
         let day = format!("dt={day}");
         self.files_below(self.path(&day), &day).await
     }
 
+    /// The files below a prefix, and the names of foreign ones that query engines read.
     async fn files_below(
         &self,
         prefix: Path,
         name: &str,
-    ) -> std::result::Result<Vec<File>, Unread> {
+    ) -> std::result::Result<(Vec<File>, Vec<String>), Unread> {
         let store = self.bucket.store();
         let mut listed = store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()));
-        let mut files = Vec::new();
+        let (mut files, mut foreign) = (Vec::new(), Vec::new());
         while let Some(meta) = listed.next().await {
             let meta = match meta {
                 Ok(meta) => meta,
@@ -152,12 +184,20 @@ impl Target {
                 Err(object_store::Error::NotFound { .. }) => break,
                 Err(error) => return Err(self.failed(name, "list", &error)),
             };
-            files.extend(parse(&self.bucket, &meta.location, meta.size));
+            match parse(&self.bucket, &meta.location, meta.size) {
+                Some(file) => files.push(file),
+                None => {
+                    let parts = meta.location.prefix_match(self.bucket.prefix());
+                    let name = parts.map(|parts| parts.map(|part| part.as_ref().to_owned()));
+                    let name = name.map(|parts| parts.collect::<Vec<_>>().join("/"));
+                    foreign.extend(name.filter(|name| self.is_in_table(name)));
+                }
+            }
         }
         files.sort();
         // Some stores list a key again on the next page.
         files.dedup();
-        Ok(files)
+        Ok((files, foreign))
     }
 
     pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Unread> {

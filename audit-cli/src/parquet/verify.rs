@@ -11,7 +11,7 @@ use audit_sink_s3::layout::ObjectKey;
 use futures::StreamExt;
 
 use super::check::{Checked, Wrong, check};
-use super::index::{File, MAX_FILE_BYTES, TOO_LARGE, Target, Unread};
+use super::index::{All, File, MAX_FILE_BYTES, TOO_LARGE, Target, Unread};
 use super::missing::{Missing, missing};
 use super::source;
 use crate::arguments::Common;
@@ -71,13 +71,19 @@ pub(crate) async fn verify(
 ) -> Result<Compacted, Failure> {
     let first = since_ms.map(|ms| shown(ms).get(..10).unwrap_or_default().to_owned());
     let is_wanted = |day: &str| first.as_deref().is_none_or(|first| first <= day);
-    let (mut files, unlisted) = target.all_files().await?;
+    let All { mut files, unlisted, mut foreign } = target.all_files().await?;
     files.retain(|file| is_wanted(&file.day));
+    foreign.retain(|name| is_wanted(name.trim_start_matches("dt=")));
     let (mut found, progress) = (Compacted::default(), Progress::new(common, files.len() as u64));
     found.listed.clone_from(&files);
     for (day, failure) in unlisted.into_iter().filter(|(day, _)| is_wanted(day)) {
         found.unread.push((format!("{}/dt={day}", target.name()), reason(&failure)));
         found.unknown_days.insert(day);
+    }
+    if let Some(name) = foreign.first() {
+        let object = Some(format!("{}/{name}", target.name()));
+        let fault = Fault::Foreign(foreign.len() as u64);
+        found.findings.push(Finding { stream: String::new(), object, records: None, fault });
     }
     found.first_day = first;
     let names: Vec<String> =
@@ -157,7 +163,7 @@ async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Check
         return Ok(wrong(TOO_LARGE));
     }
     let content = target.get(&file).await?;
-    let checked = tokio::task::spawn_blocking(move || check(&content, &keys)).await;
+    let checked = tokio::task::spawn_blocking(move || check(&content, &file.day, &keys)).await;
     // The reader of the format panicked.
     Ok(checked.unwrap_or_else(|_panicked| wrong("it cannot be read")))
 }

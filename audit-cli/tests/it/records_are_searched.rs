@@ -8,7 +8,7 @@ use audit_core::Batch;
 use audit_sink_s3::Bucket;
 use serde_json::{Value, json};
 
-use crate::support::{DAY, HOUR_MS, audit, object_for_each_batch, write};
+use crate::support::{DAY, HOUR_MS, audit, command, object_for_each_batch, write};
 
 const USERS: [&str; 4] = ["ada", "bob", "eve", "\u{1b}[31mmallory\u{202e}"];
 const ACTIONS: [&str; 3] = ["documents.view", "documents.update", "login"];
@@ -184,6 +184,16 @@ async fn exports_are_exact_and_open_safely() {
     for column in ["/action", "/client/ip", "/at", "/size"] {
         assert!(head.contains(column), "{head}");
     }
+    // What Parquet has no column for is named.
+    let columns = "/user,/client,/client/ip,/no,/a b,/user/0";
+    let mut export = command();
+    export.args(["export", place, "--format", "parquet", "--columns", columns]);
+    let exported = tokio::task::spawn_blocking(move || export.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(exported.stderr).unwrap();
+    let named: Vec<&str> =
+        said.lines().filter_map(|line| line.strip_prefix("audit: --columns ")).collect();
+    let named: Vec<&str> = named.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(named, ["/client", "/no", "/a b", "/user/0"], "{said}");
 }
 
 /// Objects are filed under the hour of their first record. One contains a record of the next hour,

@@ -171,8 +171,8 @@ pub enum Fault {
     },
     /// The stream was written without evidence.
     NoEvidence,
-    /// This many foreign objects are among a bucket's records. Query engines that read whole
-    /// partitions take their lines for records.
+    /// This many foreign objects are among a bucket's records, or among the files that are derived
+    /// from them. Query engines that read whole partitions take what is in them for records.
     Foreign(u64),
     /// No key is known for the host of this name.
     UnknownHost(String),
@@ -318,10 +318,10 @@ impl fmt::Display for Fault {
                 write!(f, "another stream follows {of} too: a journal was copied")
             }
             Fault::NoEvidence => f.write_str("the stream was written without evidence"),
-            Fault::Foreign(count) => write!(
-                f,
-                "{count} objects that no sink wrote stand among the records, such as this one"
-            ),
+            Fault::Foreign(1) => f.write_str("this foreign object stands among the records"),
+            Fault::Foreign(count) => {
+                write!(f, "{count} foreign objects stand among the records, such as this one")
+            }
             Fault::UnknownHost(name) => write!(f, "no key is given for the host {name:?}"),
             Fault::KeyValidity(name) => {
                 write!(f, "the key of the host {name:?} was not valid when the stream was opened")
