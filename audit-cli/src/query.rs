@@ -106,6 +106,15 @@ impl Time {
     }
 }
 
+/// A value in its usual spelling, so that equal texts are counted together: a text without needless
+/// escapes, anything else unchanged.
+pub(crate) fn respelled(value: &RawValue) -> Cow<'_, str> {
+    let spelling = value.get();
+    let is_escaped = spelling.starts_with('"') && spelling.contains('\\');
+    let text = is_escaped.then(|| serde_json::from_str::<String>(spelling).ok()).flatten();
+    text.map_or(spelling.into(), |text| serde_json::Value::from(text).to_string().into())
+}
+
 /// Parses a value and keeps the part at a path within it.
 struct Seek<'a>(&'a [String]);
 

@@ -51,6 +51,11 @@ pub(crate) struct Serve {
     /// The keys to trust: a tlog-policy file, as for `verify`
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+
+    /// The bucket's name in its hosts' records, if it is read under another one, as for `verify`.
+    /// May be given several times
+    #[arg(long, value_name = "URL")]
+    pub(crate) written_to: Vec<String>,
 }
 
 fn origin(text: &str) -> Result<Url, String> {

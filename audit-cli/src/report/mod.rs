@@ -60,6 +60,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Outcome, Failure> {
     let signer = arguments.sign.as_deref().map(key::read).transpose()?;
+    let (keys, _) = verify::trusted(&trusted(arguments))?;
     let reader = Reader::open(&arguments.source, common)?;
     let quiet = Common { quiet: true, ..common.clone() };
     let (from, to) = (arguments.from, arguments.to);
@@ -94,7 +95,7 @@ pub(crate) async fn run(
         "made": shown(made - made.rem_euclid(1_000)),
         "software": format!("audit {}", env!("CARGO_PKG_VERSION")),
     });
-    let content = content(head, &arguments.keys, &population, verification.as_ref(), &settings);
+    let content = content(head, &keys, &population, verification.as_ref(), &settings);
     let json = format!("{:#}\n", content);
     let html = page::render(&content);
     let mut files = vec![("html", html.into_bytes()), ("json", json.into_bytes())];
@@ -115,12 +116,16 @@ pub(crate) async fn run(
         .unwrap_or(Outcome::Well))
 }
 
+fn trusted(Report { keys, policy, .. }: &Report) -> TrustedKeys {
+    TrustedKeys { keys: keys.clone(), policy: policy.clone() }
+}
+
 /// The verification, if there are keys to verify with.
 fn verification(arguments: &Report) -> Option<Verify> {
     let Report { source, from, keys, policy, written_to, .. } = arguments;
     (!keys.is_empty() || policy.is_some()).then(|| Verify {
         source: source.clone(),
-        trusted: TrustedKeys { keys: keys.clone(), policy: policy.clone() },
+        trusted: trusted(arguments),
         heads: false,
         state: None,
         incremental: false,

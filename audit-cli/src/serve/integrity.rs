@@ -31,6 +31,7 @@ impl Integrity {
         reader: Reader,
         keys: Vec<TrustedKey>,
         policy: Option<Policy>,
+        written_to: Vec<String>,
         common: Common,
     ) {
         if keys.is_empty() {
@@ -43,7 +44,8 @@ impl Integrity {
             progress.all.store(all, Ordering::Relaxed);
         };
         let names: Vec<String> = keys.iter().map(keys::text).collect();
-        let verified = verify::whole(&reader, &keys, policy.as_ref(), &common, told).await;
+        let policy = policy.as_ref();
+        let verified = verify::whole(&reader, &keys, policy, &written_to, &common, told).await;
         let end = match verified {
             Ok(whole) => described(&whole, &names),
             Err(failure) => {

@@ -127,7 +127,8 @@ pub(crate) async fn run(
     let integrity = Arc::new(Integrity::default());
     let has_keys = !keys.is_empty();
     let quiet = Common { quiet: true, ..common.clone() };
-    let verification = Arc::clone(&integrity).verify(reader.clone(), keys, policy, quiet);
+    let (of, written_to) = (reader.clone(), arguments.written_to.clone());
+    let verification = Arc::clone(&integrity).verify(of, keys, policy, written_to, quiet);
     // The task ends with the process.
     tokio::spawn(verification);
     let desk = Desk { reader, scans: Semaphore::new(MAX_SCANS), integrity, has_keys };

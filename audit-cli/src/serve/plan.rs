@@ -1,5 +1,6 @@
 //! Collects what the page shows of a question from the records of a scan.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use crate::bucket::Listed;
 use crate::escape;
 use crate::export::found::Found;
 use crate::object::Part;
-use crate::query::Members;
+use crate::query::{Members, respelled};
 use crate::sieve::Sieve;
 
 /// The maximum number of distinct values of a member that are counted separately. Further ones are
@@ -133,13 +134,14 @@ impl Plan {
         if self.counts {
             piece.facets.resize_with(facets.len(), Values::default);
             for (values, value) in piece.facets.iter_mut().zip(of_facets) {
-                values.add(value.map_or("", RawValue::get), 1, MAX_VALUES);
+                values.add(&value.map_or(Cow::Borrowed(""), respelled), 1, MAX_VALUES);
             }
-            let bin = self.question.bin_of(time_ms);
+            let bin = self.question.bin_of(time_ms, object.key.hour_ms());
             // A record may claim any time, so only the first bins are kept.
             if piece.bins.len() < MAX_BINS || piece.bins.contains_key(&bin) {
-                let value = of_stack.first().copied().flatten().map_or("", RawValue::get);
-                piece.bins.entry(bin).or_default().add(value, 1, MAX_STACK);
+                let value = of_stack.first().copied().flatten();
+                let value = value.map_or(Cow::Borrowed(""), respelled);
+                piece.bins.entry(bin).or_default().add(&value, 1, MAX_STACK);
             }
         }
         let is_wanted = *newest_first || piece.rows.len() < *rows;

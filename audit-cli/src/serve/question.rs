@@ -25,6 +25,9 @@ pub(super) struct Question {
     pub(super) stack: Option<Pointer>,
     pub(super) facets: Vec<Pointer>,
     pub(super) columns: Vec<Pointer>,
+    /// The beginning and the end of the timeline. A record from outside, which may claim any time,
+    /// is counted in the hour of its object.
+    view_ms: (i64, i64),
     /// The width of the timeline's bins, and the offset that is added to times before binning, in
     /// milliseconds.
     pub(super) bin_ms: i64,
@@ -64,6 +67,7 @@ impl Question {
             stack: None,
             facets: Vec::new(),
             columns: Vec::new(),
+            view_ms: (i64::MIN, i64::MAX),
             bin_ms: HOUR_MS,
             offset_ms: 0,
             newest_first: true,
@@ -89,6 +93,8 @@ impl Question {
                 "stack" => question.stack = Some(pointer()?),
                 "facet" => question.facets.push(pointer()?),
                 "column" => question.columns.push(pointer()?),
+                "begin" => question.view_ms.0 = number()?,
+                "end" => question.view_ms.1 = number()?,
                 "bin" => question.bin_ms = number()?.clamp(1, 366 * DAY_MS),
                 "offset" => question.offset_ms = number()?.clamp(-DAY_MS, DAY_MS),
                 "order" => question.newest_first = value != "oldest",
@@ -155,8 +161,11 @@ impl Question {
         })
     }
 
-    /// The beginning of the timeline's bin for this time.
-    pub(super) fn bin_of(&self, time_ms: i64) -> i64 {
+    /// The beginning of the timeline's bin for a record of this time, whose object is filed under
+    /// this hour.
+    pub(super) fn bin_of(&self, time_ms: i64, hour_ms: i64) -> i64 {
+        let (begin, end) = self.view_ms;
+        let time_ms = if (begin..end).contains(&time_ms) { time_ms } else { hour_ms };
         let shifted = time_ms.saturating_add(self.offset_ms);
         let begin = shifted.div_euclid(self.bin_ms).saturating_mul(self.bin_ms);
         begin.saturating_sub(self.offset_ms)
@@ -173,7 +182,7 @@ mod tests {
             let query = format!("bin={bin}&offset={offset}");
             let question = Question::parse(Some(&query)).unwrap();
             for time_ms in [time_ms, i64::MIN, i64::MAX, time_ms % (1 << 50)] {
-                let begin = question.bin_of(time_ms);
+                let begin = question.bin_of(time_ms, time_ms);
                 if time_ms.unsigned_abs() < 1 << 62 {
                     let bin = begin..begin + question.bin_ms;
                     proptest::prop_assert!(bin.contains(&time_ms), "{} {:?}", time_ms, bin);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::arguments::Per;
 use crate::object::Part;
-use crate::query::{Members, Pointer, Time};
+use crate::query::{Members, Pointer, Time, respelled};
 use crate::units::{DAY_MS, HOUR_MS};
 
 /// The members by which records are counted. For each member, the first of its pointers with a
@@ -137,23 +137,18 @@ impl Plan {
         });
         let values = self.by.iter().map(|member| Some(self.normal(first(*member)?)));
         let key = GroupKey { begin_ms, values: values.collect() };
-        let address = first(self.addresses).map(|value| self.hasher.hash_one(value.get()));
+        let address = first(self.addresses).map(|value| self.hasher.hash_one(respelled(value)));
         groups.add(key, 1, Some((time_ms, time_ms)), address.into_iter(), usize::MAX);
     }
 
     /// Normalizes the spelling of a value, and truncates it.
     fn normal(&self, value: &RawValue) -> Box<str> {
-        let text = value.get();
+        let text = respelled(value);
         if text.len() > MAX_VALUE_BYTES {
-            let hash = self.hasher.hash_one(text);
+            let hash = self.hasher.hash_one(&text);
             let head: String = text.chars().take(MAX_VALUE_BYTES / 8).collect();
             let cut = format!("{head}… ({} bytes, {hash:016x})", text.len());
             return serde_json::Value::from(cut).to_string().into();
-        }
-        if text.starts_with('"') && text.contains('\\') {
-            let decoded: Result<String, _> = serde_json::from_str(text);
-            return decoded
-                .map_or(text.into(), |text| serde_json::Value::from(text).to_string().into());
         }
         text.into()
     }

@@ -144,7 +144,7 @@ impl Look<'_> {
         let (mut stored_bytes, mut unread) = (0, Unread::default());
         let mut ended = Ended::default();
         let without_objects = self.receipts.keys().filter(|stream| {
-            !inventory.streams.contains_key(stream) && self.begin.is_examined(&stream.to_string())
+            !inventory.streams.contains_key(stream) && self.begin.is_recent(&stream.to_string())
         });
         ended.extend(without_objects.map(|stream| self.begin_stream(*stream)));
 

@@ -1,6 +1,6 @@
 //! The listed objects of a bucket, by stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use audit_core::UniqueId;
 use audit_sink_s3::layout::{Compression, ObjectKey};
@@ -93,16 +93,29 @@ impl Inventory {
         self.streams.iter().map(|(stream, entries)| (stream.to_string(), of(entries))).collect()
     }
 
+    /// The streams with an object that is filed under an hour from this time on.
+    pub(crate) fn filed_since(&self, since_ms: i64) -> BTreeSet<String> {
+        let is_filed = |entries: &[Entry]| last_hour_ms(entries) >= since_ms;
+        let streams = self.streams.iter().filter(|(_, entries)| is_filed(entries));
+        streams.map(|(stream, _)| stream.to_string()).collect()
+    }
+
     pub(crate) fn keys(&self) -> impl Iterator<Item = ObjectKey> {
         self.streams.iter().flat_map(|(stream, entries)| {
             entries.iter().filter(|entry| !entry.is_system()).map(|entry| entry.key(*stream))
         })
     }
 
-    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId) -> bool) {
-        self.streams.retain(|stream, _| is_wanted(stream));
+    /// Keeps the streams that are wanted, given the last hour under which their objects are filed,
+    /// in milliseconds since the Unix epoch.
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&UniqueId, i64) -> bool) {
+        self.streams.retain(|stream, entries| is_wanted(stream, last_hour_ms(entries)));
         self.objects = self.streams.values().map(|entries| entries.len() as u64).sum();
     }
+}
+
+fn last_hour_ms(entries: &[Entry]) -> i64 {
+    entries.iter().map(|entry| i64::from(entry.hour) * HOUR_MS).max().unwrap_or(i64::MIN)
 }
 
 #[cfg(test)]

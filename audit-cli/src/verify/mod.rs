@@ -46,20 +46,20 @@ pub(crate) async fn run(
     let begin = Begin::new(arguments, &remembered);
 
     let mut reader = Reader::open(&arguments.source, common)?;
-    let look = Look {
+    let mut look = Look {
         trust: Arc::new(Trust::new(keys.iter().cloned())),
         heads: arguments.heads,
         policy: policy.as_ref().filter(|policy| policy.has_quorum()),
-        state: remembered.only(|stream| begin.is_examined(stream)),
+        state: State::default(),
         receipts,
         names: names(&reader, &arguments.written_to),
         begin,
         told: Box::new(|_, _| {}),
     };
-    let list = async |reader: &Reader, begin_ms| {
+    let list = async |reader: &Reader, begin: &Begin, begin_ms| {
         let wanted = Wanted::new(begin_ms..i64::MAX, None);
         let mut inventory = Inventory::list(reader, &wanted, common).await?;
-        inventory.retain(|stream| look.begin.is_examined(&stream.to_string()));
+        inventory.retain(|stream, last_ms| begin.is_examined(&stream.to_string(), last_ms));
         Ok::<Inventory, Failure>(inventory)
     };
     let compacted = match &arguments.parquet {
@@ -69,22 +69,26 @@ pub(crate) async fn run(
         }
         None => None,
     };
-    let inventory = list(&reader, look.begin.list_ms).await?;
+    let inventory = list(&reader, &look.begin, look.begin.list_ms).await?;
+    let listed: BTreeSet<String> = inventory.streams.keys().map(ToString::to_string).collect();
+    look.state = remembered.only(|stream| look.begin.is_recent(stream) || listed.contains(stream));
+    let late = look.begin.since_ms.map(|since| inventory.filed_since(since)).unwrap_or_default();
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     let lacking = compacted.as_ref().map(|compacted| compacted.missing(inventory.keys(), now));
     let begin_ms = look.begin.list_ms;
     if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
-        let why = reader.why_nothing(&Wanted::all()).await;
+        let wanted = Wanted::new(look.begin.list_ms..i64::MAX, None);
+        let why = reader.why_nothing(&wanted).await;
         output.note(&format!("there is nothing to verify: {why}"));
     }
     let mut verified = look.examine(&reader, inventory, common, output).await?;
     if look.begin.list_ms > i64::MIN && verified.misses_records() {
         // Hosts may file records under any hour, so missing records may be under an older one.
         reader = reader.anew();
-        let inventory = list(&reader, i64::MIN).await?;
+        let inventory = list(&reader, &look.begin, i64::MIN).await?;
         verified = look.examine(&reader, inventory, common, output).await?;
     }
-    let explained = look.begin.explain(&mut verified.report);
+    let explained = look.begin.explain(&mut verified.report, &late);
     let is_whole = reader.end().is_ok();
     if let Some(file) = arguments.state.as_ref().filter(|_| is_whole) {
         let mut state = remembered;
@@ -137,12 +141,13 @@ pub(crate) struct Whole {
     pub(crate) hours: BTreeMap<String, Vec<i64>>,
 }
 
-/// Verifies a whole bucket. `told` is called with the number of examined objects and the number of
-/// all.
+/// Verifies a whole bucket, which hosts wrote under one of the names `written_to` or, if there are
+/// none, its own. `told` is called with the number of examined objects and the number of all.
 pub(crate) async fn whole(
     reader: &Reader,
     keys: &[TrustedKey],
     policy: Option<&Policy>,
+    written_to: &[String],
     common: &Common,
     told: impl Fn(u64, u64) + Send + Sync + 'static,
 ) -> Result<Whole, Failure> {
@@ -152,8 +157,8 @@ pub(crate) async fn whole(
         policy: policy.filter(|policy| policy.has_quorum()),
         state: State::default(),
         receipts: Receipts::new(),
-        names: Vec::new(),
-        begin: Begin { list_ms: i64::MIN, since_ms: None },
+        names: names(reader, written_to),
+        begin: Begin::of_all(),
         told: Box::new(told),
     };
     // Others that share the reader list the same objects.

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
+use audit_core::Batch;
+use audit_sink_s3::Bucket;
 use bytes::Bytes;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -19,7 +21,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use crate::support::{DAY, HOUR_MS, audit, command, environment, hourly, url};
+use crate::support::{
+    DAY, HOUR_MS, audit, command, environment, hourly, object_for_each_batch, url, write,
+};
 
 /// A page that is served until this is dropped.
 pub(crate) struct Page {
@@ -98,6 +102,17 @@ impl Page {
             head += &format!("{name}: {value}\r\n");
         }
         self.send(&(head + "\r\n")).await
+    }
+
+    /// The result of the verification, once it has ended.
+    pub(crate) async fn integrity(&self) -> Value {
+        loop {
+            let answer = self.get("/api/integrity", &[]).await;
+            let integrity: Value = serde_json::from_str(&answer.body).unwrap();
+            if integrity["state"] != "running" {
+                return integrity;
+            }
+        }
     }
 
     async fn send(&self, request: &str) -> Answer {
@@ -256,6 +271,86 @@ async fn the_page_matches_the_command() {
     let number = row["sequence"].as_u64().unwrap();
     assert_eq!(numbers("before"), (number - 5..number).collect::<Vec<_>>());
     assert_eq!(numbers("after"), (number + 1..=number + 5).collect::<Vec<_>>());
+}
+
+/// A record may claim any time. It is found unless its time was excluded, and is in the picture.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_any_time_are_shown_as_the_command_prints_them() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
+    let seconds = DAY / 1_000;
+    let times = [DAY + 5, DAY + HOUR_MS, seconds, -1, DAY * 1_000, i64::MAX, DAY - 30 * HOUR_MS];
+    let lines: String = times.iter().map(|at| format!("{{\"at\":{at}}}\n")).collect();
+    let batch = Batch::from_lines(DAY, (lines + "{\"at\":1e400}\n{\"at\":null}\n").into()).unwrap();
+    write(bucket, object_for_each_batch(), vec![batch]).await;
+    let place = root.path().to_str().unwrap();
+    let page = Page::open(&[], place).await;
+    let view = format!("time=/at&rows=100&begin={DAY}&end={}&bin={HOUR_MS}", DAY + 2 * HOUR_MS);
+    let range = ["--since", "2023-11-14", "--until", "2023-11-14T02"];
+    let chosen = format!("&from={DAY}&until={}", DAY + 2 * HOUR_MS);
+    // Records without a time are left out by the command, and shown by the page.
+    for (chosen, range, records, untimed, bins) in
+        [("", &[][..], 9, 0, [8, 1]), (&*chosen, &range, 2, 1, [2, 1])]
+    {
+        let command = [&["cat", place, "--time", "/at"], range].concat();
+        assert_eq!(audit(&[], &command).await.lines().len(), records, "{chosen}");
+        let answer = page.get(&format!("/api/scan?{view}{chosen}"), &[]).await.lines();
+        let counts = answer.iter().rfind(|line| line["kind"] == "counts").unwrap();
+        assert_eq!(counts["matched"], records + untimed, "{chosen} {counts}");
+        let found: Vec<(Value, Value)> = counts["bins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|bin| (bin["begin"].clone(), bin["values"][0]["count"].clone()))
+            .collect();
+        let expected = [(DAY, bins[0]), (DAY + HOUR_MS, bins[1])];
+        let expected = expected.map(|(begin, count)| (Value::from(begin), Value::from(count)));
+        assert_eq!(found, expected, "{chosen}");
+    }
+}
+
+/// A body may spell a text with more escapes than it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_texts_are_counted_together_however_they_are_spelled() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&format!("file://{}", root.path().display())).unwrap();
+    let spellings = [
+        r#"{"user":"a/b","ip":"::1"}"#,
+        r#"{"user":"a\/b","ip":"\u003a:1"}"#,
+        r#"{"\u0075ser":"\u0061/b","ip":"::1"}"#,
+        r#"{"user":"é\"","ip":"::2"}"#,
+        r#"{"user":"\u00e9\u0022"}"#,
+    ];
+    let lines: String = spellings.iter().map(|line| format!("{line}\n")).collect();
+    let batch = Batch::from_lines(DAY, lines.into()).unwrap();
+    write(bucket, object_for_each_batch(), vec![batch]).await;
+    let place = root.path().to_str().unwrap();
+    let page = Page::open(&[], place).await;
+    let scanned = page.get("/api/scan?facet=/user&stack=/user", &[]).await.lines();
+    let counts = scanned.iter().rfind(|line| line["kind"] == "counts").unwrap();
+    for values in [&counts["facets"][0]["values"], &counts["bins"][0]["values"]] {
+        let mut values: Vec<_> = values
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| (value["count"].as_u64().unwrap(), value["json"].as_str().unwrap()))
+            .collect();
+        values.sort_unstable();
+        assert_eq!(values, [(2, r#""é\"""#), (3, r#""a/b""#)], "{counts}");
+        for (count, json) in values {
+            let found = audit(&[], &["search", &format!("/user={json}"), place]).await;
+            assert_eq!(found.lines().len() as u64, count, "{json}");
+        }
+    }
+    let counted = audit(&[], &["stats", place, "--by", "/user", "--json"]).await.json();
+    let counted: Vec<_> = counted
+        .iter()
+        .map(|line| (line["/user"].clone(), line["records"].clone(), line["addresses"].clone()))
+        .collect();
+    let of = |user: &str, records, addresses| {
+        (user.into(), Value::from(records), Value::from(addresses))
+    };
+    assert_eq!(counted, [of("a/b", 3, 1), of("é\"", 2, 1)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,8 +59,11 @@ function width(from, until) {
 function query(more = {}) {
   const { time, facets, columns, stack, from, until, bin } = chosen();
   const query = new URLSearchParams({
-    from, until, bin, offset: offset(from), order: state.order || "newest", rows: table.ROWS,
+    begin: from, end: until, bin, offset: offset(from), order: state.order || "newest", rows: table.ROWS,
   });
+  // What was not chosen bounds only the picture: a record may claim any time.
+  if (parsed(state.from) !== null) query.set("from", from);
+  if (parsed(state.until) !== null) query.set("until", until);
   if (time) query.set("time", time);
   if (stack) query.set("stack", stack);
   if (state.text) query.set(isCondition(state.text) ? "where" : "text", state.text);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::model::{Bucket, HOST, Writer};
 use super::{bucket, key, put, upload, write};
+use crate::desk_answers_its_page::Page;
 use crate::support::{Ran, audit, environment, url};
 
 /// The codes of findings, without overdue heartbeats.
@@ -122,6 +123,88 @@ async fn streams_of_another_bucket_are_named() {
     }
     let ran = audit(&environment, &["verify", place, "--key", &key]).await;
     assert!(ran.out.contains("written   to s3://elsewhere/logs: 1 stream"), "{ran:?}");
+    // The page finds the same, also in a bucket whose streams are all of another one.
+    bucket.objects.retain(|object| object.stream == other);
+    let copied = S3TestServer::start().await;
+    upload(&bucket, &copied);
+    let (copy, place) = (self::environment(&copied), self::url(&copied));
+    for (environment, place, options) in [
+        (&environment, &*here, &[][..]),
+        (&copy, &*place, &[]),
+        (&environment, &*here, &[&*ours, "--written-to=s3://elsewhere/logs"]),
+        (&copy, &*place, &["--written-to=s3://elsewhere/logs"]),
+    ] {
+        let options = [&[place, "--key", &key], options].concat();
+        let verify = [&["verify", "--json"], &options[..]].concat();
+        let command = audit(environment, &verify).await.json().pop().unwrap();
+        let page = Page::open_with(environment, &options).await.integrity().await;
+        for alarm in ["tampered", "unproven", "late", "expired"] {
+            assert_eq!(page[alarm], command[alarm], "{options:?}: {page} {command}");
+        }
+    }
+}
+
+/// Streams are opened within a day of their records. Under the name of an older one, anybody may
+/// file records that query engines take for recent ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_old_streams_under_recent_hours_are_named() {
+    let id = |day: u64, hour: u64| {
+        // 2025-11-01.
+        let ms = 1_761_955_200_000 + ((day - 1) * 24 + hour) * 3_600_000;
+        audit_core::UniqueId::from_bits(u128::from(ms) << 80 | 7).to_string()
+    };
+    let unsigned = |stream: &str, day: u64, hour: u64| {
+        format!("dt=2025-11-{day:02}/hour={hour:02}/{stream}-000000000000.ndjson")
+    };
+    let (old, early) = (id(3, 5), id(24, 2));
+    let since = "--since=2025-11-24T03:00Z";
+    let mut bucket = plain();
+    // A signed stream that ended long before, and a copy of its records.
+    let mut writer = Writer::new(id(14, 16), bucket.host_seed, [6; 32]);
+    writer.day = 14;
+    let closed = SystemRecord::Closed { at: 1, cosigned: Vec::new() };
+    let data = writer.write(false, vec!["{}".to_owned()], 0, [2; 32]);
+    bucket.objects.push(data.clone());
+    bucket.objects.push(writer.write(true, vec![closed.to_line()], 1, [3; 32]));
+    let copy = data.under(24, ".ndjson");
+    for (key, metadata, options, expected) in [
+        // Recent records must have evidence, whatever the age of their stream.
+        (unsigned(&old, 24, 17), None, &[since][..], &["no-evidence"][..]),
+        (unsigned(&old, 24, 3), None, &[since], &["no-evidence"]),
+        (unsigned(&early, 24, 17), None, &[since], &["no-evidence"]),
+        // Older ones are not checked.
+        (unsigned(&old, 3, 17), None, &[since], &[]),
+        (unsigned(&early, 24, 2), None, &[since], &[]),
+        // What was not there at the last run.
+        (unsigned(&old, 24, 22), None, &["--incremental"], &["no-evidence"]),
+        (unsigned(&old, 3, 17), None, &["--incremental"], &[]),
+        // An object whose key is another one's was not signed for it.
+        (copy.clone(), Some(&data), &[since], &["root"]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("bucket");
+        write(&bucket, &place);
+        let (url, host) = (place.to_str().unwrap().to_owned(), self::key(&bucket));
+        let state = directory.path().join("state").to_str().unwrap().to_owned();
+        let mut arguments = vec!["verify", "--json", &url, "--key", &host];
+        arguments.extend(options);
+        if options.contains(&"--incremental") {
+            let first = ["verify", &url, "--key", &host, "--state", &state];
+            audit(&[], &first).await;
+            arguments.extend(["--state", &state]);
+        }
+        let before = found(&audit(&[], &arguments).await);
+        put(&place, &key, "{\"action\":\"forged\"}\n");
+        if let Some(object) = metadata {
+            let mut copy = object.clone();
+            copy.key = key.clone();
+            write(&Bucket::of(vec![copy], bucket.trust.clone()), &place);
+        }
+        let ran = audit(&[], &arguments).await;
+        let mut found = found(&ran);
+        found.retain(|code| !before.contains(code));
+        assert_eq!(found, *expected, "{key} {options:?}: {ran:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

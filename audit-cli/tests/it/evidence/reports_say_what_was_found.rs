@@ -50,6 +50,15 @@ async fn a_report_has_what_the_commands_say_and_is_signed() {
         let altered = audit(&[], &["check", &note, &report, "--key", &auditor]).await;
         assert_eq!(altered.code, Some(1), "{altered:?}");
     }
+    // The keys of a policy are trusted too.
+    let policy = file("policy");
+    fs::write(&policy, format!("log {host}\nquorum none\n")).unwrap();
+    let by_policy = ["report", &place, "--policy", &policy, "-o", &out];
+    audit(&[], &[&by_policy[..], &range].concat()).await;
+    let report = fs::read_to_string(out.clone() + ".json").unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["keys"][0]["key"], host, "{report}");
+    assert_eq!(report["verification"]["summary"]["keys"][0], host, "{report}");
     // Altered records are in the report too.
     let object = whole.objects.iter().find(|object| object.key.ends_with(".ndjson")).unwrap();
     let path = root.path().join("bucket").join(&object.key);
