@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::support::{Checker, batch, read_store};
+use crate::support::{self, Checker, batch, read_store};
 use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Durability, async_trait};
@@ -152,7 +152,7 @@ impl Destination for Azurite {
         };
         for number in 0.. {
             let directory = journals.path().join(number.to_string());
-            let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
+            let journal = support::journal(directory, 20);
             match self.opened(Some(journal)).await {
                 Ok(sink) => return Arc::new(sink),
                 Err(error) => assert_eq!(error.kind(), OpenErrorKind::Configuration, "{error:?}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::gated_store::{Gate, GatedStore};
 use crate::support::{
-    Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store,
+    self, Ledger, Objects, TIME_MS, bucket_of, large_batch, read_directory, read_store,
 };
 use audit_core::{AuditSink, Batch};
 use audit_journal::{JournalDelivering, OpenErrorKind, OrphanedJournal};
@@ -76,12 +76,8 @@ impl Delivered {
         retention_ms: u64,
         batches: Vec<Batch>,
     ) -> Delivered {
-        let journal = JournalSettings {
-            cut_after_ms: 60_000,
-            segment_bytes: (32 << 20) + 8192,
-            retention_ms,
-            ..JournalSettings::new(root.path().join("journal"))
-        };
+        let journal = root.path().join("journal");
+        let journal = JournalSettings { retention_ms, ..support::journal(journal, 60_000) };
         let settings = Settings {
             compression,
             max_object_bytes: MAX_OBJECT_BYTES,
@@ -369,29 +365,31 @@ fn lines(bytes: &Bytes) -> Vec<u8> {
 
 #[tokio::test]
 async fn foreign_objects_are_named_and_left_alone() {
-    for host in each_host(Compression::Zstd, 6).await {
+    for (nth, host) in each_host(Compression::Zstd, 6).await.into_iter().enumerate() {
         let keys = host.keys();
-        for (n, key) in keys.iter().enumerate() {
-            for (what, bytes) in replacements(&host, key) {
-                host.replace(key, bytes.clone(), Attributes::new()).await;
-                // Other objects are still restored.
-                let deleted = &keys[(n + 2) % keys.len()];
-                host.delete(deleted).await;
-                let again = host.again().await;
-                let named: Vec<_> =
-                    again.conflicts.iter().map(|foreign| foreign.key.to_string()).collect();
-                assert_eq!(named, std::slice::from_ref(key), "{what}: {again:?}");
-                assert!(!again.is_whole());
-                let blocked: u64 = again.conflicts.iter().map(|foreign| foreign.records).sum();
-                assert_eq!(again.present + again.records + blocked, host.records, "{what}");
-                let mut objects = host.read().await;
-                assert_eq!(objects[key].bytes, bytes, "{what} is not overwritten");
-                objects.insert(key.clone(), host.objects[key].clone());
-                assert!(objects == host.objects, "{what} in place of {key}");
-                // Once the foreign object is deleted, its records are restored.
-                host.come_back(std::slice::from_ref(key)).await;
-                assert!(host.read().await == host.objects);
-            }
+        for kind in 0..replacements(&host, &keys[0]).len() {
+            // Each kind in another place for each host.
+            let n = (nth + kind) % keys.len();
+            let key = &keys[n];
+            let (what, bytes) = replacements(&host, key).swap_remove(kind);
+            host.replace(key, bytes.clone(), Attributes::new()).await;
+            // Other objects are still restored.
+            let deleted = &keys[(n + 2) % keys.len()];
+            host.delete(deleted).await;
+            let again = host.again().await;
+            let named: Vec<_> =
+                again.conflicts.iter().map(|foreign| foreign.key.to_string()).collect();
+            assert_eq!(named, std::slice::from_ref(key), "{what}: {again:?}");
+            assert!(!again.is_whole());
+            let blocked: u64 = again.conflicts.iter().map(|foreign| foreign.records).sum();
+            assert_eq!(again.present + again.records + blocked, host.records, "{what}");
+            let mut objects = host.read().await;
+            assert_eq!(objects[key].bytes, bytes, "{what} is not overwritten");
+            objects.insert(key.clone(), host.objects[key].clone());
+            assert!(objects == host.objects, "{what} in place of {key}");
+            // Once the foreign object is deleted, its records are restored.
+            host.come_back(std::slice::from_ref(key)).await;
+            assert!(host.read().await == host.objects);
         }
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_core::AuditSink;
-use audit_sink_s3::{JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{S3Sink, Settings};
 
 use crate::support::gated_store::GatedStore;
-use crate::support::{Ledger, batch, bucket_of, read_store};
+use crate::support::{self, Ledger, batch, bucket_of, read_store};
 
 async fn open(journal: &Path, store: &Arc<GatedStore>) -> S3Sink {
-    let journal = JournalSettings { cut_after_ms: 1, ..JournalSettings::new(journal) };
+    let journal = support::journal(journal, 1);
     let settings = Settings { journal: Some(journal), ..Settings::default() };
     S3Sink::builder(bucket_of(store, "logs")).with_settings(settings).open().await.unwrap()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use audit_core::testing::poll_at_most;
 use audit_core::{AuditSink, Batch, Receipt, SinkError};
-use audit_sink_s3::{EvidenceSettings, JournalSettings, S3Sink, Settings};
+use audit_sink_s3::{EvidenceSettings, S3Sink, Settings};
 use tokio::time::timeout;
 
 use crate::support::evidence::{Acknowledged, verify};
@@ -64,7 +64,7 @@ impl Callers {
 }
 
 fn settings(root: &Path, is_signed: bool) -> Settings {
-    let journal = JournalSettings { cut_after_ms: 5, ..JournalSettings::new(root.join("journal")) };
+    let journal = support::journal(root.join("journal"), 5);
     let key_file = Some(root.join("host.key"));
     let evidence = EvidenceSettings { key_file, ..EvidenceSettings::new("test/api") };
     Settings {

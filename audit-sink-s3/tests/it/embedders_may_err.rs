@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support;
 use audit_core::testing::poll_at_most;
 use audit_core::{AuditSink, Batch, Outcome, SinkError, SinkErrorKind};
-use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenError, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, OpenError, S3Sink, Settings};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -42,8 +42,7 @@ impl Place {
 
     async fn open(&self) -> Result<S3Sink, OpenError> {
         let root = self.root.path();
-        let mut journal = JournalSettings::new(root.join("journal"));
-        journal.cut_after_ms = 0;
+        let journal = support::journal(root.join("journal"), 0);
         let evidence = EvidenceSettings {
             key_file: Some(root.join("host.key")),
             ..EvidenceSettings::new("example.com/api")

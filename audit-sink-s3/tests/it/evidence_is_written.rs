@@ -15,7 +15,7 @@ use crate::support::{
 use audit_core::testing::SeededRandom;
 use audit_core::{AuditSink, Clock, Random, async_trait};
 use audit_evidence::{Alarm, Fault, SystemRecord, VerifierKey};
-use audit_sink_s3::{Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, EvidenceSettings, OpenErrorKind, S3Sink, Settings};
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -125,7 +125,7 @@ async fn journaled_streams_verify_and_follow() {
         let settings = Settings {
             max_object_bytes: 300,
             evidence: Some(evidence(root.path())),
-            journal: Some(JournalSettings { cut_after_ms: 5, ..JournalSettings::new(&directory) }),
+            journal: Some(support::journal(&directory, 5)),
             ..Settings::default()
         };
         let bucket = bucket_on(&server, "logs");

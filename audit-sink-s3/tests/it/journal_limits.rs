@@ -9,7 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
-use crate::support::{Ledger, TIME_MS, batch, bucket_on, check, large_batch, read_server};
+use crate::support::{
+    self, Ledger, SEGMENT_BYTES, TIME_MS, batch, bucket_on, check, large_batch, read_server,
+};
 use audit_core::testing::SeededRandom;
 use audit_core::{
     AuditSink, Batch, Commits, Durability, HealthState, Outcome, Place, Random, Receipt,
@@ -20,16 +22,8 @@ use futures::{StreamExt, stream};
 use s3_testserver::{Fault, S3TestServer};
 use tokio::time::timeout;
 
-/// The smallest journal allowed.
-const SEGMENT_BYTES: u64 = (32 << 20) + 8192;
-
 fn journal(directory: &Path) -> JournalSettings {
-    JournalSettings {
-        segment_bytes: SEGMENT_BYTES,
-        cut_after_ms: 20,
-        retention_ms: 0,
-        ..JournalSettings::new(directory)
-    }
+    JournalSettings { retention_ms: 0, ..support::journal(directory, 20) }
 }
 
 fn settings(journal: JournalSettings) -> Settings {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::batch;
+use crate::support::{self, batch};
 use audit_core::AuditSink;
-use audit_sink_s3::{Bucket, JournalSettings, OpenError, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings};
 use http::Method;
 use s3_testserver::S3TestServer;
 
@@ -35,7 +35,7 @@ async fn each_put_has_what_the_settings_say() {
         ("aws_expected_bucket_owner", server.owner()),
     ];
     let directory = tempfile::tempdir().unwrap();
-    let journal = JournalSettings { cut_after_ms: 1, ..JournalSettings::new(directory.path()) };
+    let journal = support::journal(directory.path(), 1);
     for journal in [None, Some(journal)] {
         let settings = Settings { linger_ms: 0, journal, ..Settings::default() };
         let bucket = bucket(&server, &options).unwrap();

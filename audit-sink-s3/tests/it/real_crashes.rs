@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::support::child::{self, ChildProcess};
 use crate::support::evidence::{Acknowledged, verify};
-use crate::support::{Checker, TIME_MS, read_server};
+use crate::support::{self, Checker, TIME_MS, read_server};
 use audit_core::testing::{SeededRandom, StoredRecord};
 use audit_core::{AuditSink, Batch, Outcome, Random, UniqueId};
 use audit_evidence::SignerKey;
@@ -80,12 +80,8 @@ async fn persist_until_told() {
         compression: child::required("COMPRESSION"),
         max_object_bytes: child::required("MAX_OBJECT_BYTES"),
     };
-    let journal = JournalSettings {
-        segment_bytes: (32 << 20) + 8192,
-        cut_after_ms: 5,
-        retention_ms: 0,
-        ..JournalSettings::new(child::required::<String>("DIRECTORY"))
-    };
+    let journal = support::journal(child::required::<String>("DIRECTORY"), 5);
+    let journal = JournalSettings { retention_ms: 0, ..journal };
     let settings = Settings {
         compression: [Compression::Zstd, Compression::Gzip, Compression::None]
             [round.compression as usize],

@@ -17,9 +17,7 @@ use audit_journal::{
     Delivery, Destination, Encoded, Encoding, Follower, FollowerState, JournalReader, Link,
     OrphanedJournal, Plan, Records, Unsealed,
 };
-use audit_sink_s3::{
-    Bucket, EvidenceSettings, JournalSettings, OpenErrorKind, S3Sink, Settings, rescue,
-};
+use audit_sink_s3::{Bucket, EvidenceSettings, OpenErrorKind, S3Sink, Settings, rescue};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,7 +27,7 @@ async fn records(store: &Arc<GatedStore>) -> Vec<audit_core::testing::StoredReco
 }
 
 fn settings(journal: &Path) -> Settings {
-    let journal = JournalSettings { cut_after_ms: 10, ..JournalSettings::new(journal) };
+    let journal = support::journal(journal, 10);
     Settings { journal: Some(journal), retry_cap_ms: 50, ..Settings::default() }
 }
 

@@ -14,7 +14,7 @@ use audit_core::testing::StoredRecord;
 use audit_core::testing::conformance::{self, Destination};
 use audit_core::{AuditSink, Batch, Durability, Receipt, SinkError, async_trait};
 use audit_sink_s3::layout::{Compression, ObjectKey};
-use audit_sink_s3::{Bucket, JournalSettings, OpenErrorKind, S3Route, S3Sink, Settings};
+use audit_sink_s3::{Bucket, OpenErrorKind, S3Route, S3Sink, Settings};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -243,7 +243,7 @@ impl Journaled {
     async fn open_on(&self, bucket: impl Fn() -> Bucket) -> S3Sink {
         for number in 0.. {
             let directory = self.2.path().join(number.to_string());
-            let journal = JournalSettings { cut_after_ms: 20, ..JournalSettings::new(directory) };
+            let journal = support::journal(directory, 20);
             let settings = Settings {
                 journal: Some(journal),
                 blocked_retry_cap_ms: 50,

@@ -16,11 +16,12 @@ pub mod stub;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use audit_core::testing::StoredRecord;
 use audit_core::{Batch, Receipt};
+use audit_sink_s3::JournalSettings;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::TryStreamExt;
@@ -274,6 +275,18 @@ pub fn large_batch(tag: &str, bytes: usize) -> Batch {
     let head = format!("{{\"t\":\"{tag}\",\"x\":\"");
     let line = format!("{head}{}\"}}\n", "x".repeat(bytes - head.len() - 3));
     Batch::from_lines(TIME_MS, line.into()).unwrap()
+}
+
+/// The smallest segment allowed, in bytes. Each opening writes and reads whole segments.
+pub const SEGMENT_BYTES: u64 = (32 << 20) + 8192;
+
+/// A journal of small segments, whose records are soon in the bucket.
+pub fn journal(directory: impl Into<PathBuf>, cut_after_ms: u64) -> JournalSettings {
+    JournalSettings {
+        segment_bytes: SEGMENT_BYTES,
+        cut_after_ms,
+        ..JournalSettings::new(directory)
+    }
 }
 
 /// Polls until `done`, for conditions without an event. Takes no time if time is paused.
