@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use audit_host::naming_variables;
+use audit_host::{naming_variables, print_usage};
 use clap::builder::Styles;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -30,7 +30,7 @@ fn print(error: &clap::Error) -> ExitCode {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     let kinds = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];
     if kinds.contains(&error.kind()) {
-        error.exit();
+        return ExitCode::from(print_usage(error, "audit", 3));
     }
     let shown = |argument: OsString| escape::text(&argument.to_string_lossy()).into_owned().into();
     let plain = Arguments::command().styles(Styles::plain());

@@ -99,6 +99,8 @@ mod error;
 mod file_lock;
 mod health;
 mod id;
+#[cfg(feature = "disk")]
+mod input_file;
 mod limits;
 mod observed;
 mod open_error;
@@ -124,6 +126,8 @@ pub use error::{Outcome, SinkError, SinkErrorKind};
 pub use file_lock::FileLock;
 pub use health::{Commits, FollowerHealth, Health, HealthState, WitnessHealth};
 pub use id::{InvalidId, UniqueId};
+#[cfg(feature = "disk")]
+pub use input_file::{read_bytes, read_text};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};

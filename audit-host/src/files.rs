@@ -1,7 +1,5 @@
 //! The files that a host writes, and those that people write for it.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Makes all files that the process creates from now on private to its owner: files 0600,
@@ -12,30 +10,6 @@ use std::path::{Path, PathBuf};
 pub fn private_files() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-}
-
-/// The largest text that [`read_text`] reads, in bytes: the tenants of a large host, many times.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
-
-/// Reads a text that a person wrote, such as settings or a key, from a file or a pipe. Leaves out a
-/// byte order mark, which some editors put before a text.
-///
-/// # Errors
-///
-/// If it cannot be read, is not UTF-8, or is longer than 64 MiB: a device may have no end.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TEXT_BYTES {
-        let what = format!("it exceeds limit of {MAX_TEXT_BYTES} bytes");
-        return Err(io::Error::new(ErrorKind::FileTooLarge, what));
-    }
-    let mut text = String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))?;
-    if text.starts_with('\u{feff}') {
-        text.remove(0);
-    }
-    Ok(text)
 }
 
 /// The settings file to read: the one that is named, or else the default one if it exists.
@@ -50,30 +24,6 @@ pub fn settings_file(named: Option<PathBuf>, default: impl AsRef<Path>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_read_whole_or_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("file");
-        for (content, text) in [
-            (&b""[..], Some("")),
-            (b"a = 1\r\n", Some("a = 1\r\n")),
-            (b"\xef\xbb\xbfa = 1", Some("a = 1")),
-            // UTF-16, as some editors write it.
-            (b"\xff\xfea\0", None),
-            (b"\xe9", None),
-        ] {
-            std::fs::write(&file, content).unwrap();
-            let read = read_text(&file);
-            assert_eq!(read.as_deref().ok(), text, "{content:?}");
-            assert!(read.is_ok() || read.unwrap_err().to_string() == "it is not UTF-8 text");
-        }
-        assert!(read_text(directory.path()).is_err());
-        if cfg!(unix) {
-            let error = read_text(Path::new("/dev/zero")).unwrap_err();
-            assert_eq!(error.to_string(), "it exceeds limit of 67108864 bytes");
-        }
-    }
 
     #[cfg(unix)]
     #[test]

@@ -66,13 +66,15 @@ mod traces;
 mod turns;
 
 pub use apart::{are_apart, file_url};
+pub use audit_core::read_text;
 pub use audit_log::AuditLogSettings;
 pub use check::Checks;
 pub use connections::{
-    Connection, Connections, Held, Holder, Pool, ServeLimits, Tls, TlsError, listen,
+    Connection, Connections, Held, Holder, Place, PlaceRefusal, Places, Pool, ServeLimits, Tls,
+    TlsError, listen,
 };
 pub use destinations::{Destinations, LogStreamsFile, Opened};
-pub use files::{private_files, read_text, settings_file};
+pub use files::{private_files, settings_file};
 pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]
@@ -80,7 +82,7 @@ pub use manual::write_manual_if_asked;
 pub use output::Output;
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{
-    SettingsError, Source, Sources, naming_variables, parse_with_file, without_secrets,
+    SettingsError, Source, Sources, naming_variables, parse_with_file, print_usage, without_secrets,
 };
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use start::{StartError, check_clock, runtime};

@@ -30,6 +30,11 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Output that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the output cannot be written")]
+struct UnwrittenError(#[source] io::Error);
+
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
@@ -37,6 +42,8 @@ struct State {
     left_out: u64,
     is_writing: bool,
     is_gone: bool,
+    /// Why it is gone, unless its reader closed a pipe.
+    failure: Option<io::Error>,
 }
 
 impl Output {
@@ -96,6 +103,23 @@ impl Output {
         drop(self.shared.changed.wait_timeout_while(self.shared.lock(), at_most, is_left));
     }
 
+    /// Waits as [`finish`](Self::finish) does, for the end of a command whose result this is.
+    ///
+    /// # Errors
+    ///
+    /// If a part could not be written, as on a full disk, or is still unread. A closed pipe is no
+    /// error: its reader has seen what it wanted.
+    pub fn complete(&self, at_most: Duration) -> io::Result<()> {
+        self.finish(at_most);
+        let mut state = self.shared.lock();
+        let unwritten = |error: io::Error| Err(io::Error::new(error.kind(), UnwrittenError(error)));
+        if let Some(error) = state.failure.take() {
+            return unwritten(error);
+        }
+        let is_left = state.is_writing || state.left_out > 0 || !state.waiting.is_empty();
+        if is_left { unwritten(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+
     fn take(&self, parts: &[&[u8]]) {
         let mut state = self.shared.lock();
         if state.is_gone {
@@ -141,10 +165,11 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
         }
         state.is_writing = true;
         drop(state);
-        if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {
-            // A closed pipe. The host continues without a reader.
+        if let Err(error) = writer.write_all(&taken).and_then(|()| writer.flush()) {
+            // A closed pipe or a full disk. The host continues without a reader.
+            let failure = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
             let mut state = shared.lock();
-            *state = State { is_gone: true, ..State::default() };
+            *state = State { is_gone: true, failure, ..State::default() };
             shared.changed.notify_all();
             return;
         }
@@ -237,6 +262,29 @@ pub(crate) mod tests {
         assert!(output.shared.lock().is_gone);
         output.line("reads this");
         assert!(output.shared.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn output_that_was_not_written_is_no_success() {
+        let (output, go, received) = piped(false);
+        output.line("unread");
+        let error = output.complete(Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.to_string(), "the output cannot be written");
+        go.send(()).unwrap();
+        output.complete(LONG).unwrap();
+        output.line("the reader leaves");
+        drop((go, received));
+        output.complete(LONG).unwrap();
+
+        if cfg!(target_os = "linux") {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let output = Output::start(full, false);
+            output.complete(LONG).unwrap();
+            output.line("lost");
+            output.finish(LONG);
+            let error = output.complete(LONG).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
     }
 
     #[test]

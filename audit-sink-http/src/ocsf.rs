@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use audit_core::UniqueId;
+use audit_core::{UniqueId, read_text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -91,8 +91,8 @@ impl Mapping {
         let invalid = |why: String| {
             OpenError::configuration(format!("the mapping in {}: {why}", path.display()))
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| invalid(format!("it cannot be read: {error}")))?;
+        let text =
+            read_text(path).map_err(|error| invalid(format!("it cannot be read: {error}")))?;
         let mapping: Mapping = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| {
                 1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()

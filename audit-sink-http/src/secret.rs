@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use audit_core::read_text;
 use serde::{Deserialize, Serialize};
 
 /// The location of a secret: `env:NAME` or `file:/path`. It is never the secret itself, so it may
@@ -63,7 +64,7 @@ impl SecretSource {
             SecretSource::Env(name) => std::env::var(name)
                 .map_err(|_| format!("the variable {name} is not set, or not UTF-8"))?,
             SecretSource::File(path) => {
-                let text = std::fs::read_to_string(path);
+                let text = read_text(path);
                 text.map_err(|error| format!("{} cannot be read: {error}", path.display()))?
             }
         };

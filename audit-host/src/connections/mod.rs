@@ -36,7 +36,7 @@ pub use self::limits::ServeLimits;
 use self::limits::too_few_files;
 use self::open::{CutOnDrop, Open};
 pub(crate) use self::places::client_of;
-use self::places::{Place, Places};
+pub use self::places::{Place, PlaceRefusal, Places};
 pub use self::pool::{Held, Holder, Pool};
 use self::refusals::{Refusing, refuse, refused};
 pub use self::stream::Connection;
@@ -85,7 +85,7 @@ impl Connections {
             "audit_connections_refused_total",
             "Connections refused or ended because of a limit, by reason"
         );
-        let places = Arc::new(Places::new(limits.connections()?));
+        let places = Arc::new(Places::new("audit_connections", limits.connections()?));
         let is_exempt = Arc::new(|_| false);
         Ok(Connections { limits, places, is_exempt, replaces_oldest: false, tls: None })
     }

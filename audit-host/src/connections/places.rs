@@ -1,18 +1,23 @@
-//! Counts open connections, in total and by address.
+//! Limits how many of something clients have, in total and by address: open connections, or
+//! actions that run.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Why there is no [`Place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum PlaceRefusal {
+    /// All are taken.
     Full,
-    /// The limit for its address is reached.
+    /// The client has as many as it may have.
     Address,
 }
 
+/// Places for clients, each of which leaves some to others.
 #[derive(Debug)]
-pub(super) struct Places {
+pub struct Places {
+    gauge: &'static str,
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -23,38 +28,44 @@ struct Taken {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// The place of an open connection. Dropping it frees the place.
+/// A taken place. Dropping it frees the place.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     places: Arc<Places>,
     client: IpAddr,
 }
 
 impl Places {
-    pub(super) fn new(most: usize) -> Places {
-        Places { most, taken: Mutex::default() }
+    /// As many places as `most`. The gauge of this name shows how many are taken.
+    pub fn new(gauge: &'static str, most: usize) -> Places {
+        Places { gauge, most, taken: Mutex::default() }
     }
 
     /// Takes a place. A client with a limit takes no more than are still free: one that floods
-    /// gets a half, three get a quarter each, and others still find a place.
-    pub(super) fn take(
+    /// gets a half, three get a quarter each, and others still find a place. Addresses of IPv6 in
+    /// one /64 are one client.
+    ///
+    /// # Errors
+    ///
+    /// There is no place, or none for this client.
+    pub fn take(
         self: &Arc<Self>,
         address: IpAddr,
         most_of_client: Option<usize>,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Place, PlaceRefusal> {
         let client = client_of(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.most.saturating_sub(taken.all);
         if free == 0 {
-            return Err(Refusal::Full);
+            return Err(PlaceRefusal::Full);
         }
         let of_client = taken.by_client.get(&client).copied().unwrap_or(0);
         if most_of_client.is_some_and(|most| of_client >= most.min(free)) {
-            return Err(Refusal::Address);
+            return Err(PlaceRefusal::Address);
         }
         taken.by_client.insert(client, of_client + 1);
         taken.all += 1;
-        metrics::gauge!("audit_connections").increment(1.0);
+        metrics::gauge!(self.gauge).increment(1.0);
         Ok(Place { places: Arc::clone(self), client })
     }
 }
@@ -69,7 +80,7 @@ impl Drop for Place {
                 taken.by_client.remove(&self.client);
             }
         }
-        metrics::gauge!("audit_connections").decrement(1.0);
+        metrics::gauge!(self.places.gauge).decrement(1.0);
     }
 }
 
@@ -90,18 +101,18 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_total_and_by_client() {
-        let places = Arc::new(Places::new(5));
+        let places = Arc::new(Places::new("audit_connections", 5));
         let take = |address: &str| places.take(address.parse().unwrap(), Some(2));
         let first = take("2001:db8::1").unwrap();
         let _second = take("2001:db8::2").unwrap();
-        assert_eq!(take("2001:db8::3").unwrap_err(), Refusal::Address);
+        assert_eq!(take("2001:db8::3").unwrap_err(), PlaceRefusal::Address);
         let _other = take("192.0.2.1").unwrap();
         let _mapped = take("::ffff:192.0.2.1").unwrap();
         let _last = take("192.0.2.2").unwrap();
-        assert_eq!(take("2001:db8:0:1::1").unwrap_err(), Refusal::Full);
-        assert_eq!(take("192.0.2.1").unwrap_err(), Refusal::Full);
+        assert_eq!(take("2001:db8:0:1::1").unwrap_err(), PlaceRefusal::Full);
+        assert_eq!(take("192.0.2.1").unwrap_err(), PlaceRefusal::Full);
         drop(first);
-        assert_eq!(take("2001:db8::1").unwrap_err(), Refusal::Address);
+        assert_eq!(take("2001:db8::1").unwrap_err(), PlaceRefusal::Address);
         let _again = take("192.0.2.3").unwrap();
         assert_eq!(places.taken.lock().unwrap().by_client.len(), 4);
     }
@@ -109,7 +120,7 @@ mod tests {
     #[test]
     fn clients_that_take_all_they_get_leave_places_to_others() {
         for floods in 1..8_u8 {
-            let places = Arc::new(Places::new(100));
+            let places = Arc::new(Places::new("audit_connections", 100));
             let take = |client| places.take([192, 0, 2, client].into(), Some(256));
             let mut taken = Vec::new();
             // In turns, until each of them is refused.

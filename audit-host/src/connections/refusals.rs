@@ -5,7 +5,7 @@ use std::io;
 use audit_core::descriptors_advice;
 use tokio::net::TcpStream;
 
-use super::places::Refusal;
+use super::places::PlaceRefusal;
 
 /// Whether the operating system refuses to accept connections. Each change is logged once.
 #[derive(Default)]
@@ -51,10 +51,10 @@ pub(super) fn refused(reason: &'static str) {
     metrics::counter!("audit_connections_refused_total", "reason" => reason).increment(1);
 }
 
-pub(super) fn refuse(stream: &TcpStream, refusal: Refusal) {
+pub(super) fn refuse(stream: &TcpStream, refusal: PlaceRefusal) {
     let (reason, status) = match refusal {
-        Refusal::Full => ("connections", "503 Service Unavailable"),
-        Refusal::Address => ("connections_of_address", "429 Too Many Requests"),
+        PlaceRefusal::Full => ("connections", "503 Service Unavailable"),
+        PlaceRefusal::Address => ("connections_of_address", "429 Too Many Requests"),
     };
     refused(reason);
     let answer = format!(

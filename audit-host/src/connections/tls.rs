@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use audit_core::read_bytes;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -34,15 +35,17 @@ impl Tls {
             what: format!("the key {} cannot be used", key.display()),
             source,
         };
-        let certificates = CertificateDer::pem_file_iter(chain)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        let pem = read_bytes(chain).map_err(|error| chain_error(error.into()))?;
+        let certificates = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| chain_error(error.into()))?;
         let leaf = certificates.first().ok_or_else(|| chain_error("it holds none".into()))?;
         let of = ParsedCertificate::try_from(leaf).map_err(|error| chain_error(error.into()))?;
         ServerName::try_from(name)
             .map_err(|error| chain_error(format!("{name}: {error}").into()))
             .and_then(|name| verify_server_name(&of, &name).map_err(|e| chain_error(e.into())))?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| key_error(e.into()))?;
+        let pem = read_bytes(key).map_err(|error| key_error(error.into()))?;
+        let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| key_error(e.into()))?;
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -180,6 +180,20 @@ fn without_value(error: &clap::Error, is_number: bool) -> String {
     }
 }
 
+/// Prints an error of the command line, or the requested help. Returns the exit code, which is
+/// `unwritten` if help cannot be written.
+pub fn print_usage(error: &clap::Error, program: &str, unwritten: u8) -> u8 {
+    match error.print() {
+        Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
+            // The reader may be gone.
+            let _ =
+                writeln!(std::io::stderr(), "{program}: the output cannot be written: {failed}");
+            unwritten
+        }
+        Ok(()) | Err(_) => u8::try_from(error.exit_code()).unwrap_or(2),
+    }
+}
+
 /// Invalid settings.
 #[derive(Debug)]
 pub enum SettingsError {
@@ -199,7 +213,9 @@ impl SettingsError {
     /// Prints the error, or the requested help, and ends the process.
     pub fn exit(&self, program: &str) -> ! {
         match self {
-            SettingsError::CommandLine(error) => error.exit(),
+            SettingsError::CommandLine(error) => {
+                std::process::exit(print_usage(error, program, 1).into())
+            }
             SettingsError::File(error) => {
                 // The reader may be gone.
                 let _ = writeln!(std::io::stderr(), "{program}: {error}");

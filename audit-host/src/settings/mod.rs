@@ -11,7 +11,7 @@ use clap::{ArgMatches, Command};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-pub use self::command_line::{SettingsError, naming_variables, parse_with_file};
+pub use self::command_line::{SettingsError, naming_variables, parse_with_file, print_usage};
 use crate::{Output, read_text};
 
 /// The source of a setting's value.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{Clock, Random};
+use audit_core::{Clock, Random, read_bytes};
 use audit_egress::Egress;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -72,7 +72,7 @@ impl Receiver {
                 let message = format!("the certificates in {} cannot be used", path.display());
                 OpenError::configuration(message).with_source(error)
             };
-            let pem = std::fs::read(path).map_err(|error| failed(error.into()))?;
+            let pem = read_bytes(path).map_err(|error| failed(error.into()))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem);
             client = client.tls_certs_merge(certificates.map_err(|error| failed(error.into()))?);
         }

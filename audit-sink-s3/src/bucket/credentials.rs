@@ -9,7 +9,7 @@
 )]
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An issuer of credentials that expire.
@@ -48,7 +48,11 @@ impl CredentialFile {
     pub(crate) fn check(&self) -> Result<(), String> {
         let CredentialFile { variable, path, is_header } = self;
         let refused = |why: &str| Err(format!("the file {} of {variable} {why}", path.display()));
-        match read(path) {
+        // It is read again for each renewal: a pipe has an end, and a device may have none.
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return refused("is not a regular file");
+        }
+        match std::fs::read_to_string(path) {
             Err(error) => refused(&format!("cannot be read: {error}")),
             Ok(text) if text.trim().is_empty() => refused("is empty"),
             Ok(text) if *is_header && text.contains(char::is_control) => {
@@ -57,10 +61,6 @@ impl CredentialFile {
             Ok(_) => Ok(()),
         }
     }
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    std::fs::read_to_string(path)
 }
 
 impl Issuer {

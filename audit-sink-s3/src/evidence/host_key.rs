@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use audit_core::durable::{create, create_directory, sync_name};
+use audit_core::read_text;
 use audit_evidence::{KeyKind, SignerKey, VerifierKey, is_host_name};
 
 use super::settings::EvidenceSettings;
@@ -69,7 +70,7 @@ pub(super) fn read_or_make(
 }
 
 fn read(file: &Path, name: &str) -> Result<SignerKey, OpenError> {
-    let text = std::fs::read_to_string(file).map_err(|error| unusable(file, "read", error))?;
+    let text = read_text(file).map_err(|error| unusable(file, "read", error))?;
     check_permissions(file).map_err(|error| unusable(file, "used", error))?;
     parse(&text, name, &file.display().to_string())
 }

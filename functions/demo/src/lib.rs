@@ -64,7 +64,10 @@ pub async fn run(variables: &[OsString]) -> Result<bool, Box<dyn Error>> {
     let stage = Stage::new(directory.clone(), functions, variables);
     let holds = promises::play(&stage, &mut page).await?;
     page.end(&directory, holds);
-    Ok(holds)
+    match page.failure() {
+        Some(error) => Err(format!("the output cannot be written: {error}").into()),
+        None => Ok(holds),
+    }
 }
 
 fn write_functions(directory: &Path) -> Result<(), Box<dyn Error>> {

@@ -7,6 +7,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub(super) struct Page {
     colours: bool,
+    /// The first failure other than a closed pipe.
+    failure: Option<std::io::Error>,
 }
 
 /// The longest line of proof, about the width of a terminal.
@@ -15,7 +17,7 @@ const MAX_CHARS: usize = 150;
 impl Page {
     pub(super) fn new() -> Page {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Page { colours }
+        Page { colours, failure: None }
     }
 
     pub(super) fn begin(&mut self, directory: &Path) {
@@ -63,10 +65,17 @@ impl Page {
         self.line(&format!("  functions-host serve {}", directory.join("convex").display()));
     }
 
-    fn line(&self, text: &str) {
+    /// The failure to write a line, if there was one.
+    pub(super) fn failure(self) -> Option<std::io::Error> {
+        self.failure
+    }
+
+    fn line(&mut self, text: &str) {
         let mut out = std::io::stdout().lock();
-        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
-            tracing::debug!(%error, "standard output is gone");
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.failure.get_or_insert(error);
         }
     }
 

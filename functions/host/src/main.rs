@@ -8,7 +8,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_host::{LogFormat, Output, exit, log_and_trace, private_files};
+use audit_host::{LogFormat, Output, exit, log_and_trace, print_usage, private_files};
 
 use self::settings::{Command, CommandLine, Settings};
 
@@ -53,8 +53,7 @@ async fn start() -> ExitCode {
     let command = match CommandLine::read(std::env::args_os()) {
         Ok(line) => line.command,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(print_usage(&error, "functions-host", 1));
         }
     };
     let output = Output::stdout();
@@ -107,8 +106,14 @@ impl Task {
 async fn run(task: Task, output: &Output) -> Result<bool, Box<dyn Error>> {
     match task {
         Task::Demo => return functions_demo::run(&CommandLine::variables()).await,
-        Task::Check(settings) => check::check(&settings, output).await?,
-        Task::PrintConfig(settings) => settings.print(output),
+        Task::Check(settings) => {
+            check::check(&settings, output).await?;
+            output.complete(OUTPUT_TIMEOUT)?;
+        }
+        Task::PrintConfig(settings) => {
+            settings.print(output);
+            output.complete(OUTPUT_TIMEOUT)?;
+        }
         Task::Serve(settings) => serve::serve(*settings, output).await?,
     }
     Ok(true)

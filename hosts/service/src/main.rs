@@ -46,6 +46,9 @@ use crate::tenants::Tenants;
 /// names the user.
 const MAX_USER_JSON_BYTES: u32 = 256;
 
+/// How long a command waits at its end for its output to be read.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long the process waits at its end to send the last traces.
 const LAST_TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -80,10 +83,11 @@ async fn start() {
     let logging = log_and_trace(filter, settings.log_format(), "audit-service", traces);
     let (errors, traces) = logging
         .unwrap_or_else(|error| exit("audit-service", Err(error.into()), &Output::stderr(), &out));
+    let complete = |()| Ok(out.complete(OUTPUT_TIMEOUT)?);
     let result = if settings.print_config {
-        settings.print(&sources, &out)
+        settings.print(&sources, &out).and_then(complete)
     } else if settings.check {
-        check::check(&settings, &out).await
+        check::check(&settings, &out).await.and_then(complete)
     } else {
         serve(settings, &out).await
     };

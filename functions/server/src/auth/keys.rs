@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use audit_core::read_bytes;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
@@ -76,8 +77,8 @@ pub(super) fn read(settings: &AuthSettings) -> Result<Vec<Key>, KeyError> {
             ));
         }
     };
-    let content = std::fs::read(file)
-        .map_err(|error| refuse(Some(file), format!("cannot be read: {error}")))?;
+    let content =
+        read_bytes(file).map_err(|error| refuse(Some(file), format!("cannot be read: {error}")))?;
     parse(&content).map_err(|what| refuse(Some(file), what))
 }
 

@@ -401,6 +401,47 @@ fn a_start_on_a_bad_machine_says_what_is_wrong() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_no_success() {
+    for flag in ["--print-config", "--check", "--help", "--version"] {
+        let directory = TempDir::new().unwrap();
+        let flags = [&FREE[..], &[flag]].concat();
+        let program = env!("CARGO_BIN_EXE_audit-service");
+        let said = fails_on(program, "exec >/dev/full;", &flags, directory.path());
+        assert!(said.contains("the output cannot be written"), "{flag}: {said}");
+    }
+}
+
+/// Each file that a setting names, with a device without an end in its place.
+#[cfg(target_os = "linux")]
+#[test]
+fn endless_files_end_a_start() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path();
+    let stream = |more: &str| {
+        let file = root.join("streams.toml");
+        let begin = "[[log_stream]]\nname = \"a\"\nurl = \"https://example.com/\"\n";
+        std::fs::write(&file, format!("{begin}{more}")).unwrap();
+        "--log-streams=streams.toml"
+    };
+    for (flag, more) in [
+        ("--config=/dev/zero", ""),
+        ("--evidence-key=/dev/zero", ""),
+        ("--log-streams=/dev/zero", ""),
+        ("--routes=/dev/zero", ""),
+        ("", "format = \"webhook\"\nsecrets = [\"file:/dev/zero\"]"),
+        ("", "format = \"ndjson\"\nca_file = \"/dev/zero\""),
+        ("", "format = \"ocsf\"\nmapping = \"/dev/zero\""),
+    ] {
+        let flag = if more.is_empty() { flag } else { stream(more) };
+        let ran = run(root, &[&FREE[..], &["--check", flag]].concat(), &[]);
+        let said = text(&ran.stdout) + &text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{flag} {more} {said}");
+        assert!(said.contains("it exceeds limit of 67108864 bytes"), "{flag} {more} {said}");
+    }
+}
+
 /// A file that is opened later must not get the number of a closed output, and its bytes.
 #[cfg(target_os = "linux")]
 #[test]
