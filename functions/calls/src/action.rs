@@ -5,17 +5,19 @@ mod operations;
 mod threads;
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use audit_host::{Place, PlaceRefusal};
 use functions_engine::{Call, Failure, Limits, Mount, Seed, SyscallError, UNROUTED};
 use functions_program::Router;
 use functions_value::ComponentPath;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::Functions;
 use super::call::{Answered, CallError, Caller, Failed};
@@ -40,15 +42,26 @@ pub(super) async fn run(
     caller: &Caller,
     scheduled: Option<String>,
 ) -> Result<Answered, CallError> {
-    let permit = permit(functions)?;
+    let permit = permit(functions, caller)?;
     run_with(permit, functions, component, name, args, caller, scheduled).await
 }
 
-fn permit(functions: &Functions) -> Result<OwnedSemaphorePermit, CallError> {
+/// An action may run for minutes, so no address has more of them than are left for others. Those
+/// that an action calls count too. The host itself has no address.
+fn permit(functions: &Functions, caller: &Caller) -> Result<Place, CallError> {
     let inner = &functions.inner;
     let most = inner.settings.max_actions;
-    Arc::clone(&inner.actions).try_acquire_owned().map_err(|_| {
-        CallError::Overloaded(format!("the limit of {most} running actions is reached"))
+    let taken = match caller.request.ip() {
+        Some(address) => inner.actions.take(address, Some(most)),
+        None => inner.actions.take(Ipv4Addr::UNSPECIFIED.into(), None),
+    };
+    taken.map_err(|refusal| {
+        CallError::Overloaded(match refusal {
+            PlaceRefusal::Full => format!("the limit of {most} running actions is reached"),
+            PlaceRefusal::Address => format!(
+                "this address runs as many actions as are left for others, of {most} in all"
+            ),
+        })
     })
 }
 
@@ -60,7 +73,7 @@ pub(super) async fn run_http(
     http: Responding,
     caller: &Caller,
 ) -> Result<Answered, CallError> {
-    let permit = permit(functions)?;
+    let permit = permit(functions, caller)?;
     let action = Running {
         functions: functions.clone(),
         deployed: functions.inner.deployed(),

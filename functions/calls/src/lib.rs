@@ -39,10 +39,11 @@ use functions_fetch::Fetcher;
 use functions_program::{AuthProvider, Program};
 use functions_store::{CommitError, Snapshot, Store, StoreError, Tx};
 use functions_value::{Chance, ChanceSeed};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use audit_host::Lane;
+use audit_host::Places;
 pub use audited::{CachedQuery, Followed};
 pub use cache::QueryKey;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};
@@ -77,7 +78,7 @@ struct Inner {
     workers: Workers,
     action_threads: ActionThreads,
     faults: Faults,
-    actions: Arc<Semaphore>,
+    actions: Arc<Places>,
     fetcher: Fetcher,
     /// Notified when something new is scheduled.
     rescheduled: Arc<Notify>,
@@ -117,7 +118,7 @@ impl Functions {
         let inner = Inner {
             runtime,
             store,
-            actions: Arc::new(Semaphore::new(settings.max_actions)),
+            actions: Arc::new(Places::new("functions_actions", settings.max_actions)),
             fetcher: Fetcher::new(settings.fetch.clone()),
             deployed: RwLock::new(deployed),
             deployment_id,

@@ -16,7 +16,7 @@ pub struct FunctionSettings {
     /// The limits of one action's JavaScript.
     pub action_limits: Limits,
     /// The maximum number of actions that run at once. Each has its thread to itself, since it
-    /// waits for the functions that it calls.
+    /// waits for the functions that it calls. No address has more of them than are left for others.
     pub max_actions: usize,
     /// How long one query or mutation may keep its thread, including the host's work for it. After
     /// that it is abandoned and its thread replaced. The default is 60 seconds, far more than the

@@ -59,6 +59,16 @@ impl Usage {
         self.is_exhausted.get()
     }
 
+    /// Counts memory outside of the heap. If it is not available, returns false and ends the call.
+    pub(super) fn hold(&self, bytes: usize) -> bool {
+        let is_free = self.has_room_for(bytes);
+        match is_free {
+            true => self.bytes.set(self.bytes.get().saturating_add(bytes)),
+            false => self.is_exhausted.set(true),
+        }
+        is_free
+    }
+
     /// Counts `more` bytes for a block of `size` bytes. Returns false if they are not available.
     fn take(&self, more: usize, size: usize) -> bool {
         let bytes = self.bytes.get().saturating_add(more);
@@ -76,7 +86,7 @@ impl Usage {
         true
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(super) fn give_back(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
     }
 }

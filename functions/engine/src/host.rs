@@ -1,14 +1,14 @@
 //! The Rust functions that JavaScript can call.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use audit_runtime::FunctionKind;
-use functions_value::Chance;
+use functions_value::{Chance, Scanned};
 use rquickjs::{Array, Ctx, Exception, Function, Object, String as Text, Value};
 use scoped_tls_hkt::scoped_thread_local;
 use tokio::time::Instant;
@@ -29,22 +29,26 @@ scoped_thread_local! {
     pub(super) static mut HOST: for<'a> &'a mut (dyn Syscalls + 'a)
 }
 
+/// The operation of an audit log.
+const AUDIT_LOG: &str = "1.0/auditLog";
+
 /// The maximum number of lines that one call can write to the console.
 const MAX_LOG_LINES: usize = 256;
 
 /// The maximum size of all those lines, in bytes.
 const MAX_LOG_BYTES: usize = 256 << 10;
 
-/// The console output of a call.
+/// The console output of a call, or of several, up to a limit.
 #[derive(Debug, Default)]
-pub(super) struct LogLines {
+pub struct LogLines {
     lines: Vec<String>,
     bytes: usize,
     is_full: bool,
 }
 
 impl LogLines {
-    pub(super) fn push(&mut self, line: &str) {
+    /// Adds a line. Those beyond the limit are left out, which the last line says.
+    pub fn push(&mut self, line: &str) {
         if self.is_full {
             return;
         }
@@ -59,7 +63,8 @@ impl LogLines {
         self.lines.push(line.to_owned());
     }
 
-    pub(super) fn take(&mut self) -> Vec<String> {
+    /// Takes the lines.
+    pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 }
@@ -84,7 +89,8 @@ struct OfCall {
     chance: Option<Chance>,
     started: Instant,
     lines: LogLines,
-    pending: HashSet<u32>,
+    /// The operations that are answered later, with the memory of their arguments, in bytes.
+    pending: HashMap<u32, usize>,
     /// The members of audit logs that the call has been warned about.
     hollow: HashSet<String>,
     /// Not shared between calls, since a [`Later`] can outlive its call.
@@ -100,7 +106,7 @@ impl OfCall {
             chance: None,
             started: Instant::now(),
             lines: LogLines::default(),
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             hollow: HashSet::new(),
             asking: Arc::default(),
             sender,
@@ -152,7 +158,8 @@ impl Shared {
 
     /// Removes an operation from the pending ones. Returns whether it was pending.
     pub(super) fn settles(&self, id: u32) -> bool {
-        self.call.borrow_mut().pending.remove(&id)
+        let held = self.call.borrow_mut().pending.remove(&id);
+        held.inspect(|bytes| self.usage.give_back(*bytes)).is_some()
     }
 
     /// The time since the call began.
@@ -164,6 +171,20 @@ impl Shared {
         self.touch();
         let call = &mut *self.call.borrow_mut();
         call.chance.get_or_insert_with(|| Chance::new(call.seed.random)).next_u64()
+    }
+
+    /// Counts the host's copy of an operation's arguments, which may be many times as large as
+    /// their text, towards the function's memory. The body of a log is not parsed.
+    fn hold(&self, op: &str, args: &str) -> Result<usize, SyscallError> {
+        if op == AUDIT_LOG {
+            return Ok(0);
+        }
+        // Half of the maximum, which is reached only while the arguments are parsed.
+        let bytes = Scanned::of(args.as_bytes()).tree_bytes() / 2;
+        if self.usage.hold(bytes) {
+            return Ok(bytes);
+        }
+        Err(SyscallError::new("the function has too little memory for the operation's arguments"))
     }
 
     /// Calls the host while the stopwatch is stopped.
@@ -195,6 +216,7 @@ impl Shared {
             let call = self.call.borrow();
             (Arc::clone(&call.asking), call.sender.clone())
         };
+        let held = self.hold(op, args).map_err(|error| throw(ctx, &error))?;
         let later = Later { id, asking: Arc::clone(&asking), sender };
         asking.begin(id);
         let answer = self.ask(|host| Ok(host.async_syscall(op, args, later)));
@@ -203,11 +225,12 @@ impl Shared {
             Ok(Answer::Now(answer)) => answer,
             Ok(Answer::Later) if is_dropped => Err(SyscallError::dropped()),
             Ok(Answer::Later) => {
-                self.call.borrow_mut().pending.insert(id);
+                self.call.borrow_mut().pending.insert(id, held);
                 return Ok(None);
             }
             Err(error) => Err(error),
         };
+        self.usage.give_back(held);
         answer.map(Some).map_err(|error| throw(ctx, &error))
     }
 
@@ -228,7 +251,7 @@ impl Shared {
                 for (path, class) in hollow {
                     self.warn_of_hollow(&path, &class);
                 }
-                self.start(ctx, id, "1.0/auditLog", &args)
+                self.start(ctx, id, AUDIT_LOG, &args)
             }
             Err(Refused::Because(reason)) => Err(throw(ctx, &refuse(&reason))),
             Err(Refused::Thrown(thrown, place)) => {
@@ -270,7 +293,9 @@ pub(super) fn natives<'js>(
     let operations = Rc::clone(shared);
     let syscall = move |ctx: Ctx<'js>, op: Text<'js>, args: Text<'js>| {
         let (op, args) = (op.to_string()?, args.to_string()?);
+        let held = operations.hold(&op, &args).map_err(|error| throw(&ctx, &error))?;
         let answer = operations.ask(|host| host.syscall(&op, &args));
+        operations.usage.give_back(held);
         answer.map_err(|error| throw(&ctx, &error))
     };
     natives.set("syscall", Function::new(ctx.clone(), syscall)?)?;

@@ -40,6 +40,7 @@ use functions_value::ChanceSeed;
 
 pub use bytecode::{Bytecode, Keep};
 pub use env::Env;
+pub use host::LogLines;
 pub use kept::{Keeping, KeptEngines};
 use modules::Loaded;
 pub use modules::{ModuleName, Modules};

@@ -27,7 +27,6 @@ pub mod auth;
 mod body;
 mod budget;
 mod calls;
-mod estimate;
 mod export;
 mod inflow;
 mod limits;

@@ -40,6 +40,7 @@ pub(super) fn describe_metrics() {
         Unit::Seconds,
         "Time from a request to its response, by route"
     );
+    describe_gauge!("functions_actions", "Running actions of clients");
     describe_gauge!("functions_workers_waiting", "Queries and mutations that wait for a thread");
     describe_histogram!(
         "functions_workers_wait_seconds",

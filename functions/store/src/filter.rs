@@ -1,11 +1,12 @@
 //! Expressions of `filter`, evaluated on each document that a query reads.
 
 use std::borrow::Cow;
+use std::mem::discriminant;
 
 use functions_value::{Object, Value, is_undefined_json, shown_value};
 use serde_json::Value as Json;
 
-use super::{catalog::field_path, error::StoreError};
+use super::{catalog::field_path, error::StoreError, tx::MAX_DOCUMENTS_READ};
 
 /// An expression over a document. A missing field evaluates to `None`, which equals only itself and
 /// sorts before every value.
@@ -42,6 +43,41 @@ pub(super) enum Operation {
 
 /// The maximum depth of an expression, which bounds the stack of its evaluation.
 const MAX_DEPTH: usize = 128;
+
+/// The maximum number of steps of the filters of one transaction. They take about a second.
+pub(super) const MAX_STEPS: u64 = 2_000 * MAX_DOCUMENTS_READ;
+
+/// How many bytes of two values are compared in one step.
+const BYTES_PER_STEP: usize = 64;
+
+/// The evaluation steps of a transaction's filters. They run in the host, where the time limit of
+/// functions does not count, so they are limited here.
+#[derive(Debug, Default)]
+pub(super) struct Steps(u64);
+
+impl Steps {
+    fn take(&mut self, steps: usize) -> Result<(), StoreError> {
+        self.0 = self.0.saturating_add(steps as u64);
+        if self.0 <= MAX_STEPS {
+            return Ok(());
+        }
+        Err(StoreError::User(format!(
+            "Too much filtering in a single function execution (limit: {MAX_STEPS} steps). Consider using smaller \
+             filters, or indexed queries with a selective index range expressions."
+        )))
+    }
+
+    /// Counts the comparison of two values.
+    fn compare(&mut self, left: Option<&Value>, right: Option<&Value>) -> Result<(), StoreError> {
+        match (left, right) {
+            // Others are told apart by their types.
+            (Some(left), Some(right)) if discriminant(left) == discriminant(right) => {
+                self.take(left.size().min(right.size()) / BYTES_PER_STEP)
+            }
+            (_, _) => Ok(()),
+        }
+    }
+}
 
 impl Expression {
     pub(super) fn from_json(json: &Json) -> Result<Self, StoreError> {
@@ -91,8 +127,8 @@ impl Expression {
         })
     }
 
-    pub(super) fn accepts(&self, document: &Object) -> Result<bool, StoreError> {
-        match self.evaluate(document)?.as_deref() {
+    pub(super) fn accepts(&self, document: &Object, steps: &mut Steps) -> Result<bool, StoreError> {
+        match self.evaluate(document, steps)?.as_deref() {
             Some(Value::Boolean(boolean)) => Ok(*boolean),
             // A missing optional boolean field.
             None => Ok(false),
@@ -103,7 +139,12 @@ impl Expression {
         }
     }
 
-    fn evaluate<'a>(&'a self, document: &'a Object) -> Result<Option<Cow<'a, Value>>, StoreError> {
+    fn evaluate<'a>(
+        &'a self,
+        document: &'a Object,
+        steps: &mut Steps,
+    ) -> Result<Option<Cow<'a, Value>>, StoreError> {
+        steps.take(1)?;
         let boolean = |boolean| Ok(Some(Cow::Owned(Value::Boolean(boolean))));
         match self {
             Self::Literal(value) => Ok(value.as_ref().map(Cow::Borrowed)),
@@ -113,8 +154,11 @@ impl Expression {
                 .map(Cow::Borrowed)),
             Self::Compare(comparison, operands) => {
                 let [left, right] = &**operands;
+                let left = left.evaluate(document, steps)?;
+                let right = right.evaluate(document, steps)?;
+                steps.compare(left.as_deref(), right.as_deref())?;
                 // `None` sorts before `Some`, as a missing field sorts before all values.
-                let order = left.evaluate(document)?.cmp(&right.evaluate(document)?);
+                let order = left.cmp(&right);
                 boolean(match comparison {
                     Comparison::Equal => order.is_eq(),
                     Comparison::NotEqual => order.is_ne(),
@@ -126,10 +170,11 @@ impl Expression {
             }
             Self::Arithmetic(operation, operands) => {
                 let [left, right] = &**operands;
-                let (left, right) = (left.evaluate(document)?, right.evaluate(document)?);
+                let left = left.evaluate(document, steps)?;
+                let right = right.evaluate(document, steps)?;
                 Ok(Some(Cow::Owned(operation.apply(left.as_deref(), right.as_deref())?)))
             }
-            Self::Negate(operand) => match operand.evaluate(document)?.as_deref() {
+            Self::Negate(operand) => match operand.evaluate(document, steps)?.as_deref() {
                 Some(Value::Int64(number)) => Ok(Some(Cow::Owned(Value::Int64(
                     number
                         .checked_neg()
@@ -142,7 +187,7 @@ impl Expression {
             },
             Self::And(operands) => {
                 for operand in operands {
-                    if !operand.accepts(document)? {
+                    if !operand.accepts(document, steps)? {
                         return boolean(false);
                     }
                 }
@@ -150,13 +195,13 @@ impl Expression {
             }
             Self::Or(operands) => {
                 for operand in operands {
-                    if operand.accepts(document)? {
+                    if operand.accepts(document, steps)? {
                         return boolean(true);
                     }
                 }
                 boolean(false)
             }
-            Self::Not(operand) => boolean(!operand.accepts(document)?),
+            Self::Not(operand) => boolean(!operand.accepts(document, steps)?),
         }
     }
 }

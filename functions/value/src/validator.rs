@@ -1,6 +1,6 @@
 //! Validators of values.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
@@ -107,24 +107,18 @@ impl Validator {
     ///
     /// The value is invalid. The message is Convex's, with the path, the value and the validator.
     pub fn check(&self, value: &Value, is_id: &dyn Fn(&str, &str) -> bool) -> Result<(), String> {
-        self.check_at(value, &mut Path::default(), is_id).map_err(|mismatch| mismatch.to_string())
+        let mut path = Path::default();
+        self.check_at(value, &mut path, is_id).map_err(|mismatch| mismatch.shown(&path))
     }
 
-    fn check_at(
-        &self,
-        value: &Value,
-        path: &mut Path,
+    /// Where this fails, `path` is that of the mismatch.
+    fn check_at<'a, 'v>(
+        &'a self,
+        value: &'v Value,
+        path: &mut Path<'v>,
         is_id: &dyn Fn(&str, &str) -> bool,
-    ) -> Result<(), Box<Mismatch>> {
-        let mismatch = |what: String, path: &Path| {
-            Err(Box::new(Mismatch {
-                what,
-                path: path.to_string(),
-                is_object: false,
-                value: shown(value),
-                validator: self.to_string(),
-            }))
-        };
+    ) -> Result<(), Mismatch<'a, 'v>> {
+        let mismatch = |why| Err(Mismatch { why, value: Cow::Borrowed(value), validator: self });
         let accepted = match (self, value) {
             (Self::Any, _)
             | (Self::Null, Value::Null)
@@ -136,10 +130,7 @@ impl Validator {
             (Self::Literal(literal), value) => literal == value,
             (Self::Id(table), Value::String(text)) => {
                 if !is_id(table, text) {
-                    return mismatch(
-                        format!("Value is not the ID of a document in table `{table}`."),
-                        path,
-                    );
+                    return mismatch(Why::NotId(table));
                 }
                 true
             }
@@ -153,15 +144,15 @@ impl Validator {
             }
             (Self::Record(keys, values), Value::Object(fields)) => {
                 for (name, value) in fields {
-                    path.0.push(Step::Field(name.clone()));
-                    keys.check_at(&Value::String(name.clone()), path, is_id)?;
+                    path.0.push(Step::Field(name));
+                    keys.check_key(name, is_id)?;
                     values.check_at(value, path, is_id)?;
                     path.0.pop();
                 }
                 true
             }
             (Self::Object(fields), Value::Object(object)) => {
-                return self.check_object(fields, object, path, is_id);
+                return self.check_object(fields, value, object, path, is_id);
             }
             (Self::Union(members), value) => {
                 if let Some(member) = discriminated(members, value) {
@@ -176,49 +167,48 @@ impl Validator {
             }
             (_, _) => false,
         };
-        if accepted { Ok(()) } else { mismatch("Value does not match validator.".to_owned(), path) }
+        if accepted { Ok(()) } else { mismatch(Why::Other) }
     }
 
-    fn check_object(
-        &self,
-        fields: &BTreeMap<String, Field>,
-        object: &Object,
-        path: &mut Path,
+    /// Checks the name of a member of a record.
+    fn check_key<'a, 'v>(
+        &'a self,
+        name: &str,
         is_id: &dyn Fn(&str, &str) -> bool,
-    ) -> Result<(), Box<Mismatch>> {
-        let mismatch = |what: String, path: &Path| {
-            Err(Box::new(Mismatch {
-                what,
-                path: path.to_string(),
-                is_object: true,
-                value: shown(&Value::Object(object.clone())),
-                validator: self.to_string(),
-            }))
+    ) -> Result<(), Mismatch<'a, 'v>> {
+        let key = Value::from(name);
+        let why = match self.check_at(&key, &mut Path::default(), is_id) {
+            Ok(()) => return Ok(()),
+            Err(Mismatch { why: Why::NotId(table), .. }) => Why::NotId(table),
+            Err(_) => Why::Other,
         };
+        Err(Mismatch { why, value: Cow::Owned(key), validator: self })
+    }
+
+    fn check_object<'a, 'v>(
+        &'a self,
+        fields: &'a BTreeMap<String, Field>,
+        value: &'v Value,
+        object: &'v Object,
+        path: &mut Path<'v>,
+        is_id: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<(), Mismatch<'a, 'v>> {
+        let mismatch = |why| Err(Mismatch { why, value: Cow::Borrowed(value), validator: self });
         for (name, field) in fields {
-            match object.get(name) {
-                Some(value) => {
-                    path.0.push(Step::Field(name.clone()));
+            match object.get_key_value(name) {
+                Some((name, value)) => {
+                    path.0.push(Step::Field(name));
                     field.validator.check_at(value, path, is_id)?;
                     path.0.pop();
                 }
                 None if field.optional => {}
                 None => {
-                    return mismatch(
-                        format!(
-                            "Object is missing the required field `{name}`. Consider wrapping the field validator in \
-                             `v.optional(...)` if this is expected."
-                        ),
-                        path,
-                    );
+                    return mismatch(Why::MissingField(name));
                 }
             }
         }
         match object.keys().find(|name| !fields.contains_key(*name)) {
-            Some(name) => mismatch(
-                format!("Object contains extra field `{name}` that is not in the validator."),
-                path,
-            ),
+            Some(name) => mismatch(Why::ExtraField(name)),
             None => Ok(()),
         }
     }
@@ -304,14 +294,14 @@ impl fmt::Display for Validator {
 }
 
 #[derive(Default)]
-struct Path(Vec<Step>);
+struct Path<'a>(Vec<Step<'a>>);
 
-enum Step {
-    Field(String),
+enum Step<'a> {
+    Field(&'a str),
     Element(usize),
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.0 {
             match step {
@@ -323,22 +313,42 @@ impl fmt::Display for Path {
     }
 }
 
-struct Mismatch {
-    what: String,
-    path: String,
-    is_object: bool,
-    value: String,
-    validator: String,
+/// A value that its validator rejects. Unions try their members, so only the last mismatch is
+/// written out.
+struct Mismatch<'a, 'v> {
+    why: Why<'a, 'v>,
+    value: Cow<'v, Value>,
+    validator: &'a Validator,
 }
 
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, path, is_object, value, validator } = self;
-        f.write_str(what)?;
-        if !path.is_empty() {
-            write!(f, "\nPath: {path}")?;
-        }
-        let label = if *is_object { "Object" } else { "Value" };
-        write!(f, "\n{label}: {value}\nValidator: {validator}")
+enum Why<'a, 'v> {
+    NotId(&'a str),
+    MissingField(&'a str),
+    ExtraField(&'v str),
+    Other,
+}
+
+impl Mismatch<'_, '_> {
+    fn shown(&self, path: &Path<'_>) -> String {
+        let Mismatch { why, value, validator } = self;
+        let (label, what) = match why {
+            Why::NotId(table) => {
+                ("Value", format!("Value is not the ID of a document in table `{table}`."))
+            }
+            Why::Other => ("Value", "Value does not match validator.".to_owned()),
+            Why::MissingField(name) => {
+                let what = format!(
+                    "Object is missing the required field `{name}`. Consider wrapping the field validator in \
+                     `v.optional(...)` if this is expected."
+                );
+                ("Object", what)
+            }
+            Why::ExtraField(name) => (
+                "Object",
+                format!("Object contains extra field `{name}` that is not in the validator."),
+            ),
+        };
+        let path = if path.0.is_empty() { String::new() } else { format!("\nPath: {path}") };
+        format!("{what}{path}\n{label}: {}\nValidator: {validator}", shown(value))
     }
 }

@@ -55,7 +55,6 @@ impl<'a> InAction<'a> {
     fn now(&self, op: &str, args: &Json) -> Done {
         let Running { functions, deployed, caller, scheduled, http, .. } = self.running;
         let json = match op {
-            "1.0/auditLog" => return Err(failed(AuditError::InAction.to_string())),
             "1.0/getUserIdentity" => {
                 if let Some(why) = http.as_ref().and_then(|http| http.refused_token.as_ref()) {
                     return Err(failed(format!("the token of the request is invalid: {why}")));
@@ -178,6 +177,9 @@ impl<'a> InAction<'a> {
     }
 
     fn answer(&mut self, op: &str, args: &str, later: Later) -> Answer {
+        if op == "1.0/auditLog" {
+            return Answer::Now(Err(failed(AuditError::InAction.to_string())));
+        }
         let args: Json = match serde_json::from_str(args) {
             Ok(args) => args,
             Err(error) => return Answer::Now(Err(failed(format!("not JSON: {error}")))),

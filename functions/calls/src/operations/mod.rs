@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use audit_runtime::{FunctionKind, RequestContext};
-use functions_engine::{Answer, Failure, FailureKind, Later, Limits, Seed, SyscallError, Syscalls};
+use functions_engine::{
+    Answer, Failure, FailureKind, Later, Limits, LogLines, Seed, SyscallError, Syscalls,
+};
 use functions_program::Program;
 use functions_store::{StoreError, Tx};
 use functions_value::{Chance, Value};
@@ -67,6 +69,7 @@ pub(crate) struct Gathered {
     /// could catch.
     panic: Option<Box<dyn Any + Send>>,
     scheduled: Scheduled,
+    query_bytes: usize,
 }
 
 impl Gathered {
@@ -145,9 +148,10 @@ fn run_at(
     for stream in std::mem::take(&mut host.streams) {
         host.tx.query_close(stream);
     }
-    let mut lines = ran.log_lines;
-    lines.append(&mut gathered.log_lines);
-    gathered.log_lines = lines;
+    // The functions that it called have their lines after its own, and all of them one limit.
+    let mut lines = LogLines::default();
+    ran.log_lines.iter().chain(&gathered.log_lines).for_each(|line| lines.push(line));
+    gathered.log_lines = lines.take();
     if let Some(panic) = gathered.panic.take() {
         resume_unwind(panic);
     }
@@ -186,9 +190,11 @@ impl InTransaction<'_> {
     fn do_sync(&mut self, op: &str, args: &str) -> Result<Json, SyscallError> {
         let met = self.facts.faults.meet(op);
         self.stored(met)?;
+        let bytes = args.len();
         let args = parse(args)?;
         match op {
             "1.0/queryStream" => {
+                self.count_query(bytes)?;
                 let query = args.get("query").unwrap_or(&Json::Null);
                 let begun = self.tx.query(&self.target.component, query);
                 let stream = self.stored(begun)?;

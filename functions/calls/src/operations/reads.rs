@@ -9,12 +9,28 @@ use serde_json::{Value as Json, json};
 use super::InTransaction;
 use super::arguments::{failed, table, text};
 
+/// The maximum size of all queries of a function, in bytes of JSON. They are kept until they are
+/// read to their ends.
+const MAX_QUERY_BYTES: usize = 8 << 20;
+
 impl InTransaction<'_> {
     pub(super) fn stream(&self, args: &Json) -> Option<u32> {
         let stream =
             args.get("queryId").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())?;
         // A function can use its own streams, but not those of its caller.
         self.streams.contains(&stream).then_some(stream)
+    }
+
+    /// Counts a query of this many bytes of JSON.
+    pub(super) fn count_query(&mut self, bytes: usize) -> Result<(), SyscallError> {
+        self.gathered.query_bytes += bytes;
+        let bytes = self.gathered.query_bytes;
+        if bytes > MAX_QUERY_BYTES {
+            return Err(failed(format!(
+                "the queries of a function have {bytes} bytes of JSON, which exceeds limit of {MAX_QUERY_BYTES}"
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn get(&mut self, args: &Json) -> Result<Json, SyscallError> {

@@ -31,6 +31,20 @@ export const holds = query(async (ctx, { mib, levels }) => {
   if (levels > 1) await ctx.runQuery(anyApi.limits.holds, { mib, levels: levels - 1 });
   return held.length;
 });
+// The host holds a query until it is read to its end.
+export const asks = query(async (ctx, { queries }) => {
+  const text = "x".repeat(1_000_000);
+  const all = Array.from({ length: queries }, () => ctx.db.query("t").filter((q) => q.eq(q.field("a"), text)));
+  for (const one of all) await one.first();
+  return all.length;
+});
+export const twice = query(async (ctx, { queries }) => {
+  for (let n = 0; n < 2; n++) await ctx.runQuery(anyApi.limits.asks, { queries });
+});
+export const says = query(async () => { for (let n = 0; n < 100; n++) console.log(n); });
+export const saysMuch = query(async (ctx) => {
+  for (let n = 0; n < 4; n++) await ctx.runQuery(anyApi.limits.says, {});
+});
 // The memory of one callee is free for the next.
 export const oneByOne = query(async (ctx, { mib, times }) => {
   for (let n = 0; n < times; n++) await ctx.runQuery(anyApi.limits.holds, { mib, levels: 1 });
@@ -63,6 +77,22 @@ async fn the_exceeded_limit_is_named() {
     assert!(failed.contains(TIMED_OUT), "{failed}");
     let failed = query(&host, "holds", json!({ "mib": 20, "levels": 4 })).await.unwrap_err();
     assert!(failed.contains("ran out of memory (maximum memory usage: 64 MiB)"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_and_lines_of_callees_count_too() {
+    let host = host_with(Duration::from_secs(30)).await;
+    for name in ["asks", "twice"] {
+        query(&host, name, json!({ "queries": 4 })).await.unwrap();
+    }
+    let limit = "bytes of JSON, which exceeds limit of 8388608";
+    for (name, queries) in [("asks", 9), ("twice", 5)] {
+        let failed = query(&host, name, json!({ "queries": queries })).await.unwrap_err();
+        assert!(failed.contains(limit), "{failed}");
+    }
+    let ran = host.functions.query("limits:saysMuch", &json!({}), &host.caller()).await.unwrap();
+    assert_eq!(ran.log_lines.len(), 257);
+    assert!(ran.log_lines[256].contains("a call can log 256 lines"), "{:?}", ran.log_lines[256]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 mod a_shared_query_waits_for_nobody;
 mod actions_are_abandoned;
 mod actions_keep_engines;
+mod actions_leave_places;
 mod arguments_are_checked_as_on_convex;
 mod bodies;
 mod commit_times;

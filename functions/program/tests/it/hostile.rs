@@ -323,6 +323,56 @@ fn an_engine_survives_running_out_of_memory_anywhere() {
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
 
+/// Small values take many times their text once the host parses them.
+#[test]
+fn arguments_of_operations_count_towards_memory() {
+    /// Answers 1,000 operations when the last of them arrives.
+    struct Late(Vec<Later>);
+
+    impl Syscalls for Late {
+        fn syscall(&mut self, _: &str, _: &str) -> Result<String, SyscallError> {
+            unreachable!("actions have no such operations")
+        }
+
+        fn async_syscall(&mut self, _: &str, _: &str, later: Later) -> Answer {
+            self.0.push(later);
+            if self.0.len() == 1_000 {
+                self.0.drain(..).for_each(|later| later.complete(Ok("null".to_owned())));
+            }
+            Answer::Later
+        }
+    }
+
+    let fixture = fixture(
+        "declare const Convex: any;
+         const wide = (n: number) => `[${'[],'.repeat(n)}0]`;
+         const ask = (n: number) => Convex.asyncSyscall('op', wide(n));
+         export const synchronous = query(async () => { try { Convex.syscall('op', wide(1e6)); } catch {} return 1; });
+         export const asynchronous = query(async () => { try { await ask(1e6); } catch {} return 1; });
+         export const audited = query(async () => { try { await Convex.asyncSyscall('1.0/auditLog', wide(1e6)); } catch {} return 1; });
+         export const many = action(async () => { await Promise.all(Array.from({ length: 1000 }, () => ask(1e4))); return 1; });
+         export const few = action(async () => { await Promise.all(Array.from({ length: 1000 }, () => ask(100))); return 1; });
+         export const fits = query(async () => { for (let i = 0; i < 100; i++) { await ask(1e4); Convex.syscall('op', wide(1e4)); } return 1; });
+         export const fine = query(async () => 1);",
+    );
+    for name in ["synchronous", "asynchronous"] {
+        assert_eq!(fails_alone(&fixture, name, &ample()).kind, FailureKind::MemoryLimit, "{name}");
+    }
+    for name in ["fits", "audited"] {
+        assert_eq!(fixture.value(&format!("messages:{name}"), "[{}]"), "1", "{name}");
+    }
+
+    let run = |name: &str| {
+        let mut host = Late(Vec::new());
+        let ran = fixture.run_with(name, "[{}]", &SEED, &ample(), &mut host);
+        (ran.result.map_err(|failure| failure.kind), host.0.len())
+    };
+    assert_eq!(run("messages:few"), (Ok("1".to_owned()), 0));
+    let (result, asked) = run("messages:many");
+    assert_eq!(result, Err(FailureKind::MemoryLimit));
+    assert!(asked < 60, "{asked}");
+}
+
 #[test]
 fn deep_recursion_fails_or_is_caught() {
     let fixture = fixture(

@@ -349,6 +349,28 @@ fn excess_reads_and_writes_fail() {
     );
 }
 
+/// Functions' time does not count while the host filters, so its steps do.
+#[test]
+fn excess_filtering_fails() {
+    let (_directory, store) = open();
+    let mut tx = begin(&store);
+    tx.insert(&root(), "t", value(json!({ "a": "x".repeat(900_000) }))).unwrap();
+    // Each comparison takes 14,062 steps.
+    let filtered = |times: usize| {
+        let differs = json!({ "$neq": [{ "$field": "a" }, { "$field": "a" }] });
+        let mut query = scan("t");
+        query["operators"] = json!([{ "filter": { "$or": vec![differs; times] } }]);
+        query
+    };
+    assert_eq!(collect(&mut tx, &filtered(4_000)).unwrap(), []);
+    assert_eq!(collect(&mut tx, &filtered(500)).unwrap(), []);
+    assert!(
+        refused(collect(&mut tx, &filtered(500))).starts_with(
+            "Too much filtering in a single function execution (limit: 64000000 steps)."
+        )
+    );
+}
+
 #[test]
 fn a_schema_is_applied_whole_or_not_at_all() {
     let (directory, store) = open();

@@ -16,6 +16,7 @@ use super::{
     catalog::Table,
     commit::{CommitError, Request},
     error::StoreError,
+    filter::Steps,
     key::{self, Key},
     reads::ReadSet,
     receipts::Receipt,
@@ -66,6 +67,7 @@ pub struct Tx {
     next_stream: u32,
     metrics: TxMetrics,
     limits: TxMetrics,
+    filter_steps: Steps,
     access: Access,
     receipt: Option<Receipt>,
 }
@@ -101,6 +103,7 @@ impl Tx {
             next_stream: 0,
             metrics: TxMetrics::default(),
             limits: TxMetrics::MAX,
+            filter_steps: Steps::default(),
             access: Access::Function,
             receipt: None,
         }
@@ -253,10 +256,11 @@ impl Tx {
 
     /// The table of this name. Adds its existence and schema to the read set.
     pub(crate) fn table(&mut self, component: &ComponentPath, name: &str) -> Option<Arc<Table>> {
-        let created =
-            || self.created.iter().find(|((path, table), _)| path == component && table == name);
-        let existing = self.snapshot.catalog().table(component, name);
-        let table = existing.or_else(|| created().map(|(_, table)| table)).map(Arc::clone);
+        let created = || {
+            let may_be = !self.created.is_empty();
+            may_be.then(|| self.created.get(&(component.clone(), name.to_owned()))).flatten()
+        };
+        let table = self.snapshot.catalog().table(component, name).or_else(created).map(Arc::clone);
         match &table {
             Some(table) => self.reads.add_key(table.key()),
             None => self.reads.add_key(&key::table(component, name)),

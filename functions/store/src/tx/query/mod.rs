@@ -158,7 +158,7 @@ impl Tx {
                 return Ok(Filled { page, positions, last, status: None });
             };
             positions.push(position);
-            if stream.passes(&document)? {
+            if stream.passes(self, &document)? {
                 page.push(Value::Object(Arc::unwrap_or_clone(document)));
             }
         }

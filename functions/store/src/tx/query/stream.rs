@@ -33,16 +33,16 @@ impl Stream {
                 return Ok(None);
             }
             let Some((_, document)) = self.next_row(tx)? else { return Ok(None) };
-            if self.passes(&document)? {
+            if self.passes(tx, &document)? {
                 return Ok(Some(document));
             }
         }
     }
 
-    pub(super) fn passes(&mut self, document: &Object) -> Result<bool, StoreError> {
+    pub(super) fn passes(&mut self, tx: &mut Tx, document: &Object) -> Result<bool, StoreError> {
         for operator in &mut self.plan.operators {
             match operator {
-                Operator::Filter(filter) if filter.accepts(document)? => {}
+                Operator::Filter(filter) if filter.accepts(document, &mut tx.filter_steps)? => {}
                 Operator::Filter(_) | Operator::Limit(0) => return Ok(false),
                 Operator::Limit(left) => *left -= 1,
             }

@@ -1,17 +1,20 @@
-//! Estimates the memory of a call from its text.
+//! Estimates the memory of parsed JSON from its text.
 
-/// The contents of a call's text, counted without parsing. For invalid JSON the counts mean nothing
+/// The contents of a JSON text, counted without parsing. For invalid JSON the counts mean nothing
 /// and do no harm.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Scanned {
-    pub(super) values: usize,
+pub struct Scanned {
+    /// The number of values, at all levels.
+    pub values: usize,
     objects: usize,
     members: usize,
-    pub(super) depth: usize,
+    /// The deepest nesting, in levels.
+    pub depth: usize,
 }
 
 impl Scanned {
-    pub(super) fn of(text: &[u8]) -> Scanned {
+    /// Counts the contents of a text.
+    pub fn of(text: &[u8]) -> Scanned {
         let mut scanned = Scanned { values: 1, ..Scanned::default() };
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         for byte in text {
@@ -41,24 +44,12 @@ impl Scanned {
         scanned
     }
 
-    /// The maximum memory of a call with these contents, in bytes.
-    ///
-    /// The text is copied many times: escaped and unescaped on the way into the engine, by the
-    /// function, and on the way to the store and to the log. A single string of 12 MiB took 14
-    /// times its length. Three trees exist at once: the parsed arguments, their copy, and the
-    /// function's value. A test compares the estimate with the memory of a process.
-    pub(super) fn memory_bytes(&self, text_bytes: usize) -> usize {
-        const TREES: usize = 3;
-        const TEXTS: usize = 15;
-        TEXTS * text_bytes + TREES * self.tree_bytes()
-    }
-
     /// The maximum memory of a tree with these contents, in bytes, without its strings.
     ///
     /// A value takes 32 bytes, in a vector that may have twice that capacity and is copied as it
     /// grows. The first node of an object's B-tree takes 640, with room for 11 members. In
     /// half-full nodes a member takes 110. Each string is a block of the allocator.
-    pub(super) fn tree_bytes(&self) -> usize {
+    pub fn tree_bytes(&self) -> usize {
         let Scanned { values, objects, members, depth: _ } = *self;
         128 * values + 640 * objects + 142 * members
     }
