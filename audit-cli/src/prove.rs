@@ -242,7 +242,10 @@ pub(crate) async fn prove(
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| match error {
             ReadError::Store(said) => NoProof::Unread(failure(&said)),
-            error => failed(&error.said()),
+            error @ (ReadError::Damaged(_)
+            | ReadError::Gone
+            | ReadError::Refused(_)
+            | ReadError::Unwanted) => failed(&error.said()),
         })?;
         let (mut left, mut goes_on) = (&bytes[..], true);
         while goes_on && tree.size() <= head.end() {
