@@ -33,6 +33,7 @@ mod workers;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use audit_host::Places;
 use audit_runtime::AuditRuntime;
 use functions_engine::KeptEngines;
 use functions_fetch::Fetcher;
@@ -43,7 +44,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use audit_host::Lane;
-use audit_host::Places;
 pub use audited::{CachedQuery, Followed};
 pub use cache::QueryKey;
 pub use call::{Answered, CallError, Caller, Failed, Identity, Internal, Mutated};

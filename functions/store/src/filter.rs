@@ -62,8 +62,9 @@ impl Steps {
             return Ok(());
         }
         Err(StoreError::User(format!(
-            "Too much filtering in a single function execution (limit: {MAX_STEPS} steps). Consider using smaller \
-             filters, or indexed queries with a selective index range expressions."
+            "Too much filtering in a single function execution (limit: {MAX_STEPS} steps). \
+             Consider using smaller filters, or indexed queries with selective index range \
+             expressions."
         )))
     }
 

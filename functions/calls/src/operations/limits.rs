@@ -95,7 +95,8 @@ impl Scheduled {
         }
         if bytes > max_bytes {
             return Err(failed(format!(
-                "one mutation schedules functions with {bytes} bytes of arguments, more than {max_bytes}"
+                "one mutation schedules functions with {bytes} bytes of arguments, more than \
+                 {max_bytes}"
             )));
         }
         Ok(())
@@ -104,7 +105,10 @@ impl Scheduled {
 
 /// What `ctx.meta.getTransactionMetrics()` returns.
 pub(super) fn metrics(used: &TxMetrics, limits: &TxMetrics, scheduled: &Scheduled) -> Json {
-    let metric = |used: u64, max: u64| json!({ "used": used as f64, "remaining": max.saturating_sub(used) as f64 });
+    let metric = |used: u64, max: u64| {
+        let remaining = max.saturating_sub(used);
+        json!({ "used": used as f64, "remaining": remaining as f64 })
+    };
     let Scheduled { functions, bytes, max_functions, max_bytes } = *scheduled;
     json!({
         "bytesRead": metric(used.bytes_read, limits.bytes_read),

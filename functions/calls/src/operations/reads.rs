@@ -27,7 +27,8 @@ impl InTransaction<'_> {
         let bytes = self.gathered.query_bytes;
         if bytes > MAX_QUERY_BYTES {
             return Err(failed(format!(
-                "the queries of a function have {bytes} bytes of JSON, which exceeds limit of {MAX_QUERY_BYTES}"
+                "the queries of a function have {bytes} bytes of JSON, which exceeds limit of \
+                 {MAX_QUERY_BYTES}"
             )));
         }
         Ok(())
