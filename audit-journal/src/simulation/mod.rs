@@ -34,23 +34,42 @@ mod routes;
 pub mod scale;
 pub(crate) mod vouching;
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{iter, thread};
+
 pub use self::vouching::OWN;
 
-/// Runs the seeds of a simulation: 1,000, or those that the environment selects. Returns their
-/// number. `test` are the arguments of `cargo test` that replay one.
-pub(crate) fn each_seed(test: &str, mut run: impl FnMut(u64) -> Result<(), String>) -> u64 {
+/// Runs the seeds of a simulation on all cores: 300, or those that the environment selects. Returns
+/// what each reports. `test` are the arguments of `cargo test` that replay one.
+pub(crate) fn each_seed<F: Send>(
+    test: &str,
+    run: impl Fn(u64) -> Result<F, String> + Sync,
+) -> Vec<F> {
     let number = |variable: &str, otherwise: u64| {
         std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
     };
-    let first = number("AUDIT_SIMULATION_FIRST_SEED", 0);
-    let seeds = number("AUDIT_SIMULATION_SEEDS", 1_000);
-    for seed in first..first + seeds {
-        if let Err(what) = run(seed) {
-            panic!(
-                "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
-                 AUDIT_SIMULATION_SEEDS=1 cargo test {test}"
-            );
-        }
-    }
-    seeds
+    let next = AtomicU64::new(number("AUDIT_SIMULATION_FIRST_SEED", 0));
+    let end = next.load(Ordering::Relaxed) + number("AUDIT_SIMULATION_SEEDS", 300);
+    let run_next = || {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        (seed < end).then(|| {
+            run(seed).unwrap_or_else(|what| {
+                next.store(end, Ordering::Relaxed);
+                panic!(
+                    "seed {seed}: {what}\nto replay: AUDIT_SIMULATION_FIRST_SEED={seed} \
+                     AUDIT_SIMULATION_SEEDS=1 cargo test {test}"
+                )
+            })
+        })
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let run_some = || iter::from_fn(run_next).collect::<Vec<F>>();
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(run_some)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|e| resume_unwind(e)))
+            .collect()
+    })
 }

@@ -57,7 +57,7 @@ impl Page {
             self.line(&self.coloured("Not every promise holds.", "31"));
         }
         self.line("Look at the logs yourself, in a browser and on a terminal:");
-        let (audit, bucket) = ("cargo run --release -p audit-cli --", bucket.display());
+        let (audit, bucket) = ("cargo run -p audit-cli --", bucket.display());
         let key = directory.join("data/evidence.key");
         self.line(&format!("  {audit} serve {bucket} --key {}", key.display()));
         self.line(&format!("  {audit} who document {bucket}"));

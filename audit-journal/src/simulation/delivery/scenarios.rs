@@ -46,87 +46,83 @@ impl<E: Endpoint> Simulation<E> {
 
 /// A day without the destination costs only disk space.
 pub async fn a_day_without_the_destination<E: Endpoint>() {
-    for seed in 0..3 {
-        let mut simulation = quiet::<E>(seed);
-        simulation.retry_cap_ms = 60_000;
-        let mut process = simulation.open(false).unwrap().unwrap();
-        simulation.commit_for(&mut process, 5 * MINUTE).await;
-        simulation.bucket.refuse(Refuses::OutOfReach, DAY);
-        let mut most = 0;
-        for _ in 0..24 * 4 {
-            simulation.commit_for(&mut process, 15 * MINUTE).await;
-            most = most.max(simulation.files(".object"));
-        }
-        // Each object in memory has its file, and at most two concurrent requests.
-        assert!((1..=4).contains(&most), "{most} objects are in memory");
-        assert!(
-            simulation.bucket.most_under_way() <= 2 * most,
-            "{}",
-            simulation.bucket.most_under_way()
-        );
-        assert!(simulation.files(".journal") > 20, "{} segments", simulation.files(".journal"));
-        assert!(simulation.records > 2_000);
-        // The outage ended unobserved.
-        simulation.flush(&mut process);
-        sleep(10 * MINUTE).await;
-        simulation.answered(&mut process).unwrap();
-        assert!(process.flushes.is_empty(), "drained");
-        assert_eq!(simulation.files(".object"), 0);
-        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
-        simulation.check(true).unwrap();
-        assert!(
-            simulation.files(".journal") <= 12,
-            "{} segments are left",
-            simulation.files(".journal")
-        );
+    let mut simulation = quiet::<E>(0);
+    simulation.retry_cap_ms = 60_000;
+    let mut process = simulation.open(false).unwrap().unwrap();
+    simulation.commit_for(&mut process, 5 * MINUTE).await;
+    simulation.bucket.refuse(Refuses::OutOfReach, DAY);
+    let mut most = 0;
+    for _ in 0..24 * 4 {
+        simulation.commit_for(&mut process, 15 * MINUTE).await;
+        most = most.max(simulation.files(".object"));
     }
+    // Each object in memory has its file, and at most two concurrent requests.
+    assert!((1..=4).contains(&most), "{most} objects are in memory");
+    assert!(
+        simulation.bucket.most_under_way() <= 2 * most,
+        "{}",
+        simulation.bucket.most_under_way()
+    );
+    assert!(simulation.files(".journal") > 20, "{} segments", simulation.files(".journal"));
+    assert!(simulation.records > 2_000);
+    // The outage ended unobserved.
+    simulation.flush(&mut process);
+    sleep(10 * MINUTE).await;
+    simulation.answered(&mut process).unwrap();
+    assert!(process.flushes.is_empty(), "drained");
+    assert_eq!(simulation.files(".object"), 0);
+    assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+    simulation.check(true).unwrap();
+    assert!(
+        simulation.files(".journal") <= 12,
+        "{} segments are left",
+        simulation.files(".journal")
+    );
 }
 
 /// A follower that is unreachable for a day is paused once its share is used up, and then resumes
 /// by itself. The destination never waits for it.
 pub async fn a_day_without_a_follower<E: Endpoint>() {
     const SHARE: u64 = 40 * 4096;
-    for seed in 0..3 {
-        let mut simulation = quiet::<E>(seed);
-        simulation.retention = Some(Duration::ZERO);
-        simulation.candidates = vec![Candidate::steady(SHARE)];
-        let receiver = simulation.candidates[0].receiver.clone();
-        let mut process = simulation.open(false).unwrap().unwrap();
-        let follower = |process: &Process| process.sink.health().followers[0].clone();
-        simulation.commit_for(&mut process, 20 * MINUTE).await;
-        sleep(MINUTE).await;
-        let before = receiver.records().len();
-        assert!(before > 0 && follower(&process).lag_bytes == 0, "{:?}", follower(&process));
+    let mut simulation = quiet::<E>(0);
+    simulation.retention = Some(Duration::ZERO);
+    simulation.candidates = vec![Candidate::steady(SHARE)];
+    let receiver = simulation.candidates[0].receiver.clone();
+    let mut process = simulation.open(false).unwrap().unwrap();
+    let follower = |process: &Process| process.sink.health().followers[0].clone();
+    simulation.commit_for(&mut process, 20 * MINUTE).await;
+    sleep(MINUTE).await;
+    let before = receiver.records().len();
+    assert!(before > 0 && follower(&process).lag_bytes == 0, "{:?}", follower(&process));
 
-        receiver.set_away(true);
-        for _ in 0..24 {
-            simulation.commit_for(&mut process, 60 * MINUTE).await;
-            simulation.flush(&mut process);
-            sleep(MINUTE).await;
-            simulation.answered(&mut process).unwrap();
-            assert!(process.flushes.is_empty(), "the destination has everything");
-            let kept = simulation.files(".journal");
-            assert!(kept <= 17, "{kept} segments of 3 to 7 blocks are kept");
-            simulation.check_followers(false).unwrap();
-        }
-        let health = follower(&process);
-        assert!(health.is_paused && health.missing_records > 0 && health.lag_bytes > 0);
-        assert!(matches!(health.state, HealthState::Retrying { .. }), "{health:?}");
-        let all = process.sink.health();
-        assert_eq!((all.state, all.commits), (HealthState::Ok, Commits::Accepted));
-        assert_eq!(receiver.records().len(), before);
-
-        receiver.set_away(false);
-        simulation.commit_for(&mut process, 10 * MINUTE).await;
+    receiver.set_away(true);
+    for _ in 0..24 {
+        simulation.commit_for(&mut process, 60 * MINUTE).await;
+        simulation.flush(&mut process);
         sleep(MINUTE).await;
-        let again = follower(&process);
-        assert!(!again.is_paused && again.lag_bytes == 0, "{again:?}");
-        assert!(again.missing_records >= health.missing_records, "{again:?}");
-        assert!(receiver.records().len() > before);
-        simulation.check_followers(true).unwrap();
-        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
-        simulation.check(true).unwrap();
+        simulation.answered(&mut process).unwrap();
+        assert!(process.flushes.is_empty(), "the destination has everything");
+        let kept = simulation.files(".journal");
+        assert!(kept <= 17, "{kept} segments of 3 to 7 blocks are kept");
+        simulation.check_followers(false).unwrap();
     }
+    let health = follower(&process);
+    assert!(health.is_paused && health.missing_records > 0 && health.lag_bytes > 0);
+    assert!(matches!(health.state, HealthState::Retrying { .. }), "{health:?}");
+    let all = process.sink.health();
+    assert_eq!((all.state, all.commits), (HealthState::Ok, Commits::Accepted));
+    assert_eq!(receiver.records().len(), before);
+
+    receiver.set_away(false);
+    simulation.commit_for(&mut process, 10 * MINUTE).await;
+    sleep(MINUTE).await;
+    let again = follower(&process);
+    assert!(!again.is_paused && again.lag_bytes == 0, "{again:?}");
+    assert!(again.missing_records >= health.missing_records, "{again:?}");
+    assert!(receiver.records().len() > before);
+    simulation.check_followers(true).unwrap();
+    assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+    simulation.check(true).unwrap();
 }
 
 /// The journal's limit exceeds the disk, so that only the disk reports that it is full.

@@ -13,7 +13,7 @@
 //! they are recorded as missing, which only a follower does that was paused or retired; and it has
 //! nothing of another route.
 //!
-//! `cargo test -p audit-journal --lib simulation::routes` runs 1,000 seeds. For more or other
+//! `cargo test -p audit-journal --lib simulation::routes` runs 300 seeds. For more or other
 //! seeds:
 //!
 //! ```text
