@@ -104,6 +104,8 @@ mod input_file;
 mod limits;
 mod observed;
 mod open_error;
+#[cfg(feature = "disk")]
+mod placed_directory;
 mod random;
 #[cfg(feature = "disk")]
 mod regular_file;
@@ -131,6 +133,8 @@ pub use input_file::{read_bytes, read_text};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};
+#[cfg(feature = "disk")]
+pub use placed_directory::PlacedDirectory;
 pub use random::{Random, SystemRandom};
 #[cfg(feature = "disk")]
 pub use regular_file::{is_not_regular, open_regular, open_regular_with};

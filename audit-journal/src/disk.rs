@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use audit_core::durable::{self, create_directory};
-use audit_core::{FileLock, descriptors_advice, open_regular, open_regular_with};
+use audit_core::{FileLock, PlacedDirectory, descriptors_advice, open_regular, open_regular_with};
 
 /// A directory without subdirectories.
 ///
@@ -139,9 +139,7 @@ pub(crate) fn named(name: &str, error: io::Error) -> io::Error {
 /// A directory of the operating system, locked against other processes while this lives.
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
-    path: PathBuf,
-    /// The directory itself, wherever somebody moves it.
-    directory: Option<File>,
+    directory: PlacedDirectory,
     _locks: (FileLock, Option<FileLock>),
 }
 
@@ -190,9 +188,7 @@ impl LocalDisk {
     }
 
     fn at(path: PathBuf, locks: (FileLock, Option<FileLock>)) -> LocalDisk {
-        // Not every operating system opens directories. There, a moved one goes unnoticed.
-        let directory = File::open(&path).ok();
-        LocalDisk { path, directory, _locks: locks }
+        LocalDisk { directory: PlacedDirectory::new(path), _locks: locks }
     }
 
     /// Calls `operation` with the path of a file.
@@ -204,31 +200,21 @@ impl LocalDisk {
     /// directory is back.
     fn with<T>(&self, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         self.is_in_place()?;
-        operation(&self.path.join(name)).map_err(|error| named(name, error))
+        operation(&self.path().join(name)).map_err(|error| named(name, error))
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     fn is_in_place(&self) -> io::Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        if is_same(directory, &self.path).unwrap_or(false) {
+        if self.directory.is_in_place() {
             return Ok(());
         }
-        let path = self.path.display();
+        let path = self.path().display();
         let message = format!("the journal's directory was moved away from {path}: move it back");
         Err(io::Error::other(message))
     }
-}
-
-/// Whether this directory is at this path.
-#[cfg(unix)]
-fn is_same(directory: &File, path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-    let [held, there] = [directory.metadata()?, fs::metadata(path)?];
-    Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &File, path: &Path) -> io::Result<bool> {
-    Ok(path.is_dir())
 }
 
 fn lock(file: File) -> io::Result<FileLock> {
@@ -252,7 +238,7 @@ fn options() -> OpenOptions {
 impl Disk for LocalDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         self.is_in_place()?;
-        let entries = fs::read_dir(&self.path)?;
+        let entries = fs::read_dir(self.path())?;
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
@@ -265,7 +251,7 @@ impl Disk for LocalDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.with(from, |path| fs::rename(path, self.path.join(to)))
+        self.with(from, |path| fs::rename(path, self.path().join(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -274,11 +260,11 @@ impl Disk for LocalDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.is_in_place()?;
-        durable::sync_directory(&self.path)
+        durable::sync_directory(self.path())
     }
 
     fn read_ahead(&self, name: &str) {
-        read_ahead(self.path.join(name));
+        read_ahead(self.path().join(name));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Creating a store, whole or not at all.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use audit_core::FileLock;
@@ -23,6 +23,11 @@ pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
 pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     let unfinished = beside(directory);
     let failed = |error: io::Error| {
+        use ErrorKind::{DirectoryNotEmpty, NotFound, WouldBlock};
+        // Another process creates it, or did so meanwhile and moved it.
+        if [WouldBlock, NotFound, DirectoryNotEmpty].contains(&error.kind()) {
+            return fjall::Error::Locked.into();
+        }
         let directory = directory.display();
         StoreError::damaged(format!("the store in {directory} cannot be created: {error}"))
     };
@@ -108,9 +113,13 @@ mod tests {
         make_private(&beside(&directory)).unwrap();
         let other = File::open(beside(&directory)).unwrap();
         other.lock().unwrap();
-        assert!(Store::open(&directory).unwrap_err().to_string().contains("cannot be created"));
+        let refused = Store::open(&directory).unwrap_err();
+        assert_eq!(refused.to_string(), "another process has the store open");
         drop(other);
         Store::open(&directory).unwrap();
+        // Another process created it after this one had found it new.
+        let refused = create(&directory).unwrap_err();
+        assert_eq!(refused.to_string(), "another process has the store open");
     }
 
     #[test]

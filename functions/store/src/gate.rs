@@ -1,10 +1,9 @@
 //! Whether the store accepts commits.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use audit_core::Commits;
+use audit_core::{Commits, PlacedDirectory};
 use tokio::sync::watch;
 
 use crate::error::StoreError;
@@ -17,7 +16,7 @@ pub const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
 /// Decides whether the store accepts commits. It refuses them before the disk is full, and for good
 /// after a failure.
 pub(crate) struct Gate {
-    directory: PathBuf,
+    directory: PlacedDirectory,
     reserve_bytes: AtomicU64,
     state: watch::Sender<Commits>,
 }
@@ -25,6 +24,7 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new(directory: PathBuf) -> Gate {
         let reserve_bytes = AtomicU64::new(DEFAULT_RESERVE_BYTES);
+        let directory = PlacedDirectory::new(directory);
         Gate { directory, reserve_bytes, state: watch::Sender::default() }
     }
 
@@ -55,27 +55,27 @@ impl Gate {
         }
     }
 
-    /// Checks that a group of commits can be written: the store has not stopped, its directory
-    /// exists, and the disk has space. Nothing has been written yet, so a refused commit certainly
-    /// has no effect. A refusal for lack of space is temporary.
+    /// Checks that a group of commits can be written: the store has not stopped, its directory is
+    /// in its place, and the disk has space. Nothing has been written yet, so a refused commit
+    /// certainly has no effect. A refusal for lack of space is temporary.
     pub(crate) fn check_room(&self) -> Result<(), StoreError> {
         if let Commits::Stopped { reason } = &*self.state.borrow() {
             return Err(StoreError::damaged(reason.clone()));
         }
         let reserve = self.reserve_bytes.load(Ordering::Relaxed);
-        let free = match audit_core::free_bytes(&self.directory) {
-            Ok(free) => free,
-            // The directory was removed. Commits would go to unlinked files and be lost when the
-            // process ends.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let directory = self.directory.display();
-                let error = StoreError::damaged(format!("the directory {directory} was removed"));
-                self.stop(&error);
-                return Err(error);
-            }
-            // The free space is unknown, so a full disk shows only when a write fails.
-            Err(_) => u64::MAX,
-        };
+        let directory = self.directory.path();
+        // Commits would go to files that are gone when the process ends, and new files into
+        // another store.
+        if !self.directory.is_in_place() {
+            let directory = directory.display();
+            let error = StoreError::damaged(format!(
+                "the directory {directory} was removed, moved or replaced"
+            ));
+            self.stop(&error);
+            return Err(error);
+        }
+        // If the free space is unknown, a full disk shows only when a write fails.
+        let free = audit_core::free_bytes(directory).unwrap_or(u64::MAX);
         if free >= reserve {
             let changed = self.state.send_if_modified(|state| {
                 let refused = matches!(state, Commits::Refused { .. });
@@ -89,7 +89,7 @@ impl Gate {
             }
             return Ok(());
         }
-        let error = StoreError::no_room(&self.directory, free, reserve);
+        let error = StoreError::no_room(directory, free, reserve);
         let changed = self.state.send_if_modified(|state| {
             let accepted = *state == Commits::Accepted;
             if accepted {

@@ -56,16 +56,31 @@ async fn commits_are_refused_for_good_after_a_failed_write() {
     insert(&Store::open(directory.path()).unwrap()).unwrap();
 }
 
+/// What is at the path afterwards may be a backup that was restored, or another process's store.
 #[cfg(unix)]
 #[test]
-fn nothing_is_committed_to_a_removed_directory() {
-    let (directory, store) = open();
-    insert(&store).unwrap();
-    std::fs::remove_dir_all(directory.path()).unwrap();
-    for _ in 0..2 {
-        assert_refused(&store);
-        assert!(matches!(store.commits(), Commits::Stopped { .. }));
-        // A new directory of the same name does not bring the files back.
-        std::fs::create_dir_all(directory.path()).unwrap();
+fn nothing_is_committed_once_the_directory_is_gone_or_another() {
+    use std::{fs, path::Path};
+    let backup = |path: &Path| drop(Store::open(path).unwrap());
+    let took_its_place: [&dyn Fn(&Path); 3] =
+        [&|_| (), &|path| fs::create_dir_all(path).unwrap(), &backup];
+    for (case, take_place) in took_its_place.into_iter().enumerate() {
+        for moved in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let directory = root.path().join("store");
+            let store = Store::open(&directory).unwrap();
+            insert(&store).unwrap();
+            match moved {
+                true => fs::rename(&directory, root.path().join("moved")).unwrap(),
+                false => fs::remove_dir_all(&directory).unwrap(),
+            }
+            take_place(&directory);
+            for _ in 0..2 {
+                assert_refused(&store);
+                assert!(matches!(store.commits(), Commits::Stopped { .. }), "{case}, {moved}");
+                // The files of a new directory of the same name are others.
+                fs::create_dir_all(&directory).unwrap();
+            }
+        }
     }
 }
