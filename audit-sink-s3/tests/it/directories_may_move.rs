@@ -1,4 +1,5 @@
-//! A journal's directory that is moved away while its host runs, and what takes its place.
+//! Directories of a journal and a bucket that are moved away while their host runs, and what takes
+//! their place.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,15 +7,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_core::AuditSink;
-use audit_sink_s3::{S3Sink, Settings};
+use audit_sink_s3::{Bucket, S3Sink, Settings};
+use object_store::local::LocalFileSystem;
 
 use crate::support::gated_store::GatedStore;
 use crate::support::{self, Ledger, batch, bucket_of, read_store};
 
 async fn open(journal: &Path, store: &Arc<GatedStore>) -> S3Sink {
+    open_on(journal, bucket_of(store, "logs")).await
+}
+
+async fn open_on(journal: &Path, bucket: Bucket) -> S3Sink {
     let journal = support::journal(journal, 1);
     let settings = Settings { journal: Some(journal), ..Settings::default() };
-    S3Sink::builder(bucket_of(store, "logs")).with_settings(settings).open().await.unwrap()
+    S3Sink::builder(bucket).with_settings(settings).open().await.unwrap()
 }
 
 /// The files except the contents of segments, which are large.
@@ -27,6 +33,10 @@ fn files(journal: &Path) -> BTreeMap<String, Vec<u8>> {
         (name, bytes)
     };
     entries.map(file).collect()
+}
+
+fn hears_of_the_move(sink: &S3Sink) -> bool {
+    format!("{:?}", sink.health()).contains("was moved away from")
 }
 
 #[tokio::test]
@@ -48,7 +58,7 @@ async fn a_host_leaves_the_journal_alone_that_took_the_place_of_its_own() {
     // The segment at hand goes on, and no object can be planned.
     let late = batch("late", 2);
     ledger.acknowledged(&late, &sink.persist(late.clone()).await.unwrap());
-    while !format!("{:?}", sink.health()).contains("was moved away from") {
+    while !hears_of_the_move(&sink) {
         tokio::task::yield_now().await;
     }
     assert_eq!(files(&journal), left);
@@ -58,4 +68,43 @@ async fn a_host_leaves_the_journal_alone_that_took_the_place_of_its_own() {
     sink.flush().await.unwrap();
     sink.close().await.unwrap();
     ledger.check("logs/", &read_store(&**store.inner()).await).unwrap();
+}
+
+/// Its path may lead to what is beneath a disk that was unmounted. Records there would be found
+/// neither in the bucket nor in the journal.
+#[tokio::test]
+async fn records_wait_for_a_bucket_that_was_moved_away() {
+    for is_replaced in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let [journal, bucket, moved] =
+            ["journal", "bucket", "moved"].map(|name| root.path().join(name));
+        let url = format!("file://{}/logs", bucket.display());
+        let sink = open_on(&journal, Bucket::open(&url).unwrap()).await;
+        sink.persist(batch("first", 2)).await.unwrap();
+        sink.flush().await.unwrap();
+
+        fs::rename(&bucket, &moved).unwrap();
+        if is_replaced {
+            fs::create_dir_all(bucket.join("logs")).unwrap();
+        }
+        sink.persist(batch("late", 2)).await.unwrap();
+        while !hears_of_the_move(&sink) {
+            let written =
+                fs::read_dir(bucket.join("logs")).is_ok_and(|mut entries| entries.next().is_some());
+            assert!(!written, "nothing is written to what has its place");
+            tokio::task::yield_now().await;
+        }
+        // Removes only an empty directory.
+        if is_replaced {
+            fs::remove_dir(bucket.join("logs")).unwrap();
+            fs::remove_dir(&bucket).unwrap();
+        }
+
+        fs::rename(&moved, &bucket).unwrap();
+        sink.flush().await.unwrap();
+        sink.close().await.unwrap();
+        let store = LocalFileSystem::new_with_prefix(&bucket).unwrap();
+        let objects = read_store(&store).await;
+        assert_eq!(objects.keys().filter(|key| key.starts_with("logs/dt=")).count(), 2);
+    }
 }

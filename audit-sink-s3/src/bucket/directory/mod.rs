@@ -20,11 +20,11 @@ mod reading;
 mod tests;
 mod writing;
 
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use audit_core::{async_trait, open_regular};
+use audit_core::{PlacedDirectory, async_trait, open_regular};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -46,7 +46,7 @@ const LISTED_AHEAD: usize = 1_000;
 
 #[derive(Debug)]
 pub(crate) struct Directory {
-    root: PathBuf,
+    root: Arc<PlacedDirectory>,
     inner: LocalFileSystem,
     prepared: Arc<Prepared>,
 }
@@ -56,6 +56,7 @@ impl Directory {
         let inner = LocalFileSystem::new_with_prefix(root)?;
         // As `inner` has it.
         let root = root.canonicalize().map_err(|error| generic(error.into()))?;
+        let root = Arc::new(PlacedDirectory::new(root));
         Ok(Directory { root, inner, prepared: Arc::default() })
     }
 }
@@ -89,7 +90,7 @@ impl ObjectStore for Directory {
             PutMode::Update(_) => return not_implemented("conditional updates"),
         };
         let path = self.inner.path_to_filesystem(location)?;
-        let (root, prepared) = (self.root.clone(), Arc::clone(&self.prepared));
+        let (root, prepared) = (Arc::clone(&self.root), Arc::clone(&self.prepared));
         let written =
             tokio::task::spawn_blocking(move || write(&prepared, &root, &path, &payload, replace));
         match written.await.map_err(io::Error::other).flatten() {
@@ -147,7 +148,7 @@ impl ObjectStore for Directory {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let below = prefix.map(ToString::to_string).unwrap_or_default();
-        let (inner, root) = (self.inner.clone(), self.root.clone());
+        let (inner, root) = (self.inner.clone(), self.root.path().to_owned());
         let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = walk(&inner, &root, &below, &sender) {

@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use audit_core::durable::{create_directory, sync_directory};
-use audit_core::{SystemClock, SystemRandom, UniqueId};
+use audit_core::{PlacedDirectory, SystemClock, SystemRandom, UniqueId};
 use object_store::PutPayload;
 
 use super::directory_below;
@@ -45,11 +45,18 @@ impl Prepared {
 /// crash before the unfinished name is removed leaves a second name.
 pub(super) fn write(
     prepared: &Prepared,
-    root: &FilePath,
+    root: &PlacedDirectory,
     path: &FilePath,
     payload: &PutPayload,
     replace: bool,
 ) -> io::Result<()> {
+    let (root, is_in_place) = (root.path(), root.is_in_place());
+    if !is_in_place {
+        // It may be what is beneath a disk that was unmounted, where nobody looks for records.
+        let root = root.display();
+        let message = format!("the bucket's directory was moved away from {root}: move it back");
+        return Err(io::Error::other(message));
+    }
     let unfinished = root.join(UNFINISHED);
     prepared.create(&unfinished)?;
     let directory = path.parent().unwrap_or(root);
