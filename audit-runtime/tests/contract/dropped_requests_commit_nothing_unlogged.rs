@@ -1,10 +1,13 @@
 //! C6 under cancellation: whenever the caller's future is dropped, nothing is committed without its
 //! records, and what the sink has begun to persist is not lost.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use audit_core::testing::{MemoryFault, poll_at_most};
-use audit_runtime::{Execution, Mutation};
+use audit_runtime::{Execution, Mutation, Var, body};
+use serde_json::Value;
+use tokio::task::yield_now;
 
 use crate::database::DbError;
 use crate::database::Step::*;
@@ -65,7 +68,7 @@ async fn dropping_a_retry_or_failure_anywhere_is_safe() {
             let attempt = async |execution: Execution<Mutation>| {
                 let mut tx = host.database.begin();
                 execution.log().audit(&everyone())?;
-                tokio::task::yield_now().await;
+                yield_now().await;
                 tx.add(1);
                 if host.database.attempts() <= conflicts {
                     host.database.interfere();
@@ -99,6 +102,92 @@ async fn dropping_a_release_anywhere_is_safe() {
         assert_eq!(host.members("$audit")[stored]["replay"], polls > 0);
         if answer.is_some() {
             break;
+        }
+    }
+}
+
+/// The batches of a release are persisted several at once, so a drop may leave any of them.
+#[tokio::test(start_paused = true)]
+async fn dropping_a_release_to_many_anywhere_is_safe() {
+    let subscribers: Vec<_> = (0..24).map(|n| request(&n.to_string())).collect();
+    let pad = "x".repeat(500_000);
+    let mut ends = Vec::new();
+    for polls in 0.. {
+        let host = Host::with(|settings| settings.with_provenance(true));
+        let query = host.runtime.query("view");
+        query.log().audit(&body!({ "to": Var::REQUEST_ID, "pad": pad })).unwrap();
+        let result = query.seal("page");
+        let answer = poll_at_most(polls, result.release_all(&subscribers)).await;
+        let answered = answer.is_some();
+        let stored = host.logs();
+        let to: HashSet<_> = stored.iter().map(|log| log["to"].to_string()).collect();
+        assert_eq!(to.len(), stored.len(), "no record is stored twice");
+        assert!(!answered || stored.len() == subscribers.len());
+        assert!(host.runtime.usage().logs() <= stored.len() as u64);
+        ends.push(stored.len());
+        // The next release is whole, whatever the dropped one left. One set of logs is the first,
+        // unless the dropped release had begun.
+        result.release_all(&subscribers).await.unwrap();
+        let logs = host.logs().split_off(stored.len());
+        assert_eq!(logs.len(), subscribers.len());
+        let first = logs.iter().filter(|log| log["$audit"]["replay"] == false).count();
+        assert_eq!(first, usize::from(polls == 0));
+        if answered {
+            break;
+        }
+    }
+    assert!(ends.is_sorted(), "{ends:?}");
+    assert!(ends.iter().any(|stored| (1..24).contains(stored)), "some batches: {ends:?}");
+}
+
+fn is_outcome(log: &Value) -> bool {
+    log["$audit"]["outcome"].is_string()
+}
+
+async fn others_run() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
+
+/// Wherever a drain is dropped, and wherever the commit was that it waits for: each outcome is
+/// stored once, and those of later commits wait for others again.
+#[tokio::test(start_paused = true)]
+async fn dropping_a_drain_anywhere_loses_nothing() {
+    for fault in [MemoryFault::None, MemoryFault::FailBefore] {
+        for commit_polls in 0.. {
+            let mut is_committed = false;
+            for drain_polls in 0.. {
+                let host = Host::with(|settings| settings.with_outcomes(true));
+                host.increment().await.unwrap();
+                // From its commit on, it continues without its caller.
+                is_committed = poll_at_most(commit_polls, host.increment()).await.is_some();
+                // Only outcomes are stored from here on.
+                host.sink.script([fault]);
+                let drained = poll_at_most(drain_polls, host.runtime.drain_outcomes()).await;
+                let outcomes = || host.logs().iter().filter(|log| is_outcome(log)).count();
+                assert!(drained.is_none() || outcomes() > usize::from(is_committed));
+                others_run().await;
+                // No drain waits any more, so the next outcome waits for others.
+                let before = outcomes();
+                // It may meet the fault itself.
+                let _ = host.increment().await;
+                others_run().await;
+                assert_eq!(outcomes(), before, "{fault:?}, {commit_polls}, {drain_polls}");
+                host.runtime.drain_outcomes().await;
+                let logs = host.logs();
+                let of = |log: &Value| log["$audit"]["execution"].as_str().unwrap().to_owned();
+                let ended: Vec<_> = logs.iter().filter(|log| is_outcome(log)).map(of).collect();
+                let distinct: HashSet<_> = ended.iter().cloned().collect();
+                assert_eq!(distinct.len(), ended.len(), "no outcome is stored twice");
+                assert!(logs.iter().all(|log| distinct.contains(&of(log))), "none is lost");
+                if drained.is_some() {
+                    break;
+                }
+            }
+            if is_committed {
+                break;
+            }
         }
     }
 }
