@@ -192,6 +192,7 @@ const tests = {
     await searched(page);
     await page.locator("#verdict", { hasText: "1 tampered" }).waitFor();
     assert.equal(await page.locator("#timeline rect.tampered").count(), 1);
+    await page.locator("#integrity-body", { hasText: "What stood in the bucket at 20" }).waitFor();
     await shot(page, "desk");
     await page.locator("#integrity-body").getByRole("button", { name: "Show" }).click();
     await page.locator("#record .error", { hasText: "tampered" }).waitFor();

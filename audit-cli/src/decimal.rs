@@ -1,6 +1,7 @@
 //! Exact values of JSON numbers of any length and spelling.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// A number: `0.DIGITS` times ten to the power of `exponent`, in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,39 @@ impl Decimal {
             digits: digits.trim_end_matches('0').to_owned(),
             exponent: exponent + point,
         })
+    }
+}
+
+/// The most zeros that are written out: beyond, a number gets an exponent.
+const MAX_ZEROS: i128 = 20;
+
+/// The one spelling of a value, as JSON: an integer of usual size has neither point nor exponent.
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Decimal { negative, digits, exponent } = self;
+        if digits.is_empty() {
+            return f.write_str("0");
+        }
+        let sign = if *negative { "-" } else { "" };
+        let count = digits.len() as i128;
+        let zeros = |count: i128| "0".repeat(usize::try_from(count).unwrap_or_default());
+        match *exponent {
+            whole if whole >= count && whole - count <= MAX_ZEROS => {
+                write!(f, "{sign}{digits}{}", zeros(whole - count))
+            }
+            whole if whole > 0 && whole < count => {
+                let (whole, part) = digits.split_at(usize::try_from(whole).unwrap_or_default());
+                write!(f, "{sign}{whole}.{part}")
+            }
+            whole if whole <= 0 && -whole <= MAX_ZEROS => {
+                write!(f, "{sign}0.{}{digits}", zeros(-whole))
+            }
+            whole => {
+                let (first, rest) = digits.split_at(1);
+                let point = if rest.is_empty() { "" } else { "." };
+                write!(f, "{sign}{first}{point}{rest}e{}", whole - 1)
+            }
+        }
     }
 }
 
@@ -105,8 +139,35 @@ mod tests {
                     let (one, other) = (Decimal::read(a).unwrap(), Decimal::read(b).unwrap());
                     prop_assert_eq!(one == other, scaled(a) == scaled(b), "{} {}", a, b);
                     prop_assert_eq!(one.cmp(&other), scaled(a).cmp(&scaled(b)), "{} {}", a, b);
+                    let shown = [one.to_string(), other.to_string()];
+                    prop_assert_eq!(one == other, shown[0] == shown[1], "{} {}", a, b);
+                    prop_assert_eq!(Decimal::read(&shown[0]), Some(one));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn values_have_one_spelling() {
+        for (text, shown) in [
+            ("1.0", "1"),
+            ("1e0", "1"),
+            ("-0.0", "0"),
+            ("-12.50", "-12.5"),
+            ("5e-3", "0.005"),
+            ("12e20", "1200000000000000000000"),
+            ("1795132800000", "1795132800000"),
+            ("9007199254740993.0", "9007199254740993"),
+            ("1e99", "1e99"),
+            ("-123e98", "-1.23e100"),
+            ("10e-99", "1e-98"),
+            ("1e999999999999999999", "1e999999999999999999"),
+        ] {
+            let number = Decimal::read(text).unwrap();
+            assert_eq!(number.to_string(), shown);
+            assert_eq!(Decimal::read(shown), Some(number));
+            let json: &serde_json::value::RawValue = serde_json::from_str(shown).unwrap();
+            assert_eq!(json.get(), shown);
         }
     }
 

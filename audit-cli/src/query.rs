@@ -9,6 +9,7 @@ use serde::de::{
 };
 use serde_json::value::RawValue;
 
+use crate::decimal::Decimal;
 use crate::units::date_time_ms;
 
 /// A JSON pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)).
@@ -106,10 +107,20 @@ impl Time {
     }
 }
 
-/// A value in its usual spelling, so that equal texts are counted together: a text without needless
-/// escapes, anything else unchanged.
+/// An integer without sign of at most so many digits is its own usual spelling.
+const MAX_USUAL_DIGITS: usize = 20;
+
+/// A value in its usual spelling, so that what conditions take as equal is counted together: a text
+/// without needless escapes, a number by its value. Objects and arrays are unchanged.
 pub(crate) fn respelled(value: &RawValue) -> Cow<'_, str> {
     let spelling = value.get();
+    if spelling.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        let is_usual = !spelling.starts_with('-')
+            && spelling.len() <= MAX_USUAL_DIGITS
+            && spelling.bytes().all(|byte| byte.is_ascii_digit());
+        let number = Decimal::read(spelling).filter(|_| !is_usual);
+        return number.map_or(spelling.into(), |number| number.to_string().into());
+    }
     let is_escaped = spelling.starts_with('"') && spelling.contains('\\');
     let text = is_escaped.then(|| serde_json::from_str::<String>(spelling).ok()).flatten();
     text.map_or(spelling.into(), |text| serde_json::Value::from(text).to_string().into())

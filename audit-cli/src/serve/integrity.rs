@@ -12,6 +12,7 @@ use crate::arguments::Common;
 use crate::bucket::Reader;
 use crate::escape;
 use crate::keys;
+use crate::units::now_ms;
 use crate::verify::{self, Whole};
 
 /// The maximum number of listed findings. All are counted.
@@ -45,9 +46,11 @@ impl Integrity {
         };
         let names: Vec<String> = keys.iter().map(keys::text).collect();
         let policy = policy.as_ref();
+        // Objects are listed first: later ones are not examined.
+        let begin_ms = now_ms();
         let verified = verify::whole(&reader, &keys, policy, &written_to, &common, told).await;
         let end = match verified {
-            Ok(whole) => described(&whole, &names),
+            Ok(whole) => described(&whole, &names, begin_ms),
             Err(failure) => {
                 let mut end = failure.shown();
                 end["state"] = "failed".into();
@@ -75,7 +78,7 @@ fn name(alarm: Alarm) -> &'static str {
     }
 }
 
-fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
+fn described(whole: &Whole, keys: &[String], begin_ms: i64) -> serde_json::Value {
     let Whole { report, unread, unread_hours, unlisted, hours } = whole;
     let hours_of = |stream: &str| hours.get(stream).into_iter().flatten().copied();
     // The worst alarm of each hour. Alarms are ordered by severity.
@@ -118,6 +121,7 @@ fn described(whole: &Whole, keys: &[String]) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "state": "done",
+        "begin": begin_ms,
         "tampered": count(Alarm::Tampered),
         "unproven": count(Alarm::Unproven),
         "late": count(Alarm::Late),

@@ -287,6 +287,30 @@ mod tests {
         assert_eq!(begins, [0, 0, 0, DAY_MS]);
     }
 
+    /// Conditions take these as equal.
+    #[test]
+    fn spellings_of_one_value_are_one_group() {
+        for (spellings, shown) in [
+            (&["1", "1.0", "1e0", "10E-1"][..], "1"),
+            (&["0", "-0", "0.0"], "0"),
+            (&["-7.5", "-75e-1"], "-7.5"),
+            (&["100000000000000000000000000", "1e26"], "1e26"),
+        ] {
+            let lines = |name: &str| {
+                let line = |value| format!("{{\"user\":1,\"{name}\":{value}}}");
+                spellings.iter().map(line).collect::<Vec<_>>()
+            };
+            let groups = total(&plan(None), &lines("action"), usize::MAX).sorted();
+            let [(key, group)] = &groups[..] else { panic!("{spellings:?}: {groups:?}") };
+            assert_eq!(
+                (key.values[1].as_deref(), group.records),
+                (Some(shown), spellings.len() as u64)
+            );
+            let groups = total(&plan(None), &lines("ip"), usize::MAX).sorted();
+            assert_eq!(groups[0].1.addresses(), 1, "{spellings:?}");
+        }
+    }
+
     #[test]
     fn records_of_any_time_are_counted_in_a_period() {
         for (per, period_ms) in [(Per::Hour, HOUR_MS), (Per::Day, DAY_MS)] {

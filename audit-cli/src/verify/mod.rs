@@ -75,7 +75,6 @@ pub(crate) async fn run(
     let late = look.begin.since_ms.map(|since| inventory.filed_since(since)).unwrap_or_default();
     let now = reader.store_time_ms().unwrap_or_else(now_ms);
     let lacking = compacted.as_ref().map(|compacted| compacted.missing(inventory.keys(), now));
-    let begin_ms = look.begin.list_ms;
     if inventory.objects == 0 && look.state == State::default() && look.receipts.is_empty() {
         let wanted = Wanted::new(look.begin.list_ms..i64::MAX, None);
         let why = reader.why_nothing(&wanted).await;
@@ -113,14 +112,14 @@ pub(crate) async fn run(
         return Err(Failure::new(unread).because(said));
     }
     reader.end()?;
-    Ok(outcome(&verified.report, begin_ms))
+    Ok(outcome(&verified.report))
 }
 
-/// The outcome by the most serious finding. Without any streams, nothing is proven, unless they may
-/// all have ended before the range.
-fn outcome(report: &BucketReport, begin_ms: i64) -> Outcome {
+/// The outcome by the most serious finding. Without any streams, nothing is proven: whoever removed
+/// all records of a range may have done so, and a mistyped time selects none.
+fn outcome(report: &BucketReport) -> Outcome {
     match report.findings.iter().map(Finding::alarm).min() {
-        None if report.streams.is_empty() && begin_ms == i64::MIN => Outcome::Unproven,
+        None if report.streams.is_empty() => Outcome::Unproven,
         None => Outcome::Well,
         Some(Alarm::Tampered) => Outcome::Wrong,
         Some(Alarm::Unproven) => Outcome::Unproven,

@@ -448,6 +448,7 @@ function verdict() {
     }
     body.push(el("p", {}, integrity.hosts.map(({ host, streams, objects, records }) =>
       `${host || "without evidence that counts"}: ${counted(streams, "stream")}, ${counted(objects, "object")}, ${counted(records, "record")}`).join("; ")));
+    body.push(el("p", {}, `What stood in the bucket at ${iso(integrity.begin)} was verified. Restart the command to verify what came later.`));
     body.push(el("p", { class: "keys" }, `by ${integrity.keys.join(", ")}`));
   }
   $("verdict").replaceChildren(head);

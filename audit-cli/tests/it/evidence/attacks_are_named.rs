@@ -137,7 +137,10 @@ async fn streams_of_another_bucket_are_named() {
         let options = [&[place, "--key", &key], options].concat();
         let verify = [&["verify", "--json"], &options[..]].concat();
         let command = audit(environment, &verify).await.json().pop().unwrap();
+        let before_ms = SystemClock.now_ms();
         let page = Page::open_with(environment, &options).await.integrity().await;
+        let begin_ms = page["begin"].as_i64().unwrap();
+        assert!((before_ms..=SystemClock.now_ms()).contains(&begin_ms), "{page}");
         for alarm in ["tampered", "unproven", "late", "expired"] {
             assert_eq!(page[alarm], command[alarm], "{options:?}: {page} {command}");
         }

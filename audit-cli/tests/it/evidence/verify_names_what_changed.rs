@@ -223,6 +223,23 @@ async fn unsigned_streams_alarm_only_since_evidence() {
     assert!(summary["before_since"]["no-evidence"].as_u64().unwrap() >= 1, "{summary}");
 }
 
+/// Whoever removes all records of a range must not turn an alarm into a success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_without_any_stream_proves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("bucket");
+    let bucket = bucket(0);
+    write(&bucket, &place);
+    let key = key(&bucket);
+    for options in [&[][..], &["--heads"]] {
+        let arguments = ["verify", place.to_str().unwrap(), "--key", &key, "--since=2100-01-01"];
+        let ran = audit(&[], &[&arguments[..], options].concat()).await;
+        assert_eq!(ran.code, Some(4), "{ran:?}");
+        assert!(ran.out.ends_with("there was nothing to examine\n"), "{ran:?}");
+        assert!(ran.err.contains("its days are dt=2025-"), "{ran:?}");
+    }
+}
+
 /// A time in the command's format.
 fn chrono_text(ms: u64) -> String {
     let days = ms / 86_400_000;
