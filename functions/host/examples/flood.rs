@@ -130,11 +130,11 @@ async fn call(
 async fn measure(host: SocketAddr, name: &str, from: usize) -> Result<Vec<Duration>, Failure> {
     let client = tokio::process::Command::new(std::env::current_exe()?)
         .args([host.to_string(), name.to_owned(), from.to_string()])
-        .stderr(Stdio::inherit())
         .output()
         .await?;
     if !client.status.success() {
-        return Err("the quick client failed".into());
+        let why = String::from_utf8_lossy(&client.stderr);
+        return Err(format!("the quick client failed: {}", why.trim_end()).into());
     }
     let times = String::from_utf8(client.stdout)?;
     times.lines().map(|us| Ok(Duration::from_micros(us.parse()?))).collect()

@@ -120,10 +120,10 @@ const left = [
 const isLeft = (path, list) => left.some(([function_, arguments_]) => function_ === path && arguments_ === list);
 
 export const described = query(async () => ({ functions: functions.map(([path]) => path), cases }));
-/// Makes every `share`th call, beginning at a given one. `skipped` are the cases of the first function to skip.
-export const call = query({ args: { from: v.array(v.number()), skipped: v.array(v.number()), share: v.number() }, handler: (_ctx, { from, skipped, share }) => {
+/// Makes every `share`th call, beginning at a given one, of the functions before `to`. `skipped` are the cases of the first function to skip.
+export const call = query({ args: { from: v.array(v.number()), to: v.number(), skipped: v.array(v.number()), share: v.number() }, handler: (_ctx, { from, to, skipped, share }) => {
   const make = (name) => values[name]();
-  for (let i = from[0]; i < functions.length; i++) {
+  for (let i = from[0]; i < to; i++) {
     const fn = functions[i][1];
     for (let j = i === from[0] ? from[1] : 0; j < cases.length; j++) {
       if (i === from[0] && skipped.includes(j)) continue;
@@ -141,6 +141,6 @@ export const call = query({ args: { from: v.array(v.number()), skipped: v.array(
       } catch {}
     }
   }
-  syscall("at", `[${functions.length},0]`);
+  syscall("at", `[${to},0]`);
   return null;
 } });

@@ -4,7 +4,9 @@
 //! neighbouring functions use different ones. With `AUDIT_EVERY_FUNCTION_SHARE=1`, the test makes
 //! all 190,000 calls, which takes minutes.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use super::*;
@@ -15,6 +17,9 @@ const MODULE: &str = include_str!("every_function.js");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const LIMIT: Duration = Duration::from_millis(10);
+
+/// The number of functions in a part of the test.
+const PART: usize = 40;
 
 /// Reports the progress of a run.
 struct Noting(mpsc::Sender<[usize; 2]>);
@@ -43,16 +48,49 @@ struct Described {
 fn the_time_limit_ends_every_built_in_function() {
     let fixture = Arc::new(fixture(MODULE));
     let described = fixture.value("messages:described", "[{}]");
-    let Described { functions, cases } = serde_json::from_str(&described).unwrap();
-    assert!(functions.len() > 600, "{}", functions.len());
+    let described: Described = serde_json::from_str(&described).unwrap();
+    let functions = described.functions.len();
+    assert!(functions > 600, "{functions}");
     let share = std::env::var("AUDIT_EVERY_FUNCTION_SHARE").ok();
     let share: usize = share.map_or(32, |share| share.parse().unwrap());
+    // The parts run at once, small ones so that no processor waits for a slow one at the end.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next_part = AtomicUsize::new(0);
+    let endless = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut endless = Vec::new();
+                    loop {
+                        let from = next_part.fetch_add(PART, Ordering::Relaxed);
+                        if from >= functions {
+                            return endless;
+                        }
+                        let part = from..functions.min(from + PART);
+                        endless.append(&mut endless_of(&fixture, &described, part, share));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(endless.is_empty(), "{endless:#?}");
+}
+
+/// Calls a part of the functions. Returns the calls that do not end.
+fn endless_of(
+    fixture: &Arc<Fixture>,
+    described: &Described,
+    part: Range<usize>,
+    share: usize,
+) -> Vec<String> {
+    let Described { functions, cases } = described;
+    let (mut from, to) = ([part.start, 0], part.end);
     let mut limits = Limits { time: LIMIT, ..Limits::default() };
-    let mut from = [0, 0];
     // The cases of the current function that the time limit ended.
     let mut stopped: Vec<usize> = Vec::new();
     let mut endless = Vec::new();
-    while from[0] < functions.len() {
+    while from[0] < to {
         // A receiver or argument list that the time limit ended twice is assumed to end so in all
         // cases.
         let is_tried = |case: &(String, String)| {
@@ -62,9 +100,11 @@ fn the_time_limit_ends_every_built_in_function() {
             like(&|stopped| stopped.0 == case.0) || like(&|stopped| stopped.1 == case.1)
         };
         let skipped: Vec<usize> = (0..cases.len()).filter(|i| is_tried(&cases[*i])).collect();
-        let args = format!("[{{\"from\":{from:?},\"skipped\":{skipped:?},\"share\":{share}}}]");
+        let args = format!(
+            "[{{\"from\":{from:?},\"to\":{to},\"skipped\":{skipped:?},\"share\":{share}}}]"
+        );
         let (said, heard) = mpsc::channel();
-        let running = Arc::clone(&fixture);
+        let running = Arc::clone(fixture);
         let run = move || {
             running.run_with("messages:call", &args, &SEED, &limits, &mut Noting(said));
         };
@@ -87,7 +127,7 @@ fn the_time_limit_ends_every_built_in_function() {
         if at[0] != from[0] {
             stopped.clear();
         }
-        if at[0] < functions.len() && (at == from || !has_ended) {
+        if at[0] < to && (at == from || !has_ended) {
             if !has_ended {
                 endless.push(format!("{} {:?}", functions[at[0]], cases[at[1]]));
             }
@@ -96,5 +136,5 @@ fn the_time_limit_ends_every_built_in_function() {
         }
         from = at;
     }
-    assert!(endless.is_empty(), "{endless:#?}");
+    endless
 }
