@@ -90,6 +90,7 @@ fn endless_of(
     // The cases of the current function that the time limit ended.
     let mut stopped: Vec<usize> = Vec::new();
     let mut endless = Vec::new();
+    let mut runs = runner(fixture);
     while from[0] < to {
         // A receiver or argument list that the time limit ended twice is assumed to end so in all
         // cases.
@@ -104,11 +105,7 @@ fn endless_of(
             "[{{\"from\":{from:?},\"to\":{to},\"skipped\":{skipped:?},\"share\":{share}}}]"
         );
         let (said, heard) = mpsc::channel();
-        let running = Arc::clone(fixture);
-        let run = move || {
-            running.run_with("messages:call", &args, &SEED, &limits, &mut Noting(said));
-        };
-        std::thread::Builder::new().stack_size(64 << 20).spawn(run).unwrap();
+        runs.send((args, limits, Noting(said))).unwrap();
         let mut at = None;
         let has_ended = loop {
             match heard.recv_timeout(PATIENCE) {
@@ -130,6 +127,7 @@ fn endless_of(
         if at[0] < to && (at == from || !has_ended) {
             if !has_ended {
                 endless.push(format!("{} {:?}", functions[at[0]], cases[at[1]]));
+                runs = runner(fixture);
             }
             stopped.push(at[1]);
             at[1] += 1;
@@ -137,4 +135,17 @@ fn endless_of(
         from = at;
     }
     endless
+}
+
+/// Starts a thread that makes one run after the other, in an engine that it keeps.
+fn runner(fixture: &Arc<Fixture>) -> mpsc::Sender<(String, Limits, Noting)> {
+    let (runs, asked) = mpsc::channel::<(String, Limits, Noting)>();
+    let fixture = Arc::clone(fixture);
+    let run = move || {
+        for (args, limits, mut noting) in asked {
+            fixture.run_with("messages:call", &args, &SEED, &limits, &mut noting);
+        }
+    };
+    std::thread::Builder::new().stack_size(64 << 20).spawn(run).unwrap();
+    runs
 }
