@@ -88,22 +88,28 @@ fn deeply_nested_text_loads_or_is_refused() {
         ("b.json", &data[..]),
         ("b.cjs", &common[..]),
     ];
-    for (name, table) in cases {
-        for (before, open, middle, close, after) in table {
-            for levels in [4_900, 30_000, 99_000, 300_000] {
-                let text = format!("{before}{}{after}", nested(open, middle, close, levels));
-                let directory = tempfile::tempdir().unwrap();
-                let convex = directory.path().join("convex");
-                std::fs::create_dir(&convex).unwrap();
-                std::fs::write(convex.join(name), &text).unwrap();
-                if name.starts_with('b') {
-                    let text = format!("import b from './{name}'; export const x = b;");
-                    std::fs::write(convex.join("a.ts"), text).unwrap();
-                }
-                // Evaluating it may loop or fail.
-                if let Err(error) = Program::load(&convex, &Env::default()) {
-                    assert!(error.to_string().contains(": "), "{error}");
-                }
+    std::thread::scope(|scope| {
+        for (name, table) in cases {
+            scope.spawn(move || each_loads_or_is_refused(name, table));
+        }
+    });
+}
+
+fn each_loads_or_is_refused(name: &str, table: &[(&str, &str, &str, &str, &str)]) {
+    for (before, open, middle, close, after) in table {
+        for levels in [4_900, 30_000, 99_000, 300_000] {
+            let text = format!("{before}{}{after}", nested(open, middle, close, levels));
+            let directory = tempfile::tempdir().unwrap();
+            let convex = directory.path().join("convex");
+            std::fs::create_dir(&convex).unwrap();
+            std::fs::write(convex.join(name), &text).unwrap();
+            if name.starts_with('b') {
+                let text = format!("import b from './{name}'; export const x = b;");
+                std::fs::write(convex.join("a.ts"), text).unwrap();
+            }
+            // Evaluating it may loop or fail.
+            if let Err(error) = Program::load(&convex, &Env::default()) {
+                assert!(error.to_string().contains(": "), "{error}");
             }
         }
     }
