@@ -1,8 +1,8 @@
 //! `audit check`: checks a record's proof, or a report's signature, with nothing but a public key.
 
-use std::io::Read;
 use std::path::Path;
 
+use audit_core::{read_bytes, read_input};
 use audit_evidence::{Certificate, Policy, Proof, ProofError, TrustedKey, VerifierKey};
 use serde::Serialize;
 
@@ -11,9 +11,6 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::units::counted;
 use crate::{report, verify};
-
-/// The maximum size of a file, in bytes. No proof, record or report is larger.
-const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
 struct Line {
@@ -132,19 +129,9 @@ fn check<'a>(
 
 /// A file, or standard input for `-`.
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let most = MAX_BYTES + 1;
-    let read = if file == Path::new("-") {
-        std::io::stdin().take(most).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes))
+    let read = match file == Path::new("-") {
+        true => read_input(std::io::stdin()),
+        false => read_bytes(file),
     };
-    let failed = || Failure::new(format!("{} cannot be read", file.display()));
-    match read {
-        Ok(read) if read as u64 > MAX_BYTES => {
-            Err(failed().because(format!("it exceeds limit of {MAX_BYTES} bytes")))
-        }
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(failed().because(error)),
-    }
+    read.map_err(|error| Failure::new(format!("{} cannot be read", file.display())).because(error))
 }

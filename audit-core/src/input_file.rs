@@ -1,12 +1,12 @@
 //! Reading files that people name in settings.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// The largest file that [`read_bytes`] reads, in bytes: the tenants of a large host, many times.
+/// The largest file that that is read at once, in bytes: the tenants of a large host, many times.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads what a person wrote, such as a key or a certificate, from a file or a pipe.
@@ -16,11 +16,26 @@ const MAX_BYTES: u64 = 64 << 20;
 /// If it cannot be read, or is longer than 64 MiB: a device may have no end. A pipe that is
 /// not written to its end within 10 seconds is an error too.
 pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    #[cfg(unix)]
-    if std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(path)?.file_type()) {
-        return read_in_time(path, PATIENCE);
+    if !is_pipe(path)? {
+        return read_input(File::open(path)?);
     }
-    read_to_end(path)
+    let what = "was not written to its end";
+    in_time(path, PATIENCE, what, |path| read_input(File::open(path)?))
+}
+
+/// Reads an open input, such as standard input, to its end.
+///
+/// # Errors
+///
+/// If it cannot be read, or is longer than 64 MiB.
+pub fn read_input(input: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let what = format!("it exceeds limit of {MAX_BYTES} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, what));
+    }
+    Ok(bytes)
 }
 
 /// As [`read_bytes`], for text. Leaves out a byte order mark, which some editors put before a text.
@@ -37,33 +52,100 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// How long an input that can wait, such as a pipe, may take.
+/// The lines of a text of any length, such as a table that a database exported, one at a time from
+/// a file or a pipe.
+#[derive(Debug)]
+pub struct InputLines {
+    input: BufReader<File>,
+    line: Vec<u8>,
+    /// The number of the last line, from 1.
+    number: u64,
+}
+
+impl InputLines {
+    /// The longest line, in bytes: a device may have no end.
+    pub const MAX_BYTES: usize = 64 << 10;
+
+    /// Opens a file or a pipe.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened. A pipe that nobody opens for writing within 10 seconds is an error
+    /// too. What writes to it may take longer.
+    pub fn open(path: &Path) -> io::Result<InputLines> {
+        let file = match is_pipe(path)? {
+            false => File::open(path)?,
+            true => {
+                let what = "nobody opened it for writing";
+                in_time(path, PATIENCE, what, |path| File::open(path))?
+            }
+        };
+        Ok(InputLines { input: BufReader::new(file), line: Vec::new(), number: 0 })
+    }
+
+    /// The next line with its line feed, which the last one may lack. `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is longer than [`MAX_BYTES`](Self::MAX_BYTES).
+    pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        self.number += 1;
+        let most = Self::MAX_BYTES;
+        (&mut self.input).take(most as u64 + 1).read_until(b'\n', &mut self.line)?;
+        if self.line.len() > most {
+            let what = format!("line {} exceeds limit of {most} bytes", self.number);
+            return Err(io::Error::new(ErrorKind::InvalidData, what));
+        }
+        Ok((!self.line.is_empty()).then_some(&self.line[..]))
+    }
+
+    /// As [`next_line`](Self::next_line), as text without its end and without a byte order mark.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next_line`](Self::next_line), and if it is not UTF-8.
+    pub fn next_text(&mut self) -> io::Result<Option<&str>> {
+        let number = self.number + 1;
+        let Some(line) = self.next_line()? else { return Ok(None) };
+        let line = std::str::from_utf8(line).map_err(|_| {
+            io::Error::new(ErrorKind::InvalidData, format!("line {number} is not UTF-8 text"))
+        })?;
+        let line = if number == 1 { line.strip_prefix('\u{feff}').unwrap_or(line) } else { line };
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        Ok(Some(line.strip_suffix('\r').unwrap_or(line)))
+    }
+}
+
+/// Whether an input can wait: opening a pipe waits for a writer, reading it for what is written.
+fn is_pipe(path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    return Ok(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(path)?.file_type()));
+    #[cfg(not(unix))]
+    return Ok(false);
+}
+
+/// How long a pipe may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads what may never begin or end: opening a pipe waits for a writer. A thread waits for it, and
-/// is left behind if that takes too long.
-fn read_in_time(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
-    let (sender, read) = channel();
+/// Does what may never end. A thread waits for it, and is left behind if that takes too long.
+fn in_time<T: Send + 'static>(
+    path: &Path,
+    patience: Duration,
+    what: &str,
+    read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, result) = channel();
     let path = path.to_owned();
     let thread = std::thread::Builder::new().name("audit-input".to_owned());
     thread.spawn(move || {
         // The receiver may have given up.
-        let _ = sender.send(read_to_end(&path));
+        let _ = sender.send(read(&path));
     })?;
-    read.recv_timeout(patience).unwrap_or_else(|_| {
-        let what = format!("it is a pipe, and was not written to its end within {patience:?}");
+    result.recv_timeout(patience).unwrap_or_else(|_| {
+        let what = format!("it is a pipe, and {what} within {patience:?}");
         Err(io::Error::new(ErrorKind::TimedOut, what))
     })
-}
-
-fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let what = format!("it exceeds limit of {MAX_BYTES} bytes");
-        return Err(io::Error::new(ErrorKind::FileTooLarge, what));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -91,6 +173,36 @@ mod tests {
         assert!(read_text(directory.path()).is_err());
     }
 
+    #[test]
+    fn lines_are_read_whole_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let texts = |content: &[u8]| -> io::Result<Vec<String>> {
+            fs::write(&file, content)?;
+            let (mut lines, mut texts) = (InputLines::open(&file)?, Vec::new());
+            while let Some(line) = lines.next_text()? {
+                texts.push(line.to_owned());
+            }
+            Ok(texts)
+        };
+        assert_eq!(texts(b"").unwrap(), [""; 0]);
+        assert_eq!(texts(b"\xef\xbb\xbfa\r\n\n\xef\xbb\xbfb").unwrap(), ["a", "", "\u{feff}b"]);
+        let longest = "x".repeat(InputLines::MAX_BYTES - 1) + "\n";
+        assert_eq!(texts(longest.repeat(2).as_bytes()).unwrap(), [longest.trim_end(); 2]);
+        for (content, says) in [
+            (format!("a\nx{longest}").into_bytes(), "line 2 exceeds limit of 65536 bytes"),
+            // UTF-16, as some editors write it.
+            (b"a\n\xff\xfea\0".to_vec(), "line 2 is not UTF-8 text"),
+        ] {
+            assert_eq!(texts(&content).unwrap_err().to_string(), says);
+        }
+        assert!(
+            InputLines::open(directory.path()).and_then(|mut of| of.next_line().map(drop)).is_err()
+        );
+        #[cfg(unix)]
+        assert!(InputLines::open(Path::new("/dev/zero")).unwrap().next_line().is_err());
+    }
+
     #[cfg(unix)]
     #[test]
     fn devices_and_pipes_end() {
@@ -104,10 +216,12 @@ mod tests {
             assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         };
         mkfifo();
-        let error = read_in_time(&path, Duration::from_millis(1)).unwrap_err();
-        let what = "it is a pipe, and was not written to its end within 1ms";
-        assert_eq!(error.to_string(), what);
-        // The thread that was left behind would read what is written.
+        for what in ["was not written to its end", "nobody opened it for writing"] {
+            let open = |path: &Path| File::open(path);
+            let error = in_time(&path, Duration::from_millis(1), what, open).unwrap_err();
+            assert_eq!(error.to_string(), format!("it is a pipe, and {what} within 1ms"));
+        }
+        // The threads that were left behind would read what is written.
         fs::remove_file(&path).unwrap();
         mkfifo();
         let content = "x".repeat(200_000);

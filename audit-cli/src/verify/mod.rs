@@ -30,7 +30,7 @@ use examination::{Look, Unread, Verified};
 use inventory::Inventory;
 use receipts::Receipts;
 use summary::Summary;
-use trust::read_text;
+use trust::remembered;
 
 pub(crate) async fn run(
     arguments: &Verify,
@@ -39,10 +39,10 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let (keys, policy) = trusted(&arguments.trusted)?;
     let receipts = match &arguments.receipts {
-        Some(file) => receipts::parse(&read_text(file, "the receipts")?)?,
+        Some(file) => receipts::read(file)?,
         None => Receipts::new(),
     };
-    let remembered = arguments.state.as_deref().map(read_state).transpose()?.unwrap_or_default();
+    let remembered = remembered(arguments.state.as_deref(), output)?;
     let begin = Begin::new(arguments, &remembered);
 
     let mut reader = Reader::open(&arguments.source, common)?;

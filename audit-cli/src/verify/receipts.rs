@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
-use audit_core::UniqueId;
+use audit_core::{InputLines, UniqueId};
 use serde::Deserialize;
 
+use super::trust::unreadable;
 use crate::failure::Failure;
 
 /// The acknowledged records, by stream.
@@ -24,11 +26,14 @@ fn one() -> u64 {
     1
 }
 
-/// Parses receipts. Each line is a JSON object with `stream`, `sequence` and `count`, or these
-/// three values separated by commas, as a database exports them. A header line is skipped.
-pub(super) fn parse(text: &str) -> Result<Receipts, Failure> {
-    let mut receipts = Receipts::new();
-    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+/// Reads receipts. Each line is a JSON object with `stream`, `sequence` and `count`, or these three
+/// values separated by commas, as a database exports them. A header line is skipped.
+pub(super) fn read(file: &Path) -> Result<Receipts, Failure> {
+    let unreadable = |error| unreadable(file, "the receipts", error);
+    let mut lines = InputLines::open(file).map_err(unreadable)?;
+    let (mut receipts, mut number) = (Receipts::new(), 0u64);
+    while let Some(line) = lines.next_text().map_err(unreadable)?.map(str::trim) {
+        number += 1;
         if line.is_empty() || number == 1 && line.starts_with("stream,") {
             continue;
         }
@@ -79,7 +84,14 @@ mod tests {
              {{\"stream\":\"{stream}\",\"sequence\":20,\"count\":3,\"execution\":\"x\"}}\n\
              {{\"stream\":\"{stream}\",\"first\":21}}\n"
         );
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("receipts");
+        let parse = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            read(&file)
+        };
         let receipts = parse(&text).unwrap();
+        assert_eq!(parse(&format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap(), receipts);
         assert_eq!(receipts[&stream.parse().unwrap()], [5..8, 20..23]);
         for invalid in ["x,1,1", &format!("{stream},1"), &format!("{stream},1,0"), "{}"] {
             assert!(parse(invalid).is_err(), "{invalid}");

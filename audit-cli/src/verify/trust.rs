@@ -3,10 +3,12 @@
 use std::io;
 use std::path::Path;
 
+use audit_core::{InputLines, read_text};
 use audit_evidence::{Policy, State, TrustedKey};
 
 use crate::arguments::TrustedKeys;
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// The trusted keys, including those of the policy, and the policy. A policy states no validity, so
 /// the validity that `--key` gives to a key also applies to the policy's.
@@ -24,29 +26,50 @@ pub(crate) fn trusted(
 }
 
 fn read_policy(file: &Path) -> Result<Policy, Failure> {
-    let text = audit_host::read_text(file);
-    let text = text.map_err(|error| unreadable(file, "the policy", error))?;
+    let text = read_text(file).map_err(|error| unreadable(file, "the policy", error))?;
     Policy::parse(text.as_bytes()).map_err(|error| {
         Failure::new(format!("the policy {} cannot be used", file.display())).because(error)
     })
 }
 
-/// The state, empty if there is no file yet.
-pub(crate) fn read_state(file: &Path) -> Result<State, Failure> {
-    let text = match std::fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+/// The state of the last run, empty without a file.
+pub(super) fn remembered(file: Option<&Path>, output: &Output) -> Result<State, Failure> {
+    let Some(file) = file else { return Ok(State::default()) };
+    Ok(read_state(file)?.unwrap_or_else(|| {
+        // A mistyped name would compare with nothing at every run.
+        let what = "nothing is compared with an earlier run";
+        output.note(&format!("there is no state {} yet: {what}", file.display()));
+        State::default()
+    }))
+}
+
+/// The longest state, in bytes: that of nine million streams.
+const MAX_STATE_BYTES: usize = 1 << 30;
+
+/// The state. `None` if there is no file yet.
+pub(crate) fn read_state(file: &Path) -> Result<Option<State>, Failure> {
+    let mut text = String::new();
+    let read = InputLines::open(file).and_then(|mut lines| {
+        while let Some(line) = lines.next_text()? {
+            text.push_str(line);
+            text.push('\n');
+            if text.len() > MAX_STATE_BYTES {
+                let what = format!("it exceeds limit of {MAX_STATE_BYTES} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+            }
+        }
+        Ok(())
+    });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(file, "the state", error)),
-        Ok(text) => text,
-    };
-    State::parse(&text).map_err(|error| {
+        Ok(()) => {}
+    }
+    State::parse(&text).map(Some).map_err(|error| {
         Failure::new(format!("the state {} is not one", file.display())).because(error)
     })
 }
 
-pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| unreadable(file, what, error))
-}
-
-fn unreadable(file: &Path, what: &str, error: io::Error) -> Failure {
+pub(super) fn unreadable(file: &Path, what: &str, error: io::Error) -> Failure {
     Failure::new(format!("{what} {} cannot be read", file.display())).because(error)
 }

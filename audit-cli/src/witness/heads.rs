@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 
-use audit_core::durable;
+use audit_core::{InputLines, durable, read_text};
 use audit_evidence::{
     Certificate, Checkpoint, CompactRange, Hash, Note, NoteSignature, VerifierKey, Witnessed,
 };
@@ -22,9 +22,6 @@ pub(crate) const FILE: &str = "heads";
 
 /// The name of its signed root.
 pub(crate) const SIGNED: &str = "heads.signed";
-
-/// The longest line, in bytes. A checkpoint with two signatures takes less than 1 KiB.
-const MAX_LINE_BYTES: usize = 8 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,35 +83,41 @@ pub(crate) struct ReadLog {
 ///
 /// # Errors
 ///
-/// If it cannot be read, is not a log, or is not the one that the witness signed.
+/// If it is missing, cannot be read, is not a log, or is not the one that the witness signed.
 pub(crate) fn read(
+    directory: &Path,
+    witness: &VerifierKey,
+    take: impl FnMut(Head) -> Result<(), Failure>,
+) -> Result<ReadLog, Failure> {
+    let log = read_own(directory, witness, take)?;
+    if log.signed.is_none() {
+        // A witness signs it at its first start, before it has any line.
+        let what = format!("{} holds no log of a witness", directory.display());
+        return Err(Failure::new(format!("{what}: the file {FILE}, with {SIGNED} beside it")));
+    }
+    Ok(log)
+}
+
+/// As [`read`], for the witness itself. At its first start, the log is empty.
+pub(super) fn read_own(
     directory: &Path,
     witness: &VerifierKey,
     mut take: impl FnMut(Head) -> Result<(), Failure>,
 ) -> Result<ReadLog, Failure> {
     let file = directory.join(FILE);
     let failed = |what: &str| Failure::new(format!("the log {} {what}", file.display()));
+    let unreadable = |error| failed("cannot be read").because(error);
     let signed = read_signed(directory, witness)?;
     let mut log = ReadLog { range: CompactRange::default(), signed, bytes: 0 };
-    let lines = match File::open(&file) {
+    let mut lines = match InputLines::open(&file) {
         Ok(lines) => Some(lines),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("cannot be read").because(error)),
+        Err(error) => return Err(unreadable(error)),
     };
-    let mut lines = lines.map(BufReader::new);
-    let mut line = Vec::new();
     let mut is_signed = signed.is_none_or(|(signed, _)| signed.size == 0);
-    while let Some(lines) = &mut lines {
-        line.clear();
-        let limited = &mut std::io::Read::take(&mut *lines, MAX_LINE_BYTES as u64);
-        let read = limited.read_until(b'\n', &mut line);
-        read.map_err(|error| failed("cannot be read").because(error))?;
-        let Some(head) = line.strip_suffix(b"\n") else {
-            if line.len() == MAX_LINE_BYTES {
-                return Err(failed("is not a log of heads: a line is too long"));
-            }
-            break;
-        };
+    while let Some(line) = lines.as_mut().and_then(|lines| lines.next_line().transpose()) {
+        let line = line.map_err(unreadable)?;
+        let Some(head) = line.strip_suffix(b"\n") else { break };
         log.bytes += line.len() as u64;
         log.range.push(Hash::leaf(&[head]));
         let number = log.range.end();
@@ -149,7 +152,7 @@ fn read_signed(
 ) -> Result<Option<(Witnessed, u64)>, Failure> {
     let file = directory.join(SIGNED);
     let failed = |what: &str| Failure::new(format!("the signed head {} {what}", file.display()));
-    let text = match std::fs::read_to_string(&file) {
+    let text = match read_text(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("cannot be read").because(error)),

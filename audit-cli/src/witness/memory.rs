@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::{FileLock, UniqueId, durable};
+use audit_core::{FileLock, UniqueId, durable, read_text};
 use audit_evidence::{
     Certificate, Checkpoint, Hash, KeyKind, Note, Refusal, SignerKey, VerifierKey, Witnessed,
 };
@@ -58,7 +58,7 @@ impl Memory {
             Failure::new(format!("the state {} {what}", directory.display()))
         })?;
         let (mut latest, mut contradicted) = (BTreeMap::new(), BTreeSet::new());
-        let log = heads::read(directory, key.verifier(), |head| {
+        let log = heads::read_own(directory, key.verifier(), |head| {
             let (checkpoint, _) = head.checkpoint().ok_or_else(|| {
                 let what = "the log of heads has a line without a checkpoint";
                 Failure::new(format!("{what}: {}", directory.join(heads::FILE).display()))
@@ -104,7 +104,7 @@ impl Locked<'_> {
     /// The last cosigned checkpoint of this origin.
     pub(super) fn latest(&self, origin: &str) -> Result<Option<Latest>, Declined> {
         let file = self.file(origin)?;
-        let text = match fs::read_to_string(&file) {
+        let text = match read_text(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&file, "read", error).into()),
@@ -186,7 +186,35 @@ impl Locked<'_> {
                 }
             }
         }
-        Ok(())
+        let logged: BTreeSet<_> =
+            latest.keys().filter_map(|origin| self.file(origin).ok()).collect();
+        let files = self.files().map_err(|error| {
+            let directory = self.0.directory.display();
+            Failure::new(format!("the state {directory} cannot be read")).because(error)
+        })?;
+        match files.iter().find(|file| !logged.contains(*file)) {
+            None => Ok(()),
+            Some(file) => Err(Failure::new(format!(
+                "the log of heads has nothing of the stream in {}: it was cut or put back",
+                file.display()
+            ))),
+        }
+    }
+
+    /// The files of all streams. Nothing else has such a name.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let names = |directory: &Path| -> io::Result<Vec<String>> {
+            let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
+            names.filter_map(|name| name.map(|name| name.into_string().ok()).transpose()).collect()
+        };
+        let mut files = Vec::new();
+        for host in names(&self.0.directory)?.iter().filter(|name| is_hash(name)) {
+            let host = self.0.directory.join(host);
+            let streams = names(&host)?.into_iter();
+            let streams = streams.filter(|name| name.parse::<UniqueId>().is_ok());
+            files.extend(streams.map(|stream| host.join(stream)));
+        }
+        Ok(files)
     }
 
     fn write(
@@ -207,6 +235,10 @@ impl Locked<'_> {
         let written = written.and_then(|()| durable::replace(&file, text.as_bytes()));
         written.map_err(|error| failed(&file, "written", error).into())
     }
+}
+
+fn is_hash(name: &str) -> bool {
+    HEXLOWER.decode(name.as_bytes()).is_ok_and(|bytes| bytes.len() == Hash::BYTES)
 }
 
 fn now() -> u64 {

@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
         output.note(&format!("{} not signed yet", counted(lines - signed, "head")));
     }
     if let Some(file) = state {
-        let mut state = verify::read_state(file)?;
+        let mut state = verify::read_state(file)?.unwrap_or_default();
         for (origin, seen) in sizes {
             let stream = origin.rsplit_once('/').map_or(&*origin, |(_, stream)| stream);
             match state.get(stream) {

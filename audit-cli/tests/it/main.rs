@@ -26,3 +26,4 @@ mod stats_find_what_is_wrong;
 mod support;
 mod tail_follows;
 mod terminals_obey_nothing_foreign;
+mod wrong_files_are_refused;

@@ -227,6 +227,8 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
         let witness = Witness::start(directory.path(), log.host.verifier());
         assert_eq!(witness.ask(&log.request(old, size, "")).0, 200);
     };
+    drop(Witness::start(directory.path(), log.host.verifier()));
+    let none_signed = std::fs::read(&signed).unwrap();
     ask(0, 3);
     let (old, old_signed) = (std::fs::read(&file).unwrap(), std::fs::read(&signed).unwrap());
     ask(3, 7);
@@ -251,15 +253,24 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
 
     let altered = String::from_utf8(all.clone()).unwrap().replacen("cosigned", "fork", 1);
     for (content, signature, what) in [
-        (altered.as_bytes(), &all_signed, "was altered"),
-        (&old[..], &all_signed, "was cut: 2 lines signed, 1 left"),
-        (b"", &all_signed, "was cut"),
-        (&all[..], &Vec::new(), "is not signed by witness.example"),
+        (Some(altered.as_bytes()), Some(&all_signed), "was altered"),
+        (Some(&old[..]), Some(&all_signed), "was cut: 2 lines signed, 1 left"),
+        (Some(b""), Some(&all_signed), "was cut"),
+        (None, Some(&all_signed), "was cut"),
+        (Some(&all[..]), Some(&Vec::new()), "is not signed by witness.example"),
+        (Some(&all[..]), None, "is signed by no file heads.signed"),
         // Both were put back, and the stream's file was not.
-        (&old[..], &old_signed, "was put together from copies"),
+        (Some(&old[..]), Some(&old_signed), "was put together from copies"),
+        // Also from before the stream was seen, or removed.
+        (Some(b""), Some(&none_signed), "it was cut or put back"),
+        (None, None, "it was cut or put back"),
     ] {
-        std::fs::write(&file, content).unwrap();
-        std::fs::write(&signed, signature).unwrap();
+        for (file, content) in [(&file, content), (&signed, signature.map(|text| &text[..]))] {
+            let _ = std::fs::remove_file(file);
+            if let Some(content) = content {
+                std::fs::write(file, content).unwrap();
+            }
+        }
         let mut command = command();
         command.args(["witness", "--listen", "127.0.0.1:0"]);
         command.args(["--host", &log.host.verifier().to_string()]);
@@ -268,9 +279,12 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
         assert_eq!(output.status.code(), Some(3), "{what}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(what), "{what}: {said}");
-        if content != old || signature != &old_signed {
-            let ran = heads(directory.path(), &key, &[]).await;
-            assert!(ran.err.contains(what), "{what}: {ran:?}");
+        let ran = heads(directory.path(), &key, &[]).await;
+        match (content, signature) {
+            (None, None) => assert!(ran.err.contains("holds no log of a witness"), "{ran:?}"),
+            // A reader sees nothing but the log.
+            (Some(_), Some(signature)) if [&old_signed, &none_signed].contains(&signature) => {}
+            (_, _) => assert!(ran.err.contains(what), "{what}: {ran:?}"),
         }
     }
     // The key of another witness is rejected.
