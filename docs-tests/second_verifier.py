@@ -16,14 +16,15 @@ directory. Needs `pip install cryptography zstandard`.
 
 import base64
 import datetime
-import gzip
 import hashlib
-import io
 import json
+import os
 import pathlib
 import re
+import stat
 import struct
 import sys
+import zlib
 
 import zstandard
 from cryptography.exceptions import InvalidSignature
@@ -38,6 +39,10 @@ KEY = re.compile(
 )
 MAX_RECORDS = 1 << 28
 MAX_NUMBER = (1 << 64) - 1
+MAX_SIDECAR_BYTES = 4096
+MAX_LINES_BYTES = 1 << 30
+MAX_LINE_BYTES = 32 << 20
+MAX_WINDOW_BYTES = 8 << 20
 ALWAYS = (0, MAX_NUMBER)
 LONG_MS = 25 * 60 * 60 * 1000
 FIELDS = "format lastsequence count sha256 stable left name streamkey seed root sig cert".split()
@@ -45,6 +50,7 @@ ALARMS = {
     "expired": "expired",
     "overdue": "late",
     "no-evidence": "unproven",
+    "foreign-object": "unproven",
     "unknown-host": "unproven",
     "key-validity": "unproven",
     "other-bucket": "unproven",
@@ -523,7 +529,7 @@ class Stream:
                 self.find(code)
 
     def judge_gap(self, start, end, is_prefix, after):
-        after = opened(self.name) if after is None else after
+        after = max(opened(self.name), after or 0)
         may_expire = is_prefix and (self.since is None or after < self.since)
         cuts = {self.stable, *(bound for receipt in self.receipts for bound in receipt)}
         cuts = [start, *sorted(cut for cut in cuts if start < cut < end), end]
@@ -604,6 +610,12 @@ def verify(
     return sorted(found, key=lambda line: (line["stream"], line["first"] or 0))
 
 
+def verify_directory(directory, hosts, **look):
+    found = verify(read_directory(directory), hosts, **look)
+    others = next(foreign(directory), None)
+    return found if others is None else found + [finding("foreign-object", "", others)]
+
+
 def lost_evidence(stream, size, is_remembered):
     codes = {"no-evidence": "stripped"}
     if is_remembered:
@@ -660,66 +672,158 @@ def is_key(key):
 def read_directory(directory):
     for path in sorted(directory.rglob("*")):
         key = path.relative_to(directory).as_posix()
-        if not path.is_file() or not is_key(key):
+        if not is_regular(path) or not is_key(key):
             continue
-        sidecar = directory / f"_audit/heads/{key}.head"
-        metadata = read_sidecar(sidecar.read_bytes()) if sidecar.is_file() else {}
+        metadata = read_sidecar(directory / f"_audit/heads/{key}.head")
         yield Object(key, metadata, lines_of(key, path.read_bytes()))
 
 
-def read_sidecar(data):
+def is_regular(path):
+    """Whether this is a file. Links are not followed."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def read_sidecar(path):
+    if not is_regular(path):
+        return {}
+    with path.open("rb") as file:
+        data = file.read(MAX_SIDECAR_BYTES + 1)
     try:
         lines = data.decode()
     except UnicodeDecodeError:
         return {}
     members = [line.split(" ", 1) for line in lines.removesuffix("\n").split("\n")]
     is_one = lines.endswith("\n") and all(len(member) == 2 for member in members)
+    is_one &= len(data) <= MAX_SIDECAR_BYTES
     names = {member[0] for member in members}
-    return dict(members) if is_one and len(names) == len(members) and len(data) <= 4096 else {}
+    return dict(members) if is_one and len(names) == len(members) else {}
+
+
+def foreign(directory):
+    """Yields what query engines may take for records, and no writer left."""
+    for day in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if not day.name.startswith("dt="):
+            continue
+        if not is_partition(day, lambda name: is_key(f"{name}/hour=00/{EXAMPLE}")):
+            yield shown(day, day.name)
+            continue
+        for hour in sorted(os.scandir(day), key=lambda entry: entry.name):
+            name = f"{day.name}/{hour.name}"
+            if not is_partition(hour, lambda hour: is_key(f"{day.name}/{hour}/{EXAMPLE}")):
+                yield shown(hour, name)
+                continue
+            for path in sorted(pathlib.Path(hour).rglob("*")):
+                key = path.relative_to(directory).as_posix()
+                is_directory = path.is_dir() and not path.is_symlink()
+                is_object = is_regular(path) and is_key(key)
+                if not is_directory and not is_object and not is_leftover(key):
+                    yield key
+
+
+def shown(entry, name):
+    return f"{name}/" if entry.is_dir(follow_symlinks=False) else name
+
+
+EXAMPLE = f"{'0' * 26}-{0:012}.ndjson"
+
+
+def is_partition(entry, is_name):
+    return entry.is_dir(follow_symlinks=False) and is_name(entry.name)
+
+
+def is_leftover(name):
+    key, mark, number = name.rpartition("#")
+    return bool(mark) and re.fullmatch("[0-9]+", number) is not None and is_key(key)
+
+
+class Damaged(Exception):
+    pass
 
 
 def lines_of(key, stored):
-    """Reads an object. Returns None if it cannot be read."""
+    """Reads an object. Returns None if it is damaged."""
     try:
         if key.endswith(".zst"):
-            decoder = zstandard.ZstdDecompressor()
-            data = decoder.stream_reader(io.BytesIO(stored), read_across_frames=True).read()
+            data = zstd_frame(stored)
+        elif key.endswith(".gz"):
+            data = gzip_member(stored)
         else:
-            data = gzip.decompress(stored) if key.endswith(".gz") else stored
-    except (zstandard.ZstdError, OSError, EOFError):
+            data = stored
+    except (Damaged, zstandard.ZstdError, zlib.error):
         return None
-    return data[:-1].split(b"\n") if data.endswith(b"\n") else None
+    if not data.endswith(b"\n") or len(data) > MAX_LINES_BYTES:
+        return None
+    lines = data[:-1].split(b"\n")
+    return lines if all(len(line) <= MAX_LINE_BYTES for line in lines) else None
+
+
+def zstd_frame(stored):
+    """The content of one frame, which is all there is."""
+    # Decoders pass over skippable frames.
+    if not stored.startswith(b"\x28\xb5\x2f\xfd"):
+        raise Damaged
+    decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+    data = bytearray()
+    # A piece expands to at most some megabytes.
+    for at in range(0, len(stored), 128):
+        if decoder.eof or len(data) > MAX_LINES_BYTES:
+            raise Damaged
+        data += decoder.decompress(stored[at : at + 128])
+    if not decoder.eof or decoder.unused_data:
+        raise Damaged
+    return bytes(data)
+
+
+def gzip_member(stored):
+    """The content of one member without optional fields, which is all there is."""
+    if not stored.startswith(b"\x1f\x8b\x08\x00"):
+        raise Damaged
+    inflate = zlib.decompressobj(wbits=31)
+    data = inflate.decompress(stored, MAX_LINES_BYTES + 1)
+    if not inflate.eof or inflate.unused_data:
+        raise Damaged
+    return data
 
 
 def check_proof(text, record, key):
     """Returns the reason why a proof is invalid, or None if it is valid."""
     name, host = key
-    head, note = text.split("\n\n", 1)
-    signed, signatures = note.split("\n\n", 1)
-    signed += "\n"
-    header, extra, index, *path = head.split("\n")
-    origin, size, top = signed.split("\n")[:3]
-    size, top, index = decimal(size), unb64(top, 32), decimal(index.removeprefix("index "))
-    if header != "c2sp.org/tlog-proof@v1" or not extra.startswith("extra "):
+    try:
+        head, _, note = text.partition("\n\n")
+        header, extra, index, *path = head.split("\n")
+        text, signatures = read_note(note)
+        origin, size, top, extensions = text.split("\n", 3)
+        size, top = decimal(size), unb64(top, 32)
+        index = decimal(index.removeprefix("index ")) if index.startswith("index ") else None
+        path = [unb64(line, 32) for line in path]
+        salt = unb64(extra.removeprefix("extra "), 32)
+    except ValueError:
         return "not a proof"
-    leaf = sha(b"\0", unb64(extra.removeprefix("extra "), 32), record)
-    if not leads_to(leaf, index, size, top, [unb64(line, 32) for line in path]):
+    is_extended = extensions and (extensions.startswith("\n") or "\n\n" in extensions)
+    if header != "c2sp.org/tlog-proof@v1" or not extra.startswith("extra ") or index is None:
+        return "not a proof"
+    if is_extended or not origin:
+        return "not a proof"
+    if not leads_to(sha(b"\0", salt, record), index, size, top, path):
         return "the path does not lead to the root"
-    lines = [line.split(" ") for line in signatures.removesuffix("\n").split("\n")]
-    lines = [(by, unb64(data)) for dash, by, data in lines if dash == "—"]
     kind = sha(name.encode(), b"\n\xffaudit-stream/v1")[:4]
-    for by, data in lines:
-        if by != name or data[:4] != kind or len(data) != 4 + 32 + 64:
+    for by, identity, data in signatures:
+        if (by, identity) != (name, kind) or len(data) != 32 + 64:
             continue
-        stream_key, certificate = public_key(data[4:36]), data[36:]
+        try:
+            stream_key, certificate = public_key(data[:32]), data[32:]
+        except ValueError:
+            continue
         message = f"audit-stream/v1\n{origin}\n{b64(stream_key)}\n".encode()
-        if origin.startswith(f"{name}/") and is_signed(host, certificate, message):
+        is_below = origin.startswith(f"{name}/") and "/" not in origin[len(name) + 1 :]
+        if is_below and is_signed(host, certificate, message):
             break
     else:
         return "no certificate by the host"
-    identity = key_id(origin, 1, stream_key)
-    ours = [data[4:] for by, data in lines if (by, data[:4]) == (origin, identity)]
-    if not ours or not all(is_signed(stream_key, one, signed.encode()) for one in ours):
+    if not is_signed_by(origin, 1, stream_key, signatures, text):
         return "the stream did not sign the checkpoint"
     return None
 
@@ -727,13 +831,13 @@ def check_proof(text, record, key):
 def read_note(note):
     """Returns the text of a note, and of each signature the name, the id and the bytes."""
     text, empty, lines = note.rpartition("\n\n")
-    if not empty or not lines.endswith("\n"):
+    if not empty or not lines.endswith("\n") or any(c < " " and c != "\n" for c in text):
         raise ValueError(note)
     signatures = []
     for line in lines.removesuffix("\n").split("\n"):
         dash, name, data = line.split(" ")
         data = unb64(data)
-        if dash != "—" or len(data) < 5:
+        if dash != "—" or len(data) < 5 or not name or "+" in name:
             raise ValueError(line)
         signatures.append((name, data[:4], data[4:]))
     return text + "\n", signatures
@@ -816,8 +920,8 @@ class Writer:
         message = f"audit-stream/v1\n{self.origin}\n{b64(self.public)}\n".encode()
         self.certificate = Ed25519PrivateKey.from_private_bytes(host_seed).sign(message)
 
-    def write(self, lines, stable=0, system=False, day="dt=2025-11-24"):
-        part, suffix = ("_audit/", ".system") if system else ("", ".ndjson")
+    def write(self, lines, stable=0, system=False, day="dt=2025-11-24", suffix=".ndjson"):
+        part, suffix = ("_audit/", ".system") if system else ("", suffix)
         key = f"{part}{day}/hour=16/{self.stream}-{self.size:012}{suffix}"
         seed = sha(key.encode())
         salts = sha(f"audit-object/v1\n{key}\n{stable}\n".encode(), seed)
@@ -984,6 +1088,18 @@ def make(file):
     case("records are set aside", set_aside(written[1]))
     case("and those behind are deleted", set_aside(*written[1:3]))
     case("and more of those behind", set_aside(*written[1:4]))
+
+    def is_all(*objects):
+        return lambda _objects, _one: list(objects)
+
+    told = {"host": "example.com/api", "software": "second", "key": key}
+    liar = Writer(STREAMS[0])
+    old = [
+        liar.say("opened", next=NOW + 10, at=0, **told),
+        liar.write(['{"record":1}'] * 3),
+        liar.write(['{"record":4}'], stable=4),
+    ]
+    case("what is gone is said to be old", is_all(old[0], old[2]), since=opened(STREAMS[0]))
     case("the host signs two histories", put(**elsewhere.write(["{}"] * 4, day=day[:13])))
     objects = ",\n".join(json.dumps(one, separators=(",", ":")) for one in whole)
     lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in cases)
@@ -1020,9 +1136,10 @@ def main():
     witnesses = [verifier_key(text) for name, text in options if name == "--witness"]
     times = {name: int(text) for name, text in options if name != "--witness"}
     since, now = times.get("--since"), times.get("--now", 0)
-    objects = list(read_directory(pathlib.Path(directory)))
     hosts = [(verifier_key(key), ALWAYS)]
-    found = verify(objects, hosts, since=since, now=now, witnesses=witnesses)
+    found = verify_directory(
+        pathlib.Path(directory), hosts, since=since, now=now, witnesses=witnesses
+    )
     for line in found:
         print(json.dumps(line, separators=(",", ":")))
     return any(line["alarm"] == "tampered" for line in found)

@@ -140,6 +140,7 @@ impl LineSplitter {
         }
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, tail) = (&bytes[..end], &bytes[end + 1..]);
+            self.check_line(end)?;
             if self.rest.is_empty() {
                 line(head);
             } else {
@@ -150,11 +151,15 @@ impl LineSplitter {
             self.count += 1;
             bytes = tail;
         }
-        if self.rest.len() + bytes.len() > MAX_BATCH_BYTES {
-            return Err(DecodeError::LineTooLong);
-        }
+        self.check_line(bytes.len())?;
         self.rest.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Checks the length of a line of which `more` bytes came, the same for any pieces.
+    fn check_line(&self, more: usize) -> Result<(), DecodeError> {
+        let fits = self.rest.len() + more <= MAX_BATCH_BYTES;
+        fits.then_some(()).ok_or(DecodeError::LineTooLong)
     }
 }
 
@@ -280,6 +285,46 @@ mod tests {
         }
         let long = vec![b'x'; MAX_BATCH_BYTES + 1];
         assert!(matches!(decode(&long, 1 << 20, Compression::None), Err(DecodeError::LineTooLong)));
+    }
+
+    #[test]
+    fn the_longest_line_is_the_same_in_all_pieces() {
+        for (len, fits) in [(MAX_BATCH_BYTES, true), (MAX_BATCH_BYTES + 1, false)] {
+            let whole = [&vec![b'x'; len][..], b"\n"].concat();
+            let mut encoder = ObjectEncoder::new(pieces());
+            for compression in COMPRESSIONS {
+                let bytes: Bytes = encoder.encode(&whole, 0, 1, compression).payload.into();
+                for piece in [9_973, 1 << 20, usize::MAX] {
+                    let found = decode(&bytes, piece, compression);
+                    let is_too_long = matches!(found, Err(DecodeError::LineTooLong));
+                    assert_eq!((found.is_ok(), is_too_long), (fits, !fits), "{len} in {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_before_the_lines_is_named() {
+        let (ours, _) = object(&[b"{}".to_vec()], Compression::Zstd);
+        let skippable = b"\x5f\x2a\x4d\x18\x04\0\0\0abcd";
+        let before = "a skippable frame stands before the lines";
+        for (parts, says) in [
+            ([&skippable[..], &ours[..]], Some(before)),
+            ([&skippable[..], b""], Some(before)),
+            ([b"{}\n", &ours[..]], Some("it does not begin with a zstd frame")),
+            // Version 0.7 of zstd, of which decoders may know more than RFC 8878.
+            ([b"\x27\xb5\x2f\xfd", &ours[4..]], Some("it does not begin with a zstd frame")),
+            ([&ours[..], skippable], None),
+            ([&ours[..], b"\0"], None),
+        ] {
+            let bytes = parts.concat();
+            for piece in 1..=bytes.len() {
+                match decode(&bytes, piece, Compression::Zstd).unwrap_err() {
+                    DecodeError::Damaged(why) => assert_eq!(Some(&*why.to_string()), says),
+                    error => assert!(matches!(error, DecodeError::TrailingBytes) && says.is_none()),
+                }
+            }
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ const MAX_WINDOW_LOG: u32 = 23;
 const BUFFER_BYTES: usize = 128 << 10;
 
 pub(super) enum Decompressor {
-    Zstd { decoder: RawDecoder<'static>, buffer: Vec<u8>, ended: bool },
+    Zstd(Box<ZstdFrame>),
     Gzip(Box<GzipMember>),
     None,
 }
@@ -49,13 +49,7 @@ type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), DecodeError>;
 impl Decompressor {
     pub(super) fn new(compression: Compression) -> Decompressor {
         match compression {
-            Compression::Zstd => {
-                let mut decoder =
-                    RawDecoder::new().expect("a decoder without a dictionary can be made");
-                let limit = zstd::zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG);
-                decoder.set_parameter(limit).expect("zstd accepts the limit");
-                Decompressor::Zstd { decoder, buffer: vec![0; BUFFER_BYTES], ended: false }
-            }
+            Compression::Zstd => Decompressor::Zstd(Box::new(ZstdFrame::new())),
             Compression::Gzip => Decompressor::Gzip(Box::new(GzipMember::new())),
             Compression::None => Decompressor::None,
         }
@@ -66,18 +60,7 @@ impl Decompressor {
     /// is more to do.
     pub(super) fn step(&mut self, bytes: &mut &[u8], out: Out<'_>) -> Result<bool, DecodeError> {
         match self {
-            Decompressor::Zstd { ended: true, .. } => at_end(bytes),
-            Decompressor::Zstd { decoder, buffer, ended } => {
-                let mut input = InBuffer::around(bytes);
-                let mut output = OutBuffer::around(buffer.as_mut_slice());
-                let left = decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
-                let (read, written) = (input.pos, output.pos());
-                *bytes = &bytes[read..];
-                *ended = left == 0;
-                out(&buffer[..written])?;
-                // If the buffer is not full, the input so far has no more output.
-                Ok(*ended || !bytes.is_empty() || written == buffer.len())
-            }
+            Decompressor::Zstd(frame) => frame.step(bytes, out),
             Decompressor::Gzip(member) => member.step(bytes, out),
             Decompressor::None => out(std::mem::take(bytes)).map(|()| false),
         }
@@ -86,11 +69,59 @@ impl Decompressor {
     /// Checks that the compressed data is complete, once all bytes were taken.
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         let ended = match self {
-            Decompressor::Zstd { ended, .. } => ended,
+            Decompressor::Zstd(frame) => frame.ended,
             Decompressor::Gzip(member) => member.trailer.len() == GZIP_TRAILER_BYTES,
             Decompressor::None => true,
         };
         if ended { Ok(()) } else { Err(DecodeError::CutOff) }
+    }
+}
+
+/// One frame of zstd ([RFC 8878](https://www.rfc-editor.org/rfc/rfc8878)).
+pub(super) struct ZstdFrame {
+    magic: Vec<u8>,
+    decoder: RawDecoder<'static>,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// The magic of skippable frames but for the first byte, whose lower half is any.
+const SKIPPABLE_MAGIC: [u8; 3] = [0x2a, 0x4d, 0x18];
+
+impl ZstdFrame {
+    fn new() -> ZstdFrame {
+        let mut decoder = RawDecoder::new().expect("a decoder without a dictionary can be made");
+        let limit = zstd::zstd_safe::DParameter::WindowLogMax(MAX_WINDOW_LOG);
+        decoder.set_parameter(limit).expect("zstd accepts the limit");
+        ZstdFrame { magic: Vec::new(), decoder, buffer: vec![0; BUFFER_BYTES], ended: false }
+    }
+
+    fn step(&mut self, bytes: &mut &[u8], out: Out<'_>) -> Result<bool, DecodeError> {
+        if self.ended {
+            return at_end(bytes);
+        }
+        // The decoder would pass over a skippable frame, and what follows would be said to have
+        // been appended.
+        let mut begin = *bytes;
+        fill(&mut self.magic, ZSTD_MAGIC.len(), &mut begin);
+        if self.magic.len() == ZSTD_MAGIC.len() && self.magic != ZSTD_MAGIC {
+            let is_skippable = self.magic[0] >> 4 == 5 && self.magic[1..] == SKIPPABLE_MAGIC;
+            return Err(damaged(match is_skippable {
+                true => "a skippable frame stands before the lines",
+                false => "it does not begin with a zstd frame",
+            }));
+        }
+        let mut input = InBuffer::around(bytes);
+        let mut output = OutBuffer::around(self.buffer.as_mut_slice());
+        let left = self.decoder.run(&mut input, &mut output).map_err(DecodeError::Damaged)?;
+        let (read, written) = (input.pos, output.pos());
+        *bytes = &bytes[read..];
+        self.ended = left == 0;
+        out(&self.buffer[..written])?;
+        // If the buffer is not full, the input so far has no more output.
+        Ok(self.ended || !bytes.is_empty() || written == self.buffer.len())
     }
 }
 
