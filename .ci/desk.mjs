@@ -192,7 +192,7 @@ const tests = {
     await searched(page);
     await page.locator("#verdict", { hasText: "1 tampered" }).waitFor();
     assert.equal(await page.locator("#timeline rect.tampered").count(), 1);
-    await page.locator("#integrity-body", { hasText: "What stood in the bucket at 20" }).waitFor();
+    await page.locator("#verified", { hasText: "What stood in the bucket at 20" }).waitFor();
     await shot(page, "desk");
     await page.locator("#integrity-body").getByRole("button", { name: "Show" }).click();
     await page.locator("#record .error", { hasText: "tampered" }).waitFor();
@@ -210,6 +210,31 @@ const tests = {
     const answer = await page.request.get(`${new URL(tampered.url).origin}/api/proof?object=${object[0]}&sequence=${object[1]}`);
     assert.equal(answer.status(), 409);
     assert.match(await answer.text(), /tampered/);
+    return page;
+  },
+
+  async "verification is repeated by a key"() {
+    const changed = `${BUCKETS}/changed`;
+    fs.cpSync(`${BUCKETS}/sound`, changed, { recursive: true });
+    const page = await open(await serve(changed, ["--key", KEY]));
+    await searched(page);
+    const verified = page.locator("#verified", { hasText: /^What stood in the bucket at .* was verified\.$/ });
+    await verified.waitFor();
+    const first = await verified.textContent();
+    const hour = `${changed}/dt=2026-11-21/hour=10`;
+    const object = `${hour}/${fs.readdirSync(hour)[0]}`;
+    fs.writeFileSync(object, `${fs.readFileSync(object)}`.replace('"user3"', '"user4"'));
+    const button = page.getByRole("button", { name: "Verify again" });
+    await button.focus();
+    await page.keyboard.press("Enter");
+    await page.locator("#verdict", { hasText: "1 tampered" }).waitFor();
+    await page.waitForFunction((first) => {
+      const now = document.getElementById("verified").textContent;
+      return now !== first && now.endsWith(" was verified.");
+    }, first);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "verify");
+    assert.equal(await page.locator("#timeline rect.tampered").count(), 1);
+    await accessible(page, "verified again");
     return page;
   },
 

@@ -269,9 +269,9 @@ impl Reader {
         self.passed.foreign()
     }
 
-    /// The same bucket, with nothing listed yet.
+    /// The same bucket, with nothing listed yet, and nothing refused.
     pub(crate) fn anew(&self) -> Reader {
-        Reader { passed: Arc::default(), ..self.clone() }
+        Reader { passed: Arc::default(), unlisted: Arc::default(), ..self.clone() }
     }
 
     /// The likely reason why no object was found.

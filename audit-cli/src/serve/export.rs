@@ -67,6 +67,7 @@ pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Unanswered> {
+    let desk = Arc::new(desk.anew());
     let mut question = question_of(query.as_deref())?;
     question.newest_first = false;
     question.after = None;

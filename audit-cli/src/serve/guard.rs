@@ -99,9 +99,19 @@ impl Guard {
     fn is_our_host(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(header::HOST).iter();
         let host = given.next().and_then(|host| host.to_str().ok());
-        given.next().is_none()
-            && host
-                .is_some_and(|host| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host)))
+        given.next().is_none() && host.is_some_and(|host| self.is_name(host))
+    }
+
+    fn is_name(&self, host: &str) -> bool {
+        self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether the page itself makes the request. Browsers send with each order where it is from,
+    /// and the cookie also from pages of this machine's other ports.
+    fn is_from_us(&self, headers: &HeaderMap) -> bool {
+        let from = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let from = from.and_then(|origin| origin.split_once("://"));
+        from.is_some_and(|(_, host)| self.is_name(host))
     }
 
     /// The response to a request that is not admitted, or to the first one, which sets the cookie.
@@ -114,7 +124,8 @@ impl Guard {
                 "this page is not served under that name\n",
             );
         }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
+        let is_order = request.method() == Method::POST && request.uri().path() == super::VERIFY;
+        if !is_order && request.method() != Method::GET && request.method() != Method::HEAD {
             return refused(StatusCode::METHOD_NOT_ALLOWED, "this page only reads\n");
         }
         let query = request.uri().query().unwrap_or_default();
@@ -139,6 +150,9 @@ impl Guard {
         }
         let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
         let is_page = request.uri().path() == "/";
+        if is_order && !self.is_from_us(headers) {
+            return refused(StatusCode::FORBIDDEN, "only the page itself may ask for this\n");
+        }
         if !is_page && site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
             return refused(StatusCode::FORBIDDEN, "only the page itself may ask for this\n");
         }

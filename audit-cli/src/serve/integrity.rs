@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::arguments::Common;
 use crate::bucket::Reader;
 use crate::escape;
+use crate::failure::Failure;
 use crate::keys;
 use crate::units::now_ms;
 use crate::verify::{self, Whole};
@@ -18,55 +19,99 @@ use crate::verify::{self, Whole};
 /// The maximum number of listed findings. All are counted.
 const MAX_FINDINGS: usize = 1_000;
 
-/// The state of a verification.
-#[derive(Debug, Default)]
+/// The verifications of a bucket, one after another.
 pub(super) struct Integrity {
-    pub(super) done: AtomicU64,
-    pub(super) all: AtomicU64,
-    end: Mutex<Option<serde_json::Value>>,
+    reader: Reader,
+    keys: Vec<TrustedKey>,
+    policy: Option<Policy>,
+    written_to: Vec<String>,
+    common: Common,
+    done: AtomicU64,
+    all: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_running: bool,
+    /// The result of the last one.
+    end: Option<serde_json::Value>,
 }
 
 impl Integrity {
-    pub(super) async fn verify(
-        self: Arc<Integrity>,
+    pub(super) fn new(
         reader: Reader,
         keys: Vec<TrustedKey>,
         policy: Option<Policy>,
         written_to: Vec<String>,
         common: Common,
-    ) {
-        if keys.is_empty() {
-            *self.end.lock() = Some(serde_json::json!({ "state": "without keys" }));
+    ) -> Integrity {
+        let (done, all, state) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        Integrity { reader, keys, policy, written_to, common, done, all, state }
+    }
+
+    /// The keys of the hosts that are trusted.
+    pub(super) fn keys(&self) -> &[TrustedKey] {
+        &self.keys
+    }
+
+    /// Starts a verification, unless one is running or there is nothing to verify with. It ends
+    /// with the process.
+    pub(super) fn verify(self: &Arc<Integrity>) {
+        let mut state = self.state.lock();
+        if state.is_running || self.keys.is_empty() {
             return;
         }
+        state.is_running = true;
+        let integrity = Arc::clone(self);
+        tokio::spawn(async move {
+            // If the verification panics, another one can be started.
+            let end = tokio::spawn(Arc::clone(&integrity).run()).await;
+            let failed = |error| failed(&Failure::new("the verification ended").because(error));
+            let end = end.unwrap_or_else(failed);
+            *integrity.state.lock() = State { is_running: false, end: Some(end) };
+        });
+    }
+
+    async fn run(self: Arc<Integrity>) -> serde_json::Value {
         let progress = Arc::clone(&self);
         let told = move |done, all| {
             progress.done.store(done, Ordering::Relaxed);
             progress.all.store(all, Ordering::Relaxed);
         };
+        told(0, 0);
+        let Integrity { reader, keys, written_to, common, .. } = &*self;
         let names: Vec<String> = keys.iter().map(keys::text).collect();
-        let policy = policy.as_ref();
+        let policy = self.policy.as_ref();
         // Objects are listed first: later ones are not examined.
         let begin_ms = now_ms();
-        let verified = verify::whole(&reader, &keys, policy, &written_to, &common, told).await;
-        let end = match verified {
+        match verify::whole(reader, keys, policy, written_to, common, told).await {
             Ok(whole) => described(&whole, &names, begin_ms),
-            Err(failure) => {
-                let mut end = failure.shown();
-                end["state"] = "failed".into();
-                end
-            }
-        };
-        *self.end.lock() = Some(end);
+            Err(failure) => failed(&failure),
+        }
     }
 
+    /// The last result, or that there is none yet; and how far a running verification is.
     pub(super) fn shown(&self) -> serde_json::Value {
-        if let Some(end) = &*self.end.lock() {
-            return end.clone();
+        if self.keys.is_empty() {
+            return serde_json::json!({ "state": "without keys" });
         }
-        let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
-        serde_json::json!({ "state": "running", "done": done, "all": all })
+        let state = self.state.lock();
+        let none = || serde_json::json!({ "state": "running" });
+        let mut shown = state.end.clone().unwrap_or_else(none);
+        if state.is_running {
+            let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+            shown["running"] =
+                serde_json::json!({ "done": count(&self.done), "all": count(&self.all) });
+        }
+        shown
     }
+}
+
+fn failed(failure: &Failure) -> serde_json::Value {
+    let mut end = failure.shown();
+    end["state"] = "failed".into();
+    end
 }
 
 fn name(alarm: Alarm) -> &'static str {

@@ -17,7 +17,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -42,10 +42,16 @@ const MAX_CONNECTIONS: usize = 64;
 /// The state that requests share.
 struct Desk {
     reader: Reader,
-    scans: Semaphore,
+    scans: Arc<Semaphore>,
     integrity: Arc<Integrity>,
-    /// Whether there are trusted keys, and so proofs.
-    has_keys: bool,
+}
+
+impl Desk {
+    /// The desk of one request: what the store refuses to list for one is missing in no other.
+    fn anew(&self) -> Desk {
+        let (scans, integrity) = (Arc::clone(&self.scans), Arc::clone(&self.integrity));
+        Desk { reader: self.reader.anew(), scans, integrity }
+    }
 }
 
 /// How browsers reach the page.
@@ -124,14 +130,12 @@ pub(crate) async fn run(
     }
     output.flush()?;
 
-    let integrity = Arc::new(Integrity::default());
-    let has_keys = !keys.is_empty();
     let quiet = Common { quiet: true, ..common.clone() };
-    let (of, written_to) = (reader.clone(), arguments.written_to.clone());
-    let verification = Arc::clone(&integrity).verify(of, keys, policy, written_to, quiet);
-    // The task ends with the process.
-    tokio::spawn(verification);
-    let desk = Desk { reader, scans: Semaphore::new(MAX_SCANS), integrity, has_keys };
+    let written_to = arguments.written_to.clone();
+    let integrity = Integrity::new(reader.clone(), keys, policy, written_to, quiet);
+    let integrity = Arc::new(integrity);
+    integrity.verify();
+    let desk = Desk { reader, scans: Arc::new(Semaphore::new(MAX_SCANS)), integrity };
     let router = Router::new()
         .route("/", get(assets::index))
         .route("/assets/{name}", get(assets::asset))
@@ -142,6 +146,7 @@ pub(crate) async fn run(
         .route("/api/record", get(record::record))
         .route("/api/proof", get(record::proof))
         .route("/api/integrity", get(integrity_now))
+        .route(VERIFY, post(verify_again))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(axum::middleware::from_fn_with_state(guard, guard::admit))
         .with_state(Arc::new(desk));
@@ -203,9 +208,18 @@ async fn look(desk: &Desk) -> Result<serde_json::Value, Failure> {
         "first": first_ms,
         "last": last_ms.map(|ms: i64| ms + HOUR_MS),
         "members": found.texts(),
-        "proofs": desk.has_keys,
+        "proofs": !desk.integrity.keys().is_empty(),
         "nothing": why_nothing.map(|why| crate::escape::text(&why).into_owned()),
     }))
+}
+
+/// The one thing that the page can start.
+const VERIFY: &str = "/api/verify";
+
+/// Starts a verification, unless one is running.
+async fn verify_again(State(desk): State<Arc<Desk>>) -> Response {
+    desk.integrity.verify();
+    (StatusCode::ACCEPTED, json(&desk.integrity.shown())).into_response()
 }
 
 async fn integrity_now(State(desk): State<Arc<Desk>>) -> Response {

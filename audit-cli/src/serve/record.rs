@@ -14,7 +14,7 @@ use crate::escape;
 use crate::failure::Failure;
 use crate::object::read;
 use crate::printer::pretty;
-use crate::prove;
+use crate::prove::object::{Which, prove};
 use crate::query::Pointer;
 use crate::units::HOUR_MS;
 use crate::verify::inventory::Entry;
@@ -123,7 +123,7 @@ async fn look(
         "execution": text("/$audit/execution").map(|id| escape::text(&id).into_owned()),
         "before": beside(&records[found.saturating_sub(BESIDE)..found]),
         "after": beside(&records[found + 1..records.len().min(found + 1 + BESIDE)]),
-        "proof": desk.has_keys,
+        "proof": !desk.integrity.keys().is_empty(),
     })))
 }
 
@@ -172,10 +172,14 @@ pub(super) async fn proof(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Unanswered> {
     let (key, sequence) = place(query.as_deref())?;
-    let proofs =
-        prove::prove(&desk.reader, key.stream(), &Entry::new(&key), &[sequence], &[]).await;
-    let proofs = proofs.map_err(|none| Unanswered(StatusCode::CONFLICT, none.into()))?;
-    let Some((_, proof, _)) = proofs.into_iter().next() else {
+    let (which, mut text) = (Which::Record(sequence), None);
+    let (entry, keys) = (Entry::new(&key), desk.integrity.keys());
+    let proven = prove(&desk.reader, key.stream(), &entry, &which, keys, |proven| {
+        text = Some(proven.proof.to_string());
+        Ok(())
+    });
+    proven.await.map_err(|none| Unanswered(StatusCode::CONFLICT, none.into()))?;
+    let Some(text) = text else {
         let failure = Failure::new("there is no proof of that record");
         return Err(Unanswered(StatusCode::CONFLICT, failure));
     };
@@ -184,5 +188,5 @@ pub(super) async fn proof(
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
         (header::CONTENT_DISPOSITION, name),
     ];
-    Ok((headers, proof.to_string()).into_response())
+    Ok((headers, text).into_response())
 }

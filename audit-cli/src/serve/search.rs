@@ -121,6 +121,7 @@ pub(super) async fn scan(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Unanswered> {
     let plan = Arc::new(Plan::new(question_of(query.as_deref())?, true));
+    let desk = Arc::new(desk.anew());
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
         let end = run(&desk, &plan, &sender).await.unwrap_or_else(|failure| {

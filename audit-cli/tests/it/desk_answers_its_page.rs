@@ -28,9 +28,9 @@ use crate::support::{
 /// A page that is served until this is dropped.
 pub(crate) struct Page {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     token: String,
-    cookie: String,
+    pub(crate) cookie: String,
 }
 
 impl Drop for Page {
@@ -41,7 +41,7 @@ impl Drop for Page {
 }
 
 pub(crate) struct Answer {
-    status: u16,
+    pub(crate) status: u16,
     head: String,
     pub(crate) body: String,
 }
@@ -95,7 +95,11 @@ impl Page {
 
     /// The answer to a request with these headers besides the cookie and the host.
     pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut head = format!("GET {path} HTTP/1.0\r\n");
+        self.ask("GET", path, headers).await
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.0\r\n");
         let ours = [("Host", self.address.as_str()), ("Cookie", &self.cookie)];
         let ours = ours.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
         for (name, value) in ours.chain(headers) {
@@ -109,7 +113,7 @@ impl Page {
         loop {
             let answer = self.get("/api/integrity", &[]).await;
             let integrity: Value = serde_json::from_str(&answer.body).unwrap();
-            if integrity["state"] != "running" {
+            if integrity["running"].is_null() {
                 return integrity;
             }
         }
@@ -452,4 +456,23 @@ async fn a_damaged_object_is_named_and_hides_no_other() {
     assert_eq!((&end["kind"], &end["damaged"]), (&"end".into(), &1.into()));
     let counts = lines.iter().rfind(|line| line["kind"] == "counts").unwrap();
     assert!(counts["matched"].as_u64().unwrap() >= 70, "{counts}");
+}
+
+/// What the store refused to list once is missing in no later answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_ends_with_its_request() {
+    use s3_testserver::{ErrorAnswer, Fault, RequestInfo};
+    let (server, _) = hourly(3).await;
+    let page = Page::open(&environment(&server), &url(&server)).await;
+    let searched = async || page.get("/api/scan", &[]).await.lines().pop().unwrap();
+    assert_eq!(searched().await["incomplete"], false);
+    server.faults().plan(|request: &RequestInfo| {
+        let is_refused = request.prefix.as_deref().is_some_and(|prefix| prefix.contains("hour=01"));
+        if is_refused { Fault::Refused(ErrorAnswer::ACCESS_DENIED) } else { Fault::None }
+    });
+    assert_eq!(searched().await["incomplete"], true);
+    server.faults().none();
+    assert_eq!(searched().await["incomplete"], false);
+    let export = page.get("/api/export?format=ndjson", &[]).await;
+    assert_eq!((export.status, export.body.lines().count()), (200, 30));
 }

@@ -18,7 +18,7 @@ const ADDRESS = ["/client/ip", "/source/ip", "/actor/ip", "/ip"];
 const OUTCOME = ["/outcome", "/$audit/outcome"];
 
 let overview = null;
-let integrity = { state: "running", done: 0, all: 0 };
+let integrity = { state: "running" };
 let scanning = null;
 /// The last counts, and the cursors of pages.
 let counts = null;
@@ -377,6 +377,7 @@ document.addEventListener("click", (event) => {
 
 // Integrity.
 
+/// Shows the verification until none is running.
 async function watch() {
   for (;;) {
     try {
@@ -385,12 +386,25 @@ async function watch() {
       integrity = { state: "failed", error: error.message };
     }
     verdict();
-    if (integrity.state !== "running") break;
+    if (!integrity.running) break;
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
   table.mark(integrity.findings ?? []);
   table.remark();
   picture();
+}
+
+/// Verifies what stands in the bucket now. The last result is shown meanwhile.
+async function verifyAgain() {
+  if (integrity.running) return;
+  try {
+    integrity = await json(await fetch("/api/verify", { method: "POST" }));
+  } catch (error) {
+    integrity = { ...integrity, failed: error.message };
+    return verdict();
+  }
+  verdict();
+  await watch();
 }
 
 const WORDS = {
@@ -401,7 +415,7 @@ const WORDS = {
 };
 
 function verdict() {
-  const { state: now, done, all, findings = [] } = integrity;
+  const { state: now, running, findings = [] } = integrity;
   const counts = Object.keys(WORDS).filter((word) => integrity[word]).map((word) => [word, integrity[word]]);
   const unread = [
     integrity.unread ? `objects that could not be read: ${number.format(integrity.unread)}` : "",
@@ -411,11 +425,13 @@ function verdict() {
   const badge = (kind, text) => el("a", { href: "#integrity", class: `badge ${kind}` }, text);
   const body = [];
   let head;
-  if (now === "running") {
-    const part = all ? `${number.format(done)} of ${counted(all, "object")}` : "listing";
-    head = badge("unproven", `verifying: ${part}`);
+  const part = running?.all ? `${number.format(running.done)} of ${counted(running.all, "object")}` : "listing";
+  if (running) {
     body.push(el("p", {}, `Verifying: ${part}.`),
-      el("progress", { value: done, max: Math.max(all, 1), "aria-label": "Verification" }));
+      el("progress", { value: running.done, max: Math.max(running.all, 1), "aria-label": "Verification" }));
+  }
+  if (now === "running") {
+    head = badge("unproven", `verifying: ${part}`);
   } else if (now === "without keys") {
     head = badge("unproven", "not verified");
     body.push(el("p", {}, "No host's key was given, so nothing is proven. Start with ", el("code", {}, "audit serve BUCKET --key KEY"), " to have the bucket verified here."));
@@ -448,11 +464,17 @@ function verdict() {
     }
     body.push(el("p", {}, integrity.hosts.map(({ host, streams, objects, records }) =>
       `${host || "without evidence that counts"}: ${counted(streams, "stream")}, ${counted(objects, "object")}, ${counted(records, "record")}`).join("; ")));
-    body.push(el("p", {}, `What stood in the bucket at ${iso(integrity.begin)} was verified. Restart the command to verify what came later.`));
     body.push(el("p", { class: "keys" }, `by ${integrity.keys.join(", ")}`));
   }
   $("verdict").replaceChildren(head);
   $("integrity-body").replaceChildren(...body);
+  // They stay in place, so that the focus stays too.
+  $("verify").hidden = now === "without keys" || now === "running";
+  $("verify").setAttribute("aria-disabled", String(Boolean(running)));
+  const last = integrity.begin ? `What stood in the bucket at ${iso(integrity.begin)} was verified.` : "";
+  const failed = integrity.failed ? `It could not be verified again: ${integrity.failed}` : "";
+  const said = failed || (running && now !== "running" ? `${last} It is verified again.` : last);
+  if ($("verified").textContent !== said) $("verified").textContent = said;
 }
 
 // Start.
@@ -464,6 +486,7 @@ function refresh() {
 }
 
 addEventListener("popstate", () => { read(); refresh(); });
+$("verify").addEventListener("click", verifyAgain);
 
 function zones() {
   const zones = [["", "UTC"], ["local", "local time"], ...Intl.supportedValuesOf("timeZone").filter((zone) => zone !== "UTC").map((zone) => [zone, zone])];

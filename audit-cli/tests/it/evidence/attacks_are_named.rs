@@ -427,3 +427,52 @@ async fn altered_proofs_prove_nothing() {
         assert_eq!(proven, code == 0, "{what}: {ran:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_alone_starts_verifications() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("bucket");
+    let bucket = bucket(2);
+    write(&bucket, &place);
+    let key = key(&bucket);
+    let place = place.to_str().unwrap();
+    let page = Page::open_with(&[], &[place, "--key", &key]).await;
+    let first = page.integrity().await;
+    assert_eq!((&first["state"], &first["tampered"]), (&"done".into(), &0.into()), "{first}");
+    let object = bucket.objects.iter().find(|object| !object.is_system()).unwrap();
+    fs::write(Path::new(place).join(&object.key), "{}\n").unwrap();
+
+    let ours = format!("http://{}", page.address);
+    let localhost = ours.replace("127.0.0.1", "localhost");
+    for (method, path, cookie, headers, status) in [
+        ("POST", "/api/verify", "", &[("Origin", &*ours)][..], 401),
+        ("POST", "/api/verify", &page.cookie, &[], 403),
+        ("POST", "/api/verify", &page.cookie, &[("Origin", "http://127.0.0.1:1")], 403),
+        ("POST", "/api/verify", &page.cookie, &[("Origin", "null")], 403),
+        (
+            "POST",
+            "/api/verify",
+            &page.cookie,
+            &[("Origin", &*ours), ("Sec-Fetch-Site", "same-site")],
+            403,
+        ),
+        ("GET", "/api/verify", &page.cookie, &[("Origin", &*ours)], 405),
+        ("POST", "/api/integrity", &page.cookie, &[("Origin", &*ours)], 405),
+        ("DELETE", "/api/verify", &page.cookie, &[("Origin", &*ours)], 405),
+    ] {
+        let headers = [headers, &[("Cookie", cookie)]].concat();
+        let answer = page.ask(method, path, &headers).await;
+        assert_eq!(answer.status, status, "{method} {path} {headers:?}: {}", answer.body);
+    }
+    assert_eq!(page.integrity().await, first, "none of these has started one");
+    for origin in [&ours, &localhost] {
+        let answer = page.ask("POST", "/api/verify", &[("Origin", origin)]).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        // The earlier result is shown meanwhile.
+        let meanwhile: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(meanwhile["state"], "done", "{meanwhile}");
+        let again = page.integrity().await;
+        assert_eq!(again["tampered"], 1, "{again}");
+        assert!(again["begin"].as_i64() >= first["begin"].as_i64(), "{again}");
+    }
+}

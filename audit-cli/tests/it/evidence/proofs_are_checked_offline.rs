@@ -220,6 +220,34 @@ async fn objects_of_others_prevent_no_proof() {
     }
 }
 
+/// Whoever may write the bucket can put an object there with any number of lines that name the
+/// execution, and sign it. The root is compared before any of them is kept.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_others_take_no_memory() {
+    use super::model::Writer;
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("bucket");
+    let id = "01KAVXZ00000000000000000EX";
+    let mut forger = Writer::new("01KAVXZ0000123456789ABCDEF".to_owned(), [9; 32], [9; 32]);
+    let filler = "x".repeat(8 << 20);
+    let line = format!("{{\"$audit\":{{\"execution\":\"{id}\"}},\"filler\":\"{filler}\"}}");
+    let mut object = forger.write(false, vec![line; 32], 0, [1; 32]);
+    // The last line is not the one that was signed.
+    *object.lines.last_mut().unwrap() = "{}".to_owned();
+    write(&super::model::Bucket::of(vec![object], Vec::new()), &place);
+    let mut limited = std::process::Command::new("sh");
+    // Less than the lines.
+    limited.args(["-c", "ulimit -d 204800; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_audit")]);
+    limited.args(["prove", place.to_str().unwrap(), "--execution", id, "--parallel", "1"]);
+    limited.arg("--output").arg(directory.path());
+    limited.env_clear().env("MALLOC_ARENA_MAX", "1").env("TOKIO_WORKER_THREADS", "2");
+    let ran = tokio::task::spawn_blocking(move || limited.output().unwrap()).await.unwrap();
+    let ran = Ran::of(ran);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.err.contains("proves nothing: it was tampered with"), "{ran:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_made_once_and_shown() {
     let directory = tempfile::tempdir().unwrap();
