@@ -31,7 +31,8 @@ pub(crate) fn is_seal(text: &str) -> bool {
     text.strip_prefix(HEAD).is_some_and(|rest| rest.starts_with('\n'))
 }
 
-/// The trusted key that signed a report's file.
+/// The trusted key that signed a report's file. Nothing proves when it did, so a key that was
+/// replaced signs nothing.
 pub(crate) fn check<'a>(
     note: &str,
     file: &[u8],
@@ -43,9 +44,15 @@ pub(crate) fn check<'a>(
     if !hashes.any(|(_, signed)| signed == hash) {
         return Err("the file is not one of the report that was signed".to_owned());
     }
-    let signed = |key: &&VerifierKey| note.verify(key) == Ok(true);
-    keys.iter()
-        .map(|trusted| &trusted.key)
-        .find(signed)
-        .ok_or_else(|| "none of the given keys signed it".to_owned())
+    let mut signers =
+        keys.iter().filter(|trusted| note.verify(&trusted.key) == Ok(true)).peekable();
+    if signers.peek().is_none() {
+        return Err("none of the given keys signed it".to_owned());
+    }
+    signers.find(|trusted| trusted.validity.end == u64::MAX).map(|trusted| &trusted.key).ok_or_else(
+        || {
+            "the key that signed it is valid until a time, and nothing proves that it signed before"
+                .to_owned()
+        },
+    )
 }

@@ -289,7 +289,8 @@ impl StreamVerifier {
             self.find(None, Some(records), Fault::SetAside { reason });
         }
         for gap in std::mem::take(&mut self.gaps) {
-            let after = gap.after.or_else(|| opened_at(&self.report.stream));
+            // Whoever has the stream's key may state any time, but not rename the stream.
+            let after = gap.after.max(opened_at(&self.report.stream));
             let is_retained = |since: u64| after.is_some_and(|written_at| written_at >= since);
             let may_have_expired = !self.known.retained_since.is_some_and(is_retained);
             let acknowledged = &self.known.acknowledged;

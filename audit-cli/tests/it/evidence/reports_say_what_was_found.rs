@@ -44,6 +44,13 @@ async fn a_report_has_what_the_commands_say_and_is_signed() {
         let report = out.clone() + suffix;
         let checked = audit(&[], &["check", &note, &report, "--key", &auditor]).await;
         assert_eq!(checked.code, Some(0), "{checked:?}");
+        // A key that was replaced may have signed it at any time.
+        let replaced = format!("{auditor} until 2100-01-01");
+        let late = audit(&[], &["check", &note, &report, "--key", &replaced]).await;
+        assert!(late.code == Some(1) && late.out.contains("nothing proves"), "{late:?}");
+        let since = format!("{auditor} from 2020-01-01");
+        let checked = audit(&[], &["check", &note, &report, "--key", &since]).await;
+        assert_eq!(checked.code, Some(0), "{checked:?}");
         let other = audit(&[], &["check", &note, &report, "--key", &host]).await;
         assert_eq!(other.code, Some(1), "{other:?}");
         fs::write(&report, fs::read_to_string(&report).unwrap() + " ").unwrap();
