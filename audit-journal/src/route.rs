@@ -240,7 +240,8 @@ impl Route {
     ///
     /// Those of [`close`](Self::close); if a write of the route's batches failed with an unknown
     /// outcome since the journal was opened, which the next opening settles; and if the file of
-    /// routes cannot be written. The route is then closed and not retired.
+    /// routes cannot be written. The route is then closed and not retired. Also if it was opened
+    /// again meanwhile: it stays in use.
     pub async fn retire(&self) -> Result<(), SinkError> {
         self.close().await?;
         if self.lane.share.is_uncertain() {

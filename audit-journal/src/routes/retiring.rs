@@ -3,16 +3,33 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{RouteName, Routes};
+use super::{Lane, RouteName, Routes};
 use crate::delivery::Command;
 
+impl Lane {
+    /// Whether it is closed and nothing of it is left to deliver.
+    fn is_done(&self) -> bool {
+        let is_left = self.share.used() > 0 || self.share.is_uncertain();
+        self.share.is_closed() && !is_left && !self.streams.are_ending()
+    }
+}
+
 impl Routes {
-    /// Makes a route durably retired. It is closed, and everything is delivered.
+    /// Makes a route durably retired. It was closed, and everything was delivered.
+    ///
+    /// # Errors
+    ///
+    /// If the file of routes cannot be written, or the route was opened again meanwhile: what is
+    /// committed to it would have no delivery.
     ///
     /// After a crash before this returns, the route is in use, with no records, and its followers
     /// are retired or not.
     pub(crate) async fn retire(&self, number: u32) -> io::Result<()> {
+        // No route is opened while this is locked.
         let mut names = self.names.lock().await;
+        if self.state().lanes.get(&number).is_some_and(|lane| !lane.is_done()) {
+            return Err(io::Error::other("it was opened again while it was being retired"));
+        }
         self.followers.retire(&self.disk()?, number).await?;
         let retired = names.names.retired(number);
         self.write_names(&mut names, retired).await?;
@@ -33,15 +50,10 @@ impl Routes {
             let (mut changed, mut left, mut retired) =
                 (names.names.clone(), Vec::new(), Vec::new());
             for (number, row) in names.names.iter().filter(|(_, row)| !row.is_retired) {
-                let lane = routes.state().lanes.get(&number).cloned();
-                let is_ending = lane.as_ref().is_some_and(|lane| lane.streams.are_ending());
-                let share = lane.map(|lane| lane.share);
-                match share {
-                    Some(share) if !share.is_closed() => {}
+                match routes.state().lanes.get(&number) {
+                    Some(lane) if !lane.share.is_closed() => {}
+                    Some(lane) if !lane.is_done() => left.push((number, row.clone())),
                     // Nothing is committed to it before it is open.
-                    Some(share) if share.used() > 0 || share.is_uncertain() || is_ending => {
-                        left.push((number, row.clone()));
-                    }
                     Some(_) | None => {
                         changed = changed.retired(number);
                         retired.push(number);

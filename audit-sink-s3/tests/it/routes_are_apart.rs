@@ -154,6 +154,43 @@ async fn undelivered_records_follow_a_route_to_another_bucket() {
     sink.close().await.unwrap();
 }
 
+/// A name is opened again while its route is being retired, at each point of that. Nothing that is
+/// acknowledged then stays in the journal.
+#[tokio::test]
+async fn a_route_that_is_opened_again_is_not_retired() {
+    let directory = tempfile::tempdir().unwrap();
+    let [own, store] = [(); 2].map(|()| GatedStore::new());
+    let sink = open(directory.path(), &own).await;
+    let open = || sink.open_route("acme", bucket_of(&store, "logs"));
+    let (mut expected, mut kept) = (Vec::new(), 0);
+    for turns in 0..100 {
+        let before = open().await.unwrap();
+        let retire = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            before.retire().await
+        };
+        let (opened, retired) = tokio::join!(open(), retire);
+        let route = match opened {
+            Ok(route) => route,
+            Err(error) => {
+                assert!(error.to_string().contains("is open already"), "{error}");
+                retired.unwrap();
+                continue;
+            }
+        };
+        kept += u32::from(retired.is_err());
+        let lines = batch(&format!("of-{turns}"), 2);
+        expected.extend(placed(&lines, &route.persist(lines.clone()).await.unwrap()));
+        timeout(Duration::from_secs(60), route.retire()).await.unwrap().unwrap();
+    }
+    assert!(kept > 0, "a route was opened again while it was being retired");
+    sink.close().await.unwrap();
+    expected.sort_by_key(|record| (record.stream, record.sequence));
+    assert_eq!(records(&store).await, expected);
+}
+
 #[tokio::test]
 async fn unsupported_features_of_routes_are_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
