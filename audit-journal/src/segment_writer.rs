@@ -8,8 +8,7 @@ use audit_core::UniqueId;
 
 use crate::disk::{DiskFile, is_full};
 use crate::format::{
-    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Position, RouteStream,
-    group_header, parts, space, with_table,
+    BLOCK_BYTES, EncodedBatch, FIRST_GROUP, GROUP_HEADER_BYTES, Group, Position, RouteStream,
 };
 use crate::segment::Segment;
 
@@ -127,14 +126,18 @@ impl SegmentWriter {
     /// Whether a group with this many bytes of batches, including their headers, fits into the open
     /// segment.
     pub(crate) fn has_room(&self, payload_bytes: u64) -> bool {
-        let space = (GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES);
-        self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
+        self.fits((GROUP_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(BLOCK_BYTES))
     }
 
     /// Whether a group of these batches needs a new segment.
+    #[cfg(any(test, feature = "simulation", feature = "bench_internals"))]
     pub(crate) fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
-        let space = space(&with_table(batches, |route| self.next_of(route)));
-        self.open.as_ref().is_none_or(|(segment, offset)| offset + space > segment.header.bytes)
+        !self.fits(Group::new(batches, |route| self.next_of(route)).space())
+    }
+
+    /// Whether this much space is left in the open segment.
+    fn fits(&self, space: u64) -> bool {
+        self.open.as_ref().is_some_and(|(segment, offset)| offset + space <= segment.header.bytes)
     }
 
     /// The number of the next record of a route in this stream.
@@ -161,23 +164,19 @@ impl SegmentWriter {
         if let Some(error) = &self.failed {
             return Err(CommitError::Stopped(Arc::clone(error)));
         }
-        let all = with_table(batches, |route| self.next_of(route));
-        if self.needs_segment(batches) {
+        let group = Group::new(batches, |route| self.next_of(route));
+        let space = group.space();
+        if !self.fits(space) {
             let segment = next_segment().ok_or(CommitError::NoSegment)?;
-            let fits = FIRST_GROUP + space(&all) <= segment.header.bytes;
-            assert!(
-                fits,
-                "{} bytes do not fit into a segment of {}",
-                space(&all),
-                segment.header.bytes
-            );
+            let bytes = segment.header.bytes;
+            let fits = FIRST_GROUP + space <= bytes;
+            assert!(fits, "{space} bytes do not fit into a segment of {bytes}");
             self.open = Some((segment, FIRST_GROUP));
         }
         let (segment, offset) = self.open.as_mut().expect("opened above");
         let salt = segment.header.salt;
-        let (header, text) =
-            group_header(salt, self.stream, self.next_sequence, self.durable, &all);
-        let parts = std::iter::once(&text[..]).chain(parts(&all));
+        let (header, text) = group.header(salt, self.stream, self.next_sequence, self.durable);
+        let parts = std::iter::once(&text[..]).chain(group.parts());
         self.is_certain = false;
         let file = &*segment.file;
         let written = write_parts(file, *offset, &mut self.buffer, self.own_write_from, parts);
@@ -196,8 +195,7 @@ impl SegmentWriter {
         let segment = segment.clone();
         self.durable = segment.position(end);
         self.is_certain = true;
-        let table = all.first().filter(|_| all.len() > batches.len());
-        let mut at = begin + GROUP_HEADER_BYTES as u64 + table.map_or(0, EncodedBatch::bytes);
+        let mut at = begin + group.first_batch();
         let first_sequence = self.next_sequence;
         let batches = batches.iter().map(|batch| {
             let (offset, bytes) = (at, batch.bytes());

@@ -1,17 +1,18 @@
 //! The batches in a group, each with its own header.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use audit_core::{Batch, UniqueId};
 
-use super::GroupHeader;
 use super::fields::Fields;
+use super::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, Position};
 
 /// A batch with its header. The caller of `persist` computes the header, so that the committing
 /// thread computes only the header of the group.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedBatch {
-    pub(super) header: [u8; BATCH_HEADER_BYTES],
+    header: [u8; BATCH_HEADER_BYTES],
     batch: Batch,
     kind: u32,
     /// `None` for the default route, whose stream and number stand in the header of the group.
@@ -56,14 +57,17 @@ impl EncodedBatch {
 
     /// The table of the routes in a group: their streams, and the number of each one's first record
     /// there. `None` if there are none.
-    pub(super) fn table(
-        rows: impl IntoIterator<Item = (RouteStream, u64)>,
-    ) -> Option<EncodedBatch> {
-        let mut text = String::new();
+    fn table(rows: &[(RouteStream, u64)]) -> Option<EncodedBatch> {
+        // The committing thread writes one for each group.
+        let mut text = Vec::with_capacity(rows.len() * TABLE_ROW_BYTES);
         for (RouteStream { route, stream }, first_sequence) in rows {
-            text += &format!("route {route:08x} stream {stream} first {first_sequence:016x}\n");
+            let mut row: [u8; TABLE_ROW_BYTES] =
+                *b"route 00000000 stream 00000000000000000000000000 first 0000000000000000\n";
+            put_hex(&mut row[6..14], (*route).into());
+            write!(&mut row[22..48], "{stream}").expect("an identifier has 26 characters");
+            put_hex(&mut row[55..71], *first_sequence);
+            text.extend_from_slice(&row);
         }
-        debug_assert_eq!(text.len() % TABLE_ROW_BYTES, 0);
         let table = Batch::from_lines(0, text.into()).ok()?;
         Some(EncodedBatch::of_kind(table, TABLE, None))
     }
@@ -100,7 +104,7 @@ impl EncodedBatch {
     }
 
     /// The number of its records that are of the default route.
-    pub(super) fn default_count(&self) -> u32 {
+    fn default_count(&self) -> u32 {
         if self.kind / 2 == 0 { self.batch.count() } else { 0 }
     }
 
@@ -139,9 +143,73 @@ fn put_hex(places: &mut [u8], value: u64) {
     debug_assert_eq!(left, 0, "{value:x} does not fit");
 }
 
-/// The parts that follow the header of a group, in order.
-pub(crate) fn parts(batches: &[EncodedBatch]) -> impl Iterator<Item = &[u8]> {
-    batches.iter().flat_map(|EncodedBatch { header, batch, .. }| [&header[..], &batch.lines()[..]])
+/// The batches of a group, and before them the table of routes, if they need one.
+pub(crate) struct Group<'a> {
+    table: Option<EncodedBatch>,
+    batches: &'a [EncodedBatch],
+}
+
+impl Group<'_> {
+    /// `next` returns the number of the next record of a route in this stream.
+    pub(crate) fn new(batches: &[EncodedBatch], next: impl Fn(RouteStream) -> u64) -> Group<'_> {
+        let mut routes: Vec<_> = batches.iter().filter_map(EncodedBatch::route).collect();
+        routes.sort_unstable_by_key(|of| of.route);
+        routes.dedup_by_key(|of| of.route);
+        let rows: Vec<_> = routes.into_iter().map(|route| (route, next(route))).collect();
+        Group { table: EncodedBatch::table(&rows), batches }
+    }
+
+    /// The table and the batches.
+    fn all(&self) -> impl Iterator<Item = &EncodedBatch> {
+        self.table.iter().chain(self.batches)
+    }
+
+    fn payload_bytes(&self) -> u64 {
+        self.all().map(EncodedBatch::bytes).sum()
+    }
+
+    /// The space that it takes up to the next group, in bytes.
+    pub(crate) fn space(&self) -> u64 {
+        (GROUP_HEADER_BYTES as u64 + self.payload_bytes()).next_multiple_of(BLOCK_BYTES)
+    }
+
+    /// The distance of the first batch from the beginning of the group, in bytes.
+    pub(crate) fn first_batch(&self) -> u64 {
+        GROUP_HEADER_BYTES as u64 + self.table.as_ref().map_or(0, EncodedBatch::bytes)
+    }
+
+    /// Its header, and the text of it. The [parts](Self::parts) follow in the file.
+    ///
+    /// # Panics
+    ///
+    /// If the payload's size exceeds 32 bits. The caller keeps groups within the size of a segment.
+    pub(crate) fn header(
+        &self,
+        salt: u32,
+        stream: UniqueId,
+        first_sequence: u64,
+        durable: Position,
+    ) -> (GroupHeader, Vec<u8>) {
+        let payload = self.payload_bytes();
+        let header = GroupHeader {
+            stream,
+            first_sequence,
+            count: self.batches.iter().map(EncodedBatch::default_count).sum(),
+            batches: u32::try_from(self.all().count())
+                .expect("a group has fewer than 2^32 batches"),
+            payload_bytes: u32::try_from(payload).expect("a group fits into a segment"),
+            durable,
+            batch_sum: self
+                .all()
+                .fold(salt, |sum, encoded| crc32c::crc32c_append(sum, &encoded.header)),
+        };
+        (header, header.encode(salt))
+    }
+
+    /// The parts that follow the header, in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.all().flat_map(|EncodedBatch { header, batch, .. }| [&header[..], &batch.lines()[..]])
+    }
 }
 
 /// Finds the batches in the payload of a group, and the number of each one's first record. Returns

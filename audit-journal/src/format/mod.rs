@@ -12,15 +12,13 @@
 mod batch;
 mod fields;
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use audit_core::UniqueId;
 
 pub(crate) use self::batch::{
-    BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, MAX_ROUTE, RouteStream, TABLE_MARK,
-    TABLE_ROW_BYTES, batches, lines_of, parts,
+    BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, Group, MAX_ROUTE, RouteStream, TABLE_MARK,
+    TABLE_ROW_BYTES, batches, lines_of,
 };
 pub(crate) use self::fields::{Fields, seal};
 
@@ -169,54 +167,6 @@ impl GroupHeader {
     }
 }
 
-/// Puts the table of routes before the batches of a group, if it needs one. `next` returns the
-/// number of the next record of a route in this stream.
-pub(crate) fn with_table(
-    batches: &[EncodedBatch],
-    next: impl Fn(RouteStream) -> u64,
-) -> Cow<'_, [EncodedBatch]> {
-    let routes = batches.iter().filter_map(EncodedBatch::route);
-    let rows: BTreeMap<u32, _> = routes.map(|route| (route.route, (route, next(route)))).collect();
-    match EncodedBatch::table(rows.into_values()) {
-        None => Cow::Borrowed(batches),
-        Some(table) => std::iter::once(table).chain(batches.iter().cloned()).collect(),
-    }
-}
-
-/// The space that a group of these batches takes up to the next group, in bytes. They include the
-/// table of routes.
-pub(crate) fn space(batches: &[EncodedBatch]) -> u64 {
-    let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
-    (GROUP_HEADER_BYTES as u64 + payload).next_multiple_of(BLOCK_BYTES)
-}
-
-/// The header of a group, and its text. The [parts] of its batches follow in the file.
-///
-/// # Panics
-///
-/// If the payload's size exceeds 32 bits. The caller keeps groups within the size of a segment.
-pub(crate) fn group_header(
-    salt: u32,
-    stream: UniqueId,
-    first_sequence: u64,
-    durable: Position,
-    batches: &[EncodedBatch],
-) -> (GroupHeader, Vec<u8>) {
-    let payload: u64 = batches.iter().map(EncodedBatch::bytes).sum();
-    let header = GroupHeader {
-        stream,
-        first_sequence,
-        count: batches.iter().map(EncodedBatch::default_count).sum(),
-        batches: u32::try_from(batches.len()).expect("a group has fewer than 2^32 batches"),
-        payload_bytes: u32::try_from(payload).expect("a group fits into a segment"),
-        durable,
-        batch_sum: batches
-            .iter()
-            .fold(salt, |sum, encoded| crc32c::crc32c_append(sum, &encoded.header)),
-    };
-    (header, header.encode(salt))
-}
-
 /// The content of a place where a group may begin.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -293,12 +243,13 @@ mod tests {
         let mut bytes = Vec::new();
         let durable = Position { ordinal: 3, offset: 8192 };
         let batches = [batch("{\"a\":1}\n{\"b\": \"@ @\"}\n", -5), batch("{}\n", i64::MAX)];
-        let (header, text) = group_header(salt, UniqueId::from_bits(77), 9, durable, &batches);
+        let group = Group::new(&batches, |_| 0);
+        let (header, text) = group.header(salt, UniqueId::from_bits(77), 9, durable);
         bytes.extend_from_slice(&text);
-        parts(&batches).for_each(|part| bytes.extend_from_slice(part));
+        group.parts().for_each(|part| bytes.extend_from_slice(part));
         assert_eq!(bytes.len() as u64, header.group_bytes());
         assert!(!bytes.contains(&0), "a group has no zero byte");
-        bytes.resize(usize::try_from(space(&batches)).unwrap(), 0);
+        bytes.resize(usize::try_from(group.space()).unwrap(), 0);
         (bytes, header)
     }
 

@@ -106,10 +106,15 @@ impl RouteIndex {
     /// was begun or is full. Otherwise 64 busy routes would be 64 tasks woken by each sync.
     pub(crate) fn committed(&self, group: &Committed, now: Instant) {
         let Committed { batches, segment, offset, end, .. } = group;
+        if batches.iter().all(|batch| batch.route.is_none()) {
+            return;
+        }
         let groups = *offset..*end;
         let end = segment.position(*end);
-        let mut routes = Vec::new();
+        let mut grown = Vec::with_capacity(batches.len());
         let mut state = self.state();
+        let State { routes, held, in_segments, .. } = &mut *state;
+        let in_segment = in_segments.entry(segment.header.ordinal).or_default();
         for batch in batches {
             let Some(route) = batch.route else { continue };
             let indexed = IndexedBatch {
@@ -120,16 +125,19 @@ impl RouteIndex {
                 count: batch.count,
                 is_system: batch.is_system,
             };
-            state.add(route, batch.stream, segment, indexed, end, now);
-            state.add_to_segment(route, batch.stream, segment, indexed, &groups);
-            let records = state.route(route, now);
-            records.add_for_followers(batch.stream, segment, indexed, &groups, now);
-            if !routes.contains(&route) {
-                routes.push(route);
+            let records = routes.entry(route).or_insert_with(|| RouteRecords::new(now));
+            if records.end != end {
+                grown.push(route);
             }
+            if records.add(batch.stream, segment, indexed, end, now) {
+                *held.entry(segment.header.ordinal).or_insert(0) += 1;
+            }
+            records.add_for_followers(batch.stream, segment, indexed, &groups, now);
+            let streams = in_segment.entry(route).or_default();
+            InSegment::add(streams, batch.stream, segment, indexed, &groups);
         }
-        for route in routes {
-            state.routes.get_mut(&route).into_iter().for_each(RouteRecords::grew);
+        for route in grown {
+            routes.get_mut(&route).into_iter().for_each(RouteRecords::grew);
         }
     }
 

@@ -69,32 +69,33 @@ pub(super) struct SegmentRecords {
 
 impl State {
     pub(super) fn route(&mut self, route: u32, now: Instant) -> &mut RouteRecords {
-        self.routes.entry(route).or_insert_with(|| RouteRecords {
-            segments: VecDeque::new(),
-            bytes: 0,
-            since: now,
-            begins_object: false,
-            system: 0,
-            wake_at: 0,
-            end: Position { ordinal: 0, offset: 0 },
-            is_wanted: false,
-            changed: None,
-            unread: BTreeMap::new(),
-            unread_changed: None,
-        })
+        self.routes.entry(route).or_insert_with(|| RouteRecords::new(now))
     }
 
-    /// Notes a committed batch of a route in its segment.
-    pub(super) fn add_to_segment(
+    pub(super) fn add(
         &mut self,
         route: u32,
         stream: UniqueId,
         segment: &Segment,
         batch: IndexedBatch,
+        end: Position,
+        now: Instant,
+    ) {
+        if self.route(route, now).add(stream, segment, batch, end, now) {
+            *self.held.entry(segment.header.ordinal).or_insert(0) += 1;
+        }
+    }
+}
+
+impl InSegment {
+    /// Notes a committed batch in its segment, among the streams of its route.
+    pub(super) fn add(
+        streams: &mut Vec<InSegment>,
+        stream: UniqueId,
+        segment: &Segment,
+        batch: IndexedBatch,
         group: &Range<u64>,
     ) {
-        let in_segment = self.in_segments.entry(segment.header.ordinal).or_default();
-        let streams = in_segment.entry(route).or_default();
         if streams.last().is_none_or(|last| last.stream != stream) {
             streams.push(InSegment { stream, logged: None });
         }
@@ -109,45 +110,59 @@ impl State {
             }
         }
     }
+}
 
+impl RouteRecords {
+    pub(super) fn new(now: Instant) -> RouteRecords {
+        RouteRecords {
+            segments: VecDeque::new(),
+            bytes: 0,
+            since: now,
+            begins_object: false,
+            system: 0,
+            wake_at: 0,
+            end: Position { ordinal: 0, offset: 0 },
+            is_wanted: false,
+            changed: None,
+            unread: BTreeMap::new(),
+            unread_changed: None,
+        }
+    }
+
+    /// Adds a batch of a group that ends there. Returns whether it is the first one of its stream
+    /// that its segment holds.
     pub(super) fn add(
         &mut self,
-        route: u32,
         stream: UniqueId,
         segment: &Segment,
         batch: IndexedBatch,
         end: Position,
         now: Instant,
-    ) {
-        let ordinal = segment.header.ordinal;
-        let records = self.route(route, now);
-        let last = records.segments.back();
+    ) -> bool {
+        let last = self.segments.back();
         let is_with_last = last.is_some_and(|held| {
             let is_system = held.batches.back().is_some_and(|last| last.is_system);
             held.stream == stream && !is_system && !batch.is_system
         });
-        records.begins_object |= !is_with_last;
+        self.begins_object |= !is_with_last;
         if last.is_none() {
-            records.since = now;
+            self.since = now;
         }
-        records.bytes += u64::from(batch.bytes);
-        records.system += usize::from(batch.is_system);
-        records.end = end;
+        self.bytes += u64::from(batch.bytes);
+        self.system += usize::from(batch.is_system);
+        self.end = end;
         let is_last = |held: &&mut SegmentRecords| {
-            held.segment.header.ordinal == ordinal && held.stream == stream
+            held.segment.header.ordinal == segment.header.ordinal && held.stream == stream
         };
-        match records.segments.back_mut().filter(is_last) {
-            Some(held) => held.batches.push_back(batch),
-            None => {
-                let (segment, batches) = (segment.clone(), VecDeque::from([batch]));
-                records.segments.push_back(SegmentRecords { segment, stream, batches });
-                *self.held.entry(ordinal).or_insert(0) += 1;
-            }
+        if let Some(held) = self.segments.back_mut().filter(is_last) {
+            held.batches.push_back(batch);
+            return false;
         }
+        let (segment, batches) = (segment.clone(), VecDeque::from([batch]));
+        self.segments.push_back(SegmentRecords { segment, stream, batches });
+        true
     }
-}
 
-impl RouteRecords {
     pub(super) fn wake(&self) {
         if let Some(changed) = &self.changed {
             changed.send(self.end);

@@ -35,9 +35,7 @@ use audit_core::{Batch, UniqueId};
 
 use crate::begin::note_begin;
 use crate::disk::Disk;
-use crate::format::{
-    EncodedBatch, FIRST_GROUP, Position, SegmentHeader, group_header, parts, space,
-};
+use crate::format::{EncodedBatch, FIRST_GROUP, Group, Position, SegmentHeader};
 use crate::recovery::{Recovered, recover};
 use crate::recovery_error::RecoveryError;
 use crate::segment::{Segment, file_name, preparing_name};
@@ -427,7 +425,7 @@ impl Simulation {
             })
             .collect();
         // Each batch fits by itself.
-        while FIRST_GROUP + space(&batches) > self.segment_bytes {
+        while FIRST_GROUP + Group::new(&batches, |_| 0).space() > self.segment_bytes {
             batches.pop();
         }
         batches
@@ -547,9 +545,8 @@ impl Writer {
 
 impl BadWriter {
     fn needs_segment(&self, batches: &[EncodedBatch]) -> bool {
-        self.open
-            .as_ref()
-            .is_none_or(|(segment, offset)| offset + space(batches) > segment.header.bytes)
+        let space = Group::new(batches, |_| 0).space();
+        self.open.as_ref().is_none_or(|(segment, offset)| offset + space > segment.header.bytes)
     }
 
     fn commit(
@@ -562,9 +559,9 @@ impl BadWriter {
         }
         let (segment, offset) = self.open.as_mut().unwrap();
         let first = self.next_sequence;
-        let (header, text) =
-            group_header(segment.header.salt, self.stream, first, self.durable, batches);
-        let bytes = std::iter::once(&text[..]).chain(parts(batches)).collect::<Vec<_>>().concat();
+        let group = Group::new(batches, |_| 0);
+        let (header, text) = group.header(segment.header.salt, self.stream, first, self.durable);
+        let bytes = std::iter::once(&text[..]).chain(group.parts()).collect::<Vec<_>>().concat();
         let begin = *offset;
         *offset = header.end(begin);
         let written = segment.file.write_all_at(&bytes, begin);
