@@ -63,12 +63,14 @@ pub(crate) struct JournalDeliver {
     pub(crate) dry_run: bool,
 
     /// First list the bucket, and deliver again the delivered records that are still in the journal
-    /// but missing from the bucket. Overwrites nothing and stores no record twice
+    /// but missing from the bucket. Then the same for each route, in its own bucket: the one in
+    /// --routes, or else the one that the journal names. A route's bucket that cannot be read is
+    /// named, and the others are restored. Overwrites nothing and stores no record twice
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) again: bool,
 
     /// Remove segments once all their records are delivered. With --again, keep them if another
-    /// object has the key of one that would be restored
+    /// object has the key of one that would be restored, or if a route's bucket cannot be read
     #[arg(long)]
     pub(crate) remove: bool,
 
