@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Running, run};
 use crate::cache::QueryKey;
-use crate::call::{Answered, CallError, Failed};
+use crate::call::{Answered, CallError, Caller, Failed};
 use crate::fetching;
 use crate::http_action::Responding;
 use crate::jobs::{self, Job};
@@ -78,21 +78,30 @@ impl<'a> InAction<'a> {
         Ok(json.to_string())
     }
 
-    fn called(&self, args: &Json, kind: FunctionKind) -> Result<(Target<'_>, Json), SyscallError> {
+    /// The function that the action calls, its arguments, and its caller. As on Convex, a function
+    /// of another component does not learn who the action's caller is.
+    fn called(
+        &self,
+        args: &Json,
+        kind: FunctionKind,
+    ) -> Result<(Target<'_>, Json, Caller), SyscallError> {
         let target = resolve(&self.running.deployed.program, &self.target.component, args)
             .map_err(failed)?;
         target.expect(kind).map_err(failed)?;
-        Ok((target, args.get("args").cloned().unwrap_or_else(|| json!({}))))
+        let caller = self.running.caller.clone();
+        let is_foreign = target.component != self.target.component;
+        let caller = if is_foreign { caller.with_identity(None) } else { caller };
+        Ok((target, args.get("args").cloned().unwrap_or_else(|| json!({})), caller))
     }
 
     /// Begins an asynchronous operation. Each function that the action calls is audited on its own,
     /// for the action's request.
     fn begin(&self, op: &str, args: &Json, later: Later) -> Result<(), SyscallError> {
-        let Running { functions, caller, scheduled, tasks, .. } = self.running;
-        let (functions, caller, scheduled) = (functions.clone(), caller.clone(), scheduled.clone());
+        let Running { functions, scheduled, tasks, .. } = self.running;
+        let (functions, scheduled) = (functions.clone(), scheduled.clone());
         match op {
             "1.0/actions/query" => {
-                let (target, args) = self.called(args, FunctionKind::Query)?;
+                let (target, args, caller) = self.called(args, FunctionKind::Query)?;
                 let key = QueryKey::new(&target, &args, &caller)
                     .map_err(|error| failed(error.to_string()))?;
                 tasks.spawn(async move {
@@ -101,7 +110,7 @@ impl<'a> InAction<'a> {
                 });
             }
             "1.0/actions/mutation" => {
-                let (target, args) = self.called(args, FunctionKind::Mutation)?;
+                let (target, args, caller) = self.called(args, FunctionKind::Mutation)?;
                 let (component, name) = target.owned();
                 tasks.spawn(async move {
                     let mutated =
@@ -110,7 +119,7 @@ impl<'a> InAction<'a> {
                 });
             }
             "1.0/actions/action" => {
-                let (target, args) = self.called(args, FunctionKind::Action)?;
+                let (target, args, caller) = self.called(args, FunctionKind::Action)?;
                 let (component, name) = target.owned();
                 tasks.spawn(async move {
                     let answered =

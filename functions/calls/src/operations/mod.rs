@@ -87,10 +87,19 @@ pub(crate) struct InTransaction<'a> {
     gathered: &'a mut Gathered,
     /// The source of seeds for the functions that it calls.
     chance: Chance,
-    depth: u32,
+    frame: Frame,
     streams: BTreeSet<u32>,
     /// Whether the function has read a page.
     has_paginated: bool,
+}
+
+/// A function's place among those that called it.
+#[derive(Clone, Copy)]
+struct Frame {
+    depth: u32,
+    /// Whether the function is one of another component than the function that the caller called,
+    /// or was called by such a one. As on Convex, it does not learn who the caller is.
+    is_foreign: bool,
 }
 
 /// Runs a function in a transaction. Validates its arguments and value. Its writes stay in `tx`.
@@ -103,7 +112,8 @@ pub(crate) fn run(
     args: &Json,
     chance: Chance,
 ) -> Result<Answered, StoreError> {
-    let mut answered = run_at(facts, target, log, tx, gathered, args, chance, 0)?;
+    let frame = Frame { depth: 0, is_foreign: false };
+    let mut answered = run_at(facts, target, log, tx, gathered, args, chance, frame)?;
     answered.log_lines = std::mem::take(&mut gathered.log_lines);
     Ok(answered)
 }
@@ -117,12 +127,13 @@ fn run_at(
     gathered: &mut Gathered,
     args: &Json,
     mut chance: Chance,
-    depth: u32,
+    frame: Frame,
 ) -> Result<Answered, StoreError> {
+    let is_nested = frame.depth > 0;
     let checked = {
         let tx = RefCell::new(&mut *tx);
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-        facts.validators.check_arguments(target, args, depth > 0, &is_id)
+        facts.validators.check_arguments(target, args, is_nested, &is_id)
     };
     if let Err(message) = checked {
         return Ok(Answered::failed(message));
@@ -138,7 +149,7 @@ fn run_at(
         tx: &mut *tx,
         gathered: &mut *gathered,
         chance,
-        depth,
+        frame,
         streams: BTreeSet::new(),
         has_paginated: false,
     };
@@ -162,12 +173,12 @@ fn run_at(
         Ok(value) => {
             let tx = RefCell::new(tx);
             let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-            let checked = facts.validators.check_returned(target, &value, depth > 0, &is_id);
+            let checked = facts.validators.check_returned(target, &value, is_nested, &is_id);
             checked.map(|()| value.into()).map_err(|message| Failed { message, data: None })
         }
         Err(Failure { message, data, kind }) => {
             gathered.by_chance |= kind != FailureKind::Thrown;
-            Err(validate::failed(message, data, depth > 0))
+            Err(validate::failed(message, data, is_nested))
         }
     };
     Ok(Answered { result, log_lines: Vec::new() })
@@ -245,8 +256,8 @@ impl InTransaction<'_> {
             }
             "1.0/runUdf" => return self.run_function(&args),
             "1.0/getUserIdentity" => {
-                self.gathered.asked_identity = true;
-                Ok(self.facts.identity.map_or(Json::Null, |identity| identity.claims().clone()))
+                self.gathered.asked_identity |= !self.frame.is_foreign;
+                Ok(self.identity().map_or(Json::Null, |identity| identity.claims().clone()))
             }
             "1.0/createFunctionHandle" => {
                 let (target, _) =
@@ -275,7 +286,11 @@ impl InTransaction<'_> {
         };
         let target = resolve(self.facts.program, &self.target.component, args).map_err(failed)?;
         target.expect(kind).map_err(failed)?;
-        if self.depth + 1 > MAX_DEPTH {
+        let frame = Frame {
+            depth: self.frame.depth + 1,
+            is_foreign: self.frame.is_foreign || target.component != self.target.component,
+        };
+        if frame.depth > MAX_DEPTH {
             return Err(failed(format!("functions call functions more than {MAX_DEPTH} deep")));
         }
         let most = limits::of(args)?;
@@ -286,8 +301,8 @@ impl InTransaction<'_> {
         self.tx.begin_nested();
         self.tx.limit_nested(&most.store);
         let before = self.gathered.scheduled.limited(&most);
-        let (facts, gathered, depth) = (self.facts, &mut *self.gathered, self.depth + 1);
-        let run = |tx: &mut Tx| run_at(facts, &target, log, tx, gathered, args, chance, depth);
+        let (facts, gathered) = (self.facts, &mut *self.gathered);
+        let run = |tx: &mut Tx| run_at(facts, &target, log, tx, gathered, args, chance, frame);
         let answered = if is_aside { self.tx.aside(aside, run) } else { run(self.tx) };
         self.gathered.scheduled.limit_to(before);
         let result = self.stored(answered).map(|answered| answered.result);
@@ -305,6 +320,11 @@ impl InTransaction<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// The caller's identity, as far as the function may know it.
+    fn identity(&self) -> Option<&Identity> {
+        self.facts.identity.filter(|_| !self.frame.is_foreign)
     }
 
     fn metrics(&self) -> Json {

@@ -76,7 +76,7 @@ impl InTransaction<'_> {
         let cursor = |name: &str| args.get(name).and_then(Json::as_str);
         // The pages of a reactive query end where they ended before. Otherwise they could overlap
         // or leave gaps.
-        let journal = if self.depth == 0 { self.gathered.journal.take() } else { None };
+        let journal = if self.frame.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
             function: &self.target.function.name,
             query: args.get("query").unwrap_or(&Json::Null),
@@ -90,7 +90,7 @@ impl InTransaction<'_> {
         let page = self.tx.page(&self.target.component, &request);
         let Page { page, is_done, continue_cursor, journal, split_cursor, page_status } =
             self.stored(page)?;
-        if self.depth == 0 && self.gathered.ended.is_none() {
+        if self.frame.depth == 0 && self.gathered.ended.is_none() {
             self.gathered.ended = Some(journal);
         }
         Ok(json!({

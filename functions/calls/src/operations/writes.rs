@@ -44,7 +44,7 @@ impl InTransaction<'_> {
                 self.stored(done).map(|()| Json::Null)
             }
             "1.0/getRequestMetadata" => {
-                Ok(request_metadata(self.facts.request, self.facts.scheduled, self.facts.identity))
+                Ok(request_metadata(self.facts.request, self.facts.scheduled, self.identity()))
             }
             _ => Err(unknown(op, FunctionKind::Mutation)),
         }
