@@ -312,14 +312,19 @@ impl InTransaction<'_> {
                 Ok(value.to_string())
             }
             Ok(Err(Failed { message, data })) => {
-                self.tx.rollback_nested();
+                self.roll_back_nested(before);
                 Err(SyscallError { message, data })
             }
             Err(error) => {
-                self.tx.rollback_nested();
+                self.roll_back_nested(before);
                 Err(error)
             }
         }
+    }
+
+    fn roll_back_nested(&mut self, scheduled_before: Scheduled) {
+        self.tx.rollback_nested();
+        self.gathered.scheduled = scheduled_before;
     }
 
     /// The caller's identity, as far as the function may know it.

@@ -1,5 +1,5 @@
-//! `transactionLimits` limit what a nested call uses of its own, and `useStaleSnapshot` reads the
-//! snapshot.
+//! `transactionLimits` limit what a nested call uses of its own, `useStaleSnapshot` reads the
+//! snapshot, and writes that were rolled back count nowhere.
 
 use serde_json::{Value as Json, json};
 
@@ -31,6 +31,19 @@ export const limited = mutation(async (ctx, { limits }) => {
   await ctx.runMutation(anyApi.nested.uses, { times: 4 });
   const count = await ctx.runQuery(anyApi.nested.count, {});
   return { failed, count, used: Object.fromEntries(after.map(([name, n]) => [name, n - before[name]])) };
+});
+export const rolledBack = mutation(async (ctx, { times }) => {
+  const before = Object.fromEntries(await used(ctx));
+  for (let n = 0; n < times; n++) {
+    try {
+      await ctx.runMutation(anyApi.nested.fails, {});
+    } catch {}
+  }
+  return (await used(ctx)).filter(([name, n]) => n > before[name]).map(([name]) => name).sort();
+});
+export const fails = mutation(async (ctx) => {
+  await ctx.runMutation(anyApi.nested.uses, { times: 600 });
+  throw new Error("no");
 });
 export const count = query(async (ctx) => (await ctx.db.query("t").collect()).length);
 export const stale = mutation(async (ctx) => {
@@ -73,6 +86,16 @@ async fn each_limit_is_that_of_the_nested_call() {
     assert!(failed.contains("transactionLimits.bytesRead must be a number from 0"), "{failed}");
     let most = run(&host, "limited", json!({ "limits": { "documentsRead": 1e300 } })).await;
     assert_eq!(most["failed"], Json::Null);
+}
+
+/// What a caller does after a call that failed must not fail because of that call's writes. Two of
+/// them would exceed the limit of functions scheduled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_reads_of_rolled_back_calls_count() {
+    let host = Host::with_module("nested.js", MODULE, FunctionSettings::default()).await;
+    let used = run(&host, "rolledBack", json!({ "times": 2 })).await;
+    assert_eq!(used, json!(["bytesRead", "databaseQueries", "documentsRead"]));
+    assert_eq!(run(&host, "rolledBack", json!({ "times": 0 })).await, json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,9 +59,7 @@ pub struct Tx {
     created: BTreeMap<(ComponentPath, String), Arc<Table>>,
     /// The undo log, oldest write first.
     undo: Vec<Undo>,
-    /// The position in `undo` at which each open nested transaction began, and the limits until
-    /// then.
-    nested: Vec<(usize, TxMetrics)>,
+    nested: Vec<Nested>,
     reads: ReadSet,
     streams: HashMap<u32, Stream>,
     next_stream: u32,
@@ -84,6 +82,20 @@ impl std::fmt::Debug for Tx {
             .field("snapshot", &self.snapshot)
             .field("metrics", &self.metrics)
             .finish_non_exhaustive()
+    }
+}
+
+/// The state in which a nested transaction began.
+struct Nested {
+    /// The position in the undo log.
+    undo: usize,
+    metrics: TxMetrics,
+    limits: TxMetrics,
+}
+
+impl Default for Nested {
+    fn default() -> Nested {
+        Nested { undo: 0, metrics: TxMetrics::default(), limits: TxMetrics::MAX }
     }
 }
 
@@ -116,7 +128,8 @@ impl Tx {
 
     /// Begins a nested transaction.
     pub fn begin_nested(&mut self) {
-        self.nested.push((self.undo.len(), self.limits));
+        let Tx { metrics, limits, .. } = *self;
+        self.nested.push(Nested { undo: self.undo.len(), metrics, limits });
     }
 
     /// Ends the innermost nested transaction. Its writes become those of the enclosing one.
@@ -124,17 +137,19 @@ impl Tx {
         self.end_nested();
     }
 
-    fn end_nested(&mut self) -> usize {
-        let (begin, limits) = self.nested.pop().unwrap_or((0, TxMetrics::MAX));
-        self.limits = limits;
-        begin
+    fn end_nested(&mut self) -> Nested {
+        let begun = self.nested.pop().unwrap_or_default();
+        self.limits = begun.limits;
+        begun
     }
 
     /// Rolls back the innermost nested transaction. Its reads stay in the read set, since its
-    /// failure may depend on them.
+    /// failure may depend on them, and count. Its writes do not count.
     pub fn rollback_nested(&mut self) {
-        let begin = self.end_nested();
-        for undo in self.undo.drain(begin..).rev() {
+        let begun = self.end_nested();
+        self.metrics.bytes_written = begun.metrics.bytes_written;
+        self.metrics.documents_written = begun.metrics.documents_written;
+        for undo in self.undo.drain(begun.undo..).rev() {
             match undo {
                 Undo::Document(key, Some(write)) => _ = self.documents.insert(key, write),
                 Undo::Document(key, None) => _ = self.documents.remove(&key),
