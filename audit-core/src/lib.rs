@@ -93,6 +93,8 @@ mod clock;
 #[cfg(feature = "disk")]
 mod disk;
 #[cfg(feature = "disk")]
+mod disk_fault;
+#[cfg(feature = "disk")]
 pub mod durable;
 mod error;
 #[cfg(feature = "disk")]
@@ -123,6 +125,8 @@ pub use buffers::{Buffer, BufferPool};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "disk")]
 pub use disk::free_bytes;
+#[cfg(feature = "disk")]
+pub use disk_fault::DiskFault;
 pub use error::{Outcome, SinkError, SinkErrorKind};
 #[cfg(feature = "disk")]
 pub use file_lock::FileLock;

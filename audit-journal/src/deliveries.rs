@@ -101,7 +101,9 @@ impl Deliveries {
     /// Once the delivery to the destination has ended, followers, those of routes too, have
     /// `patience` to accept the remaining records, as long as they accept them without trouble.
     /// Records they do not accept stay in the journal. With `None`, followers have no time limit.
-    pub(crate) async fn run(self, patience: Option<Duration>) {
+    ///
+    /// Returns `false` if the journal's directory was removed before everything was delivered.
+    pub(crate) async fn run(self, patience: Option<Duration>) -> bool {
         let Deliveries { routes, delivery, tasks, commands, .. } = self;
         drop(commands);
         let (ending, _) = latest::channel(Ending::Open);
@@ -111,6 +113,8 @@ impl Deliveries {
         }
         let delivery = delivery.run().await;
         let was_alone = running.is_empty();
+        // Followers need the directory too.
+        let patience = patience.or(delivery.is_gone().then_some(Duration::ZERO));
         let end = |now| {
             ending.send(now);
             routes.followers().end(now);
@@ -132,13 +136,17 @@ impl Deliveries {
             }
         }
         let lanes = routes.ended().await;
+        if delivery.is_gone() || lanes.iter().any(JournalDelivery::is_gone) {
+            return false;
+        }
         if was_alone && lanes.is_empty() {
-            return;
+            return true;
         }
         // Everything is delivered, so segments and progress can be removed. After a panic, the next
         // opening removes them.
         for mut delivery in std::iter::once(delivery).chain(lanes) {
             let _panicked = catch_in(delivery.clean()).await;
         }
+        true
     }
 }

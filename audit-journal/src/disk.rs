@@ -71,7 +71,8 @@ pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     let file = disk.open(name)?;
     let bytes = file.len()?;
     if bytes > MAX_FILE_BYTES {
-        let what = format!("{name}: a file of {bytes} bytes exceeds the limit of {MAX_FILE_BYTES}");
+        let what =
+            format!("{name}: a file of {bytes} bytes exceeds limit of {MAX_FILE_BYTES} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let mut bytes = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
@@ -160,11 +161,13 @@ impl LocalDisk {
         let file = lock(file.map_err(|error| named(LOCK, error))?)?;
         // The directory is locked as well, since somebody may remove the lock file. Not every file
         // system or operating system supports that.
-        let directory = match File::open(&path).and_then(lock) {
+        let directory = PlacedDirectory::open(path.clone())?;
+        let locked = match File::open(&path).and_then(lock) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            directory => directory.ok(),
+            Err(error) if descriptors_advice(&error).is_some() => return Err(error),
+            locked => locked.ok(),
         };
-        Ok(LocalDisk::at(path, (file, directory)))
+        Ok(LocalDisk { directory, _locks: (file, locked) })
     }
 
     /// Opens a directory that exists, to write the file of this name in it, which no other process
@@ -184,11 +187,7 @@ impl LocalDisk {
             let message = format!("another process writes {}", path.join(file).display());
             io::Error::new(io::ErrorKind::WouldBlock, message)
         })?;
-        Ok(LocalDisk::at(path, (locked, None)))
-    }
-
-    fn at(path: PathBuf, locks: (FileLock, Option<FileLock>)) -> LocalDisk {
-        LocalDisk { directory: PlacedDirectory::new(path), _locks: locks }
+        Ok(LocalDisk { directory: PlacedDirectory::open(path)?, _locks: (locked, None) })
     }
 
     /// Calls `operation` with the path of a file.
@@ -199,7 +198,7 @@ impl LocalDisk {
     /// another process, which must not be changed. Nothing is lost: the journal goes on once the
     /// directory is back.
     fn with<T>(&self, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        self.is_in_place()?;
+        self.check()?;
         operation(&self.path().join(name)).map_err(|error| named(name, error))
     }
 
@@ -207,13 +206,8 @@ impl LocalDisk {
         self.directory.path()
     }
 
-    fn is_in_place(&self) -> io::Result<()> {
-        if self.directory.is_in_place() {
-            return Ok(());
-        }
-        let path = self.path().display();
-        let message = format!("the journal's directory was moved away from {path}: move it back");
-        Err(io::Error::other(message))
+    fn check(&self) -> io::Result<()> {
+        self.directory.check("the journal")
     }
 }
 
@@ -237,7 +231,7 @@ fn options() -> OpenOptions {
 
 impl Disk for LocalDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        self.is_in_place()?;
+        self.check()?;
         let entries = fs::read_dir(self.path())?;
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
@@ -259,7 +253,7 @@ impl Disk for LocalDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.is_in_place()?;
+        self.check()?;
         durable::sync_directory(self.path())
     }
 

@@ -176,7 +176,10 @@ impl OrphanedJournal {
         live.routes().close();
         let board = Arc::clone(&health);
         let task = tokio::spawn(async move {
-            deliveries.run(None).await;
+            if !deliveries.run(None).await {
+                let why = board.stop_reason().unwrap_or_default();
+                return Err(SinkError::not_persisted(SinkErrorKind::Closed, why));
+            }
             let Health {
                 objects_delivered: objects, records_delivered: records, conflicts, ..
             } = board.health(0);

@@ -110,9 +110,12 @@ impl Opening {
         let journal = Journal::start(commits)?;
         let must_end = health.must_end("the delivery of the journal");
         tokio::spawn(async move {
-            deliveries.run(Some(FOLLOWERS_PATIENCE)).await;
+            let is_delivered = deliveries.run(Some(FOLLOWERS_PATIENCE)).await;
             must_end.ended();
-            end.send_replace(true);
+            // Dropped otherwise, which fails those who wait for the end.
+            if is_delivered {
+                end.send_replace(true);
+            }
         });
         Ok(journal)
     }

@@ -28,7 +28,6 @@ mod route;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use audit_core::{Clock, Random, UniqueId};
 use tokio::sync::{mpsc, oneshot};
@@ -41,10 +40,11 @@ pub(crate) use self::memory::{DeliveryMemory, Memory};
 use self::pace::taken;
 use self::planned::{Planned, State, Unplanned};
 use self::refusals::{DISK_PAUSE, Refused};
+use self::request::Ended;
 pub(crate) use self::request::{MAX_TURN, TURN};
 pub(crate) use self::route::RouteLane;
 use crate::cutter::Cutter;
-use crate::destination::{Delivery, Destination, Plan};
+use crate::destination::Destination;
 use crate::disk::Disk;
 use crate::followers::Followers;
 use crate::format::Position;
@@ -103,6 +103,8 @@ pub(crate) struct JournalDelivery {
     hurry: bool,
     /// The plans in memory cannot be trusted and must be read again.
     lost: bool,
+    /// The journal's directory was removed: nothing more can be planned or read.
+    is_gone: bool,
     /// The trouble reported after panics or dropped requests, and the number of consecutive ones.
     broken: Option<(Watch, u32)>,
     /// The earliest time at which objects are sent again from their files.
@@ -118,7 +120,7 @@ pub(crate) struct JournalDelivery {
     wanted: Option<Job<Memory>>,
     /// The last operation that the disk refused, until it succeeds.
     refused: Option<Refused>,
-    requests: JoinSet<(Plan, Delivery)>,
+    requests: JoinSet<Ended>,
     /// The durable progress of each stream. The current stream may be missing.
     delivered: BTreeMap<UniqueId, Progress>,
     delivered_to: Position,
@@ -185,6 +187,7 @@ impl JournalDelivery {
             ended: false,
             hurry: false,
             lost: false,
+            is_gone: false,
             broken: None,
             resend_at: Instant::now(),
             planned: VecDeque::new(),
@@ -204,8 +207,9 @@ impl JournalDelivery {
         delivery
     }
 
-    /// Runs until nothing more will be committed and everything is delivered. It never gives up:
-    /// after a panic it starts over from the durable state, as the next process would.
+    /// Runs until nothing more will be committed and everything is delivered. It never gives up,
+    /// unless the journal's directory is removed: after a panic it starts over from the durable
+    /// state, as the next process would.
     pub(crate) async fn run(mut self) -> JournalDelivery {
         while let Err(panicked) = catch_in(self.work()).await {
             self.lost = true;
@@ -217,33 +221,23 @@ impl JournalDelivery {
         self
     }
 
-    /// Counts a panic or a dropped request. Returns the backoff before the retry.
-    fn broke(&mut self, trouble: Trouble) -> Duration {
-        let health = &self.health;
-        health.panicked();
-        let (watch, times) = self.broken.take().unwrap_or_else(|| (health.watch(), 0));
-        watch.report(trouble);
-        self.broken = Some((watch, times.saturating_add(1)));
-        self.destination.backoff_after_panic(times)
-    }
-
-    /// Ends the trouble that a panic or a dropped request caused.
-    fn mended(&mut self) {
-        if let Some((watch, _)) = self.broken.take() {
-            watch.over();
-        }
-    }
-
     async fn work(&mut self) {
         while self.lost {
             if let Err(failed) = self.read_plans().await {
                 self.refuse(failed, false);
+                if self.is_gone {
+                    return;
+                }
                 sleep_until(self.again_at()).await;
             }
         }
         loop {
             if self.may_use_disk() {
                 self.catch_up().await;
+            }
+            // Requests under way have their objects in memory.
+            if self.is_gone && self.ended && self.requests.is_empty() {
+                return;
             }
             if self.unplanned.is_some() && self.may_use_disk() {
                 continue;
@@ -296,7 +290,7 @@ impl JournalDelivery {
                 // Requests first: their number is bounded, so they starve no other branch.
                 biased;
                 Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
-                    Ok((plan, delivery)) => self.arrived(&plan, delivery),
+                    Ok(ended) => self.arrived(ended),
                     Err(error) => self.vanished(error),
                 },
                 encoded = next_encoded(&mut self.encodings), if awaits_encoded => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::memory::Memory;
 use super::planned::{Planned, State, Unplanned};
 use super::refusals::Failed;
-use super::request::Request;
+use super::request::{Ended, Request, UNREADABLE};
 use super::{JournalDelivery, lock};
 use crate::destination::{Delivery, Encoded, Plan};
 use crate::format::Position;
@@ -103,7 +103,7 @@ impl JournalDelivery {
 
     /// Sends the objects that are only in their files.
     pub(super) fn send_waiting(&mut self) {
-        if self.resend_at > Instant::now() {
+        if self.resend_at > Instant::now() || self.is_gone {
             return;
         }
         for n in 0..self.planned.len() {
@@ -135,12 +135,16 @@ impl JournalDelivery {
         }
     }
 
-    /// Records the certain outcome of an object.
-    pub(super) fn arrived(&mut self, plan: &Plan, delivery: Delivery) {
+    /// Records the certain outcome of an object, or that its file was removed with the journal.
+    pub(super) fn arrived(&mut self, (plan, delivery): Ended) {
+        let delivery = match delivery {
+            Ok(delivery) => delivery,
+            Err(error) => return self.refuse((UNREADABLE, error), false),
+        };
         self.mended();
         let trouble = self.health.delivery_in_trouble();
         self.allowed = if trouble { 1 } else { (self.allowed + 1).min(self.journal.max_in_flight) };
-        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == *plan) {
+        if let Some(planned) = self.planned.iter_mut().find(|planned| planned.plan == plan) {
             planned.state = match delivery {
                 Delivery::Delivered => State::Done { is_aside: false },
                 Delivery::Conflict => State::Conflict,

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
+use audit_core::DiskFault;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::memory::{DeliveryMemory, Memory};
@@ -20,6 +21,11 @@ pub(crate) const TURN: Duration = Duration::from_secs(15);
 
 /// The longest turn. It is longer than any single request may take.
 pub(crate) const MAX_TURN: Duration = Duration::from_secs(600);
+
+pub(super) const UNREADABLE: &str = "the file of an object cannot be read";
+
+/// The outcome of a request.
+pub(super) type Ended = (Plan, io::Result<Delivery>);
 
 /// Brings a planned object to its destination.
 pub(super) struct Request {
@@ -39,13 +45,18 @@ impl Request {
     /// A request that lasts frees its memory if others wait for some, and takes turns with others
     /// that last: a destination that is away delays no healthy one, and every object gets its turn.
     /// The outcome of a request that is given up is unknown, and the same bytes are sent again.
-    pub(super) async fn run(self, in_memory: Option<(Encoded, Memory)>) -> (Plan, Delivery) {
+    ///
+    /// An error means that the journal was removed, and with it the object's file.
+    pub(super) async fn run(self, in_memory: Option<(Encoded, Memory)>) -> Ended {
         let Request { plan, file_bytes, memory, destination, health, .. } = &self;
         let (mut object, mut in_use) = match in_memory {
             Some(object) => object,
             None => {
                 let in_use = memory.send(*file_bytes).await;
-                (self.load().await, in_use)
+                match self.load().await {
+                    Ok(object) => (object, in_use),
+                    Err(error) => return (*plan, Err(error)),
+                }
             }
         };
         // What is known of the destination between turns.
@@ -58,7 +69,7 @@ impl Request {
                     match timeout(turn, &mut sent).await {
                         Ok(delivery) => {
                             trouble.into_iter().for_each(Watch::over);
-                            return (*plan, delivery);
+                            return (*plan, Ok(delivery));
                         }
                         Err(_elapsed) if in_use.is_wanted() => break,
                         Err(_elapsed) => {}
@@ -71,12 +82,15 @@ impl Request {
             drop(in_use);
             turn = (turn * 2).min(MAX_TURN);
             in_use = memory.send_again(*file_bytes).await;
-            object = self.load().await;
+            object = match self.load().await {
+                Ok(object) => object,
+                Err(error) => return (*plan, Err(error)),
+            };
         }
     }
 
-    /// Reads the object's file until that succeeds.
-    async fn load(&self) -> Encoded {
+    /// Reads the object's file until that succeeds, or the journal was removed.
+    async fn load(&self) -> io::Result<Encoded> {
         let mut trouble: Option<Watch> = None;
         loop {
             let (plan, disk, pool) =
@@ -88,11 +102,14 @@ impl Request {
             match read.await {
                 Ok((_, _, object)) => {
                     trouble.into_iter().for_each(Watch::over);
-                    return object;
+                    return Ok(object);
+                }
+                Err(error) if DiskFault::of(&error) == Some(DiskFault::Removed) => {
+                    return Err(error);
                 }
                 Err(error) => {
                     let watch = trouble.get_or_insert_with(|| self.health.watch());
-                    watch.report(Trouble::disk("the file of an object cannot be read", &error));
+                    watch.report(Trouble::disk(UNREADABLE, &error));
                     sleep(DISK_PAUSE).await;
                 }
             }

@@ -59,7 +59,7 @@ fn what_is_no_file_of_a_journal_is_named() {
     assert!(made.success());
     for (name, what) in [
         ("begin", "begin: it is a directory, not a regular file"),
-        ("routes", "routes: a file of 2147483648 bytes exceeds the limit of 1073741824"),
+        ("routes", "routes: a file of 2147483648 bytes exceeds limit of 1073741824 bytes"),
         ("1.follower", "1.follower: it is a pipe, not a regular file"),
     ] {
         let error = read_whole(&disk, name).unwrap_err();

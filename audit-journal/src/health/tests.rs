@@ -132,3 +132,46 @@ fn only_requests_to_the_bucket_count_as_retries() {
     assert_eq!(board.health(0).retries, 1);
     assert!(board.delivery_in_trouble());
 }
+
+/// Each sentence says what to do about its own cause.
+#[test]
+fn each_trouble_of_a_disk_has_its_own_advice() {
+    let advice = |error: &io::Error| {
+        let said = Trouble::disk("no plan", error).to_string();
+        let advice = said.strip_prefix(&format!("no plan: {error} (")).unwrap();
+        advice.strip_suffix(')').unwrap().to_owned()
+    };
+    for (kind, expected) in [
+        (io::ErrorKind::StorageFull, "make room on its disk"),
+        (io::ErrorKind::QuotaExceeded, "make room, or raise the quota"),
+        (io::ErrorKind::ReadOnlyFilesystem, "mount its disk for writing"),
+        (io::ErrorKind::PermissionDenied, "allow this process to write to the directory"),
+        (io::ErrorKind::NotFound, "check the disk"),
+        (io::ErrorKind::InvalidData, "check the disk"),
+    ] {
+        assert_eq!(advice(&kind.into()), expected);
+        // As the journal's disk names the file.
+        assert_eq!(advice(&io::Error::new(kind, "a.object: x")), expected);
+    }
+    for (code, expected) in [
+        (5, "check the disk"),
+        (23, "raise the system's limit of open files: fs.file-max"),
+        (24, "raise the limit of open files: ulimit -n, LimitNOFILE"),
+        (27, "raise the limit of the size of files: ulimit -f, LimitFSIZE"),
+    ] {
+        assert_eq!(advice(&io::Error::from_raw_os_error(code)), expected);
+    }
+    let root = tempfile::tempdir().unwrap();
+    for (removes, expected) in
+        [(false, "move it back"), (true, "restart this process, which makes it again")]
+    {
+        let path = root.path().join("journal");
+        std::fs::create_dir(&path).unwrap();
+        let placed = audit_core::PlacedDirectory::open(path.clone()).unwrap();
+        match removes {
+            true => std::fs::remove_dir(&path).unwrap(),
+            false => std::fs::rename(&path, root.path().join("moved")).unwrap(),
+        }
+        assert_eq!(advice(&placed.check("the journal").unwrap_err()), expected);
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use audit_core::descriptors_advice;
+use audit_core::{DiskFault, descriptors_advice};
 
 use crate::shared::panic::Panicked;
 
@@ -37,12 +37,16 @@ impl Trouble {
     /// The disk failed the operation `what`.
     pub fn disk(what: &str, error: &io::Error) -> Trouble {
         let advice = descriptors_advice(error);
-        let advice = advice.unwrap_or("make room, or allow this process to use the journal's disk");
-        Trouble::Disk(format!("{what}: {error} ({advice})"))
+        let advice = advice.or_else(|| DiskFault::of(error).map(DiskFault::advice));
+        Trouble::Disk(format!("{what}: {error} ({})", advice.unwrap_or("check the disk")))
     }
 
     pub(crate) fn stopped(error: &io::Error) -> Trouble {
-        Trouble::Stopped(format!("the journal has stopped, since its disk failed: {error}"))
+        Trouble::Stopped(format!("the journal has stopped, since a write to it failed: {error}"))
+    }
+
+    pub(crate) fn removed(error: &io::Error) -> Trouble {
+        Trouble::Stopped(format!("{error}: what was not delivered is lost"))
     }
 
     /// `what` panicked and restarts.

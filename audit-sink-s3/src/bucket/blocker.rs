@@ -1,5 +1,7 @@
 //! Reasons why retrying a request does not help.
 
+use audit_core::DiskFault;
+
 /// Why retrying does not help. It determines what an operator must do: see
 /// [`Provider::advice`](super::provider::Provider::advice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +18,8 @@ pub(crate) enum Blocker {
     HostClock,
     EncryptionKey,
     Unsupported,
-    /// The disk of a directory failed.
-    Disk,
+    /// The disk of a directory, or the directory itself.
+    Disk(DiskFault),
     Request,
     /// The URL is an http URL, but only https is allowed.
     PlainHttp,
@@ -40,7 +42,7 @@ pub(crate) enum Certificate {
 
 impl Blocker {
     #[cfg(test)]
-    pub(crate) const ALL: [Blocker; 19] = [
+    pub(crate) const ALL: [Blocker; 24] = [
         Blocker::Permission,
         Blocker::Credentials,
         Blocker::NoCredentials,
@@ -51,7 +53,12 @@ impl Blocker {
         Blocker::HostClock,
         Blocker::EncryptionKey,
         Blocker::Unsupported,
-        Blocker::Disk,
+        Blocker::Disk(DiskFault::Full),
+        Blocker::Disk(DiskFault::Quota),
+        Blocker::Disk(DiskFault::ReadOnly),
+        Blocker::Disk(DiskFault::Permission),
+        Blocker::Disk(DiskFault::Moved),
+        Blocker::Disk(DiskFault::Removed),
         Blocker::Request,
         Blocker::PlainHttp,
         Blocker::Tls(Certificate::UnknownIssuer),
@@ -74,7 +81,7 @@ impl Blocker {
             | Blocker::HostClock
             | Blocker::EncryptionKey
             | Blocker::Unsupported
-            | Blocker::Disk
+            | Blocker::Disk(_)
             | Blocker::Request
             | Blocker::Tls(_)
             | Blocker::NotTls

@@ -165,7 +165,7 @@ impl Provider {
                 "correct the named cause; if there is none, restart this process and report \
                  the panic on standard error"
             }
-            Blocker::Disk => "make room, or allow this process to write to the directory",
+            Blocker::Disk(fault) => fault.advice(),
             Blocker::Request => match issuer {
                 Some(issuer) => {
                     return format!("correct the settings of that request: {}", issuer.variables);

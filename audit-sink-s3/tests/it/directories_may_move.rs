@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use audit_core::AuditSink;
+use audit_core::{AuditSink, HealthState};
 use audit_sink_s3::{Bucket, S3Sink, Settings};
 use object_store::local::LocalFileSystem;
 
@@ -36,7 +36,8 @@ fn files(journal: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn hears_of_the_move(sink: &S3Sink) -> bool {
-    format!("{:?}", sink.health()).contains("was moved away from")
+    let HealthState::Blocked { reason } = sink.health().state else { return false };
+    reason.contains("was moved away from") && reason.ends_with("(move it back)")
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! [`StoreError`].
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, io, path::Path, sync::Arc};
 
+use audit_core::descriptors_advice;
 use functions_value::{ValueError, encoding::Undecodable};
 
 /// An operation on the store failed.
@@ -40,6 +41,14 @@ impl StoreError {
             "the disk of {directory} has {free} bytes free, fewer than the {reserve} that are kept \
              for the store's own work: make room"
         ))
+    }
+
+    /// The store's directory cannot be used.
+    pub(super) fn unusable(directory: &Path, error: &io::Error) -> Self {
+        let directory = directory.display();
+        let advice = descriptors_advice(error).map(|advice| format!(": {advice}"));
+        let advice = advice.unwrap_or_default();
+        Self::damaged(format!("the directory {directory} cannot be used: {error}{advice}"))
     }
 
     pub(super) fn damaged(message: impl Into<String>) -> Self {

@@ -1,5 +1,6 @@
 //! Whether the store accepts commits.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,10 +23,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(directory: PathBuf) -> Gate {
+    pub(crate) fn new(directory: PathBuf) -> io::Result<Gate> {
         let reserve_bytes = AtomicU64::new(DEFAULT_RESERVE_BYTES);
-        let directory = PlacedDirectory::new(directory);
-        Gate { directory, reserve_bytes, state: watch::Sender::default() }
+        let directory = PlacedDirectory::open(directory)?;
+        Ok(Gate { directory, reserve_bytes, state: watch::Sender::default() })
     }
 
     pub(crate) fn set_reserve(&self, bytes: u64) {
@@ -66,11 +67,8 @@ impl Gate {
         let directory = self.directory.path();
         // Commits would go to files that are gone when the process ends, and new files into
         // another store.
-        if !self.directory.is_in_place() {
-            let directory = directory.display();
-            let error = StoreError::damaged(format!(
-                "the directory {directory} was removed, moved or replaced"
-            ));
+        if let Err(error) = self.directory.check("the store") {
+            let error = StoreError::damaged(error.to_string());
             self.stop(&error);
             return Err(error);
         }

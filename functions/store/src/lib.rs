@@ -157,13 +157,12 @@ impl Store {
     pub fn open_with_clock(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         // This makes the directory's name durable too, if a killed process created it.
         let prepared = make_private(directory).and_then(|()| create::is_new(directory));
-        let is_new = prepared.map_err(|error| {
-            let directory = directory.display();
-            StoreError::damaged(format!("the directory {directory} cannot be used: {error}"))
-        })?;
+        let is_new = prepared.map_err(|error| StoreError::unusable(directory, &error))?;
         if is_new {
             create::create(directory)?;
         }
+        let gate = Gate::new(directory.to_owned());
+        let gate = gate.map_err(|error| StoreError::unusable(directory, &error))?;
         let database = fjall::Database::builder(directory).open()?;
         let data = database.keyspace("data", KeyspaceCreateOptions::default)?;
         let last = last_commit(&database, &data, &*clock)?.ok_or_else(|| {
@@ -188,7 +187,7 @@ impl Store {
             database,
             clock,
             cursors,
-            gate: Gate::new(directory.to_owned()),
+            gate,
             latest: RwLock::new(latest),
             queue: Mutex::default(),
             committer: Mutex::new(Committer::new(last, counts)),

@@ -171,7 +171,7 @@ struct Process {
     live: Arc<LiveSegments>,
     durable: latest::Receiver<Position>,
     commands: mpsc::UnboundedSender<Command>,
-    delivery: JoinHandle<()>,
+    delivery: JoinHandle<bool>,
     prepared: VecDeque<Segment>,
     next_ordinal: u32,
     flushes: Vec<Flush>,
@@ -579,7 +579,7 @@ async fn died(process: Process) -> Result<Ended, String> {
     process.delivery.abort();
     match process.delivery.await {
         Err(error) if error.is_panic() => Err(format!("the delivery panicked: {error}")),
-        Ok(()) | Err(_) => Ok(Ended::Died),
+        Ok(_) | Err(_) => Ok(Ended::Died),
     }
 }
 

@@ -321,7 +321,8 @@ impl<E: Endpoint> Simulation<E> {
             let ended = timeout(Duration::from_secs(10), &mut *delivery).await;
             self.clock.advance(10_000);
             match ended {
-                Ok(Ok(())) => {
+                Ok(Ok(false)) => return Err("the journal was removed".to_owned()),
+                Ok(Ok(true)) => {
                     let records = self.acknowledged();
                     self.there(&records)
                         .map_err(|what| format!("a journal was closed, and {what}"))?;

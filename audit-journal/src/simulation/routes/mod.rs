@@ -127,7 +127,7 @@ struct Process {
     live: Arc<LiveSegments>,
     disk: Arc<dyn Disk>,
     commands: mpsc::UnboundedSender<Command>,
-    running: JoinHandle<()>,
+    running: JoinHandle<bool>,
     prepared: VecDeque<Segment>,
     next_ordinal: u32,
     callers: Vec<(usize, Vec<Vec<u8>>, Persist)>,
@@ -630,7 +630,8 @@ impl Simulation {
             self.clock.advance(10_000);
             self.hear(&mut process).await?;
             match ended {
-                Ok(Ok(())) => {
+                Ok(Ok(false)) => return Err("the journal was removed".to_owned()),
+                Ok(Ok(true)) => {
                     self.figures.panics +=
                         process.boards.iter().map(|board| board.health(0).panics).sum::<u64>();
                     for n in 0..self.customers.len() {

@@ -55,8 +55,8 @@ impl Directory {
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
         // As `inner` has it.
-        let root = root.canonicalize().map_err(|error| generic(error.into()))?;
-        let root = Arc::new(PlacedDirectory::new(root));
+        let root = root.canonicalize().and_then(PlacedDirectory::open);
+        let root = Arc::new(root.map_err(|error| generic(error.into()))?);
         Ok(Directory { root, inner, prepared: Arc::default() })
     }
 }

@@ -50,13 +50,10 @@ pub(super) fn write(
     payload: &PutPayload,
     replace: bool,
 ) -> io::Result<()> {
-    let (root, is_in_place) = (root.path(), root.is_in_place());
-    if !is_in_place {
-        // It may be what is beneath a disk that was unmounted, where nobody looks for records.
-        let root = root.display();
-        let message = format!("the bucket's directory was moved away from {root}: move it back");
-        return Err(io::Error::other(message));
-    }
+    // What is at its path otherwise may be beneath an unmounted disk, where nobody looks for
+    // records.
+    root.check("the bucket")?;
+    let root = root.path();
     let unfinished = root.join(UNFINISHED);
     prepared.create(&unfinished)?;
     let directory = path.parent().unwrap_or(root);

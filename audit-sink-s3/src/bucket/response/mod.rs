@@ -14,7 +14,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use audit_core::sources;
+use audit_core::{DiskFault, sources};
 
 use self::status::Status;
 #[cfg(feature = "aws")]
@@ -84,8 +84,7 @@ impl Refusal {
     /// The refusal with advice for a reader, who needs other permissions.
     pub(crate) fn for_reader(self, provider: Provider) -> Refusal {
         match self.response {
-            // Reading fails at a disk alone for lack of permission.
-            Response::Blocked(Blocker::Permission | Blocker::Disk) => {
+            Response::Blocked(Blocker::Permission | Blocker::Disk(DiskFault::Permission)) => {
                 Refusal { advice: provider.advice_to_reader().to_owned(), ..self }
             }
             Response::Exists | Response::Contention | Response::Unknown | Response::Blocked(_) => {

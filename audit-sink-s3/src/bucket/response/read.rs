@@ -2,7 +2,7 @@
 
 use std::io;
 
-use audit_core::sources;
+use audit_core::{DiskFault, sources};
 
 use super::status::Status;
 use super::{Refusal, Response};
@@ -78,7 +78,7 @@ fn of_credentials(failure: &CredentialFailure, provider: Provider) -> Refusal {
             | Blocker::Region
             | Blocker::EncryptionKey
             | Blocker::Unsupported
-            | Blocker::Disk
+            | Blocker::Disk(_)
             | Blocker::Panic
             | Blocker::Request,
         ) if issuer.role.is_some() => blocked(Blocker::Role, detail),
@@ -123,10 +123,10 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
         Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => {
             Response::Blocked(Blocker::Request)
         }
-        Error::Generic { .. } => match (&status, io_error(error)) {
-            (Some(status), _) => of_status(status, &text),
-            (None, io_error) => match of_text(&with_cause(error)) {
-                Response::Unknown => io_error.map_or(Response::Unknown, |kind| of_io(kind, error)),
+        Error::Generic { .. } => match &status {
+            Some(status) => of_status(status, &text),
+            None => match of_text(&with_cause(error)) {
+                Response::Unknown => of_disk(error),
                 response => response,
             },
         },
@@ -203,17 +203,10 @@ fn of_code(code: Option<&str>) -> Option<Blocker> {
     Some(blocker)
 }
 
-#[allow(clippy::wildcard_enum_match_arm, reason = "an unknown disk error is retried")]
-fn of_io(kind: io::ErrorKind, error: &object_store::Error) -> Response {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    match kind {
-        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull
-            if is_of_directory(error) =>
-        {
-            Response::Blocked(Blocker::Disk)
-        }
-        _ => Response::Unknown,
-    }
+/// Interprets an error of a directory. Unknown ones are retried.
+fn of_disk(error: &object_store::Error) -> Response {
+    let fault = DiskFault::of(error).filter(|_| is_of_directory(error));
+    fault.map_or(Response::Unknown, |fault| Response::Blocked(Blocker::Disk(fault)))
 }
 
 fn is_of_directory(error: &object_store::Error) -> bool {

@@ -1,6 +1,7 @@
 use std::io;
 
 use super::*;
+use crate::bucket::blocker::Certificate;
 use crate::one_line::scrub;
 use object_store::Error;
 
@@ -67,7 +68,14 @@ fn errors_without_a_status_are_read_by_cause() {
     let io = |kind: io::ErrorKind| Box::new(io::Error::from(kind));
     assert_eq!(of("S3", io(io::ErrorKind::ConnectionReset)), Response::Unknown);
     assert_eq!(of("S3", io(io::ErrorKind::PermissionDenied)), Response::Unknown);
-    assert_eq!(of("LocalFileSystem", io(io::ErrorKind::StorageFull)), blocked(Blocker::Disk));
+    for (kind, fault) in [
+        (io::ErrorKind::StorageFull, DiskFault::Full),
+        (io::ErrorKind::QuotaExceeded, DiskFault::Quota),
+        (io::ErrorKind::ReadOnlyFilesystem, DiskFault::ReadOnly),
+        (io::ErrorKind::PermissionDenied, DiskFault::Permission),
+    ] {
+        assert_eq!(of("LocalFileSystem", io(kind)), blocked(Blocker::Disk(fault)));
+    }
     assert_eq!(of("LocalFileSystem", io(io::ErrorKind::Interrupted)), Response::Unknown);
     assert_eq!(
         of("S3", "Error performing PUT http://169.254.169.254/latest".into()),
@@ -206,6 +214,18 @@ fn advice_names_nothing_of_another_provider() {
         for blocker in Blocker::ALL {
             let advice = provider.advice(blocker, None);
             assert!(!advice.is_empty());
+            // What to do about another cause would mislead.
+            for (words, causes) in [
+                ("room", &[Blocker::Disk(DiskFault::Full), Blocker::Disk(DiskFault::Quota)][..]),
+                ("move it back", &[Blocker::Disk(DiskFault::Moved)]),
+                ("mount", &[Blocker::Disk(DiskFault::ReadOnly)]),
+                ("restart", &[Blocker::Disk(DiskFault::Removed), Blocker::Panic]),
+                ("clock", &[Blocker::HostClock, Blocker::Tls(Certificate::Expired)]),
+                ("to write to", &[Blocker::Permission, Blocker::Disk(DiskFault::Permission)]),
+            ] {
+                let is_its = causes.contains(&blocker);
+                assert!(is_its || !advice.contains(words), "{provider:?} {blocker:?}: {advice}");
+            }
             for text in [advice.as_str(), provider.advice_to_reader()] {
                 let others = own.iter().filter(|(owner, _)| *owner != provider);
                 for word in others.flat_map(|(_, words)| words.iter()) {
