@@ -1,4 +1,5 @@
-//! The classification of database errors: conflicts, and failures that certainly committed nothing.
+//! The classification of database errors: conflicts, failures that certainly committed nothing, and
+//! those that may pass.
 
 use crate::guard::is_gone;
 
@@ -46,6 +47,40 @@ fn is_rolled_back_code(code: &str) -> bool {
     }
 }
 
+/// Whether the database can do no work now, so that the same call may succeed later: it cannot be
+/// reached, it is full, locked, read-only or shutting down, or all connections are in use. Not for
+/// the fault of a statement, or of a damaged database.
+///
+/// A host's response is 503 where it is 500 for other errors.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    let is_away = matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    );
+    is_away || code.is_some_and(|code| is_unavailable_code(&code))
+}
+
+/// `SQLITE_NOMEM`, `READONLY`, `IOERR`, `FULL` and `CANTOPEN`.
+const SQLITE_UNAVAILABLE: [u32; 5] = [7, 8, 10, 13, 14];
+
+fn is_unavailable_code(code: &str) -> bool {
+    match code {
+        // read_only_sql_transaction, as on a standby; lock_not_available.
+        "25006" | "55P03" => true,
+        // connection_exception, insufficient_resources, operator_intervention, system_error.
+        code if code.len() == 5 => {
+            is_conflict_code(code)
+                || ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        }
+        code => is_conflict_code(code) || is_of_sqlite(code, &SQLITE_UNAVAILABLE),
+    }
+}
+
 /// Whether this is one of these primary result codes of SQLite, or an extended code of one.
 fn is_of_sqlite(code: &str, primary: &[u32]) -> bool {
     // PostgreSQL's codes have five characters, SQLite's never do.
@@ -82,5 +117,22 @@ mod tests {
             assert!(!is_rolled_back_code(code), "{code}");
         }
         assert!(!is_rolled_back(&sqlx::Error::WorkerCrashed));
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_faults() {
+        // BUSY, LOCKED, NOMEM, READONLY, IOERR_WRITE, FULL, CANTOPEN, READONLY_DBMOVED.
+        let sqlite = ["5", "6", "7", "8", "778", "13", "14", "1032"];
+        // Disk full, too many connections, shutdown, starting up, lost connection, I/O error.
+        let postgres = ["53100", "53300", "57P01", "57P03", "08006", "58030", "25006", "55P03"];
+        for code in sqlite.into_iter().chain(postgres).chain(["40001", "40P01"]) {
+            assert!(is_unavailable_code(code), "{code}");
+        }
+        // ERROR, CORRUPT, CONSTRAINT, NOTADB; a syntax error, a missing table, a violated key.
+        for code in ["1", "11", "19", "26", "42601", "42P01", "23505", "XX001", "é1234", "", "x"] {
+            assert!(!is_unavailable_code(code), "{code}");
+        }
+        assert!(is_unavailable(&sqlx::Error::PoolTimedOut));
+        assert!(!is_unavailable(&sqlx::Error::RowNotFound));
     }
 }

@@ -62,7 +62,7 @@
 //!   error.
 //! - **A connection that cannot be rolled back**, which sqlx gives back to its pool: its next
 //!   transaction would never commit. It is closed.
-//! - **Conflicts**: [`is_conflict`] says which errors to retry.
+//! - **Conflicts**: [`is_conflict`] says which errors to retry, [`is_unavailable`] which may pass.
 //!
 //! # Receipts
 //!
@@ -142,7 +142,7 @@ mod receipt_statements;
 mod receipts;
 mod transaction;
 
-pub use conflict::is_conflict;
+pub use conflict::{is_conflict, is_unavailable};
 pub use database::AuditedDatabase;
 pub use receipts::{RECEIPTS_SCHEMA, create_receipts, receipt_of_execution, receipt_of_record};
 pub use transaction::{Tx, begin, begin_with};

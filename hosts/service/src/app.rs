@@ -221,7 +221,7 @@ impl From<Failure> for Unanswered {
             Failure::Stale { .. } => 409,
             Failure::Invalid(_) => 400,
             Failure::Audit(error) => error.http_status(),
-            Failure::Database(_) => 500,
+            Failure::Database(error) => database_status(error),
         };
         Unanswered::new(status, &failure)
     }
@@ -238,6 +238,11 @@ impl From<MutationError<Failure>> for Unanswered {
         match error {
             MutationError::Function(failure) => failure.into(),
             MutationError::Release(error) => error.into(),
+            // The change may have been made.
+            MutationError::Commit(Failure::Database(ref source)) => {
+                let status = database_status(source);
+                Unanswered { retry_after: None, ..Unanswered::new(status, &error) }
+            }
             error @ (MutationError::Conflict { .. } | MutationError::Commit(_) | _) => {
                 Unanswered::new(error.http_status(), &error)
             }
@@ -245,14 +250,21 @@ impl From<MutationError<Failure>> for Unanswered {
     }
 }
 
+/// The status of a failure of the database.
+pub(crate) fn database_status(error: &sqlx::Error) -> u16 {
+    if audit_sqlx::is_unavailable(error) { 503 } else { 500 }
+}
+
 impl Unanswered {
-    /// The client gets only the message; the sources go to the operator's log.
+    /// The client gets only the message; the sources go to the operator's log. Nothing of the
+    /// request was done.
     fn new(status: u16, error: &(dyn Error + 'static)) -> Unanswered {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
             tracing::warn!(error = with_sources(error), "a request failed");
         }
-        Unanswered { status, message: error.to_string(), retry_after: None }
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Unanswered { status, message: error.to_string(), retry_after }
     }
 }
 

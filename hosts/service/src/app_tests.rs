@@ -312,3 +312,106 @@ async fn the_bodies_of_a_waiting_flood_cut_off_nobody_else() {
     assert_eq!(response.status(), StatusCode::OK);
     assert!(!quiet.is_cut() && floods.iter().any(|flood| flood.is_cut()));
 }
+
+/// An error of a database with this code.
+#[derive(Debug)]
+struct Coded(&'static str);
+
+impl std::fmt::Display for Coded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "/var/lib/secret: code {}", self.0)
+    }
+}
+
+impl Error for Coded {}
+
+impl sqlx::error::DatabaseError for Coded {
+    fn message(&self) -> &str {
+        self.0
+    }
+
+    fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+        Some(self.0.into())
+    }
+
+    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+        self
+    }
+
+    fn kind(&self) -> sqlx::error::ErrorKind {
+        sqlx::error::ErrorKind::Other
+    }
+}
+
+#[test]
+fn each_failure_has_its_status() {
+    use audit_core::{LimitExceeded, Limits, SinkError, SinkErrorKind};
+    use audit_runtime::AuditError;
+
+    let database = |code| Failure::Database(sqlx::Error::Database(Box::new(Coded(code))));
+    let limit = || LimitExceeded::log_bytes(2_000_000, &Limits::default());
+    let not_durable = SinkError::not_persisted(SinkErrorKind::Unavailable, "x");
+    let conflict = MutationError::Conflict { attempts: 30, source: database("5") };
+    let lost = Failure::Database(sqlx::Error::PoolTimedOut);
+    let table: [(Unanswered, u16, Option<u32>); 16] = [
+        (Failure::NotFound.into(), 404, None),
+        (Failure::Stale { expected: 1, actual: 2 }.into(), 409, None),
+        (Failure::Invalid("x".to_owned()).into(), 400, None),
+        (Failure::Audit(AuditError::Limit(limit())).into(), 500, None),
+        (database("13").into(), 503, Some(1)),
+        (database("5").into(), 503, Some(1)),
+        (database("53100").into(), 503, Some(1)),
+        (database("57P01").into(), 503, Some(1)),
+        (database("11").into(), 500, None),
+        (database("42P01").into(), 500, None),
+        (lost.into(), 503, Some(1)),
+        (MutationError::Function(database("13")).into(), 503, Some(1)),
+        (conflict.into(), 503, Some(1)),
+        // Whether it took effect is unknown.
+        (MutationError::Commit(database("13")).into(), 503, None),
+        (MutationError::Commit(database("XX000")).into(), 500, None),
+        (ReleaseError::NotDurable(not_durable).into(), 503, Some(1)),
+    ];
+    for (unanswered, status, retry_after) in table {
+        let Unanswered { message, .. } = &unanswered;
+        assert_eq!(unanswered.status.as_u16(), status, "{message}");
+        assert_eq!(unanswered.retry_after, retry_after, "{status} {message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+}
+
+/// SQLite says so when a disk is full.
+#[tokio::test]
+async fn a_full_database_is_unavailable_and_goes_on_once_there_is_room() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let url = format!("sqlite://{}/db?mode=rwc", directory.path().display());
+    let service = service_with(&url, ONE, 64 << 20).await;
+    let limit = async |pages: u32| {
+        let mut all = Vec::new();
+        for _ in 0..ONE.permits + 3 {
+            all.push(service.database.pool().acquire().await.unwrap());
+        }
+        for connection in &mut all {
+            let statement = format!("PRAGMA max_page_count = {pages}");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut **connection).await.unwrap();
+        }
+    };
+    let text = "x".repeat(90_000);
+    limit(1).await;
+    for id in ["a", "b"] {
+        let response = service.change_by(&connection(1), id, &text).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("disk"), "{body:?}");
+    }
+    limit(1 << 20).await;
+    assert_eq!(service.change_by(&connection(1), "a", &text).await.status(), StatusCode::OK);
+}

@@ -204,6 +204,9 @@ pub(crate) async fn execution_of(
     document: &str,
     revision: i64,
 ) -> Result<Option<String>, sqlx::Error> {
+    if !can_be_stored(document) {
+        return Ok(None);
+    }
     let execution = "SELECT execution FROM document_changes WHERE document = $1 AND revision = $2";
     sqlx::query_scalar(execution).bind(document).bind(revision).fetch_optional(database).await
 }

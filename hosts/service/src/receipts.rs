@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::answer;
+use crate::app::database_status;
 use crate::database::Database;
 use crate::documents::{self, Changed};
 
@@ -47,7 +48,8 @@ async fn receipts(State(database): State<Database>, Query(wanted): Query<Wanted>
         Ok(None) => answer(StatusCode::NOT_FOUND, "no committed change has this"),
         Err(error) => {
             tracing::warn!(%error, "receipts cannot be read");
-            answer(StatusCode::INTERNAL_SERVER_ERROR, "the database failed")
+            let status = StatusCode::from_u16(database_status(&error));
+            answer(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), "the database failed")
         }
     }
 }
