@@ -148,14 +148,14 @@ async fn on_thread(permit: impl Send + 'static, action: Running) -> Result<Answe
                     if pulse.stretch().is_some_and(|stretch| stretch >= limit) {
                         is_lost.store(true, Ordering::Release);
                         inner.workers.lose_thread(limit);
-                        return Err(Broken::Overran(limit).into());
+                        return Broken::Overran(limit).outcome();
                     }
                 }
             }
         };
         match done {
             Ok(Ok(done)) => done,
-            Ok(Err(panic)) => Err(Broken::Panicked(panic_message(&*panic)).into()),
+            Ok(Err(panic)) => Broken::Panicked(panic_message(&*panic)).outcome(),
             Err(_) => Err(CallError::internal("the action's thread is gone")),
         }
     });

@@ -190,11 +190,16 @@ impl CallError {
     }
 }
 
-impl From<Broken> for CallError {
-    fn from(broken: Broken) -> CallError {
-        match broken {
-            Broken::NotBegun => CallError::Overloaded(broken.to_string()),
-            Broken::Panicked(_) | Broken::Overran(_) => CallError::of_function(broken),
+impl Broken {
+    /// The outcome of a function without a result.
+    pub(super) fn outcome(self) -> Result<Answered, CallError> {
+        match self {
+            Broken::NotBegun => Err(CallError::Overloaded(self.to_string())),
+            Broken::Panicked(_) => Err(CallError::of_function(self)),
+            // As if the engine had stopped it. The host's log has the watchdog's error.
+            Broken::Overran(limit) => Ok(Answered::failed(format!(
+                "Function execution timed out (maximum duration: {limit:?} on its thread)"
+            ))),
         }
     }
 }

@@ -166,7 +166,12 @@ impl Inner {
         ran: Result<Result<(Tx, Answered), AttemptError>, Broken>,
     ) -> AuditedTransaction<Attempt, Answered> {
         let committed = Arc::clone(&call.committed);
-        let ran = ran.unwrap_or_else(|broken| Err(AttemptError::Broken(broken.into())));
+        let ran = ran.unwrap_or_else(|broken| {
+            Err(match broken.outcome() {
+                Ok(answered) => AttemptError::Failed(Box::new(answered)),
+                Err(error) => AttemptError::Broken(error),
+            })
+        });
         match ran {
             Ok((tx, answered)) => {
                 execution.seal_transaction(Attempt::new(Some(tx), committed), Ok(answered))

@@ -124,7 +124,7 @@ impl Inner {
     ) -> Result<QueryRan, CallError> {
         let failed = |error: StoreError| CallError::of_store(&error);
         let now_ms = execution.begin(|| self.runtime.query(key.full_name()));
-        let now_ms = now_ms.ok_or_else(|| CallError::from(Broken::NotBegun))?;
+        let now_ms = now_ms.ok_or_else(|| CallError::Overloaded(Broken::NotBegun.to_string()))?;
         let mut chance = self.chance();
         let (mut tx, deployed) = self.begin(at, chance.next_seed()).map_err(failed)?;
         let target = deployed.target(&key.component, &key.name)?;
@@ -157,7 +157,8 @@ impl Inner {
         key: &QueryKey,
         ran: Result<Result<QueryRan, CallError>, Broken>,
     ) -> CachedQuery {
-        let (outcome, facts) = match ran.unwrap_or_else(|broken| Err(broken.into())) {
+        let ran = ran.map_err(Broken::outcome).and_then(|ran| ran.map_err(Err));
+        let (outcome, facts) = match ran {
             Ok(QueryRan { answered, at, watch, gathered }) => {
                 let facts = CachedFacts {
                     digest: Some(digest(&answered)),
@@ -170,18 +171,19 @@ impl Inner {
                 };
                 (Ok(Arc::new(answered)), facts)
             }
-            Err(error) => {
+            // What it read is unknown.
+            Err(outcome) => {
                 let at = self.store.latest().ts();
                 let facts = CachedFacts {
-                    digest: None,
-                    bytes: 0,
+                    digest: outcome.as_ref().ok().map(digest),
+                    bytes: outcome.as_ref().map_or(0, Answered::bytes),
                     at,
                     watch: self.store.watch(Arc::default(), at),
                     journal: None,
                     is_personal: false,
                     may_be_kept: false,
                 };
-                (Err(error), facts)
+                (outcome.map(Arc::new), facts)
             }
         };
         let sealed = execution.seal(outcome, || self.runtime.query(key.full_name()));

@@ -163,7 +163,7 @@ fn begin(functions: Functions, task: Task, taken_up: &TakenUp, wake: Arc<Notify>
         let due = task.due.clone();
         let running = functions.run_task(task, kind);
         let ran = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
-            let panic = CallError::from(Broken::Panicked(panic_message(&*panic)));
+            let panic = CallError::of_function(Broken::Panicked(panic_message(&*panic)));
             Ran::Note(Note::Failed(panic.to_string()))
         });
         drop(permit);

@@ -27,7 +27,7 @@ impl fmt::Display for Broken {
         match self {
             Broken::Panicked(message) => write!(f, "the function's thread panicked: {message}"),
             Broken::Overran(limit) => {
-                write!(f, "the function kept its thread for more than {limit:?} and was abandoned")
+                write!(f, "the function's time on its thread exceeds limit of {limit:?}: abandoned")
             }
             Broken::NotBegun => f.write_str("the function did not begin"),
         }
