@@ -242,7 +242,7 @@ impl Index {
         encoding::encode_optional(document.get("_id"), &mut key);
         if key.len() > key::MAX_KEY_BYTES {
             return Err(StoreError::User(format!(
-                "The values that index \"{}\" orders a document by have {} bytes, which exceeds the limit of {} bytes",
+                "The values that index \"{}\" orders a document by have {} bytes, which exceeds limit of {} bytes",
                 self.name,
                 key.len(),
                 key::MAX_KEY_BYTES

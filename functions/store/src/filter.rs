@@ -89,7 +89,7 @@ impl Expression {
         let malformed = || StoreError::user(format!("Not a filter expression: {json}"));
         if depth > MAX_DEPTH {
             return Err(StoreError::user(format!(
-                "Filter is nested deeper than {MAX_DEPTH} expressions"
+                "Filter is nested deeper than limit of {MAX_DEPTH} expressions"
             )));
         }
         let members =

@@ -26,6 +26,7 @@ mod gate;
 mod id;
 mod intervals;
 mod key;
+mod proposed;
 mod reads;
 mod receipts;
 mod schema;
@@ -50,11 +51,12 @@ use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use functions_value::{ChanceSeed, ComponentPath};
 use parking_lot::{Mutex, RwLock};
 
-use catalog::Catalog;
+use catalog::{Catalog, Table};
 use commit::{Committer, Queue};
 use cursor::CursorKey;
 use gate::Gate;
 use key::Key;
+use proposed::Proposed;
 use watch::Recent;
 
 pub use commit::CommitError;
@@ -93,9 +95,7 @@ struct Inner {
     committer: Mutex<Committer>,
     /// Recent commits and the watches. Held briefly.
     recent: Mutex<Recent>,
-    /// Numbers for tables and indexes that do not exist yet. Two transactions that create the same
-    /// table propose the same number; only one of them can commit.
-    proposed: Mutex<HashMap<(ComponentPath, String), u32>>,
+    proposed: Mutex<Proposed>,
     next_number: AtomicU32,
     /// The last creation time, as the bits of a float.
     creation_time: AtomicU64,
@@ -280,13 +280,9 @@ impl Store {
         self.0.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn propose_number(&self, component: &ComponentPath, table: &str) -> u32 {
-        *self
-            .0
-            .proposed
-            .lock()
-            .entry((component.clone(), table.to_owned()))
-            .or_insert_with(|| self.new_number())
+    /// A table that does not exist in the caller's snapshot.
+    fn proposed(&self, component: &ComponentPath, table: &str) -> Result<Arc<Table>, StoreError> {
+        self.0.proposed.lock().table(component, table, || self.new_number())
     }
 
     fn cursor_key(&self) -> &CursorKey {

@@ -18,6 +18,7 @@ use super::{
     error::StoreError,
     id,
     key::{self, Key},
+    proposed,
     tx::decode_document,
 };
 
@@ -123,7 +124,7 @@ fn altered(
 ) -> Result<Option<Table>, StoreError> {
     let number = match current {
         Some(table) => table.number,
-        None => store.check_number(store.propose_number(component, name))?,
+        None => proposed::checked(store.new_number())?,
     };
     // Built-in indexes come first. A table without a schema has only those.
     let mut table = Table::new((*component).clone(), name, number, || 0);
@@ -329,7 +330,10 @@ fn check_document_validator(table: &str, validator: &Validator) -> Result<(), Sc
 fn read_indexes(table: &str, indexes: &[Json]) -> Result<Vec<WantedIndex>, SchemaError> {
     let refused = |what: String| SchemaError::Refused(format!("Table \"{table}\": {what}"));
     if indexes.len() > MAX_INDEXES {
-        return Err(refused(format!("{} indexes are more than {MAX_INDEXES}", indexes.len())));
+        return Err(refused(format!(
+            "a table of {} indexes exceeds limit of {MAX_INDEXES}",
+            indexes.len()
+        )));
     }
     let mut names = BTreeSet::new();
     let indexes = indexes.iter().map(|index| {

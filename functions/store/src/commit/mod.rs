@@ -10,7 +10,7 @@ mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use fjall::PersistMode;
 
@@ -21,7 +21,7 @@ use super::key::{self, Key};
 use super::reads::ReadSet;
 use super::watch::Written;
 use super::write::Write;
-use super::{Snapshot, SnapshotInner, Store, Timestamp, id};
+use super::{Snapshot, SnapshotInner, Store, Timestamp};
 
 pub use self::error::CommitError;
 pub(super) use self::queue::Queue;
@@ -112,6 +112,7 @@ impl Store {
         let mut commits: Vec<Arc<Written>> = Vec::new();
         let mut keys: BTreeSet<Key> = BTreeSet::new();
         let mut batch: BTreeMap<Key, Option<Key>> = BTreeMap::new();
+        let mut new_tables = Vec::new();
         let outcomes = group.into_iter().map(|request| {
             self.check(&request.reads, request.checked, &catalog)?;
             // Looks the read ranges up in the keys, since a group may write many keys.
@@ -138,7 +139,8 @@ impl Store {
                 batch.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
             }
             for table in created {
-                Arc::make_mut(&mut catalog).insert(table);
+                Arc::make_mut(&mut catalog).insert(Arc::clone(&table));
+                new_tables.push(table);
             }
             Ok(committer.last)
         });
@@ -157,6 +159,9 @@ impl Store {
                 return outcomes.into_iter().map(failed).collect();
             }
             self.publish(commits, catalog);
+            // Before the committer is free: a schema may replace the tables, but not their numbers.
+            let mut proposed = self.0.proposed.lock();
+            new_tables.iter().for_each(|table| proposed.committed(table));
         }
         committer.has_failed = false;
         outcomes
@@ -245,21 +250,6 @@ impl Store {
         };
         committer.has_failed = has_failed;
         result
-    }
-
-    /// Reserves a proposed number for a table.
-    ///
-    /// # Errors
-    ///
-    /// All numbers are used up.
-    pub(super) fn check_number(&self, number: u32) -> Result<u32, StoreError> {
-        if number >= id::MAX_NUMBER {
-            return Err(StoreError::user(
-                "There have been too many tables and indexes in this store",
-            ));
-        }
-        self.0.next_number.fetch_max(number + 1, Ordering::Relaxed);
-        Ok(number)
     }
 }
 

@@ -73,6 +73,7 @@ fn forbidden_operations_are_refused_with_the_reason() {
     typo.replace_range(10..11, if &id[10..11] == "0" { "1" } else { "0" });
     let read_only = "System tables (prefixed with `_`) are read-only.";
     let patch = |json| patch_from_json(json).unwrap();
+    let all = |table: &str| json!({ "source": { "type": "FullTableScan", "tableName": table }, "operators": [] });
     let cases = [
         (refused(tx.get(&root(), None, "x")), "Invalid argument `id` for `db.get`: Unable to decode ID: Invalid ID length 1".to_owned()),
         (refused(tx.get(&root(), None, &typo)), "Invalid argument `id` for `db.get`: Unable to decode ID: Invalid checksum".to_owned()),
@@ -98,6 +99,14 @@ fn forbidden_operations_are_refused_with_the_reason() {
              \"my table\"."
                 .to_owned(),
         ),
+        (
+            refused(tx.query(&root(), &all("bad-table"))),
+            "Table name must start with a letter or underscore and consist only of letters, digits, and underscores. Got \
+             \"bad-table\"."
+                .to_owned(),
+        ),
+        (refused(tx.query(&root(), &all(""))), "Table name cannot be empty.".to_owned()),
+        (refused(tx.count(&root(), "")), "Table name cannot be empty.".to_owned()),
         (refused(tx.insert(&root(), "t", value(json!([1])))), "Documents must be objects, but got [1.0]".to_owned()),
         (
             refused(tx.insert(&root(), "t", value(json!({ "_x": 1 })))),
@@ -182,7 +191,7 @@ fn overlong_index_values_are_refused_but_can_be_queried() {
     let message = refused(tx.insert(&root(), "t", value(json!({ "a": long(40_000) }))));
     assert_eq!(
         message,
-        "The values that index \"by_a\" orders a document by have 40052 bytes, which exceeds the limit of 32768 bytes"
+        "The values that index \"by_a\" orders a document by have 40052 bytes, which exceeds limit of 32768 bytes"
     );
     for length in [10, 32_000] {
         tx.insert(&root(), "t", value(json!({ "a": long(length) }))).unwrap();
@@ -206,7 +215,7 @@ fn overlong_index_values_are_refused_but_can_be_queried() {
         .set_schema(&schema("u", &json!({ "by_a": ["a"] }), &json!({ "type": "any" }), true))
         .unwrap_err();
     assert!(
-        matches!(error, SchemaError::Refused(message) if message.contains("exceeds the limit of 32768 bytes"))
+        matches!(error, SchemaError::Refused(message) if message.contains("exceeds limit of 32768 bytes"))
     );
 }
 

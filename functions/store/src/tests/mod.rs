@@ -9,6 +9,7 @@ mod examples;
 mod histories;
 mod model;
 mod receipts;
+mod tables_never_committed;
 mod threads;
 
 use std::collections::BTreeMap;

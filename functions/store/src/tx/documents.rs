@@ -56,18 +56,15 @@ impl Tx {
         }
         let existing = self.table(component, table);
         let is_new = existing.is_none();
-        let number = match &existing {
-            Some(table) => table.number,
-            None => self.store.check_number(self.store.propose_number(component, table))?,
+        let table = match existing {
+            Some(table) => table,
+            None => self.store.proposed(component, table)?,
         };
-        let fields = match &existing {
-            Some(table) => self.checked(table, fields)?,
-            None => fields,
-        };
+        let fields = self.checked(&table, fields)?;
         // Ids are derived from the seed, so reusing a seed repeats them.
         let (id, key) = loop {
-            let id = id::encode(number, self.chance.next_u128());
-            let key = key::document(number, &id);
+            let id = id::encode(table.number, self.chance.next_u128());
+            let key = key::document(table.number, &id);
             if self.current(&key)?.is_none() {
                 break (id, key);
             }
@@ -75,12 +72,6 @@ impl Tx {
         let document =
             with_system_fields(fields, &id, Value::Float64(self.store.new_creation_time()));
         self.count_write(&document)?;
-        let table = match existing {
-            Some(table) => table,
-            None => {
-                Arc::new(Table::new(component.clone(), table, number, || self.store.new_number()))
-            }
-        };
         self.put(&table, key, None, Some(document))?;
         if is_new {
             let name = (component.clone(), table.name.clone());
@@ -158,10 +149,12 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// The transaction has read too much, or the store failed.
+    /// The table's name is invalid, the transaction has read too much, or the store failed.
     pub fn count(&mut self, component: &ComponentPath, table: &str) -> Result<u64, StoreError> {
         self.count_query()?;
-        let Some(table) = self.table(component, table) else { return Ok(0) };
+        let Some(table) = self.table(component, table) else {
+            return check_identifier("Table", table).map(|()| 0).map_err(StoreError::User);
+        };
         let key = key::count(table.number);
         let stored = match self.store.get_at(&self.snapshot, &key)? {
             Some(bytes) => key::decode_u64(&bytes)?,

@@ -6,7 +6,7 @@ use functions_value::{ComponentPath, Value, encoding, is_undefined_json};
 use serde_json::Value as Json;
 
 use crate::{
-    catalog::{BY_CREATION_TIME, BY_ID, Table, is_system_index},
+    catalog::{BY_CREATION_TIME, BY_ID, Table, check_identifier, is_system_index},
     cursor::Position,
     error::StoreError,
     filter::Expression,
@@ -48,6 +48,7 @@ impl Tx {
         let operators = operators_of(query)?;
         let unknown = || StoreError::User(format!("Index {table_name}.{index_name} not found."));
         let Some(table) = self.table(component, table_name) else {
+            check_identifier("Table", table_name).map_err(StoreError::User)?;
             let is_known = [BY_CREATION_TIME, BY_ID].contains(&index_name)
                 || is_system_index(table_name, index_name);
             if !is_known {
