@@ -216,7 +216,7 @@ pub(crate) fn cosigned_at(bytes: &[u8]) -> Option<(u64, &[u8; 64])> {
 #[non_exhaustive]
 pub enum InvalidNote {
     /// It is longer than [`Note::MAX_BYTES`].
-    #[error("a note of {actual} bytes exceeds the limit of {} bytes", Note::MAX_BYTES)]
+    #[error("a note of {actual} bytes exceeds limit of {} bytes", Note::MAX_BYTES)]
     TooLong {
         /// Its length, in bytes.
         actual: usize,
@@ -231,7 +231,7 @@ pub enum InvalidNote {
     )]
     Signatures,
     /// There are more than [`Note::MAX_SIGNATURES`].
-    #[error("a note has more than {} signatures", Note::MAX_SIGNATURES)]
+    #[error("the signatures of a note exceed limit of {}", Note::MAX_SIGNATURES)]
     TooManySignatures,
 }
 

@@ -37,7 +37,7 @@ impl AddCheckpoint {
         let checkpoint = Checkpoint::parse(note.text())
             .map_err(|_| Refusal::Malformed("the note is not a checkpoint"))?;
         if path.len() > Self::MAX_PATH {
-            return Err(Refusal::Malformed("the proof has more than 63 hashes"));
+            return Err(Refusal::Malformed("the proof exceeds limit of 63 hashes"));
         }
         Ok(AddCheckpoint { old_size, path, note, checkpoint })
     }

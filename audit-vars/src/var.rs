@@ -190,7 +190,7 @@ enum VarProblem {
     MaxBytes(u32),
     #[error("is already registered")]
     Taken,
-    #[error("exceeds the limit of {} variables", Vars::MAX_VARS)]
+    #[error("exceeds limit of {} variables", Vars::MAX_VARS)]
     TooMany,
 }
 
@@ -224,9 +224,7 @@ mod tests {
         for n in 4..Vars::MAX_VARS {
             vars.register(format!("v{n}"), 10).unwrap();
         }
-        assert!(
-            vars.register("more", 10).unwrap_err().to_string().contains("exceeds the limit of 32")
-        );
+        assert!(vars.register("more", 10).unwrap_err().to_string().contains("exceeds limit of 32"));
     }
 
     #[test]

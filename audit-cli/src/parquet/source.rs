@@ -47,7 +47,7 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
                 let has_more = decoder.push_some(&mut piece, |line| {
                     let ends = (lines.ends.len() + 1) * size_of::<usize>();
                     if lines.bytes.len() + line.len() + ends > MAX_OBJECT_BYTES {
-                        let too_large = "its lines take more than 64 MiB: too large to compact";
+                        let too_large = "its lines exceed limit of 64 MiB";
                         wrong.get_or_insert(too_large.to_owned());
                         return;
                     }

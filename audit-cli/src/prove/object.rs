@@ -99,7 +99,8 @@ pub(crate) async fn prove(
         return Err(useless("none of the given keys certified its stream and its root"));
     }
     if head.count > MAX_RECORDS {
-        let claimed = format!("it claims {} records, more than {MAX_RECORDS}", Count(head.count));
+        let claimed =
+            format!("its claim of {} records exceeds limit of {MAX_RECORDS}", Count(head.count));
         return Err(useless(&claimed));
     }
     let salts = Salts::new(&name, head.stable, &head.seed);

@@ -12,6 +12,7 @@ mod hostile_buckets_are_served;
 mod hostile_keys_stop_nothing;
 mod invalid_lines_are_damage;
 mod journals_are_read_and_delivered;
+mod limits_are_told_in_one_form;
 mod log_streams_are_tested;
 mod missed_records_are_replayed;
 mod omissions_are_reported;

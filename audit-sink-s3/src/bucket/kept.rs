@@ -54,7 +54,7 @@ impl Kept {
                 return Err("has a tag whose name does not have 1 to 128 characters");
             }
             if value.chars().count() > MAX_TAG_VALUE {
-                return Err("has a tag whose value exceeds 256 characters");
+                return Err("has a tag whose value exceeds limit of 256 characters");
             }
             self.tags.push(&name, &value);
             if names.contains(&name) {

@@ -117,7 +117,7 @@ impl fmt::Display for WitnessSettings {
 pub(super) fn check(list: &[WitnessSettings]) -> Result<(), OpenError> {
     if list.len() > MAX_WITNESSES {
         let count = list.len();
-        let message = format!("there are {count} witnesses, and may be at most {MAX_WITNESSES}");
+        let message = format!("a list of {count} witnesses exceeds limit of {MAX_WITNESSES}");
         return Err(OpenError::configuration(message));
     }
     let mut names = Vec::new();

@@ -178,7 +178,7 @@ impl Responding {
         *sent += bytes.len();
         if *sent > MAX_RESPONSE_BYTES {
             return Err(failed(format!(
-                "the response of an HTTP action exceeds the limit of {MAX_RESPONSE_BYTES} bytes"
+                "the response of an HTTP action exceeds limit of {MAX_RESPONSE_BYTES} bytes"
             )));
         }
         Ok(bytes)
@@ -258,7 +258,7 @@ mod tests {
         let refused = responding.piece(Some(&piece)).err().unwrap();
         assert_eq!(
             refused.message,
-            "the response of an HTTP action exceeds the limit of 20971520 bytes"
+            "the response of an HTTP action exceeds limit of 20971520 bytes"
         );
         let head = json!({ "status": 200, "headers": [], "body": "YWI=", "isWhole": true });
         assert!(responding.head(&head).is_err());

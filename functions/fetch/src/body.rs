@@ -103,7 +103,7 @@ impl Incoming {
 
 fn within(bytes: usize, limit: usize) -> Result<usize, FetchError> {
     if bytes > limit {
-        let message = format!("the body of the response exceeds the limit of {limit} bytes");
+        let message = format!("the body of the response exceeds limit of {limit} bytes");
         return Err(FetchError::new(message));
     }
     Ok(bytes)

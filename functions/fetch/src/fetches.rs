@@ -236,8 +236,7 @@ async fn pass(pieces: mpsc::Sender<Sent>, piece: Sent) -> Result<(), FetchError>
 }
 
 fn too_large(bytes: usize, limit: usize) -> FetchError {
-    let message =
-        format!("the body of the request has {bytes} bytes, more than the limit of {limit}");
+    let message = format!("the body of the request, {bytes} bytes, exceeds limit of {limit} bytes");
     FetchError::new(message)
 }
 

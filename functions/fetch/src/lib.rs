@@ -166,7 +166,7 @@ impl Fetcher {
             }
             redirects += 1;
             if redirects > MAX_REDIRECTS {
-                let message = format!("there were more than {MAX_REDIRECTS} redirects");
+                let message = format!("the redirects exceed limit of {MAX_REDIRECTS}");
                 return Err(FetchError::new(message));
             }
         }

@@ -72,7 +72,8 @@ impl FetchRequest {
         redirect: RedirectMode,
     ) -> Result<FetchRequest, FetchError> {
         if url.len() > MAX_URL_BYTES {
-            let message = format!("the URL has {} bytes, more than {MAX_URL_BYTES}", url.len());
+            let message =
+                format!("the URL of {} bytes exceeds limit of {MAX_URL_BYTES} bytes", url.len());
             return Err(FetchError::new(message));
         }
         let url = Url::parse(url)
@@ -131,7 +132,8 @@ pub(crate) fn check_url(url: &Url) -> Result<(), FetchError> {
 fn sent(headers: &[(String, String)]) -> Result<HeaderMap, FetchError> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > MAX_HEADERS_BYTES {
-        let message = format!("the headers have {bytes} bytes, more than {MAX_HEADERS_BYTES}");
+        let message =
+            format!("the headers of {bytes} bytes exceed limit of {MAX_HEADERS_BYTES} bytes");
         return Err(FetchError::new(message));
     }
     let of_connection =

@@ -70,7 +70,7 @@ impl Fence {
         let mut bytes = Vec::new();
         let read = std::fs::File::open(&real)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if read as u64 > MAX_FILE_BYTES {
-            let message = format!("it has more than {} MiB", MAX_FILE_BYTES >> 20);
+            let message = format!("it exceeds limit of {} MiB", MAX_FILE_BYTES >> 20);
             return Err(Error::new(ErrorKind::FileTooLarge, message));
         }
         Ok(bytes)

@@ -84,7 +84,7 @@ impl Loading {
     ) -> Result<(), LoadError> {
         if path.names().len() > MAX_COMPONENT_DEPTH {
             let message =
-                format!("components are nested more than {MAX_COMPONENT_DEPTH} deep: {path}");
+                format!("components are nested deeper than limit of {MAX_COMPONENT_DEPTH}: {path}");
             return Err(LoadError::at(directory, message));
         }
         let contents = match self.contents.get(directory) {

@@ -46,7 +46,7 @@ pub(crate) fn check(path: &Path, text: &str) -> Result<(), LoadError> {
         if around.len() > MAX_BRACKETS || above + here > MAX_TOKENS {
             let place = format!("{}:{line}", path.display());
             let message = format!(
-                "it is nested too deeply: more than {MAX_BRACKETS} nested brackets, or {MAX_TOKENS} tokens in one expression"
+                "it is nested deeper than limit of {MAX_BRACKETS} brackets, or of {MAX_TOKENS} tokens in one expression"
             );
             return Err(LoadError::new(place, message));
         }

@@ -238,7 +238,7 @@ fn files_outside_the_app_are_not_read() {
     app.loaded();
     let huge = "//".repeat(9 << 20);
     app.write("convex/huge.ts", &huge);
-    assert!(app.error().contains("it has more than 16 MiB"), "{}", app.error());
+    assert!(app.error().contains("it exceeds limit of 16 MiB"), "{}", app.error());
 }
 
 #[test]

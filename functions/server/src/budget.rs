@@ -112,10 +112,12 @@ impl Refused {
         match self {
             Refused::TooLarge => {
                 format!(
-                    "the body exceeds the limit of {MAX_BODY_BYTES} bytes, or that of the memory of one call"
+                    "the body exceeds limit of {MAX_BODY_BYTES} bytes, or that of the memory of one call"
                 )
             }
-            Refused::TooDeep => format!("the body is nested deeper than {MAX_DEPTH} levels"),
+            Refused::TooDeep => {
+                format!("the body is nested deeper than limit of {MAX_DEPTH} levels")
+            }
             Refused::TooManyNodes => "the body has more values than a call may have".to_owned(),
             Refused::Busy => "too many requests are in progress: retry later".to_owned(),
             Refused::TooSlow => "the body did not arrive in time".to_owned(),

@@ -39,7 +39,7 @@ pub(crate) async fn within_memory(
     let body = match arrived(body, |bytes| held.resize(COPIES * bytes)).await {
         Ok(Some(body)) => body,
         Ok(None) => {
-            let message = format!("the body exceeds the limit of {MAX_BODY_BYTES} bytes");
+            let message = format!("the body exceeds limit of {MAX_BODY_BYTES} bytes");
             return answer(StatusCode::PAYLOAD_TOO_LARGE, &message);
         }
         Err(_) => return answer(StatusCode::BAD_REQUEST, "the body ended early"),

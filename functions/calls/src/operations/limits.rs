@@ -90,13 +90,13 @@ impl Scheduled {
         let Scheduled { functions, bytes, max_functions, max_bytes } = *self;
         if functions > max_functions {
             return Err(failed(format!(
-                "one mutation schedules {functions} functions, more than {max_functions}"
+                "a mutation that schedules {functions} functions exceeds limit of {max_functions}"
             )));
         }
         if bytes > max_bytes {
             return Err(failed(format!(
-                "one mutation schedules functions with {bytes} bytes of arguments, more than \
-                 {max_bytes}"
+                "a mutation that schedules functions with {bytes} bytes of arguments exceeds limit \
+                 of {max_bytes} bytes"
             )));
         }
         Ok(())

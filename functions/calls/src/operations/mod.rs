@@ -291,7 +291,9 @@ impl InTransaction<'_> {
             is_foreign: self.frame.is_foreign || target.component != self.target.component,
         };
         if frame.depth > MAX_DEPTH {
-            return Err(failed(format!("functions call functions more than {MAX_DEPTH} deep")));
+            return Err(failed(format!(
+                "functions call functions deeper than limit of {MAX_DEPTH}"
+            )));
         }
         let most = limits::of(args)?;
         let log = self.log.nested(kind, target.full_name()).map_err(failed)?;

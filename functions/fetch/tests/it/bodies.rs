@@ -106,7 +106,7 @@ async fn bodies_have_a_limit() {
         let error = call.failure(request(&site.url("/"))).await;
         assert_eq!(
             error,
-            format!("the body of the response exceeds the limit of {LIMIT} bytes"),
+            format!("the body of the response exceeds limit of {LIMIT} bytes"),
             "{name}"
         );
     }

@@ -88,7 +88,7 @@ async fn redirects_are_counted() {
     assert_eq!(body, b"end");
     for path in ["/21", "/loop"] {
         let error = Call::new(settings()).failure(request(&site.url(path))).await;
-        assert_eq!(error, "there were more than 20 redirects");
+        assert_eq!(error, "the redirects exceed limit of 20");
     }
 }
 

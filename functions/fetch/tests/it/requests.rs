@@ -117,9 +117,9 @@ fn nothing_can_be_injected() {
     assert!(format!("{:?}", request.unwrap()).contains("/ax:%20y"));
     let long = "x".repeat(70_000);
     let error = requested("GET", url, &[("x", &long)]).unwrap_err().to_string();
-    assert_eq!(error, "the headers have 70001 bytes, more than 65536");
+    assert_eq!(error, "the headers of 70001 bytes exceed limit of 65536 bytes");
     let error = requested("GET", &format!("{url}{long}"), &[]).unwrap_err().to_string();
-    assert_eq!(error, "the URL has 70019 bytes, more than 65536");
+    assert_eq!(error, "the URL of 70019 bytes exceeds limit of 65536 bytes");
 }
 
 #[tokio::test]
@@ -149,15 +149,12 @@ async fn a_streamed_body_is_limited_and_not_redirected() {
     let too_large = call.0.begin(1, request("/").with_body(vec![0; 11]), |_| ()).unwrap_err();
     assert_eq!(
         too_large.to_string(),
-        "the body of the request has 11 bytes, more than the limit of 10"
+        "the body of the request, 11 bytes, exceeds limit of 10 bytes"
     );
     drop(call.begin(2, request("/").with_stream()));
     call.0.send(2, vec![0; 10]).unwrap().await.unwrap();
     let error = call.0.send(2, vec![0; 1]).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "the body of the request has 11 bytes, more than the limit of 10"
-    );
+    assert_eq!(error.to_string(), "the body of the request, 11 bytes, exceeds limit of 10 bytes");
     let head = call.begin(3, request("/307").with_stream());
     call.0.send_end(3).unwrap().await.unwrap();
     let error = head.await.unwrap().unwrap_err().to_string();

@@ -183,7 +183,7 @@ async fn invalid_calls_are_refused_with_a_reason() {
         assert_eq!(get.status().as_u16(), 400, "{query}");
     }
     let large = format!("{{\"path\":\"messages:list\",\"x\":\"{}\"}}", "x".repeat(18 << 20));
-    refused("/api/query", &large, 413, "exceeds the limit").await;
+    refused("/api/query", &large, 413, "exceeds limit of").await;
     let revealed = host.post("/api/query", &call("messages:revealing", json!({})), &[]).await;
     assert_eq!(revealed.1["value"], "hidden");
     assert_eq!(host.stop().await, Vec::<Json>::new(), "nothing ran that logs");

@@ -142,7 +142,7 @@ impl<R: Clone> QuerySet<R> {
             return Err(format!("query {query_id} has already been added"));
         }
         if self.asked.len() == MAX_QUERIES {
-            return Err(format!("a client can have at most {MAX_QUERIES} queries"));
+            return Err(format!("the queries of a client exceed limit of {MAX_QUERIES}"));
         }
         let serial = self.next_serial;
         self.next_serial += 1;

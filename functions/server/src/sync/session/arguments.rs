@@ -33,7 +33,7 @@ impl SubscribedArguments {
         self.by_query.insert(query_id, Bytes { text: args.len(), parsed: parsed_bytes(args) });
         if self.by_query.values().map(|args| args.text).sum::<usize>() > MAX_BYTES {
             return Err(format!(
-                "the arguments of the subscribed queries exceed the limit of {MAX_BYTES} bytes"
+                "the arguments of the subscribed queries exceed limit of {MAX_BYTES} bytes"
             ));
         }
         Ok(())
