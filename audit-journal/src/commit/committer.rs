@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self as threads, RecvTimeoutError, TryRecvError};
 use std::thread;
 
-use audit_core::{Durability, Place, Receipt, SinkError, SinkErrorKind};
+use audit_core::{DiskFault, Durability, Place, Receipt, SinkError, SinkErrorKind};
 use tokio::time::{Duration, Instant};
 
 use super::errors::stopped;
@@ -315,7 +315,15 @@ impl Committer {
     fn fail(&mut self, error: CommitError, waiters: Vec<Waiter>) {
         match error {
             CommitError::Failed(error) => {
-                self.health.stop(Trouble::stopped(&error));
+                // The sync of a removed file says less.
+                let listed = self.disk.list().err();
+                let removed =
+                    listed.filter(|error| DiskFault::of(error) == Some(DiskFault::Removed));
+                let trouble = match removed {
+                    Some(removed) => Trouble::removed(&removed),
+                    None => Trouble::stopped(&error),
+                };
+                self.health.stop(trouble);
                 for (reply, _room) in waiters {
                     let message =
                         "the journal's disk failed while the audit batch was being written";

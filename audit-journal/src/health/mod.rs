@@ -175,7 +175,16 @@ impl HealthBoard {
     pub(crate) fn stop(self: &Arc<Self>, trouble: Trouble) {
         let reason = trouble.to_string();
         self.change(|troubles| troubles.stop(trouble));
-        self.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
+        self.note_stopped(reason);
+    }
+
+    /// Keeps the first reason: later ones are its consequences.
+    fn note_stopped(&self, reason: String) {
+        self.stopped.send_if_modified(|stopped| {
+            let is_first = stopped.is_none();
+            stopped.get_or_insert(reason);
+            is_first
+        });
     }
 
     /// Completes with the reason once the sink has stopped and accepts nothing more until this

@@ -81,7 +81,7 @@ impl Drop for MustEnd {
             let trouble = Trouble::ended(self.what, None);
             let reason = trouble.to_string();
             board.lock().stop(trouble);
-            board.stopped.send_if_modified(|stopped| stopped.replace(reason).is_none());
+            board.note_stopped(reason);
         }
     }
 }

@@ -10,7 +10,7 @@ use audit_core::{AuditSink, HealthState};
 use audit_sink_s3::{Bucket, S3Sink, Settings};
 use object_store::local::LocalFileSystem;
 
-use crate::support::gated_store::GatedStore;
+use crate::support::gated_store::{Gate, GatedStore};
 use crate::support::{self, Ledger, batch, bucket_of, read_store};
 
 async fn open(journal: &Path, store: &Arc<GatedStore>) -> S3Sink {
@@ -107,5 +107,37 @@ async fn records_wait_for_a_bucket_that_was_moved_away() {
         let store = LocalFileSystem::new_with_prefix(&bucket).unwrap();
         let objects = read_store(&store).await;
         assert_eq!(objects.keys().filter(|key| key.starts_with("logs/dt=")).count(), 2);
+    }
+}
+
+/// Nothing can bring it back, so nobody has to wait for a limit of time.
+#[tokio::test]
+async fn a_sink_whose_journal_was_removed_closes_and_says_so() {
+    for is_noticed in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let journal = root.path().join("journal");
+        let store = GatedStore::new();
+        let sink = open(&journal, &store).await;
+        store.set(Gate::Closed);
+        sink.persist(batch("sent", 2)).await.unwrap();
+        store.arrived(3).await;
+        sink.persist(batch("lost", 2)).await.unwrap();
+        fs::remove_dir_all(&journal).unwrap();
+        if is_noticed {
+            sink.persist(batch("refused", 2)).await.unwrap_err();
+            sink.stopped().await;
+        }
+        // The object under way is in memory.
+        let (closed, ()) = tokio::join!(sink.close(), async {
+            while !format!("{:?}", sink.health()).contains("was removed: what was not") {
+                tokio::task::yield_now().await;
+            }
+            store.set(Gate::Open);
+        });
+        let said = closed.unwrap_err().to_string();
+        assert!(said.contains("was removed: what was not delivered is lost"), "{said}");
+        let objects = read_store(&**store.inner()).await;
+        let logs: Vec<_> = objects.keys().filter(|key| key.starts_with("logs/dt=")).collect();
+        assert_eq!(logs.len(), 1, "{logs:?}");
     }
 }
