@@ -106,12 +106,15 @@ impl ZstdFrame {
         // been appended.
         let mut begin = *bytes;
         fill(&mut self.magic, ZSTD_MAGIC.len(), &mut begin);
-        if self.magic.len() == ZSTD_MAGIC.len() && self.magic != ZSTD_MAGIC {
-            let is_skippable = self.magic[0] >> 4 == 5 && self.magic[1..] == SKIPPABLE_MAGIC;
-            return Err(damaged(match is_skippable {
-                true => "a skippable frame stands before the lines",
-                false => "it does not begin with a zstd frame",
-            }));
+        if !ZSTD_MAGIC.starts_with(&self.magic) {
+            let may_be_skippable =
+                self.magic[0] >> 4 == 5 && SKIPPABLE_MAGIC.starts_with(&self.magic[1..]);
+            if !may_be_skippable {
+                return Err(damaged("it does not begin with a zstd frame"));
+            }
+            if self.magic.len() == ZSTD_MAGIC.len() {
+                return Err(damaged("a skippable frame stands before the lines"));
+            }
         }
         let mut input = InBuffer::around(bytes);
         let mut output = OutBuffer::around(self.buffer.as_mut_slice());
