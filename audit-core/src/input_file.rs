@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// The largest file that that is read at once, in bytes: the tenants of a large host, many times.
+/// The largest file that is read at once, in bytes: the tenants of a large host, many times.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads what a person wrote, such as a key or a certificate, from a file or a pipe.

@@ -16,7 +16,8 @@ const MIN_KEPT: usize = 1_024;
 /// same table share it; only one of them can commit.
 ///
 /// Most are never committed: functions fail, and use any names. Their numbers are used again, since
-/// there are 2^24 for tables. Nothing was stored under them.
+/// there are 2^24 for tables. Nothing is stored under them: after a write whose outcome is unknown,
+/// the store takes no more commits until it is opened again.
 #[derive(Default)]
 pub(crate) struct Proposed {
     /// Each with its numbers and those of its indexes.

@@ -22,7 +22,8 @@ const here = async (ctx) => ({
 });
 const functionOf = (place, kind) =>
   place === "app" ? api.who[kind] : place === "own" ? api.who[kind] : components.part.who[kind];
-const run = (ctx, kind) => ({ query: ctx.runQuery, mutation: ctx.runMutation, action: ctx.runAction })[kind];
+const run = (ctx, kind) =>
+  ({ query: ctx.runQuery, mutation: ctx.runMutation, action: ctx.runAction })[kind];
 const asked = async (ctx, { by = [], handle }) => {
   if (by.length === 0) return await here(ctx);
   const [[place, kind], ...rest] = by;
