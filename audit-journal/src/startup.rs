@@ -308,8 +308,8 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
     });
     let with_records: BTreeSet<_> = with_records.collect();
     let mut decided = plan::recover(disk, |_| true, |stream| with_records.contains(&stream))?;
-    decided.followers = read_followers(disk, &recovered)?;
     decided.routes = read_routes(disk)?;
+    decided.followers = read_followers(disk, &recovered)?;
     let planned_to = decided.planned_to();
     // For each stream, the sequence number after its last record in the segments so far.
     let mut reached: BTreeMap<UniqueId, u64> = BTreeMap::new();

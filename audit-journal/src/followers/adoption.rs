@@ -1,24 +1,26 @@
 //! Which followers a journal has when it is opened.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use audit_core::UniqueId;
 
+use super::paused::{PAUSED, read_paused};
 use super::record::{FollowerRecord, FollowerState};
-use crate::disk::{Disk, read_whole};
+use crate::disk::{Disk, read_whole, remove_if_there};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::recovery_error::RecoveryError;
 use crate::watermark::Watermark;
 
 /// Reads the records of all followers by number, without missing records that were replayed. Makes
-/// them durable again, since a recovery acts on what it reads.
+/// them durable again, each in its own file, since a recovery acts on what it reads.
 pub(crate) fn read_followers(
     disk: &dyn Disk,
     recovered: &Recovered,
 ) -> Result<Vec<FollowerRecord>, RecoveryError> {
-    let mut records = Vec::new();
-    for name in disk.list()?.iter().filter(|name| name.ends_with(".follower")) {
+    let names = disk.list()?;
+    let mut records = BTreeMap::new();
+    for name in names.iter().filter(|name| name.ends_with(".follower")) {
         let file = read_whole(disk, name)?;
         let record = FollowerRecord::decode(&file);
         if let Some(other) = record.as_ref().filter(|record| record.file_name() != *name) {
@@ -26,16 +28,29 @@ pub(crate) fn read_followers(
             return Err(RecoveryError::Damaged { file: name.clone(), offset: 0, what });
         }
         let unreadable = || RecoveryError::unreadable(name, &file, "audit follower ");
-        let mut record = record.ok_or_else(unreadable)?;
-        record.watermark.ordinal = first_needed(&record, recovered);
+        let record = record.ok_or_else(unreadable)?;
+        records.insert(record.number, record);
+    }
+    let has_paused = names.iter().any(|name| name == PAUSED);
+    let paused = if has_paused { read_paused(disk)? } else { Vec::new() };
+    for record in paused {
+        let own = records.get(&record.number);
+        if own.is_none_or(|own| own.writes < record.writes) {
+            records.insert(record.number, record);
+        }
+    }
+    for record in records.values_mut() {
+        record.watermark.ordinal = first_needed(record, recovered);
         let is_changed = record.forget_replayed(disk)?;
         if is_changed || record.state != FollowerState::Retired {
             record.write(disk)?;
         }
-        records.push(record);
     }
-    records.sort_unstable_by_key(|record| record.number);
-    Ok(records)
+    if has_paused {
+        // A crash may bring it back. The files have records at least as new.
+        remove_if_there(disk, PAUSED)?;
+    }
+    Ok(records.into_values().collect())
 }
 
 /// The followers of the default route of an opening with these names, in the same order. Its others
@@ -79,6 +94,7 @@ pub(crate) fn adopt(
                     number: last,
                     route: 0,
                     name: name.clone(),
+                    writes: 0,
                     state: FollowerState::Following,
                     watermark: Watermark { ordinal, stream, next: 0 },
                     cuts: VecDeque::new(),
@@ -175,6 +191,7 @@ mod tests {
                 number: 1,
                 route: 0,
                 name: "a".to_owned(),
+                writes: 0,
                 state: FollowerState::Paused,
                 watermark,
                 cuts: VecDeque::new(),

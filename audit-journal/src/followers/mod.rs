@@ -9,6 +9,8 @@
 //! delivery only its [`Standing`], which the removal of segments consults.
 
 mod adoption;
+mod metrics;
+mod paused;
 mod record;
 mod replayed;
 mod route_followers;
@@ -21,6 +23,8 @@ use std::sync::Arc;
 use audit_core::FollowerHealth;
 
 pub(crate) use self::adoption::{adopt, read_followers};
+#[cfg(test)]
+pub(crate) use self::paused::{PAUSED, read_paused, write_paused};
 pub use self::record::FollowerState;
 pub(crate) use self::record::{FollowerRecord, MAX_NAME_BYTES};
 pub use self::replayed::ReplayLog;

@@ -23,6 +23,8 @@ pub(crate) struct FollowerRecord {
     pub(crate) route: u32,
     /// Unique among the followers of its route that are not retired.
     pub(crate) name: String,
+    /// Counts the writes of the record of a route's follower: of two, the higher one is newer.
+    pub(crate) writes: u64,
     pub(crate) state: FollowerState,
     /// The follower has everything before it, except what is missing.
     pub(crate) watermark: Watermark,
@@ -136,11 +138,18 @@ impl FollowerRecord {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let FollowerRecord { number, route, name, state, watermark, cuts, missing } = self;
+        let mut text = self.text().into_bytes();
+        seal(&mut text, 0);
+        text
+    }
+
+    /// The text of its file without the checksum.
+    pub(super) fn text(&self) -> String {
+        let FollowerRecord { number, route, name, writes, state, watermark, cuts, missing } = self;
         let Watermark { ordinal, stream, next } = watermark;
         let (version, route) = match route {
             0 => (1, String::new()),
-            route => (2, format!("route {route:08x} ")),
+            route => (2, format!("route {route:08x} writes {writes:016x} ")),
         };
         let mut text = format!(
             "audit follower {version} number {number:08x} {route}name {:08x} {name} state {} segment \
@@ -156,22 +165,26 @@ impl FollowerRecord {
         for (stream, records) in missing {
             text += &format!("{stream} {:016x}-{:016x} ", records.start, records.end);
         }
-        let mut text = text.into_bytes();
-        seal(&mut text, 0);
         text
     }
 
     pub(crate) fn decode(file: &[u8]) -> Option<FollowerRecord> {
-        let mut fields = Fields::of(file, 0)?;
+        FollowerRecord::read(&mut Fields::of(file, 0)?)
+    }
+
+    /// Reads what [`text`](Self::text) returned.
+    pub(super) fn read(fields: &mut Fields<'_>) -> Option<FollowerRecord> {
         fields.literal("audit follower ")?;
         let version = fields.text(1)?;
         fields.literal(" number ")?;
         let number = fields.hex32()?;
-        let route = match version {
-            "1" => 0,
+        let (route, writes) = match version {
+            "1" => (0, 0),
             "2" => {
                 fields.literal(" route ")?;
-                fields.hex32().filter(|route| (1..MAX_ROUTE).contains(route))?
+                let route = fields.hex32().filter(|route| (1..MAX_ROUTE).contains(route))?;
+                fields.literal(" writes ")?;
+                (route, fields.hex64()?)
             }
             _ => return None,
         };
@@ -185,7 +198,7 @@ impl FollowerRecord {
         fields.literal(" segment ")?;
         let ordinal = fields.hex32()?;
         fields.literal(" stream ")?;
-        let stream = stream(&mut fields)?;
+        let stream = stream(fields)?;
         fields.literal(" next ")?;
         let next = fields.hex64()?;
         fields.literal(" cuts ")?;
@@ -193,7 +206,7 @@ impl FollowerRecord {
         fields.literal(" ")?;
         let mut cuts = VecDeque::new();
         for _ in 0..count {
-            let of = self::stream(&mut fields)?;
+            let of = self::stream(fields)?;
             fields.literal(" ")?;
             cuts.push_back((of, fields.hex64()?));
             fields.literal(" ")?;
@@ -203,7 +216,7 @@ impl FollowerRecord {
         fields.literal(" ")?;
         let mut missing = Vec::new();
         for _ in 0..count {
-            let of = self::stream(&mut fields)?;
+            let of = self::stream(fields)?;
             fields.literal(" ")?;
             let start = fields.hex64()?;
             fields.literal("-")?;
@@ -215,7 +228,7 @@ impl FollowerRecord {
             fields.literal(" ")?;
         }
         let watermark = Watermark { ordinal, stream, next };
-        Some(FollowerRecord { number, route, name, state, watermark, cuts, missing })
+        Some(FollowerRecord { number, route, name, writes, state, watermark, cuts, missing })
     }
 }
 
@@ -224,22 +237,23 @@ fn stream(fields: &mut Fields<'_>) -> Option<UniqueId> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn record() -> impl Strategy<Value = FollowerRecord> {
+    pub(crate) fn record() -> impl Strategy<Value = FollowerRecord> {
         let stream = || any::<u128>().prop_map(|bits| UniqueId::from_bits(bits >> 8));
         let cuts = prop::collection::vec((stream(), any::<u64>()), 0..4);
         let missing = prop::collection::vec((stream(), 0u64..9, 9u64..20), 0..4);
         let watermark = (any::<u32>(), stream(), any::<u64>());
-        let route = prop_oneof![Just(0), 1..MAX_ROUTE];
+        let route = prop_oneof![Just((0, 0)), (1..MAX_ROUTE, any::<u64>())];
         (any::<u32>(), route, "[a-z0-9_-]{1,64}", 0..3usize, watermark, cuts, missing).prop_map(
             |(number, route, name, state, (ordinal, stream, next), cuts, missing)| FollowerRecord {
                 number,
-                route,
+                route: route.0,
                 name,
+                writes: route.1,
                 state: FollowerState::ALL[state],
                 watermark: Watermark { ordinal, stream, next },
                 cuts: cuts.into(),

@@ -259,6 +259,7 @@ mod tests {
             number: 2,
             route: 0,
             name: "siem".to_owned(),
+            writes: 0,
             state,
             watermark: Watermark { ordinal: 5, stream: id(7), next: 9 },
             cuts: VecDeque::new(),

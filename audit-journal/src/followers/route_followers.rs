@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::paused::may_go;
 use super::record::{FollowerRecord, FollowerState};
 use super::task::{Ending, FollowerMemory, FollowerTask, Parts, RouteSource};
 use super::{Follower, Standing};
@@ -178,6 +179,7 @@ impl RouteFollowers {
             number,
             route,
             name: name.to_owned(),
+            writes: 0,
             state: FollowerState::Following,
             watermark,
             cuts: Default::default(),
@@ -296,7 +298,7 @@ impl RouteFollowers {
         std::mem::take(&mut self.lock().tasks)
     }
 
-    /// Whether this segment, the oldest one, may be removed: see [`Standing::may_go`].
+    /// Whether this segment, the oldest one, may be removed: see [`may_go`].
     pub(crate) fn may_go(
         &self,
         disk: &dyn Disk,
@@ -309,12 +311,10 @@ impl RouteFollowers {
             let followed = state.followed.values();
             followed.map(|followed| (followed.route, Arc::clone(&followed.standing))).collect()
         };
-        let mut may_go = true;
-        for (route, standing) in followed {
-            let held = self.live.routes().in_segment(ordinal, route);
-            may_go &= standing.may_go(disk, &held, kept, must_go)?;
-        }
-        Ok(may_go)
+        let routes = self.live.routes();
+        let with_records = |(route, standing)| (routes.in_segment(ordinal, route), standing);
+        let followed: Vec<_> = followed.into_iter().map(with_records).collect();
+        may_go(disk, &followed, kept, must_go)
     }
 
     /// The health of a route's followers.

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::FollowerHealth;
-use metrics::{Gauge, Unit, describe_gauge, gauge};
 use tokio::sync::Notify;
 
+use super::metrics::Metrics;
 use super::record::{FollowerRecord, FollowerState};
 use crate::disk::Disk;
 use crate::health::HealthBoard;
@@ -36,6 +36,28 @@ struct State {
     lag_bytes: u64,
     /// Whether the file may have another record, since a write failed.
     is_uncertain: bool,
+    /// The number of writes of the record, those that failed included.
+    writes: u64,
+    /// Whether only the file of paused followers has the record.
+    is_in_paused: bool,
+}
+
+/// What the removal of the oldest segment requires for a follower.
+pub(super) enum Requires<'a> {
+    /// The segment stays.
+    Segment,
+    Nothing,
+    /// The durable record must change before.
+    Change(Change<'a>),
+}
+
+/// A change of a follower's record. Nothing else changes the record meanwhile.
+pub(super) struct Change<'a> {
+    standing: &'a Standing,
+    _changing: MutexGuard<'a, ()>,
+    record: FollowerRecord,
+    /// Whether the follower lacks records of the segment.
+    is_needed: bool,
 }
 
 impl Standing {
@@ -48,6 +70,8 @@ impl Standing {
         let metrics = Metrics::new(&label);
         metrics.note(&record);
         let state = State {
+            writes: record.writes,
+            is_in_paused: false,
             record,
             health,
             max_kept_bytes,
@@ -126,7 +150,7 @@ impl Standing {
         // Another process may have replayed some of it. If that cannot be read now, it still counts
         // as missing.
         let _ = record.forget_replayed(disk);
-        self.write(disk, &record)?;
+        self.write(disk, &mut record)?;
         let missing = record.missing_records();
         let resumed = was_paused && record.state == FollowerState::Following;
         {
@@ -144,13 +168,35 @@ impl Standing {
         Ok(true)
     }
 
-    /// Makes a record durable, and tells it to the metrics.
-    fn write(&self, disk: &dyn Disk, record: &FollowerRecord) -> io::Result<()> {
-        self.lock().is_uncertain = true;
+    /// Makes a record durable in its own file, and tells it to the metrics.
+    fn write(&self, disk: &dyn Disk, record: &mut FollowerRecord) -> io::Result<()> {
+        self.begin_write(record);
         record.write(disk)?;
-        self.lock().is_uncertain = false;
-        self.metrics.note(record);
+        self.end_write(record, false);
         Ok(())
+    }
+
+    /// Counts a write. It counts even if it fails: the record that it may have left must be older
+    /// than the next one.
+    fn begin_write(&self, record: &mut FollowerRecord) {
+        let mut state = self.lock();
+        state.is_uncertain = true;
+        state.writes += 1;
+        record.writes = state.writes;
+    }
+
+    fn end_write(&self, record: &FollowerRecord, is_in_paused: bool) {
+        {
+            let mut state = self.lock();
+            (state.is_uncertain, state.is_in_paused) = (false, is_in_paused);
+        }
+        self.metrics.note(record);
+    }
+
+    /// Its record, if only the file of paused followers has it.
+    pub(super) fn in_paused(&self) -> Option<FollowerRecord> {
+        let state = self.lock();
+        state.is_in_paused.then(|| state.record.clone())
     }
 
     /// Makes the record durable unless it is: the follower may be new, and after a write that
@@ -159,11 +205,11 @@ impl Standing {
     /// After a crash before this returns, a new follower is known or not, and lacks nothing.
     pub(crate) fn settle(&self, disk: &dyn Disk) -> io::Result<()> {
         let _changing = self.changing();
-        let (record, is_uncertain) = {
+        let (mut record, is_uncertain) = {
             let state = self.lock();
             (state.record.clone(), state.is_uncertain)
         };
-        if is_uncertain { self.write(disk, &record) } else { Ok(()) }
+        if is_uncertain { self.write(disk, &mut record) } else { Ok(()) }
     }
 
     /// Retires the follower of a route durably. What it lacks of these records, which are in the
@@ -179,7 +225,7 @@ impl Standing {
             return Ok(());
         }
         record.retire(held);
-        self.write(disk, &record)?;
+        self.write(disk, &mut record)?;
         let missing = record.missing_records();
         {
             let mut state = self.lock();
@@ -221,8 +267,27 @@ impl Standing {
         kept: u64,
         must_go: bool,
     ) -> io::Result<bool> {
-        let Some(ordinal) = held.last().map(|held| held.ordinal) else { return Ok(true) };
-        let _changing = self.changing();
+        match self.removal_requires(held, kept, must_go) {
+            Requires::Segment => Ok(false),
+            Requires::Nothing => Ok(true),
+            Requires::Change(mut change) => {
+                self.write(disk, &mut change.record)?;
+                change.apply();
+                Ok(true)
+            }
+        }
+    }
+
+    /// What must be done before the segment may go, and changes nothing yet: see
+    /// [`may_go`](Self::may_go).
+    pub(super) fn removal_requires(
+        &self,
+        held: &[HeldRecords],
+        kept: u64,
+        must_go: bool,
+    ) -> Requires<'_> {
+        let Some(ordinal) = held.last().map(|held| held.ordinal) else { return Requires::Nothing };
+        let changing = self.changing();
         let (mut record, reached, max_kept_bytes) = {
             let state = self.lock();
             let reached = state.reached.unwrap_or(state.record.watermark);
@@ -230,11 +295,11 @@ impl Standing {
         };
         if record.state == FollowerState::Retired {
             // Since the segments are being removed.
-            return Ok(true);
+            return Requires::Nothing;
         }
         let is_needed = !reached.left(held).is_empty();
         if is_needed && kept <= max_kept_bytes && !must_go {
-            return Ok(false);
+            return Requires::Segment;
         }
         if is_needed {
             record.skip(held);
@@ -243,24 +308,9 @@ impl Standing {
             // routes are many, and each is looked for in the segments that have its records.
             record.watermark = Watermark { ordinal: ordinal + 1, ..reached };
         } else {
-            return Ok(true);
+            return Requires::Nothing;
         }
-        self.write(disk, &record)?;
-        let missing = record.missing_records();
-        let mut state = self.lock();
-        state.record = record;
-        if is_needed {
-            (state.reached, state.generation) = (None, state.generation + 1);
-            drop(state);
-            tracing::error!(
-                follower = self.label,
-                missing,
-                "a follower of the audit journal is paused: it lags by more than is kept for it, \
-                 and records leave the journal without it"
-            );
-            self.paused.notify_one();
-        }
-        Ok(true)
+        Requires::Change(Change { standing: self, _changing: changing, record, is_needed })
     }
 
     /// Reports how many bytes of the journal the follower lacks.
@@ -295,43 +345,35 @@ impl Standing {
     }
 }
 
-struct Metrics {
-    lag_bytes: Gauge,
-    paused: Gauge,
-    missing: Gauge,
-}
+impl Change<'_> {
+    /// The record to be written to the file of paused followers.
+    pub(super) fn begin_write(&mut self) -> &FollowerRecord {
+        self.standing.begin_write(&mut self.record);
+        &self.record
+    }
 
-impl Metrics {
-    fn new(name: &str) -> Metrics {
-        describe_gauge!(
-            "audit_follower_lag_bytes",
-            Unit::Bytes,
-            "Bytes of the journal that a follower does not have"
-        );
-        describe_gauge!(
-            "audit_follower_paused",
-            "1 if records leave the journal before a follower has them: alert on it"
-        );
-        describe_gauge!(
-            "audit_follower_missing_records",
-            "Records that left the journal before a follower had them, and are in the bucket alone"
-        );
-        let label = || [("bucket", name.to_owned())];
-        Metrics {
-            lag_bytes: gauge!("audit_follower_lag_bytes", &label()),
-            paused: gauge!("audit_follower_paused", &label()),
-            missing: gauge!("audit_follower_missing_records", &label()),
+    /// That file is durable.
+    pub(super) fn end_write(self) {
+        self.standing.end_write(&self.record, true);
+        self.apply();
+    }
+
+    /// Acts on the record, which is durable.
+    fn apply(self) {
+        let Change { standing, record, is_needed, _changing } = self;
+        let missing = record.missing_records();
+        let mut state = standing.lock();
+        state.record = record;
+        if is_needed {
+            (state.reached, state.generation) = (None, state.generation + 1);
+            drop(state);
+            tracing::error!(
+                follower = standing.label,
+                missing,
+                "a follower of the audit journal is paused: it lags by more than is kept for it, \
+                 and records leave the journal without it"
+            );
+            standing.paused.notify_one();
         }
-    }
-
-    fn note(&self, record: &FollowerRecord) {
-        self.paused.set(f64::from(u8::from(record.state == FollowerState::Paused)));
-        self.missing.set(record.missing_records() as f64);
-    }
-}
-
-impl std::fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }

@@ -376,7 +376,7 @@ impl JournalRoute {
 
 impl JournalFollower {
     fn of(record: &FollowerRecord) -> JournalFollower {
-        let FollowerRecord { number, route, name, state, watermark, cuts: _, missing } =
+        let FollowerRecord { number, route, name, writes: _, state, watermark, cuts: _, missing } =
             record.clone();
         let delivered_to = (watermark.stream, watermark.next);
         JournalFollower { number, route, name, state, delivered_to, missing, watermark }

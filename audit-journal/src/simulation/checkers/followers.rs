@@ -11,6 +11,7 @@ pub struct FollowerReading {
     pub number: u64,
     /// 0 for the default route.
     pub route: u64,
+    pub writes: u64,
     pub name: String,
     pub is_retired: bool,
     pub ordinal: u64,
@@ -19,26 +20,50 @@ pub struct FollowerReading {
     pub missing: Vec<(String, Range<u64>)>,
 }
 
-/// The followers in these files, by number.
+/// The newest state of the followers in these files, by number.
 pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<FollowerReading>, String> {
     let named = files.iter().filter(|(name, _)| name.ends_with(".follower"));
-    named.map(|(name, bytes)| one(bytes).ok_or_else(|| format!("{name} cannot be read"))).collect()
+    let paused = files.get_key_value("paused");
+    let mut newest: BTreeMap<u64, FollowerReading> = BTreeMap::new();
+    for (name, bytes) in named.chain(paused) {
+        for reading in all(bytes).ok_or_else(|| format!("{name} cannot be read"))? {
+            let known = newest.get(&reading.number);
+            if known.is_none_or(|known| known.writes < reading.writes) {
+                newest.insert(reading.number, reading);
+            }
+        }
+    }
+    Ok(newest.into_values().collect())
 }
 
-fn one(bytes: &[u8]) -> Option<FollowerReading> {
+/// The followers in one file.
+fn all(bytes: &[u8]) -> Option<Vec<FollowerReading>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let mut words: Vec<_> = text.strip_suffix('\n')?.split(' ').collect();
-    let route = match words.get(2..7)? {
-        ["1", ..] => None,
-        ["2", "number", _, "route", route] => Some(*route),
+    let (before, sum) = text.strip_suffix('\n')?.split_at(text.len().checked_sub(9)?);
+    if u32::from_str_radix(sum, 16).ok()? != crc32c::crc32c(before.as_bytes()) {
+        return None;
+    }
+    let mut parts = before.split("audit follower ");
+    let count = match parts.next()?.split(' ').collect::<Vec<_>>()[..] {
+        [""] => 1,
+        ["audit", "paused", "1", "count", count, ""] => usize::from_str_radix(count, 16).ok()?,
         _ => return None,
     };
-    if route.is_some() {
-        words.drain(5..7);
+    let readings: Vec<_> = parts.map(one).collect::<Option<_>>()?;
+    (readings.len() == count).then_some(readings)
+}
+
+fn one(text: &str) -> Option<FollowerReading> {
+    let mut words: Vec<_> = text.strip_suffix(' ')?.split(' ').collect();
+    let (route, writes) = match words.get(..7)? {
+        ["1", ..] => ("0", "0"),
+        ["2", "number", _, "route", route, "writes", writes] => (*route, *writes),
+        _ => return None,
+    };
+    if words[0] == "2" {
+        words.drain(3..7);
     }
     let [
-        "audit",
-        "follower",
         _,
         "number",
         number,
@@ -56,16 +81,11 @@ fn one(bytes: &[u8]) -> Option<FollowerReading> {
         "cuts",
         cuts,
         rest @ ..,
-        sum,
     ] = &words[..]
     else {
         return None;
     };
     let hex = |word: &str| u64::from_str_radix(word, 16).ok();
-    let before = text.len().checked_sub(9)?;
-    if hex(sum)? != u64::from(crc32c::crc32c(&bytes[..before])) {
-        return None;
-    }
     let cuts = usize::try_from(hex(cuts)?).ok()?;
     let ["missing", count, rest @ ..] = rest.get(2 * cuts..)? else { return None };
     let range = |pair: &[&str]| {
@@ -76,7 +96,8 @@ fn one(bytes: &[u8]) -> Option<FollowerReading> {
     (missing.len() as u64 == hex(count)?).then_some(())?;
     Some(FollowerReading {
         number: hex(number)?,
-        route: route.map_or(Some(0), hex)?,
+        route: hex(route)?,
+        writes: hex(writes)?,
         name: (*name).to_owned(),
         is_retired: *state == "r",
         ordinal: hex(ordinal)?,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit_core::{Batch, UniqueId};
 
 use crate::destination::{Encoded, Encoding, Plan};
-use crate::followers::{FollowerRecord, FollowerState};
+use crate::followers::{FollowerRecord, FollowerState, PAUSED, write_paused};
 use crate::format::{EncodedBatch, FIRST_GROUP, Found, RouteStream, seal};
 use crate::object_file::{Role, read_object, write_object};
 use crate::progress::{Progress, write_progress};
@@ -30,7 +30,7 @@ const OWN: &str = "own";
 const SEGMENT_BYTES: u64 = 12 << 10;
 
 /// How the names of files end that only a checksum protects.
-const ENDINGS: [&str; 3] = [".delivered", ".object", ".follower"];
+const ENDINGS: [&str; 4] = [".delivered", ".object", ".follower", PAUSED];
 
 struct Written {
     files: Files,
@@ -98,12 +98,14 @@ fn write() -> Written {
         number: 1,
         route: 1,
         name: "siem".to_owned(),
+        writes: 1,
         state: FollowerState::Paused,
         watermark: Watermark { ordinal: 1, stream: streams[1], next: 1 },
         cuts: [(streams[1], 3)].into(),
         missing: vec![(streams[1], 0..1)],
     };
     follower.write(&disk).unwrap();
+    write_paused(&disk, &[FollowerRecord { writes: 2, ..follower }]).unwrap();
     places.remove(&globex);
     disk.crash();
     Written { files: disk.files(), places, last }
@@ -218,10 +220,12 @@ fn files_of_a_later_version_are_named_and_left_alone() {
     let Written { files, .. } = write();
     let mut versions = 0;
     for (name, file) in &files {
-        let Some(at) = [" delivered ", " follower ", " routes "].iter().find_map(|kind| {
-            let text = std::str::from_utf8(file).ok()?;
-            text.starts_with(&format!("audit{kind}")).then_some(5 + kind.len())
-        }) else {
+        let Some(at) =
+            [" delivered ", " follower ", " paused ", " routes "].iter().find_map(|kind| {
+                let text = std::str::from_utf8(file).ok()?;
+                text.starts_with(&format!("audit{kind}")).then_some(5 + kind.len())
+            })
+        else {
             continue;
         };
         let mut later = file[..file.len() - 9].to_vec();
@@ -236,5 +240,5 @@ fn files_of_a_later_version_are_named_and_left_alone() {
         assert_eq!(disk.files(), files, "{name}");
         versions += 1;
     }
-    assert!(versions > 3, "{versions}");
+    assert!(versions > 4, "{versions}");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Process, Simulation};
 use crate::disk::{Disk, DiskFile, read_whole};
-use crate::followers::{FollowerRecord, FollowerState};
+use crate::followers::{FollowerRecord, PAUSED, read_paused, write_paused};
 use crate::object_file::object_of;
 use crate::progress::{Progress, read_progress, stream_of, write_progress};
 use crate::routes::{RouteNames, read_routes};
@@ -204,11 +204,8 @@ impl Disk for BadDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        if self.variant == Variant::BlocksForFollowers && to.ends_with(".follower") {
-            let record = FollowerRecord::decode(&read_whole(&self.inner, from)?);
-            if record.is_some_and(|record| record.state == FollowerState::Paused) {
-                return Err(io::Error::other("not now"));
-            }
+        if self.variant == Variant::BlocksForFollowers && to == PAUSED {
+            return Err(io::Error::other("not now"));
         }
         if self.variant == Variant::NamesStreamsUnnoted && to.ends_with(".delivered") {
             let file = read_whole(&self.inner, from)?;
@@ -220,6 +217,11 @@ impl Disk for BadDisk {
         self.inner.rename(from, to)?;
         match to {
             _ if to.ends_with(".follower") => self.mistreat_follower(to),
+            PAUSED if self.variant == Variant::ForgetsMissing => {
+                let mut paused = read_paused(&self.inner).map_err(io::Error::other)?;
+                paused.iter_mut().for_each(|record| record.missing.clear());
+                write_paused(&self.inner, &paused)
+            }
             "routes" => self.rename_routes(),
             _ if self.variant == Variant::SharesWatermarks && to.ends_with(".delivered") => {
                 self.share_watermark(to)
