@@ -7,11 +7,14 @@
 //!
 //! All new files and directories are accessible only to their owner, whatever the process's umask.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{SystemClock, SystemRandom, UniqueId};
+
+/// The extension of unfinished files.
+const UNFINISHED: &str = "unfinished";
 
 /// Creates a directory and its missing parents. When this returns, the names of all of them are
 /// durable, and so are those of existing parents on the same file system, as far as this process
@@ -25,10 +28,26 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
+    builder.create(path).map_err(|error| in_the_way(path, error))?;
     // Every directory of an absolute path has a name.
     let path = path.canonicalize()?;
     path.ancestors().take_while(|above| same_file_system(above, &path)).try_for_each(sync_name)
+}
+
+/// The error of a directory that cannot be created, saying what has its name.
+fn in_the_way(path: &Path, error: io::Error) -> io::Error {
+    if !matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) {
+        return error;
+    }
+    // One of a directory above it is found first.
+    let mut above: Vec<_> =
+        path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
+    above.reverse();
+    let other = above.into_iter().find(|above| above.symlink_metadata().is_ok() && !above.is_dir());
+    let Some(other) = other else { return error };
+    let what = if other.is_symlink() { "a link to no directory" } else { "no directory" };
+    let what = format!("{} exists and is {what}", other.display());
+    io::Error::new(error.kind(), what)
 }
 
 /// Makes the name of an existing file or directory durable. Does nothing if this process may not
@@ -47,14 +66,14 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
 ///
 /// Of several processes that create the same file, exactly one succeeds. A crash leaves no file or
 /// the whole file, and may leave an unfinished one beside it, `<name>.<unique>.unfinished`, which
-/// nobody reads.
+/// nobody reads ([`remove_unfinished`]).
 ///
 /// # Errors
 ///
 /// If the file cannot be created or synced.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
     let unfinished = unfinished(path);
-    let written = write(&unfinished, content).and_then(|()| fs::hard_link(&unfinished, path));
+    let written = write(&unfinished, content).and_then(|_lock| fs::hard_link(&unfinished, path));
     let _ = fs::remove_file(&unfinished);
     let created = match written {
         Ok(()) => true,
@@ -74,12 +93,57 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
 /// If the file cannot be written or synced. It is then the old or the new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = unfinished(path);
-    let written = write(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
+    let written = write(&unfinished, content).and_then(|_lock| fs::rename(&unfinished, path));
     if written.is_err() {
         let _ = fs::remove_file(&unfinished);
     }
     written?;
     sync_directory(directory_of(path))
+}
+
+/// Removes the unfinished files of dead writers from a directory, as killed ones leave them, and
+/// returns their number. The names of unfinished files are those that `is_unfinished` says.
+///
+/// # Errors
+///
+/// If the directory cannot be read.
+pub fn remove_unfinished(
+    directory: &Path,
+    is_unfinished: impl Fn(&Path) -> bool,
+) -> io::Result<u64> {
+    let mut removed = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        // Meanwhile other writers may finish, and others may remove files too.
+        let is_file = || entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_one = is_unfinished(&path) && is_file();
+        let Some(file) = is_one.then(|| File::open(&path).ok()).flatten() else { continue };
+        // The lock is held during the removal, so that no writer starts writing to the file.
+        if file.try_lock().is_ok() && fs::remove_file(&path).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a file is one that [`create`] and [`replace`] leave when they are killed.
+pub fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == UNFINISHED)
+}
+
+/// Takes the lock that marks an unfinished file as having a writer, as long as it is open.
+///
+/// # Errors
+///
+/// If another process is about to remove the file.
+pub fn lock_unfinished(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
+        Err(TryLockError::Error(_)) => Ok(()),
+    }
 }
 
 /// Makes the names in a directory durable. Does nothing on operating systems that are not Unix.
@@ -100,18 +164,21 @@ fn directory_of(path: &Path) -> &Path {
 /// A name that no other writer has, in this process or another.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.unfinished", UniqueId::generate(&SystemClock, &SystemRandom)));
+    name.push(format!(".{}.{UNFINISHED}", UniqueId::generate(&SystemClock, &SystemRandom)));
     name.into()
 }
 
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a new file. It has its lock as long as the result is not dropped.
+fn write(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
+    lock_unfinished(&file)?;
     file.write_all(content)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 #[cfg(unix)]
@@ -177,6 +244,27 @@ mod tests {
     }
 
     #[test]
+    fn only_unfinished_files_of_dead_writers_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let [file, dead, live, named] =
+            ["file", "file.1.unfinished", "file.2.unfinished", "unfinished"]
+                .map(|name| root.path().join(name));
+        create(&file, b"one").unwrap();
+        for path in [&dead, &named] {
+            fs::write(path, "part of").unwrap();
+        }
+        fs::create_dir(root.path().join("directory.unfinished")).unwrap();
+        let writer = write(&live, b"part of").unwrap();
+        for removed in [1, 0] {
+            assert_eq!(remove_unfinished(root.path(), is_unfinished).unwrap(), removed);
+            assert!(!dead.exists() && live.exists() && named.exists() && file.exists());
+        }
+        drop(writer);
+        assert_eq!(remove_unfinished(root.path(), is_unfinished).unwrap(), 1);
+        assert!(is_unfinished(&unfinished(&file)));
+    }
+
+    #[test]
     fn a_failure_leaves_the_old_file_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let taken = root.path().join("taken");
@@ -187,6 +275,33 @@ mod tests {
         fs::write(root.path().join("file"), "").unwrap();
         assert!(create_directory(&root.path().join("file/x")).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_has_the_name_of_a_directory_is_named() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        symlink("file", at("link")).unwrap();
+        for (path, named, what) in [
+            ("file", "file", "no directory"),
+            ("file/a/b", "file", "no directory"),
+            ("directory/../file/a", "directory/../file", "no directory"),
+            ("dangling", "dangling", "a link to no directory"),
+            ("dangling/a", "dangling", "a link to no directory"),
+            ("link/a", "link", "a link to no directory"),
+            ("loop", "loop", "a link to no directory"),
+        ] {
+            let error = create_directory(&at(path)).unwrap_err().to_string();
+            assert_eq!(error, format!("{} exists and is {what}", at(named).display()), "{path}");
+        }
+        symlink("directory", at("fine")).unwrap();
+        create_directory(&at("fine/a")).unwrap();
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::path::Path;
+
+use crate::regular_file::open_or_create_regular;
 
 /// A lock of a file against other processes, until it is dropped.
 ///
@@ -11,6 +14,17 @@ use std::io;
 pub struct FileLock(File);
 
 impl FileLock {
+    /// Locks the file at this path, which nobody else has locked. It is created if it is missing,
+    /// accessible only to its owner.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if it is locked. Also if it is not a regular file: opening a
+    /// pipe may wait, and a link may lead to another process's lock.
+    pub fn create(path: &Path) -> io::Result<FileLock> {
+        FileLock::exclusive(open_or_create_regular(path)?)
+    }
+
     /// Locks a file that nobody else has locked.
     ///
     /// # Errors
@@ -48,6 +62,38 @@ impl Drop for FileLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn only_a_regular_file_is_locked() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for _created_and_found in 0..2 {
+            let lock = FileLock::create(&at("LOCK")).unwrap();
+            let error = FileLock::create(&at("LOCK")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            drop(lock);
+        }
+        let mode = at("LOCK").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        std::fs::create_dir(at("directory")).unwrap();
+        symlink(at("LOCK"), at("link")).unwrap();
+        symlink(at("nothing"), at("dangling")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+        assert!(made.success());
+        for (name, what) in [
+            ("directory", "a directory"),
+            ("link", "a link"),
+            ("dangling", "a link"),
+            ("pipe", "a pipe"),
+        ] {
+            let error = FileLock::create(&at(name)).unwrap_err();
+            assert_eq!(error.to_string(), format!("it is {what}, not a regular file"), "{name}");
+        }
+        assert!(!at("nothing").exists());
+    }
 
     #[test]
     fn a_lock_ends_although_a_copy_of_the_file_is_open() {

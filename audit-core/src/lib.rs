@@ -115,6 +115,7 @@ mod sink;
 mod sources;
 #[cfg(feature = "test-util")]
 pub mod testing;
+mod threads;
 mod usage;
 
 pub use async_trait::async_trait;
@@ -144,4 +145,5 @@ pub use random::{Random, SystemRandom};
 pub use regular_file::{is_not_regular, open_regular, open_regular_with};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use sources::{descriptors_advice, sources, with_sources};
+pub use threads::{THREADS_ADVICE, start_thread};
 pub use usage::Usage;

@@ -42,6 +42,27 @@ pub fn open_regular_with(options: &OpenOptions, path: &Path) -> io::Result<File>
     if kind.is_file() { Ok(file) } else { Err(not_regular(kind)) }
 }
 
+/// Opens a regular file for reading and writing, or creates it, accessible only to its owner.
+pub(crate) fn open_or_create_regular(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    let opened = open_regular_with(&options, path);
+    if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return opened;
+    }
+    // Fails if the name is taken, by a link too.
+    let mut new = options.clone();
+    new.create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
+    match new.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open_regular_with(&options, path)
+        }
+        created => created,
+    }
+}
+
 fn not_regular(kind: FileType) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, NotRegular(name(kind)))
 }

@@ -25,7 +25,7 @@ pub fn in_shell(program: &str, before: &str) -> Command {
 
 /// Machines on which no host can start that keeps its files in `audit-data`: what a shell runs
 /// before, and a part of what an operator must be told.
-pub const BAD_MACHINES: [(&str, &str); 8] = [
+pub const BAD_MACHINES: [(&str, &str); 9] = [
     ("ulimit -f 0;", "raise the limit of the size of files: ulimit -f, LimitFSIZE"),
     ("ulimit -n 8;", "raise the limit of open files: ulimit -n, LimitNOFILE"),
     ("mkdir audit-data; chmod 555 audit-data;", "Permission denied"),
@@ -34,7 +34,8 @@ pub const BAD_MACHINES: [(&str, &str); 8] = [
         "name=$(printf 'caf\\351'); mkdir $name; cd $name;",
         "/caf\\xE9/audit-data/bucket\" is not UTF-8",
     ),
-    ("touch audit-data;", "Not a directory"),
+    ("touch audit-data;", "audit-data exists and is no directory"),
+    ("ln -s nowhere audit-data;", "audit-data exists and is a link to no directory"),
     ("export DATA_DIR=/proc/nothing;", "/proc/nothing"),
     ("export DATABASE_URL=$(printf '\\351') AUDIT_EVIDENCE=$(printf '\\351');", "AUDIT_EVIDENCE"),
 ];
