@@ -157,12 +157,12 @@ impl LocalDisk {
         // A power cut that undid the directory's own name would undo what was acknowledged in it.
         create_directory(path)?;
         let path = path.canonicalize()?;
-        let file = options().create(true).truncate(false).open(path.join(LOCK));
-        let file = lock(file.map_err(|error| named(LOCK, error))?)?;
+        let file = held(FileLock::create(&path.join(LOCK)), LOCK)?;
         // The directory is locked as well, since somebody may remove the lock file. Not every file
         // system or operating system supports that.
         let directory = PlacedDirectory::open(path.clone())?;
-        let locked = match File::open(&path).and_then(lock) {
+        let locked = File::open(&path).and_then(FileLock::exclusive);
+        let locked = match held(locked, ".") {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(error) if descriptors_advice(&error).is_some() => return Err(error),
             locked => locked.ok(),
@@ -178,11 +178,10 @@ impl LocalDisk {
     /// [`io::ErrorKind::WouldBlock`] when another process writes that file.
     pub(crate) fn beside(path: &Path, file: &str) -> io::Result<LocalDisk> {
         let path = path.canonicalize()?;
-        let locked = path.join(format!("{file}.lock"));
-        let locked = options().create(true).truncate(false).open(locked)?;
-        let locked = lock(locked).map_err(|error| {
+        let lock = format!("{file}.lock");
+        let locked = FileLock::create(&path.join(&lock)).map_err(|error| {
             if error.kind() != io::ErrorKind::WouldBlock {
-                return error;
+                return named(&lock, error);
             }
             let message = format!("another process writes {}", path.join(file).display());
             io::Error::new(io::ErrorKind::WouldBlock, message)
@@ -211,10 +210,10 @@ impl LocalDisk {
     }
 }
 
-fn lock(file: File) -> io::Result<FileLock> {
-    FileLock::exclusive(file).map_err(|error| {
+fn held(locked: io::Result<FileLock>, name: &str) -> io::Result<FileLock> {
+    locked.map_err(|error| {
         if error.kind() != io::ErrorKind::WouldBlock {
-            return error;
+            return named(name, error);
         }
         io::Error::new(io::ErrorKind::WouldBlock, "another process has this journal open")
     })

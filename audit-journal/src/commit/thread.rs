@@ -1,7 +1,6 @@
 //! The threads of a journal.
 
 use std::io;
-use std::thread;
 
 use tokio::sync::watch;
 
@@ -12,11 +11,10 @@ pub(super) fn start_thread(
     running: watch::Sender<()>,
     work: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    audit_core::start_thread(name, None, move || {
         work();
         drop(running);
-    })?;
-    Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,32 @@ use audit_core::testing::synced_directories;
 
 use super::*;
 
+/// A pipe would be waited for, and a link leads to another journal's lock.
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_no_regular_file_is_refused() {
+    type Make = fn(&Path);
+    let table: [(&str, Make); 3] = [
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a link", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
+        ("a pipe", |path| {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+    ];
+    for (what, make) in table {
+        let root = tempfile::tempdir().unwrap();
+        let lock = root.path().join(LOCK);
+        make(&lock);
+        make(&root.path().join("file.lock"));
+        let says = |error: io::Error, name: &str| {
+            assert_eq!(error.to_string(), format!("{name}: it is {what}, not a regular file"));
+        };
+        says(LocalDisk::open(root.path()).unwrap_err(), LOCK);
+        says(LocalDisk::beside(root.path(), "file").unwrap_err(), "file.lock");
+        assert!(!root.path().join("elsewhere").exists());
+    }
+}
+
 /// Whatever has the path then may be the journal of a process that was started since.
 #[test]
 fn a_directory_that_took_the_place_of_the_journals_is_not_touched() {

@@ -46,7 +46,7 @@ use std::{
 };
 
 use audit_core::durable::create_directory;
-use audit_core::{Clock, Commits, SystemClock};
+use audit_core::{Clock, Commits, SystemClock, is_not_regular, open_regular};
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 use functions_value::{ChanceSeed, ComponentPath};
 use parking_lot::{Mutex, RwLock};
@@ -161,6 +161,7 @@ impl Store {
         if is_new {
             create::create(directory)?;
         }
+        check_lock(directory).map_err(|error| StoreError::unusable(directory, &error))?;
         let gate = Gate::new(directory.to_owned());
         let gate = gate.map_err(|error| StoreError::unusable(directory, &error))?;
         let database = fjall::Database::builder(directory).open()?;
@@ -340,6 +341,18 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// Checks that nothing else has the name of the database's lock, which the database opens whatever
+/// it is: a link may lead to the lock of another store.
+fn check_lock(directory: &Path) -> std::io::Result<()> {
+    match open_regular(&directory.join("lock")) {
+        Err(error) if is_not_regular(&error) => {
+            Err(std::io::Error::new(error.kind(), format!("its file `lock`: {error}")))
+        }
+        // The database opens it itself, and creates it.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// The latest time that the store takes from a clock: 2200-01-01, in milliseconds since the Unix

@@ -113,3 +113,24 @@ fn a_store_cannot_be_opened_twice_at_once() {
     drop(store);
     Store::open(directory.path()).unwrap();
 }
+
+/// The lock may lead to another store's, which would seem open then.
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_no_regular_file_is_refused() {
+    let (directory, store) = open();
+    drop(store);
+    let lock = directory.path().join("lock");
+    let moved = directory.path().join("moved");
+    std::fs::rename(&lock, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &lock).unwrap();
+    let refused = || Store::open(directory.path()).unwrap_err().to_string();
+    assert!(refused().ends_with("its file `lock`: it is a link, not a regular file"));
+    std::fs::remove_file(&lock).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&lock).status().unwrap();
+    assert!(made.success());
+    assert!(refused().ends_with("its file `lock`: it is a pipe, not a regular file"));
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::rename(&moved, &lock).unwrap();
+    Store::open(directory.path()).unwrap();
+}
