@@ -10,7 +10,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use audit_core::durable::{create_directory, replace, sync_directory};
+use audit_core::durable::{
+    create_directory, is_unfinished, remove_unfinished, replace, sync_directory,
+};
 use audit_core::{UniqueId, open_regular};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,7 @@ impl DeadLetters {
     /// Creates the directory, accessible only to its owner.
     pub(crate) fn open(directory: &Path, max_bytes: u64) -> io::Result<DeadLetters> {
         create_directory(directory)?;
+        remove_unfinished(directory, is_unfinished)?;
         let bytes = Mutex::new(taken(directory)?);
         Ok(DeadLetters { directory: directory.to_owned(), max_bytes, bytes })
     }
@@ -124,13 +127,24 @@ impl DeadLetters {
 
 fn taken(directory: &Path) -> io::Result<u64> {
     let entries = fs::read_dir(directory)?;
-    let sizes = entries.map(|entry| match entry?.metadata() {
-        Ok(metadata) => Ok(metadata.len()),
-        // Somebody has removed it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
+    let sizes = entries.map(|entry| {
+        let entry = entry?;
+        if !is_letter(&entry.path()) {
+            return Ok(0);
+        }
+        match entry.metadata() {
+            Ok(metadata) => Ok(metadata.len()),
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     });
     sizes.sum()
+}
+
+/// Whether a file is listed as a record that was set aside, and so counts.
+fn is_letter(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
 }
 
 impl DeadLetter {
@@ -150,7 +164,7 @@ impl DeadLetter {
         let (mut letters, mut unread) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if is_letter(&path) {
                 match DeadLetter::read(path) {
                     Ok(letter) => letters.push(letter),
                     Err(error) => unread.push(error),
@@ -254,6 +268,17 @@ mod tests {
         listed[0].remove().unwrap();
         letters
             .keep(stream, &event(4, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
+            .unwrap();
+        // What is not listed does not count: what a killed process left, and others' files.
+        let left = path.join("a.json.01KAVXZ0000123456789ABCDEF.unfinished");
+        fs::write(&left, "x".repeat(900)).unwrap();
+        fs::write(path.join("README"), "x".repeat(900)).unwrap();
+        let letters = DeadLetters::open(&path, 1_000).unwrap();
+        assert!(!left.exists());
+        let (listed, _) = DeadLetter::list(&path).unwrap();
+        listed.iter().for_each(|letter| letter.remove().unwrap());
+        letters
+            .keep(stream, &event(5, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
             .unwrap();
         // What cannot be read hides no record.
         fs::write(path.join("a.json"), "{\"secret\":").unwrap();

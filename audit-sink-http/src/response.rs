@@ -88,8 +88,11 @@ pub(crate) async fn read(mut response: Response) -> Body {
 /// The value of `Retry-After`, in seconds or as a date.
 pub(crate) fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let after = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // It may have any number of digits.
+        Err(_) if is_number => MAX_RETRY_AFTER,
         Err(_) => {
             let date = chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis();
             Duration::from_millis(u64::try_from(date.saturating_sub(now_ms)).unwrap_or(0))
@@ -114,7 +117,9 @@ mod tests {
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(after("99999999"), Some(MAX_RETRY_AFTER));
+        for long in ["99999999", "18446744073709551616", "99999999999999999999999999999"] {
+            assert_eq!(after(long), Some(MAX_RETRY_AFTER));
+        }
         assert_eq!(after("soon"), None);
         assert_eq!(retry_after(&HeaderMap::new(), 0), None);
     }

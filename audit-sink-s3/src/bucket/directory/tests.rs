@@ -1,13 +1,13 @@
 use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 
-use audit_core::durable::create_directory;
+use audit_core::durable::{create_directory, lock_unfinished};
 use futures::StreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode};
 
 use super::reading::PIECE_BYTES;
-use super::writing::{lock, open_new};
+use super::writing::open_new;
 use crate::object::key::UNFINISHED;
 
 fn bucket(root: &FilePath) -> crate::Bucket {
@@ -45,6 +45,24 @@ async fn files_are_private_to_their_owner() {
         entries.map(|entry| check(&entry.unwrap().path())).sum()
     }
     assert_eq!(check(&root.path().join("a")), 3, "the probe, a record, and the replaced one");
+}
+
+/// Unlike a prefix in a store, a directory may have any name.
+#[tokio::test]
+async fn a_directory_of_any_name_is_a_bucket() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["a\nb", "tab\t", "\u{1b}[31m", "\u{7f}", " ", "%0A", "#", "?", "…", "a\\b", "*"]
+    {
+        let directory = root.path().join(name);
+        let bucket = bucket(&directory);
+        let sink = crate::S3Sink::builder(bucket.clone()).open().await.unwrap();
+        let line = audit_core::Batch::from_lines(1_700_000_000_000, "{}\n".into()).unwrap();
+        audit_core::AuditSink::persist(&sink, line).await.unwrap();
+        let day = Path::from("dt=2023-11-14");
+        let listed: Vec<_> = bucket.store().list(Some(&day)).collect().await;
+        let [Ok(object)] = &listed[..] else { panic!("{name:?}: {listed:?}") };
+        assert!(directory.join(object.location.as_ref()).is_file(), "{name:?}");
+    }
 }
 
 /// A copy of a bucket may be written again while it is read.
@@ -131,7 +149,7 @@ fn opening_removes_only_leftovers_of_dead_writers() {
     let (dead, live) = (unfinished.join("dead"), unfinished.join("live"));
     std::fs::write(&dead, "part of an obj").unwrap();
     let writer = open_new(&live).unwrap();
-    lock(&writer).unwrap();
+    lock_unfinished(&writer).unwrap();
     let object = root.path().join("dt=2023-11-14");
     std::fs::write(&object, "an object").unwrap();
     for _ in 0..2 {

@@ -1,12 +1,12 @@
 //! Writing objects to a directory, and removing what dead writers left.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use audit_core::durable::{create_directory, sync_directory};
+use audit_core::durable::{create_directory, lock_unfinished, remove_unfinished, sync_directory};
 use audit_core::{PlacedDirectory, SystemClock, SystemRandom, UniqueId};
 use object_store::PutPayload;
 
@@ -61,7 +61,7 @@ pub(super) fn write(
     let name = UniqueId::generate(&SystemClock, &SystemRandom).to_string();
     let unfinished = unfinished.join(name);
     let mut file = open_new(&unfinished)?;
-    let written = lock(&file)
+    let written = lock_unfinished(&file)
         .and_then(|()| payload.iter().try_for_each(|piece| file.write_all(piece)))
         .and_then(|()| file.sync_all())
         .and_then(|()| match replace {
@@ -77,34 +77,11 @@ pub(super) fn write(
     sync_directory(directory)
 }
 
-/// Takes the lock that marks this file as having a writer.
-pub(super) fn lock(file: &File) -> io::Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        // Another process is opening the directory and is about to remove the file.
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
-        Err(TryLockError::Error(_)) => Ok(()),
-    }
-}
-
 /// Removes the unfinished objects of dead writers and returns their number.
 pub(in crate::bucket) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
     // A link would lead to files that are not ours.
     let Some(directory) = directory_below(root, UNFINISHED)? else { return Ok(0) };
-    let entries = std::fs::read_dir(directory)?;
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry?;
-        // Meanwhile other writers may finish, and other openings may remove files too.
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let Some(file) = is_file.then(|| File::open(entry.path()).ok()).flatten() else { continue };
-        // The lock is held during the removal, so that no writer starts writing to the file.
-        if file.try_lock().is_ok() && std::fs::remove_file(entry.path()).is_ok() {
-            removed += 1;
-        }
-    }
-    Ok(removed)
+    remove_unfinished(&directory, |_| true)
 }
 
 pub(super) fn open_new(path: &FilePath) -> io::Result<File> {
