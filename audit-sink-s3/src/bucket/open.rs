@@ -109,7 +109,9 @@ impl Bucket {
             .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
             .collect();
         let (url, mut settings) = parse_url(url)?;
-        let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
+        // A directory may have any name.
+        let prefix = if url.scheme() == "file" { "" } else { url.path().trim_matches('/') };
+        let prefix = Path::from_url_path(prefix).map_err(|error| {
             OpenError::configuration("the path of the bucket URL is not a valid prefix")
                 .with_source(error)
         })?;
@@ -214,17 +216,17 @@ fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
         OpenError::configuration("the bucket must be a URL such as s3://bucket/prefix")
             .with_source(error)
     })?;
-    let superfluous = |what: &str| {
-        let message = format!(
-            "the bucket URL holds {what}: put credentials and options into the environment instead"
-        );
-        Err(OpenError::configuration(message))
-    };
     if !url.username().is_empty() || url.password().is_some() {
-        return superfluous("a user name or a password");
+        return Err(OpenError::configuration(
+            "the bucket URL holds a user name or a password: put credentials into the environment \
+             instead",
+        ));
     }
     if url.fragment().is_some() {
-        return superfluous("a fragment");
+        return Err(OpenError::configuration(
+            "the bucket URL holds a fragment, which begins with #: write %23 for a # in a name, and \
+             put credentials into the environment",
+        ));
     }
     let settings = settings_in(&url)?;
     url.set_query(None);
@@ -256,13 +258,14 @@ fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
         });
         return settings.collect();
     }
-    match url.query() {
-        None => Ok(Vec::new()),
-        Some(_) => Err(OpenError::configuration(format!(
-            "a {}:// URL cannot have a query: put options into the environment instead",
+    // Other schemes are refused.
+    if matches!(url.scheme(), "file" | "memory") && url.query().is_some() {
+        return Err(OpenError::configuration(format!(
+            "a {}:// URL cannot have a query, which begins with ?: write %3F for a ? in a name",
             url.scheme()
-        ))),
+        )));
     }
+    Ok(Vec::new())
 }
 
 fn name(url: &Url) -> Arc<str> {
