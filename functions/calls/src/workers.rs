@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use audit_core::start_thread;
 use audit_host::{Lane, Turn, Turns};
 use functions_engine::KeptEngines;
 use tokio::sync::watch;
@@ -142,8 +143,7 @@ impl Workers {
         }
         workers.shared.start_thread(&mut workers.shared.state(), Role::Prompt)?;
         let shared = Arc::clone(&workers.shared);
-        let watchdog = std::thread::Builder::new().name("functions-watchdog".to_owned());
-        watchdog.spawn(move || shared.watch())?;
+        start_thread("functions-watchdog", None, move || shared.watch())?;
         Ok(workers)
     }
 
@@ -291,11 +291,8 @@ impl Shared {
     /// Starts another thread. It ends with the pool, or after it was abandoned.
     fn start_thread(self: &Arc<Self>, state: &mut State, role: Role) -> std::io::Result<()> {
         let number = state.next_thread;
-        let shared = Arc::clone(self);
-        std::thread::Builder::new()
-            .name(format!("functions-{number}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || shared.work(number, role))?;
+        let (shared, name) = (Arc::clone(self), format!("functions-{number}"));
+        start_thread(&name, Some(STACK_BYTES), move || shared.work(number, role))?;
         state.next_thread += 1;
         Ok(())
     }

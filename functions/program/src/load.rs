@@ -1,6 +1,7 @@
 //! Loads a program from the modules of a directory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,12 +24,15 @@ const MAX_COMPONENT_DEPTH: usize = 16;
 pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     let directory =
         std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
-    if !directory.is_dir() {
-        return Err(LoadError::at(&directory, "there is no such directory"));
-    }
     // Files are identified by their real paths.
-    let directory =
-        std::fs::canonicalize(&directory).map_err(|error| LoadError::at(&directory, error))?;
+    let directory = std::fs::canonicalize(&directory).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => LoadError::at(&directory, "there is no such directory"),
+        _ => LoadError::at(&directory, error),
+    })?;
+    if !directory.is_dir() {
+        let what = "it is no directory: name the one that holds the functions";
+        return Err(LoadError::at(&directory, what));
+    }
     let graph = Graph::new(&directory);
     let mut loading = Loading { graph, contents: HashMap::new(), warnings: Vec::new() };
     let mut components = BTreeMap::new();

@@ -113,7 +113,9 @@ pub(crate) fn on_a_large_stack<T: Send>(
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("functions-load".to_owned());
         let thread = thread.stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let thread = thread.map_err(|error| LoadError::at(path, error))?;
+        let thread = thread.map_err(|error| {
+            LoadError::at(path, format!("no thread can be started to load it: {error}"))
+        })?;
         thread.join().unwrap_or_else(|_| Err(LoadError::at(path, "the compiler panicked")))
     })
 }

@@ -363,9 +363,24 @@ fn load_errors_name_the_module_and_position() {
         ),
         "{error}"
     );
-    let error =
-        Program::load(Path::new("/nonexistent/convex"), &Env::default()).unwrap_err().to_string();
-    assert_eq!(error, "/nonexistent/convex: there is no such directory");
+}
+
+#[test]
+fn what_is_no_directory_is_told_from_a_missing_one() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let [file, below] = ["a.ts", "a.ts/convex"].map(|name| root.join(name));
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+    for (path, says) in [
+        (root.join("none"), "there is no such directory"),
+        (file, "it is no directory: name the one that holds the functions"),
+        (below, "Not a directory (os error 20)"),
+        (root.join("loop"), "Too many levels of symbolic links (os error 40)"),
+    ] {
+        let error = Program::load(&path, &Env::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: {says}", path.display()));
+    }
 }
 
 #[test]

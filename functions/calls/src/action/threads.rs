@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use audit_core::start_thread;
 use functions_engine::KeptEngines;
 
 use crate::lock;
@@ -54,8 +55,7 @@ impl ActionThreads {
             }
         }
         let shared = Arc::clone(&self.0);
-        let thread = std::thread::Builder::new().name("functions-action".to_owned());
-        thread.stack_size(STACK_BYTES).spawn(move || shared.work(job)).map(drop)
+        start_thread("functions-action", Some(STACK_BYTES), move || shared.work(job))
     }
 
     /// Makes idle threads drop the engines that have to go: see [`KeptEngines::trim`].

@@ -210,7 +210,7 @@ fn members_that_json_drops_are_reported_once() {
         ("url", "URLSearchParams"),
     ];
     let expected = expected.map(|(path, class)| format!(
-        "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for what a {class} holds'"
+        "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for the content of {class}'"
     ));
     assert_eq!(ran.log_lines, expected);
 }
