@@ -248,6 +248,13 @@ impl SegmentReader {
             let read = len.max(WINDOW_BYTES).min(self.limit - offset);
             let most = usize::try_from(read.max(MAX_KEPT_BYTES)).map_err(io::Error::other)?;
             let read = usize::try_from(read).map_err(io::Error::other)?;
+            // The part of a group that showed its length is not read again.
+            let mut known = 0;
+            if (*at..*at + *filled as u64).contains(&offset) && memory.len() >= read {
+                let from = usize::try_from(offset - *at).map_err(io::Error::other)?;
+                memory.copy_within(from..*filled, 0);
+                known = *filled - from;
+            }
             if memory.len() > most {
                 memory.truncate(most);
                 memory.shrink_to_fit();
@@ -258,10 +265,89 @@ impl SegmentReader {
                 *memory = vec![0; read];
             }
             (*filled, self.looked) = (0, None);
-            self.segment.file.read_exact_at(&mut memory[..read], offset)?;
+            self.segment.file.read_exact_at(&mut memory[known..read], offset + known as u64)?;
             (*at, *filled) = (offset, read);
         }
         let from = usize::try_from(offset - *at).map_err(io::Error::other)?;
         Ok(&memory[from..from + usize::try_from(len).map_err(io::Error::other)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use audit_core::{Batch, UniqueId};
+
+    use super::*;
+    use crate::format::EncodedBatch;
+    use crate::segment_writer::SegmentWriter;
+    use crate::simulation::disk::SimulatedDisk;
+
+    /// Counts the bytes that are read.
+    #[derive(Debug)]
+    struct Counted(Arc<dyn DiskFile>, AtomicU64);
+
+    impl DiskFile for Counted {
+        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.0.write_all_at(bytes, offset)
+        }
+
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            self.1.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+            self.0.read_exact_at(buffer, offset)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+
+        fn sync_all(&self) -> io::Result<()> {
+            self.0.sync_all()
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_large_group_is_read_twice() {
+        const SEGMENT_BYTES: u64 = 24 << 20;
+        let segment = Segment::prepare(&SimulatedDisk::new(1), 1, SEGMENT_BYTES, 7).unwrap();
+        let start = segment.position(FIRST_GROUP);
+        let mut writer = SegmentWriter::new(UniqueId::from_bits(7), start, usize::MAX);
+        let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(900_000));
+        // Groups are smaller than what is read at once, larger, and much larger.
+        let mut end = 0;
+        for batches in [1, 4, 1, 1, 3, 4, 2, 1] {
+            let batch = || EncodedBatch::new(Batch::from_lines(7, line.clone().into()).unwrap());
+            let batches: Vec<_> = (0..batches).map(|_| batch()).collect();
+            end = writer.commit(&batches, || Some(segment.clone())).unwrap().end;
+        }
+        let file = Arc::new(Counted(Arc::clone(&segment.file), AtomicU64::new(0)));
+        let counted = Segment { file: Arc::clone(&file) as Arc<dyn DiskFile>, ..segment };
+        // The window's memory grows with the first large group.
+        let mut window = Window { memory: vec![0; 4 << 20], ..Window::default() };
+        let mut read = Vec::new();
+        for _ in 0..2 {
+            file.1.store(0, Ordering::Relaxed);
+            let mut reader = SegmentReader::new(counted.clone(), FIRST_GROUP, window);
+            reader.limit(end);
+            let mut records = 0;
+            while reader.position().offset < end {
+                let Found::Group(header) = reader.look().unwrap() else { panic!("a group") };
+                let (places, payload) = reader.batches(&header).unwrap();
+                for place in places {
+                    assert_eq!(&payload[place.lines], line.as_bytes());
+                    records += place.count;
+                }
+                reader.step_over(&header);
+            }
+            assert_eq!(records, 17);
+            read.push(file.1.load(Ordering::Relaxed));
+            window = reader.into_window();
+        }
+        assert!(read.iter().all(|read| *read <= end - FIRST_GROUP), "{read:?} of {end}");
     }
 }
