@@ -1,11 +1,13 @@
 //! Standard output and standard error.
 
+use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use parking_lot::Mutex;
 
 use audit_core::{descriptors_advice, sources};
+use audit_host::{may_color, shortened};
 use serde::Serialize;
 
 use crate::arguments::Color;
@@ -91,11 +93,7 @@ impl Output {
         let colored = match color {
             Color::Always => true,
             Color::Never => false,
-            // https://no-color.org
-            Color::Auto => {
-                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                is_terminal && !unwanted
-            }
+            Color::Auto => is_terminal && may_color(),
         };
         let style = Style { colored: colored && !json };
         Output {
@@ -181,18 +179,20 @@ impl Output {
             return ExitCode::SUCCESS;
         }
         let _ = self.flush();
-        let causes: Vec<_> = sources(failure).map(ToString::to_string).collect();
+        let shown = |error: &dyn Error| shortened(&error.to_string()).into_owned();
+        let causes: Vec<_> = sources(failure).map(|cause| shown(cause)).collect();
         let advice = descriptors_advice(failure);
+        let failure = shown(failure);
         let mut stderr = io::stderr().lock();
         if self.json {
-            let mut line = serde_json::json!({ "error": failure.to_string(), "because": causes });
+            let mut line = serde_json::json!({ "error": failure, "because": causes });
             if let Some(advice) = advice {
                 line["advice"] = advice.into();
             }
             let line = line.to_string();
             let _ = writeln!(stderr, "{}", String::from_utf8_lossy(&escape::json(line.as_bytes())));
         } else {
-            let _ = writeln!(stderr, "audit: {}", escape::text(&failure.to_string()));
+            let _ = writeln!(stderr, "audit: {}", escape::text(&failure));
             for cause in causes {
                 let _ = writeln!(stderr, "  because {}", escape::text(&cause));
             }

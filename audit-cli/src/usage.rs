@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use audit_host::{naming_variables, print_usage};
+use audit_host::{naming_variables, print_usage, shortened};
 use clap::builder::Styles;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -37,9 +37,9 @@ fn print(error: &clap::Error) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().map(shown).collect();
     let escaped = plain.clone().try_get_matches_from(&arguments).err();
     let escaped = escaped.map(|error| naming_variables(error, &plain, &arguments));
-    let text = escaped.as_ref().unwrap_or(error).render().ansi().to_string();
+    let text = escaped.as_ref().unwrap_or(error).render().to_string();
     let mut stderr = io::stderr().lock();
-    for line in text.lines() {
+    for line in shortened(&text).lines() {
         let _ = writeln!(stderr, "{}", escape::text(line));
     }
     ExitCode::from(2)

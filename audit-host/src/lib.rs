@@ -57,6 +57,7 @@ mod manual;
 mod output;
 mod routes;
 mod settings;
+mod shortened;
 mod shown;
 mod shutdown;
 mod start;
@@ -79,11 +80,12 @@ pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]
 pub use manual::write_manual_if_asked;
-pub use output::Output;
+pub use output::{Output, may_color};
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{
     SettingsError, Source, Sources, naming_variables, parse_with_file, print_usage, without_secrets,
 };
+pub use shortened::shortened;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
 pub use start::{StartError, check_clock, runtime};
 pub use supervisor::{notify_ready, notify_stopping};

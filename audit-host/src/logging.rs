@@ -1,5 +1,6 @@
 //! The host's own log.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::panic;
 use std::str::FromStr;
@@ -58,7 +59,7 @@ impl FromStr for LogFormat {
 ///
 /// If a `tracing` subscriber is already installed.
 pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
-    let (output, filter) = (output(format), filter(default_filter));
+    let (output, (filter, ignored)) = (output(format), filter(default_filter));
     let writer = output.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -69,6 +70,9 @@ pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     log_panics();
+    if let Some(why) = ignored {
+        tracing::warn!("{why}");
+    }
     output
 }
 
@@ -95,7 +99,7 @@ pub fn log_and_trace(
         return Ok((log_to_stderr(default_filter, format), Traces::none()));
     };
     let (layer, traces) = traces::layer(service, collector)?;
-    let (output, filter) = (output(format), filter(default_filter));
+    let (output, (filter, ignored)) = (output(format), filter(default_filter));
     let writer = output.clone();
     let log = tracing_subscriber::fmt::layer()
         .with_writer(move || writer.clone())
@@ -106,6 +110,9 @@ pub fn log_and_trace(
     };
     tracing_subscriber::registry().with(layer).with(log).init();
     log_panics();
+    if let Some(why) = ignored {
+        tracing::warn!("{why}");
+    }
     Ok((output, traces))
 }
 
@@ -116,8 +123,23 @@ fn output(format: LogFormat) -> Output {
     }
 }
 
-fn filter(default: &str) -> EnvFilter {
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into())
+/// The filter of the log, and why `RUST_LOG` is ignored, if it is.
+fn filter(default: &str) -> (EnvFilter, Option<String>) {
+    filter_in(&std::env::var_os("RUST_LOG").unwrap_or_default(), default)
+}
+
+/// An empty variable counts as none. The library takes it for a filter that hides warnings.
+fn filter_in(variable: &OsStr, default: &str) -> (EnvFilter, Option<String>) {
+    let why = match variable.to_str().map(str::trim) {
+        Some("") => return (default.into(), None),
+        Some(text) => match EnvFilter::try_new(text) {
+            Ok(filter) => return (filter, None),
+            Err(error) => error.to_string(),
+        },
+        None => "it is not UTF-8".to_owned(),
+    };
+    let why = format!("RUST_LOG is invalid and ignored, and the filter is {default:?}: {why}");
+    (default.into(), Some(why))
 }
 
 fn log_panics() {
@@ -127,4 +149,31 @@ fn log_panics() {
         let thread = thread.name().unwrap_or("without a name");
         tracing::error!(thread, "{panic}\n{backtrace}");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_ignored_is_named() {
+        for (variable, filter, is_ignored) in [
+            ("", "warn,a=error", false),
+            (" ", "warn,a=error", false),
+            ("debug", "debug", false),
+            (" info ", "info", false),
+            ("audit_journal=info", "audit_journal=info", false),
+            ("warn,a=debugg", "warn,a=error", true),
+            ("a=b=c", "warn,a=error", true),
+        ] {
+            let (found, why) = filter_in(OsStr::new(variable), "warn,a=error");
+            let (found, expected) = (found.to_string(), EnvFilter::new(filter).to_string());
+            assert_eq!(found, expected, "{variable:?}");
+            assert_eq!(why.is_some(), is_ignored, "{variable:?}: {why:?}");
+        }
+        let (_, why) = filter_in(OsStr::from_bytes(b"\xff"), "warn");
+        assert!(why.unwrap().contains("RUST_LOG is invalid and ignored"));
+    }
 }

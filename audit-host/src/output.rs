@@ -1,5 +1,6 @@
 //! Output that never blocks its writer.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,9 +86,9 @@ impl Output {
         self.shared.is_terminal
     }
 
-    /// Whether text may be coloured: on a terminal, unless `NO_COLOR` is set.
+    /// Whether text may be coloured: on a terminal that has colours.
     pub(crate) fn has_colours(&self) -> bool {
-        self.is_terminal() && !self.is_json && std::env::var_os("NO_COLOR").is_none()
+        self.is_terminal() && !self.is_json && may_color()
     }
 
     /// Writes a line. Returns at once.
@@ -193,6 +194,17 @@ impl fmt::Debug for Output {
     }
 }
 
+/// Whether text on a terminal may be coloured: unless `NO_COLOR` is set and not empty
+/// (<https://no-color.org>), or the terminal is a dumb one.
+pub fn may_color() -> bool {
+    let set = |name| std::env::var_os(name).unwrap_or_default();
+    has_color(&set("NO_COLOR"), &set("TERM"))
+}
+
+fn has_color(no_color: &OsStr, term: &OsStr) -> bool {
+    no_color.is_empty() && term != "dumb"
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::mpsc;
@@ -251,6 +263,19 @@ pub(crate) mod tests {
         output.line("after");
         go.send(()).unwrap();
         assert_eq!(received.recv().unwrap(), b"after\n");
+    }
+
+    #[test]
+    fn terminals_without_colours_get_none() {
+        for (no_color, term, has) in [
+            ("", "", true),
+            ("", "xterm-256color", true),
+            ("1", "xterm", false),
+            ("0", "xterm", false),
+            ("", "dumb", false),
+        ] {
+            assert_eq!(has_color(no_color.as_ref(), term.as_ref()), has, "{no_color:?} {term:?}");
+        }
     }
 
     #[test]

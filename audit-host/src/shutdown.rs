@@ -5,12 +5,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use audit_core::{AuditSink, SinkError, descriptors_advice, sources};
+use audit_core::{AuditSink, SinkError, descriptors_advice, sources, start_thread};
 use tokio::sync::watch;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use crate::Output;
+use crate::{Output, shortened};
 
 /// How long the process waits for readers of its last lines.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Shutdown {
             let _guard = runtime.enter();
             Signals::new()?
         };
-        std::thread::Builder::new().name("audit-signals".to_owned()).spawn(move || {
+        start_thread("audit-signals", None, move || {
             runtime.block_on(async {
                 signals.next().await;
                 tell.send_replace(true);
@@ -229,12 +229,14 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
         Err(_) => 1,
     };
     if let Err(error) = result {
-        let causes: Vec<_> = sources(&*error).map(ToString::to_string).collect();
+        let shown = |error: &dyn Error| shortened(&error.to_string()).into_owned();
+        let causes: Vec<_> = sources(&*error).map(|cause| shown(cause)).collect();
         let advice = descriptors_advice(&*error);
+        let error = shown(&*error);
         if errors.is_json() {
             let mut timestamp = String::new();
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-            let (error, because) = (error.to_string(), causes.join(": "));
+            let because = causes.join(": ");
             let mut line = serde_json::json!({
                 "timestamp": timestamp, "level": "ERROR", "target": program,
                 "message": "the host ends", "error": error, "because": because, "code": code,

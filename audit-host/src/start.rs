@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use audit_core::{Clock, SystemClock, descriptors_advice};
+use audit_core::{Clock, SystemClock, THREADS_ADVICE, descriptors_advice};
 use tokio::runtime::{Builder, Runtime};
 
 /// Creates the runtime of a process, after checking that the process can open `files` more files
@@ -141,8 +141,8 @@ fn check_threads(threads: usize) -> Result<(), StartError> {
     }
     let Some(source) = refused else { return Ok(()) };
     let what = format!(
-        "this process can start only {count} more threads, and needs {threads}: {source}: raise \
-         the limit of processes and threads (ulimit -u, TasksMax, pids.max) or of memory"
+        "this process can start only {count} more threads, and needs {threads}: {source}: \
+         {THREADS_ADVICE}"
     );
     Err(StartError { what, source: Some(source) })
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use audit_core::{descriptors_advice, with_sources};
 use tokio::net::TcpListener;
 
-use crate::Output;
+use crate::{Output, shortened};
 
 /// The checks before a start. Prints a line for each, and whether a start would succeed.
 ///
@@ -135,7 +135,7 @@ impl Checks {
     fn line(&self, verdict: &str, name: &str, text: &str) {
         // The text of a store or a library may have several lines.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.output.line(&format!("{verdict:<8} {name:<14} {text}"));
+        self.output.line(&format!("{verdict:<8} {name:<14} {}", shortened(&text)));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings on the command line and in a file.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
@@ -11,7 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Command};
 
 use super::{Source, Sources};
-use crate::read_text;
+use crate::{read_text, shortened};
 
 /// Parses a command line whose settings may also be in a TOML file, under the flags' names with `_`
 /// instead of `-`. Flags take precedence over the environment, and the environment over the file.
@@ -183,7 +184,15 @@ fn without_value(error: &clap::Error, is_number: bool) -> String {
 /// Prints an error of the command line, or the requested help. Returns the exit code, which is
 /// `unwritten` if help cannot be written.
 pub fn print_usage(error: &clap::Error, program: &str, unwritten: u8) -> u8 {
-    match error.print() {
+    let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let text = error.render().to_string();
+    let printed = match shortened(&text) {
+        Cow::Owned(short) if error.use_stderr() && !is_help => {
+            std::io::stderr().write_all(short.as_bytes())
+        }
+        Cow::Owned(_) | Cow::Borrowed(_) => error.print(),
+    };
+    match printed {
         Err(failed) if !error.use_stderr() && failed.kind() != std::io::ErrorKind::BrokenPipe => {
             // The reader may be gone.
             let _ =
@@ -218,7 +227,7 @@ impl SettingsError {
             }
             SettingsError::File(error) => {
                 // The reader may be gone.
-                let _ = writeln!(std::io::stderr(), "{program}: {error}");
+                let _ = writeln!(std::io::stderr(), "{program}: {}", shortened(error));
                 std::process::exit(1)
             }
         }
