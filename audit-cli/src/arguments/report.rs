@@ -23,7 +23,7 @@ pub(crate) struct Report {
     pub(crate) to: Moment,
 
     /// The files to write, without their suffixes: .html, .json, and .note if it is signed
-    #[arg(long, short, value_name = "FILE", default_value = "audit-report")]
+    #[arg(long, short, value_name = "FILE", default_value = "audit-report", value_parser = beginning)]
     pub(crate) output: PathBuf,
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: what was
@@ -52,4 +52,14 @@ pub(crate) struct Report {
     /// Also compare the bucket's settings with the requirements of a rule, as `doctor` does
     #[arg(long, value_enum)]
     pub(crate) profile: Option<Profile>,
+}
+
+/// The path of files without their suffixes. With a directory, they would have no name before them,
+/// and be hidden.
+fn beginning(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.file_name().is_none() || text.ends_with('/') {
+        return Err("name the files, without their suffixes: reports/2026-11".to_owned());
+    }
+    Ok(path)
 }

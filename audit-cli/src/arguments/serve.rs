@@ -63,5 +63,9 @@ fn origin(text: &str) -> Result<Url, String> {
     if url.scheme() != "https" || url.host_str().is_none() {
         return Err("a proxy has TLS: https://NAME".to_owned());
     }
+    let is_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    if is_more || !url.username().is_empty() || url.password().is_some() {
+        return Err("a proxy serves the page under a name of its own: https://NAME".to_owned());
+    }
     Ok(url)
 }

@@ -353,7 +353,7 @@ pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
     let path = FilePath::new(bucket);
     let path = path.canonicalize().map_err(|error| {
         Failure::new(format!(
-            "{bucket} is neither a bucket URL, such as s3://bucket/prefix, nor a directory"
+            "{bucket:?} is neither a bucket URL, such as s3://bucket/prefix, nor a directory"
         ))
         .because(error)
     })?;

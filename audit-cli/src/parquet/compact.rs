@@ -365,7 +365,7 @@ fn to_new_url(to: &str) -> Result<String, Failure> {
     }
     let path = std::path::Path::new(to);
     let failed = |error: std::io::Error| {
-        Failure::new(format!("the directory {to} cannot be made")).because(error)
+        Failure::new(format!("the directory {to:?} cannot be made")).because(error)
     };
     let absolute = std::path::absolute(path).map_err(failed)?;
     // The part that exists, with links resolved.

@@ -95,6 +95,7 @@ pub(crate) async fn prove(
     let key = entry.key(stream);
     let name = key.to_string();
     let useless = |what: &str| NoProof::Useless(useless(&name, what));
+    let replaced = || useless(&format!("it {REPLACED}"));
     if !keys.is_empty() && !keys.iter().any(|trusted| head.verify(&trusted.key).is_ok()) {
         return Err(useless("none of the given keys certified its stream and its root"));
     }
@@ -104,10 +105,15 @@ pub(crate) async fn prove(
         return Err(useless(&claimed));
     }
     let salts = Salts::new(&name, head.stable, &head.seed);
-    let mut tree = head.empty_tree();
+    let is_wanted = |sequence: u64, line: &[u8]| match which {
+        Which::Record(wanted) => *wanted == sequence,
+        Which::Execution(execution) => execution.has(line),
+    };
+    let (mut tree, mut wanted) = (head.empty_tree(), 0);
     let read = each_line(reader, &key, found, |line| {
         // One more than there should be is an error below.
         if tree.size() <= head.end() {
+            wanted += u64::from(is_wanted(tree.size(), line));
             tree.push(salts.leaf(tree.size(), line));
         }
         tree.size() <= head.end()
@@ -131,16 +137,13 @@ pub(crate) async fn prove(
         })?;
         match proof.verify_record(line) {
             Ok(_) => Ok(proof),
-            Err(_another_line) => Err(useless(REPLACED)),
+            Err(_another_line) => Err(replaced()),
         }
     };
     let (_, found) = self::head(reader, stream, entry, false).await?;
     let (mut sequence, mut count, mut failed) = (head.first, 0, None);
     let read = each_line(reader, &key, found, |line| {
-        let is_wanted = match which {
-            Which::Record(wanted) => *wanted == sequence,
-            Which::Execution(execution) => execution.has(line),
-        };
+        let is_wanted = is_wanted(sequence, line);
         if is_wanted {
             let taken = prove_line(sequence, line)
                 .and_then(|proof| take(Proven { sequence, proof, line }).map_err(NoProof::Failed));
@@ -151,10 +154,12 @@ pub(crate) async fn prove(
         failed.is_none() && !(is_wanted && matches!(which, Which::Record(_)))
     });
     let ended = read.await?;
-    match failed {
-        Some(none) => Err(none),
-        None => ended.map(|()| count).map_err(|error| unread(&name, error)),
+    if let Some(none) = failed {
+        return Err(none);
     }
+    ended.map_err(|error| unread(&name, error))?;
+    // Who calls this has seen one there, and the first reading has counted those of the root.
+    if count == 0 || count != wanted { Err(replaced()) } else { Ok(count) }
 }
 
 fn useless(name: &str, what: &str) -> Failure {

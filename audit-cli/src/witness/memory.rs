@@ -1,7 +1,7 @@
 //! The state of a witness: a directory with what it has cosigned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,10 +49,10 @@ impl Memory {
             Failure::new(format!("the state {directory} cannot be opened")).because(error)
         };
         durable::create_directory(directory).map_err(failed)?;
-        let lock = File::create(directory.join("LOCK")).map_err(failed)?;
-        let lock = FileLock::exclusive(lock).map_err(|error| {
+        let lock = FileLock::create(&directory.join("LOCK")).map_err(|error| {
             if error.kind() != io::ErrorKind::WouldBlock {
-                return failed(error);
+                let what = format!("its file LOCK cannot be opened: {error}");
+                return failed(io::Error::new(error.kind(), what));
             }
             let what = "is in use by another witness";
             Failure::new(format!("the state {} {what}", directory.display()))

@@ -253,3 +253,59 @@ async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
     assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
     changing.server.faults().none();
 }
+
+/// A proof reads its object several times. The last reading takes the lines, and their number must
+/// be that of the reading which was compared with the root.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replaced_records_are_not_said_to_be_missing() {
+    // A zstd frame without content.
+    const EMPTY: &[u8] = b"\x28\xb5\x2f\xfd\x24\0\x01\0\0\x99\xe9\xd8\x51";
+    let server = Arc::new(S3TestServer::start().await);
+    let sample = Sample::write_to(&server, "").await;
+    let (url, environment) = (url(&server), environment(&server));
+    let directory = tempfile::tempdir().unwrap();
+    let files = directory.path().join("of");
+    for (kind, command) in COMMANDS.iter().filter(|(_, command)| command[0] == "prove") {
+        let arguments = sample.arguments(command, &url, files.to_str().unwrap());
+        let requested = Arc::new(parking_lot::Mutex::new(BTreeMap::new()));
+        let noted = Arc::clone(&requested);
+        server.faults().plan(move |request: &RequestInfo| {
+            *noted.lock().entry(request.key.clone()).or_insert(0) += 1;
+            Fault::None
+        });
+        let ran = run(&arguments, &environment);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let requested = std::mem::take(&mut *requested.lock());
+        let objects = requested.into_iter().filter(|(name, _)| name.ends_with(".zst"));
+        let (name, reads) = objects.max_by_key(|(_, reads)| *reads).unwrap();
+        assert!(reads > 2, "{reads}");
+        let objects = server.objects();
+        let whole = objects[&name].clone();
+        let has_name = |other: &&String| **other != name && other.ends_with(".zst");
+        let another = objects[objects.keys().find(has_name).unwrap()].bytes.clone();
+        for replacement in [bytes::Bytes::from_static(EMPTY), another] {
+            // What is read first is all that is known of it.
+            for at in 1..reads {
+                server.put_object(&name, whole.clone());
+                let nth = AtomicUsize::new(0);
+                let (into, name) = (Arc::downgrade(&server), name.clone());
+                let bytes = replacement.clone();
+                server.faults().plan(move |request: &RequestInfo| {
+                    if request.key == name && nth.fetch_add(1, Ordering::SeqCst) == at {
+                        let server = into.upgrade().unwrap();
+                        let object = server.objects()[&name].clone();
+                        server.put_object(&name, StoredObject { bytes: bytes.clone(), ..object });
+                    }
+                    Fault::None
+                });
+                let ran = run(&arguments, &environment);
+                assert_eq!(ran.code, Some(3), "{kind:?} {at} of {reads}: {ran:?}");
+                assert!(ran.err.contains("proves nothing"), "{at} of {reads}: {ran:?}");
+                let says_none = ran.err.contains("no record of that execution");
+                assert!(!says_none, "{at} of {reads}: {ran:?}");
+            }
+        }
+        server.put_object(&name, whole);
+    }
+    server.faults().none();
+}
