@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, with_sources};
-use audit_journal::JournalRoute;
+use audit_journal::{JournalRoute, check_route_name};
 use audit_sink_http::follower_of_route;
 use audit_sink_s3::{Bucket, OpenError, S3Sink, Settings};
 use futures::{StreamExt, stream};
@@ -75,10 +75,10 @@ impl RoutesFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or has no route, a setting is unknown or invalid, two routes have
-    /// the same name or buckets of which one contains the other, or two log streams of a route have
-    /// the same name. The error names the line or the routes, but not the file, and no bucket's
-    /// query.
+    /// If the file cannot be read or has no route, a setting is unknown or invalid, a route may not
+    /// have its name, two routes have the same one or buckets of which one contains the other, or
+    /// two log streams of a route have the same name. The error names the line or the routes, but
+    /// not the file, and no bucket's query.
     pub fn read(path: &Path) -> Result<RoutesFile, String> {
         let file: RoutesFile = read_tables(path, "the file of routes")?;
         if file.route.is_empty() {
@@ -88,6 +88,7 @@ impl RoutesFile {
         }
         for (n, route) in file.route.iter().enumerate() {
             let name = &route.name;
+            check_route_name(name).map_err(|why| format!("the file of routes: {why}"))?;
             if file.route.iter().take(n).any(|before| before.name == *name) {
                 return Err(format!("the file of routes: two routes have the name {name:?}"));
             }
@@ -230,6 +231,12 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+        // Before anything has that name, such as a directory for what is set aside.
+        for name in ["", "../acme", "Acme", "a b", "a/b", "é", &"a".repeat(65)] {
+            let error = read(&format!("[[route]]\nname = {name:?}\nbucket = \"file:///a\""));
+            let says = format!("the file of routes: {name:?} is not a name of a route");
+            assert!(error.unwrap_err().starts_with(&says), "{name}");
         }
         let (name, bucket) = ("a".into(), "s3://u:hunter2@a".into());
         let secret = RouteSettings { name, bucket, log_stream: Vec::new() };

@@ -91,7 +91,7 @@ pub use reader::{
     JournalStream, PlannedObject,
 };
 pub use route::Route;
-pub use routes::RouteOpening;
+pub use routes::{RouteOpening, check_route_name};
 pub use settings::JournalSettings;
 pub use shared::bounds::InvalidSettings;
 pub use startup::Opening;

@@ -27,6 +27,7 @@ pub(crate) use self::batch::RunRecords;
 use self::commits::{Parts as CommitParts, RouteCommits};
 pub(crate) use self::commits::{SystemQueue, Turn};
 pub(crate) use self::index::{RouteIndex, Waiting};
+pub use self::names::check_route_name;
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share, UncertainBatch};
 pub(crate) use self::unread::{Followed, Lag, Unread};
@@ -245,12 +246,7 @@ impl Routes {
     async fn open_named(&self, opening: RouteOpening) -> Result<OpenedRoute, CannotOpen> {
         let RouteOpening { name, destination, place, health, followers } = opening;
         let refused = CannotOpen::Refused;
-        if !names::is_valid_name(&name) {
-            return Err(refused(format!(
-                "{name:?} is not a name of a route: it must have 1 to 64 lower-case letters, \
-                 digits, `-`, `_` or `.`"
-            )));
-        }
+        check_route_name(&name).map_err(refused)?;
         check_names(&followers).map_err(|what| refused(format!("route {name:?}: {what}")))?;
         let mut names = self.names.lock().await;
         let is_closed =

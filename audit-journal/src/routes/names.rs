@@ -32,8 +32,22 @@ pub(crate) struct RouteName {
     pub(crate) is_retired: bool,
 }
 
-/// Whether a route may have this name: 1 to 64 lower-case letters, digits, `-`, `_` and `.`.
-pub(crate) fn is_valid_name(name: &str) -> bool {
+/// Checks that a route may have this name.
+///
+/// # Errors
+///
+/// If it may not, with the reason.
+pub fn check_route_name(name: &str) -> Result<(), String> {
+    if is_valid_name(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is not a name of a route: it must have 1 to {MAX_NAME_BYTES} lower-case letters, \
+         digits, `-`, `_` or `.`"
+    ))
+}
+
+fn is_valid_name(name: &str) -> bool {
     let is_valid = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
     };
