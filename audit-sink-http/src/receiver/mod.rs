@@ -2,25 +2,24 @@
 
 mod answer;
 mod body;
+mod client;
 #[cfg(test)]
 mod tests;
 mod url;
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit_core::{Clock, Random, read_bytes};
-use audit_egress::Egress;
+use audit_core::{Clock, Random};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use self::answer::Answer;
+use self::client::client;
 use self::url::{checked_url, shown_url};
 use crate::acknowledgment::{self, Acknowledgment};
 use crate::response::{Body, read};
@@ -28,10 +27,8 @@ use crate::secret::Secret;
 use crate::signature::Signer;
 use crate::{Format, OpenError, Settings};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(crate) struct Receiver {
-    client: Client,
+    client: Arc<Client>,
     url: ::url::Url,
     format: Format,
     token: Option<Secret>,
@@ -57,29 +54,7 @@ impl Receiver {
         let secrets = settings.secrets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let token = settings.token.as_ref().map(read).transpose()?;
         let signer = Signer::new(secrets.clone()).map_err(OpenError::configuration)?;
-        let mut client = Client::builder()
-            .redirect(Policy::none())
-            // A proxy would resolve names itself.
-            .no_proxy()
-            .https_only(url.scheme() == "https")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(concat!("audit-sink-http/", env!("CARGO_PKG_VERSION")));
-        if !settings.allow_private_addresses {
-            client = client.dns_resolver(Egress::public());
-        }
-        if let Some(path) = &settings.ca_file {
-            let failed = |error: Box<dyn Error + Send + Sync>| {
-                let message = format!("the certificates in {} cannot be used", path.display());
-                OpenError::configuration(message).with_source(error)
-            };
-            let pem = read_bytes(path).map_err(|error| failed(error.into()))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem);
-            client = client.tls_certs_merge(certificates.map_err(|error| failed(error.into()))?);
-        }
-        let client = client.build().map_err(|error| {
-            OpenError::configuration("the client of the log stream cannot be made")
-                .with_source(error)
-        })?;
+        let client = client(settings, &url)?;
         let format = settings.format;
         Ok(Receiver { client, url, format, token, secrets, signer, clock, acknowledgment })
     }
