@@ -8,7 +8,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use audit_host::{LogFormat, Output, exit, log_and_trace, print_usage, private_files};
+use audit_host::{LogFormat, Output, Shutdown, exit, log_and_trace, print_usage, private_files};
 
 use self::settings::{Command, CommandLine, Settings};
 
@@ -105,7 +105,14 @@ impl Task {
 /// Runs a task. Returns `false` if the demonstration found a promise broken.
 async fn run(task: Task, output: &Output) -> Result<bool, Box<dyn Error>> {
     match task {
-        Task::Demo => return functions_demo::run(&CommandLine::variables()).await,
+        Task::Demo => {
+            let (shutdown, variables) = (Shutdown::on_signals()?, CommandLine::variables());
+            tokio::select! {
+                played = functions_demo::run(&variables) => return played,
+                // Dropping the demonstration ends its host.
+                () = shutdown.told() => return Err("the demonstration was stopped".into()),
+            }
+        }
         Task::Check(settings) => {
             check::check(&settings, output).await?;
             output.complete(OUTPUT_TIMEOUT)?;

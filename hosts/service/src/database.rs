@@ -64,7 +64,15 @@ impl Database {
             .test_before_acquire(!is_sqlite)
             .after_connect(move |connection, _| Box::pin(prepare(connection, is_sqlite)))
             .connect(url)
-            .await?;
+            .await;
+        let pool = match pool {
+            // The pool has tried again and again, and does not say why.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let refused = AnyConnection::connect(url).await.err();
+                return Err(refused.unwrap_or(sqlx::Error::PoolTimedOut));
+            }
+            pool => pool?,
+        };
         for table in TABLES {
             // If several services start together on a new PostgreSQL database, all but one may fail
             // because a table's type already exists. By the second attempt the table exists.
@@ -158,6 +166,16 @@ mod tests {
             let error = Database::open(&url, LIMITS).await.unwrap_err().to_string();
             assert!(error.contains(says), "{name}: {error}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_is_blamed_and_not_the_pool() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://{}/app", listener.local_addr().unwrap());
+        drop(listener);
+        let error = Database::open(&url, LIMITS).await.unwrap_err();
+        assert!(matches!(&error, sqlx::Error::Io(_)), "{error:?}");
+        assert!(error.to_string().contains("refused"), "{error}");
     }
 
     #[tokio::test]

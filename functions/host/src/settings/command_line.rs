@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use audit_host::{Sources, naming_variables};
+use audit_sink_s3::EvidenceSettings;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -117,7 +118,8 @@ impl CommandLine {
     pub(crate) fn variables() -> Vec<OsString> {
         let serve = CommandLine::serve();
         let variables = serve.get_arguments().filter_map(clap::Arg::get_env);
-        variables.map(ToOwned::to_owned).collect()
+        let key = EvidenceSettings::KEY_VARIABLE.into();
+        variables.map(ToOwned::to_owned).chain([key]).collect()
     }
 }
 

@@ -96,6 +96,45 @@ fn a_start_on_a_bad_machine_says_what_is_wrong() {
     }
 }
 
+/// A host that it leaves behind would run for ever. It is started without the settings of another
+/// one, such as its key.
+#[test]
+fn a_demonstration_that_is_stopped_leaves_no_host() {
+    use std::io::Read as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::time::Duration;
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_functions-host"));
+    let demo = demo.arg("demo").current_dir(directory.path()).process_group(0);
+    let demo = demo.env("AUDIT_EVIDENCE_KEY", "that of another host");
+    let mut demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let place = out
+        .find_map(|line| Some(line.unwrap().split_once("everything is in ")?.1.trim().to_owned()));
+    // The host makes it, and runs for a while.
+    let documents = std::path::Path::new(&place.unwrap()).join("data/documents");
+    while !documents.exists() && demo.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let id = demo.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let ended = demo.wait().unwrap();
+    // The host has it too, so it ends with the last of both.
+    let mut errors = demo.stderr.take().unwrap();
+    let (read, is_read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = String::new();
+        errors.read_to_string(&mut said).unwrap();
+        read.send(said).unwrap();
+    });
+    let said = is_read.recv_timeout(Duration::from_secs(60));
+    let group = format!("-{id}");
+    // Fails if nothing is left.
+    drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
+    assert_eq!(said.unwrap(), "functions-host: the demonstration was stopped\n");
+    assert_eq!(ended.code(), Some(1));
+}
+
 /// A supervisor may stop a host as soon as it says that it listens.
 #[test]
 fn a_signal_right_after_the_start_ends_the_host_in_order() {
