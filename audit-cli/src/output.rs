@@ -1,6 +1,5 @@
 //! Standard output and standard error.
 
-use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -179,10 +178,10 @@ impl Output {
             return ExitCode::SUCCESS;
         }
         let _ = self.flush();
-        let shown = |error: &dyn Error| shortened(&error.to_string()).into_owned();
-        let causes: Vec<_> = sources(failure).map(|cause| shown(cause)).collect();
+        let shown = |text: String| shortened(&text).into_owned();
+        let causes: Vec<_> = sources(failure).map(|cause| shown(cause.to_string())).collect();
         let advice = descriptors_advice(failure);
-        let failure = shown(failure);
+        let failure = shown(failure.to_string());
         let mut stderr = io::stderr().lock();
         if self.json {
             let mut line = serde_json::json!({ "error": failure, "because": causes });

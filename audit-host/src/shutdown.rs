@@ -229,10 +229,10 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
         Err(_) => 1,
     };
     if let Err(error) = result {
-        let shown = |error: &dyn Error| shortened(&error.to_string()).into_owned();
-        let causes: Vec<_> = sources(&*error).map(|cause| shown(cause)).collect();
+        let shown = |text: String| shortened(&text).into_owned();
+        let causes: Vec<_> = sources(&*error).map(|cause| shown(cause.to_string())).collect();
         let advice = descriptors_advice(&*error);
-        let error = shown(&*error);
+        let error = shown(error.to_string());
         if errors.is_json() {
             let mut timestamp = String::new();
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
