@@ -204,6 +204,14 @@ impl Cutter {
             if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
                 return Ok((self.take(), false));
             }
+            // A group that has only records of routes is not read.
+            if let Some(header) = reader.header()?.filter(|header| header.count == 0) {
+                reader.step_over(&header);
+                self.consumed = reader.position();
+                let (stream, next) = (header.stream, header.first_sequence);
+                self.read_to = Some(Watermark { ordinal, stream, next });
+                continue;
+            }
             let Found::Group(header) = reader.look()? else {
                 let what = format!("a durable group has disappeared at {}", reader.position());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -282,5 +290,49 @@ impl Cutter {
 
     fn reader_ordinal(&self) -> u32 {
         self.reader.as_ref().map_or(self.next_ordinal, |reader| reader.segment().header.ordinal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::Batch;
+
+    use super::*;
+    use crate::format::{EncodedBatch, RouteStream};
+    use crate::segment::Segment;
+    use crate::segment_writer::SegmentWriter;
+    use crate::segments::Publisher;
+    use crate::shared::latest;
+    use crate::simulation::disk::SimulatedDisk;
+
+    /// The records of routes may be damaged meanwhile.
+    #[test]
+    fn groups_of_other_routes_are_not_read() {
+        let segment = Segment::prepare(&SimulatedDisk::new(1), 1, 64 << 10, 7).unwrap();
+        let (stream, start) = (UniqueId::from_bits(7), segment.position(FIRST_GROUP));
+        let route = RouteStream { route: 1, stream: UniqueId::from_bits(8) };
+        let live = LiveSegments::recovered(&[], &BTreeMap::new()).unwrap();
+        let (durable, received) = latest::channel(start);
+        let publisher = Publisher::new(Arc::clone(&live), stream, durable);
+        let mut writer = SegmentWriter::new(stream, start, 1_000);
+        for (line, is_own) in [("{\"a\":1}\n", false), ("{\"b\":2}\n", true), ("{}\n", false)] {
+            let batch = Batch::from_lines(7, line.to_owned().into()).unwrap();
+            let batch = match is_own {
+                true => EncodedBatch::new(batch),
+                false => EncodedBatch::routed(batch, route),
+            };
+            let committed = writer.commit(&[batch], || Some(segment.clone())).unwrap();
+            publisher.publish(&committed, committed.count);
+            if !is_own {
+                let place = committed.batches[0];
+                segment.file.write_all_at(b"!", place.offset + place.bytes - 2).unwrap();
+            }
+        }
+        let mut cutter = Cutter::new(live, BTreeMap::new(), 1 << 20);
+        let (full, caught_up) = cutter.read().unwrap();
+        assert!(full.is_none() && caught_up);
+        assert_eq!(cutter.consumed, received.get());
+        let cut = cutter.take().unwrap();
+        assert_eq!((&cut.lines[..], cut.end), (&b"{\"b\":2}\n"[..], received.get()));
     }
 }

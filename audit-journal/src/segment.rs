@@ -180,11 +180,8 @@ impl SegmentReader {
             return Ok(Found::Group(*header));
         }
         let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
-        let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
-        let Some(header) =
-            head.get(..GROUP_HEADER_BYTES).and_then(|head| GroupHeader::decode(head, salt))
-        else {
-            return Ok(look(head, salt));
+        let Some(header) = self.header()? else {
+            return Ok(look(self.at(self.offset, left.min(BLOCK_BYTES))?, salt));
         };
         let group = self.at(self.offset, left.min(header.group_bytes()))?;
         Ok(match look_into(group, salt) {
@@ -196,7 +193,19 @@ impl SegmentReader {
         })
     }
 
-    /// Moves past a group that [`look`](Self::look) found.
+    /// The header of the group at the reader's position, if it matches its checksum. The rest of
+    /// the group is not looked at.
+    pub(crate) fn header(&mut self) -> io::Result<Option<GroupHeader>> {
+        if let Some(Looked { header, .. }) = &self.looked {
+            return Ok(Some(*header));
+        }
+        let (salt, left) = (self.segment.header.salt, self.limit - self.offset);
+        let head = self.at(self.offset, left.min(BLOCK_BYTES))?;
+        let head = head.get(..GROUP_HEADER_BYTES);
+        Ok(head.and_then(|head| GroupHeader::decode(head, salt)))
+    }
+
+    /// Moves past a group that [`look`](Self::look) or [`header`](Self::header) found.
     pub(crate) fn step_over(&mut self, header: &GroupHeader) {
         self.offset = header.end(self.offset).min(self.segment.header.bytes);
         self.looked = None;
