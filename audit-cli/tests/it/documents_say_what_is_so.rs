@@ -21,7 +21,7 @@ const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// The sources that describe metrics: of the sinks, and of the runtime.
 const METRICS: [&str; 5] = [
-    include_str!("../../../audit-journal/src/followers/standing.rs"),
+    include_str!("../../../audit-journal/src/followers/metrics.rs"),
     include_str!("../../../audit-journal/src/health/metrics.rs"),
     include_str!("../../../audit-sink-http/src/delivery.rs"),
     include_str!("../../../audit-sink-s3/src/witness/mod.rs"),
