@@ -25,9 +25,11 @@ pub(super) fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
     let directory =
         std::path::absolute(directory).map_err(|error| LoadError::at(directory, error))?;
     // Files are identified by their real paths.
-    let directory = std::fs::canonicalize(&directory).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => LoadError::at(&directory, "there is no such directory"),
-        _ => LoadError::at(&directory, error),
+    let directory = std::fs::canonicalize(&directory).map_err(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            return LoadError::at(&directory, "there is no such directory");
+        }
+        LoadError::at(&directory, error)
     })?;
     if !directory.is_dir() {
         let what = "it is no directory: name the one that holds the functions";
