@@ -69,10 +69,7 @@ pub fn log_to_stderr(default_filter: &str, format: LogFormat) -> Output {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    log_panics();
-    if let Some(why) = ignored {
-        tracing::warn!("{why}");
-    }
+    begin(ignored);
     output
 }
 
@@ -109,10 +106,7 @@ pub fn log_and_trace(
         LogFormat::Json => log.json().flatten_event(true).with_filter(filter).boxed(),
     };
     tracing_subscriber::registry().with(layer).with(log).init();
-    log_panics();
-    if let Some(why) = ignored {
-        tracing::warn!("{why}");
-    }
+    begin(ignored);
     Ok((output, traces))
 }
 
@@ -140,6 +134,14 @@ fn filter_in(variable: &OsStr, default: &str) -> (EnvFilter, Option<String>) {
     };
     let why = format!("RUST_LOG is invalid and ignored, and the filter is {default:?}: {why}");
     (default.into(), Some(why))
+}
+
+/// Begins the log, which is installed, with why `RUST_LOG` is ignored, if it is.
+fn begin(ignored: Option<String>) {
+    log_panics();
+    if let Some(why) = ignored {
+        tracing::warn!("{why}");
+    }
 }
 
 fn log_panics() {

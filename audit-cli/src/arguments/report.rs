@@ -23,7 +23,8 @@ pub(crate) struct Report {
     pub(crate) to: Moment,
 
     /// The files to write, without their suffixes: .html, .json, and .note if it is signed
-    #[arg(long, short, value_name = "FILE", default_value = "audit-report", value_parser = beginning)]
+    #[arg(long, short, value_name = "FILE", default_value = "audit-report")]
+    #[arg(value_parser = beginning)]
     pub(crate) output: PathBuf,
 
     /// The verifier key of a host, as `audit key` prints it, or a file that holds it: what was

@@ -207,7 +207,10 @@ mod tests {
                 disk.crash()
             }
             let after = found(&disk);
-            assert!(places.contains(&after), "{stop_at}: {after:?} is none of {places:?}");
+            assert!(
+                places.contains(&after),
+                "{stop_at}: found {after:?}, expected one of {places:?}"
+            );
             assert_eq!(found(&disk), after);
             if ended.is_ok() {
                 steps = stop_at;

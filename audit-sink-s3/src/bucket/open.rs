@@ -224,8 +224,8 @@ fn parse_url(text: &str) -> Result<(Url, Vec<(String, String)>), OpenError> {
     }
     if url.fragment().is_some() {
         return Err(OpenError::configuration(
-            "the bucket URL holds a fragment, which begins with #: write %23 for a # in a name, and \
-             put credentials into the environment",
+            "the bucket URL holds a fragment, which begins with #: write %23 for a # in a name, \
+             and put credentials into the environment",
         ));
     }
     let settings = settings_in(&url)?;

@@ -272,7 +272,8 @@ impl Shared {
         let call = &mut *self.call.borrow_mut();
         if call.hollow.len() < MAX_LOG_LINES && call.hollow.insert(member) {
             call.lines.push(&format!(
-                "[WARN] 'log.audit: {path} is logged as {{}}: JSON has no form for the content of {class}'"
+                "[WARN] 'log.audit: {path} is logged as {{}}: \
+                 JSON has no form for the content of {class}'"
             ));
         }
     }

@@ -66,10 +66,11 @@ impl Database {
             .connect(url)
             .await;
         let pool = match pool {
-            // The pool has tried again and again, and does not say why.
-            Err(sqlx::Error::PoolTimedOut) => {
-                let refused = AnyConnection::connect(url).await.err();
-                return Err(refused.unwrap_or(sqlx::Error::PoolTimedOut));
+            // The pool has tried again and again, and does not say why. A server that does not
+            // answer gives no other reason.
+            Err(timed_out @ sqlx::Error::PoolTimedOut) => {
+                let again = timeout(ANSWER_TIMEOUT, AnyConnection::connect(url)).await;
+                return Err(again.ok().and_then(Result::err).unwrap_or(timed_out));
             }
             pool => pool?,
         };
@@ -172,6 +173,9 @@ mod tests {
     async fn a_server_that_is_away_is_blamed_and_not_the_pool() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("postgres://{}/app", listener.local_addr().unwrap());
+        // It accepts, and says nothing.
+        let error = Database::open(&url, LIMITS).await.unwrap_err();
+        assert!(matches!(&error, sqlx::Error::PoolTimedOut), "{error:?}");
         drop(listener);
         let error = Database::open(&url, LIMITS).await.unwrap_err();
         assert!(matches!(&error, sqlx::Error::Io(_)), "{error:?}");
