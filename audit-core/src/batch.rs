@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use memchr::{memchr, memchr_iter, memchr2};
 
 use crate::{Buffer, Limits};
 
@@ -46,16 +47,18 @@ impl Batch {
         if lines.len() > MAX_BATCH_BYTES {
             return Err(InvalidBatch::TooLarge { actual: lines.len() });
         }
-        let Some(body) = lines.strip_suffix(b"\n") else { return Err(InvalidBatch::Unterminated) };
-        let mut count = 0;
-        for line in body.split(|byte| *byte == b'\n') {
-            if line.is_empty() {
+        if !lines.ends_with(b"\n") {
+            return Err(InvalidBatch::Unterminated);
+        }
+        let (mut start, mut count) = (0, 0);
+        for end in memchr_iter(b'\n', &lines) {
+            if end == start {
                 return Err(InvalidBatch::EmptyRecord { index: count });
             }
-            if line.contains(&0) {
+            if memchr(0, &lines[start..end]).is_some() {
                 return Err(InvalidBatch::ZeroByte { index: count });
             }
-            count += 1;
+            (start, count) = (end + 1, count + 1);
         }
         Ok(Batch { time_ms, lines, count })
     }
@@ -79,10 +82,10 @@ impl Batch {
     /// The records in the order they were emitted, without their line feeds.
     pub fn records(&self) -> impl Iterator<Item = Bytes> + '_ {
         let mut start = 0;
-        self.lines.split(|byte| *byte == b'\n').take(self.count as usize).map(move |line| {
-            let range = start..start + line.len();
-            start = range.end + 1;
-            self.lines.slice(range)
+        memchr_iter(b'\n', &self.lines).map(move |end| {
+            let line = self.lines.slice(start..end);
+            start = end + 1;
+            line
         })
     }
 }
@@ -157,7 +160,7 @@ impl BatchBuilder {
         write(&mut self.lines);
         assert!(self.lines.len() > start, "a record has at least one byte");
         debug_assert!(
-            !self.lines[start..].iter().any(|byte| matches!(byte, b'\n' | 0)),
+            memchr2(b'\n', 0, &self.lines[start..]).is_none(),
             "a record is one line of JSON"
         );
         self.lines.push(b'\n');
