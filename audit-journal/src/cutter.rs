@@ -8,9 +8,9 @@ use audit_core::{Buffer, BufferPool, UniqueId};
 use tokio::time::Instant;
 
 use crate::destination::{Plan, RecordTime};
-use crate::format::{FIRST_GROUP, Found, Position};
+use crate::format::{FIRST_GROUP, Found, GroupHeader, Position};
 use crate::routes::RunRecords;
-use crate::segment::{SegmentReader, Window};
+use crate::segment::{Segment, SegmentReader, Window};
 use crate::segments::LiveSegments;
 use crate::watermark::Watermark;
 
@@ -184,14 +184,7 @@ impl Cutter {
         loop {
             let Some(live) = self.live.from(self.reader_ordinal()) else { return Ok((None, true)) };
             let ordinal = live.segment.header.ordinal;
-            // A segment that was read to its end may have been removed since.
-            if self.reader.as_ref().is_none_or(|reader| reader.segment().header.ordinal != ordinal)
-            {
-                self.close_reader();
-                let window = std::mem::take(&mut self.window);
-                self.reader = Some(SegmentReader::new(live.segment.clone(), FIRST_GROUP, window));
-            }
-            let reader = self.reader.as_mut().expect("made above");
+            let reader = self.reader_of(&live.segment);
             if reader.position().offset >= live.end {
                 if live.sealed_at.is_none() {
                     return Ok((None, true));
@@ -204,73 +197,104 @@ impl Cutter {
             if self.pending.as_ref().is_some_and(|pending| pending.stream != live.stream) {
                 return Ok((self.take(), false));
             }
-            // A group that has only records of routes is not read.
-            if let Some(header) = reader.header()?.filter(|header| header.count == 0) {
-                reader.step_over(&header);
-                self.consumed = reader.position();
-                let (stream, next) = (header.stream, header.first_sequence);
-                self.read_to = Some(Watermark { ordinal, stream, next });
-                continue;
-            }
-            let Found::Group(header) = reader.look()? else {
-                let what = format!("a durable group has disappeared at {}", reader.position());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            };
-            let limit = Limit { end: self.ends.front().copied(), bytes: self.max_object_bytes };
-            let planned_to = self.planned_to.get(&header.stream).copied().unwrap_or(0);
-            let (places, payload) = reader.batches(&header)?;
-            let sequence = header.first_sequence + u64::from(header.count);
-            let mut full = false;
-            for place in places.into_iter().filter(|place| place.route == 0) {
-                let first_sequence = place.first_sequence;
-                let next_sequence = first_sequence + u64::from(place.count);
-                if let Some(pending) = &self.pending {
-                    // This batch was collected before, or is the first that does not fit.
-                    if first_sequence < pending.next_sequence() {
-                        continue;
-                    }
-                    full = place.is_system || limit.is_reached(pending, place.lines.len());
-                    if full {
-                        break;
-                    }
-                }
-                if first_sequence < planned_to {
-                    continue;
-                }
-                if place.is_system && self.skips_system {
-                    self.planned_to.insert(header.stream, next_sequence);
-                    continue;
-                }
-                let lines = &self.lines;
-                let pending = self.pending.get_or_insert_with(|| Cut {
-                    stream: header.stream,
-                    first_sequence,
-                    count: 0,
-                    times: Vec::new(),
-                    is_system: place.is_system,
-                    lines: lines.take(),
-                    since: Instant::now(),
-                    end: self.consumed,
-                    ordinals: (ordinal, ordinal),
-                    is_noted: false,
-                });
-                if pending.times.last().is_none_or(|last| last.time_ms != place.time_ms) {
-                    pending.times.push(RecordTime { first_sequence, time_ms: place.time_ms });
-                }
-                pending.lines.extend_from_slice(&payload[place.lines]);
-                pending.count += u64::from(place.count);
-                pending.ordinals.1 = ordinal;
-            }
-            if full {
-                return Ok((self.take(), false));
-            }
-            reader.step_over(&header);
-            self.consumed = reader.position();
-            self.read_to = Some(Watermark { ordinal, stream: header.stream, next: sequence });
-            if self.pending.as_ref().is_some_and(|pending| limit.is_reached(pending, 1)) {
+            let is_full = self.read_group(ordinal)?;
+            let limit = self.limit();
+            if is_full || self.pending.as_ref().is_some_and(|cut| limit.is_reached(cut, 1)) {
                 return Ok((self.take(), false));
             }
         }
+    }
+
+    /// Collects the next group of the segment, which is durable. Returns whether the object is full
+    /// before the end of the group, which is then read again for the next one.
+    fn read_group(&mut self, ordinal: u32) -> io::Result<bool> {
+        let reader = self.reader.as_mut().expect("the segment is being read");
+        // A group that has only records of routes is not read.
+        let header = match reader.header()?.filter(|header| header.count == 0) {
+            Some(header) => header,
+            None => {
+                let Found::Group(header) = reader.look()? else {
+                    let what = format!("a durable group has disappeared at {}", reader.position());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                };
+                if self.collect(ordinal, &header)? {
+                    return Ok(true);
+                }
+                header
+            }
+        };
+        let reader = self.reader.as_mut().expect("the segment is being read");
+        reader.step_over(&header);
+        self.consumed = reader.position();
+        let next = header.first_sequence + u64::from(header.count);
+        self.read_to = Some(Watermark { ordinal, stream: header.stream, next });
+        Ok(false)
+    }
+
+    /// Collects the default route's batches of a group. Returns true at the first that does not fit
+    /// into the object.
+    fn collect(&mut self, ordinal: u32, header: &GroupHeader) -> io::Result<bool> {
+        let (limit, planned_to) = (self.limit(), self.planned_to(header.stream));
+        let reader = self.reader.as_mut().expect("the segment is being read");
+        let (places, payload) = reader.batches(header)?;
+        for place in places.into_iter().filter(|place| place.route == 0) {
+            let first_sequence = place.first_sequence;
+            let next_sequence = first_sequence + u64::from(place.count);
+            if let Some(pending) = &self.pending {
+                if first_sequence < pending.next_sequence() {
+                    // It was collected before.
+                    continue;
+                }
+                if place.is_system || limit.is_reached(pending, place.lines.len()) {
+                    return Ok(true);
+                }
+            }
+            if first_sequence < planned_to {
+                continue;
+            }
+            if place.is_system && self.skips_system {
+                self.planned_to.insert(header.stream, next_sequence);
+                continue;
+            }
+            let lines = &self.lines;
+            let pending = self.pending.get_or_insert_with(|| Cut {
+                stream: header.stream,
+                first_sequence,
+                count: 0,
+                times: Vec::new(),
+                is_system: place.is_system,
+                lines: lines.take(),
+                since: Instant::now(),
+                end: self.consumed,
+                ordinals: (ordinal, ordinal),
+                is_noted: false,
+            });
+            if pending.times.last().is_none_or(|last| last.time_ms != place.time_ms) {
+                pending.times.push(RecordTime { first_sequence, time_ms: place.time_ms });
+            }
+            pending.lines.extend_from_slice(&payload[place.lines]);
+            pending.count += u64::from(place.count);
+            pending.ordinals.1 = ordinal;
+        }
+        Ok(false)
+    }
+
+    /// The reader of this segment, at the first group that was not read.
+    fn reader_of(&mut self, segment: &Segment) -> &mut SegmentReader {
+        let ordinal = segment.header.ordinal;
+        // A segment that was read to its end may have been removed since.
+        if self.reader.as_ref().is_some_and(|reader| reader.segment().header.ordinal != ordinal) {
+            self.close_reader();
+        }
+        let window = &mut self.window;
+        self.reader.get_or_insert_with(|| {
+            SegmentReader::new(segment.clone(), FIRST_GROUP, std::mem::take(window))
+        })
+    }
+
+    /// The rule that ends the object that is being collected.
+    fn limit(&self) -> Limit {
+        Limit { end: self.ends.front().copied(), bytes: self.max_object_bytes }
     }
 
     fn close_reader(&mut self) {
@@ -299,7 +323,6 @@ mod tests {
 
     use super::*;
     use crate::format::{EncodedBatch, RouteStream};
-    use crate::segment::Segment;
     use crate::segment_writer::SegmentWriter;
     use crate::segments::Publisher;
     use crate::shared::latest;

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::JournalDelivery;
 use crate::format::Position;
 
 /// The waiting callers, each with the position that must be delivered.
@@ -25,6 +26,24 @@ impl Flushes {
             // The caller may be gone.
             let _ = reply.send(());
         }
+    }
+}
+
+impl JournalDelivery {
+    /// Answers the callers whose records are delivered.
+    pub(super) fn answer_flushes(&mut self) {
+        // The end of an object that an earlier process planned is unknown.
+        if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
+            return;
+        }
+        // Read first: what is durable up to here was indexed before.
+        let durable = self.durable.get();
+        let consumed = match self.route {
+            _ if !self.is_idle() => self.delivered_to,
+            None => self.cutter().consumed,
+            Some(_) => durable,
+        };
+        self.flushes.answer(consumed.max(self.delivered_to));
     }
 }
 

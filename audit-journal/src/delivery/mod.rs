@@ -131,6 +131,13 @@ pub(crate) struct JournalDelivery {
     clean_at: Instant,
 }
 
+/// What a delivery does next.
+enum Next {
+    Step,
+    Wait,
+    End,
+}
+
 /// What all deliveries of a journal use.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -232,85 +239,98 @@ impl JournalDelivery {
             }
         }
         loop {
-            if self.may_use_disk() {
-                self.catch_up().await;
+            match self.step().await {
+                Next::Step => {}
+                Next::Wait => self.wait().await,
+                Next::End => return,
             }
-            // Requests under way have their objects in memory.
-            if self.is_gone && self.ended && self.requests.is_empty() {
-                return;
+        }
+    }
+
+    /// Does what can be done now.
+    async fn step(&mut self) -> Next {
+        if self.may_use_disk() {
+            self.catch_up().await;
+        }
+        // Requests under way have their objects in memory.
+        if self.is_gone && self.ended && self.requests.is_empty() {
+            return Next::End;
+        }
+        if self.unplanned.is_some() && self.may_use_disk() {
+            return Next::Step;
+        }
+        if self.clean_at <= Instant::now() {
+            self.clean().await;
+        }
+        if self.unplanned.is_none()
+            && let Some(encoded) = encoded(&mut self.encodings)
+        {
+            self.seal(encoded).await;
+            return Next::Step;
+        }
+        let must_read = match self.route {
+            None => self.more && self.may_cut() && self.has_memory(),
+            Some(_) => self.must_cut_route(),
+        };
+        if must_read {
+            self.read().await;
+            return Next::Step;
+        }
+        if self.due().is_some_and(|due| due <= Instant::now()) && self.may_cut() {
+            let cut = self.cutter().take();
+            if let Some(cut) = cut {
+                self.encode(cut);
             }
-            if self.unplanned.is_some() && self.may_use_disk() {
-                continue;
-            }
-            if self.clean_at <= Instant::now() {
-                self.clean().await;
-            }
-            if self.unplanned.is_none()
-                && let Some(encoded) = encoded(&mut self.encodings)
-            {
+            return Next::Step;
+        }
+        // Updated before callers of flush learn that nothing older is left.
+        self.note_oldest();
+        self.answer_flushes();
+        self.rest();
+        let is_left = !self.is_idle() || self.streams.are_ending();
+        // An abandoned job might read the journal's files after the journal is closed.
+        let is_unopened = self.is_unopened() && self.encodings.is_empty();
+        if self.ended && (!is_left || is_unopened) {
+            self.finish().await;
+            return Next::End;
+        }
+        if self.is_idle() {
+            self.mended();
+        }
+        Next::Wait
+    }
+
+    /// Waits for something to do.
+    async fn wait(&mut self) {
+        let due = self.due().filter(|_| self.has_slot() && self.may_use_disk());
+        let (awaits_encoded, awaits_memory) = (self.unplanned.is_none(), self.wanted.is_some());
+        let is_waiting = self.planned.iter().any(|planned| planned.state == State::Waiting);
+        let resends = is_waiting && self.resend_at > Instant::now();
+        let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
+        tokio::select! {
+            // Requests first: their number is bounded, so they starve no other branch.
+            biased;
+            Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
+                Ok(ended) => self.arrived(ended),
+                Err(error) => self.vanished(error),
+            },
+            encoded = next_encoded(&mut self.encodings), if awaits_encoded => {
                 self.seal(encoded).await;
-                continue;
             }
-            let has_slot = self.has_slot() && self.may_use_disk();
-            let must_read = match self.route {
-                None => has_slot && self.more && self.has_memory(),
-                Some(_) => self.must_cut_route(),
-            };
-            if must_read {
-                self.read().await;
-                continue;
+            memory = taken(&mut self.wanted), if awaits_memory => {
+                (self.cutting, self.wanted) = (Some(memory), None);
             }
-            let due = self.due();
-            if has_slot && self.route.is_none() && due.is_some_and(|due| due <= Instant::now()) {
-                let cut = self.cutter().take();
-                if let Some(cut) = cut {
-                    self.encode(cut);
-                }
-                continue;
+            Some(command) = self.commands.recv() => self.obey(command),
+            changed = self.durable.changed(), if !self.ended => {
+                self.ended = changed.is_err();
+                self.more = true;
+                self.end_route();
             }
-            // Updated before callers of flush learn that nothing older is left.
-            self.note_oldest();
-            self.answer_flushes();
-            self.rest();
-            let is_left = !self.is_idle() || self.streams.are_ending();
-            // An abandoned job might read the journal's files after the journal is closed.
-            let is_unopened = self.is_unopened() && self.encodings.is_empty();
-            if self.ended && (!is_left || is_unopened) {
-                self.finish().await;
-                return;
-            }
-            if self.is_idle() {
-                self.mended();
-            }
-            let (awaits_encoded, awaits_memory) = (self.unplanned.is_none(), self.wanted.is_some());
-            let is_waiting = self.planned.iter().any(|planned| planned.state == State::Waiting);
-            let resends = is_waiting && self.resend_at > Instant::now();
-            let (refuses, again_at) = (!self.may_use_disk(), self.again_at());
-            tokio::select! {
-                // Requests first: their number is bounded, so they starve no other branch.
-                biased;
-                Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
-                    Ok(ended) => self.arrived(ended),
-                    Err(error) => self.vanished(error),
-                },
-                encoded = next_encoded(&mut self.encodings), if awaits_encoded => {
-                    self.seal(encoded).await;
-                }
-                memory = taken(&mut self.wanted), if awaits_memory => {
-                    (self.cutting, self.wanted) = (Some(memory), None);
-                }
-                Some(command) = self.commands.recv() => self.obey(command),
-                changed = self.durable.changed(), if !self.ended => {
-                    self.ended = changed.is_err();
-                    self.more = true;
-                    self.end_route();
-                }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if has_slot && due.is_some() => {}
-                () = sleep_until(again_at), if refuses => {}
-                () = sleep_until(self.resend_at), if resends => {}
-                () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
-                () = sleep_until(self.clean_at) => {}
-            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            () = sleep_until(again_at), if refuses => {}
+            () = sleep_until(self.resend_at), if resends => {}
+            () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
+            () = sleep_until(self.clean_at) => {}
         }
     }
 
@@ -365,21 +385,6 @@ impl JournalDelivery {
                 }
             }
         }
-    }
-
-    fn answer_flushes(&mut self) {
-        // The end of an object that an earlier process planned is unknown.
-        if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
-            return;
-        }
-        // Read first: what is durable up to here was indexed before.
-        let durable = self.durable.get();
-        let consumed = match self.route {
-            _ if !self.is_idle() => self.delivered_to,
-            None => self.cutter().consumed,
-            Some(_) => durable,
-        };
-        self.flushes.answer(consumed.max(self.delivered_to));
     }
 }
 

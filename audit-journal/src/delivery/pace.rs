@@ -44,6 +44,11 @@ impl JournalDelivery {
             && !self.is_unopened()
     }
 
+    /// Whether the default route's next object may be cut now.
+    pub(super) fn may_cut(&self) -> bool {
+        self.route.is_none() && self.has_slot() && self.may_use_disk()
+    }
+
     /// Whether there is memory for the lines of the default route's next object. Asks for it.
     pub(super) fn has_memory(&mut self) -> bool {
         let bytes = self.max_object_bytes as u64;
