@@ -7,11 +7,11 @@ import { captured } from "convex:prelude";
 
 const {
   apply, arraySlice, defineProperty, getOwnPropertyDescriptor, isArray, iteratorPrototype,
-  RealObject, RealTypeError, trunc,
+  RealObject, RealRangeError, RealTypeError, trunc,
 } = captured;
 const {
   asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable,
-  MAX_SAFE_INTEGER, RealArray,
+  MAX_SAFE_INTEGER, RealArray, exec,
 } = captured;
 
 /// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt
@@ -107,6 +107,20 @@ export function flatMap(original, self, args) {
   const target = similar(source);
   flatten(target, 0, source, 1, map, args[1]);
   return target;
+}
+
+/// Long runs of combining marks.
+const marks = /\p{M}{64,}/gu;
+
+/// Throws if a text has more combining marks in sequence.
+export function checkMarks(text, limit) {
+  marks.lastIndex = 0;
+  for (let run; (run = apply(exec, marks, [text])) !== null; ) {
+    if (run[0].length > limit)
+      throw new RealRangeError(
+        `String.prototype.normalize(): the combining marks in sequence exceed limit of ${limit}`,
+      );
+  }
 }
 
 /// Wraps an iterator so that each of its steps is a call of JavaScript.

@@ -9,6 +9,7 @@ const { apply } = Reflect;
 const { defineProperty } = Object;
 const { max, min, trunc } = Math;
 const { MAX_SAFE_INTEGER } = Number;
+const { toWellFormed } = String.prototype;
 const RealError = Error;
 const RealObject = Object;
 const RealTypeError = TypeError;
@@ -25,12 +26,33 @@ const LONG_LENGTH = 1 << 14;
 /// the clock is checked.
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
+/// The most combining marks in sequence that are normalized, in code units.
+const MAX_MARKS = 1 << 12;
 
 const isObject = (value) =>
   (typeof value === "object" && value !== null) || typeof value === "function";
 
+/// The host's functions, which are known before any text is parsed.
+let host;
+
+/// The engine keeps the names of members in a hash table that a text can make slow.
+const { parse } = JSON;
+const json = JSON;
+JSON.parse = {
+  parse(text, reviver) {
+    const source = typeof text === "string" ? text : `${text}`;
+    if (source.length > LONG_LENGTH && host.namesCollide(apply(toWellFormed, source, []))) {
+      throw new RealRangeError(
+        "JSON.parse(): the text has too many names of members that were chosen to have one hash",
+      );
+    }
+    return apply(parse, json, [source, reviver]);
+  },
+}.parse;
+
 /// `load` returns the functions of flatten.js.
 export function boundLoops(native, load) {
+  host = native;
   const { isArray } = native;
   const look = () => {
     if (native.isOver()) throw new RealError("the function's time is over");
@@ -175,6 +197,13 @@ export function boundLoops(native, load) {
     ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"],
     search,
   );
+
+  // The engine sorts combining marks in sequence by insertion.
+  bound(String.prototype, ["normalize"], (original, self, args) => {
+    const text = isObject(self) ? `${self}` : self;
+    if (typeof text === "string" && text.length > MAX_MARKS) load().checkMarks(text, MAX_MARKS);
+    return apply(original, text, args);
+  });
 
   // Built-in methods iterate over built-in iterators natively, without checking the clock.
   bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) =>

@@ -177,9 +177,11 @@ export const toBase64Url = (bytes) =>
   native.base64(raw(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 
 export const fromBase64Url = (text) => {
-  const bytes = native.fromBase64(
-    String(text).replace(/-/g, "+").replace(/_/g, "/").replace(/=+$/, ""),
-  );
+  const base64 = String(text).replace(/-/g, "+").replace(/_/g, "/");
+  // A regular expression for the end would take quadratic time if there are many in the middle.
+  let end = base64.length;
+  while (base64[end - 1] === "=") end--;
+  const bytes = native.fromBase64(base64.slice(0, end));
   if (bytes === undefined) throw badCharacter();
   return bytes;
 };

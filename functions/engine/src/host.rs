@@ -18,8 +18,8 @@ use super::built_in;
 use super::heap::Usage;
 use super::stopwatch::Stopwatch;
 use super::{
-    Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, bytes, crypto, encodings, url,
-    zones,
+    Answer, Asking, Completion, Later, Seed, SyscallError, Syscalls, bytes, crypto, encodings,
+    names, url, zones,
 };
 
 scoped_thread_local! {
@@ -361,6 +361,8 @@ pub(super) fn natives<'js>(
     // Excludes proxies, which can report any length.
     let is_array = |value: Value<'js>| value.is_array();
     natives.set("isArray", Function::new(ctx.clone(), is_array)?)?;
+    let collide = |json: Text<'js>| rquickjs::Result::Ok(names::collide(&json.to_string()?));
+    natives.set("namesCollide", Function::new(ctx.clone(), collide)?)?;
 
     let usage = Rc::clone(&shared.usage);
     let load = move |ctx: Ctx<'js>, name: String| built_in::load(&ctx, &name, &usage);

@@ -21,6 +21,7 @@ mod heap;
 mod host;
 mod kept;
 mod modules;
+mod names;
 mod outer;
 mod realm;
 mod rejections;

@@ -582,3 +582,104 @@ fn interrupted_searches_do_not_corrupt_the_engine() {
     }
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
+
+/// Names with one hash are compared with each other, and the engine checks no clock meanwhile.
+#[test]
+fn names_that_were_chosen_to_collide_are_refused() {
+    let fixture = fixture(
+        "export const keys = query(async (_ctx, args: any) => Object.keys(args).length);
+         export const parsed = action(async (_ctx, { text }: any) => Object.keys(JSON.parse(text)).length);
+         export const revived = query(async (_ctx, { text }: any) => Object.keys(JSON.parse({ toString: () => text } as any, (_, v) => v)).length);
+         export const fine = query(async () => 1);",
+    );
+    let twins = ["fpnlbgw", "lodjsyq"];
+    let of = |n: u32| (0..13).map(|at| twins[(n >> at) as usize % 2]).collect::<String>();
+    let members = |name: &dyn Fn(u32) -> String| {
+        (0..8_192).map(|n| format!("\"{}\":0", name(n))).collect::<Vec<_>>().join(",")
+    };
+    let (colliding, usual) = (members(&of), members(&|n| format!("name of {n:090}")));
+    for (members, is_refused) in [(colliding, true), (usual, false)] {
+        let text = serde_json::Value::from(format!("{{{members}}}"));
+        let args = [
+            ("keys", format!("[{{{members}}}]")),
+            ("parsed", format!("[{{\"text\":{text}}}]")),
+            ("revived", format!("[{{\"text\":{text}}}]")),
+        ];
+        for (name, args) in args {
+            let result = fixture.ran(&format!("messages:{name}"), &args).result;
+            match result {
+                Ok(count) => assert!(!is_refused && count == "8192", "{name}: {count}"),
+                Err(failure) => assert!(
+                    is_refused && failure.message.contains("names of members"),
+                    "{name}: {}",
+                    failure.message
+                ),
+            }
+        }
+    }
+    assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
+}
+
+#[test]
+fn long_runs_of_marks_are_not_normalized() {
+    let fixture = fixture(
+        "const marks = (n: number) => `a${'\\u0301'.repeat(n / 2)}${'\\u0323'.repeat(n / 2)}`;
+         export const normal = query(async (_ctx, { n, times, form }: any) => marks(n).repeat(times).normalize(form).length);
+         export const disguised = query(async () => String.prototype.normalize.call({ toString: () => marks(1e6) } as any, 'NFKD').length);
+         export const compared = query(async () => marks(1e6).localeCompare('b'));
+         export const same = query(async () => 'x'.repeat(2e4).normalize('NFC') === 'x'.repeat(2e4) && 'e\\u0301'.repeat(1e4).normalize() === '\\u00e9'.repeat(1e4));
+         export const fine = query(async () => 1);",
+    );
+    let length = |n: u32, times: u32, form: &str| {
+        let args = format!("[{{\"n\":{n},\"times\":{times},\"form\":\"{form}\"}}]");
+        fixture.ran("messages:normal", &args).result.map_err(|failure| failure.message)
+    };
+    for form in ["NFC", "NFD", "NFKC", "NFKD"] {
+        let refused = length(1_000_000, 1, form).unwrap_err();
+        assert!(refused.contains("exceed limit of 4096"), "{form}: {refused}");
+        assert!(length(4_000, 10, form).is_ok(), "{form}");
+    }
+    for name in ["disguised", "compared"] {
+        let failure = fails_alone(&fixture, name, &ample());
+        assert!(failure.message.contains("exceed limit of 4096"), "{name}: {}", failure.message);
+    }
+    assert_eq!(fixture.value("messages:same", "[{}]"), "true");
+}
+
+/// What a client sends is read in linear time, however it is made: reading each of these texts in
+/// quadratic time would take hours.
+#[test]
+fn texts_of_clients_are_read_in_linear_time() {
+    let fixture = fixture(
+        "const blanks = ' '.repeat(1e6);
+         const form = (type: string, body: string) =>
+           new Response(body, { headers: { 'content-type': `multipart/form-data; boundary=${type}` } }).formData();
+         const part = (head: string) => `--b\\r\\nContent-Disposition: form-data; name=\"a\"; filename=\"f\"\\r\\n${head}\\r\\n\\r\\nx\\r\\n--b--`;
+         const cases: any = {
+           header: () => new Headers([['a', `x${blanks}y`]]).get('a')!.length,
+           request: () => new Request('http://a/', { headers: { a: `x${blanks}y` } }).headers.get('a')!.length,
+           blob: async () => (await new Response('', { headers: { 'content-type': `text/plain${blanks}x` } }).blob()).type.length,
+           type: async () => ((await form('b', part(`Content-Type: x${blanks}y`))).get('a') as File).type.length,
+           disposition: async () => (await form('b', part(`X: ${'content-disposition:'.repeat(2e5)}`))).get('a') !== null,
+           boundary: () => form(`${'-'.repeat(50_000)}x`, '-'.repeat(4e6)).then(() => 'form', () => 'broken'),
+           unended: () => form('b', `--b\\r\\n${'\\r\\n--'.repeat(1e6)}`).then(() => 'form', () => 'broken'),
+           parameters: () => new URLSearchParams('a=%'.repeat(1e5)).size,
+           key: () => crypto.subtle.importKey('jwk', { kty: 'oct', k: `x${'='.repeat(4e6)}x` }, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']).catch(() => 'broken'),
+           base64: () => { try { return atob(`${'='.repeat(4e6)}x`); } catch { return 'broken'; } },
+           date: () => String(Date.parse(`1 ${'('.repeat(1e6)} 2020`)),
+         };
+         export const names = query(async () => Object.keys(cases));
+         export const read = query(async (_ctx, { name }: any) => (await cases[name]()) ?? null);",
+    );
+    let names: Vec<String> =
+        serde_json::from_str(&fixture.value("messages:names", "[{}]")).unwrap();
+    let slow: Vec<String> = names
+        .into_iter()
+        .filter_map(|name| {
+            let args = format!("[{{\"name\":\"{name}\"}}]");
+            let failure = fixture.ran("messages:read", &args).result.err()?;
+            Some(format!("{name}: {}", failure.message))
+        })
+        .collect();
+    assert!(slow.is_empty(), "{slow:#?}");
+}
