@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use audit_core::read_text;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// The location of a secret: `env:NAME` or `file:/path`. It is never the secret itself, so it may
 /// appear in a settings file and in `Debug`.
@@ -83,7 +84,20 @@ impl SecretSource {
 #[derive(Clone)]
 pub(crate) struct Secret(String);
 
+/// The shortest value in a query that may be a secret, in bytes. Shorter ones would be removed from
+/// words too.
+const MIN_SECRET_BYTES: usize = 6;
+
 impl Secret {
+    /// The values in the query of a URL, as they are written and decoded.
+    pub(crate) fn of_query(url: &Url) -> Vec<Secret> {
+        let parts = url.query().unwrap_or_default().split('&');
+        let written = parts.map(|part| part.split_once('=').map_or(part, |(_, value)| value));
+        let decoded = url.query_pairs().map(|(_, value)| value.into_owned());
+        let values = written.map(str::to_owned).chain(decoded);
+        values.filter(|value| value.len() >= MIN_SECRET_BYTES).map(Secret).collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn new(text: &str) -> Secret {
         Secret(text.to_owned())

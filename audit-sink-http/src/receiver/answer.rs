@@ -10,6 +10,7 @@ use reqwest::header::{HeaderMap, LOCATION};
 use serde_json::Value;
 
 use super::Receiver;
+use super::url::shown_url;
 use crate::Format;
 use crate::response::{Body, Success, retry_after};
 
@@ -60,8 +61,9 @@ impl Receiver {
             };
         }
         if status.is_redirection() {
-            let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
-            let to = self.shown(to);
+            let to = headers.get(LOCATION).and_then(|to| to.to_str().ok());
+            let to = to.and_then(|to| self.url.join(to).ok()).map(|to| shown_url(&to));
+            let to = self.shown(to.as_deref().unwrap_or("nowhere"));
             let reason =
                 format!("{self} redirects to {to}: redirects are not followed, set the URL");
             return Answer::Blocked { by: "redirect", reason };
@@ -132,8 +134,7 @@ impl Receiver {
 
     /// Makes foreign text fit for display: one short line without our secrets.
     fn shown(&self, text: &str) -> String {
-        let secrets = self.secrets.iter().chain(&self.token);
-        let text = secrets.fold(text.to_owned(), |text, secret| secret.redact(&text));
+        let text = self.hidden.iter().fold(text.to_owned(), |text, secret| secret.redact(&text));
         let mut line = scrub(&text);
         if line.len() > MAX_SHOWN_BYTES {
             line.truncate(line.floor_char_boundary(MAX_SHOWN_BYTES));

@@ -32,7 +32,8 @@ pub(crate) struct Receiver {
     url: ::url::Url,
     format: Format,
     token: Option<Secret>,
-    secrets: Vec<Secret>,
+    /// What is removed from foreign text before it is shown.
+    hidden: Vec<Secret>,
     signer: Signer,
     clock: Arc<dyn Clock>,
     acknowledgment: Option<Acknowledgment>,
@@ -53,10 +54,12 @@ impl Receiver {
         let read = |source: &crate::SecretSource| source.read().map_err(OpenError::configuration);
         let secrets = settings.secrets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let token = settings.token.as_ref().map(read).transpose()?;
-        let signer = Signer::new(secrets.clone()).map_err(OpenError::configuration)?;
+        let hidden = Secret::of_query(&url).into_iter();
+        let hidden = hidden.chain(secrets.clone()).chain(token.clone()).collect();
+        let signer = Signer::new(secrets).map_err(OpenError::configuration)?;
         let client = client(settings, &url)?;
         let format = settings.format;
-        Ok(Receiver { client, url, format, token, secrets, signer, clock, acknowledgment })
+        Ok(Receiver { client, url, format, token, hidden, signer, clock, acknowledgment })
     }
 
     /// Sends one request, with `limit` as its time limit. With indexer acknowledgment, waits for

@@ -142,3 +142,39 @@ fn secrets_that_a_receiver_repeats_are_not_shown() {
         "https://example.com/ answered 403 Forbidden: bad token .. <p> (see to its token or secret)"
     );
 }
+
+/// Those in the query of the URL, which a proxy repeats in its redirect or page.
+#[test]
+fn secrets_in_the_url_are_not_shown() {
+    let url = "http://127.0.0.1/hook?v=1&key=hunter%32+x&hunter2";
+    let settings = Settings { allow_private_addresses: true, ..Settings::new(url, Format::Ndjson) };
+    let receiver = opened(&settings).unwrap();
+    let reason = |status: u16, to: Option<&str>, body: &str| {
+        let mut headers = HeaderMap::new();
+        to.map(|to| headers.insert(reqwest::header::LOCATION, HeaderValue::from_str(to).unwrap()));
+        let body = Body { bytes: body.into(), is_whole: true };
+        let answer = receiver.answer(StatusCode::from_u16(status).unwrap(), &headers, &body);
+        let Answer::Blocked { reason, .. } = answer else { panic!("{answer:?}") };
+        reason
+    };
+    for (to, shown) in [
+        (
+            Some("https://example.com/hook/?v=1&key=hunter%32+x&hunter2"),
+            "https://example.com/hook/",
+        ),
+        (Some("/login?next=/hook%3Fkey=hunter2#hunter2"), "http://127.0.0.1/login"),
+        (Some("?key=hunter%32+x"), "http://127.0.0.1/hook"),
+        (Some("//hunter2/"), "http://../"),
+        (Some("http://["), "nowhere"),
+        (None, "nowhere"),
+    ] {
+        let expected = format!(
+            "http://127.0.0.1/hook redirects to {shown}: redirects are not followed, set the URL"
+        );
+        assert_eq!(reason(308, to, ""), expected);
+    }
+    for said in ["no /hook?v=1&key=hunter%32+x&hunter2", "unknown key \"hunter2 x\", v 1"] {
+        let shown = reason(404, None, said);
+        assert!(!shown.contains("hunter") && shown.contains("v"), "{shown}");
+    }
+}
