@@ -101,6 +101,9 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// The address of Azure's services for its own machines, which is not reachable from elsewhere.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let is_special = address.is_private()
@@ -116,6 +119,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19))
+        // Azure answers each of its machines here, with their settings.
+        || address == AZURE
         // Reserved, and broadcast.
         || a >= 240;
     !is_special
@@ -210,6 +215,8 @@ mod tests {
             "172.31.255.255",
             "192.168.1.1",
             "169.254.169.254",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
             "100.64.0.1",
             "192.0.0.8",
             "198.18.0.1",
