@@ -11,7 +11,7 @@ use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
 use audit_runtime::{Audited, HostValue, MutationError, ReleaseError, RequestContext, Var};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
@@ -89,6 +89,7 @@ impl App {
             .layer(from_fn(audit_host::traced))
             .layer(layer.with_trusted_proxies(proxies))
             .layer(from_fn_with_state(self.request_timeout, within))
+            .layer(map_response(unstored))
             .with_state(self)
             .merge(probes(probe, Answer::public))
     }
@@ -123,6 +124,12 @@ async fn within(State(limit): State<Duration>, request: Request, next: Next) -> 
             &format!("the request was not done within {limit:?}; a change may have been made"),
         ),
     }
+}
+
+/// Forbids caches between the service and its clients, which would show documents without logs.
+async fn unstored(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Adds the user to the request's context. A proxy in front authenticates users. Only trusted

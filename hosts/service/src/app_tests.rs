@@ -109,6 +109,27 @@ impl Service {
     }
 }
 
+/// A cache may store a response with one of these statuses unless it forbids that.
+#[tokio::test]
+async fn no_cache_in_between_can_hand_out_a_response() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, id) = database(&directory);
+    let service = service(&url).await;
+    assert_eq!(service.update(&id, "one").await, StatusCode::OK);
+    for (method, path, status) in [
+        ("GET", format!("/documents/{id}"), 200),
+        ("HEAD", format!("/documents/{id}"), 200),
+        ("GET", format!("/documents/{id}-other"), 404),
+        ("GET", "/documents/%FF".to_owned(), 400),
+        ("DELETE", format!("/documents/{id}"), 405),
+    ] {
+        let request = Request::builder().method(method).uri(&path).body(Body::empty()).unwrap();
+        let response = service.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{method} {path}");
+    }
+}
+
 #[tokio::test]
 async fn cancelled_changes_leave_no_stale_view() {
     let directory = tempfile::TempDir::new().unwrap();
