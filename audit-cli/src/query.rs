@@ -12,6 +12,10 @@ use serde_json::value::RawValue;
 use crate::decimal::Decimal;
 use crate::units::date_time_ms;
 
+/// The most parts of a pointer. JSON with more levels is read by few parsers, and a sink refuses a
+/// body with half as many.
+const MAX_PARTS: usize = 128;
+
 /// A JSON pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pointer {
@@ -25,6 +29,10 @@ impl FromStr for Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!("a JSON pointer begins with a slash, as in /{text}"));
         };
+        let count = rest.split('/').count();
+        if count > MAX_PARTS {
+            return Err(format!("a JSON pointer of {count} parts exceeds limit of {MAX_PARTS}"));
+        }
         if rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1'])) {
             return Err(format!("in the JSON pointer {text}, ~ is written ~0, and / in a name ~1"));
         }

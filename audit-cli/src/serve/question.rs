@@ -176,6 +176,20 @@ impl Question {
 mod tests {
     use super::*;
 
+    /// The page's address may be anybody's link, and each part of a pointer is a level of a tree.
+    #[test]
+    fn deep_pointers_are_refused_wherever_they_stand() {
+        for name in ["where", "time", "stack", "facet", "column"] {
+            let of =
+                |parts: usize| Question::parse(Some(&format!("{name}={}", "/a".repeat(parts))));
+            assert!(of(128).is_ok(), "{name}");
+            for parts in [129, 30_000] {
+                let refused = of(parts).unwrap_err();
+                assert!(refused.contains("exceeds limit of 128"), "{name}: {refused}");
+            }
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn every_time_has_a_bin(time_ms: i64, bin: i64, offset: i64) {
