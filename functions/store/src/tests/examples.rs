@@ -694,3 +694,35 @@ fn reads_aside_see_no_own_writes_and_conflict_with_nothing() {
         assert_eq!(tx.commit().is_ok(), is_aside);
     }
 }
+
+/// Convex's `getDocumentSize` is what an app compares the metrics with.
+#[test]
+fn a_document_counts_the_same_however_it_is_read() {
+    let (_directory, store) = open();
+    store
+        .set_schema(&schema("t", &json!({ "by_n": ["n"] }), &json!({ "type": "any" }), true))
+        .unwrap();
+    let mut tx = begin(&store);
+    let fields = json!({ "n": 1, "text": "é", "list": [null, true, { "a": "b" }], "bytes": { "$bytes": "AAE=" } });
+    let id = tx.insert(&root(), "t", value(fields)).unwrap();
+    let written = tx.metrics().bytes_written;
+    let read = |tx: &mut Tx, how: &str| {
+        let before = tx.metrics().bytes_read;
+        match how {
+            "get" => assert!(tx.get(&root(), None, &id).unwrap().is_some()),
+            index => {
+                let found = match index {
+                    "by_creation_time" => collect(tx, &scan("t")),
+                    index => collect(tx, &range(&format!("t.{index}"), json!([]))),
+                };
+                assert_eq!(found.unwrap().len(), 1, "{index}");
+            }
+        }
+        tx.metrics().bytes_read - before
+    };
+    let ways = ["get", "by_id", "by_creation_time", "by_n"];
+    assert_eq!(ways.map(|how| read(&mut tx, how)), [written; 4], "in its own transaction");
+    tx.commit().unwrap();
+    let mut tx = begin(&store);
+    assert_eq!(ways.map(|how| read(&mut tx, how)), [written; 4], "in a later one");
+}

@@ -84,14 +84,14 @@ impl Tx {
         })
     }
 
-    pub(crate) fn count_read(&mut self, bytes: usize) -> Result<(), StoreError> {
+    pub(crate) fn count_read(&mut self, document: &Arc<Object>) -> Result<(), StoreError> {
         const ADVICE: &str = "Consider using smaller limits in your queries, paginating your queries, or using \
                               indexed queries with a selective index range expressions.";
         if self.access == Access::Host {
             return Ok(());
         }
         self.metrics.documents_read += 1;
-        self.metrics.bytes_read += bytes as u64;
+        self.metrics.bytes_read += size(document) as u64;
         let TxMetrics { documents_read, bytes_read, .. } = self.limits;
         within(self.metrics.documents_read, documents_read, || {
             format!(
@@ -135,7 +135,7 @@ fn within(used: u64, limit: u64, message: impl FnOnce() -> String) -> Result<(),
     if used > limit { Err(StoreError::User(message())) } else { Ok(()) }
 }
 
-/// The size of a document for limits, in bytes.
-pub(super) fn size(document: &Arc<Object>) -> usize {
+/// The size of a document for limits, in bytes: that of `getDocumentSize` in `convex/values`.
+fn size(document: &Arc<Object>) -> usize {
     document.iter().map(|(name, value)| name.len() + 1 + value.size()).sum::<usize>() + 2
 }

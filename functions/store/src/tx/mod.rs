@@ -23,7 +23,6 @@ use super::{
     write::Write,
 };
 
-use limits::size;
 use query::Stream;
 
 pub use limits::{
@@ -288,16 +287,13 @@ impl Tx {
         self.reads.add_key(key);
         match self.documents.get(key) {
             Some(write) => Ok(write.current.clone()),
-            None => Ok(self.stored(key)?.map(|(document, _)| document)),
+            None => self.stored(key),
         }
     }
 
-    /// The document in the snapshot and its size in bytes. Does not add it to the read set.
-    pub(crate) fn stored(&self, key: &Key) -> Result<Option<(Arc<Object>, usize)>, StoreError> {
-        match self.store.get_at(&self.snapshot, key)? {
-            Some(bytes) => Ok(Some((decode_document(&bytes)?, bytes.len()))),
-            None => Ok(None),
-        }
+    /// The document in the snapshot. Does not add it to the read set.
+    pub(crate) fn stored(&self, key: &Key) -> Result<Option<Arc<Object>>, StoreError> {
+        self.store.get_at(&self.snapshot, key)?.map(|bytes| decode_document(&bytes)).transpose()
     }
 
     /// The rows of the snapshot in a range. Does not add them to the read set.
@@ -316,15 +312,12 @@ impl Tx {
         &mut self,
         key: &Key,
     ) -> Result<Option<Arc<Object>>, StoreError> {
-        let (document, bytes) = match self.documents.get(key) {
-            Some(write) => (write.current.clone(), write.current.as_ref().map_or(0, size)),
-            None => match self.stored(key)? {
-                Some((document, bytes)) => (Some(document), bytes),
-                None => (None, 0),
-            },
+        let document = match self.documents.get(key) {
+            Some(write) => write.current.clone(),
+            None => self.stored(key)?,
         };
-        if document.is_some() {
-            self.count_read(bytes)?;
+        if let Some(document) = &document {
+            self.count_read(document)?;
         }
         Ok(document)
     }

@@ -76,8 +76,9 @@ impl Stream {
         self.is_at_end = self.plan.start >= self.plan.end;
         let document = match (self.plan.is_by_id, stored) {
             (true, Some(bytes)) => {
-                tx.count_read(bytes.len())?;
-                Some(decode_document(&bytes)?)
+                let document = decode_document(&bytes)?;
+                tx.count_read(&document)?;
+                Some(document)
             }
             (true, None) => tx.read_through_index(&key)?,
             (false, _) => tx.read_through_index(&key::entry_document(table.number, &key))?,
