@@ -110,8 +110,8 @@ export function install(natives, settings) {
   native = natives;
   const { env, auditVars } = settings;
   for (let i = 0; i < auditVars.length; i++)
-    vars[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
-  freeze(vars);
+    variables[auditVars[i]] = symbols[i] = Symbol(`var.${auditVars[i]}`);
+  freeze(variables);
   hidden(globalThis, "Convex", { syscall, asyncSyscall, jsSyscall });
   lazily("performance", () => ({
     now: () => (isDeterministic() ? 0 : native.elapsedMs()),
@@ -268,8 +268,20 @@ function jsSyscall(op) {
 }
 
 /// The variables of audit logs, by name. Filled before any module is evaluated.
-const vars = {};
+const variables = {};
 const symbols = [];
+
+/// A misspelled variable is an error, since the log would lack its member. Names that the language
+/// reads from any object are none.
+const vars = new Proxy(variables, {
+  __proto__: null,
+  get(_, name) {
+    const isOther = typeof name === "symbol" || name in plainPrototype;
+    if (!isOther && !captured.hasOwn(variables, name) && name !== "toJSON" && name !== "then")
+      throw new captured.RealTypeError(`log.vars has no variable ${stringify(name)}`);
+    return variables[name];
+  },
+});
 
 /// The body is serialized in Rust; see engine/audit.rs.
 async function audit(body) {

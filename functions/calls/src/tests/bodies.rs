@@ -31,7 +31,7 @@ use Cell::{Line, Refused, Same, Thrown};
 type Row = (&'static str, &'static str, Cell, Cell);
 
 #[rustfmt::skip]
-const ROWS: [Row; 63] = [
+const ROWS: [Row; 65] = [
     ("members", "{ text: 'x', yes: true, no: false, none: null, list: [1, [2, { three: 3 }]] }",
         Line(r#"{"text":"x","yes":true,"no":false,"none":null,"list":[1,[2,{"three":3}]]}"#), Same),
     ("nothing", "{}",
@@ -110,6 +110,10 @@ const ROWS: [Row; 63] = [
         Refused("Unknown audit var symbol: Symbol(var.ip). (at a[0])"), Thrown("Error: Unknown audit var symbol: Symbol(var.ip).")),
     ("a registered symbol", "{ a: Symbol.for('var.ip') }",
         Refused("Unknown audit var symbol: Symbol(var.ip). (at a)"), Thrown("Error: Unknown audit var symbol: Symbol(var.ip).")),
+    ("a misspelled variable", "{ a: 1, address: log.vars.ipAddress }",
+        Thrown(r#"TypeError: log.vars has no variable "ipAddress""#), Line(r#"{"a":1}"#)),
+    ("variables as an object", "{ a: 'ip' in log.vars, b: 'x' in log.vars, c: `${log.vars}`, d: JSON.stringify(log.vars), e: log.vars.constructor === Object }",
+        Line(r#"{"a":true,"b":false,"c":"[object Object]","d":"{}","e":true}"#), Same),
     ("a symbol as a key", "{ [Symbol('a')]: 1, [log.vars.ip]: 2, b: 3 }",
         Line(r#"{"b":3}"#), Same),
     ("a key that starts with $", "{ a: { $b: 1 } }",
