@@ -10,6 +10,7 @@ use audit_core::with_sources;
 use audit_host::Lane;
 use audit_runtime::{ReleaseError, RequestContext};
 use functions_store::{StoreError, Timestamp};
+use functions_value::Value;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
@@ -105,6 +106,20 @@ impl Answered {
         };
         let line = |line: &String| line.len() + size_of::<String>();
         result + self.log_lines.iter().map(line).sum::<usize>()
+    }
+
+    /// The outcome of a mutation once it has committed: with that time in the place of
+    /// `db.vars.commitTs`, which no function has seen.
+    pub(super) fn committed_at(mut self, at: Option<Timestamp>) -> Answered {
+        if let (Ok(text), Some(at)) = (&self.result, at)
+            && text.contains("\"$commitTs\"")
+            && let Ok(json) = serde_json::from_str(text)
+            && let Ok(mut value) = Value::from_json_of_mutation(json)
+        {
+            value.set_commit_ts(at.cast_signed());
+            self.result = Ok(value.to_json().to_string().into());
+        }
+        self
     }
 
     pub(super) fn failed(message: impl Into<String>) -> Answered {

@@ -76,9 +76,9 @@ impl Validators {
             .map_err(|message| format!("ArgumentValidationError: {message}"))
     }
 
-    /// Checks the result of a function, given as JSON text. With `is_nested`, it goes to another
-    /// function of the same transaction. Results that pass are sent to clients and caches
-    /// unchanged.
+    /// Checks the result of a function, given as JSON text. With `is_of_mutation`, it can contain
+    /// the time of the commit, which it gets then. Results that pass are sent to clients and caches
+    /// without any other change.
     ///
     /// # Errors
     ///
@@ -87,16 +87,16 @@ impl Validators {
         &self,
         target: &Target<'_>,
         value: &str,
-        is_nested: bool,
+        is_of_mutation: bool,
         is_id: &dyn Fn(&str, &str) -> bool,
     ) -> Result<(), String> {
         let invalid = |error: &dyn fmt::Display| format!("the result is not a value: {error}");
         let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref())
         else {
-            return check_encoded(value, is_nested).map_err(|error| invalid(&error));
+            return check_encoded(value, is_of_mutation).map_err(|error| invalid(&error));
         };
         let json: Json = serde_json::from_str(value).map_err(|error| invalid(&error))?;
-        let read = if is_nested { Value::from_json_of_mutation } else { Value::from_json };
+        let read = if is_of_mutation { Value::from_json_of_mutation } else { Value::from_json };
         let value = read(json).map_err(|error| invalid(&error))?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
     }

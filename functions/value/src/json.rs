@@ -168,7 +168,7 @@ impl Serialize for Value {
 
 pub(super) fn misplaced_commit_ts() -> ValueError {
     ValueError::new(
-        "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
+        "`db.vars.commitTs` is a value for documents, for the results of mutations and for functions that the same mutation calls",
     )
 }
 

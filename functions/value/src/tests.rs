@@ -151,7 +151,7 @@ fn invalid_json_is_rejected_with_its_path() {
         ),
         (
             json!({ "t": { "$commitTs": null } }),
-            "`db.vars.commitTs` is a value for documents and for functions that the same mutation calls, and for nothing else",
+            "`db.vars.commitTs` is a value for documents, for the results of mutations and for functions that the same mutation calls",
         ),
         (json!({ "t": { "$commitTs": 1 } }), "Malformed $commitTs: not null (present at path .t)"),
         (

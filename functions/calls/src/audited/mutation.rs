@@ -104,7 +104,10 @@ impl Functions {
             Ok(Inner::seal_attempt(execution, &call, ran))
         };
         match inner.runtime.run_mutation(full_name, &call.caller.request, attempt).await {
-            Ok(answered) => Ok(Mutated { answered, committed: call.committed.get().copied() }),
+            Ok(answered) => {
+                let committed = call.committed.get().copied();
+                Ok(Mutated { answered: answered.committed_at(committed), committed })
+            }
             Err(MutationError::Function(AttemptError::NotDue)) => {
                 Err(CallError::NotFound(AttemptError::NotDue.to_string()))
             }

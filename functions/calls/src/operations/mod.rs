@@ -130,6 +130,7 @@ fn run_at(
     frame: Frame,
 ) -> Result<Answered, StoreError> {
     let is_nested = frame.depth > 0;
+    let is_of_mutation = is_nested || log.kind() == FunctionKind::Mutation;
     let checked = {
         let tx = RefCell::new(&mut *tx);
         let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
@@ -173,7 +174,7 @@ fn run_at(
         Ok(value) => {
             let tx = RefCell::new(tx);
             let is_id = |table: &str, id: &str| tx.borrow_mut().is_id(&target.component, table, id);
-            let checked = facts.validators.check_returned(target, &value, is_nested, &is_id);
+            let checked = facts.validators.check_returned(target, &value, is_of_mutation, &is_id);
             checked.map(|()| value.into()).map_err(|message| Failed { message, data: None })
         }
         Err(Failure { message, data, kind }) => {
@@ -340,7 +341,10 @@ impl InTransaction<'_> {
 }
 
 pub(crate) fn function_metadata(target: &Target<'_>) -> Json {
-    json!({ "name": target.function.name, "componentPath": target.component.to_string() })
+    // A default export has the name that `getFunctionName` returns: that of its module.
+    let name = &target.function.name;
+    let name = name.strip_suffix(":default").unwrap_or(name);
+    json!({ "name": name, "componentPath": target.component.to_string() })
 }
 
 pub(crate) fn request_metadata(

@@ -1,5 +1,6 @@
 //! References to functions, as npm packages write them.
 
+use audit_core::SystemRandom;
 use serde_json::json;
 
 use super::super::FunctionSettings;
@@ -40,6 +41,38 @@ async fn all_kinds_of_references_are_resolved() {
                 assert!(failed.message.contains(expected), "{reference}: {}", failed.message);
             }
             (result, _) => panic!("{reference}: {result:?}"),
+        }
+    }
+}
+
+const DEFAULTS: &str = r#"
+import { mutation } from "../_generated/server";
+export default mutation(async (ctx) => (await ctx.meta.getFunctionMetadata()).name);
+"#;
+
+/// A default export is named by its module alone, by clients and by `getFunctionName`, and with its
+/// export by those that complete names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn default_exports_are_found_by_each_of_their_names() {
+    let modules = tempfile::tempdir().unwrap();
+    std::fs::create_dir(modules.path().join("dir")).unwrap();
+    std::fs::write(modules.path().join("a.js"), MODULE).unwrap();
+    std::fs::write(modules.path().join("dir/d.js"), DEFAULTS).unwrap();
+    let host = Host::with_program(modules.path(), FunctionSettings::default(), SystemRandom).await;
+    let names = ["dir/d", "dir/d:default", "dir/d.js", "dir/d.js:default"];
+    for name in names {
+        let mutated = host.functions.mutation(name, &json!({}), &host.caller()).await.unwrap();
+        assert_eq!(mutated.answered.result.unwrap().to_string(), r#""dir/d""#, "{name}");
+        for reference in [
+            json!({ "name": name }),
+            json!({ "reference": format!("_reference/function/{name}") }),
+            json!({ "functionHandle": format!("function://;{name}") }),
+        ] {
+            let mut call = reference.clone();
+            call["udfType"] = json!("mutation");
+            let mutated = host.functions.mutation("a:call", &call, &host.caller()).await.unwrap();
+            let result = mutated.answered.result.unwrap().to_string();
+            assert_eq!(result, r#""dir/d""#, "{reference}");
         }
     }
 }

@@ -8,15 +8,13 @@ use super::Host;
 use crate::call::{Answered, Failed};
 
 /// Results that are no values, as expressions of a handler, and a part of the message.
-const RESULTS: [(&str, &str); 9] = [
+const RESULTS: [(&str, &str); 7] = [
     ("'\\ud800'", "surrogate"),
     ("[{ a: '\\udc00' }]", "surrogate"),
     ("Array(8193).fill(1)", "Array length is too long"),
     ("Object.fromEntries(Array.from({ length: 1025 }, (_, n) => ['a' + n, 1]))", "too many fields"),
     ("(() => { let x = 1; for (let i = 0; i < 70; i++) x = [x]; return x; })()", "too nested"),
     ("new (class A { constructor() { return () => 1; } })()", "not a supported Convex type"),
-    ("ctx.db.vars?.commitTs ?? Symbol('x')", ""),
-    ("(async () => ({ at: ctx.db.vars?.commitTs ?? Symbol('x') }))()", ""),
     ("{ $a: 1 }", "$a"),
 ];
 
@@ -135,6 +133,10 @@ async fn a_result_that_is_no_value_fails_its_function() {
         }
         for (index, text) in TEXTS.iter().enumerate() {
             let args = json!({ "text": index });
+            // A mutation's result can have the time of its commit.
+            if text.contains("$commitTs") && kind != "Action" {
+                continue;
+            }
             for Failed { message, .. } in failures(&host, "forged", kind, &args).await {
                 assert!(message.contains("result is not a value"), "{kind} {text}: {message}");
             }
