@@ -38,9 +38,7 @@ impl Host {
         let (server, root) = (S3TestServer::start().await, tempfile::tempdir().unwrap());
         let journal = JournalSettings {
             cut_after_ms: 0,
-            // The journal's files are copied often.
-            segment_bytes: 33 << 20,
-            ..JournalSettings::new(root.path().join("journal"))
+            ..crate::support::journal(root.path().join("journal"))
         };
         let settings =
             Settings { journal: Some(journal), put_timeout_ms: 100, ..Settings::default() };

@@ -83,8 +83,7 @@ async fn records_that_were_set_aside_are_sent_again() {
     *receiver.poison.lock().unwrap() = Some("poison");
     let journal = JournalSettings {
         cut_after_ms: 5,
-        segment_bytes: 33 << 20,
-        ..JournalSettings::new(directory.path().join("journal"))
+        ..crate::support::journal(directory.path().join("journal"))
     };
     let settings = Settings {
         allow_http: true,

@@ -56,7 +56,8 @@ impl Host {
     }
 
     async fn open(&self) -> S3Sink {
-        let journal = JournalSettings { cut_after_ms: 0, ..JournalSettings::new(self.journal()) };
+        let journal =
+            JournalSettings { cut_after_ms: 0, ..crate::support::journal(self.journal()) };
         let stream = LogStream {
             name: "siem".to_owned(),
             allow_http: true,

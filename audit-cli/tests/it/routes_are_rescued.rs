@@ -35,7 +35,7 @@ fn leave(root: &Path, stream: Option<&str>) {
     runtime.block_on(async {
         let journal = JournalSettings {
             cut_after_ms: 24 * 60 * 60 * 1_000,
-            ..JournalSettings::new(root.join("journal"))
+            ..crate::support::journal(root.join("journal"))
         };
         let settings = Settings { journal: Some(journal), ..Settings::default() };
         let sink = S3Sink::open(&url("own"), settings).await.unwrap();
@@ -59,7 +59,7 @@ fn leave_signed(root: &Path) -> String {
     let key = runtime.block_on(async {
         let journal = JournalSettings {
             cut_after_ms: 24 * 60 * 60 * 1_000,
-            ..JournalSettings::new(root.join("journal"))
+            ..crate::support::journal(root.join("journal"))
         };
         let key_file = Some(root.join("host.key"));
         let settings = Settings {

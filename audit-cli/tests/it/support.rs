@@ -1,10 +1,11 @@
 //! Buckets that the real sink wrote, and the command to run on them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use audit_core::{AuditSink, Batch, Place};
-use audit_sink_s3::{Bucket, S3Sink, Settings};
+use audit_sink_s3::{Bucket, JournalSettings, S3Sink, Settings};
 use s3_testserver::S3TestServer;
 use serde_json::Value;
 
@@ -81,6 +82,11 @@ fn one_in_plural(text: &str) -> Option<(&str, &str)> {
     words
         .map(|(count, noun)| (count, noun.trim_end_matches([',', ';', '.', ':', ')'])))
         .find(|(count, noun)| *count == "1" && is_plural(noun))
+}
+
+/// The smallest segments: each opening writes and reads whole ones.
+pub(crate) fn journal(directory: impl Into<PathBuf>) -> JournalSettings {
+    JournalSettings { segment_bytes: 33 << 20, ..JournalSettings::new(directory) }
 }
 
 pub(crate) fn batch(time_ms: i64, user: &str, count: u32) -> Batch {

@@ -263,13 +263,14 @@ pub(crate) async fn read(
     };
     let headers: BTreeMap<String, String> = head.lines().skip(1).filter_map(header).collect();
     let length: usize = headers.get("content-length").map_or(0, |text| text.parse().unwrap());
-    buffer.drain(..end);
+    *buffer = buffer.split_off(end);
     while buffer.len() < length {
         if stream.read_buf(buffer).await? == 0 {
             return Ok(None);
         }
     }
-    let body = buffer.drain(..length).collect();
+    let rest = buffer.split_off(length);
+    let body = std::mem::replace(buffer, rest);
     let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
     Ok(Some(Request { path, headers, body }))
 }

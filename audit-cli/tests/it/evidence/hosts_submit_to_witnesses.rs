@@ -109,7 +109,7 @@ impl Scene {
         };
         let journal = has_journal.then(|| JournalSettings {
             cut_after_ms: 20,
-            ..JournalSettings::new(self.root.path().join("journal"))
+            ..crate::support::journal(self.root.path().join("journal"))
         });
         let settings =
             Settings { linger_ms: 0, evidence: Some(evidence), journal, ..Settings::default() };

@@ -97,7 +97,10 @@ async fn rescued_journals_are_sound_without_the_hosts_key() {
     let key_file = Some(root.path().join("host.key"));
     let settings = Settings {
         evidence: Some(EvidenceSettings { key_file, ..EvidenceSettings::new("example.com/api") }),
-        journal: Some(JournalSettings { cut_after_ms: 60_000, ..JournalSettings::new(&journal) }),
+        journal: Some(JournalSettings {
+            cut_after_ms: 60_000,
+            ..crate::support::journal(&journal)
+        }),
         ..Settings::default()
     };
     let bucket = bucket(&server);
