@@ -89,7 +89,8 @@ impl Receiver {
         let mut questions = 0u32;
         let mut last = String::new();
         loop {
-            sleep(Acknowledgment::pause(questions)).await;
+            // A short time has room for questions too.
+            sleep(Acknowledgment::pause(questions).min(asked.within / 4)).await;
             questions = questions.saturating_add(1);
             // A request that a restart has forgotten is not indexed.
             let left = deadline.saturating_duration_since(Instant::now());

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use audit_core::{AuditSink, Durability, HealthState};
 use audit_sink_http::{Format, HttpSink, Settings};
@@ -154,6 +155,19 @@ async fn a_lost_request_and_a_lost_acknowledgment_are_sent_again() {
         let first = &splunk.taken[0].1;
         assert!(splunk.taken.iter().all(|(_, records)| records == first), "repeats are equal");
     }
+}
+
+/// Shorter than the first pause before a question.
+#[tokio::test]
+async fn a_short_time_has_room_for_a_question() {
+    let (splunk, settings) = start(splunk()).await;
+    let settings = Settings { indexer_ack_ms: Some(90), ..settings };
+    let sink = HttpSink::open(settings).await.unwrap();
+    let persisted = sink.persist(batch(0, &["{}"]));
+    let persisted = tokio::time::timeout(Duration::from_secs(60), persisted).await;
+    persisted.expect("the indexers are asked").unwrap();
+    sink.close().await.unwrap();
+    assert!(!splunk.lock().unwrap().indexed().is_empty());
 }
 
 #[tokio::test]
