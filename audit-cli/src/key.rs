@@ -3,9 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use audit_core::{Random, SystemRandom, durable};
+use audit_core::{Random, SystemRandom, durable, read_private_text};
 use audit_evidence::{KeyKind, MAX_NAME_CHARS, SignerKey};
-use audit_host::read_text;
 
 use crate::arguments::Key;
 use crate::failure::{Failure, Outcome};
@@ -59,6 +58,6 @@ fn make_key(file: &Path, name: &str, is_witness: bool) -> Result<SignerKey, Fail
 
 pub(crate) fn read(file: &Path) -> Result<SignerKey, Failure> {
     let failed = |what: &str| Failure::new(format!("the key file {} {what}", file.display()));
-    let text = read_text(file).map_err(|error| failed("cannot be read").because(error))?;
+    let text = read_private_text(file).map_err(|error| failed("cannot be used").because(error))?;
     SignerKey::parse(text.trim()).map_err(|error| failed("holds no key").because(error))
 }

@@ -52,6 +52,38 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// As [`read_text`], for a private key or another text that only its owner may use.
+///
+/// # Errors
+///
+/// Those of [`read_text`]. On Unix also if its mode grants anything to the group or others, unless
+/// it is in the directory that systemd's `CREDENTIALS_DIRECTORY` names.
+pub fn read_private_text(path: &Path) -> io::Result<String> {
+    let text = read_text(path)?;
+    check_permissions(path)?;
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn check_permissions(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = path.metadata()?.permissions().mode() & 0o777;
+    // systemd grants access to the directory of its credentials to this unit alone, by an access
+    // control list that looks like group permissions.
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let is_credential = credentials.is_some_and(|directory| path.starts_with(directory));
+    if mode & 0o077 == 0 || is_credential {
+        return Ok(());
+    }
+    let message = format!("others may use it (mode {mode:03o}): chmod 600 it");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+#[cfg(not(unix))]
+fn check_permissions(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// The lines of a text of any length, such as a table that a database exported, one at a time from
 /// a file or a pipe.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ pub use file_lock::FileLock;
 pub use health::{Commits, FollowerHealth, Health, HealthState, WitnessHealth};
 pub use id::{InvalidId, UniqueId};
 #[cfg(feature = "disk")]
-pub use input_file::{InputLines, read_bytes, read_input, read_text};
+pub use input_file::{InputLines, read_bytes, read_input, read_private_text, read_text};
 pub use limits::{Budget, InvalidLimits, Limit, LimitExceeded, Limits};
 pub use observed::Observed;
 pub use open_error::{OpenError, OpenErrorKind};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
@@ -42,12 +42,17 @@ impl Form {
             .any(|(name, value)| name == "partial" && value == "1")
     }
 
-    fn of(query: &str) -> Form {
+    fn of(query: &str) -> Result<Form, Unanswered> {
         let pairs = url::form_urlencoded::parse(query.as_bytes());
-        match pairs.into_iter().find(|(name, _)| name == "format").as_ref() {
-            Some((_, format)) if format == "csv" => Form::Csv,
-            Some((_, format)) if format == "parquet" => Form::Parquet,
-            Some(_) | None => Form::Ndjson,
+        let format = pairs.into_iter().find(|(name, _)| name == "format");
+        match format.as_ref().map_or("ndjson", |(_, format)| format) {
+            "ndjson" => Ok(Form::Ndjson),
+            "csv" => Ok(Form::Csv),
+            "parquet" => Ok(Form::Parquet),
+            other => {
+                let what = format!("the format {other:?} is none of ndjson, csv and parquet");
+                Err(Unanswered(StatusCode::BAD_REQUEST, Failure::new(what)))
+            }
         }
     }
 
@@ -72,7 +77,7 @@ pub(super) async fn export(
     question.newest_first = false;
     question.after = None;
     let query = query.as_deref().unwrap_or_default();
-    let (form, is_partial) = (Form::of(query), Form::may_be_partial(query));
+    let (form, is_partial) = (Form::of(query)?, Form::may_be_partial(query));
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(async move {
         let _permit = desk.scans.acquire().await;

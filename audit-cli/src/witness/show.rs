@@ -37,7 +37,8 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
     })?;
     let signed = log.signed.map_or(0, |(signed, _)| signed.size);
     if !output.is_json() {
-        let at = log.signed.map(|(_, at)| shown(i64::try_from(at * 1_000).unwrap_or(i64::MAX)));
+        let ms = |seconds: u64| i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let at = log.signed.map(|(_, at)| shown(ms(at)));
         output.line(&format!(
             "{}, {signed} of them signed by {}{}; {wrong} contradict others",
             counted(lines, "head"),

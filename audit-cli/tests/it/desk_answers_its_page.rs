@@ -185,6 +185,7 @@ async fn only_the_holder_of_the_token_is_answered() {
     assert_eq!(page.send(&post).await.status, 405);
     assert_eq!(page.get("/?token=0", &[]).await.status, 401);
     assert_eq!(page.get("/api/scan?where=user", &[]).await.status, 400);
+    assert_eq!(page.get("/api/export?format=xml", &[]).await.status, 400);
     // Scripts and styles are files of the page, so that its policy can forbid all others.
     let index = page.get("/", &[]).await.body;
     assert!(!index.contains("<style") && !index.contains(" style=") && !index.contains(" onclick"));

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use audit_core::durable::create;
 use audit_evidence::{KeyKind, SignerKey};
 
 use crate::support::{DAY, audit, batch, command, object_for_each_batch, write};
@@ -103,7 +104,7 @@ fn endless_files_are_refused_by_each_option() {
     let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
     let (host, witness) = (key(KeyKind::Ed25519), key(KeyKind::Cosignature));
     let signer = SignerKey::from_seed("w", KeyKind::Cosignature, &[7; 32]).unwrap();
-    fs::write(at("key"), signer.to_secret_text()).unwrap();
+    assert!(create(Path::new(&at("key")), signer.to_secret_text().as_bytes()).unwrap());
     fs::write(at("log-streams"), "").unwrap();
     fs::create_dir(at("bucket")).unwrap();
     let [bucket, out, good] = ["bucket", "out", "key"].map(at);
@@ -153,4 +154,33 @@ fn endless_files_are_refused_by_each_option() {
         assert!(code == Some(3) && err.contains("exceeds limit of"), "{file}: {code:?} {err}");
         fs::remove_dir_all(&place).unwrap();
     }
+}
+
+/// What a key signs proves nothing if others could use the key.
+#[test]
+fn keys_that_others_may_use_sign_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let host = key(KeyKind::Ed25519);
+    let (file, bucket, out) = (at("key"), at("bucket"), at("out"));
+    let signer = SignerKey::from_seed("w", KeyKind::Cosignature, &[7; 32]).unwrap();
+    assert!(create(Path::new(&file), signer.to_secret_text().as_bytes()).unwrap());
+    fs::create_dir(&bucket).unwrap();
+    let period = ["--from", "2023-11-14", "--to", "2023-11-15", "-o", &out];
+    let commands = [
+        &["key", &file][..],
+        &[&["report", &bucket, "--sign", &file][..], &period].concat(),
+        &["witness", "--listen", "127.0.0.1:0", "--state", &out, "--host", &host, "--key", &file],
+    ];
+    for mode in [0o640, 0o620, 0o604, 0o602] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        for command in commands {
+            let (code, err) = refused(command);
+            assert_eq!(code, Some(3), "{command:?}: {err}");
+            let says = format!("others may use it (mode {mode:03o}): chmod 600 it");
+            assert!(err.contains(&says), "{command:?}: {err}");
+        }
+    }
+    assert!(!Path::new(&out).exists(), "nothing was written");
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use audit_core::durable::{create, create_directory, sync_name};
-use audit_core::read_text;
+use audit_core::read_private_text;
 use audit_evidence::{KeyKind, SignerKey, VerifierKey, is_host_name};
 
 use super::settings::EvidenceSettings;
@@ -70,8 +70,7 @@ pub(super) fn read_or_make(
 }
 
 fn read(file: &Path, name: &str) -> Result<SignerKey, OpenError> {
-    let text = read_text(file).map_err(|error| unusable(file, "read", error))?;
-    check_permissions(file).map_err(|error| unusable(file, "used", error))?;
+    let text = read_private_text(file).map_err(|error| unusable(file, "used", error))?;
     parse(&text, name, &file.display().to_string())
 }
 
@@ -97,26 +96,6 @@ fn parse(text: &str, name: &str, source: &str) -> Result<SignerKey, OpenError> {
         return Err(OpenError::configuration(message));
     }
     Ok(key)
-}
-
-#[cfg(unix)]
-fn check_permissions(file: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata()?.permissions().mode() & 0o777;
-    // systemd grants access to the directory of its credentials to this unit alone, by an access
-    // control list that looks like group permissions.
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let is_credential = credentials.is_some_and(|directory| file.starts_with(directory));
-    if mode & 0o077 == 0 || is_credential {
-        return Ok(());
-    }
-    let message = format!("others may use it (mode {mode:03o}): chmod 600 it");
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
-}
-
-#[cfg(not(unix))]
-fn check_permissions(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
