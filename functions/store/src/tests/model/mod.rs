@@ -136,8 +136,17 @@ impl State {
 
     /// Whether the change from this state to `after` writes to the reads of these steps: to a row
     /// they passed over, or into an empty part of their range.
-    pub(super) fn is_touched(&self, after: &Self, steps: &[(Step, Ids, Outcome)]) -> bool {
+    ///
+    /// The id of a document that was never committed has the number of a table that may not exist.
+    /// With `with_numbers`, each table that comes into being is assumed to get that number.
+    pub(super) fn is_touched(
+        &self,
+        after: &Self,
+        steps: &[(Step, Ids, Outcome)],
+        with_numbers: bool,
+    ) -> bool {
         steps.iter().filter_map(|(step, ids, _)| self.dependency(step, ids)).any(|dependency| {
+            let is_by_id = matches!(dependency, Dependency::Document(..));
             let (table, is_touched): (_, IsRead) = match dependency {
                 Dependency::Document(table, id) => {
                     (table, Box::new(move |document| document["_id"].as_str() == Some(&*id)))
@@ -162,8 +171,8 @@ impl State {
                     }),
                 ),
             };
-            let comes_into_being =
-                self.tables.contains_key(table) != after.tables.contains_key(table);
+            let comes_into_being = (with_numbers || !is_by_id)
+                && self.tables.contains_key(table) != after.tables.contains_key(table);
             let (before, after) = (self.table(table), after.table(table));
             let ids: BTreeSet<_> = before.keys().chain(after.keys()).collect();
             let changed = ids.into_iter().map(|id| (before.get(id), after.get(id)));
