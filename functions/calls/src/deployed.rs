@@ -1,12 +1,12 @@
 //! The served program, and its replacement by a new one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use audit_runtime::FunctionKind;
 use functions_program::Program;
-use functions_store::{CommitError, Store, StoreError};
+use functions_store::{CommitError, SchemaError, Schemas, Store, StoreError, check_schemas};
 use functions_value::{ComponentPath, Value};
 use serde_json::{Value as Json, json};
 
@@ -37,6 +37,12 @@ impl fmt::Display for DeployError {
 }
 
 impl std::error::Error for DeployError {}
+
+impl From<SchemaError> for DeployError {
+    fn from(error: SchemaError) -> DeployError {
+        DeployError(audit_core::with_sources(&error))
+    }
+}
 
 impl Deployed {
     pub(super) fn new(program: Program) -> Result<Deployed, DeployError> {
@@ -78,12 +84,18 @@ impl Deployed {
     }
 
     pub(super) fn apply_schema(&self, store: &Store) -> Result<(), DeployError> {
-        let schemas: BTreeMap<_, _> = self
-            .program
-            .components()
-            .map(|(path, component)| (path.clone(), component.schema.clone()))
-            .collect();
-        store.set_schema(&schemas).map_err(|error| DeployError(audit_core::with_sources(&error)))
+        Ok(store.set_schema(&self.schemas())?)
+    }
+
+    /// Checks whether [`apply_schema`](Self::apply_schema) would fail. Without a store, there are
+    /// no documents.
+    pub(super) fn check_schema(&self, store: Option<&Store>) -> Result<(), DeployError> {
+        Ok(check_schemas(&self.schemas(), store)?)
+    }
+
+    fn schemas(&self) -> Schemas {
+        let schemas = self.program.components();
+        schemas.map(|(path, component)| (path.clone(), component.schema.clone())).collect()
     }
 
     pub(super) fn public(&self, path: &str, kind: FunctionKind) -> Result<Target<'_>, CallError> {

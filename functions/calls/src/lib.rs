@@ -174,6 +174,16 @@ impl Functions {
         drop(exhausted.wait_for(|exhausted| *exhausted).await);
     }
 
+    /// Checks whether [`start`](Self::start) would refuse the program: its functions' validators,
+    /// its crons and its schemas; with a store, also for the documents in it.
+    ///
+    /// # Errors
+    ///
+    /// The program is invalid, documents violate its schema, or the store failed.
+    pub fn check(program: Program, store: Option<&Store>) -> Result<(), DeployError> {
+        Deployed::new(program)?.check_schema(store)
+    }
+
     /// Serves another program from now on. Subscribed queries run again, and running mutations are
     /// retried.
     ///

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use audit_core::SystemClock;
 use audit_host::{Checks, Output};
+use functions_calls::Functions;
 use functions_program::Program;
 use functions_server::auth::Authenticator;
 use functions_store::Store;
@@ -19,18 +20,13 @@ use crate::settings::Settings;
 /// If any check found a problem, with which a start would fail.
 pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Box<dyn Error>> {
     let mut checks = Checks::shown_on(output.clone());
-    let mut app_issuers = 0;
-    match Program::load(&settings.directory, &env(settings, settings.listen, settings.site_listen))
-    {
-        Ok(program) => {
-            let functions: usize =
-                program.components().map(|(_, component)| component.functions().count()).sum();
-            checks.ok("functions", format!("{functions} in {}", settings.directory.display()));
-            app_issuers = program.auth_providers().len();
-            program.warnings().iter().for_each(|warning| checks.warning("functions", warning));
-        }
-        Err(error) => checks.problem("functions", &error, "correct them"),
-    }
+    let documents = settings.data_dir.join("documents");
+    let store = documents.exists().then(|| Store::open(&documents));
+    let app_issuers = check_functions(
+        settings,
+        store.as_ref().and_then(|store| store.as_ref().ok()),
+        &mut checks,
+    );
     checks.address("clients", settings.listen).await;
     for (name, address) in
         [("HTTP actions", settings.site_listen), ("operators", settings.operators_listen)]
@@ -41,17 +37,13 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
     }
     checks.directory("data directory", &settings.data_dir);
     checks.destinations(&settings.destinations).await;
-    let documents = settings.data_dir.join("documents");
-    if documents.exists() {
-        match Store::open(&documents) {
-            Ok(_) => checks.ok("store", format!("{} can be opened", documents.display())),
-            Err(error) => {
-                let remedy = "stop the process that has it open, or restore it from a copy";
-                checks.problem("store", &error, remedy);
-            }
+    match store {
+        Some(Ok(_)) => checks.ok("store", format!("{} can be opened", documents.display())),
+        Some(Err(error)) => {
+            let remedy = "stop the process that has it open, or restore it from a copy";
+            checks.problem("store", &error, remedy);
         }
-    } else {
-        checks.directory("store", &documents);
+        None => checks.directory("store", &documents),
     }
     match Authenticator::open(&settings.auth, Arc::new(SystemClock)) {
         Ok(_) => {
@@ -62,4 +54,28 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
         Err(error) => checks.problem("issuers", &error, "correct the file that it names"),
     }
     checks.finish()
+}
+
+/// Checks the functions and their schemas, also for the documents in the store. Returns how many
+/// issuers they name.
+fn check_functions(settings: &Settings, store: Option<&Store>, checks: &mut Checks) -> usize {
+    let env = env(settings, settings.listen, settings.site_listen);
+    let program = match Program::load(&settings.directory, &env) {
+        Ok(program) => program,
+        Err(error) => {
+            checks.problem("functions", &error, "correct them");
+            return 0;
+        }
+    };
+    let functions: usize =
+        program.components().map(|(_, component)| component.functions().count()).sum();
+    let app_issuers = program.auth_providers().len();
+    program.warnings().iter().for_each(|warning| checks.warning("functions", warning));
+    match Functions::check(program, store) {
+        Ok(()) => {
+            checks.ok("functions", format!("{functions} in {}", settings.directory.display()))
+        }
+        Err(error) => checks.problem("functions", &error, "correct them"),
+    }
+    app_issuers
 }

@@ -37,7 +37,7 @@ mod watch;
 mod write;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -64,7 +64,7 @@ pub use error::StoreError;
 pub use gate::DEFAULT_RESERVE_BYTES;
 pub use reads::ReadSet;
 pub use receipts::Receipt;
-pub use schema::SchemaError;
+pub use schema::{SchemaError, Schemas, check_schemas};
 pub use tx::{
     MAX_BYTES_READ, MAX_BYTES_WRITTEN, MAX_DATABASE_QUERIES, MAX_DOCUMENT_BYTES,
     MAX_DOCUMENTS_READ, MAX_DOCUMENTS_WRITTEN, Page, PageRequest, PageStatus, Tx, TxMetrics,
@@ -243,10 +243,7 @@ impl Store {
     /// # Errors
     ///
     /// A schema is invalid, or an existing document violates a validator. Nothing is changed then.
-    pub fn set_schema(
-        &self,
-        schemas: &BTreeMap<ComponentPath, Option<serde_json::Value>>,
-    ) -> Result<(), SchemaError> {
+    pub fn set_schema(&self, schemas: &Schemas) -> Result<(), SchemaError> {
         schema::set(self, schemas)
     }
 

@@ -56,15 +56,17 @@ struct Wanted {
 /// An index's name, and the paths of its fields.
 type WantedIndex = (String, Vec<Vec<String>>);
 
-pub(super) fn set(
-    store: &Store,
-    schemas: &BTreeMap<ComponentPath, Option<Json>>,
-) -> Result<(), SchemaError> {
-    let wanted = schemas.iter().map(|(component, schema)| {
-        let tables = schema.as_ref().map_or_else(|| Ok(Vec::new()), read)?;
-        Ok((component, tables))
-    });
-    let wanted = wanted.collect::<Result<Vec<_>, SchemaError>>()?;
+/// The schema of each component, as its `defineSchema(…).export()` returns it.
+pub type Schemas = BTreeMap<ComponentPath, Option<Json>>;
+
+/// The tables that each component wants.
+type AllWanted<'a> = Vec<(&'a ComponentPath, Vec<Wanted>)>;
+
+/// A table that a schema changes, and how it was before.
+type Changed = (Arc<Table>, Option<Arc<Table>>);
+
+pub(super) fn set(store: &Store, schemas: &Schemas) -> Result<(), SchemaError> {
+    let wanted = wanted(schemas)?;
     store.exclusively(|before| change(store, before, &wanted))?;
     // Replaced indexes are removed once the change is durable. After a crash, opening the store
     // removes them.
@@ -72,12 +74,54 @@ pub(super) fn set(
     Ok(())
 }
 
+/// Checks whether [`Store::set_schema`] would refuse the schemas: with a store, for its documents
+/// too.
+///
+/// # Errors
+///
+/// A schema is invalid, a document violates it, or the store fails.
+pub fn check_schemas(schemas: &Schemas, store: Option<&Store>) -> Result<(), SchemaError> {
+    let wanted = wanted(schemas)?;
+    store.map_or(Ok(()), |store| changes(store, &store.latest(), &wanted).map(drop))
+}
+
+fn wanted(schemas: &Schemas) -> Result<AllWanted<'_>, SchemaError> {
+    let wanted = schemas.iter().map(|(component, schema)| {
+        let tables = schema.as_ref().map_or_else(|| Ok(Vec::new()), read)?;
+        Ok((component, tables))
+    });
+    wanted.collect()
+}
+
 /// Builds new indexes. Returns the batch that activates them.
 fn change(
     store: &Store,
     before: &Snapshot,
-    wanted: &[(&ComponentPath, Vec<Wanted>)],
+    wanted: &AllWanted<'_>,
 ) -> Result<Option<Exclusive>, SchemaError> {
+    let (catalog, changed) = changes(store, before, wanted)?;
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let mut puts = BTreeMap::new();
+    let mut written = Vec::new();
+    for (table, before_it) in &changed {
+        fill(store, before, table, before_it.as_deref())?;
+        puts.insert(table.key().clone(), Some(Key::from(table.encode())));
+        written.push(table.key().clone());
+        if before_it.is_none() {
+            written.push(key::number(table.number));
+        }
+    }
+    Ok(Some(Exclusive { puts, written, catalog }))
+}
+
+/// The catalog with the schemas, and the tables that they change, whose documents were checked.
+fn changes(
+    store: &Store,
+    before: &Snapshot,
+    wanted: &AllWanted<'_>,
+) -> Result<(Catalog, Vec<Changed>), SchemaError> {
     let mut catalog = Catalog::clone(before.catalog());
     let mut changed = Vec::new();
     for (component, tables) in wanted {
@@ -95,23 +139,10 @@ fn change(
             }
         }
     }
-    if changed.is_empty() {
-        return Ok(None);
-    }
     for (table, before_it) in &changed {
         check_documents(store, before, &catalog, table, before_it.as_deref())?;
     }
-    let mut puts = BTreeMap::new();
-    let mut written = Vec::new();
-    for (table, before_it) in &changed {
-        fill(store, before, table, before_it.as_deref())?;
-        puts.insert(table.key().clone(), Some(Key::from(table.encode())));
-        written.push(table.key().clone());
-        if before_it.is_none() {
-            written.push(key::number(table.number));
-        }
-    }
-    Ok(Some(Exclusive { puts, written, catalog }))
+    Ok((catalog, changed))
 }
 
 /// The table as the schema defines it, if that differs from the current one.

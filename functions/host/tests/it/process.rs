@@ -361,4 +361,28 @@ fn check_covers_everything_a_start_needs() {
     for name in ["functions", "data directory", "journal"] {
         assert!(shown.contains(&format!("problem  {name}")), "{name}: {shown}");
     }
+    // What loads and is refused when it is to be served.
+    for (file, text, says) in [
+        (
+            "schema.js",
+            "import { defineSchema, defineTable } from 'convex/server';
+             export default defineSchema({ t: defineTable({}).index('by_id', ['a']) });",
+            "by_id",
+        ),
+        (
+            "crons.js",
+            "import { cronJobs, makeFunctionReference } from 'convex/server';
+             const crons = cronJobs();
+             crons.hourly('x', { minuteUTC: 0 }, makeFunctionReference('no:where'));
+             export default crons;",
+            "there is no function no:where",
+        ),
+    ] {
+        let functions = tempfile::tempdir().unwrap();
+        std::fs::write(functions.path().join(file), text).unwrap();
+        let functions = functions.path().to_str().unwrap();
+        let (code, shown) = check(functions, &["--data-dir=of-no-host"]);
+        assert_eq!(code, Some(1), "{shown}");
+        assert!(shown.contains("problem  functions") && shown.contains(says), "{shown}");
+    }
 }

@@ -6,7 +6,9 @@ use functions_value::{ComponentPath, Value, patch_from_json};
 use serde_json::{Value as Json, json};
 
 use super::{open, root, value};
-use crate::{CommitError, PageRequest, PageStatus, SchemaError, Store, StoreError, Tx};
+use crate::{
+    CommitError, PageRequest, PageStatus, SchemaError, Store, StoreError, Tx, check_schemas,
+};
 
 fn begin(store: &Store) -> Tx {
     store.begin(&store.latest(), 7)
@@ -390,10 +392,11 @@ fn a_schema_is_applied_whole_or_not_at_all() {
     tx.commit().unwrap();
     let number = object(&json!({ "a": { "type": "number" } }));
     let before = store.latest().ts();
-    let error = store
-        .set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, true))
-        .unwrap_err()
-        .to_string();
+    let strict = schema("t", &json!({ "by_a": ["a"] }), &number, true);
+    let error = store.set_schema(&strict).unwrap_err().to_string();
+    let checked = check_schemas(&strict, Some(&store)).unwrap_err().to_string();
+    assert_eq!(checked, error);
+    check_schemas(&strict, None).unwrap();
     assert!(error.starts_with("Schema validation failed.\nDocument with ID \""), "{error}");
     assert!(
         error.ends_with(
@@ -417,7 +420,10 @@ fn a_schema_is_applied_whole_or_not_at_all() {
     let mut other_reader = begin(&store);
     collect(&mut other_reader, &scan("other")).unwrap();
     let other_watch = store.watch(other_reader.take_reads().into(), store.latest().ts());
-    store.set_schema(&schema("t", &json!({ "by_a": ["a"] }), &number, false)).unwrap();
+    let lax = schema("t", &json!({ "by_a": ["a"] }), &number, false);
+    check_schemas(&lax, Some(&store)).unwrap();
+    assert_eq!(store.latest().ts(), before, "a check changes nothing");
+    store.set_schema(&lax).unwrap();
     assert!(
         matches!(early.commit(), Err(CommitError::Conflict { table, document: None }) if table == "t")
     );
@@ -542,6 +548,7 @@ fn invalid_schemas_are_refused() {
     ];
     for (schema, message) in cases {
         assert_eq!(store.set_schema(&schema).unwrap_err().to_string(), message);
+        assert_eq!(check_schemas(&schema, None).unwrap_err().to_string(), message);
     }
 }
 
