@@ -50,7 +50,7 @@ impl Form {
             "csv" => Ok(Form::Csv),
             "parquet" => Ok(Form::Parquet),
             other => {
-                let what = format!("the format {other:?} is none of ndjson, csv and parquet");
+                let what = format!("unknown format {other:?}: use ndjson, csv or parquet");
                 Err(Unanswered(StatusCode::BAD_REQUEST, Failure::new(what)))
             }
         }

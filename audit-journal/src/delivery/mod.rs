@@ -310,10 +310,12 @@ impl JournalDelivery {
         tokio::select! {
             // Requests first: their number is bounded, so they starve no other branch.
             biased;
-            Some(request) = self.requests.join_next(), if !self.requests.is_empty() => match request {
-                Ok(ended) => self.arrived(ended),
-                Err(error) => self.vanished(error),
-            },
+            Some(request) = self.requests.join_next(), if !self.requests.is_empty() => {
+                match request {
+                    Ok(ended) => self.arrived(ended),
+                    Err(error) => self.vanished(error),
+                }
+            }
             encoded = next_encoded(&mut self.encodings), if awaits_encoded => {
                 self.seal(encoded).await;
             }
@@ -329,7 +331,9 @@ impl JournalDelivery {
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             () = sleep_until(again_at), if refuses => {}
             () = sleep_until(self.resend_at), if resends => {}
-            () = self.live.room_is_wanted(), if self.route.is_none() => self.clean_at = Instant::now(),
+            () = self.live.room_is_wanted(), if self.route.is_none() => {
+                self.clean_at = Instant::now();
+            }
             () = sleep_until(self.clean_at) => {}
         }
     }

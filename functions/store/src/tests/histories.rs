@@ -167,7 +167,9 @@ proptest! {
                         // Reading again gives the same outcomes.
                         state.clone().replay(steps);
                     }
-                    Some(since) if since == ts => prop_assert!(is_touched(true), "spurious: {:?}", steps),
+                    Some(since) if since == ts => {
+                        prop_assert!(is_touched(true), "spurious: {:?}", steps);
+                    }
                     Some(since) => prop_assert!(since < ts),
                 }
             }
