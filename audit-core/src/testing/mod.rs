@@ -12,7 +12,9 @@ pub use memory_sink::{MemoryFault, MemorySink, StoredRecord};
 use std::collections::HashSet;
 use std::future::poll_fn;
 #[cfg(feature = "disk")]
-use std::path::PathBuf;
+use std::io;
+#[cfg(feature = "disk")]
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 #[cfg(feature = "disk")]
@@ -46,6 +48,21 @@ pub async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Outpu
 pub fn synced_directories() -> MutexGuard<'static, HashSet<PathBuf>> {
     static SYNCED: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
     SYNCED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes a directory and what is in it, while somebody may create files there.
+///
+/// # Errors
+///
+/// If a file or the directory cannot be removed for another reason than a new file in it.
+#[cfg(feature = "disk")]
+pub fn remove_directory_in_use(path: &Path) -> io::Result<()> {
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed,
+        }
+    }
 }
 
 /// A clock that moves only by [`advance`](Self::advance).

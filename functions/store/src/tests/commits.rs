@@ -61,6 +61,9 @@ async fn commits_are_refused_for_good_after_a_failed_write() {
 #[test]
 fn nothing_is_committed_once_the_directory_is_gone_or_another() {
     use std::{fs, path::Path};
+
+    use audit_core::testing::remove_directory_in_use;
+
     let backup = |path: &Path| drop(Store::open(path).unwrap());
     let took_its_place: [&dyn Fn(&Path); 3] =
         [&|_| (), &|path| fs::create_dir_all(path).unwrap(), &backup];
@@ -72,7 +75,7 @@ fn nothing_is_committed_once_the_directory_is_gone_or_another() {
             insert(&store).unwrap();
             match moved {
                 true => fs::rename(&directory, root.path().join("moved")).unwrap(),
-                false => fs::remove_dir_all(&directory).unwrap(),
+                false => remove_directory_in_use(&directory).unwrap(),
             }
             take_place(&directory);
             for _ in 0..2 {
