@@ -23,7 +23,9 @@ use audit_runtime::http::RequestContextLayer;
 use audit_runtime::{AuditLog, AuditRuntime, Mutation, Query, RequestContext, Var, body};
 use audit_sqlx::Tx;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use sqlx::{Executor, Sqlite, SqlitePool};
@@ -97,6 +99,12 @@ async fn put_note(
     }
 }
 
+/// A cache between the host and its clients would show notes without logs.
+async fn unstored(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
@@ -111,7 +119,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new()
         .route("/notes/{id}", get(get_note).put(put_note))
         .with_state(App { runtime, pool })
-        .layer(layer);
+        .layer(layer)
+        .layer(map_response(unstored));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/notes", listener.local_addr()?);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -121,6 +130,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let written = client.put(format!("{url}/plan")).body("Start small.").send().await?;
     println!("PUT /notes/plan: {}", written.status());
     let read = client.get(format!("{url}/plan")).send().await?;
+    assert_eq!(read.headers()["cache-control"], "no-store");
     println!("GET /notes/plan: {}, {:?}", read.status(), read.text().await?);
     let missing = client.get(format!("{url}/nothing")).send().await?;
     println!("GET /notes/nothing: {}", missing.status());

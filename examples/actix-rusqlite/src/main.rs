@@ -9,6 +9,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use audit_core::testing::MemorySink;
 use audit_runtime::http::{Origin, TrustedProxies};
@@ -175,10 +177,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let data = host.clone();
     let notes = || web::resource("/notes/{id}").get(get_note).put(put_note);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).service(notes()))
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")?;
+    // A cache between the host and its clients would show notes without logs.
+    let unstored = || DefaultHeaders::new().add((CACHE_CONTROL, "no-store"));
+    let app = move || App::new().app_data(data.clone()).service(notes()).wrap(unstored());
+    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0")?;
     let address = server.addrs()[0];
     let server = server.run();
     let handle = server.handle();
@@ -232,6 +234,7 @@ fn send(
     let mut response = String::new();
     connection.read_to_string(&mut response)?;
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    assert!(head.contains("cache-control: no-store"), "{head}");
     Ok(format!("{} {body:?}", head.lines().next().unwrap_or_default()))
 }
 
