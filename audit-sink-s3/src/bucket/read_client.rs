@@ -8,12 +8,15 @@
 //! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
 //! response that is not a listing, or that does not say where it continues, is therefore an error
 //! here: otherwise readers would conclude that nothing is missing. So is a page without an end,
-//! which would take all memory. Of an error the status counts, whatever its body is.
+//! which would take all memory, and a listing that goes in a circle, which would take all time. Of
+//! an error the status counts, whatever its body is.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_core::{async_trait, sources};
 use bytes::Bytes;
@@ -44,8 +47,8 @@ impl HttpConnector for ReadConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
         let (on_retry, time_ms) = (self.on_retry.clone(), Arc::clone(&self.time_ms));
-        let empty_pages = AtomicU32::new(0);
-        Ok(HttpClient::new(ReadService { inner, on_retry, time_ms, empty_pages }))
+        let (empty_pages, places) = (AtomicU32::new(0), Places::default());
+        Ok(HttpClient::new(ReadService { inner, on_retry, time_ms, empty_pages, places }))
     }
 }
 
@@ -61,6 +64,7 @@ struct ReadService {
     time_ms: Arc<AtomicI64>,
     /// How many pages in a row listed nothing and said where they continue.
     empty_pages: AtomicU32,
+    places: Places,
 }
 
 /// A store may return empty pages, for example where many objects were deleted, but not without
@@ -116,8 +120,8 @@ impl HttpService for ReadService {
         } else if let Some(query) = listed {
             let (listing, end) = start_of(body, MAX_LISTING_BYTES).await;
             end?;
-            let goes_on = check_listing(&query, &listing);
-            goes_on
+            check_listing(&listing)
+                .and_then(|next| self.places.note(&query, next.as_deref()).map(|()| next.is_some()))
                 .and_then(|goes_on| count_empty(&self.empty_pages, &listing, goes_on))
                 .map_err(|(kind, why)| HttpError::new(kind, NoListing(why)))?;
             let listing = match with_valid_keys(&listing) {
@@ -134,8 +138,8 @@ impl HttpService for ReadService {
 type NotListed = (HttpErrorKind, &'static str);
 
 /// Checks that a response is a listing, which is complete or says where it continues. Returns
-/// whether it continues.
-fn check_listing(query: &str, listing: &[u8]) -> Result<bool, NotListed> {
+/// where.
+fn check_listing(listing: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotListed> {
     if listing.len() == MAX_LISTING_BYTES {
         return Err((HttpErrorKind::Unknown, "a page of 64 MiB, which no listing has"));
     }
@@ -153,10 +157,44 @@ fn check_listing(query: &str, listing: &[u8]) -> Result<bool, NotListed> {
         None if element(listing, "IsTruncated").as_deref() == Some(b"true") => {
             Err((HttpErrorKind::Unknown, "a part of a listing, and not where it goes on"))
         }
-        Some(next) if token(query).is_some_and(|asked| asked[..] == next[..]) => {
-            Err((HttpErrorKind::Unknown, "a listing that goes on where it began, without end"))
+        next => Ok(next),
+    }
+}
+
+/// How often the same place may follow before a listing begins again. Listings of one part of the
+/// bucket that run at once, as for visitors of a page, are told the same places.
+const MAX_SAME_PLACE: u32 = 256;
+
+/// The places where listings continue.
+#[derive(Default)]
+struct Places {
+    /// By listing, how often each place was told since the listing began last.
+    told: Mutex<HashMap<u64, HashMap<u64, u32>>>,
+    hasher: RandomState,
+}
+
+impl Places {
+    /// Notes where a listing continues, or that it ends.
+    fn note(&self, query: &str, next: Option<&[u8]>) -> Result<(), NotListed> {
+        let (places, listing): (Vec<&str>, Vec<&str>) = query.split('&').partition(|part| {
+            ["continuation-token=", "marker="].iter().any(|name| part.starts_with(name))
+        });
+        let circle = (HttpErrorKind::Unknown, "a listing that goes in a circle, without end");
+        let asked = places.first().and_then(|place| place.split_once('='));
+        let asked = asked.map(|(_, place)| Cow::from(percent_decode_str(place)));
+        if asked.is_some() && asked.as_deref() == next {
+            return Err(circle);
         }
-        next => Ok(next.is_some()),
+        let listing = self.hasher.hash_one(listing);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none() || next.is_none() {
+            told.remove(&listing);
+        }
+        let Some(next) = next else { return Ok(()) };
+        let places = told.entry(listing).or_default();
+        let times = places.entry(self.hasher.hash_one(next)).or_default();
+        *times += 1;
+        if *times > MAX_SAME_PLACE { Err(circle) } else { Ok(()) }
     }
 }
 
@@ -183,13 +221,6 @@ fn element<'t>(xml: &'t [u8], name: &str) -> Option<Cow<'t, [u8]>> {
     let begin = memchr::memmem::find(xml, opening.as_bytes())? + opening.len();
     let end = begin + memchr::memchr(b'<', &xml[begin..])?;
     unescape(&xml[begin..end])
-}
-
-/// The place from which the request continues a listing.
-fn token(query: &str) -> Option<Cow<'_, [u8]>> {
-    let values = query.split('&').filter_map(|part| part.split_once('='));
-    let mut tokens = values.filter(|(name, _)| ["continuation-token", "marker"].contains(name));
-    tokens.next().map(|(_, value)| percent_decode_str(value).into())
 }
 
 /// A response of the 200s to the request of a listing.
@@ -316,6 +347,10 @@ mod tests {
                 "<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
             )
         };
+        let check = |query: &str, listing: &str| {
+            let next = check_listing(listing.as_bytes())?;
+            Places::default().note(query, next.as_deref()).map(|()| next.is_some())
+        };
         for (query, listing) in [
             (first, s3("")),
             (first, s3("<IsTruncated>false</IsTruncated>")),
@@ -327,7 +362,8 @@ mod tests {
             (third, azure("<NextMarker />")),
         ] {
             let goes_on = listing.contains(">b</Next") || listing.contains("<IsTruncated>true");
-            assert_eq!(check_listing(query, listing.as_bytes()), Ok(goes_on), "{listing}");
+            let said = check(query, &listing);
+            assert_eq!(said, Ok(goes_on), "{listing}");
         }
         for (query, listing) in [
             (first, "<html>sign in</html>".to_owned()),
@@ -344,7 +380,54 @@ mod tests {
             (second, s3(&next("a&#43;b="))),
             (third, azure("<NextMarker>a+b=</NextMarker>")),
         ] {
-            assert!(check_listing(query, listing.as_bytes()).is_err(), "{listing}");
+            assert!(check(query, &listing).is_err(), "{listing}");
+        }
+    }
+
+    /// The query and the page of a listing that continues from `asked`.
+    fn page(asked: Option<&str>, next: Option<&str>) -> (String, String) {
+        let asked = asked.map(|place| format!("continuation-token={place}&")).unwrap_or_default();
+        let next = next.map(|place| format!("<NextContinuationToken>{place}<")).unwrap_or_default();
+        let page = format!("<ListBucketResult><Contents/>{next}</ListBucketResult>");
+        (format!("list-type=2&{asked}prefix=logs%2F&delimiter=%2F"), page)
+    }
+
+    #[test]
+    fn listings_in_a_circle_end() {
+        let names: Vec<String> = (0..5).map(|n| format!("place{n}")).collect();
+        for (before, circle) in [(0, 1), (1, 1), (0, 2), (3, 2), (0, 5), (2, 3)] {
+            let places = Places::default();
+            let (mut asked, mut requests, mut at) = (None, 0, 0);
+            let failure = loop {
+                let (query, page) = page(asked, Some(&names[at]));
+                requests += 1;
+                assert!(requests < 10_000, "{before} places before a circle of {circle}");
+                let next = check_listing(page.as_bytes()).unwrap();
+                if let Err(failure) = places.note(&query, next.as_deref()) {
+                    break failure;
+                }
+                asked = Some(&names[at]);
+                at = if at + 1 == before + circle { before } else { at + 1 };
+            };
+            assert_eq!(failure.1, "a listing that goes in a circle, without end");
+        }
+    }
+
+    #[test]
+    fn listings_of_one_part_at_once_do_not_stop_each_other() {
+        let names: Vec<String> = (0..7).map(|n| format!("place{n}")).collect();
+        let places = Places::default();
+        for again in 0..3 {
+            for at in 0..=names.len() {
+                for listing in 0..MAX_SAME_PLACE {
+                    let asked = at.checked_sub(1).map(|before| &*names[before]);
+                    let (query, page) = page(asked, names.get(at).map(|name| &**name));
+                    let next = check_listing(page.as_bytes()).unwrap();
+                    let noted = places.note(&query, next.as_deref());
+                    assert_eq!(noted, Ok(()), "{again}: page {at} of listing {listing}");
+                }
+            }
+            assert!(places.told.lock().unwrap().is_empty(), "{again}");
         }
     }
 
@@ -355,7 +438,8 @@ mod tests {
         let response = async |status: u16, body: Vec<Option<&'static [u8]>>| {
             let inner = HttpClient::new(Server(status, body));
             let (time_ms, empty_pages) = (Arc::default(), AtomicU32::new(0));
-            let service = ReadService { inner, on_retry: None, time_ms, empty_pages };
+            let places = Places::default();
+            let service = ReadService { inner, on_retry: None, time_ms, empty_pages, places };
             let request = http::Request::builder().uri("http://store/bucket?list-type=2");
             let response = service.call(request.body(Vec::new().into()).unwrap()).await;
             let response = response.map_err(|error| innermost(&error))?;
