@@ -202,12 +202,18 @@ impl Target {
 
     pub(crate) async fn get(&self, file: &File) -> std::result::Result<Bytes, Unread> {
         let name = file.name();
-        let got = self.bucket.store().get(&self.path(&name)).await;
-        let got = match got {
-            Ok(got) => got.bytes().await,
-            Err(error) => Err(error),
-        };
-        got.map_err(|error| self.failed(&name, "read", &error))
+        let failed = |error: object_store::Error| self.failed(&name, "read", &error);
+        let got = self.bucket.store().get(&self.path(&name)).await.map_err(failed)?;
+        // The whole file will be in memory, and its size was bounded when it was listed.
+        if got.meta.size != file.bytes {
+            return Err(self.replaced(&name));
+        }
+        got.bytes().await.map_err(failed)
+    }
+
+    fn replaced(&self, name: &str) -> Unread {
+        let failure = Failure::new(format!("cannot read {name} in {}", self.name()));
+        Unread::Refused(failure.because(format!("it {REPLACED}")))
     }
 
     /// Reads which objects a file holds, from its footer and one column.
@@ -228,18 +234,14 @@ impl Target {
             return Err(other(TOO_LARGE));
         }
         let end = file.bytes.min(END_BYTES);
-        let replaced = || {
-            let failure = Failure::new(format!("cannot read {name} in {}", self.name()));
-            Unread::Refused(failure.because(format!("it {REPLACED}")))
-        };
         let (first, meta) = self.range(&path, file.bytes - end, end).await.map_err(failed)?;
         if meta.size != file.bytes {
-            return Err(replaced());
+            return Err(self.replaced(&name));
         }
         // Pieces of different files must not be taken for one.
         let piece = async |begin, len| -> std::result::Result<(u64, Bytes), Unread> {
             let (piece, now) = self.range(&path, begin, len).await.map_err(failed)?;
-            if is_same(&now, &meta) { Ok(piece) } else { Err(replaced()) }
+            if is_same(&now, &meta) { Ok(piece) } else { Err(self.replaced(&name)) }
         };
         let mut pieces = vec![first];
         let (_, tail) = &pieces[0];

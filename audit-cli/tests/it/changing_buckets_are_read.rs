@@ -242,7 +242,22 @@ async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
         assert!(ran.err.contains("it was replaced while it was read"), "{ran:?}");
         assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
     }
+    // A whole file is held in memory, whose size is known from the listing.
     let verify = ["verify", &bucket, "--key", &sample.key, "--parquet", &to];
+    let grows: Change = |nth, server, name| {
+        let mut object = server.objects()[name].clone();
+        if nth == 0 {
+            object.bytes = [&object.bytes[..], &object.bytes[..]].concat().into();
+            server.put_object(name, object);
+        }
+        Fault::None
+    };
+    let reads = changing.arm(("", "", false, grows));
+    let ran = run(&verify, &environment);
+    assert!(reads.load(Ordering::SeqCst) > 0, "{ran:?}");
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    let says = "000000.parquet: it was replaced while it was read";
+    assert!(ran.err.contains(says) && ran.out.contains("findings  0 tampered, "), "{ran:?}");
     let reads = changing.arm(("", "", false, |_, server, name| {
         server.delete_object(name);
         Fault::None

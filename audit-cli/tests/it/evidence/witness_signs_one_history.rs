@@ -294,3 +294,30 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
     let ran = heads(directory.path(), other.verifier(), &[]).await;
     assert!(ran.err.contains("is not signed by"), "{ran:?}");
 }
+
+/// Who copies a log of heads, and who made the key, may be anyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_are_shown_whenever_they_were_signed() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let key = SignerKey::from_seed("witness.example", KeyKind::Cosignature, &[1; 32]).unwrap();
+    let checkpoint = Checkpoint::new("witness.example/heads", 0, Hash::empty()).unwrap();
+    let never = format!("{} ms", i64::MAX);
+    for (seconds, shown) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_700_000_000, "2023-11-14T22:13:20Z"),
+        // In milliseconds, these exceed 63 and 64 bits.
+        (i64::MAX as u64 / 1_000 + 1, &*never),
+        (u64::MAX / 1_000 + 1, &*never),
+        (i64::MAX as u64, &*never),
+    ] {
+        let mut note = checkpoint.to_note();
+        note.add(checkpoint.cosign(&key, seconds));
+        std::fs::write(state.join("heads.signed"), note.to_string()).unwrap();
+        let verifier = key.verifier().to_string();
+        let ran = audit(&[], &["heads", state.to_str().unwrap(), "--key", &verifier]).await;
+        let says = format!("signed by witness.example at {shown};");
+        assert!(ran.code == Some(0) && ran.out.contains(&says), "{seconds}: {ran:?}");
+    }
+}
