@@ -1,5 +1,8 @@
 //! References to functions, and the functions they mean.
 
+use std::borrow::Cow;
+
+use audit_host::shortened;
 use audit_runtime::FunctionKind;
 use functions_program::{Function, Program};
 use functions_value::ComponentPath;
@@ -88,6 +91,10 @@ pub(super) fn for_later(
 }
 
 fn named(program: &Program, from: &ComponentPath, reference: &Json) -> Result<Named, String> {
+    read(program, from, reference).map_err(bounded)
+}
+
+fn read(program: &Program, from: &ComponentPath, reference: &Json) -> Result<Named, String> {
     let member = |name: &str| reference.get(name).and_then(Json::as_str);
     if let Some(name) = member("name") {
         return Ok(Named { component: from.clone(), function: name.to_owned() });
@@ -138,10 +145,18 @@ fn not_found(program: &Program, component: &ComponentPath, name: &str) -> String
     if program.component(component).is_some_and(|component| component.is_for_node(name)) {
         return for_node(name);
     }
-    if component.is_root() {
+    bounded(if component.is_root() {
         format!("Could not find function {name:?}")
     } else {
         format!("Could not find function {name:?} in component {:?}", component.to_string())
+    })
+}
+
+/// The text of an error that repeats a name: clients can send names as long as arguments.
+fn bounded(error: String) -> String {
+    match shortened(&error) {
+        Cow::Borrowed(_) => error,
+        Cow::Owned(short) => short,
     }
 }
 
@@ -161,7 +176,7 @@ pub(super) fn public<'a>(program: &'a Program, name: &str) -> Result<Target<'a>,
         if is_for_node() {
             for_node(name)
         } else {
-            format!("Could not find public function for '{name}'")
+            bounded(format!("Could not find public function for '{name}'"))
         }
     })
 }

@@ -1,5 +1,6 @@
 //! [`Problem`].
 
+use audit_host::shortened;
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -36,6 +37,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Problem { status, code, message } = self;
+        // The message may quote what the client sent.
+        let message = shortened(&message);
         let mut response =
             (status, Json(json!({ "code": code, "message": message }))).into_response();
         match status {

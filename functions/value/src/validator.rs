@@ -100,6 +100,29 @@ impl Validator {
         })
     }
 
+    /// Whether a valid value can have a field at the path, from its outermost field to the innermost.
+    /// As on Convex, records and arrays have none.
+    pub fn can_have(&self, path: &[String]) -> bool {
+        let Some((name, rest)) = path.split_first() else { return true };
+        match self {
+            Self::Any => true,
+            Self::Union(members) => members.iter().any(|member| member.can_have(path)),
+            Self::Object(fields) => {
+                fields.get(name).is_some_and(|field| field.validator.can_have(rest))
+            }
+            Self::Null
+            | Self::Float64
+            | Self::Int64
+            | Self::Boolean
+            | Self::String
+            | Self::Bytes
+            | Self::Id(_)
+            | Self::Literal(_)
+            | Self::Array(_)
+            | Self::Record(..) => false,
+        }
+    }
+
     /// Checks a value. `is_id(table, text)` returns whether the text is the id of a document in
     /// that table.
     ///

@@ -18,6 +18,7 @@ export const call = mutation(async (ctx, reference) => {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_kinds_of_references_are_resolved() {
     let host = Host::with_module("a.js", MODULE, FunctionSettings::default()).await;
+    let long = "a".repeat(100_000);
     let cases = [
         (json!({ "name": "a:one" }), Ok("1")),
         (json!({ "reference": "_reference/function/a:one" }), Ok("1")),
@@ -32,6 +33,17 @@ async fn all_kinds_of_references_are_resolved() {
             Err("the app uses no component \"b\""),
         ),
         (json!({}), Err("a call names no function")),
+        (json!({ "name": long }), Err("characters left out")),
+        (json!({ "reference": long }), Err("characters left out")),
+        (
+            json!({ "reference": format!("_reference/childComponent/{long}") }),
+            Err("characters left out"),
+        ),
+        (json!({ "functionHandle": long }), Err("characters left out")),
+        (
+            json!({ "functionHandle": format!("function://{long};a:one") }),
+            Err("characters left out"),
+        ),
     ];
     for (reference, expected) in cases {
         let mutated = host.functions.mutation("a:call", &reference, &host.caller()).await.unwrap();
@@ -39,6 +51,7 @@ async fn all_kinds_of_references_are_resolved() {
             (Ok(value), Ok(expected)) => assert_eq!(value.to_string(), expected, "{reference}"),
             (Err(failed), Err(expected)) => {
                 assert!(failed.message.contains(expected), "{reference}: {}", failed.message);
+                assert!(failed.message.len() < 10_000, "{}", failed.message.len());
             }
             (result, _) => panic!("{reference}: {result:?}"),
         }

@@ -65,6 +65,32 @@ async fn failed_functions_answer_as_clients_expect() {
 }
 
 #[tokio::test]
+async fn errors_do_not_repeat_long_texts_of_clients() {
+    let host = Served::start().await;
+    let long = "a".repeat(200_000);
+    let list = |member: &str| json!({ "path": "messages:list", "args": {}, member: long });
+    let send = |args: Json| call("messages:send", args);
+    for (path, body) in [
+        ("/api/query", call(&long, json!({}))),
+        ("/api/mutation", call(&format!("messages:{long}"), json!({}))),
+        ("/api/action", call(&format!("{long}:list"), json!({}))),
+        ("/api/function", call(&long, json!({}))),
+        ("/api/query_batch", json!({ "queries": [call(&long, json!({}))] })),
+        ("/api/query", list("format")),
+        ("/api/query", list("componentPath")),
+        ("/api/query_at_ts", list("ts")),
+        ("/api/mutation", send(json!({ "text": { "$integer": long } }))),
+        ("/api/mutation", send(json!({ "text": [long] }))),
+        ("/api/mutation", send(json!({ "text": "a", &long: 1 }))),
+    ] {
+        let (_, answer) = host.post(path, &body, &[]).await;
+        let text = answer.to_string();
+        assert!(text.contains("rror") || text.contains("message"), "{path}: {text}");
+        assert!(text.len() < 10_000, "{path}: {} bytes", text.len());
+    }
+}
+
+#[tokio::test]
 async fn queries_can_share_one_timestamp() {
     let host = Served::start().await;
     host.send("a").await;

@@ -331,6 +331,7 @@ async fn protocol_violations_are_named_and_end_the_session() {
         (vec![json!("nonsense")], "not JSON"),
         (vec![json!({ "kind": "Connect" })], "without a type"),
         (vec![json!({ "type": "Sing" })], "Sing"),
+        (vec![json!({ "type": "Sing".repeat(100_000) })], "characters left out"),
         (vec![modify(0, 1, json!([]))], "first message must be Connect"),
         (vec![connect(), connect()], "was sent before"),
         (vec![connect(), modify(1, 2, json!([]))], "version 0"),

@@ -1,5 +1,6 @@
 //! The bodies of calls.
 
+use audit_host::shortened;
 use functions_calls::CallError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -100,9 +101,12 @@ pub(crate) fn one_object(args: Value) -> Result<Value, String> {
 /// functions; on Convex an administrator could call them from outside.
 pub(crate) fn of_app(path: String, component: Option<String>) -> Result<String, CallError> {
     match component.filter(|component| !component.is_empty()) {
-        Some(component) => Err(CallError::NotFound(format!(
-            "{path} of the component {component:?} can only be called by functions: this host has no admin keys"
-        ))),
+        Some(component) => {
+            let error = format!(
+                "{path} of the component {component:?} can only be called by functions: this host has no admin keys"
+            );
+            Err(CallError::NotFound(shortened(&error).into_owned()))
+        }
         None => Ok(path),
     }
 }

@@ -553,6 +553,46 @@ fn invalid_schemas_are_refused() {
 }
 
 #[test]
+fn indexes_have_fields_that_documents_can_have() {
+    let any = json!({ "type": "any" });
+    let number = json!({ "type": "number" });
+    let inner = object(&json!({ "b": number, "free": any }));
+    let union = |members: Json| json!({ "type": "union", "value": members });
+    let record = json!({ "type": "record", "keys": { "type": "string" }, "values": { "fieldType": number, "optional": false } });
+    let one = object(&json!({
+        "a": number, "in": inner, "any": any, "list": { "type": "array", "value": inner },
+        "record": record, "either": union(json!([{ "type": "null" }, inner])),
+    }));
+    let documents = union(json!([one, object(&json!({ "other": number }))]));
+    let exist =
+        ["a", "other", "in", "in.b", "in.free.x.y", "any", "any.x", "list", "record", "either.b"];
+    let missing = ["b", "x", "a.b", "in.a", "list.b", "record.b", "either.a", "In.b"];
+    let (_directory, store) = open();
+    for (fields, is_valid) in [(&exist[..], true), (&missing[..], false)] {
+        for field in fields {
+            for documents in [&documents, &any] {
+                for is_validated in [true, false] {
+                    let schema = schema("t", &json!({ "by_it": [field] }), documents, is_validated);
+                    let found = check_schemas(&schema, None).map_err(|error| error.to_string());
+                    let expected = if is_valid || !is_validated || *documents == any {
+                        Ok(())
+                    } else {
+                        Err(format!(
+                            "In table \"t\" the index \"by_it\" is invalid because it references the field \"{field}\" that does not exist."
+                        ))
+                    };
+                    assert_eq!(found, expected);
+                    assert_eq!(
+                        store.set_schema(&schema).map_err(|error| error.to_string()),
+                        expected
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn pages_end_early_and_report_it() {
     let (_directory, store) = open();
     let mut tx = begin(&store);

@@ -1,5 +1,6 @@
 //! The end of a session.
 
+use audit_host::shortened;
 use axum::extract::ws::close_code;
 
 use super::outbox::Outbox;
@@ -45,7 +46,8 @@ impl End {
                 (code, refused.message())
             }
             End::Fatal(error) => {
-                outbox.send(protocol::fatal_error(&error), None);
+                // The error may quote what the client sent.
+                outbox.send(protocol::fatal_error(&shortened(&error)), None);
                 (close_code::POLICY, error)
             }
             End::Unauthenticated { error, base_version, update_attempted } => {
