@@ -112,6 +112,34 @@ export function flatMap(original, self, args) {
 /// Long runs of combining marks.
 const marks = /\p{M}{64,}/gu;
 
+/// The longest regular expression that is compiled from a text, in code units, and the longest of
+/// its character classes: the engine takes time for the square of each.
+const MAX_PATTERN = 1 << 17;
+const MAX_CLASS = 1 << 13;
+
+/// Fails for a regular expression that takes too long to compile. Authors use texts of clients.
+export function checkPattern(text) {
+  const { length } = text;
+  if (length > MAX_PATTERN)
+    throw new RealRangeError(`RegExp(): a pattern of ${length} characters exceeds limit of ${MAX_PATTERN}`);
+  let squares = 0;
+  let begin = -1;
+  for (let i = 0; i < length; i++) {
+    const unit = text[i];
+    if (unit === "\\") i++;
+    else if (begin < 0 ? unit === "[" : unit === "]") {
+      if (begin >= 0) squares += (i - begin) ** 2;
+      begin = begin < 0 ? i : -1;
+    }
+  }
+  if (begin >= 0) squares += (length - begin) ** 2;
+  if (squares > MAX_CLASS ** 2) {
+    throw new RealRangeError(
+      `RegExp(): character classes of this pattern exceed limit of ${MAX_CLASS} characters`,
+    );
+  }
+}
+
 /// Throws if a text has more combining marks in sequence.
 export function checkMarks(text, limit) {
   marks.lastIndex = 0;

@@ -290,8 +290,9 @@ const CYCLES = ["h11", "h12", "h23", "h24"];
 const DIGITS = new Map(
   [
     ["y-MM-dd", "", "", "en-ca"],
-    ["dd/MM/y", "", "", "en-au"],
-    ["d/M/y", "", "", "en-in es-mx es-co"],
+    ["d/M/y", "", "", "es-mx es-co vi vi-vn"],
+    ["dd/MM/y", "h:mm:ss_a", ", ", "en-au"],
+    ["d/M/y", "h:mm:ss_a", ", ", "en-in"],
     ["dd-MM-y", "", "", "es-cl"],
     ["dd/MM/y", "HH:mm:ss", ", ", "en-gb it it-it pt pt-br pt-pt"],
     ["dd/MM/y", "HH:mm:ss", " ", "fr fr-be fr-fr"],
@@ -402,18 +403,26 @@ function dateFormat(what, required, defaults, locales, options) {
   cycle ??= "h12";
   const { weekday, year, month, day, hour, minute, second } = fields;
   const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
-  if (digits !== undefined) {
-    const hasTime = [hour, minute, second].some((each) => each !== undefined);
-    const isDate = year === "numeric" && month === day && WIDTHS.includes(day);
+  const hasTime = [hour, minute, second].some((each) => each !== undefined);
+  const isText = TEXTS.includes(month) || weekday !== undefined;
+  // Canada writes such dates as the United States do.
+  if (digits !== undefined && !(isText && !hasTime && locale === "en-ca")) {
+    const named = isText ? load("convex:months").namedPattern(locale, fields) : undefined;
+    const isDate = isText
+      ? named !== undefined && !(hasTime && (named.at === undefined || month === undefined))
+      : year === "numeric" && month === day && WIDTHS.includes(day);
     const isTime = digits.time !== "" && hour !== undefined && minute !== undefined;
-    const others = [fields.era, weekday, zoneName, dateStyle, timeStyle, set.hour12, set.hourCycle];
+    const others = [fields.era, zoneName, dateStyle, timeStyle, set.hour12, set.hourCycle];
     if ((hasDate && !isDate) || (hasTime && !isTime) || others.some((each) => each !== undefined))
       throw unsupported(`${what} with these options and the locale ${locale}`, instead);
-    let time = second === undefined ? digits.time.slice(0, -3) : digits.time;
+    let { time } = digits;
+    if (second === undefined) time = time.replace(/.ss/, "");
     const isShort = set.minute === "2-digit" && set.second !== "numeric";
     if (hour === "numeric" && isShort) time = time.replace("HH", "H");
-    const pattern = [hasDate ? digits.date : "", hasTime ? time : ""].filter((each) => each !== "");
-    return { what, zone, fields, pattern: pattern.join(digits.between) };
+    const date = hasDate ? (named?.pattern ?? digits.date) : "";
+    const between = hasDate && hasTime ? "@" : "";
+    const pattern = date + between + (hasTime ? time : "");
+    return { what, zone, fields, pattern, named: { at: digits.between, ...named } };
   }
   const isStrange =
     (fields.era !== undefined && [year, month, day].includes(undefined)) ||
@@ -463,12 +472,12 @@ function nameOf(zone, kind, time) {
 
 /// A valid date as parts, each with its type.
 function dateParts(format, time) {
-  const { what, zone, fields, zoneName, cycle, dateStyle, timeStyle, pattern } = format;
+  const { what, zone, fields, zoneName, cycle, dateStyle, timeStyle, pattern, named } = format;
   const local = new Date(time + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
   const year = local.getUTCFullYear();
   if (year < 1)
     throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
-  if (pattern !== undefined) return digitParts(pattern, fields, local);
+  if (pattern !== undefined) return patternParts(pattern, named, fields, local);
   const sized = (value, size) =>
     size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value);
   const text = (name, width) =>
@@ -525,19 +534,30 @@ function dateParts(format, time) {
   return parts;
 }
 
-const LETTERS = { d: "day", M: "month", y: "year", H: "hour", m: "minute", s: "second" };
+const LETTERS = {
+  w: "weekday", d: "day", M: "month", y: "year", H: "hour", h: "hour", m: "minute", s: "second",
+  a: "dayPeriod",
+};
 
-/// A date in digits, as parts.
-function digitParts(pattern, fields, local) {
+/// A date by a pattern, as parts: `~` is what is between day, month and year, `@` before the
+/// time, `_` a narrow blank.
+function patternParts(pattern, { months, days, between, at }, fields, local) {
+  const hours = local.getUTCHours();
   const values = {
-    d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: local.getUTCFullYear(),
-    H: local.getUTCHours(), m: local.getUTCMinutes(), s: local.getUTCSeconds(),
+    d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: local.getUTCFullYear(), H: hours,
+    h: hours % 12 || 12, m: local.getUTCMinutes(), s: local.getUTCSeconds(),
   };
-  return pattern.match(/([dMyHms])\1?|[^dMyHms]+/g).map((each) => {
-    const type = LETTERS[each[0]];
-    if (type === undefined) return { type: "literal", value: each };
+  const texts = {
+    w: days?.[local.getUTCDay()], M: months?.[values.M - 1], a: hours < 12 ? "am" : "pm",
+    "~": between, "@": at, _: "\u202f",
+  };
+  return pattern.match(/([dMyHhms])\1?|[wa~@_]|[^wdMyHhmsa~@_]+/g).flatMap((each) => {
+    const type = LETTERS[each[0]] ?? "literal";
+    if (texts[each] !== undefined) return { type, value: texts[each] };
+    if (type === "literal") return { type, value: each };
     const isPadded = each.length === 2 || fields[type] === "2-digit";
-    return { type, value: String(values[each[0]]).padStart(isPadded ? 2 : 1, "0") };
+    const value = type === "year" && isPadded ? values.y % 100 : values[each[0]];
+    return { type, value: String(value).padStart(isPadded ? 2 : 1, "0") };
   });
 }
 

@@ -5,10 +5,12 @@
 // This module is evaluated in every engine before any user module, so it is small. Rare cases are
 // in flatten.js.
 
-const { apply } = Reflect;
+const { apply, construct } = Reflect;
 const { defineProperty } = Object;
 const { max, min, trunc } = Math;
 const { MAX_SAFE_INTEGER } = Number;
+const RealSymbol = Symbol;
+const { match } = Symbol;
 const { toWellFormed } = String.prototype;
 const RealError = Error;
 const RealObject = Object;
@@ -26,6 +28,8 @@ const LONG_LENGTH = 1 << 14;
 /// the clock is checked.
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
+/// The length from which a regular expression may take long to compile.
+const LONG_PATTERN = 1 << 10;
 /// The most combining marks in sequence that are normalized, in code units.
 const MAX_MARKS = 1 << 12;
 
@@ -204,6 +208,38 @@ export function boundLoops(native, load) {
     if (typeof text === "string" && text.length > MAX_MARKS) load().checkMarks(text, MAX_MARKS);
     return apply(original, text, args);
   });
+
+  bound(String, ["raw"], (original, self, args) => {
+    const raw = args[0]?.raw;
+    const isShort = !isObject(raw) || (isArray(raw) && raw.length <= LONG_LENGTH);
+    args[0] = { raw: isShort ? raw : new RealProxy(raw, load().traps) };
+    return apply(original, self, args);
+  });
+
+  // The engine compiles a regular expression without checking the clock.
+  const compiled = (args, name) => {
+    const [pattern] = args;
+    const isOwn = isObject(pattern) && (pattern[match] ?? pattern[RealSymbol[name]]) !== undefined;
+    if (isObject(pattern) && !isOwn) args[0] = `${pattern}`;
+    if (typeof args[0] === "string" && args[0].length > LONG_PATTERN) {
+      look();
+      load().checkPattern(args[0]);
+    }
+    return args;
+  };
+  const compiling = (original, self, args, name) => apply(original, self, compiled(args, name));
+  bound(String.prototype, ["match", "matchAll", "search"], compiling);
+  bound(RegExp.prototype, ["compile"], compiling);
+  const replaced = new RealProxy(RegExp, {
+    __proto__: null,
+    construct: (target, args, type) => construct(target, compiled(args, "match"), type),
+    apply: (target, self, args) =>
+      args[1] === undefined && isObject(args[0]) && args[0][match] && args[0].constructor === replaced
+        ? args[0]
+        : construct(target, compiled(args, "match"), replaced),
+  });
+  RegExp.prototype.constructor = replaced;
+  globalThis.RegExp = replaced;
 
   // Built-in methods iterate over built-in iterators natively, without checking the clock.
   bound(Iterator.prototype, ["drop", "includes", "join"], (original, self, args) =>

@@ -150,8 +150,13 @@ for (let n = 0; n < count / 10; n++) {
     ...given([{}, { year: "numeric", month: width, day: width }]),
     ...given([{}, { hour: ofHour, minute: given(widths) ?? "2-digit", second: given(widths) }]),
   };
+  const names = {
+    weekday: given([undefined, undefined, "long", "short"]), year: given([undefined, "numeric"]),
+    month: given(["long", "short", undefined]), day: given([undefined, "numeric", "2-digit"]),
+    ...given([{}, { hour: ofHour, minute: "2-digit", second: given(widths) }]),
+  };
   const options = {
-    ...given([{}, fields, fields, digits, digits, { dateStyle: given(styles), timeStyle: given(styles) }]),
+    ...given([{}, fields, fields, digits, digits, names, names, { dateStyle: given(styles), timeStyle: given(styles) }]),
     hour12: given([undefined, undefined, true, false]),
     hourCycle: given([undefined, undefined, "h12", "h23"]), timeZone: zone,
   };

@@ -21,7 +21,7 @@ struct BuiltIn {
 /// The base module, with the globals and the engine's side of a call.
 pub(super) const PRELUDE: &str = "convex:prelude";
 
-const BUILT_IN: [BuiltIn; 29] = [
+const BUILT_IN: [BuiltIn; 30] = [
     BuiltIn {
         name: "convex:audit",
         source: include_str!("../js/audit.js"),
@@ -115,6 +115,7 @@ const BUILT_IN: [BuiltIn; 29] = [
     },
     BuiltIn { name: "convex:dates", source: include_str!("../js/dates.js"), imports: &[] },
     BuiltIn { name: "convex:numbers", source: include_str!("../js/numbers.js"), imports: &[] },
+    BuiltIn { name: "convex:months", source: include_str!("../js/months.js"), imports: &[] },
     BuiltIn {
         name: "convex:interfaces",
         source: include_str!("../js/interfaces.js"),

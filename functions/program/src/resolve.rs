@@ -236,6 +236,11 @@ impl Finder {
                 _ => format!("{specifier:?} is imported, and there is no such file"),
             };
         }
+        if specifier.starts_with('#') {
+            return format!(
+                "{specifier:?} is imported, and \"imports\" of package.json has no such file"
+            );
+        }
         let parts = if specifier.starts_with('@') { 2 } else { 1 };
         let name = specifier.split('/').take(parts).collect::<Vec<_>>().join("/");
         let package = directory

@@ -100,7 +100,7 @@ impl Validator {
         })
     }
 
-    /// Whether a valid value can have a field at the path, from its outermost field to the innermost.
+    /// Whether a valid value can have a field at the path, whose first part is the outermost field.
     /// As on Convex, records and arrays have none.
     pub fn can_have(&self, path: &[String]) -> bool {
         let Some((name, rest)) = path.split_first() else { return true };

@@ -689,6 +689,22 @@ fn locale_dependent_calls_match_v8_or_fail() {
             ]),
         ),
         (
+            "dates with names",
+            "const d = new Date(Date.UTC(2026, 8, 3, 15, 5, 7)), timeZone = 'Europe/Paris', time = { hour: 'numeric', minute: '2-digit' } as const;
+             const long = { timeZone, day: 'numeric', month: 'long', year: 'numeric' } as const, short = { timeZone, weekday: 'short', day: '2-digit', month: 'short' } as const;
+             return [['en-GB', 'en-CA', 'es-ES', 'fr', 'de', 'it', 'pt-BR', 'nl'].map((tag) => d.toLocaleDateString(tag, long)), ['en-GB', 'en-AU', 'fr', 'de', 'nl'].map((tag) => d.toLocaleDateString(tag, short)), ['en-GB', 'es', 'fr'].map((tag) => d.toLocaleDateString(tag, { month: 'long' })), d.toLocaleString('en-GB', { ...long, ...time, hour: '2-digit' }), d.toLocaleString('en-AU', { ...long, month: 'short', ...time }), d.toLocaleDateString('es-CL', { month: 'short', year: '2-digit' }), d.toLocaleString('en-IN', { timeZone }), d.toLocaleDateString('vi-VN')]",
+            json!([
+                ["3 September 2026", "September 3, 2026", "3 de septiembre de 2026", "3 septembre 2026", "3. September 2026", "3 settembre 2026", "3 de setembro de 2026", "3 september 2026"],
+                ["Thu 03 Sept", "Thu, 03 Sept", "jeu. 03 sept.", "Do., 03. Sept.", "do 03 sep"],
+                ["September", "septiembre", "septembre"],
+                "3 September 2026 at 17:05",
+                "3 Sept 2026, 5:05 pm",
+                "sept 26",
+                "3/9/2026, 5:05:07 pm",
+                "3/9/2026"
+            ]),
+        ),
+        (
             "german date",
             "return new Date(0).toLocaleDateString('de-DE', { dateStyle: 'long' })",
             refused("Date.prototype.toLocaleDateString with these options and the locale de-de", dates),

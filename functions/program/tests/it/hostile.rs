@@ -620,6 +620,86 @@ fn names_that_were_chosen_to_collide_are_refused() {
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
 
+/// Authors make regular expressions of what clients search for.
+#[test]
+fn patterns_that_take_long_to_compile_are_refused() {
+    let fixture = fixture(
+        "const sets = (n: number) => `[${Array.from({ length: n }, (_, i) => String.fromCharCode(((i * 2) % 40000) + 200)).join('')}`;
+         const ways: any = {
+           made: (text: string) => new RegExp(text, 'iu'), called: (text: string) => RegExp(text),
+           object: (text: string) => new RegExp({ toString: () => text } as any),
+           derived: (text: string) => new (class extends RegExp {})(text), matched: (text: string) => 'x'.match(text),
+           all: (text: string) => 'x'.matchAll(text as any), searched: (text: string) => 'x'.search(text),
+           compiled: (text: string) => /x/.compile(text), reflected: (text: string) => Reflect.construct(RegExp, [text]),
+           own: (text: string) => new (/x/.constructor as any)(text),
+         };
+         export const ran = query(async (_ctx, { way, kind }: any) => {
+           const text = { one: sets(60000) + ']', open: sets(60000), many: (sets(4000) + ']').repeat(20), long: 'a|'.repeat(200000), plain: sets(6000) + ']' }[kind as 'one'];
+           try { ways[way](text); return 'made'; } catch (error: any) { return `${error.name}: ${error.message}`; }
+         });
+         export const same = query(async () => {
+           class Own extends RegExp { static get [Symbol.species]() { return RegExp; } }
+           const pattern = /a(b)/g;
+           return [RegExp(pattern) === pattern, new RegExp(pattern) !== pattern, new RegExp(pattern, 'i').flags, pattern instanceof RegExp,
+             pattern.constructor === RegExp, new Own('a') instanceof Own, 'xay'.split(new Own('a')).join(), 'a-b'.split(/-/).join(), RegExp.name,
+             RegExp.length, RegExp[Symbol.species] === RegExp, new RegExp().source, RegExp('a', 'y').flags, [...'abab'.matchAll(pattern)].length,
+             String.raw`a\\n${1}b`, String.raw({ raw: 'abc' } as any, 1, 2), String.raw({ raw: { length: 2, 0: 'x', 1: 'y' } } as any, '-'),
+             'a'.search({ [Symbol.search]: () => 7 }), 'a'.matchAll({ [Symbol.matchAll]: () => 8 } as any), 'a'.match({ [Symbol.match]: () => 9 } as any),
+             'aundefined'.match(undefined as any)![0] === '', 'axb'.search(['x'] as any)].join(' ');
+         });
+         export const raw = query(async () => String.raw({ raw: { length: 2 ** 40 } } as any));
+         export const sparse = query(async () => String.raw({ raw: new Array(2 ** 32 - 1) } as any));
+         export const fine = query(async () => 1);",
+    );
+    let ways = [
+        "made",
+        "called",
+        "object",
+        "derived",
+        "matched",
+        "all",
+        "searched",
+        "compiled",
+        "reflected",
+        "own",
+    ];
+    for way in ways {
+        for (kind, expected) in [
+            ("one", "RangeError: RegExp(): character classes of this pattern exceed limit of 8192"),
+            (
+                "open",
+                "RangeError: RegExp(): character classes of this pattern exceed limit of 8192",
+            ),
+            (
+                "many",
+                "RangeError: RegExp(): character classes of this pattern exceed limit of 8192",
+            ),
+            (
+                "long",
+                "RangeError: RegExp(): a pattern of 400000 characters exceeds limit of 131072",
+            ),
+        ] {
+            let args = format!("[{{\"way\":\"{way}\",\"kind\":\"{kind}\"}}]");
+            let found = fixture.value("messages:ran", &args);
+            assert!(found.contains(expected), "{way} {kind}: {found}");
+        }
+    }
+    let plain = "[{\"way\":\"made\",\"kind\":\"plain\"}]";
+    assert_eq!(fixture.value("messages:ran", plain), "\"made\"");
+    assert_eq!(
+        fixture.value("messages:same", "[{}]"),
+        r#""true true i true true true x,y a,b RegExp 2 true (?:) y 2 a\\n1b a1b2c x-y 7 8 9 true 1""#
+    );
+    for name in ["raw", "sparse"] {
+        let limits = Limits { time: Duration::from_millis(100), ..Limits::default() };
+        let failure = fails_alone(&fixture, name, &limits);
+        assert!(
+            matches!(failure.kind, FailureKind::TimeLimit | FailureKind::MemoryLimit),
+            "{name}: {failure:?}"
+        );
+    }
+}
+
 #[test]
 fn long_runs_of_marks_are_not_normalized() {
     let fixture = fixture(
