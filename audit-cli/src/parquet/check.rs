@@ -11,13 +11,15 @@ use bytes::Bytes;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use sha2::{Digest, Sha256};
 
+use super::bounds::check_bounds;
 use super::columns::{Column, Columns};
 use super::file::{FILE_BYTES, FORMAT, Places, is_sealed, schema};
+use super::footer;
 use super::group::{Data, Group, Source, Values};
 use super::source::MAX_OBJECT_BYTES;
 use crate::query::Pointer;
@@ -124,6 +126,7 @@ fn look(
     if *metadata.file_metadata().schema() != *schema(&said.columns)? {
         return Err(other("its columns are not those that it says"));
     }
+    footer::check(file).map_err(other)?;
     let mut unfinished = Unfinished::default();
     for (at, rows) in row_counts(metadata)?.into_iter().enumerate() {
         let columns = read_columns(&*reader.get_row_group(at)?, rows)?;
@@ -355,41 +358,6 @@ fn values(reader: ColumnReader, rows: usize) -> Result<Values, ParquetError> {
             Err(other("a column has a type that audit compact does not write"))
         }
     }
-}
-
-/// Checks the bounds of a column, by which query engines skip row groups.
-fn check_bounds(column: &ColumnChunkMetaData, values: &Values) -> Result<(), ParquetError> {
-    let wrong = || other(format!("the bounds of {} are not its own", column.column_path()));
-    let has_index = column.bloom_filter_offset().is_some()
-        || column.column_index_offset().is_some()
-        || column.offset_index_offset().is_some();
-    if has_index || column.file_path().is_some() {
-        return Err(other("it has an index that audit compact does not write"));
-    }
-    let nulls = values.levels.iter().filter(|level| **level == 0).count() as u64;
-    let Some(bounds) = column.statistics() else { return Ok(()) };
-    if bounds.null_count_opt().is_some_and(|count| count != nulls)
-        || bounds.distinct_count_opt().is_some()
-    {
-        return Err(wrong());
-    }
-    let integer = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_le_bytes);
-    let (min, max) = (bounds.min_bytes_opt(), bounds.max_bytes_opt());
-    let holds = match &values.data {
-        Data::Texts(texts) => texts.iter().all(|text| {
-            min.is_none_or(|min| min <= text.data()) && max.is_none_or(|max| text.data() <= max)
-        }),
-        Data::Integers(integers) => integers.iter().all(|value| {
-            min.is_none_or(|min| integer(min).is_some_and(|min| min <= *value))
-                && max.is_none_or(|max| integer(max).is_some_and(|max| *value <= max))
-        }),
-        Data::Booleans(booleans) => booleans.iter().all(|value| {
-            let value = u8::from(*value);
-            min.is_none_or(|min| min.first().is_some_and(|min| *min <= value))
-                && max.is_none_or(|max| max.first().is_some_and(|max| value <= *max))
-        }),
-    };
-    if holds { Ok(()) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

@@ -225,6 +225,7 @@ mod tests {
     use audit_evidence::Fault;
     use bytes::Bytes;
     use parquet::data_type::ByteArray;
+    use parquet::file::metadata::ParquetMetaDataReader;
     use proptest::prelude::*;
 
     const KEY: &str = "dt=2023-11-14/hour=00/0000000000000000000000002D-000000000007.ndjson";
@@ -374,6 +375,83 @@ mod tests {
             let found = std::panic::catch_unwind(|| what(&altered.into()));
             let found = found.unwrap_or_else(|_| "the file is not derived".to_owned());
             assert!(found.contains("the file is not derived"), "byte {at}: {found}");
+        }
+    }
+
+    /// Query engines count rows, find columns and skip row groups by what a file says about itself.
+    /// Who changes that can compute the digest again.
+    #[test]
+    fn every_byte_of_a_footer_counts() {
+        let lines: Vec<String> = (0..3).map(|n| format!("{{\"at\":{n},\"user\":\"u\"}}")).collect();
+        let whole = file(&lines, |_| {});
+        let begin = whole.len() - 8;
+        let length = u32::from_le_bytes(whole[begin..begin + 4].try_into().unwrap());
+        let begin = begin - length as usize;
+        let writer = begin + memchr::memmem::find(&whole[begin..], b"audit 0").unwrap();
+        let version =
+            writer + "audit ".len()..writer + "audit ".len() + env!("CARGO_PKG_VERSION").len();
+        // Bounds that are shortened may be wider: the greatest object, and the length of the least.
+        let object = begin + memchr::memmem::find(&whole[begin..], &KEY.as_bytes()[..60]).unwrap();
+        let free = [version, object..object + 66];
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&whole).unwrap();
+        let columns = metadata.row_groups()[0].columns();
+        // The first bytes of the headers of pages, and the rest of the file after the pages.
+        let headers = columns.iter().flat_map(|column| {
+            let pages = [column.dictionary_page_offset(), Some(column.data_page_offset())];
+            pages.into_iter().flatten().flat_map(|at| at as usize..at as usize + 9)
+        });
+        for at in (0..4)
+            .chain(headers)
+            .chain(begin..whole.len())
+            .filter(|at| !free.iter().any(|free| free.contains(at)))
+        {
+            let mut altered = whole.to_vec();
+            altered[at] = altered[at].wrapping_add(2);
+            // It may be of the digest's name.
+            let _ = seal(&mut altered);
+            if altered[..] == whole[..] {
+                // It was a digit of the digest.
+                continue;
+            }
+            let altered = Bytes::from(altered);
+            let found = std::panic::catch_unwind(|| check(&altered, "2023-11-14", &[]).wrong);
+            let is_found = found.is_err()
+                || found.is_ok_and(|wrong| {
+                    wrong.iter().any(|one| matches!(one.fault, Fault::Compacted(_)))
+                });
+            assert!(is_found, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_lie_are_found() {
+        let lines =
+            ["{\"n\":1,\"user\":\"ada\"}".to_owned(), "{\"n\":7,\"user\":\"bob\"}".to_owned()];
+        let whole = file(&lines, |_| {});
+        let is_derived = |file: &Bytes| {
+            let wrong = check(file, "2023-11-14", &[]).wrong;
+            !wrong.iter().any(|one| matches!(one.fault, Fault::Compacted(_)))
+        };
+        assert!(is_derived(&whole));
+        let end = whole.len() - 8;
+        let length = u32::from_le_bytes(whole[end..end + 4].try_into().unwrap()) as usize;
+        let number = |n: i64| [&[8][..], &n.to_le_bytes()].concat();
+        // Wider bounds hold all values, but an engine answers a question for the greatest by them.
+        for (bound, wider) in [
+            (number(7), number(9)),
+            (number(1), number(0)),
+            (b"\x03ada".to_vec(), b"\x03aaa".to_vec()),
+            (b"\x03bob".to_vec(), b"\x03bzz".to_vec()),
+        ] {
+            let mut altered = whole.to_vec();
+            let places: Vec<usize> =
+                memchr::memmem::find_iter(&whole[end - length..end], &bound).collect();
+            assert!(!places.is_empty(), "{bound:?}");
+            for at in places {
+                altered[end - length + at..][..wider.len()].copy_from_slice(&wider);
+            }
+            seal(&mut altered).unwrap();
+            assert!(!is_derived(&altered.into()), "{wider:?}");
         }
     }
 }
