@@ -90,7 +90,8 @@ pub(crate) async fn run(
     let explained = look.begin.explain(&mut verified.report, &late);
     let is_whole = reader.end().is_ok();
     if let Some(file) = arguments.state.as_ref().filter(|_| is_whole) {
-        let mut state = remembered;
+        // Another run, or `audit heads`, may have added to it meanwhile. None of that is forgotten.
+        let mut state = read_state(file)?.unwrap_or(remembered);
         state.update(&verified.report);
         durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
             Failure::new(format!("the state {} cannot be written", file.display())).because(error)

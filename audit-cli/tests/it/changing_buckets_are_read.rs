@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use audit_core::Random;
 use audit_core::testing::SeededRandom;
+use audit_evidence::{Remembered, State};
 use s3_testserver::{Fault, RequestInfo, S3TestServer, StoredObject};
 
 use crate::hostile_buckets_are_read::{COMMANDS, HOURS, Kind, Must, Sample, codes, run};
@@ -267,6 +268,38 @@ async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
     assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
     changing.server.faults().none();
+}
+
+/// A verification may take longer than the interval between two. What the other one saw, or `audit
+/// heads` added, reveals a tail that is cut later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_state_that_grows_meanwhile_forgets_nothing() {
+    let server = Arc::new(S3TestServer::start().await);
+    let sample = Sample::write_to(&server, "").await;
+    let (url, environment) = (url(&server), environment(&server));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let verify = ["verify", &url, "--key", &sample.key, "--state", file.to_str().unwrap()];
+    let ran = run(&verify, &environment);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let first = State::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let (known, seen) = first.streams().next().unwrap();
+    let mut later = first.clone();
+    later.remember(known.to_owned(), Remembered { size: seen.size + 5, ..seen });
+    later.remember("01M86YQH3BN92MTRKE2RS1CKJ5".to_owned(), seen);
+    let (written, text) = (file.clone(), later.to_string());
+    server.faults().plan(move |request: &RequestInfo| {
+        if request.key.contains("dt=") {
+            std::fs::write(&written, &text).unwrap();
+        }
+        Fault::None
+    });
+    let ran = run(&verify, &environment);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    server.faults().none();
+    assert_eq!(State::parse(&std::fs::read_to_string(&file).unwrap()), Ok(later));
+    // Of what was seen the bucket lacks a part.
+    assert_eq!(run(&verify, &environment).code, Some(1));
 }
 
 /// A proof reads its object several times. The last reading takes the lines, and their number must

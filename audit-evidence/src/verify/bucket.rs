@@ -176,15 +176,17 @@ impl StreamReport {
 }
 
 impl State {
-    /// Updates the state with a report. Streams that were tampered with keep their former state.
+    /// Updates the state with a report. Streams that were tampered with keep their former state,
+    /// and so do those of which more was seen meanwhile.
     pub fn update(&mut self, report: &BucketReport) {
         for stream in &report.streams {
             let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {
                 continue;
             };
-            let has_ended = stream.has_ended();
-            let seen = Remembered { size: stream.size, root, has_ended };
-            self.remember(stream.stream.clone(), seen);
+            let seen = Remembered { size: stream.size, root, has_ended: stream.has_ended() };
+            if self.get(&stream.stream).is_none_or(|known| known.size <= seen.size) {
+                self.remember(stream.stream.clone(), seen);
+            }
         }
     }
 }
