@@ -148,7 +148,7 @@ impl<'f> Walk<'f> {
     fn chunk(&mut self, reader: &mut Reader<'f>) -> Result<Column<'f>, Wrong> {
         let mut column = None;
         reader.fields(|reader, (field, kind)| match (field, kind) {
-            // The place of a copy of the description, of which there is none.
+            // The offset of a second copy of the description. `audit compact` writes none.
             (2, I64) => match reader.number()? {
                 0 => Ok(()),
                 _ => unknown("column", 2),

@@ -120,8 +120,11 @@ const MAX_CLASS = 1 << 13;
 /// Fails for a regular expression that takes too long to compile. Authors use texts of clients.
 export function checkPattern(text) {
   const { length } = text;
-  if (length > MAX_PATTERN)
-    throw new RealRangeError(`RegExp(): a pattern of ${length} characters exceeds limit of ${MAX_PATTERN}`);
+  if (length > MAX_PATTERN) {
+    throw new RealRangeError(
+      `RegExp(): a pattern of ${length} characters exceeds limit of ${MAX_PATTERN}`,
+    );
+  }
   let squares = 0;
   let begin = -1;
   for (let i = 0; i < length; i++) {

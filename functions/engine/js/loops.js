@@ -233,10 +233,13 @@ export function boundLoops(native, load) {
   const replaced = new RealProxy(RegExp, {
     __proto__: null,
     construct: (target, args, type) => construct(target, compiled(args, "match"), type),
-    apply: (target, self, args) =>
-      args[1] === undefined && isObject(args[0]) && args[0][match] && args[0].constructor === replaced
-        ? args[0]
-        : construct(target, compiled(args, "match"), replaced),
+    apply: (target, self, args) => {
+      const [pattern, flags] = args;
+      const isKept = isObject(pattern) && pattern[match] && flags === undefined;
+      return isKept && pattern.constructor === replaced
+        ? pattern
+        : construct(target, compiled(args, "match"), replaced);
+    },
   });
   RegExp.prototype.constructor = replaced;
   globalThis.RegExp = replaced;

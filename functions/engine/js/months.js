@@ -14,7 +14,8 @@ const ENGLISH = {
 };
 const SPANISH = {
   months: {
-    long: "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    long: "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre " +
+      "diciembre",
     short: "ene feb mar abr may jun jul ago sept oct nov dic",
   },
   days: {
@@ -45,7 +46,8 @@ const ROWS = [
     {
       long: "w d M y", short: "w d M y", at: "à",
       months: {
-        long: "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+        long: "janvier février mars avril mai juin juillet août septembre octobre novembre " +
+          "décembre",
         short: "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
       },
       days: {
@@ -73,7 +75,8 @@ const ROWS = [
     {
       long: "w d M y", short: "w d M y", at: "alle ore",
       months: {
-        long: "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        long: "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre " +
+          "novembre dicembre",
         short: "gen feb mar apr mag giu lug ago set ott nov dic",
       },
       days: {
@@ -87,7 +90,8 @@ const ROWS = [
     {
       long: "w, d~M~y", short: "w, d~M~y", between: " de ", at: "às",
       months: {
-        long: "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+        long: "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro " +
+          "dezembro",
         short: "jan. fev. mar. abr. mai. jun. jul. ago. set. out. nov. dez.",
       },
       days: {
@@ -101,7 +105,8 @@ const ROWS = [
     {
       long: "w d M y", short: "w d M y", at: "om",
       months: {
-        long: "januari februari maart april mei juni juli augustus september oktober november december",
+        long: "januari februari maart april mei juni juli augustus september oktober november " +
+          "december",
         short: "jan feb mrt apr mei jun jul aug sep okt nov dec",
       },
       days: {
@@ -113,8 +118,8 @@ const ROWS = [
 ];
 const TEXTS = new Map(ROWS.flatMap(([tags, row]) => tags.split(" ").map((tag) => [tag, row])));
 
-/// How a date with these fields is shown: a pattern, and the names and blanks for it. Undefined if
-/// that is not known.
+/// How a date with these fields is shown: a pattern, and the names and blanks for it. Returns
+/// undefined for a language or a choice of fields that has no row here.
 export function namedPattern(locale, { weekday, year, month, day }) {
   const row = TEXTS.get(locale);
   const width = month ?? weekday;
@@ -127,7 +132,8 @@ export function namedPattern(locale, { weekday, year, month, day }) {
   if (day === undefined) pattern = pattern.slice(pattern.indexOf("M"));
   if (month === undefined) pattern = "w";
   const shown = { w: weekday, d: day, M: month, y: year };
-  const isWhole = Object.keys(shown).every((each) => pattern.includes(each) === (shown[each] !== undefined));
+  const isWhole = Object.keys(shown)
+    .every((each) => pattern.includes(each) === (shown[each] !== undefined));
   if (!isWhole || (weekday ?? width) !== width) return undefined;
   const at = width === "short" ? ", " : row.at === undefined ? undefined : ` ${row.at} `;
   const names = { months: row.months[width].split(" "), days: row.days[width].split(" ") };
