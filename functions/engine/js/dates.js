@@ -150,8 +150,7 @@ export function parseDate(text) {
     (time.length === 2 && within(n, 0, 59)) ||
     (time.length === 3 && within(n, 0, 999));
   const endTime = (n) => {
-    time.push(n);
-    while (time.length < 4) time.push(0);
+    for (; time.length < 4; n = 0) time.push(n);
   };
   let token = readIso();
   let hasNumber = day.length > 0;

@@ -285,15 +285,16 @@ const DATE_STYLES = {
   short: { month: "numeric", day: "numeric", year: "2-digit" },
 };
 const CYCLES = ["h11", "h12", "h23", "h24"];
-/// Dates and times of digits in other languages, by the case of their tags: the date, the time
-/// unless it has 12 hours, and what is between them.
+/// Dates and times of digits in other languages, by the case of their tags: the date, the time if it
+/// follows one pattern, and what is between them.
 const DIGITS = new Map(
   [
-    ["y-MM-dd", "", "", "en-ca"],
-    ["d/M/y", "", "", "es-mx es-co vi vi-vn"],
+    ["y-MM-dd", "h:mm:ss_A", ", ", "en-ca"],
+    ["d/M/y", "h:mm:ss_A", ", ", "es-mx"],
+    ["d/M/y", "", "", "es-co vi vi-vn"],
     ["dd/MM/y", "h:mm:ss_a", ", ", "en-au"],
     ["d/M/y", "h:mm:ss_a", ", ", "en-in"],
-    ["dd-MM-y", "", "", "es-cl"],
+    ["dd-MM-y", "h:mm:ss_B", ", ", "es-cl"],
     ["dd/MM/y", "HH:mm:ss", ", ", "en-gb it it-it pt pt-br pt-pt"],
     ["dd/MM/y", "HH:mm:ss", " ", "fr fr-be fr-fr"],
     ["d/M/y", "HH:mm:ss", ", ", "en-ie nl-be"],
@@ -398,9 +399,8 @@ function dateFormat(what, required, defaults, locales, options) {
   if (zoneName !== undefined && !isNamed[zoneName])
     throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
   let cycle = set.hourCycle === undefined ? undefined : choice("hourCycle", set.hourCycle, CYCLES);
-  // V8 shows midnight as 24 then.
+  // V8 shows midnight as 24 then, where it would have 12 hours otherwise.
   if (set.hour12 !== undefined) cycle = set.hour12 ? "h12" : "h24";
-  cycle ??= "h12";
   const { weekday, year, month, day, hour, minute, second } = fields;
   const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
   const hasTime = [hour, minute, second].some((each) => each !== undefined);
@@ -411,19 +411,24 @@ function dateFormat(what, required, defaults, locales, options) {
     const isDate = isText
       ? named !== undefined && !(hasTime && (named.at === undefined || month === undefined))
       : year === "numeric" && month === day && WIDTHS.includes(day);
-    const isTime = digits.time !== "" && hour !== undefined && minute !== undefined;
-    const others = [fields.era, zoneName, dateStyle, timeStyle, set.hour12, set.hourCycle];
+    const has24 = digits.time.startsWith("H");
+    const wants24 = set.hour12 === false || cycle === "h23";
+    const isCycle = wants24 || cycle === undefined || (cycle === "h12" && !has24);
+    let { time } = digits;
+    if (wants24 && !has24 && time !== "") time = cycle === "h23" ? "HH:mm:ss" : "kk:mm:ss";
+    const isTime = isCycle && time !== "" && hour !== undefined && minute !== undefined;
+    const others = [fields.era, zoneName, dateStyle, timeStyle];
     if ((hasDate && !isDate) || (hasTime && !isTime) || others.some((each) => each !== undefined))
       throw unsupported(`${what} with these options and the locale ${locale}`, instead);
-    let { time } = digits;
     if (second === undefined) time = time.replace(/.ss/, "");
     const isShort = set.minute === "2-digit" && set.second !== "numeric";
-    if (hour === "numeric" && isShort) time = time.replace("HH", "H");
+    if (hour === "numeric" && isShort && has24) time = time.replace("HH", "H");
     const date = hasDate ? (named?.pattern ?? digits.date) : "";
     const between = hasDate && hasTime ? "@" : "";
     const pattern = date + between + (hasTime ? time : "");
     return { what, zone, fields, pattern, named: { at: digits.between, ...named } };
   }
+  cycle ??= "h12";
   const isStrange =
     (fields.era !== undefined && [year, month, day].includes(undefined)) ||
     (hour === undefined && hasDate && (minute ?? second) !== undefined) ||
@@ -535,23 +540,24 @@ function dateParts(format, time) {
 }
 
 const LETTERS = {
-  w: "weekday", d: "day", M: "month", y: "year", H: "hour", h: "hour", m: "minute", s: "second",
-  a: "dayPeriod",
+  w: "weekday", d: "day", M: "month", y: "year", H: "hour", h: "hour", k: "hour", m: "minute",
+  s: "second", a: "dayPeriod", A: "dayPeriod", B: "dayPeriod",
 };
 
 /// A date by a pattern, as parts: `~` is what is between day, month and year, `@` before the
 /// time, `_` a narrow blank.
 function patternParts(pattern, { months, days, between, at }, fields, local) {
   const hours = local.getUTCHours();
+  const half = hours < 12 ? "a" : "p";
   const values = {
     d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: local.getUTCFullYear(), H: hours,
-    h: hours % 12 || 12, m: local.getUTCMinutes(), s: local.getUTCSeconds(),
+    h: hours % 12 || 12, k: hours || 24, m: local.getUTCMinutes(), s: local.getUTCSeconds(),
   };
   const texts = {
-    w: days?.[local.getUTCDay()], M: months?.[values.M - 1], a: hours < 12 ? "am" : "pm",
-    "~": between, "@": at, _: "\u202f",
+    w: days?.[local.getUTCDay()], M: months?.[values.M - 1], a: `${half}m`, A: `${half}.m.`,
+    B: `${half}.\u202fm.`, "~": between, "@": at, _: "\u202f",
   };
-  return pattern.match(/([dMyHhms])\1?|[wa~@_]|[^wdMyHhmsa~@_]+/g).flatMap((each) => {
+  return pattern.match(/([dMyHhkms])\1?|[waAB~@_]|[^wdMyHhkmsaAB~@_]+/g).flatMap((each) => {
     const type = LETTERS[each[0]] ?? "literal";
     if (texts[each] !== undefined) return { type, value: texts[each] };
     if (type === "literal") return { type, value: each };
@@ -562,7 +568,7 @@ function patternParts(pattern, { months, days, between, at }, fields, local) {
 }
 
 /// V8 writes an ordinary space before AM and PM here, and a narrow one in `formatToParts`.
-const joined = (parts) => parts.map(({ value }) => (value === "\u202f" ? " " : value)).join("");
+const joined = (parts) => parts.map(({ value }) => value.replaceAll("\u202f", " ")).join("");
 
 /// The methods of `Date`. `parts` is "date", "time" or "all".
 export function dateToLocaleString(what, date, parts, locales, options) {
