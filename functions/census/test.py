@@ -83,18 +83,21 @@ export const ofRepository = query({ handler: async () => {
         "packages/shared/package.json": {"name": "@nested/shared", "exports": "./index.ts"},
         "packages/shared/index.ts": 'import { version } from "hoisted";\nexport const shared: string = version;\n',
     },
-    # An app that does not load.
+    # An app that does not load, in a package whose directory is called `convex` too.
     "lacking": {
         "package.json": {"name": "lacking"},
-        "convex/schema.ts": SCHEMA,
-        "convex/some.ts": SERVER + 'import "../generated";\n',
+        "convex/package.json": {"name": "@lacking/convex"},
+        "convex/tsconfig.json": "{}",
+        "convex/vitest.config.ts": "export default {};\n",
+        "convex/convex/schema.ts": SCHEMA,
+        "convex/convex/some.ts": SERVER + 'import "../generated";\n',
     },
 }
 
 ROWS = {
     "failing/convex": ("yes", "3 of 4", "`some:broken`: Uncaught TypeError: cannot read property 'member' of undefined"),
     "nested/packages/backend/convex": ("yes", "2 of 2", ""),
-    "lacking/convex": ("no", "–", 'convex/some.ts: "../generated" is imported, and there is no such file'),
+    "lacking/convex/convex": ("no", "–", 'convex/some.ts: "../generated" is imported, and there is no such file'),
 }
 
 
