@@ -12,8 +12,9 @@
 //! - `audit journal` reads the journal of a host, and delivers that of a host that is gone,
 //!   including records that were since deleted from the bucket.
 //! - `audit log-stream` tests the log streams of a host, and resends records that a receiver
-//!   rejected.
-//! - `audit doctor` checks, with a host's own credentials, what must work and what must not.
+//!   rejected. `audit replay` sends what a log stream misses from the bucket.
+//! - `audit doctor` checks, with a host's own credentials, what must work and what must not, and
+//!   `audit policy` prints the policies that it advises.
 //!
 //! A bucket of any size is read in bounded memory: only the selected partitions are listed, objects
 //! are read in pieces and several at once, and the output is in the order of the keys.
@@ -36,6 +37,7 @@ mod in_order;
 mod journal;
 mod key;
 mod keys;
+mod lock;
 mod log_stream;
 mod ls;
 mod man;
@@ -122,7 +124,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Key(arguments) => key::run(&arguments, output),
         Command::Witness(arguments) => witness::run(&arguments, output).await,
-        Command::Heads(arguments) => witness::show::run(&arguments, output),
+        Command::Heads(arguments) => witness::show::run(&arguments, output).await,
         Command::Journal { command } => journal::run(&command, &common, output).await,
         Command::Replay(arguments) => replay::run(&arguments, &common, output).await,
         Command::LogStream { command } => log_stream::run(&command, output).await,

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::regular_file::open_or_create_regular;
 
@@ -11,7 +11,11 @@ use crate::regular_file::open_or_create_regular;
 /// It does not rest on the file being closed. A process that is being started has copies of its
 /// parent's files until it runs its own program, and would hold the lock until then.
 #[derive(Debug)]
-pub struct FileLock(File);
+pub struct FileLock {
+    file: File,
+    /// The path of a file that is removed with the lock.
+    removed: Option<PathBuf>,
+}
 
 impl FileLock {
     /// Locks the file at this path, which nobody else has locked. It is created if it is missing,
@@ -23,6 +27,37 @@ impl FileLock {
     /// pipe may wait, and a link may lead to another process's lock.
     pub fn create(path: &Path) -> io::Result<FileLock> {
         FileLock::exclusive(open_or_create_regular(path)?)
+    }
+
+    /// Waits for the lock of processes that write the file at this path, which is that of a file
+    /// beside it, `<name>.lock`. Calls `wait` first if another process has the lock.
+    ///
+    /// The file at the path may be replaced meanwhile. The one beside it is removed with the lock,
+    /// and left by a process that is killed.
+    ///
+    /// # Errors
+    ///
+    /// If the file beside it cannot be opened.
+    pub fn beside(path: &Path, wait: impl FnOnce()) -> io::Result<FileLock> {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        let mut wait = Some(wait);
+        loop {
+            let file = open_or_create_regular(&lock)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    wait.take().into_iter().for_each(|wait| wait());
+                    file.lock()?;
+                }
+                // A file system without locks keeps nobody apart.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            // Whoever had it has removed the file, and others may have locked its successor.
+            if is_at(&file, &lock)? {
+                return Ok(FileLock { file, removed: Some(lock) });
+            }
+        }
     }
 
     /// Locks a file that nobody else has locked.
@@ -45,7 +80,7 @@ impl FileLock {
 
     fn taken(locked: Result<(), TryLockError>, file: File) -> io::Result<FileLock> {
         match locked {
-            Ok(()) => Ok(FileLock(file)),
+            Ok(()) => Ok(FileLock { file, removed: None }),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -54,9 +89,31 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
+        // Before others can take the lock. A file that remains does no harm.
+        if let Some(path) = &self.removed {
+            let _ = std::fs::remove_file(path);
+        }
         // If this fails, closing the file releases the lock.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
+}
+
+/// Whether an open file is still the one at this path.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let there = match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        there => there?,
+    };
+    let held = file.metadata()?;
+    Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
+}
+
+/// Other operating systems remove no open files.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -93,6 +150,31 @@ mod tests {
             assert_eq!(error.to_string(), format!("it is {what}, not a regular file"), "{name}");
         }
         assert!(!at("nothing").exists());
+    }
+
+    /// Each removes the file with its lock, so the next one may have opened a file that is gone.
+    #[test]
+    fn one_process_at_a_time_has_the_lock_beside_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let (waits, waiting) = std::sync::mpsc::channel();
+        let lock = FileLock::beside(&path, || panic!("nobody else has it")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (path, waits) = (&path, waits.clone());
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let _lock = FileLock::beside(path, || waits.send(()).unwrap()).unwrap();
+                        // Fails if another one is between the two lines.
+                        drop(File::create_new(path).unwrap());
+                        std::fs::remove_file(path).unwrap();
+                    }
+                });
+            }
+            waiting.recv().unwrap();
+            drop(lock);
+        });
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

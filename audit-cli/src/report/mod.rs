@@ -19,6 +19,7 @@ use crate::arguments::{
 };
 use crate::bucket::Reader;
 use crate::failure::{Failure, Outcome};
+use crate::lock::lock;
 use crate::output::Output;
 use crate::units::{now_ms, shown};
 use crate::{doctor, key, keys, stats, verify};
@@ -103,7 +104,7 @@ pub(crate) async fn run(
         let sealed = seal::seal(&files, signer)?;
         files.push(("note", sealed.into_bytes()));
     }
-    write(&files, &arguments.output, output)?;
+    write(&files, &arguments.output, output).await?;
     let parts = [Some(&population), verification.as_ref(), Some(&settings)];
     if let Some(failed) = parts.iter().flatten().find_map(|part| part.failed.clone()) {
         return Err(Failure::new("the report is incomplete").because(failed));
@@ -136,8 +137,10 @@ fn verification(arguments: &Report) -> Option<Verify> {
     })
 }
 
-/// Writes the files of a report, with these suffixes, and prints their names.
-fn write(files: &[(&str, Vec<u8>)], place: &Path, output: &Output) -> Result<(), Failure> {
+/// Writes the files of a report, with these suffixes, and prints their names. One process at a time
+/// does, so that all files are of one report.
+async fn write(files: &[(&str, Vec<u8>)], place: &Path, output: &Output) -> Result<(), Failure> {
+    let _lock = lock("the report", place, output).await?;
     for (suffix, content) in files {
         let mut file = place.as_os_str().to_owned();
         file.push(format!(".{suffix}"));

@@ -10,17 +10,17 @@ mod trust;
 mod witnesses;
 
 pub(crate) use summary::what;
-pub(crate) use trust::{read_state, trusted};
+pub(crate) use trust::{read_state, trusted, write_state};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use audit_core::durable;
 use audit_evidence::{Alarm, BucketReport, Fault, Finding, Policy, State, Trust, TrustedKey};
 
 use crate::arguments::{Common, Verify};
 use crate::bucket::{Reader, Wanted};
 use crate::failure::{Failure, Outcome};
+use crate::lock::lock;
 use crate::output::Output;
 use crate::parquet;
 use crate::units::{counted, now_ms};
@@ -42,7 +42,13 @@ pub(crate) async fn run(
         Some(file) => receipts::read(file)?,
         None => Receipts::new(),
     };
-    let remembered = remembered(arguments.state.as_deref(), output)?;
+    let state = arguments.state.as_deref();
+    // Another run at the same time could put what it saw in place of what it was not compared with.
+    let _lock = match state {
+        Some(file) => Some(lock("the state", file, output).await?),
+        None => None,
+    };
+    let remembered = remembered(state, output)?;
     let begin = Begin::new(arguments, &remembered);
 
     let mut reader = Reader::open(&arguments.source, common)?;
@@ -90,12 +96,10 @@ pub(crate) async fn run(
     let explained = look.begin.explain(&mut verified.report, &late);
     let is_whole = reader.end().is_ok();
     if let Some(file) = arguments.state.as_ref().filter(|_| is_whole) {
-        // Another run, or `audit heads`, may have added to it meanwhile. None of that is forgotten.
+        // A version that takes no lock may have added to it meanwhile. None of that is forgotten.
         let mut state = read_state(file)?.unwrap_or(remembered);
         state.update(&verified.report);
-        durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
-            Failure::new(format!("the state {} cannot be written", file.display())).because(error)
-        })?;
+        write_state(file, &state)?;
     }
     // After the state has been updated, since it concerns streams and not Parquet files.
     verified.compacted = compacted.zip(lacking);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use audit_core::{InputLines, read_text};
+use audit_core::{InputLines, durable, read_text};
 use audit_evidence::{Policy, State, TrustedKey};
 
 use crate::arguments::TrustedKeys;
@@ -67,6 +67,12 @@ pub(crate) fn read_state(file: &Path) -> Result<Option<State>, Failure> {
     }
     State::parse(&text).map(Some).map_err(|error| {
         Failure::new(format!("the state {} is not one", file.display())).because(error)
+    })
+}
+
+pub(crate) fn write_state(file: &Path, state: &State) -> Result<(), Failure> {
+    durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
+        Failure::new(format!("the state {} cannot be written", file.display())).because(error)
     })
 }
 

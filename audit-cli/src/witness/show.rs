@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use audit_core::durable;
 use audit_evidence::{Certificate, Remembered, VerifierKey};
 use serde::Serialize;
 
 use super::heads::{self, Event, Head};
 use crate::arguments::Heads;
 use crate::failure::{Failure, Outcome};
+use crate::lock::lock;
 use crate::output::Output;
 use crate::units::{counted, shown};
 use crate::verify;
@@ -25,7 +25,7 @@ struct Shown<'a> {
     wrong: Option<&'a str>,
 }
 
-pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure> {
+pub(crate) async fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure> {
     let Heads { directory, key, hosts, state } = arguments;
     let mut sizes = BTreeMap::<String, Remembered>::new();
     let (mut lines, mut wrong) = (0u64, 0u64);
@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
         output.note(&format!("{} not signed yet", counted(lines - signed, "head")));
     }
     if let Some(file) = state {
+        let _lock = lock("the state", file, output).await?;
         let mut state = verify::read_state(file)?.unwrap_or_default();
         for (origin, seen) in sizes {
             let stream = origin.rsplit_once('/').map_or(&*origin, |(_, stream)| stream);
@@ -65,9 +66,7 @@ pub(crate) fn run(arguments: &Heads, output: &Output) -> Result<Outcome, Failure
                 Some(_) | None => state.remember(stream.to_owned(), seen),
             }
         }
-        durable::replace(file, state.to_string().as_bytes()).map_err(|error| {
-            Failure::new(format!("the state {} cannot be written", file.display())).because(error)
-        })?;
+        verify::write_state(file, &state)?;
     }
     Ok(Outcome::wrong_if(wrong > 0))
 }

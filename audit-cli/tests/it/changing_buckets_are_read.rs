@@ -4,17 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use audit_core::Random;
 use audit_core::testing::SeededRandom;
+use audit_core::{FileLock, Random};
 use audit_evidence::{Remembered, State};
 use s3_testserver::{Fault, RequestInfo, S3TestServer, StoredObject};
 
 use crate::hostile_buckets_are_read::{COMMANDS, HOURS, Kind, Must, Sample, codes, run};
 use crate::hostile_buckets_are_served::{Page, lines};
-use crate::support::{environment, url};
+use crate::support::{command, environment, url};
 
 /// The hour whose object changes.
 const CHANGED: usize = 5;
@@ -300,6 +302,42 @@ async fn a_state_that_grows_meanwhile_forgets_nothing() {
     assert_eq!(State::parse(&std::fs::read_to_string(&file).unwrap()), Ok(later));
     // Of what was seen the bucket lacks a part.
     assert_eq!(run(&verify, &environment).code, Some(1));
+}
+
+/// Two verifications that saw different histories of one size would put one in place of the other;
+/// the files of two reports would not match the note of either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_state_or_a_report_has_one_writer_at_a_time() {
+    let server = Arc::new(S3TestServer::start().await);
+    let sample = Sample::write_to(&server, "").await;
+    let (url, environment) = (url(&server), environment(&server));
+    let directory = tempfile::tempdir().unwrap();
+    let (state, report) = (directory.path().join("state"), directory.path().join("report"));
+    let verify = ["verify", &url, "--key", &sample.key, "--state", state.to_str().unwrap()];
+    let period = ["--from", "2023-11-14", "--to", "2023-11-15"];
+    let write = [&["report", &url, "-o", report.to_str().unwrap()][..], &period].concat();
+    for (what, file, arguments) in [("state", &state, &verify[..]), ("report", &report, &write[..])]
+    {
+        let lock = FileLock::beside(file, || {}).unwrap();
+        let mut child = command()
+            .args(arguments)
+            .envs(environment.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let waiting = format!("waiting for another process that has the {what}");
+        let said = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(said.map(Result::unwrap).any(|line| line.contains(&waiting)), "{what}");
+        drop(lock);
+        assert!(child.wait().unwrap().code().is_some_and(|code| code < 2), "{what}");
+    }
+    let mut names: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["report.html", "report.json", "state"]);
 }
 
 /// A proof reads its object several times. The last reading takes the lines, and their number must
