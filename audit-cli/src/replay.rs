@@ -89,7 +89,7 @@ fn missing(
         let known = state.routes.iter().find(|known| known.number == number);
         known.map(|known| known.name.as_str()) == route
     };
-    let mut works = Vec::new();
+    let (mut works, mut follows) = (Vec::new(), false);
     for settings in streams {
         let name = settings.name.clone();
         let followers = state.followers.iter();
@@ -108,6 +108,7 @@ fn missing(
             let follower = follower(settings.clone(), Some(&aside), arguments)?;
             works.push(Work { follower, wanted: known.missing.clone(), log: Some(log) });
         }
+        follows |= is_known;
         if !is_known {
             output.note(&match route {
                 None => format!("the log stream {name:?} does not follow this journal"),
@@ -116,6 +117,13 @@ fn missing(
                 }
             });
         }
+    }
+    if !follows {
+        // A mistyped or renamed log stream would be taken for one that has everything.
+        return Err(Failure::new(format!(
+            "nothing could be sent: audit journal show {} names the followers",
+            directory.display()
+        )));
     }
     if works.is_empty() && !output.is_json() {
         output.line("nothing is missing")?;

@@ -212,6 +212,12 @@ impl Arguments {
             let from = from.sequence;
             return Err(format!("--to {to} is before the record {from} of --from"));
         }
+        if let Command::Stats(stats) = &self.command {
+            stats.check()?;
+        }
+        if let Command::Export(export) = &self.command {
+            export.check()?;
+        }
         let times_ms = match &self.command {
             Command::Ls(ls) => ls.selection.times_ms(),
             Command::Cat(cat) => cat.selection.times_ms(),

@@ -163,6 +163,18 @@ pub(crate) struct Export {
     pub(crate) columns: Vec<Pointer>,
 }
 
+impl Export {
+    /// Refuses options without an effect: who selects members may not want to hand out others.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (self.format, self.columns.is_empty()) {
+            (Format::Ndjson, false) => {
+                Err("--columns is for csv and parquet: ndjson has whole records".to_owned())
+            }
+            (Format::Ndjson | Format::Csv | Format::Parquet, _) => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Compact {
     #[command(flatten)]
@@ -308,7 +320,7 @@ pub(crate) struct Stats {
 
     /// Count records by these members, given as JSON pointers, instead: how many of each, the first
     /// and the last, from how many addresses
-    #[arg(long, value_name = "POINTER,...", value_delimiter = ',', conflicts_with = "heads")]
+    #[arg(long, value_name = "POINTER,...", value_delimiter = ',')]
     pub(crate) by: Vec<Pointer>,
 
     #[command(flatten)]
@@ -316,4 +328,26 @@ pub(crate) struct Stats {
 
     #[command(flatten)]
     pub(crate) filter: Filter,
+}
+
+impl Stats {
+    /// Whether it counts records by their members or times, and not objects.
+    pub(crate) fn is_grouped(&self) -> bool {
+        !self.by.is_empty() || self.grouping.per.is_some()
+    }
+
+    /// Refuses options without an effect, which would promise another count.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let refused = match self.is_grouped() {
+            true if self.heads => "--heads reads no records, which --by and --per count",
+            false if !self.filter.conditions.is_empty() => {
+                "--where selects what --by or --per counts: without them, stats counts all records"
+            }
+            false if self.grouping.address.is_some() => {
+                "--address is counted with --by or --per: without them, stats counts no addresses"
+            }
+            true | false => return Ok(()),
+        };
+        Err(refused.to_owned())
+    }
 }

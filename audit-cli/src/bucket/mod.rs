@@ -300,7 +300,7 @@ impl Reader {
                 let shown = shown.collect::<Vec<_>>().join(", ");
                 let more = names.len().saturating_sub(NEARBY_SHOWN);
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                format!("; nearby are {shown}{more}")
+                format!(" Nearby are {shown}{more}")
             }
         };
         format!("no days dt=YYYY-MM-DD are in {name}: is it mistyped?{nearby}")

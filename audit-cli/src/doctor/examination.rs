@@ -44,6 +44,7 @@ impl Examination {
         } else {
             Bucket::open(url)?
         };
+        let bucket = bucket.for_reader(matches!(role, Role::Reader));
         let wire = if url.starts_with("s3:") { Some(Wire::open(&bucket)?) } else { None };
         let name = UniqueId::generate(&SystemClock, &SystemRandom);
         let path = bucket.path(&format!("{SYSTEM_PREFIX}doctor/{name}"));

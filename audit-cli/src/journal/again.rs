@@ -147,7 +147,8 @@ async fn finished(
 ) -> Result<Result<JournalRedelivered, audit_core::SinkError>, Failure> {
     if !waiting.until_finished(&delivering, &Routes::default(), None).await {
         let delivered = delivering.health().records_delivered;
-        let what = format!("{} delivered again in time", counted(delivered, "record"));
+        let delivered = counted(delivered, "record");
+        let what = format!("{delivered} delivered again in time; the journal still has them all");
         return Err(too_late(&delivering, what));
     }
     Ok(delivering.finished().await)

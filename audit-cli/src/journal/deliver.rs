@@ -102,10 +102,14 @@ pub(super) async fn deliver(
     if !waiting.until_finished(&delivering, &routes, Some(undelivered)).await {
         routes.delivered(false).iter().try_for_each(|route| route.print(output))?;
         let delivered = routes.records_delivered(&delivering.health());
-        return Err(too_late(
-            &delivering,
-            format!("{delivered} of {} delivered in time", counted(undelivered, "record")),
-        ));
+        let what = match delivered < undelivered {
+            true => format!(
+                "{delivered} of {} delivered in time; the rest is still in the journal",
+                counted(undelivered, "record")
+            ),
+            false => "all records are delivered, but the delivery did not end in time".to_owned(),
+        };
+        return Err(too_late(&delivering, what));
     }
     let delivered = delivering.finished().await;
     let own =

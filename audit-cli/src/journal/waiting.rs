@@ -55,8 +55,8 @@ impl Waiting<'_> {
     }
 }
 
-pub(super) fn too_late<T>(delivering: &JournalDelivering<T>, delivered: String) -> Failure {
-    let failure = Failure::new(format!("{delivered}; the rest is still in the journal"));
+pub(super) fn too_late<T>(delivering: &JournalDelivering<T>, what: String) -> Failure {
+    let failure = Failure::new(what);
     match delivering.health().last_error {
         Some(error) => failure.because(error),
         None => failure,

@@ -38,7 +38,7 @@ pub(crate) async fn run(
     common: &Common,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    if !arguments.by.is_empty() || arguments.grouping.per.is_some() {
+    if arguments.is_grouped() {
         return grouped::run(arguments, common, output).await;
     }
     let reader = Reader::open(&arguments.source, common)?;

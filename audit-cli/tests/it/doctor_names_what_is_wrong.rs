@@ -200,6 +200,9 @@ async fn missing_permissions_are_named_with_the_policy() {
     );
     let report = doctor(&server, &["--role", "reader"]).await;
     assert!(report.all("problem").contains(&"list"), "{:?}", report.ran);
+    // It names what a reader needs, and nothing else.
+    let said = report.check("list")["said"].as_str().unwrap();
+    assert!(said.contains("s3:ListBucket") && !said.contains("s3:PutObject"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -242,4 +242,14 @@ async fn any_range_of_a_stream_is_replayed() {
         let ran = host.replay(options).await;
         assert!(ran.code > Some(1) && ran.err.contains(says), "{options:?}: {ran:?}");
     }
+
+    // A log stream of another name is not one that misses nothing.
+    let (other, journal) = (host.root.path().join("other.toml"), host.journal());
+    std::fs::write(&other, "[[log_stream]]\nname = \"other\"\nurl = \"https://a.example\"\n")
+        .unwrap();
+    let bucket = url(&host.server);
+    let replay = ["replay", &bucket, "--log-streams", text(&other), "--missing", text(&journal)];
+    let ran = audit(&environment(&host.server), &replay).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{ran:?}");
+    assert!(ran.err.contains("\"other\" does not follow this journal"), "{ran:?}");
 }

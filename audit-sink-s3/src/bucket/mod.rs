@@ -199,6 +199,12 @@ impl Bucket {
         self.refusal(error).to_string()
     }
 
+    /// The bucket, for a reader or for a host: its errors name the permissions that this one lacks.
+    #[must_use]
+    pub fn for_reader(self, is_reader: bool) -> Bucket {
+        Bucket { is_read_only: is_reader, ..self }
+    }
+
     /// Whether retries cannot succeed until somebody acts. [`describe`](Self::describe) then says
     /// what to do.
     pub fn is_blocked(&self, error: &object_store::Error) -> bool {
