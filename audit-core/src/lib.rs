@@ -144,6 +144,6 @@ pub use random::{Random, SystemRandom};
 #[cfg(feature = "disk")]
 pub use regular_file::{is_not_regular, open_regular, open_regular_with};
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
-pub use sources::{descriptors_advice, sources, with_sources};
+pub use sources::{descriptors_advice, followed_by, sources, with_sources};
 pub use threads::{THREADS_ADVICE, start_thread};
 pub use usage::Usage;

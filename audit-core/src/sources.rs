@@ -1,6 +1,7 @@
 //! Errors with their sources, as text.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::iter::successors;
 
@@ -11,7 +12,12 @@ pub fn sources(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)
 
 /// An error and its sources on one line, for logs, and for errors that several callers share.
 pub fn with_sources(error: &dyn Error) -> String {
-    sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
+    sources(error).fold(error.to_string(), |text, source| followed_by(&text, source))
+}
+
+/// A text, a colon, and what follows. The text of a library or of a store may end with a full stop.
+pub fn followed_by(text: &str, next: impl Display) -> String {
+    format!("{}: {next}", text.strip_suffix('.').unwrap_or(text))
 }
 
 /// Advice on an error if it, or one of its sources, says that no more files can be opened, or that
@@ -50,6 +56,16 @@ pub(crate) fn with_wrapped<'e>(
 mod tests {
     use super::*;
     use crate::{SinkError, SinkErrorKind};
+
+    /// Those of S3 and of Convex do.
+    #[test]
+    fn a_text_that_ends_with_a_full_stop_is_followed_like_any_other() {
+        let error = SinkError::not_persisted(SinkErrorKind::Closed, "It is not there.")
+            .with_source(std::io::Error::other("Denied."));
+        let text = with_sources(&error);
+        assert_eq!(text, "It is not there: Denied.");
+        assert_eq!(followed_by(&text, "allow it"), "It is not there: Denied: allow it");
+    }
 
     #[test]
     fn sources_follow_the_error_in_order() {

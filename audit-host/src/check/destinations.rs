@@ -1,6 +1,6 @@
 //! The checks of buckets, routes, keys and log streams.
 
-use audit_core::with_sources;
+use audit_core::{followed_by, with_sources};
 use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, OpenError, OpenErrorKind, WitnessSettings};
 use futures::{StreamExt, stream};
@@ -111,7 +111,7 @@ impl Checks {
             {
                 let waits =
                     "the host starts nevertheless, and the tenant's logs wait in the journal";
-                self.warning(name, format!("{}: {waits}", with_sources(&error)));
+                self.warning(name, followed_by(&with_sources(&error), waits));
             }
             Err(error) => {
                 let remedy = match error.kind() {
@@ -154,7 +154,7 @@ impl Checks {
                 Ok(()) => self.ok("witness", format!("{} answers", witness.url)),
                 Err(error) if error.kind() == OpenErrorKind::Unavailable => {
                     let waits = "the host starts nevertheless, and submits to it later";
-                    self.warning("witness", format!("{}: {waits}", with_sources(&error)));
+                    self.warning("witness", followed_by(&with_sources(&error), waits));
                 }
                 Err(error) => self.problem("witness", &error, "correct its URL or its key"),
             }

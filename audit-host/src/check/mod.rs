@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use audit_core::{descriptors_advice, with_sources};
+use audit_core::{descriptors_advice, followed_by, with_sources};
 use tokio::net::TcpListener;
 
 use crate::{Output, shortened};
@@ -127,7 +127,7 @@ impl Checks {
             Ok(found) => self.ok(name, found),
             Err(Problem { what, remedy }) => {
                 self.problems += 1;
-                self.line("problem", name, &format!("{what}: {remedy}"));
+                self.line("problem", name, &followed_by(&what, remedy));
             }
         }
     }
