@@ -315,15 +315,22 @@ mod tests {
         .unwrap();
         let LogStreamsFile { log_stream } = LogStreamsFile::read(&path).unwrap();
         assert_eq!((log_stream[0].name.as_str(), log_stream[1].format), ("siem", Format::Splunk));
-        for text in [
-            "[[log_stream]]\nurl = \"https://example.com\"\nsecrets = [\"hunter2\"]",
-            "[[log_stream]]\nurl = \"https://example.com\"\nsecrets = \"hunter2\"",
-            "[[log_stream]]\nurl = \"https://example.com\"\ntoken = hunter2",
-            "[[log_stream]]\nurl = \"https://example.com\"\nformat = \"hunter2\"",
+        for (line, says) in [
+            ("secrets = [\"hunter2\"]", "a secret is given"),
+            ("secrets = \"hunter2\"", "a value is invalid, expected a sequence"),
+            ("token = hunter2", "it is invalid"),
+            ("format = \"hunter2\"", "a value is invalid, expected one of `webhook`"),
+            ("format = 7", "a value is invalid, expected a string"),
+            ("required = \"hunter2\"", "a value is invalid, expected a boolean"),
+            ("cut_after_ms = \"hunter2\"", "a value is invalid, expected a whole number from 0 on"),
+            ("cut_after_ms = -1", "a value is invalid, expected a whole number from 0 on"),
+            ("url = \"hunter2\"", "duplicate key"),
         ] {
+            let text = format!("[[log_stream]]\nurl = \"https://example.com\"\n{line}");
             std::fs::write(&path, text).unwrap();
             let error = LogStreamsFile::read(&path).unwrap_err();
-            assert!(error.contains("line 3") && !error.contains("hunter2"), "{error}");
+            let says = format!("line 3: {says}");
+            assert!(error.contains(&says) && !error.contains("hunter2"), "{line}: {error}");
         }
         std::fs::write(&path, "[[log_stream]]\nurls = \"x\"").unwrap();
         let error = LogStreamsFile::read(&path).unwrap_err();

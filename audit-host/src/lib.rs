@@ -83,7 +83,8 @@ pub use manual::write_manual_if_asked;
 pub use output::{Output, may_color};
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{
-    SettingsError, Source, Sources, naming_variables, parse_with_file, print_usage, without_secrets,
+    SettingsError, Source, Sources, naming_variables, parse_with_file, print_usage,
+    what_is_expected, without_secrets,
 };
 pub use shortened::shortened;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};

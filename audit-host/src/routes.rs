@@ -227,7 +227,7 @@ mod tests {
                 "line 4: missing field `url`",
             ),
             ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
-            ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: it is invalid"),
+            ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: a value is invalid"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");

@@ -49,12 +49,34 @@ pub(crate) fn read_tables<T: DeserializeOwned>(path: &Path, what: &str) -> Resul
     toml::from_str(&text).map_err(|error| {
         let begin = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;
-        let is_safe = ["unknown field", "missing field", "a secret is given"]
+        let message = error.message();
+        let is_safe = ["unknown field", "missing field", "duplicate key", "a secret is given"]
             .iter()
-            .any(|safe| error.message().starts_with(safe));
-        let why = if is_safe { error.message() } else { "it is invalid" };
+            .any(|safe| message.starts_with(safe));
+        let message = if is_safe { message } else { "it is invalid" };
+        let why = what_is_expected(&error).unwrap_or_else(|| message.to_owned());
         format!("{what}, line {line}: {why}")
     })
+}
+
+/// What an invalid value of a settings file should be. The value is not shown, since it may be a
+/// misplaced secret. `None` for errors that are not about a value.
+pub fn what_is_expected(error: &toml::de::Error) -> Option<String> {
+    let message = error.message();
+    let kinds = ["invalid type", "invalid value", "invalid length", "unknown variant"];
+    let expected = match message.rsplit_once(", expected ") {
+        // TOML's word for a value that cannot be the name of a variant.
+        _ if message.starts_with("wanted ") => Some("a string"),
+        _ if !kinds.iter().any(|kind| message.starts_with(kind)) => return None,
+        Some((_, "usize" | "u64")) => Some("a whole number from 0 on"),
+        Some((_, "u32")) => Some("a whole number from 0 to 4294967295"),
+        Some((_, "path string")) => Some("a path as a string"),
+        Some((_, "socket address")) => Some("an address with a port as a string"),
+        Some((_, other)) => Some(other),
+        None => None,
+    };
+    let expected = expected.map(|expected| format!(", expected {expected}"));
+    Some(format!("a value is invalid{}", expected.unwrap_or_default()))
 }
 
 /// The sources of all settings.

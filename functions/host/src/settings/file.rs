@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use audit_host::read_text;
+use audit_host::{read_text, what_is_expected};
 use functions_server::auth::AuthSettings;
 
 use super::{CommandLine, Options};
@@ -54,14 +54,7 @@ impl Options {
 
 /// Describes an error with its line, without quoting values from the file.
 fn without_values(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message();
-    let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
-    let shows_value = ["invalid type", "invalid value", "invalid length", "unknown variant"];
-    let message = match (shows_value.iter().any(|prefix| message.starts_with(prefix)), expected) {
-        (true, Some(expected)) => format!("a value is invalid, expected {expected}"),
-        (true, None) => "a value is invalid".to_owned(),
-        (false, _) => message.to_owned(),
-    };
+    let message = what_is_expected(error).unwrap_or_else(|| error.message().to_owned());
     let Some(span) = error.span() else { return message };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

@@ -155,6 +155,16 @@ fn invalid_settings_are_rejected_by_name() {
         &[],
         "line 1: compression: a value is invalid, expected one of",
     );
+    for (line, says) in [
+        ("function_timeout_ms = '1s'", "a whole number from 0 on"),
+        ("min_send_rate = 4294967296", "a whole number from 0 to 4294967295"),
+        ("data_dir = 7", "a path as a string"),
+        ("listen = 3210", "an address with a port as a string"),
+        ("log_format = 7", "a string"),
+    ] {
+        let name = line.split(' ').next().unwrap();
+        rejected(line, &[], &format!("line 1: {name}: a value is invalid, expected {says}"));
+    }
     rejected("[env]\n1A = 'x'", &[], "the name of a variable");
     rejected(
         "client_address_header = 'a b'",
