@@ -46,9 +46,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// From now on, the first SIGTERM or SIGINT (Ctrl-C) completes [`told`](Self::told), and the
-    /// second ends the process at once with code 128 plus the signal's number. Everything
-    /// acknowledged by then is durable.
+    /// From now on, the first SIGTERM, SIGINT (Ctrl-C) or SIGHUP (the terminal is gone) completes
+    /// [`told`](Self::told), and a later SIGTERM or SIGINT ends the process at once with code 128
+    /// plus the signal's number. Everything acknowledged by then is durable.
+    ///
+    /// SIGHUP stays ignored if the process was started so, as `nohup` does. Only Linux tells; on
+    /// other systems SIGHUP has its default action.
     ///
     /// Signals are handled on a separate thread, so that the second one works even if the host's
     /// runtime is stuck.
@@ -66,9 +69,9 @@ impl Shutdown {
         };
         start_thread("audit-signals", None, move || {
             runtime.block_on(async {
-                signals.next().await;
+                signals.first().await;
                 tell.send_replace(true);
-                let signal = signals.next().await;
+                let signal = signals.later().await;
                 std::process::exit(128 + signal);
             });
         })?;
@@ -91,6 +94,8 @@ impl Shutdown {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// `None` if it is not handled.
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
@@ -98,16 +103,46 @@ impl Signals {
     fn new() -> io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(Signals { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+        let hangup = hangup_ends_the_process().then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Signals { interrupt: signal(interrupt)?, terminate: signal(terminate)?, hangup })
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn first(&mut self) {
+        let mut hangup = self.hangup.take();
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => {
+                    hangup.recv().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = hung_up => {}
+            _ = self.later() => {}
+        }
+    }
+
+    /// A terminal that closes may send several hangups, from the system and from the shell, so a
+    /// later one does not end the process. Its handler stays.
+    async fn later(&mut self) -> i32 {
         use tokio::signal::unix::SignalKind;
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
         }
     }
+}
+
+/// Whether SIGHUP has its default action. Handling it would undo that it is ignored.
+#[cfg(unix)]
+fn hangup_ends_the_process() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Its bits are the signals, from 1 on.
+    let bit = 1 << (tokio::signal::unix::SignalKind::hangup().as_raw_value() - 1);
+    ignored.is_some_and(|mask| mask & bit == 0)
 }
 
 #[cfg(not(unix))]
@@ -119,7 +154,11 @@ impl Signals {
         Ok(Signals)
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn first(&mut self) {
+        self.later().await;
+    }
+
+    async fn later(&mut self) -> i32 {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -33,7 +33,10 @@ impl Host {
             .arg("serve")
             .arg(functions)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data);
+            .arg(data)
+            // The host has the other end of its input, and stops if this process is killed.
+            .arg("--until-input-ends")
+            .stdin(Stdio::piped());
         command.args([
             "--trusted-proxies",
             "127.0.0.0/8",
@@ -55,8 +58,7 @@ impl Host {
         // Failures are deliberate, so the host's own log is off.
         command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
         command.args(options).current_dir(data.parent().unwrap_or(data));
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let out = child.stdout.take().ok_or("the host has no standard output")?;
         let mut lines = BufReader::new(out).lines();
         let Some((operators, url)) = addresses(&mut lines).await? else {

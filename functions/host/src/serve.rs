@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use audit_core::SystemClock;
 use audit_core::durable::create_directory;
+use audit_core::{SystemClock, start_thread};
 use audit_host::{
     Output, PERSIST_GRACE, Shutdown, StoppedError, close_after, listen, notify_ready,
     notify_stopping,
@@ -95,14 +96,14 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         site,
         limits: settings.network,
     };
-    let exits_when_stopped = settings.exit_when_stopped;
     let stop_reason = Arc::new(OnceLock::new());
     let (stopping, is_stopping) = oneshot::channel();
     let stop = {
         let (functions, sink) = (functions.clone(), Arc::clone(&sink));
         let noted = Arc::clone(&stop_reason);
+        let stops = (settings.exit_when_stopped, settings.until_input_ends);
         async move {
-            let reason = stop(&shutdown, &functions, &*sink, exits_when_stopped).await;
+            let reason = stop(&shutdown, &functions, &*sink, stops).await;
             noted.set(reason).unwrap_or_default();
             notify_stopping();
             // The receiver is dropped only if the host has already ended.
@@ -130,20 +131,33 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     }
 }
 
-/// Completes when the host must end. That the sink or the store has stopped is a reason if
-/// `exits_when_stopped`.
+/// Completes when the host must end. That the sink or the store has stopped, or that standard input
+/// has ended, are reasons if so set.
 async fn stop(
     shutdown: &Shutdown,
     functions: &Functions,
     sink: &dyn AuditSink,
-    exits_when_stopped: bool,
+    (exits_when_stopped, until_input_ends): (bool, bool),
 ) -> Stop {
     tokio::select! {
         () = shutdown.told() => Stop::Signal,
+        () = input_ended(), if until_input_ends => Stop::Signal,
         reason = sink.stopped(), if exits_when_stopped => Stop::Stopped(reason),
         reason = functions.store().stopped(), if exits_when_stopped => Stop::Stopped(reason),
         () = functions.exhausted() => Stop::Exhausted,
     }
+}
+
+/// Completes at the end of standard input, or when it cannot be read.
+async fn input_ended() {
+    let (ended, is_ended) = oneshot::channel::<()>();
+    let read = move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(ended);
+    };
+    // Not a thread of the runtime, which would be waited for when the host ends for another reason.
+    let _ = start_thread("audit-input", None, read);
+    let _ = is_ended.await;
 }
 
 /// Ends scheduled functions once the host is stopping. Those that become due from then on run after

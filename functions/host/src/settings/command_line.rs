@@ -57,6 +57,10 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with = "check")]
     pub(crate) print_config: bool,
 
+    /// Stop when standard input ends: the process that has its other end is gone
+    #[arg(long, hide = true)]
+    pub(crate) until_input_ends: bool,
+
     /// The sources of the flags and variables below.
     #[arg(skip)]
     pub(super) sources: Sources,

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     /// The address for HTTP actions, if they are served.
     pub(crate) site_listen: Option<SocketAddr>,
     sources: Sources,
+    /// Whether the host stops when standard input ends.
+    pub(crate) until_input_ends: bool,
     /// The format of the host's own log.
     pub(crate) log_format: LogFormat,
     /// The URL of the trace collector, if traces are exported.
@@ -106,7 +108,15 @@ impl Serve {
     ///
     /// If the file cannot be read, or has an unknown member or an invalid value.
     pub(crate) fn settings(self) -> Result<Settings, Box<dyn Error>> {
-        let Serve { directory, config, check: _, print_config: _, sources, options } = self;
+        let Serve {
+            directory,
+            config,
+            check: _,
+            print_config: _,
+            until_input_ends,
+            sources,
+            options,
+        } = self;
         let (options, sources) = match settings_file(config, DEFAULT_FILE) {
             Some(file) => {
                 let (set, names) = Options::read(&file)?;
@@ -114,7 +124,7 @@ impl Serve {
             }
             None => (options, sources),
         };
-        Ok(Settings { sources, ..Settings::new(directory, options)? })
+        Ok(Settings { sources, until_input_ends, ..Settings::new(directory, options)? })
     }
 }
 
@@ -161,6 +171,7 @@ impl Settings {
             operators_listen,
             site_listen,
             sources: Sources::default(),
+            until_input_ends: false,
             log_format: options.log_format.unwrap_or_default(),
             // OpenTelemetry takes an empty variable for one that is not set.
             traces: options.traces.filter(|url| !url.is_empty()),

@@ -64,9 +64,13 @@ impl Process {
         sent.await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    fn stop(&mut self) {
+    fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    fn stop(&mut self) {
+        self.signal("-TERM");
         assert!(self.child.wait().unwrap().success());
     }
 }
@@ -100,6 +104,16 @@ fn a_start_on_a_bad_machine_says_what_is_wrong() {
 /// one, such as its key.
 #[test]
 fn a_demonstration_that_is_stopped_leaves_no_host() {
+    let stopped = "functions-host: the demonstration was stopped\n";
+    for (signal, code, says) in [("-TERM", Some(1), stopped), ("-KILL", None, "")] {
+        let (ended, said) = end_demonstration(signal);
+        assert_eq!((ended.code(), &*said), (code, says), "{signal}");
+    }
+}
+
+/// Ends a demonstration whose host runs. Returns what both wrote to standard error, once both have
+/// ended.
+fn end_demonstration(signal: &str) -> (std::process::ExitStatus, String) {
     use std::io::Read as _;
     use std::os::unix::process::CommandExt as _;
     use std::time::Duration;
@@ -117,7 +131,7 @@ fn a_demonstration_that_is_stopped_leaves_no_host() {
         std::thread::yield_now();
     }
     let id = demo.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     let ended = demo.wait().unwrap();
     // The host has it too, so it ends with the last of both.
     let mut errors = demo.stderr.take().unwrap();
@@ -131,14 +145,34 @@ fn a_demonstration_that_is_stopped_leaves_no_host() {
     let group = format!("-{id}");
     // Fails if nothing is left.
     drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
-    assert_eq!(said.unwrap(), "functions-host: the demonstration was stopped\n");
-    assert_eq!(ended.code(), Some(1));
+    (ended, said.unwrap())
 }
 
 /// A supervisor may stop a host as soon as it says that it listens.
 #[test]
 fn a_signal_right_after_the_start_ends_the_host_in_order() {
     (0..3).for_each(|_| Process::start(&[]).stop());
+}
+
+/// A closed terminal may tell it several times.
+#[test]
+fn hangups_end_the_host_in_order() {
+    let mut host = Process::start(&[]);
+    (0..3).for_each(|_| host.signal("-HUP"));
+    assert!(host.child.wait().unwrap().success());
+}
+
+/// As `nohup` starts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn ignored_hangups_stay_ignored() {
+    let mut host = Process::start_with("trap '' HUP", &[]);
+    let status = format!("/proc/{}/status", host.child.id());
+    let status = std::fs::read_to_string(status).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1);
+    host.signal("-HUP");
+    host.stop();
 }
 
 #[tokio::test]
