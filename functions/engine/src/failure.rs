@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::stopwatch::Stopwatch;
 use super::{Failure, FailureKind, Limits};
 
+/// What a native function throws if there is no memory for a copy of a text that it is given.
+const NO_COPY: &str = "InternalError: QuickJS library created a unknown error";
+
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
 /// The result of the prelude's `explain`.
@@ -79,7 +82,7 @@ impl Failure {
             return Failure::new(FailureKind::Thrown, "Uncaught value that cannot be shown");
         };
         let kind = match text.as_str() {
-            "InternalError: out of memory" => return Failure::memory_limit(limits),
+            "InternalError: out of memory" | NO_COPY => return Failure::memory_limit(limits),
             "RangeError: Maximum call stack size exceeded" => FailureKind::StackOverflow,
             _ => FailureKind::Thrown,
         };

@@ -257,12 +257,14 @@ fn endless_allocation_ends_its_function() {
          export const pattern = query(async () => new RegExp('(?:' + 'a{1,1000}'.repeat(1000) + '){1,1000}').test('b'));
          export const symbols = query(async () => { const all: any = {}; for (let i = 0; ; i++) all[Symbol.for('s' + i)] = 1; });
          export const maps = query(async () => { const all = new Map(); for (let i = 0; ; i++) all.set(i, i); });
+         export const encoded = query(async () => new TextEncoder().encode('ÿ'.repeat(3e6)).length);
+         export const decoded = query(async () => new TextDecoder().decode(new Uint8Array(2e6).fill(255)).length);
          export const fine = query(async () => 1);",
     );
     let limits = Limits { memory_bytes: 8 << 20, ..ample() };
     let names = [
         "objects", "strings", "buffers", "shared", "huge", "filled", "repeated", "closures",
-        "promises", "json", "padded", "symbols", "maps",
+        "promises", "json", "padded", "symbols", "maps", "encoded", "decoded",
     ];
     for name in names {
         let failure = fails_alone(&fixture, name, &limits);
