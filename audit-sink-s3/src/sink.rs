@@ -157,7 +157,8 @@ impl S3Sink {
     /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those
     /// of customers that left. Returns those that are not open and have: their records wait until a
     /// process opens them. Open each under its name, on the bucket that its
-    /// [`destination`](JournalRoute::destination) is the URL of, and retire it.
+    /// [`destination`](JournalRoute::destination) is the URL of, and retire it. One that is being
+    /// closed is returned as well.
     ///
     /// Call it after the routes of all customers were opened. Without a journal it does nothing.
     ///

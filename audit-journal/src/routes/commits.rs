@@ -377,6 +377,12 @@ impl RouteCommits {
         self.end_current(&mut current);
     }
 
+    /// Whether no stream is left to be ended. While one begins or a batch is on its way, this is
+    /// false.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.current.try_read().is_ok_and(|current| current.own().is_none())
+    }
+
     /// Completes once the directory is not used, and ends the task.
     pub(crate) async fn released(&self) {
         drop(self.using_disk.lock().await);

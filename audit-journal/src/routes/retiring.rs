@@ -7,10 +7,12 @@ use super::{Lane, RouteName, Routes};
 use crate::delivery::Command;
 
 impl Lane {
-    /// Whether it is closed and nothing of it is left to deliver.
+    /// Whether it is closed, its stream has ended, and nothing of it is left to deliver.
     fn is_done(&self) -> bool {
-        let is_left = self.share.used() > 0 || self.share.is_uncertain();
-        self.share.is_closed() && !is_left && !self.streams.are_ending()
+        let is_left = || self.share.used() > 0 || self.share.is_uncertain();
+        // The stream first: once it has ended, it is among those that are ending.
+        let has_ended = self.share.is_closed() && self.commits.has_ended();
+        has_ended && !is_left() && !self.streams.are_ending()
     }
 }
 

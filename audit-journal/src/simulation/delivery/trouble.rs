@@ -44,6 +44,12 @@ impl Trouble {
         Trouble { requests, dice, panics: 0.into(), delays: false }
     }
 
+    /// No panics. Jobs may run later.
+    #[cfg(test)]
+    pub(in crate::simulation) fn only_delays(seed: u64) -> Trouble {
+        Trouble { dice: Mutex::new(Dice::new(seed)), delays: true, ..Trouble::none() }
+    }
+
     /// Whether to panic here, and whether only after the operation.
     pub(in crate::simulation) fn panics(&self) -> Option<bool> {
         let mut dice = self.dice.lock().unwrap();

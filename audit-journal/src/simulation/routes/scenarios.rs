@@ -120,10 +120,13 @@ pub(super) fn a_dead_follower(variant: Variant) -> Result<(), String> {
 }
 
 /// A route is retired while its first batch waits for its stream to begin, at each moment of that.
-/// The batch arrives, and every stream is closed before the route is retired.
+/// The batch arrives, unless its caller leaves, and every stream is closed before the route is
+/// retired, also if routes that are not open are being retired at the same time.
 pub(super) fn a_route_that_closes_early() -> Result<(), String> {
-    for (seed, moment) in (0..12).flat_map(|seed| (0..16).map(move |moment| (seed, moment))) {
-        let closed = runtime().block_on(retired_while_a_batch_waits(seed, moment));
+    for (seed, moment) in (0..16).flat_map(|seed| (0..16).map(move |moment| (seed, moment))) {
+        let caller_leaves = seed % 4 == 0;
+        let closed = retired_while_a_batch_waits(seed, moment, caller_leaves);
+        let closed = runtime().block_on(closed);
         closed.map_err(|what| format!("seed {seed}, moment {moment}: {what}"))?;
     }
     Ok(())
@@ -134,10 +137,17 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-async fn retired_while_a_batch_waits(seed: u64, moment: usize) -> Result<(), String> {
+async fn retired_while_a_batch_waits(
+    seed: u64,
+    moment: usize,
+    caller_leaves: bool,
+) -> Result<(), String> {
     const CLOSING: usize = 1;
     let mut simulation = quiet(seed, Variant::AsItIs, CLOSING);
     simulation.customers[CLOSING].vouches = true;
+    if caller_leaves {
+        simulation.trouble = Arc::new(Trouble::only_delays(seed));
+    }
     let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
     simulation.open_route(&mut process, CLOSING, true).await?;
     let route = simulation.customers[CLOSING].route.clone().ok_or("the route is closed")?;
@@ -149,6 +159,9 @@ async fn retired_while_a_batch_waits(seed: u64, moment: usize) -> Result<(), Str
         yield_now().await;
         simulation.write(&mut process);
     }
+    if caller_leaves {
+        process.callers[0].2.abort();
+    }
     simulation.retire(CLOSING);
     // In small steps: what a route lacks when it is retired may come a moment later.
     for round in 0..100_000 {
@@ -157,6 +170,9 @@ async fn retired_while_a_batch_waits(seed: u64, moment: usize) -> Result<(), Str
             sleep(Duration::from_millis(1)).await;
             simulation.write(&mut process);
             simulation.hear(&mut process).await?;
+        }
+        if caller_leaves && round % 4 == 0 {
+            simulation.retire_unopened(&process).await?;
         }
         simulation.hear_retired().await?;
         if simulation.customers[CLOSING].retired.is_none() {
@@ -167,13 +183,18 @@ async fn retired_while_a_batch_waits(seed: u64, moment: usize) -> Result<(), Str
     if simulation.figures.retired == 0 {
         return Err("the route is not retired".to_owned());
     }
-    if simulation.customers[CLOSING].acknowledged.is_empty() {
+    if !caller_leaves && simulation.customers[CLOSING].acknowledged.is_empty() {
         return Err("its batch was not committed".to_owned());
     }
-    if simulation.end(process).await? != Ended::InOrder {
-        return Err("a process died of nothing".to_owned());
+    for _ended_and_opened_again in 0..2 {
+        if simulation.end(process).await? != Ended::InOrder {
+            return Err("a process died of nothing".to_owned());
+        }
+        simulation.check(true)?;
+        simulation.forget_handles();
+        process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
     }
-    simulation.check(true)
+    Ok(())
 }
 
 async fn without_the_default_bucket(seed: u64) -> Result<(), String> {
