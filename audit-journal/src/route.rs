@@ -64,8 +64,8 @@ impl Journal {
     }
 
     /// Retires the routes that are not open and have nothing undelivered. Returns those that are
-    /// not open and have: their records wait until a process opens them. One that is being closed is
-    /// retired once its stream has ended, and returned before.
+    /// not open and have: their records wait until a process opens them. One that is being closed
+    /// is retired once its stream has ended, and returned before.
     ///
     /// # Errors
     ///
