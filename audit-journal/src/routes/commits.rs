@@ -356,10 +356,11 @@ impl RouteCommits {
     /// Ends the current stream if the destination vouches for it: nothing more is committed to it,
     /// and its delivery may write its last record. False if its end is unknown.
     fn end_current(&self, current: &mut Current) -> bool {
-        if current.own().is_none() {
+        let Parts { streams, share, commands, clock, random, .. } = &self.parts;
+        // It may have files although it did not begin: writing them failed.
+        if streams.secret(current.stream).is_none() {
             return true;
         }
-        let Parts { streams, share, commands, clock, random, .. } = &self.parts;
         if share.is_uncertain() {
             return false;
         }
@@ -380,7 +381,8 @@ impl RouteCommits {
     /// Whether no stream is left to be ended. While one begins or a batch is on its way, this is
     /// false.
     pub(crate) fn has_ended(&self) -> bool {
-        self.current.try_read().is_ok_and(|current| current.own().is_none())
+        let has_secret = |stream| self.parts.streams.secret(stream).is_some();
+        self.current.try_read().is_ok_and(|current| !has_secret(current.stream))
     }
 
     /// Completes once the directory is not used, and ends the task.
