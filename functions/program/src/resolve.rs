@@ -238,7 +238,8 @@ impl Finder {
         }
         if specifier.starts_with('#') {
             return format!(
-                "{specifier:?} is imported, and \"imports\" of package.json names no file or installed package for it"
+                "{specifier:?} is imported, and \"imports\" of package.json names no file or \
+                 installed package for it"
             );
         }
         let parts = if specifier.starts_with('@') { 2 } else { 1 };

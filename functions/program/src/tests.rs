@@ -315,7 +315,8 @@ fn load_errors_name_the_module_and_position() {
     let error = one("a.ts", "import { x } from '#ui/b.ts'; x();");
     assert_eq!(
         error,
-        "convex/a.ts: \"#ui/b.ts\" is imported, and \"imports\" of package.json names no file or installed package for it"
+        "convex/a.ts: \"#ui/b.ts\" is imported, and \"imports\" of package.json names no file or \
+         installed package for it"
     );
     let error = one("a.ts", "import x from 'left-pad'; x();");
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Scenarios of hours, with chosen faults only.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use audit_core::{Batch, Clock};
@@ -132,6 +133,16 @@ pub(super) fn a_route_that_closes_early() -> Result<(), String> {
     Ok(())
 }
 
+/// Jobs panic, before their work or after it, while a route's first stream begins. The route is
+/// closed, and opened again with a destination that does not vouch for streams. Its records arrive,
+/// and the journal opens again.
+pub(super) fn a_stream_that_cannot_begin() -> Result<(), String> {
+    (0..24).try_for_each(|seed| {
+        let closed = runtime().block_on(closed_before_its_stream_began(seed));
+        closed.map_err(|what| format!("seed {seed}: {what}"))
+    })
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
@@ -195,6 +206,35 @@ async fn retired_while_a_batch_waits(
         process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
     }
     Ok(())
+}
+
+async fn closed_before_its_stream_began(seed: u64) -> Result<(), String> {
+    const CLOSING: usize = 1;
+    let mut simulation = quiet(seed, Variant::AsItIs, CLOSING);
+    simulation.customers[CLOSING].vouches = true;
+    simulation.trouble = Arc::new(Trouble::only_delays(seed));
+    let mut process = simulation.open(true).await?.ok_or("a journal cannot be opened")?;
+    simulation.open_route(&mut process, CLOSING, true).await?;
+    let route = simulation.customers[CLOSING].route.take().ok_or("the route is closed")?;
+    let batch = Batch::from_lines(simulation.clock.now_ms(), (&b"{}\n"[..]).into()).unwrap();
+    simulation.trouble.panics.store(1_000, Ordering::Relaxed);
+    let persisted = timeout(MINUTE, route.persist(batch)).await;
+    simulation.trouble.panics.store(0, Ordering::Relaxed);
+    if matches!(persisted, Ok(Ok(_))) {
+        return Err("the stream began".to_owned());
+    }
+    route.close().await.map_err(|error| error.to_string())?;
+    simulation.customers[CLOSING].vouches = false;
+    simulation.open_route(&mut process, CLOSING, true).await?;
+    simulation.commit_to_all(&mut process).await?;
+    simulation.others_are_well(&process, usize::MAX).await?;
+    if simulation.end(process).await? != Ended::InOrder {
+        return Err("a process died of nothing".to_owned());
+    }
+    simulation.check(true)?;
+    simulation.forget_handles();
+    simulation.disk.crash();
+    simulation.open(true).await?.map(drop).ok_or_else(|| "a journal cannot be opened".to_owned())
 }
 
 async fn without_the_default_bucket(seed: u64) -> Result<(), String> {

@@ -76,3 +76,8 @@ fn a_dead_default_route_is_nobody_elses_trouble() {
 fn a_route_that_closes_early_closes_its_streams() {
     scenarios::a_route_that_closes_early().unwrap();
 }
+
+#[test]
+fn a_stream_that_cannot_begin_leaves_nothing() {
+    scenarios::a_stream_that_cannot_begin().unwrap();
+}
