@@ -46,20 +46,22 @@ pub fn open_regular_with(options: &OpenOptions, path: &Path) -> io::Result<File>
 pub(crate) fn open_or_create_regular(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true);
-    let opened = open_regular_with(&options, path);
-    if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-        return opened;
-    }
-    // Fails if the name is taken, by a link too.
     let mut new = options.clone();
+    // Fails if the name is taken, by a link too.
     new.create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
-    match new.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            open_regular_with(&options, path)
+    let is = |opened: &io::Result<File>, kind| matches!(opened, Err(e) if e.kind() == kind);
+    // Others may create the file after the first call, and remove it after the second one.
+    loop {
+        let opened = open_regular_with(&options, path);
+        if !is(&opened, io::ErrorKind::NotFound) {
+            return opened;
         }
-        created => created,
+        let created = new.open(path);
+        if !is(&created, io::ErrorKind::AlreadyExists) {
+            return created;
+        }
     }
 }
 
@@ -130,5 +132,22 @@ mod tests {
         }
         let error = open_regular(&at("nothing")).unwrap_err();
         assert!(error.kind() == io::ErrorKind::NotFound && !is_not_regular(&error));
+    }
+
+    #[test]
+    fn a_file_that_others_create_and_remove_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        open_or_create_regular(&path).unwrap();
+                        // Another one may have removed it.
+                        let _ = fs::remove_file(&path);
+                    }
+                });
+            }
+        });
     }
 }

@@ -10,7 +10,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use audit_core::{descriptors_advice, followed_by, with_sources};
+use audit_core::{
+    SystemClock, SystemRandom, UniqueId, descriptors_advice, followed_by, with_sources,
+};
 use tokio::net::TcpListener;
 
 use crate::{Output, shortened};
@@ -158,7 +160,9 @@ fn writable(directory: &Path) -> io::Result<bool> {
         // The parent of a relative path with one part is "".
         return writable(parent(directory)).map(|_| false);
     }
-    let file = directory.join(format!(".audit-check-{}", std::process::id()));
+    // Processes in containers may share the directory, and a process number.
+    let id = UniqueId::generate(&SystemClock, &SystemRandom);
+    let file = directory.join(format!(".audit-check-{id}"));
     let written =
         OpenOptions::new().write(true).create_new(true).open(&file).and_then(|mut new| {
             new.write_all(b"audit --check\n")?;
@@ -202,5 +206,16 @@ mod tests {
         }
         let error = writable(&at("dangling/below")).unwrap_err();
         assert_eq!(error.to_string(), "it is a link that leads nowhere");
+    }
+
+    #[test]
+    fn hosts_check_one_directory_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| assert!(writable(root.path()).unwrap())));
+            }
+        });
+        assert_eq!(root.path().read_dir().unwrap().count(), 0);
     }
 }
