@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::file_lock::is_at;
 use crate::{SystemClock, SystemRandom, UniqueId};
 
 /// The extension of unfinished files.
@@ -72,8 +73,8 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
 ///
 /// If the file cannot be created or synced.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
-    let unfinished = unfinished(path);
-    let written = write(&unfinished, content).and_then(|_lock| fs::hard_link(&unfinished, path));
+    let (file, unfinished) = create_unfinished(|| unfinished(path))?;
+    let written = write(&file, content).and_then(|()| fs::hard_link(&unfinished, path));
     let _ = fs::remove_file(&unfinished);
     let created = match written {
         Ok(()) => true,
@@ -92,8 +93,8 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
 ///
 /// If the file cannot be written or synced. It is then the old or the new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = unfinished(path);
-    let written = write(&unfinished, content).and_then(|_lock| fs::rename(&unfinished, path));
+    let (file, unfinished) = create_unfinished(|| unfinished(path))?;
+    let written = write(&file, content).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
         let _ = fs::remove_file(&unfinished);
     }
@@ -132,17 +133,38 @@ pub fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == UNFINISHED)
 }
 
-/// Takes the lock that marks an unfinished file as having a writer, as long as it is open.
+/// How many files are created until one keeps its name.
+const TRIES: u32 = 10;
+
+/// Creates a file under a name that nobody else has, with the lock that marks it as having a
+/// writer, as long as it is open. Returns its path too.
+///
+/// Others may [remove](remove_unfinished) a file before its writer has locked it. Another one is
+/// then created, under another name.
 ///
 /// # Errors
 ///
-/// If another process is about to remove the file.
-pub fn lock_unfinished(file: &File) -> io::Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
-        Err(TryLockError::Error(_)) => Ok(()),
+/// If no file can be created.
+pub fn create_unfinished(mut name: impl FnMut() -> PathBuf) -> io::Result<(File, PathBuf)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut left = TRIES;
+    loop {
+        let path = name();
+        let file = options.open(&path)?;
+        let is_kept = match file.try_lock() {
+            Ok(()) => is_at(&file, &path)?,
+            // Another process is about to remove it.
+            Err(TryLockError::WouldBlock) => false,
+            // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
+            Err(TryLockError::Error(_)) => true,
+        };
+        left -= 1;
+        if is_kept || left == 0 {
+            return Ok((file, path));
+        }
     }
 }
 
@@ -168,17 +190,9 @@ fn unfinished(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a new file. It has its lock as long as the result is not dropped.
-fn write(path: &Path, content: &[u8]) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    lock_unfinished(&file)?;
+fn write(mut file: &File, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
-    file.sync_all()?;
-    Ok(file)
+    file.sync_all()
 }
 
 #[cfg(unix)]
@@ -254,7 +268,7 @@ mod tests {
             fs::write(path, "part of").unwrap();
         }
         fs::create_dir(root.path().join("directory.unfinished")).unwrap();
-        let writer = write(&live, b"part of").unwrap();
+        let (writer, _) = create_unfinished(|| live.clone()).unwrap();
         for removed in [1, 0] {
             assert_eq!(remove_unfinished(root.path(), is_unfinished).unwrap(), removed);
             assert!(!dead.exists() && live.exists() && named.exists() && file.exists());
@@ -262,6 +276,29 @@ mod tests {
         drop(writer);
         assert_eq!(remove_unfinished(root.path(), is_unfinished).unwrap(), 1);
         assert!(is_unfinished(&unfinished(&file)));
+    }
+
+    #[test]
+    fn writers_keep_their_files_while_others_clean() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        remove_unfinished(root.path(), is_unfinished).unwrap();
+                    }
+                });
+            }
+            let kept = (0..5_000).map(|_| {
+                let (_writer, path) = create_unfinished(|| unfinished(&file))?;
+                fs::remove_file(path)
+            });
+            let kept = kept.collect::<io::Result<()>>();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            kept.unwrap();
+        });
     }
 
     #[test]

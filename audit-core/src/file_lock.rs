@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::regular_file::open_or_create_regular;
 
@@ -17,16 +18,30 @@ pub struct FileLock {
     removed: Option<PathBuf>,
 }
 
+/// How long those who share a lock are waited for, all in all and at a time. They have it for
+/// microseconds, unless their process is stopped meanwhile.
+const SHARED_WAIT: Duration = Duration::from_secs(5);
+const SHARED_PAUSE: Duration = Duration::from_millis(5);
+
 impl FileLock {
     /// Locks the file at this path, which nobody else has locked. It is created if it is missing,
-    /// accessible only to its owner.
+    /// accessible only to its owner. Whoever [shares](Self::shared) its lock, to find out whether
+    /// somebody has it, is waited for.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] if it is locked. Also if it is not a regular file: opening a
     /// pipe may wait, and a link may lead to another process's lock.
     pub fn create(path: &Path) -> io::Result<FileLock> {
-        FileLock::exclusive(open_or_create_regular(path)?)
+        let file = open_or_create_regular(path)?;
+        for _ in 0..SHARED_WAIT.as_millis() / SHARED_PAUSE.as_millis() {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => file.unlock()?,
+                locked => return FileLock::taken(locked, file),
+            }
+            pause();
+        }
+        FileLock::exclusive(file)
     }
 
     /// Waits for the lock of processes that write the file at this path, which is that of a file
@@ -87,6 +102,14 @@ impl FileLock {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files are locked by blocking calls, and none of them waits for a while"
+)]
+fn pause() {
+    std::thread::sleep(SHARED_PAUSE);
+}
+
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Before others can take the lock. A file that remains does no harm.
@@ -100,7 +123,7 @@ impl Drop for FileLock {
 
 /// Whether an open file is still the one at this path.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
     let there = match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -112,7 +135,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Other operating systems remove no open files.
 #[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+pub(crate) fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
@@ -150,6 +173,27 @@ mod tests {
             assert_eq!(error.to_string(), format!("it is {what}, not a regular file"), "{name}");
         }
         assert!(!at("nothing").exists());
+    }
+
+    /// They have the lock for an instant, and keep nobody from starting.
+    #[test]
+    fn those_who_look_whether_a_file_is_locked_are_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("LOCK");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        drop(FileLock::create(&path).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    // An error if it is locked.
+                    drop(FileLock::shared(File::open(&path).unwrap()));
+                }
+            });
+            let locked = (0..500).map(|_| FileLock::create(&path).map(drop));
+            let locked = locked.collect::<io::Result<()>>();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            locked.unwrap();
+        });
     }
 
     /// Each removes the file with its lock, so the next one may have opened a file that is gone.

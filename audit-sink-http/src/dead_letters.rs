@@ -167,6 +167,8 @@ impl DeadLetter {
             if is_letter(&path) {
                 match DeadLetter::read(path) {
                     Ok(letter) => letters.push(letter),
+                    // Somebody has removed it since, as whoever sends it again does.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => unread.push(error),
                 }
             }
@@ -296,5 +298,29 @@ mod tests {
             assert_eq!(*error, format!("{} {why}", path.join(name).display()));
         }
         assert_eq!(unread.len(), 3);
+    }
+
+    /// As whoever sends them again does, or the host's operator.
+    #[test]
+    fn records_that_are_removed_while_they_are_listed_are_no_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::open(directory.path(), 1_000).unwrap();
+        letters.keep(UniqueId::from_bits(9), &event(3, "{}"), SetAside::Rejected, "").unwrap();
+        let (kept, _) = DeadLetter::list(directory.path()).unwrap();
+        for n in 0..1_000 {
+            fs::copy(&kept[0].path, directory.path().join(format!("{n}.json"))).unwrap();
+        }
+        let (all, _) = DeadLetter::list(directory.path()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| all.iter().for_each(|letter| letter.remove().unwrap()));
+            loop {
+                let (left, unread) = DeadLetter::list(directory.path()).unwrap();
+                assert!(unread.is_empty(), "{unread:?}");
+                if left.is_empty() {
+                    break;
+                }
+            }
+        });
+        assert_eq!(all.len(), 1_001);
     }
 }

@@ -34,7 +34,8 @@ impl Checks {
     pub(super) fn journal(&mut self, settings: &JournalSettings) {
         let directory = &settings.directory;
         let shown = directory.display();
-        let is_new = std::fs::read_dir(directory).map_or(true, |mut names| names.next().is_none());
+        // Not every file is a journal's: `lost+found`, or that of a check by another host.
+        let is_new = !JournalReader::finds(directory).unwrap_or(false);
         let waiting = match is_new {
             true => Ok("will be created".to_owned()),
             false => waiting(directory),
@@ -99,6 +100,24 @@ fn waiting(directory: &Path) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_files_make_no_journal() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("lost+found")).unwrap();
+        std::fs::write(root.path().join(".audit-check-7"), "").unwrap();
+        let output = crate::Output::stderr();
+        let mut settings = JournalSettings::new(root.path());
+        settings.max_bytes = 1;
+        settings.segment_bytes = 0;
+        let mut checks = Checks::shown_on(output.clone());
+        checks.journal(&settings);
+        assert_eq!((checks.problems, checks.warnings), (0, 0));
+        // Those of a journal do.
+        std::fs::write(root.path().join("00000001.journal"), "damaged").unwrap();
+        checks.journal(&settings);
+        assert_eq!((checks.problems, checks.warnings), (1, 0));
+    }
 
     #[test]
     fn the_free_space_of_a_disk_is_judged_for_a_journal() {

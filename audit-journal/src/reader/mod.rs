@@ -1,24 +1,28 @@
 //! Reads a journal without changing it and without disturbing the process that has it open.
 
+mod presence;
 mod read_only;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use audit_core::{FileLock, UniqueId, open_regular};
+use audit_core::UniqueId;
 use bytes::Bytes;
 
+pub(crate) use self::presence::exists;
+use self::presence::in_use;
 use self::read_only::ReadOnlyDisk;
-use crate::disk::{Disk, LOCK, named};
+use crate::disk::Disk;
 use crate::followers::{FollowerRecord, FollowerState};
 use crate::format::{BatchPlace, FIRST_GROUP, Found};
 use crate::plan::{self, Decided, DecidedObject};
 use crate::recovery::{Recovered, RecoveredSegment};
 use crate::routes::RouteName;
-use crate::segment::{SegmentReader, Window, ordinal_of};
+use crate::segment::{SegmentReader, Window};
 use crate::startup::{cannot_open, cannot_recover, read_whole};
 use crate::watermark::Watermark;
 use crate::{OpenError, OpenErrorKind, Plan};
@@ -161,8 +165,8 @@ pub enum JournalRecords {
 }
 
 /// A read-only view of a journal. It holds no lock, repairs and removes nothing, and does not
-/// disturb a process that has the journal open. The lock is only probed for an instant; a host that
-/// starts at that instant may fail and have to be restarted.
+/// disturb a process that has the journal open. The lock is only probed for an instant, which a
+/// host that starts meanwhile waits for.
 ///
 /// Its methods do blocking I/O.
 #[derive(Debug)]
@@ -175,6 +179,15 @@ pub struct JournalReader {
 const TRIES: u32 = 10;
 
 impl JournalReader {
+    /// Whether this directory holds a journal, damaged or not. Other files may be in it.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn finds(directory: &Path) -> io::Result<bool> {
+        presence::finds(directory)
+    }
+
     /// Reads the current contents.
     ///
     /// # Errors
@@ -186,19 +199,32 @@ impl JournalReader {
     pub fn open(directory: &Path) -> Result<JournalReader, OpenError> {
         exists(directory)?;
         let disk = ReadOnlyDisk(directory.to_owned());
+        JournalReader::open_on(directory, &disk, || in_use(directory))
+    }
+
+    /// Like [`open`](Self::open), on this disk. `in_use` probes whether a process has it open.
+    fn open_on(
+        directory: &Path,
+        disk: &dyn Disk,
+        mut in_use: impl FnMut() -> io::Result<bool>,
+    ) -> Result<JournalReader, OpenError> {
+        let mut probe = || in_use().map_err(|error| cannot_open(directory, error));
         let mut tries = 0;
         loop {
-            let in_use = in_use(directory).map_err(|error| cannot_open(directory, error))?;
-            tries += 1;
-            let read = read_whole(&disk).and_then(|(recovered, decided)| {
-                let state = state(directory, &disk, in_use, &recovered, &decided)?;
+            let was_in_use = probe()?;
+            let read = read_whole(disk);
+            // A host may have started since.
+            let in_use = was_in_use || probe()?;
+            let read = read.and_then(|(recovered, decided)| {
+                let state = state(directory, disk, in_use, &recovered, &decided)?;
                 Ok(JournalReader { state, recovered })
             });
+            tries += 1;
             match read {
                 Ok(reader) => return Ok(reader),
                 // Meanwhile a segment was removed, or a group was written after the end that was
-                // found.
-                Err(_) if in_use && tries < TRIES => {}
+                // found. A host that did so may have started and died since.
+                Err(_) if tries < if in_use { TRIES } else { 2 } => {}
                 Err(error) if in_use => {
                     let message = format!(
                         "the journal in {} could not be read while a process writes to it: try again",
@@ -294,31 +320,6 @@ impl JournalReader {
                 left.pop().map_or(0..0, |left| left.records.start..u64::MAX)
             }
         }
-    }
-}
-
-/// Checks that the directory holds a journal.
-pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
-    let names = fs::read_dir(directory).map_err(|error| cannot_open(directory, error))?;
-    let mut names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    if names.any(|name| name == LOCK || ordinal_of(&name).is_some()) {
-        return Ok(());
-    }
-    let message = format!("there is no journal in {}", directory.display());
-    Err(OpenError::new(OpenErrorKind::Configuration, message))
-}
-
-/// Whether a process has the journal open.
-fn in_use(directory: &Path) -> io::Result<bool> {
-    match open_regular(&directory.join(LOCK)) {
-        Ok(lock) => match FileLock::shared(lock) {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
-        },
-        // A copied journal may lack the file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(named(LOCK, error)),
     }
 }
 

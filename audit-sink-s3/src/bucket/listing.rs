@@ -1,7 +1,7 @@
 //! Listing a bucket, for readers.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, FileType};
 use std::future::ready;
 use std::io;
 use std::path;
@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
-use super::directory::{directory_below, generic, modified};
+use super::directory::{directory_below, generic, kind, modified};
 use super::repeats::Repeats;
 use crate::object::key::SYSTEM_PREFIX;
 use crate::{Bucket, ObjectKey, Partition, is_leftover};
@@ -236,7 +236,8 @@ fn level_of_directory(directory: &path::Path) -> io::Result<Vec<String>> {
     };
     for entry in entries {
         let entry = entry?;
-        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+        let Some(kind) = kind(&entry)? else { continue };
+        let slash = if kind.is_dir() { "/" } else { "" };
         names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
     }
     Ok(names)
@@ -278,11 +279,12 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
         };
         for entry in entries {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
+            let Some(kind) = kind(&entry)? else { continue };
+            if kind.is_dir() {
                 directories.push(entry.path());
                 continue;
             }
-            let Some(found) = of_entry(root, &entry)? else { continue };
+            let Some(found) = of_entry(root, &entry, kind)? else { continue };
             if sender.blocking_send(Ok(found)).is_err() {
                 // The receiver is gone.
                 return Ok(());
@@ -293,10 +295,10 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
 }
 
 /// Recognizes an entry. Returns `None` if it was removed meanwhile.
-fn of_entry(root: &path::Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
+fn of_entry(root: &path::Path, entry: &DirEntry, kind: FileType) -> io::Result<Option<Listed>> {
     let path = entry.path();
     let key = below(root, &path).and_then(|name| name.parse::<ObjectKey>().ok());
-    let Some(key) = key.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) else {
+    let Some(key) = key.filter(|_| kind.is_file()) else {
         let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         return Ok(Some(Listed::other(name)));
     };

@@ -36,7 +36,7 @@ use object_store::{
 };
 use tokio::sync::mpsc;
 
-pub(super) use self::reading::{directory_below, modified};
+pub(super) use self::reading::{directory_below, kind, modified};
 use self::reading::{failed, meta, pieces, walk};
 pub(super) use self::writing::remove_leftovers;
 use self::writing::{Prepared, write};

@@ -1,6 +1,6 @@
 //! Files as objects: their bytes, their times, and which of them are listed.
 
-use std::fs::{File, Metadata};
+use std::fs::{DirEntry, File, FileType, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
@@ -68,7 +68,8 @@ pub(super) fn walk(
         };
         for entry in entries {
             let entry = entry?;
-            let (kind, path) = (entry.file_type()?, entry.path());
+            let Some(kind) = kind(&entry)? else { continue };
+            let path = entry.path();
             if kind.is_dir() {
                 directories.push(path);
                 continue;
@@ -89,6 +90,15 @@ pub(super) fn walk(
         }
     }
     Ok(())
+}
+
+/// What an entry is. `None` if it was removed meanwhile, which those file systems notice whose
+/// directories do not say it.
+pub(in crate::bucket) fn kind(entry: &DirEntry) -> io::Result<Option<FileType>> {
+    match entry.file_type() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        kind => kind.map(Some),
+    }
 }
 
 pub(super) fn meta(location: Path, metadata: &Metadata) -> ObjectMeta {

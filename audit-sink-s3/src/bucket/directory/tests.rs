@@ -1,13 +1,12 @@
 use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 
-use audit_core::durable::{create_directory, lock_unfinished};
+use audit_core::durable::{create_directory, create_unfinished};
 use futures::StreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode};
 
 use super::reading::PIECE_BYTES;
-use super::writing::open_new;
 use crate::object::key::UNFINISHED;
 
 fn bucket(root: &FilePath) -> crate::Bucket {
@@ -148,8 +147,7 @@ fn opening_removes_only_leftovers_of_dead_writers() {
     create_directory(&unfinished).unwrap();
     let (dead, live) = (unfinished.join("dead"), unfinished.join("live"));
     std::fs::write(&dead, "part of an obj").unwrap();
-    let writer = open_new(&live).unwrap();
-    lock_unfinished(&writer).unwrap();
+    let (writer, _) = create_unfinished(|| live.clone()).unwrap();
     let object = root.path().join("dt=2023-11-14");
     std::fs::write(&object, "an object").unwrap();
     for _ in 0..2 {
@@ -165,7 +163,7 @@ fn opening_removes_only_leftovers_of_dead_writers() {
 fn a_writer_without_its_file_fails() {
     let root = tempfile::tempdir().unwrap();
     let (unfinished, path) = (root.path().join("unfinished"), root.path().join("object"));
-    let file = open_new(&unfinished).unwrap();
+    let (file, _) = create_unfinished(|| unfinished.clone()).unwrap();
     // Removed between two steps of the writer, by a host that does not see its lock.
     std::fs::remove_file(&unfinished).unwrap();
     file.sync_all().unwrap();

@@ -1,12 +1,11 @@
 //! Writing objects to a directory, and removing what dead writers left.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use audit_core::durable::{create_directory, lock_unfinished, remove_unfinished, sync_directory};
+use audit_core::durable::{create_directory, create_unfinished, remove_unfinished, sync_directory};
 use audit_core::{PlacedDirectory, SystemClock, SystemRandom, UniqueId};
 use object_store::PutPayload;
 
@@ -58,11 +57,11 @@ pub(super) fn write(
     prepared.create(&unfinished)?;
     let directory = path.parent().unwrap_or(root);
     prepared.create(directory)?;
-    let name = UniqueId::generate(&SystemClock, &SystemRandom).to_string();
-    let unfinished = unfinished.join(name);
-    let mut file = open_new(&unfinished)?;
-    let written = lock_unfinished(&file)
-        .and_then(|()| payload.iter().try_for_each(|piece| file.write_all(piece)))
+    let id = || UniqueId::generate(&SystemClock, &SystemRandom);
+    let (mut file, unfinished) = create_unfinished(|| unfinished.join(id().to_string()))?;
+    let written = payload
+        .iter()
+        .try_for_each(|piece| file.write_all(piece))
         .and_then(|()| file.sync_all())
         .and_then(|()| match replace {
             true => std::fs::rename(&unfinished, path),
@@ -82,12 +81,4 @@ pub(in crate::bucket) fn remove_leftovers(root: &FilePath) -> io::Result<u64> {
     // A link would lead to files that are not ours.
     let Some(directory) = directory_below(root, UNFINISHED)? else { return Ok(0) };
     remove_unfinished(&directory, |_| true)
-}
-
-pub(super) fn open_new(path: &FilePath) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
