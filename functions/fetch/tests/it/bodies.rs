@@ -161,11 +161,13 @@ async fn truncated_and_refused_responses_fail() {
         )),
         "{error}"
     );
-    // A server that does not speak HTTP, and a closed port.
+    // A server that does not speak HTTP, and a port that is in use, but on which nobody listens.
     let site = Site::start(|_| site::whole("220 mail.example ESMTP\r\n")).await;
     let error = Call::new(settings()).failure(request(&site.url("/"))).await;
     assert!(error.starts_with(&format!("the connection to {} failed", site.address)), "{error}");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = socket.local_addr().unwrap();
     let error = Call::new(settings()).failure(request(&format!("http://{closed}/"))).await;
     assert_eq!(error, format!("no connection to {closed}: connection refused"));
 }

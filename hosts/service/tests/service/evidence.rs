@@ -57,7 +57,10 @@ async fn the_first_start_creates_the_key() {
 #[tokio::test]
 async fn a_witness_that_is_away_delays_nothing() {
     let directory = TempDir::new().unwrap();
-    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A port that is in use, but on which nobody listens.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let away = socket.local_addr().unwrap();
     let key = "witness.example+553fe6a9+BIqHX/8es4RRV3rNWv7kBUVlaN18ieCQhjoFV7x69J8X";
     let witnesses = format!("http://{away} {key} private");
     let flags = ["--evidence", "example.com/docs", "--witnesses", &witnesses];

@@ -211,9 +211,12 @@ fn settings_that_can_never_work_are_refused() {
     let root = directory.path();
     let bucket = format!("--bucket=file://{}", root.join("logs").display());
     let free = [("LISTEN", "127.0.0.1:0"), ("OPERATORS_LISTEN", "127.0.0.1:0")];
-    // A port that was free a moment ago.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let [listen, operators] = ["listen", "operators-listen"].map(|it| format!("--{it}={taken}"));
+    // A port that nobody else is given meanwhile, but that a host may listen on.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = reserved.local_addr().unwrap();
+    let [listen, operators] = ["listen", "operators-listen"].map(|it| format!("--{it}={port}"));
     for (flags, says) in [
         (&["--journal="][..], "journal is empty"),
         (&["--bucket= "], "bucket is empty"),
