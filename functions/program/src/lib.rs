@@ -74,7 +74,8 @@ impl Program {
     }
 
     /// Whether a file of the program has changed, or a module was added or removed. Checks the
-    /// length and time of every file, and reads those whose time differs.
+    /// length and time of every file, and reads those whose time differs from that of the last
+    /// call. The first call reads all.
     pub fn has_changed(&self) -> bool {
         self.stamps.have_changed()
     }

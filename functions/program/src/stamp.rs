@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::directory::modules_of;
@@ -16,20 +17,20 @@ pub(crate) struct Stamps {
     directories: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Stamp {
     bytes: u64,
-    modified: Option<SystemTime>,
     content: u64,
+    /// When the file was last modified, at a look before it was read and found unchanged. It may
+    /// have been written to since it was loaded, so the first look reads it.
+    modified: Mutex<Option<SystemTime>>,
 }
 
 impl Stamps {
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) {
-        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        self.files.insert(
-            path.to_owned(),
-            Stamp { bytes: text.len() as u64, modified, content: hash(text.as_bytes()) },
-        );
+        let (bytes, content) = (text.len() as u64, hash(text.as_bytes()));
+        let stamp = Stamp { bytes, content, modified: Mutex::default() };
+        self.files.insert(path.to_owned(), stamp);
     }
 
     pub(crate) fn add_directory(&mut self, path: &Path, modules: &[PathBuf]) {
@@ -50,14 +51,15 @@ impl Stamps {
 impl Stamp {
     fn has_changed(&self, path: &Path) -> bool {
         let Ok(metadata) = std::fs::metadata(path) else { return true };
-        if metadata.len() == self.bytes
-            && self.modified.is_some()
-            && metadata.modified().ok() == self.modified
-        {
+        let mut known = self.modified.lock().unwrap_or_else(PoisonError::into_inner);
+        let modified = metadata.modified().ok();
+        if metadata.len() == self.bytes && modified.is_some() && modified == *known {
             return false;
         }
         // Editors and version control may rewrite files without changing them.
-        std::fs::read(path).map_or(true, |bytes| hash(&bytes) != self.content)
+        let is_same = std::fs::read(path).is_ok_and(|bytes| hash(&bytes) == self.content);
+        *known = modified.filter(|_| is_same);
+        !is_same
     }
 }
 
@@ -71,4 +73,25 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (first, rest).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files are stamped after they are read, and manifests at the end of the load.
+    #[test]
+    fn a_change_between_a_reading_and_its_stamp_is_detected() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("package.json");
+        let (read, changed) = ("{\"main\":\"a.js\"}", "{\"main\":\"b.js\"}");
+        for (now, has_changed) in [(read, false), (changed, true), (read, false)] {
+            std::fs::write(&path, now).unwrap();
+            let mut stamps = Stamps::default();
+            stamps.add_file(&path, read);
+            for _ in 0..2 {
+                assert_eq!(stamps.have_changed(), has_changed, "{now}");
+            }
+        }
+    }
 }
