@@ -133,8 +133,9 @@ pub fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == UNFINISHED)
 }
 
-/// How many files are created until one keeps its name.
-const TRIES: u32 = 10;
+/// How many files are created until one keeps its name. On a file system that shows a file as two,
+/// none seems to.
+const TRIES: u32 = 100;
 
 /// Creates a file under a name that nobody else has, with the lock that marks it as having a
 /// writer, as long as it is open. Returns its path too.
@@ -165,6 +166,7 @@ pub fn create_unfinished(mut name: impl FnMut() -> PathBuf) -> io::Result<(File,
         if is_kept || left == 0 {
             return Ok((file, path));
         }
+        let _ = fs::remove_file(&path);
     }
 }
 
@@ -291,7 +293,7 @@ mod tests {
                     }
                 });
             }
-            let kept = (0..5_000).map(|_| {
+            let kept = (0..2_000).map(|_| {
                 let (_writer, path) = create_unfinished(|| unfinished(&file))?;
                 fs::remove_file(path)
             });
