@@ -2,8 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use functions_value::ComponentPath;
 use serde_json::json;
 
@@ -41,11 +39,10 @@ impl Functions {
             "url": format!("{origin}{path_and_query}"),
             "method": method,
             "headers": headers,
-            "body": BASE64_STANDARD.encode(&body),
+            "length": body.len(),
         });
-        drop(body);
         let (responding, mut responded) =
-            Responding::new(described.to_string(), path.to_owned(), refused_token);
+            Responding::new(described.to_string(), body, path.to_owned(), refused_token);
         let (functions, caller) = (self.clone(), caller.clone());
         // A separate task, since the response may be complete before the action ends.
         let mut running = tokio::spawn(async move { run(&functions, responding, &caller).await });

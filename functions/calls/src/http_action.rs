@@ -20,6 +20,9 @@ use super::operations::failed;
 /// The maximum size of a response body, in bytes: 20 MiB, as on Convex.
 const MAX_RESPONSE_BYTES: usize = 20 << 20;
 
+/// The size of the pieces in which the engine reads the body of a request, in bytes.
+const REQUEST_PIECE_BYTES: usize = 1 << 20;
+
 /// The maximum number of pieces of a response that wait for the client, each of at most 1 MiB.
 const MAX_PIECES: usize = 4;
 
@@ -124,8 +127,9 @@ impl std::error::Error for HttpError {}
 /// The action's side of an HTTP request.
 #[derive(Debug)]
 pub(super) struct Responding {
-    /// The request as JSON text, for the engine.
+    /// The request as JSON text, for the engine, without its body.
     pub(super) request: String,
+    body: Vec<u8>,
     /// The path of the request, as it was sent.
     pub(super) path: String,
     pub(super) refused_token: Option<String>,
@@ -143,10 +147,20 @@ fn abandoned(is_abandoned: &AtomicBool) -> SyscallError {
     failed("the client is gone")
 }
 
+fn check_response(bytes: usize) -> Result<(), SyscallError> {
+    if bytes <= MAX_RESPONSE_BYTES {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "the response of an HTTP action exceeds limit of {MAX_RESPONSE_BYTES} bytes"
+    )))
+}
+
 impl Responding {
     /// Also returns a receiver for the response.
     pub(super) fn new(
         request: String,
+        body: Vec<u8>,
         path: String,
         refused_token: Option<String>,
     ) -> (Responding, oneshot::Receiver<HttpResponse>) {
@@ -154,6 +168,7 @@ impl Responding {
         let (pieces, rest) = mpsc::channel(MAX_PIECES);
         let responding = Responding {
             request,
+            body,
             path,
             refused_token,
             head: Mutex::new(Some(head)),
@@ -171,21 +186,28 @@ impl Responding {
         Arc::clone(&self.is_abandoned)
     }
 
+    /// `host/requestPiece`: a piece of the request's body, in base64.
+    pub(super) fn request_piece(&self, args: &Json) -> String {
+        let at = args.get("at").and_then(Json::as_u64).and_then(|at| usize::try_from(at).ok());
+        let rest = at.and_then(|at| self.body.get(at..)).unwrap_or_default();
+        BASE64_STANDARD.encode(&rest[..rest.len().min(REQUEST_PIECE_BYTES)])
+    }
+
     fn bytes(&self, args: &Json, member: &str) -> Result<Vec<u8>, SyscallError> {
         let text = args.get(member).and_then(Json::as_str).unwrap_or_default();
         let bytes = BASE64_STANDARD.decode(text).map_err(|error| failed(error.to_string()))?;
         let mut sent = lock(&self.sent_bytes);
         *sent += bytes.len();
-        if *sent > MAX_RESPONSE_BYTES {
-            return Err(failed(format!(
-                "the response of an HTTP action exceeds limit of {MAX_RESPONSE_BYTES} bytes"
-            )));
-        }
+        check_response(*sent)?;
         Ok(bytes)
     }
 
     /// `host/respond`: sends the head of the response.
     pub(super) fn head(&self, args: &Json) -> Result<(), SyscallError> {
+        // The length of a body that follows, if it is known. One that is too long is refused while
+        // the response can still say so.
+        let length = args.get("length").and_then(Json::as_u64).unwrap_or(0);
+        check_response(usize::try_from(length).unwrap_or(usize::MAX))?;
         let body = self.bytes(args, "body")?;
         let status =
             args.get("status").and_then(Json::as_u64).and_then(|it| u16::try_from(it).ok());
@@ -236,14 +258,16 @@ mod tests {
     async fn an_action_whose_client_left_is_abandoned() {
         let head = json!({ "status": 200, "headers": [], "body": "" });
         let piece = json!({ "bytes": "YWI=" });
-        let (responding, responded) = Responding::new(String::new(), String::new(), None);
+        let (responding, responded) =
+            Responding::new(String::new(), Vec::new(), String::new(), None);
         responding.head(&head).unwrap();
         responding.piece(Some(&piece)).unwrap().await.unwrap();
         assert!(!responding.is_abandoned().load(Ordering::Relaxed));
         drop(responded);
         assert!(responding.piece(Some(&piece)).unwrap().await.is_err());
         assert!(responding.is_abandoned().load(Ordering::Relaxed));
-        let (responding, responded) = Responding::new(String::new(), String::new(), None);
+        let (responding, responded) =
+            Responding::new(String::new(), Vec::new(), String::new(), None);
         drop(responded);
         assert!(responding.head(&head).is_err());
         assert!(responding.is_abandoned().load(Ordering::Relaxed));
@@ -251,7 +275,8 @@ mod tests {
 
     #[test]
     fn the_size_of_a_whole_response_is_limited() {
-        let (responding, _responded) = Responding::new(String::new(), String::new(), None);
+        let (responding, _responded) =
+            Responding::new(String::new(), Vec::new(), String::new(), None);
         *lock(&responding.sent_bytes) = MAX_RESPONSE_BYTES - 3;
         let piece = json!({ "bytes": BASE64_STANDARD.encode("ab") });
         assert!(responding.piece(Some(&piece)).is_ok());

@@ -118,9 +118,11 @@ pub(super) fn cancel(
     id: &str,
     now_ms: i64,
 ) -> Result<(), StoreError> {
-    let found = tx
-        .as_system(|tx| tx.get(component, Some(SCHEDULED), id))?
-        .map(|document| document.to_json());
+    let found = match tx.is_id(component, SCHEDULED, id) {
+        true => tx.as_system(|tx| tx.get(component, Some(SCHEDULED), id))?,
+        false => None,
+    };
+    let found = found.map(|document| document.to_json());
     let state = found.as_ref().and_then(state_of);
     match state {
         Some("pending" | "inProgress") => {

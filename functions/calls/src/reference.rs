@@ -22,7 +22,8 @@ impl Target<'_> {
         if is == kind {
             Ok(())
         } else {
-            Err(format!("{} is a {is} and was called as a {kind}", self.full_name()))
+            let (is, kind) = (with_article(is), with_article(kind));
+            Err(format!("{} is {is} and was called as {kind}", self.full_name()))
         }
     }
 
@@ -34,6 +35,14 @@ impl Target<'_> {
     /// The name in logs and errors: `messages:list`, or `component/messages:list`.
     pub(super) fn full_name(&self) -> String {
         full_name(&self.component, &self.function.name)
+    }
+}
+
+pub(super) fn with_article(kind: FunctionKind) -> &'static str {
+    match kind {
+        FunctionKind::Query => "a query",
+        FunctionKind::Mutation => "a mutation",
+        FunctionKind::Action => "an action",
     }
 }
 

@@ -10,6 +10,16 @@ use serde_json::Value as Json;
 use super::call::Failed;
 use super::reference::Target;
 
+/// The maximum size of arguments, and of a result, in bytes: as on Convex.
+const MAX_BYTES: usize = 16 << 20;
+
+fn check_size(what: &str, bytes: usize) -> Result<(), String> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(format!("{what} of {bytes} bytes exceeds limit of {MAX_BYTES} bytes"))
+}
+
 /// The parsed validators of all functions of a program.
 #[derive(Debug)]
 pub(super) struct Validators(HashMap<ComponentPath, HashMap<String, Declared>>);
@@ -69,6 +79,7 @@ impl Validators {
         if !matches!(args, Value::Object(_)) {
             return Err("the arguments must be an object".to_owned());
         }
+        check_size("an object of arguments", args.size())?;
         let Some(declared) = self.of_function(target) else { return Ok(()) };
         declared
             .args
@@ -93,19 +104,21 @@ impl Validators {
         let invalid = |error: &dyn fmt::Display| format!("the result is not a value: {error}");
         let Some(returns) = self.of_function(target).and_then(|declared| declared.returns.as_ref())
         else {
-            return check_encoded(value, is_of_mutation).map_err(|error| invalid(&error));
+            let size = check_encoded(value, is_of_mutation).map_err(|error| invalid(&error))?;
+            return check_size("a result", size);
         };
         let json: Json = serde_json::from_str(value).map_err(|error| invalid(&error))?;
         let read = if is_of_mutation { Value::from_json_of_mutation } else { Value::from_json };
         let value = read(json).map_err(|error| invalid(&error))?;
+        check_size("a result", value.size())?;
         returns.check(&value, is_id).map_err(|message| format!("ReturnsValidationError: {message}"))
     }
 }
 
 /// A failure of a function, with its data if that is a value.
 pub(super) fn failed(message: String, data: Option<String>, is_nested: bool) -> Failed {
-    match data.as_deref().map_or(Ok(()), |data| check_encoded(data, is_nested)) {
-        Ok(()) => Failed { message, data },
+    match data.as_deref().map(|data| check_encoded(data, is_nested)).transpose() {
+        Ok(_) => Failed { message, data },
         Err(error) => {
             let message = format!("{message} (its data is not a value: {error})");
             Failed { message, data: None }

@@ -569,6 +569,13 @@ export class Request extends Body {
   }
 }
 
+/// The request that the host received. Its body, or null, is not copied.
+export function receivedRequest(url, method, headers, bytes) {
+  const request = new Request(url, { method, headers });
+  if (bytes !== null) bodyOf.init(request, { bytes, type: null }, request.headers);
+  return request;
+}
+
 let responseOf;
 
 export class Response extends Body {

@@ -23,7 +23,8 @@ function minute({ minuteUTC }) {
 
 class Crons {
   isCrons = true;
-  crons = {};
+  /// Without a prototype, since a name can be `__proto__`.
+  crons = { __proto__: null };
 
   #add(name, schedule, reference, args) {
     if (!/^[ -~]*$/.test(name))

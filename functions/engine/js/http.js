@@ -3,30 +3,40 @@
 
 import { asyncSyscall, captured, load, native } from "convex:prelude";
 
-const { Request, Response, chunkOf, contentOf, pairsOf } = load("convex:bodies");
+const { Response, chunkOf, contentOf, pairsOf, receivedRequest } = load("convex:bodies");
 const { raw } = load("convex:text");
 const { apply, parse, stringify } = captured;
 const { slice, startsWith } = String.prototype;
 
-/// The size of the pieces in which a response is sent, which is small compared to an engine's
-/// memory.
+/// The size of the pieces in which bodies are received and sent, which is small compared to an
+/// engine's memory.
 const PIECE_BYTES = 1 << 20;
 
 const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
 const text = (bytes) => native.base64(raw(bytes));
 
+/// The body of the request. An engine has room for two or three of the largest ones, so nothing is
+/// kept of the pieces.
+async function received(length) {
+  const body = new Uint8Array(length);
+  for (let at = 0; at < length; at += PIECE_BYTES)
+    body.set(native.fromBase64(await respond("host/requestPiece", { at })), at);
+  return body;
+}
+
 /// Routes a request as `httpRouter` does, and sends the response. The routes are below `prefix`,
 /// which ends with a slash. Returns false if no route matches and another router may have one.
 export async function answer(router, described, prefix, isLast) {
-  const { url, method, headers, body } = parse(described);
+  const { url, method, headers, length } = parse(described);
   const path = parse(native.url(url)).pathname;
   const routed = apply(startsWith, path, [prefix])
     ? router.lookup(apply(slice, path, [prefix.length - 1]), method)
     : null;
   if (!routed && !isLast) return false;
-  const content =
-    body === "" || method === "GET" || method === "HEAD" ? undefined : native.fromBase64(body);
-  const request = new Request(url, { method, headers, body: content });
+  const hasBody = routed && length > 0 && method !== "GET" && method !== "HEAD";
+  const request = receivedRequest(
+    url, method, headers, hasBody ? await received(length) : null,
+  );
   const response = routed
     ? await routed[0].invokeHttpAction(request)
     : new Response(`No HttpAction routed for ${path}`, { status: 404 });
@@ -40,11 +50,12 @@ export async function answer(router, described, prefix, isLast) {
       await respond("host/respond", { ...head, body: text(bytes), isWhole: true });
       return true;
     }
-    await respond("host/respond", { ...head, body: "", isWhole: false });
+    await respond("host/respond", { ...head, length: bytes.length, body: "", isWhole: false });
     await send(bytes);
   } else {
-    await respond("host/respond", { ...head, body: "", isWhole: false });
+    // Fails if the function has a reader itself: before the response begins.
     const reader = sent.getReader();
+    await respond("host/respond", { ...head, body: "", isWhole: false });
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;

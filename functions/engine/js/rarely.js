@@ -4,8 +4,8 @@
 import { captured, hidden, isDeterministic, load, native, timed } from "convex:prelude";
 
 const {
-  RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapSet,
-  ownKeys, parse, push,
+  RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapGet,
+  mapSet, ownKeys, parse, push,
 } = captured;
 const { stringify } = captured;
 
@@ -136,7 +136,49 @@ export function makeDate() {
   return Date;
 }
 
+/// The timers as a binary heap: the one that is due first is in front. An action may have thousands,
+/// and looks for the next one each time that it waits.
+const heap = [];
 let nextTimerId = 1;
+let lastTurn = 0;
+
+/// Those that are due at the same time come in the order in which they were set.
+const isBefore = (a, b) => a.at < b.at || (a.at === b.at && a.turn < b.turn);
+
+function put(timer, place) {
+  heap[place] = timer;
+  timer.place = place;
+}
+
+/// Puts a timer where it belongs, beginning at a free place.
+function sift(timer, free) {
+  let place = free;
+  while (place > 0) {
+    const parent = (place - 1) >> 1;
+    if (!isBefore(timer, heap[parent])) break;
+    put(heap[parent], place);
+    place = parent;
+  }
+  for (let child = 2 * place + 1; child < heap.length; child = 2 * place + 1) {
+    if (child + 1 < heap.length && isBefore(heap[child + 1], heap[child])) child++;
+    if (!isBefore(heap[child], timer)) break;
+    put(heap[child], place);
+    place = child;
+  }
+  put(timer, place);
+}
+
+function arm(timer, at) {
+  timer.at = at;
+  timer.turn = ++lastTurn;
+  sift(timer, heap.length);
+}
+
+function disarm(timer) {
+  const last = heap[heap.length - 1];
+  heap.length--;
+  if (last !== timer) sift(last, timer.place);
+}
 
 export function timers() {
   const set =
@@ -147,14 +189,16 @@ export function timers() {
       if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
       const every = Math.max(1, Number(delay) || 0);
       const id = nextTimerId++;
-      apply(mapSet, timed, [
-        id,
-        { at: native.elapsedMs() + every, every: isRepeated ? every : 0, callback, args },
-      ]);
+      const timer = { id, every: isRepeated ? every : 0, callback, args, at: 0, turn: 0, place: 0 };
+      apply(mapSet, timed, [id, timer]);
+      arm(timer, native.elapsedMs() + every);
       return id;
     };
   const clear = (id) => {
+    const timer = apply(mapGet, timed, [id]);
+    if (timer === undefined) return;
     apply(mapDelete, timed, [id]);
+    disarm(timer);
   };
   return {
     setTimeout: set("setTimeout", false),
@@ -166,22 +210,18 @@ export function timers() {
 
 /// The time of the next timer, in milliseconds from the start of the call, or -1 if there is none.
 export function nextTimer() {
-  let next = -1;
-  for (const { at } of timed.values()) if (next < 0 || at < next) next = at;
-  return next;
+  return heap.length === 0 ? -1 : heap[0].at;
 }
 
 /// Calls the callback that is due first, if there is one. The jobs that it queues run before the
 /// next callback.
 export function fireTimers() {
   const now = native.elapsedMs();
-  let first;
-  for (const each of timed)
-    if (each[1].at <= now && (first === undefined || each[1].at < first[1].at)) first = each;
-  if (first === undefined) return;
-  const [id, timer] = first;
-  if (timer.every > 0) timer.at = now + timer.every;
-  else timed.delete(id);
+  const timer = heap[0];
+  if (timer === undefined || timer.at > now) return;
+  disarm(timer);
+  if (timer.every > 0) arm(timer, now + timer.every);
+  else apply(mapDelete, timed, [timer.id]);
   new RealPromise(() => timer.callback(...timer.args)).catch((thrown) =>
     console.error("Uncaught in a timer:", thrown),
   );

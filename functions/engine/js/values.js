@@ -129,7 +129,9 @@ export function shownInError(value) {
   const text =
     JSON.stringify(value, (_, member) => {
       if (member === undefined) return "undefined";
-      if (typeof member === "function" || typeof member === "symbol") return String(member);
+      // Not its source text, which is not for clients.
+      if (typeof member === "function") return "[Function]";
+      if (typeof member === "symbol") return String(member);
       if (typeof member === "bigint") return `${member}n`;
       return member;
     }) ?? String(value);

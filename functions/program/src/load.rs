@@ -238,6 +238,10 @@ impl Contents {
                     export: "default".to_owned(),
                 });
             }
+            "http" => loading.warnings.push(format!(
+                "{}: the default export is not a router, so there are no HTTP actions; write `export default http`",
+                place(module)
+            )),
             _ => {}
         }
         for function in functions {

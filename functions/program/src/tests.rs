@@ -137,6 +137,21 @@ fn functions_are_named_by_module_and_export() {
 }
 
 #[test]
+fn http_without_a_router_is_a_warning() {
+    for (text, is_router) in [
+        ("const http = httpRouter(); export default http;", true),
+        ("export const http = httpRouter();", false),
+        ("export default { lookup: httpRouter().lookup };", false),
+    ] {
+        let text = format!("import {{ httpRouter }} from 'convex/server'; {text}");
+        let program = Files::new(&[("convex/http.ts", &text)]).loaded();
+        assert_eq!(program.has_http(), is_router, "{text}");
+        let warnings = program.warnings().join(" ");
+        assert_eq!(warnings.contains("the default export is not a router"), !is_router, "{text}");
+    }
+}
+
+#[test]
 fn schema_crons_and_auth_are_read_from_exports() {
     let files = Files::new(&[
         ("convex/messages.ts", EMPTY),

@@ -15,24 +15,26 @@ use super::json::{
 };
 
 /// Whether this text is the JSON of a value, as [`Value::from_json`] would take it, or
-/// [`Value::from_json_of_mutation`] if `in_mutation`.
+/// [`Value::from_json_of_mutation`] if `in_mutation`. Returns its [size](Value::size).
 ///
 /// # Errors
 ///
 /// As of those, and for text that is not JSON, or that has half a surrogate pair.
-pub fn check_encoded(text: &str, in_mutation: bool) -> Result<(), ValueError> {
+pub fn check_encoded(text: &str, in_mutation: bool) -> Result<usize, ValueError> {
     let mut failure = None;
     let check = Check { depth: 0, in_mutation, failure: &mut failure };
     let mut json = serde_json::Deserializer::from_str(text);
-    let read = check.deserialize(&mut json).and_then(|()| json.end());
+    let read = check.deserialize(&mut json).and_then(|size| json.end().map(|()| size));
     match (failure, read) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(())) => Ok(()),
+        (None, Ok(size)) => Ok(size),
         (None, Err(error)) => {
             Err(ValueError::new(format!("not JSON, or text with half a surrogate pair: {error}")))
         }
     }
 }
+
+const NUMBER_BYTES: usize = 9;
 
 struct Check<'a> {
     depth: usize,
@@ -42,7 +44,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn met<E: Error>(self, result: Result<(), ValueError>) -> Result<(), E> {
+    fn met<T, E: Error>(self, result: Result<T, ValueError>) -> Result<T, E> {
         result.map_err(|failure| {
             *self.failure = Some(failure);
             E::custom("not a value")
@@ -62,60 +64,64 @@ impl Check<'_> {
 }
 
 impl<'de> DeserializeSeed<'de> for Check<'_> {
-    type Value = ();
+    type Value = usize;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<usize, D::Error> {
         match check_depth(self.depth) {
             Ok(()) => from.deserialize_any(self),
-            too_deep => self.met(too_deep),
+            Err(too_deep) => self.met(Err(too_deep)),
         }
     }
 }
 
 impl<'de> Visitor<'de> for Check<'_> {
-    type Value = ();
+    /// The size of the value.
+    type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value in Convex's encoding")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<usize, E> {
+        Ok(Value::Null.size())
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E: Error>(self, _: bool) -> Result<usize, E> {
+        Ok(Value::Boolean(true).size())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E: Error>(self, _: u64) -> Result<usize, E> {
+        Ok(NUMBER_BYTES)
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E: Error>(self, _: i64) -> Result<usize, E> {
+        Ok(NUMBER_BYTES)
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: Error>(self, _: f64) -> Result<usize, E> {
+        Ok(NUMBER_BYTES)
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E: Error>(self, text: &str) -> Result<usize, E> {
+        Ok(2 + text.len())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        let mut count = 0;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<usize, A::Error> {
+        let (mut count, mut size) = (0, 2);
         loop {
             match elements.next_element_seed(self.inner()) {
-                Ok(Some(())) => count += 1,
-                Ok(None) => return self.met(check_elements(count)),
+                Ok(Some(bytes)) => {
+                    count += 1;
+                    size += bytes;
+                }
+                Ok(None) => return self.met(check_elements(count).map(|()| size)),
                 Err(error) => return Err(self.within(|| Part::Element(count), error)),
             }
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
-        let mut count = 0;
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<usize, A::Error> {
+        let (mut count, mut size) = (0, 2);
         while let Some(name) = members.next_key::<Cow<'de, str>>()? {
             if count == 0 && name.starts_with('$') {
                 let content = members.next_value::<&RawValue>()?.get();
@@ -125,22 +131,23 @@ impl<'de> Visitor<'de> for Check<'_> {
                     false => Json::Bool(false),
                 };
                 if members.next_key::<Cow<'de, str>>()?.is_some() {
-                    return self.met(check_field_name(&name));
+                    return self.met(check_field_name(&name).map(|()| 0));
                 }
                 let in_mutation = self.in_mutation;
                 let value = special(&name, &content);
                 return self.met(match value {
                     Ok(Value::CommitTs) if !in_mutation => Err(misplaced_commit_ts()),
-                    value => value.map(drop),
+                    value => value.map(|value| value.size()),
                 });
             }
             self.inner().met(check_field_name(&name))?;
-            if let Err(error) = members.next_value_seed(self.inner()) {
-                return Err(self.within(|| Part::Field(name.into_owned()), error));
+            match members.next_value_seed(self.inner()) {
+                Ok(bytes) => size += name.len() + 1 + bytes,
+                Err(error) => return Err(self.within(|| Part::Field(name.into_owned()), error)),
             }
             count += 1;
         }
-        self.met(check_fields(count))
+        self.met(check_fields(count).map(|()| size))
     }
 }
 
@@ -182,8 +189,9 @@ mod tests {
         #[test]
         fn text_is_checked_as_it_is_read(json in any_json()) {
             let text = json.to_string();
-            let said = |result: Result<(), ValueError>| result.map_err(|error| error.to_string());
-            let read = said(Value::from_json_of_mutation(json.clone()).map(drop));
+            let said = |result: Result<usize, ValueError>| result.map_err(|error| error.to_string());
+            let read = Value::from_json_of_mutation(json.clone());
+            let read = said(read.map(|value| value.size()));
             prop_assert_eq!(said(check_encoded(&text, true)), read);
             prop_assert_eq!(check_encoded(&text, false).is_ok(), Value::from_json(json).is_ok());
         }
@@ -206,7 +214,7 @@ mod tests {
             ("{\"a\":1}".to_owned(), "{\"\\ud800\":1}".to_owned()),
             (" 1 ".to_owned(), "1 1".to_owned()),
         ] {
-            assert_eq!(check_encoded(&at, false), Ok(()));
+            assert!(check_encoded(&at, false).is_ok(), "{at:.40}");
             assert!(check_encoded(&beyond, false).is_err(), "{beyond:.40}");
         }
     }

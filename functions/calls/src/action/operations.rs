@@ -12,7 +12,7 @@ use crate::call::{Answered, CallError, Caller, Failed};
 use crate::fetching;
 use crate::http_action::Responding;
 use crate::jobs::{self, Job};
-use crate::operations::{failed, function_metadata, request_metadata, unknown};
+use crate::operations::{failed, function_metadata, parse, request_metadata, unknown};
 use crate::pulse::Pulse;
 use crate::reference::{Target, for_later, resolve};
 
@@ -152,6 +152,9 @@ impl<'a> InAction<'a> {
                     later.complete(done.map_err(|error| store_failed(&error)));
                 });
             }
+            "host/requestPiece" => {
+                later.complete(Ok(self.running.responding()?.request_piece(args)));
+            }
             "host/respond" => {
                 self.running.responding()?.head(args)?;
                 later.complete(Ok("null".to_owned()));
@@ -189,9 +192,9 @@ impl<'a> InAction<'a> {
         if op == "1.0/auditLog" {
             return Answer::Now(Err(failed(AuditError::InAction.to_string())));
         }
-        let args: Json = match serde_json::from_str(args) {
+        let args = match parse(args) {
             Ok(args) => args,
-            Err(error) => return Answer::Now(Err(failed(format!("not JSON: {error}")))),
+            Err(error) => return Answer::Now(Err(error)),
         };
         if !op.starts_with("1.0/actions/") && !op.starts_with("host/") {
             return Answer::Now(self.now(op, &args));

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use crate::reference::with_article;
+
 pub(crate) fn failed(message: impl Into<String>) -> SyscallError {
     SyscallError::new(message)
 }
@@ -35,7 +37,7 @@ pub(super) fn left_out(op: &str) -> Option<&'static str> {
 pub(crate) fn unknown(op: &str, kind: FunctionKind) -> SyscallError {
     match left_out(op) {
         Some(what) => failed(format!("{what} is not supported by this host ({op})")),
-        None => failed(format!("Unknown async operation {op} in a {kind}")),
+        None => failed(format!("Unknown async operation {op} in {}", with_article(kind))),
     }
 }
 
@@ -69,8 +71,11 @@ pub fn audit_body(args: &str) -> Result<&str, SyscallError> {
     Ok(body.get())
 }
 
-pub(super) fn parse(args: &str) -> Result<Json, SyscallError> {
-    serde_json::from_str(args).map_err(|error| failed(format!("not JSON: {error}")))
+pub(crate) fn parse(args: &str) -> Result<Json, SyscallError> {
+    serde_json::from_str(args).map_err(|error| {
+        // JavaScript's text can have half a surrogate pair; that of a value, or of a name, cannot.
+        failed(format!("not JSON, or text with half a surrogate pair: {error}"))
+    })
 }
 
 pub(super) fn text<'a>(args: &'a Json, name: &str) -> Result<&'a str, SyscallError> {

@@ -28,11 +28,11 @@ use crate::faults::Faults;
 use crate::pulse::Pulse;
 use crate::reference::{Target, for_later, resolve};
 use crate::validate::{self, Validators};
-use arguments::{abandoned, not_in_query, parse, text};
+use arguments::{abandoned, not_in_query, text};
 use limits::Scheduled;
 
 pub use arguments::audit_body;
-pub(crate) use arguments::{failed, unknown};
+pub(crate) use arguments::{failed, parse, unknown};
 
 const MAX_DEPTH: u32 = 8;
 

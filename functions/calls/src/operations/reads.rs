@@ -70,20 +70,29 @@ impl InTransaction<'_> {
             None | Some(Json::Null) => Ok(None),
             Some(number) => match number.as_f64() {
                 Some(number) if number >= 1.0 && number.fract() == 0.0 => Ok(Some(number as u64)),
-                _ => Err(failed(format!("{name} must be a whole number from 1, but got {number}"))),
+                _ => {
+                    // The name of the option in `paginate()`.
+                    let option = if name == "pageSize" { "numItems" } else { name };
+                    let what = format!("{option} must be a whole number from 1, but got {number}");
+                    Err(failed(what))
+                }
             },
         };
-        let cursor = |name: &str| args.get(name).and_then(Json::as_str);
+        let cursor = |name: &str| match args.get(name) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::String(cursor)) => Ok(Some(cursor.as_str())),
+            Some(other) => Err(failed(format!("{name} must be a string or null, but got {other}"))),
+        };
         // The pages of a reactive query end where they ended before. Otherwise they could overlap
         // or leave gaps.
         let journal = if self.frame.depth == 0 { self.gathered.journal.take() } else { None };
         let request = PageRequest {
             function: &self.target.function.name,
             query: args.get("query").unwrap_or(&Json::Null),
-            cursor: cursor("cursor"),
-            end_cursor: cursor("endCursor"),
+            cursor: cursor("cursor")?,
+            end_cursor: cursor("endCursor")?,
             journal: journal.as_deref(),
-            page_size: number("pageSize")?.ok_or_else(|| failed("pageSize must be a number"))?,
+            page_size: number("pageSize")?.ok_or_else(|| failed("numItems must be a number"))?,
             maximum_rows_read: number("maximumRowsRead")?,
             maximum_bytes_read: number("maximumBytesRead")?,
         };

@@ -76,12 +76,27 @@ async fn pages_are_refused_where_convex_refuses_them() {
         ("app:page", json!({ "options": { "numItems": 1 } }), None),
         ("app:page", json!({ "options": { "numItems": 1, "maximumRowsRead": 1 } }), None),
         ("app:nested", json!({}), None),
-        ("app:page", json!({ "options": { "numItems": 0 } }), Some("whole number from 1")),
+        (
+            "app:page",
+            json!({ "options": { "numItems": 0 } }),
+            Some("numItems must be a whole number from 1, but got 0"),
+        ),
         ("app:page", json!({ "options": { "numItems": 1.5 } }), Some("whole number from 1")),
         (
             "app:page",
             json!({ "options": { "numItems": 1, "maximumRowsRead": 0 } }),
             Some("maximumRowsRead must be a whole number from 1, but got 0"),
+        ),
+        ("app:page", json!({ "options": { "numItems": 1, "endCursor": null } }), None),
+        (
+            "app:page",
+            json!({ "options": { "numItems": 1, "cursor": 5 } }),
+            Some("cursor must be a string or null, but got 5"),
+        ),
+        (
+            "app:page",
+            json!({ "options": { "numItems": 1, "endCursor": {} } }),
+            Some("endCursor must be a string or null, but got {}"),
         ),
         ("app:twice", json!({}), Some("a function can call paginate() once")),
         ("app:inComponent", json!({}), Some("not supported in a component's queries")),
@@ -106,6 +121,52 @@ async fn mutations_of_components_go_over_their_tables() {
         let ran = host.functions.mutation("app:goOver", &args, &host.caller()).await.unwrap();
         let result = ran.answered.result.as_ref().map(|value| &**value).ok();
         assert_eq!(result, expected, "{function}: {:?}", ran.answered.result);
+    }
+}
+
+/// Errors name what is wrong in the words of functions, not of the host's operations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_operations_say_what_is_wrong() {
+    let half = "not JSON, or text with half a surrogate pair";
+    let no_job = "there is no scheduled function with the id";
+    let cases = [
+        (
+            "async () => await ctx.runQuery(api.app.act, {})",
+            "app:act is an action and was called as a query",
+        ),
+        (
+            "async () => await ctx.runMutation(api.app.page, {})",
+            "app:page is a query and was called as a mutation",
+        ),
+        ("async () => await ctx.scheduler.cancel('x')", no_job),
+        ("async () => await ctx.scheduler.cancel(await ctx.db.insert('things', {}))", no_job),
+        ("async () => await ctx.db.insert('things', { text: '\\ud800' })", half),
+        ("async () => await ctx.runQuery(api.app.page, { text: '\\ud800' })", half),
+        ("async () => await ctx.scheduler.runAfter(0, api.app.nothing, { a: '\\udfff' })", half),
+        (
+            "async () => await ctx.db.query('things').filter((q) => q.eq('\\ud800', 1)).collect()",
+            half,
+        ),
+        ("async () => ctx.db.normalizeId('things', '\\ud800')", half),
+    ];
+    let tries: Vec<_> = cases.iter().map(|(tried, _)| *tried).collect();
+    let module = format!(
+        r#"
+import {{ action, mutation, query }} from "./_generated/server";
+import {{ api }} from "./_generated/api";
+export const page = query(async () => null), act = action(async () => null), nothing = mutation(async () => null);
+export const attempt = mutation(async (ctx, {{ index }}) => {{
+  try {{ await [{}][index](); }} catch (error) {{ return error.message; }}
+}});
+"#,
+        tries.join(",\n")
+    );
+    let host = Host::with_module("app.js", &module, FunctionSettings::default()).await;
+    for (index, (tried, expected)) in cases.iter().enumerate() {
+        let args = json!({ "index": index });
+        let ran = host.functions.mutation("app:attempt", &args, &host.caller()).await.unwrap();
+        let message = ran.answered.result.unwrap();
+        assert!(message.contains(expected), "{tried}: {message}");
     }
 }
 

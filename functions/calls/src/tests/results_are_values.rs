@@ -146,6 +146,53 @@ async fn a_result_that_is_no_value_fails_its_function() {
     assert_eq!(made.result.as_deref(), Ok("0"));
 }
 
+/// The most that arguments, and a result, may have, in bytes: as on Convex.
+const MOST: usize = 16 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_and_results_have_at_most_16_mib() {
+    const MODULE: &str = r#"
+import { v } from "convex/values";
+import { action, mutation, query } from "./_generated/server";
+const handler = async (_ctx, { length }) => "x".repeat(length);
+const args = { length: v.number(), text: v.optional(v.string()) };
+export const anyQuery = query(handler), checkedQuery = query({ args, returns: v.string(), handler });
+export const anyMutation = mutation(async (ctx, args) => { await ctx.db.insert("made", {}); return await handler(ctx, args); });
+export const anyAction = action(handler);
+export const made = query(async (ctx) => (await ctx.db.query("made").collect()).length);
+"#;
+    let host = Host::with_module("results.js", MODULE, FunctionSettings::default()).await;
+    // A text takes two bytes more than it has, and the object around it as many as its names.
+    let at = |length: usize| json!({ "length": length });
+    let with = |length: usize| json!({ "length": 0, "text": "x".repeat(length) });
+    let around = "length".len() + 1 + 9 + "text".len() + 1 + 2 + 2;
+    let too_long = "a result of 16777217 bytes exceeds limit of 16777216 bytes";
+    let too_much = "an object of arguments of 16777217 bytes exceeds limit of 16777216 bytes";
+    for (name, args, refused) in [
+        ("anyQuery", at(MOST - 3), None),
+        ("anyQuery", at(MOST - 1), Some(too_long)),
+        ("checkedQuery", at(MOST - 1), Some(too_long)),
+        ("anyMutation", at(MOST - 1), Some(too_long)),
+        ("anyAction", at(MOST - 1), Some(too_long)),
+        ("anyQuery", with(MOST - around), None),
+        ("anyMutation", with(MOST - around + 1), Some(too_much)),
+    ] {
+        let (functions, caller) = (&host.functions, host.caller());
+        let function = format!("results:{name}");
+        let result = match name {
+            "anyMutation" => {
+                functions.mutation(&function, &args, &caller).await.unwrap().answered.result
+            }
+            "anyAction" => functions.action(&function, &args, &caller).await.unwrap().result,
+            _ => functions.query(&function, &args, &caller).await.unwrap().result.clone(),
+        };
+        let failure = result.err().map(|failure| failure.message);
+        assert_eq!(failure.as_deref(), refused, "{name} {}", args["length"]);
+    }
+    let made = host.functions.query("results:made", &json!({}), &host.caller()).await.unwrap();
+    assert_eq!(made.result.as_deref(), Ok("0"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_of_an_error_is_a_value_or_left_out() {
     let host = Host::with_module("results.js", &module(), FunctionSettings::default()).await;

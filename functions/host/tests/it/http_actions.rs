@@ -63,6 +63,21 @@ on("GET", "/stream", async () => {
 });
 on("GET", "/breaks", async () => new Response(new ReadableStream({
   start(c) { c.enqueue(new TextEncoder().encode("begun")); }, pull() { throw new Error("secret reason"); } })));
+for (const read of ["arrayBuffer", "bytes", "blob", "text", "json", "formData"])
+  on("POST", `/read/${read}`, async (_ctx: any, request: any) => {
+    const body = await request[read]();
+    return Response.json(read === "formData" ? body.get("file").size : body.byteLength ?? body.length ?? body.size);
+  });
+on("POST", "/read/nothing", async () => Response.json(0));
+on("POST", "/read/stream", async (_ctx: any, request: any) => {
+  let length = 0;
+  for await (const piece of request.body) length += piece.length;
+  return Response.json(length);
+});
+on("GET", "/read", async () => { const used = new Response("x"); await used.text(); return used; });
+on("GET", "/locked", async () => { const locked = new Response("x"); locked.body!.getReader(); return locked; });
+on("GET", "/long", async () => new Response(new Uint8Array((20 << 20) + 1)));
+on("GET", "/longest", async () => new Response(new Uint8Array(20 << 20)));
 on("GET", "/cookies", async () => new Response("x", { headers: [["set-cookie", "a=1"], ["set-cookie", "b=2"], ["transfer-encoding", "gzip"]] as any }));
 on("GET", "/throws", async () => { throw new Error("secret reason"); });
 on("GET", "/nothing", async () => undefined);
@@ -195,6 +210,44 @@ async fn failed_http_actions_hide_their_reason() {
     let (status, text) = ask(&served, Method::GET, "/logs-quietly").await;
     assert_eq!((status, &*text), (200, "audit logging is not supported in actions"));
     assert!(logs(&sink, "direct").is_empty());
+}
+
+/// However an action reads a body, or if it does not, it has the memory for the largest.
+#[tokio::test]
+async fn the_largest_bodies_are_read_and_sent() {
+    const MOST: usize = 17 << 20;
+    const HEAD: &str =
+        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n";
+    const TAIL: &str = "\r\n--b--\r\n";
+    let (served, _) = served().await;
+    let post = |read: &str, body: String| {
+        let request = served.http.post(format!("{}/read/{read}", served.site_url)).body(body);
+        request.header("content-type", "multipart/form-data; boundary=b").send()
+    };
+    for read in ["arrayBuffer", "bytes", "blob", "text", "json", "formData", "stream", "nothing"] {
+        let (before, after) = match read {
+            "json" => ("\"", "\""),
+            "formData" => (HEAD, TAIL),
+            _ => ("", ""),
+        };
+        let length = MOST - before.len() - after.len();
+        let response = post(read, format!("{before}{}{after}", "x".repeat(length))).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{read}");
+        let expected = if read == "nothing" { 0 } else { length };
+        assert_eq!(response.text().await.unwrap(), expected.to_string(), "{read}");
+    }
+    assert_eq!(post("nothing", "x".repeat(MOST + 1)).await.unwrap().status().as_u16(), 413);
+    let (status, text) = ask(&served, Method::GET, "/longest").await;
+    assert_eq!((status, text.len()), (200, 20 << 20));
+}
+
+/// A response that cannot be sent is known before it begins, so its caller learns that it failed.
+#[tokio::test]
+async fn responses_that_cannot_be_sent_do_not_begin() {
+    let (served, _) = served().await;
+    for path in ["/read", "/locked", "/long"] {
+        assert_eq!(ask(&served, Method::GET, path).await.0, 500, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -376,6 +376,44 @@ fn timers_run_in_actions() {
     assert_eq!(fixture(ACTIONS).value("messages:timed", "[{}]"), "[[1,2],true]");
 }
 
+/// With a search through all of them for each, this many would take longer than a call may.
+#[test]
+fn thousands_of_timers_run_in_their_order() {
+    let text = "export const many = action(async () => {
+      const [ids, fired, cleared] = [new Map<number, any>(), new Set<number>(), new Set<number>()];
+      const delayOf = (n: number) => 1 + (n * 7919) % 23;
+      const clear = (n: number) => {
+        clearTimeout(ids.get(n));
+        if (!fired.has(n)) cleared.add(n);
+      };
+      let [wrong, repeated] = [0, 0];
+      // Those with the same delay come in the order in which they were set.
+      const last = new Map<number, number>();
+      await new Promise<void>((resolve) => {
+        let left = 2;
+        const done = () => { if (--left === 0) resolve(); };
+        for (let n = 0; n < 8000; n++) {
+          ids.set(n, setTimeout(() => {
+            const isLater = (last.get(delayOf(n)) ?? -1) < n;
+            if (!isLater || fired.has(n) || cleared.has(n)) wrong++;
+            last.set(delayOf(n), n);
+            fired.add(n);
+            if (n % 6 === 3) clear(n + 2);
+          }, delayOf(n)));
+        }
+        for (let n = 0; n < 8000; n += 2) clear(n);
+        const interval = setInterval(() => {
+          if (++repeated < 3) return;
+          clearInterval(interval);
+          done();
+        }, 1);
+        setTimeout(done, 60);
+      });
+      return [wrong, repeated, fired.size + cleared.size, fired.size > 2000];
+    });";
+    assert_eq!(fixture(text).value("messages:many", "[{}]"), "[0,3,8000,true]");
+}
+
 /// Calls the requested function in an engine of its own.
 struct Nested<'a>(&'a Fixture, u32);
 
