@@ -1,6 +1,6 @@
 //! Whether a directory holds a journal, and whether a process has it open.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -27,16 +27,22 @@ pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
     Err(OpenError::new(OpenErrorKind::Configuration, message))
 }
 
-/// Whether a process has the journal open.
+/// Whether a process has the journal open. It has locked a file and, since somebody may remove that,
+/// the directory.
 pub(super) fn in_use(directory: &Path) -> io::Result<bool> {
-    match open_regular(&directory.join(LOCK)) {
-        Ok(lock) => match FileLock::shared(lock) {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
-        },
+    let is_file_locked = match open_regular(&directory.join(LOCK)).and_then(is_locked) {
         // A copied journal may lack the file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(named(LOCK, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        locked => locked.map_err(|error| named(LOCK, error))?,
+    };
+    // Not every file system locks directories.
+    Ok(is_file_locked || File::open(directory).and_then(is_locked).unwrap_or(false))
+}
+
+fn is_locked(file: File) -> io::Result<bool> {
+    match FileLock::shared(file) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::disk::{LOCK, LocalDisk};
 use crate::simulation::disk::SimulatedDisk;
 use crate::simulation::disk::faulty::{Call, FaultyDisk, Injected};
 
@@ -41,4 +42,20 @@ fn a_host_that_starts_meanwhile_damages_nothing() {
         let opened = opened.map(|reader| reader.state.in_use).map_err(|error| error.kind());
         assert_eq!(opened, expected, "{probes:?}, {failures} failures");
     }
+}
+
+/// People remove a lock file that they take for a leftover, and whoever then tries to open the
+/// journal makes another.
+#[test]
+fn a_journal_without_its_lock_file_is_in_use_nevertheless() {
+    let root = tempfile::tempdir().unwrap();
+    let is_in_use = || in_use(root.path()).unwrap();
+    let disk = LocalDisk::open(root.path()).unwrap();
+    assert!(is_in_use());
+    std::fs::remove_file(root.path().join(LOCK)).unwrap();
+    assert!(is_in_use());
+    LocalDisk::open(root.path()).unwrap_err();
+    assert!(root.path().join(LOCK).exists() && is_in_use());
+    drop(disk);
+    assert!(!is_in_use());
 }
