@@ -29,8 +29,8 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// Those of [`exclusive`](Self::exclusive). Also if it is not a regular file: opening a pipe may
-    /// wait, and a link may lead to another process's lock.
+    /// Those of [`exclusive`](Self::exclusive). Also if it is not a regular file: opening a pipe
+    /// may wait, and a link may lead to another process's lock.
     pub fn create(path: &Path) -> io::Result<FileLock> {
         FileLock::exclusive(open_or_create_regular(path)?)
     }

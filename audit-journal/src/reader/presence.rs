@@ -27,8 +27,8 @@ pub(crate) fn exists(directory: &Path) -> Result<(), OpenError> {
     Err(OpenError::new(OpenErrorKind::Configuration, message))
 }
 
-/// Whether a process has the journal open. It has locked a file and, since somebody may remove that,
-/// the directory.
+/// Whether a process has the journal open. It has locked a file and, since somebody may remove
+/// that, the directory.
 pub(super) fn in_use(directory: &Path) -> io::Result<bool> {
     let is_file_locked = match open_regular(&directory.join(LOCK)).and_then(is_locked) {
         // A copied journal may lack the file.
