@@ -103,7 +103,7 @@ impl FileLock {
 
 #[allow(
     clippy::disallowed_methods,
-    reason = "files are locked by blocking calls, and none of them waits for a while"
+    reason = "files are locked by blocking calls, none of which has a time limit"
 )]
 fn pause() {
     std::thread::sleep(SHARED_PAUSE);

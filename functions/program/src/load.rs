@@ -239,7 +239,8 @@ impl Contents {
                 });
             }
             "http" => loading.warnings.push(format!(
-                "{}: the default export is not a router, so there are no HTTP actions; write `export default http`",
+                "{}: the default export is not a router, so there are no HTTP actions; write \
+                 `export default http`",
                 place(module)
             )),
             _ => {}
