@@ -23,18 +23,20 @@ pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
 pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     let unfinished = beside(directory);
     let failed = |error: io::Error| {
-        use ErrorKind::{DirectoryNotEmpty, NotFound, WouldBlock};
-        // Another process creates it, or did so meanwhile and moved it.
-        if [WouldBlock, NotFound, DirectoryNotEmpty].contains(&error.kind()) {
+        if error.kind() == ErrorKind::WouldBlock {
             return fjall::Error::Locked.into();
         }
         let directory = directory.display();
         StoreError::damaged(format!("the store in {directory} cannot be created: {error}"))
     };
-    make_private(&unfinished).map_err(failed)?;
-    // Another process that creates the same store holds it. Released once it is moved.
-    let lock = File::open(&unfinished).map_err(failed)?;
+    // Another process that creates the same store holds the directory, until it has moved another
+    // one into its place.
+    let lock = File::open(directory).map_err(failed)?;
     let _lock = FileLock::exclusive(lock).map_err(failed)?;
+    if !is_new(directory).map_err(failed)? {
+        return Err(fjall::Error::Locked.into());
+    }
+    make_private(&unfinished).map_err(failed)?;
     empty(&unfinished).map_err(failed)?;
     drop(fjall::Database::builder(&unfinished).open()?);
     std::fs::rename(&unfinished, directory).map_err(failed)?;
@@ -110,8 +112,8 @@ mod tests {
     fn one_process_creates_a_store() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("store");
-        make_private(&beside(&directory)).unwrap();
-        let other = File::open(beside(&directory)).unwrap();
+        make_private(&directory).unwrap();
+        let other = File::open(&directory).unwrap();
         other.lock().unwrap();
         let refused = Store::open(&directory).unwrap_err();
         assert_eq!(refused.to_string(), "another process has the store open");
@@ -120,6 +122,7 @@ mod tests {
         // Another process created it after this one had found it new.
         let refused = create(&directory).unwrap_err();
         assert_eq!(refused.to_string(), "another process has the store open");
+        assert!(!beside(&directory).exists());
     }
 
     #[test]
