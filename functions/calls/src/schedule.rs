@@ -62,6 +62,13 @@ impl Schedule {
             Some("cron") => json.get("cron").and_then(Json::as_str).unwrap_or_default().to_owned(),
             _ => return Err(format!("{json} is not a schedule")),
         };
+        // The parser also reads seconds, years, names like `@daily`, and `+`, as Convex does not.
+        if expression.split_whitespace().count() != 5 || expression.contains('+') {
+            return Err(format!(
+                "{expression:?}: a cron expression has five fields, minute, hour, day of the \
+                 month, month and day of the week, of numbers, names, and the signs `* , - /`"
+            ));
+        }
         let cron = Cron::from_str(&expression);
         cron.map(|cron| Schedule::At(Box::new(cron)))
             .map_err(|error| format!("{expression:?}: {error}"))
@@ -189,6 +196,10 @@ mod tests {
             assert!(refused(interval).contains("seconds, minutes or hours above 0"));
         }
         assert!(refused(json!({ "type": "cron", "cron": "61 * * * *" })).contains("61 * * * *"));
+        for cron in ["", "@daily", "@HOURLY", "0 * * *", "0 0 0 * * *", "0 0 0 * * * 2026", "0 0 1 * +MON"] {
+            let refused = refused(json!({ "type": "cron", "cron": cron }));
+            assert!(refused.contains(&format!("{cron:?}: a cron expression has five fields")), "{refused}");
+        }
         assert!(refused(json!({ "type": "weekly", "dayOfWeek": "Montag" })).contains("monday"));
         assert!(refused(json!({ "type": "yearly" })).contains("yearly"));
     }
