@@ -94,6 +94,10 @@ fn forbidden_operations_are_refused_with_the_reason() {
             refused(tx.get(&root(), None, &job)),
             "Invalid argument `id` for `db.get`: Documents of table `_cron_jobs` are read with `db.system.get`".to_owned(),
         ),
+        (
+            refused(tx.as_system(|tx| tx.get(&root(), None, &id))),
+            "Invalid argument `id` for `db.get`: Documents of table `messages` are read with `db.get`".to_owned(),
+        ),
         (refused(tx.insert(&root(), "", value(json!({})))), "Table name cannot be empty.".to_owned()),
         (
             refused(tx.insert(&root(), "my table", value(json!({})))),

@@ -231,6 +231,12 @@ impl Tx {
                 _ => read_only(),
             });
         }
+        if self.access == Access::System && method == "get" && !table.is_system() {
+            return Err(invalid(format!(
+                "Documents of table `{}` are read with `db.get`",
+                table.name
+            )));
+        }
         let key = key::document(number, id);
         Ok(Some((table, key)))
     }
