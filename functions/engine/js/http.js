@@ -5,7 +5,7 @@ import { asyncSyscall, captured, load, native } from "convex:prelude";
 
 const { Response, chunkOf, contentOf, pairsOf, receivedRequest } = load("convex:bodies");
 const { raw } = load("convex:text");
-const { apply, parse, stringify } = captured;
+const { RealUint8Array, apply, parse, setBytes, stringify, subarray } = captured;
 const { slice, startsWith } = String.prototype;
 
 /// The size of the pieces in which bodies are received and sent, which is small compared to an
@@ -18,9 +18,11 @@ const text = (bytes) => native.base64(raw(bytes));
 /// The body of the request. An engine has room for two or three of the largest ones, so nothing is
 /// kept of the pieces.
 async function received(length) {
-  const body = new Uint8Array(length);
-  for (let at = 0; at < length; at += PIECE_BYTES)
-    body.set(native.fromBase64(await respond("host/requestPiece", { at })), at);
+  const body = new RealUint8Array(length);
+  for (let at = 0; at < length; at += PIECE_BYTES) {
+    const piece = native.fromBase64(await respond("host/requestPiece", { at }));
+    apply(setBytes, body, [piece, at]);
+  }
   return body;
 }
 
@@ -44,8 +46,8 @@ export async function answer(router, described, prefix, isLast) {
     throw new TypeError("an HTTP action must return a Response");
   const head = { status: response.status, headers: pairsOf(response.headers) };
   const sent = contentOf(response);
-  if (sent === null || sent instanceof Uint8Array) {
-    const bytes = sent ?? new Uint8Array(0);
+  if (sent === null || sent instanceof RealUint8Array) {
+    const bytes = sent ?? new RealUint8Array(0);
     if (bytes.length <= PIECE_BYTES) {
       await respond("host/respond", { ...head, body: text(bytes), isWhole: true });
       return true;
@@ -74,6 +76,7 @@ export async function answer(router, described, prefix, isLast) {
 
 async function send(bytes) {
   for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-    await respond("host/respondPiece", { bytes: text(bytes.subarray(at, at + PIECE_BYTES)) });
+    const piece = apply(subarray, bytes, [at, at + PIECE_BYTES]);
+    await respond("host/respondPiece", { bytes: text(piece) });
   }
 }

@@ -19,8 +19,9 @@ const errorMark = Symbol.for("ConvexError");
 const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
 const mapSize = Reflect.getOwnPropertyDescriptor(Map.prototype, "size").get;
 const { toWellFormed, slice } = String.prototype;
+const typedArrays = Reflect.getPrototypeOf(Int8Array).prototype;
 
-/// The original built-ins that `convex:audit`, `convex:flatten` and `convex:rarely` need.
+/// The original built-ins that modules of this host need, which are loaded later.
 export const captured = {
   __proto__: null,
   arraySlice: Array.prototype.slice, defineProperty: Reflect.defineProperty,
@@ -34,6 +35,8 @@ export const captured = {
   stringify, exec: RegExp.prototype.exec, RealRangeError: RangeError,
   getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor,
   getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
+  setPrototypeOf: Reflect.setPrototypeOf, max: Math.max, RealNumber: Number,
+  RealUint8Array: Uint8Array, fromCharCode: String.fromCharCode, setBytes: typedArrays.set, subarray: typedArrays.subarray,
   getTime: RealDate.prototype.getTime, toISOString: RealDate.prototype.toISOString,
   symbolDescription: Reflect.getOwnPropertyDescriptor(Symbol.prototype, "description").get,
   primitives: [Number, String, Boolean, BigInt, Symbol].map((type) => type.prototype.valueOf),
@@ -118,7 +121,7 @@ export function install(natives, settings) {
     timeOrigin: native.startMs(),
   }));
   for (const name of ["self", "global"]) hidden(globalThis, name, globalThis);
-  lazily("process", () => ({ env: freeze(parse(env)) }));
+  lazily("process", () => ({ env: parse(env) }));
   for (const name of ["setTimeout", "setInterval", "clearTimeout", "clearInterval"])
     lazily(name, () => rarely().timers()[name]);
   lazily("console", () => load("convex:console").makeConsole());
@@ -171,7 +174,7 @@ function byLocale() {
   method(Number.prototype, "toLocaleString", "numberToLocaleString");
   method(BigInt.prototype, "toLocaleString", "bigintToLocaleString");
   method(arrayPrototype, "toLocaleString", "arrayToLocaleString");
-  method(captured.getPrototypeOf(Int8Array).prototype, "toLocaleString", "arrayToLocaleString");
+  method(typedArrays, "toLocaleString", "arrayToLocaleString");
 }
 
 /// If other values are set here, the engine miscounts references, and would abort the process at

@@ -4,10 +4,10 @@
 import { captured, hidden, isDeterministic, load, native, timed } from "convex:prelude";
 
 const {
-  RealDate, RealError, RealPromise, RealString, apply, construct, defineProperty, mapDelete, mapGet,
+  RealDate, RealError, RealString, apply, construct, defineProperty, mapDelete, mapGet,
   mapSet, ownKeys, parse, push,
 } = captured;
-const { stringify } = captured;
+const { max, setPrototypeOf, stringify, RealNumber, RealTypeError } = captured;
 
 /// Describes the exports of a module, as JSON text.
 export function describe(namespace) {
@@ -137,8 +137,9 @@ export function makeDate() {
 }
 
 /// The timers as a binary heap: the one that is due first is in front. An action may have thousands,
-/// and looks for the next one each time that it waits.
+/// and looks for the next one each time that it waits. It inherits no setters of elements.
 const heap = [];
+setPrototypeOf(heap, null);
 let nextTimerId = 1;
 let lastTurn = 0;
 
@@ -186,8 +187,8 @@ export function timers() {
     (callback, delay, ...args) => {
       if (isDeterministic())
         throw new RealError(`${name}() is for actions only: a query or mutation cannot wait`);
-      if (typeof callback !== "function") throw new TypeError(`${name}() takes a function`);
-      const every = Math.max(1, Number(delay) || 0);
+      if (typeof callback !== "function") throw new RealTypeError(`${name}() takes a function`);
+      const every = max(1, RealNumber(delay) || 0);
       const id = nextTimerId++;
       const timer = { id, every: isRepeated ? every : 0, callback, args, at: 0, turn: 0, place: 0 };
       apply(mapSet, timed, [id, timer]);
@@ -222,7 +223,9 @@ export function fireTimers() {
   disarm(timer);
   if (timer.every > 0) arm(timer, now + timer.every);
   else apply(mapDelete, timed, [timer.id]);
-  new RealPromise(() => timer.callback(...timer.args)).catch((thrown) =>
-    console.error("Uncaught in a timer:", thrown),
-  );
+  try {
+    apply(timer.callback, undefined, timer.args);
+  } catch (thrown) {
+    console.error("Uncaught in a timer:", thrown);
+  }
 }

@@ -1,8 +1,9 @@
 // Text and bytes: TextEncoder, TextDecoder, atob, btoa. Loaded when a function first uses one of
 // them.
 
-import { load, native } from "convex:prelude";
+import { captured, load, native } from "convex:prelude";
 const { expose } = load("convex:interfaces");
+const { apply, fromCharCode, subarray } = captured;
 
 /// The bytes of a buffer or of a view of one.
 export const bytesOf = (source) => {
@@ -19,7 +20,7 @@ export const bytesOf = (source) => {
 export const raw = (bytes) => {
   let characters = "";
   for (let i = 0; i < bytes.length; i += 8192)
-    characters += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192));
+    characters += apply(fromCharCode, undefined, apply(subarray, bytes, [i, i + 8192]));
   return characters;
 };
 

@@ -243,6 +243,24 @@ async fn the_largest_bodies_are_read_and_sent() {
 
 /// A response that cannot be sent is known before it begins, so its caller learns that it failed.
 #[tokio::test]
+async fn bodies_arrive_whatever_an_app_redefined() {
+    let http = r#"
+        import { httpRouter } from "convex/server";
+        import { httpAction } from "./_generated/server";
+        const http = httpRouter();
+        http.route({ method: "POST", path: "/echo", handler: httpAction(async (_ctx, r) => new Response(await r.text())) });
+        export default http;
+        const lost = () => { throw new Error("redefined"); };
+        for (const name of ["set", "subarray"]) (Uint8Array.prototype as any)[name] = lost;
+        String.fromCharCode = lost;"#;
+    let served = Served::with_sink(Arc::new(MemorySink::new()), program(&[("http.ts", http)])).await;
+    // Two pieces.
+    let text = "a".repeat((1 << 20) + 1);
+    let asked = served.http.post(format!("{}/echo", served.site_url)).body(text.clone()).send();
+    assert!(asked.await.unwrap().text().await.unwrap() == text);
+}
+
+#[tokio::test]
 async fn responses_that_cannot_be_sent_do_not_begin() {
     let (served, _) = served().await;
     for path in ["/read", "/locked", "/long"] {

@@ -243,7 +243,7 @@ fn console_output_is_kept_and_bounded() {
 fn expected_globals_exist() {
     let fixture = fixture(
         "export const all = query(async () => [
-           process.env.GREETING, process.env.NOTHING === undefined, Object.isFrozen(process.env),
+           process.env.GREETING, process.env.NOTHING === undefined, ((process.env.OTHER = 'set'), process.env.OTHER === 'set' && delete process.env.GREETING),
            [...new TextEncoder().encode('é€😀')], new TextDecoder().decode(new TextEncoder().encode('é€😀')),
            new TextDecoder().decode(new Uint8Array([0xff])), btoa('hello'), atob('aGVsbG8='), atob(' aGVsbG8'),
            structuredClone(new Map([['a', [1n, { b: new Date(0) }]]])).get('a')[1].b.toISOString(),
@@ -374,6 +374,27 @@ fn a_missing_answer_does_not_hang_the_call() {
 #[test]
 fn timers_run_in_actions() {
     assert_eq!(fixture(ACTIONS).value("messages:timed", "[{}]"), "[[1,2],true]");
+}
+
+#[test]
+fn timers_run_whatever_a_function_redefined() {
+    let text = "export const odd = action(async () => {
+      const [fired, lost] = [{} as any, () => {}];
+      let order = '';
+      const note = function (this: any, n: number) { order += n; fired[n] = this === undefined; };
+      await new Promise<void>((resolve) => {
+        for (const i of ['0', '1', '2'])
+          Object.defineProperty(Array.prototype, i, { set: lost, get: lost, configurable: true });
+        Array.prototype[Symbol.iterator] = lost as any;
+        Promise.prototype.catch = Math.max = lost as any;
+        (globalThis as any).Number = (globalThis as any).Promise = lost;
+        setTimeout(note, 2, 2);
+        setTimeout(note, 1, 1);
+        setTimeout(resolve, 3);
+      });
+      return order + fired[1] + fired[2];
+    });";
+    assert_eq!(fixture(text).value("messages:odd", "[{}]"), "\"12truetrue\"");
 }
 
 /// With a search through all of them for each, this many would take longer than a call may.
