@@ -196,9 +196,14 @@ mod tests {
             assert!(refused(interval).contains("seconds, minutes or hours above 0"));
         }
         assert!(refused(json!({ "type": "cron", "cron": "61 * * * *" })).contains("61 * * * *"));
-        for cron in ["", "@daily", "@HOURLY", "0 * * *", "0 0 0 * * *", "0 0 0 * * * 2026", "0 0 1 * +MON"] {
+        for cron in
+            ["", "@daily", "@HOURLY", "0 * * *", "0 0 0 * * *", "0 0 0 * * * 2026", "0 0 1 * +MON"]
+        {
             let refused = refused(json!({ "type": "cron", "cron": cron }));
-            assert!(refused.contains(&format!("{cron:?}: a cron expression has five fields")), "{refused}");
+            assert!(
+                refused.contains(&format!("{cron:?}: a cron expression has five fields")),
+                "{refused}"
+            );
         }
         assert!(refused(json!({ "type": "weekly", "dayOfWeek": "Montag" })).contains("monday"));
         assert!(refused(json!({ "type": "yearly" })).contains("yearly"));

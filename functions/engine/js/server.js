@@ -15,7 +15,7 @@ import {
 } from "convex/values";
 
 /// The version passed to the host with some operations, which ignores it.
-const VERSION = "1.48.0";
+const VERSION = "1.49.0";
 const MAX_QUERY_OPERATORS = 256;
 
 export const functionName = Symbol.for("functionName");

@@ -348,6 +348,25 @@ class VId extends Validator {
   }
 }
 
+/// The signature describes the function for types, and is not checked.
+class VFunction extends Validator {
+  constructor(parts) {
+    super("function", parts);
+    this.fnType = parts.fnType;
+    this.args = parts.args;
+    this.returns = parts.returns;
+  }
+  get json() {
+    const { fnType, args, returns } = this;
+    return {
+      type: "function",
+      ...(fnType === undefined ? {} : { fnType }),
+      ...(args === undefined ? {} : { args: args.json }),
+      ...(returns === undefined ? {} : { returns: returns.json }),
+    };
+  }
+}
+
 class VObject extends Validator {
   constructor(parts) {
     super("object", parts);
@@ -460,6 +479,10 @@ export const v = {
   boolean: () => new VBoolean({}),
   string: () => new VString({}),
   bytes: () => new VBytes({}),
+  function: ({ fnType, args, returns } = {}) =>
+    new VFunction({
+      fnType, args: args && asObjectValidator(args), returns: returns && asObjectValidator(returns),
+    }),
   literal: (value) => new VLiteral({ value }),
   array: (element) => new VArray({ element }),
   object: (fields) => new VObject({ fields }),

@@ -153,7 +153,7 @@ impl Table {
         let validator = match value.at(&["validator"]) {
             Some(Value::String(text)) => {
                 let json: Json = serde_json::from_str(text).map_err(|_| damaged())?;
-                Some((Validator::from_json(&json).map_err(|_| damaged())?, json))
+                Some((Validator::from_stored_json(&json).map_err(|_| damaged())?, json))
             }
             _ => None,
         };

@@ -203,21 +203,26 @@ fn each_validator_accepts_only_its_values() {
         json!({ "a": 1 }),
         json!({ "a": 1, "b": "x" }),
         json!({}),
+        json!("function://;messages:list"),
+        json!("function://outer/inner;folder/messages"),
+        json!("function://;:list"),
+        json!("function:messages:list"),
     ];
     let string = json!({ "type": "string" });
     let number = json!({ "type": "number" });
     // Each validator, with the indexes of the values above that it accepts.
-    let cases: [(serde_json::Value, &[usize]); 16] = [
-        (json!({ "type": "any" }), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    let cases: [(serde_json::Value, &[usize]); 17] = [
+        (json!({ "type": "any" }), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
         (json!({ "type": "null" }), &[0]),
         (number.clone(), &[1]),
         (json!({ "type": "bigint" }), &[2]),
         (json!({ "type": "commitTs" }), &[2]),
         (json!({ "type": "boolean" }), &[3]),
-        (string.clone(), &[4]),
+        (string.clone(), &[4, 10, 11, 12, 13]),
         (json!({ "type": "bytes" }), &[5]),
         (json!({ "type": "id", "tableName": "t" }), &[4]),
         (json!({ "type": "id", "tableName": "other" }), &[]),
+        (json!({ "type": "function", "fnType": "query", "args": string }), &[10, 11]),
         (json!({ "type": "literal", "value": "text" }), &[4]),
         (json!({ "type": "literal", "value": { "$integer": "AQAAAAAAAAA=" } }), &[2]),
         (json!({ "type": "array", "value": number }), &[6]),
@@ -226,7 +231,7 @@ fn each_validator_accepts_only_its_values() {
             &[7, 8],
         ),
         (json!({ "type": "record", "keys": string, "values": field(&number, false) }), &[7, 9]),
-        (json!({ "type": "union", "value": [string, number] }), &[1, 4]),
+        (json!({ "type": "union", "value": [string, number] }), &[1, 4, 10, 11, 12, 13]),
     ];
     let is_id = |table: &str, text: &str| table == "t" && text == "text";
     for (json, accepted) in cases {
@@ -239,6 +244,38 @@ fn each_validator_accepts_only_its_values() {
     }
     assert_eq!(validator(json!(null)), Validator::Any);
     assert!(Validator::from_json(&json!({ "type": "future" })).is_err());
+}
+
+#[test]
+fn validators_name_possible_fields() {
+    let any = json!({ "type": "any" });
+    let object = |name: &str| json!({ "type": "object", "value": { name: field(&any, true) } });
+    let around: [fn(&serde_json::Value) -> serde_json::Value; 5] = [
+        serde_json::Value::clone,
+        |inner| json!({ "type": "array", "value": inner }),
+        |inner| json!({ "type": "union", "value": [{ "type": "null" }, inner] }),
+        |inner| json!({ "type": "object", "value": { "a": field(inner, true) } }),
+        |inner| json!({ "type": "record", "keys": { "type": "string" }, "values": field(inner, false) }),
+    ];
+    let long = "x".repeat(MAX_FIELD_NAME_BYTES + 1);
+    for (name, error) in [
+        ("", "Field names cannot be empty."),
+        ("$set", "Field name $set starts with a '$', which is reserved."),
+        ("größe", "Field name größe has invalid character 'ö'"),
+        ("a\tb", "has invalid character '\t'"),
+        (&long, "exceeds maximum field name length 1024."),
+    ] {
+        for around in around {
+            let json = around(&object(name));
+            let refused = Validator::from_json(&json).unwrap_err().to_string();
+            assert!(refused.contains(error), "{refused}");
+            // A store may have one from an earlier version.
+            Validator::from_stored_json(&json).unwrap();
+        }
+    }
+    for name in ["a", "a-b c", "_nested", &long[1..]] {
+        Validator::from_json(&object(name)).unwrap();
+    }
 }
 
 #[test]

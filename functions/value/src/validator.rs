@@ -1,9 +1,13 @@
 //! Validators of values.
 
+mod mismatch;
+
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde_json::Value as Json;
 
+use self::mismatch::{Mismatch, Path, Step, Why};
+use super::json::check_field_name;
 use super::shown::shown;
 use super::{Object, Value};
 
@@ -28,6 +32,9 @@ pub enum Validator {
     Bytes,
     /// `v.id(table)`.
     Id(String),
+    /// `v.function(signature)`: the text of a function handle. The signature is not checked, as on
+    /// Convex.
+    Function,
     /// `v.literal(value)`.
     Literal(Value),
     /// `v.array(element)`.
@@ -60,8 +67,20 @@ impl Validator {
     ///
     /// # Errors
     ///
-    /// The JSON is malformed, or from a later version of the package. The message quotes it.
+    /// The JSON is malformed, or from a later version of the package: the message quotes it. Or it
+    /// names a field that no value can have.
     pub fn from_json(json: &Json) -> Result<Self, ValidatorError> {
+        let validator = Self::from_stored_json(json)?;
+        validator.check_field_names()?;
+        Ok(validator)
+    }
+
+    /// Parses a validator that was stored. It may name fields that no value can have.
+    ///
+    /// # Errors
+    ///
+    /// The JSON is malformed, or from a later version.
+    pub fn from_stored_json(json: &Json) -> Result<Self, ValidatorError> {
         if json.is_null() {
             return Ok(Self::Any);
         }
@@ -77,11 +96,12 @@ impl Validator {
             "string" => Self::String,
             "bytes" => Self::Bytes,
             "id" => Self::Id(member("tableName")?.as_str().ok_or_else(malformed)?.to_owned()),
+            "function" => Self::Function,
             "literal" => Self::Literal(
                 Value::from_json(member("value")?.clone())
                     .map_err(|error| ValidatorError(format!("literal {json}: {error}")))?,
             ),
-            "array" => Self::Array(Box::new(Self::from_json(member("value")?)?)),
+            "array" => Self::Array(Box::new(Self::from_stored_json(member("value")?)?)),
             "object" => {
                 let fields = member("value")?.as_object().ok_or_else(malformed)?;
                 let fields =
@@ -89,15 +109,40 @@ impl Validator {
                 Self::Object(fields.collect::<Result<_, ValidatorError>>()?)
             }
             "record" => Self::Record(
-                Box::new(Self::from_json(member("keys")?)?),
+                Box::new(Self::from_stored_json(member("keys")?)?),
                 Box::new(Field::from_json(member("values")?)?.validator),
             ),
             "union" => {
                 let members = member("value")?.as_array().ok_or_else(malformed)?;
-                Self::Union(members.iter().map(Self::from_json).collect::<Result<_, _>>()?)
+                Self::Union(members.iter().map(Self::from_stored_json).collect::<Result<_, _>>()?)
             }
             _ => return Err(malformed()),
         })
+    }
+
+    /// Checks that values can have the fields that the validator names.
+    fn check_field_names(&self) -> Result<(), ValidatorError> {
+        match self {
+            Self::Object(fields) => fields.iter().try_for_each(|(name, field)| {
+                if name.is_empty() {
+                    return Err(ValidatorError("Field names cannot be empty.".to_owned()));
+                }
+                check_field_name(name).map_err(|error| ValidatorError(error.to_string()))?;
+                field.validator.check_field_names()
+            }),
+            Self::Array(inner) | Self::Record(_, inner) => inner.check_field_names(),
+            Self::Union(members) => members.iter().try_for_each(Self::check_field_names),
+            Self::Any
+            | Self::Null
+            | Self::Float64
+            | Self::Int64
+            | Self::Boolean
+            | Self::String
+            | Self::Bytes
+            | Self::Id(_)
+            | Self::Function
+            | Self::Literal(_) => Ok(()),
+        }
     }
 
     /// Whether a valid value can have a field at the path, whose first part is the outermost field.
@@ -117,6 +162,7 @@ impl Validator {
             | Self::String
             | Self::Bytes
             | Self::Id(_)
+            | Self::Function
             | Self::Literal(_)
             | Self::Array(_)
             | Self::Record(..) => false,
@@ -151,6 +197,7 @@ impl Validator {
             | (Self::String, Value::String(_))
             | (Self::Bytes, Value::Bytes(_)) => true,
             (Self::Literal(literal), value) => literal == value,
+            (Self::Function, Value::String(text)) => is_function_handle(text),
             (Self::Id(table), Value::String(text)) => {
                 if !is_id(table, text) {
                     return mismatch(Why::NotId(table));
@@ -237,6 +284,16 @@ impl Validator {
     }
 }
 
+/// Whether the text has the form of a function handle, `function://<component>;<module>:<function>`.
+/// The function need not exist.
+fn is_function_handle(text: &str) -> bool {
+    let parts = text.strip_prefix("function://").and_then(|rest| rest.split_once(';'));
+    parts.is_some_and(|(_, path)| {
+        let (module, function) = path.split_once(':').unwrap_or((path, "default"));
+        !module.is_empty() && !function.is_empty()
+    })
+}
+
 /// The member of a union of objects that the value selects by a discriminating literal field. The
 /// error then describes the mismatch with that member.
 fn discriminated<'a>(members: &'a [Validator], value: &Value) -> Option<&'a Validator> {
@@ -272,7 +329,7 @@ impl Field {
     fn from_json(json: &Json) -> Result<Self, ValidatorError> {
         let malformed = || ValidatorError(format!("not a field of a validator: {json}"));
         Ok(Self {
-            validator: Validator::from_json(json.get("fieldType").ok_or_else(malformed)?)?,
+            validator: Validator::from_stored_json(json.get("fieldType").ok_or_else(malformed)?)?,
             optional: json.get("optional").and_then(Json::as_bool).ok_or_else(malformed)?,
         })
     }
@@ -289,6 +346,7 @@ impl fmt::Display for Validator {
             Self::String => f.write_str("v.string()"),
             Self::Bytes => f.write_str("v.bytes()"),
             Self::Id(table) => write!(f, "v.id(\"{table}\")"),
+            Self::Function => f.write_str("v.function()"),
             Self::Literal(value) => write!(f, "v.literal({})", shown(value)),
             Self::Array(element) => write!(f, "v.array({element})"),
             Self::Record(keys, values) => write!(f, "v.record({keys}, {values})"),
@@ -313,65 +371,5 @@ impl fmt::Display for Validator {
                 f.write_str(")")
             }
         }
-    }
-}
-
-#[derive(Default)]
-struct Path<'a>(Vec<Step<'a>>);
-
-enum Step<'a> {
-    Field(&'a str),
-    Element(usize),
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.0 {
-            match step {
-                Step::Field(name) => write!(f, ".{name}")?,
-                Step::Element(index) => write!(f, "[{index}]")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A value that its validator rejects. Unions try their members, so only the last mismatch is
-/// written out.
-struct Mismatch<'a, 'v> {
-    why: Why<'a, 'v>,
-    value: Cow<'v, Value>,
-    validator: &'a Validator,
-}
-
-enum Why<'a, 'v> {
-    NotId(&'a str),
-    MissingField(&'a str),
-    ExtraField(&'v str),
-    Other,
-}
-
-impl Mismatch<'_, '_> {
-    fn shown(&self, path: &Path<'_>) -> String {
-        let Mismatch { why, value, validator } = self;
-        let (label, what) = match why {
-            Why::NotId(table) => {
-                ("Value", format!("Value is not the ID of a document in table `{table}`."))
-            }
-            Why::Other => ("Value", "Value does not match validator.".to_owned()),
-            Why::MissingField(name) => {
-                let what = format!(
-                    "Object is missing the required field `{name}`. Consider wrapping the field validator in \
-                     `v.optional(...)` if this is expected."
-                );
-                ("Object", what)
-            }
-            Why::ExtraField(name) => (
-                "Object",
-                format!("Object contains extra field `{name}` that is not in the validator."),
-            ),
-        };
-        let path = if path.0.is_empty() { String::new() } else { format!("\nPath: {path}") };
-        format!("{what}{path}\n{label}: {}\nValidator: {validator}", shown(value))
     }
 }

@@ -253,7 +253,8 @@ async fn bodies_arrive_whatever_an_app_redefined() {
         const lost = () => { throw new Error("redefined"); };
         for (const name of ["set", "subarray"]) (Uint8Array.prototype as any)[name] = lost;
         String.fromCharCode = lost;"#;
-    let served = Served::with_sink(Arc::new(MemorySink::new()), program(&[("http.ts", http)])).await;
+    let served =
+        Served::with_sink(Arc::new(MemorySink::new()), program(&[("http.ts", http)])).await;
     // Two pieces.
     let text = "a".repeat((1 << 20) + 1);
     let asked = served.http.post(format!("{}/echo", served.site_url)).body(text.clone()).send();

@@ -96,6 +96,7 @@ fn check_document_validator(table: &str, validator: &Validator) -> Result<(), Sc
         | Validator::String
         | Validator::Bytes
         | Validator::Id(_)
+        | Validator::Function
         | Validator::Literal(_)
         | Validator::Array(_)
         | Validator::Record(..) => Err(SchemaError::Refused(format!(
