@@ -3,8 +3,8 @@
 import { captured } from "convex:prelude";
 
 const {
-  apply, defineProperty, getOwnPropertyDescriptor, hasOwn, mapGet, mapSet, ownKeys, RealError,
-  RealMap,
+  apply, defineProperty, getOwnPropertyDescriptor, hasOwn, isArray, mapGet, mapSet, ownKeys,
+  RealError, RealMap,
 } = captured;
 const RealProxy = Proxy;
 export const { parse } = captured;
@@ -85,6 +85,12 @@ function makeNamespace(exports, isNode) {
   if (isNode || !exports || !exports.__esModule)
     defineProperty(target, "default", { value: exports, enumerable: true });
   return copyMembers(target, exports);
+}
+
+/// The namespace that `import()` gives.
+export function lateOf(exports, isData) {
+  const hasMembers = isData && typeof exports === "object" && !isArray(exports);
+  return { __proto__: null, ...(hasMembers ? exports : undefined), default: exports };
 }
 
 const namespaces = new RealMap();

@@ -27,7 +27,7 @@ class Crons {
   crons = { __proto__: null };
 
   #add(name, schedule, reference, args) {
-    if (!/^[ -~]*$/.test(name))
+    if (typeof name !== "string" || !/^[ -~]*$/.test(name))
       throw new Error(`The name of a cron is printable ASCII: ${name} is not`);
     if (Object.hasOwn(this.crons, name)) throw new Error(`There are two crons called ${name}`);
     this.crons[name] = {

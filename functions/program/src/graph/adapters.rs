@@ -148,7 +148,8 @@ impl Reached {
         is_node: bool,
     ) -> Result<ModuleName, LoadError> {
         let name = self.file(file)?;
-        self.between_module(name, names, is_node)
+        let is_data = self.read(file)?.kind == Kind::Data;
+        self.between_module(name, names, is_node, is_data)
     }
 
     pub(super) fn between_module(
@@ -156,13 +157,14 @@ impl Reached {
         module: ModuleName,
         names: BTreeSet<String>,
         is_node: bool,
+        is_data: bool,
     ) -> Result<ModuleName, LoadError> {
         let key = (module.to_string(), names, is_node);
         if let Some(known) = self.between.get(&key) {
             return Ok(Arc::clone(known));
         }
         let name: ModuleName = format!("{module}#{}", self.between.len()).into();
-        let code = common_js::between(&key.1, is_node);
+        let code = common_js::between(&key.1, is_node, is_data);
         let imports =
             [(common_js::TARGET, module), (common_js::RUNTIME, common_js::RUNTIME.into())];
         self.add_between(&name, &code, imports)?;

@@ -285,7 +285,7 @@ impl Reached {
             self.paths.insert(Arc::clone(&name), from);
             self.add(&name, &common_js::data("{}", "(disabled)"))?;
         }
-        self.between_module(name, names, is_node)
+        self.between_module(name, names, is_node, false)
     }
 
     /// The module in place of one of Node's.

@@ -332,6 +332,9 @@ for (const [of, extension] of [["TypeScript", "ts"], ["JavaScript", "js"]]) {
   shape(`JSON with assertions in ${of}`, "import d, { all, e, f } from './x';", "[d, e, all.default, (await f()).default]", { [`convex/x.${extension}`]: text, "convex/d.json": '{"a":1}' });
 }
 shape("JSON is one object", "import d from './d.json'; import e from '../convex/d.json'; const f = (await import('./d.json')).default;", "[d === e, d === f]", { "convex/d.json": '{"a":1}' });
+for (const [of, json] of [["an object", '{"a":1,"b-c":2,"__proto__":3}'], ["an object with a default", '{"a":1,"default":5}'], ["an array", "[1]"], ["a text", '"x"'], ["null", "null"]])
+  shape(`import() of JSON that is ${of}`, "const m = await import('./d.json');", "[m.default, m.a, m['b-c'], Object.keys(m).length, m[0]]", { "convex/d.json": json });
+shape("import() of text", "const m = await import('./d.txt');", "Object.entries(m)", { "convex/d.txt": "ab" });
 shape("JSON required", "const d = require('./d.json'); export {};", "d", { "convex/d.json": '{"a":1,"default":2}' });
 shape("JSON behind a star", "import { a } from './x';", "a", { "convex/x.ts": "export * from './d.json';", "convex/d.json": '{"a":1}' });
 shape("JSON in a package", "import d from 'm/d.json';", "d.a", pkg("m", {}, { "d.json": '{"a":1}' }));
