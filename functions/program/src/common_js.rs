@@ -126,8 +126,8 @@ pub(crate) fn with_exports(code: &str, types: &[&str], modules: &[&str], names: 
 }
 
 /// The adapter for an ES module that imports `names` from a CommonJS module. As in the chunks that
-/// esbuild writes, `import()` gives the exports as `default`, regardless of `__esModule`, and of data
-/// the members too.
+/// esbuild writes, `import()` gives the exports as `default`, regardless of `__esModule`, and of
+/// data the members too.
 pub(crate) fn between(names: &BTreeSet<String>, is_node: bool, is_data: bool) -> String {
     let import = format!(
         "import{{{LOAD} as $load}}from\"{TARGET}\";import{{namespaceOf as $of,lateOf as $give}}from\"{RUNTIME}\";\
