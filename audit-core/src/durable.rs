@@ -30,7 +30,6 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(|error| in_the_way(path, error))?;
-    // Every directory of an absolute path has a name.
     let path = path.canonicalize()?;
     path.ancestors().take_while(|above| same_file_system(above, &path)).try_for_each(sync_name)
 }
@@ -52,12 +51,15 @@ fn in_the_way(path: &Path, error: io::Error) -> io::Error {
 }
 
 /// Makes the name of an existing file or directory durable. Does nothing if this process may not
-/// read and write the directory that has the name: it did not create the name.
+/// read and write the directory that has the name: it did not create the name. The root has none.
 ///
 /// # Errors
 ///
 /// If the directory cannot be synced.
 pub fn sync_name(path: &Path) -> io::Result<()> {
+    if path.parent().is_none() {
+        return Ok(());
+    }
     let directory = directory_of(path);
     if is_writable(directory) { sync_directory(directory) } else { Ok(()) }
 }
@@ -245,6 +247,8 @@ mod tests {
             assert!(was_synced(&a) && was_synced(root.path()));
         }
         assert_eq!(mode(&b), 0o700);
+        sync_name(Path::new("/")).unwrap();
+        assert!(!was_synced(Path::new(".")), "a directory that has none of the names");
 
         // Created; killed before the sync.
         let file = b.join("key");
