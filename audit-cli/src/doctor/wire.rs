@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use audit_sink_s3::Bucket;
 use chrono::DateTime;
+use futures::StreamExt;
 use http::{HeaderMap, Method};
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::Signer;
+use reqwest::redirect::Policy;
 
 use crate::failure::Failure;
 use crate::units::now_ms;
 
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is read of a response, in bytes: more than the longest policy.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Sends single requests, signed with the credentials that the bucket is opened with.
 pub(crate) struct Wire {
@@ -50,17 +54,17 @@ impl fmt::Display for Answer {
 
 impl Wire {
     pub(crate) fn open(bucket: &Bucket) -> Result<Wire, Failure> {
-        let cannot = |error: object_store::Error| {
-            Failure::new(format!("{bucket} cannot be opened")).because(bucket.describe(&error))
-        };
         let not_s3 = || Failure::new(format!("{bucket} is not a bucket of S3"));
         let store = bucket.as_s3().cloned().ok_or_else(not_s3)?;
         let endpoint = AmazonS3Builder::from_env()
             .get_config_value(&AmazonS3ConfigKey::Endpoint)
             .and_then(|endpoint| url::Url::parse(&endpoint).ok());
-        let options = ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE);
-        let client = ReqwestConnector::default().connect(&options).map_err(cannot)?;
-        Ok(Wire { bucket: bucket.clone(), store, client, endpoint })
+        // Requests carry credentials, which a redirect would take elsewhere.
+        let client = reqwest::Client::builder().redirect(Policy::none()).timeout(PATIENCE);
+        let client = client
+            .build()
+            .map_err(|error| Failure::new(format!("{bucket} cannot be opened")).because(error))?;
+        Ok(Wire { bucket: bucket.clone(), store, client: HttpClient::new(client), endpoint })
     }
 
     /// Whether requests leave this host without encryption.
@@ -162,8 +166,13 @@ impl Wire {
             let earliest = date_ms - received_ms;
             if earliest > 0 { earliest } else { latest.min(0) }
         });
-        let body = body.bytes().await.unwrap_or_default();
-        let text = String::from_utf8_lossy(&body).into_owned();
+        let (mut body, mut text) = (body.bytes_stream(), Vec::new());
+        while let Some(Ok(piece)) = body.next().await
+            && text.len() < MAX_RESPONSE_BYTES
+        {
+            text.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8_lossy(&text).into_owned();
         let code = text
             .split_once("<Code>")
             .and_then(|(_, rest)| rest.split_once("</Code>"))

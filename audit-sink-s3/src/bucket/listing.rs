@@ -133,7 +133,7 @@ impl Bucket {
                 let entry = meta.map(|meta| bucket.recognize(meta));
                 let is_new = match &entry {
                     Ok(Listed::Object(object)) => repeats.is_new_object(&object.location),
-                    Ok(Listed::Other { name, .. }) => Ok(repeats.is_new_other(name)),
+                    Ok(Listed::Other { name, .. }) => repeats.is_new_other(name),
                     Err(_) => Ok(true),
                 };
                 ready(match is_new {

@@ -8,7 +8,8 @@
 //! - `response`: the meaning of responses to a request that creates an object.
 //! - `probe`: checks that the bucket accepts objects, when a sink is opened.
 //! - `put`: creates an object and retries until the outcome is certain.
-//! - `listing`, `read_client`: for readers; `write_client`: for sinks; `response_body`: for both.
+//! - `listing`, `read_client`: for readers; `write_client`: for sinks; `http_client`,
+//!   `response_body`: for both.
 
 #[cfg(feature = "aws")]
 mod assumed_role;
@@ -17,6 +18,8 @@ pub(crate) mod blocker;
 mod configuration;
 mod credentials;
 pub(crate) mod directory;
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+mod http_client;
 mod kept;
 pub(crate) mod listing;
 mod open;

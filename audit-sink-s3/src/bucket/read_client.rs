@@ -8,8 +8,10 @@
 //! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
 //! response that is not a listing, or that does not say where it continues, is therefore an error
 //! here: otherwise readers would conclude that nothing is missing. So is a page without an end,
-//! which would take all memory, and a listing that goes in a circle, which would take all time. Of
-//! an error the status counts, whatever its body is.
+//! or a level, which would take all memory, and a listing that goes in a circle, which would take
+//! all time. One that has new objects on each page is read as long as it goes on, in bounded
+//! memory, since nothing distinguishes it from a large bucket. Of an error the status counts,
+//! whatever its body is.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,17 +26,22 @@ use chrono::DateTime;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpResponseBody, HttpService, ReqwestConnector,
+    HttpResponseBody, HttpService,
 };
 use object_store::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
+use super::http_client;
 use super::purpose::OnRetry;
 use super::response_body::{MAX_ERROR_BYTES, readable, start_of};
 
 /// The most that is read of a page of a listing, in bytes. Pages have at most 5,000 keys of 1,024
 /// characters.
 const MAX_LISTING_BYTES: usize = 64 << 20;
+
+/// The most that is read of all pages of a level, in bytes, as it is kept in memory: more than a
+/// million entries.
+const MAX_LEVEL_BYTES: usize = 512 << 20;
 
 /// Creates clients that report failures.
 pub(crate) struct ReadConnector {
@@ -45,7 +52,7 @@ pub(crate) struct ReadConnector {
 
 impl HttpConnector for ReadConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        let inner = http_client::connect(options)?;
         let (on_retry, time_ms) = (self.on_retry.clone(), Arc::clone(&self.time_ms));
         let (empty_pages, places) = (AtomicU32::new(0), Places::default());
         Ok(HttpClient::new(ReadService { inner, on_retry, time_ms, empty_pages, places }))
@@ -121,8 +128,11 @@ impl HttpService for ReadService {
             let (listing, end) = start_of(body, MAX_LISTING_BYTES).await;
             end?;
             check_listing(&listing)
-                .and_then(|next| self.places.note(&query, next.as_deref()).map(|()| next.is_some()))
-                .and_then(|goes_on| count_empty(&self.empty_pages, &listing, goes_on))
+                .and_then(|next| {
+                    self.places.note(&query, next.as_deref(), listing.len())?;
+                    Ok(next.is_some())
+                })
+                .and_then(|goes_on| count_empty(&self.empty_pages, &query, &listing, goes_on))
                 .map_err(|(kind, why)| HttpError::new(kind, NoListing(why)))?;
             let listing = match with_valid_keys(&listing) {
                 Cow::Borrowed(_) => listing,
@@ -168,14 +178,27 @@ const MAX_SAME_PLACE: u32 = 256;
 /// The places where listings continue.
 #[derive(Default)]
 struct Places {
-    /// By listing, how often each place was told since the listing began last.
-    told: Mutex<HashMap<u64, HashMap<u64, u32>>>,
+    /// By listing, what was told since the listing began last.
+    told: Mutex<HashMap<u64, Told>>,
     hasher: RandomState,
 }
 
+#[derive(Default)]
+struct Told {
+    /// How often each place was told.
+    places: HashMap<u64, u32>,
+    /// The size of their pages.
+    bytes: usize,
+}
+
+/// Whether a listing is that of a level, which is kept until it is complete.
+fn is_level(query: &str) -> bool {
+    query.split('&').any(|part| part.starts_with("delimiter="))
+}
+
 impl Places {
-    /// Notes where a listing continues, or that it ends.
-    fn note(&self, query: &str, next: Option<&[u8]>) -> Result<(), NotListed> {
+    /// Notes where a listing continues after a page of this size, or that it ends.
+    fn note(&self, query: &str, next: Option<&[u8]>, bytes: usize) -> Result<(), NotListed> {
         let (places, listing): (Vec<&str>, Vec<&str>) = query.split('&').partition(|part| {
             ["continuation-token=", "marker="].iter().any(|name| part.starts_with(name))
         });
@@ -191,17 +214,32 @@ impl Places {
             told.remove(&listing);
         }
         let Some(next) = next else { return Ok(()) };
-        let places = told.entry(listing).or_default();
-        let times = places.entry(self.hasher.hash_one(next)).or_default();
+        let told = told.entry(listing).or_default();
+        let times = told.places.entry(self.hasher.hash_one(next)).or_default();
         *times += 1;
-        if *times > MAX_SAME_PLACE { Err(circle) } else { Ok(()) }
+        if *times == 1 {
+            told.bytes += bytes;
+        }
+        match *times {
+            _ if is_level(query) && told.bytes > MAX_LEVEL_BYTES => {
+                Err((HttpErrorKind::Unknown, "a level that exceeds limit of 512 MiB"))
+            }
+            ..=MAX_SAME_PLACE => Ok(()),
+            _ => Err(circle),
+        }
     }
 }
 
 /// Counts a page if it lists nothing and goes on.
-fn count_empty(pages: &AtomicU32, listing: &[u8], goes_on: bool) -> Result<(), NotListed> {
-    let entries = ["<Contents", "<CommonPrefixes", "<Blob>", "<BlobPrefix"];
-    if !goes_on || entries.iter().any(|entry| within(listing, entry)) {
+fn count_empty(
+    pages: &AtomicU32,
+    query: &str,
+    listing: &[u8],
+    goes_on: bool,
+) -> Result<(), NotListed> {
+    let objects = ["<Contents", "<Blob>"];
+    let prefixes = ["<CommonPrefixes", "<BlobPrefix"].into_iter().filter(|_| is_level(query));
+    if !goes_on || objects.into_iter().chain(prefixes).any(|entry| within(listing, entry)) {
         pages.store(0, Ordering::Relaxed);
         return Ok(());
     }
@@ -349,7 +387,7 @@ mod tests {
         };
         let check = |query: &str, listing: &str| {
             let next = check_listing(listing.as_bytes())?;
-            Places::default().note(query, next.as_deref()).map(|()| next.is_some())
+            Places::default().note(query, next.as_deref(), 1).map(|()| next.is_some())
         };
         for (query, listing) in [
             (first, s3("")),
@@ -403,7 +441,7 @@ mod tests {
                 requests += 1;
                 assert!(requests < 10_000, "{before} places before a circle of {circle}");
                 let next = check_listing(page.as_bytes()).unwrap();
-                if let Err(failure) = places.note(&query, next.as_deref()) {
+                if let Err(failure) = places.note(&query, next.as_deref(), 1) {
                     break failure;
                 }
                 asked = Some(&names[at]);
@@ -423,7 +461,7 @@ mod tests {
                     let asked = at.checked_sub(1).map(|before| &*names[before]);
                     let (query, page) = page(asked, names.get(at).map(|name| &**name));
                     let next = check_listing(page.as_bytes()).unwrap();
-                    let noted = places.note(&query, next.as_deref());
+                    let noted = places.note(&query, next.as_deref(), 1);
                     assert_eq!(noted, Ok(()), "{again}: page {at} of listing {listing}");
                 }
             }
@@ -466,13 +504,39 @@ mod tests {
     #[test]
     fn empty_pages_end() {
         let pages = AtomicU32::new(0);
-        let endless = |page: &[u8], goes_on| {
-            (0..=MAX_EMPTY_PAGES).any(|_| count_empty(&pages, page, goes_on).is_err())
+        let endless = |query: &str, page: &[u8], goes_on| {
+            (0..=MAX_EMPTY_PAGES).any(|_| count_empty(&pages, query, page, goes_on).is_err())
         };
-        assert!(!endless(b"<ListBucketResult><Contents>", true));
-        assert!(!endless(b"<EnumerationResults><Blobs><BlobPrefix>", true));
-        assert!(!endless(b"<ListBucketResult>", false));
-        assert!(endless(b"<ListBucketResult><Prefix>logs/</Prefix>", true));
+        let (all, level) = ("list-type=2", "delimiter=%2F&list-type=2");
+        for query in [all, level] {
+            assert!(!endless(query, b"<ListBucketResult><Contents>", true));
+            assert!(!endless(query, b"<EnumerationResults><Blobs><Blob>", true));
+            assert!(!endless(query, b"<ListBucketResult>", false));
+            assert!(endless(query, b"<ListBucketResult><Prefix>logs/</Prefix>", true));
+        }
+        // Only a level has directories.
+        for page in [&b"<EnumerationResults><Blobs><BlobPrefix>"[..], b"<CommonPrefixes>"] {
+            assert!(!endless(level, page, true));
+            assert!(endless(all, page, true));
+        }
+    }
+
+    /// Each page says that another follows.
+    #[test]
+    fn a_level_without_end_ends() {
+        for (query, ends) in [("list-type=2", false), ("delimiter=%2F&list-type=2", true)] {
+            let places = Places::default();
+            let mut next = None::<String>;
+            let failed = (0..20).find_map(|n| {
+                let asked =
+                    next.replace(format!("place{n}")).map(|place| format!("&marker={place}"));
+                let query = format!("{query}{}", asked.unwrap_or_default());
+                let place = next.as_deref().map(str::as_bytes);
+                // As often as visitors of a page list it at once.
+                (0..9).find_map(|_| places.note(&query, place, MAX_LISTING_BYTES / 2).err())
+            });
+            assert_eq!(failed.is_some(), ends, "{query}: {failed:?}");
+        }
     }
 
     #[test]

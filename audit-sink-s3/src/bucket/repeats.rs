@@ -13,6 +13,10 @@ use object_store::path::Path;
 /// How many of the last entries are remembered: ten pages of S3.
 const REMEMBERED: usize = 10_000;
 
+/// How many entries in a row may be listed again. A store with a new page each time that lists what
+/// was listed has no end.
+const MAX_REPEATS: u32 = 100_000;
+
 /// Finds the entries of one listing that were listed before, in bounded memory.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
@@ -21,6 +25,8 @@ pub(super) struct Repeats {
     /// Hashes of the last entries, oldest first.
     recent: VecDeque<u64>,
     known: HashSet<u64>,
+    /// How many entries since the last new one.
+    repeated: u32,
     hasher: RandomState,
 }
 
@@ -29,11 +35,12 @@ impl Repeats {
     ///
     /// # Errors
     ///
-    /// If it is below an earlier one and not among the last [`REMEMBERED`] entries.
+    /// If it is below an earlier one and not among the last [`REMEMBERED`] entries, or if the store
+    /// only repeats itself.
     pub(super) fn is_new_object(&mut self, location: &Path) -> object_store::Result<bool> {
         let hash = self.hasher.hash_one(location);
         let is_above = self.last.as_ref().is_none_or(|last| last < location);
-        let is_unknown = self.remember(hash);
+        let is_unknown = self.remember(hash)?;
         match (is_above, is_unknown) {
             // Two keys may have the same hash.
             (true, _) => self.last = Some(location.clone()),
@@ -49,24 +56,35 @@ impl Repeats {
 
     /// Whether an entry that is no object is new. Keys that are not valid paths are listed under
     /// other names, so such entries are in no order. They are only counted.
-    pub(super) fn is_new_other(&mut self, name: &str) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// If the store only repeats itself.
+    pub(super) fn is_new_other(&mut self, name: &str) -> object_store::Result<bool> {
         self.remember(self.hasher.hash_one(name))
     }
 
     /// Remembers a hash. Returns false if it is remembered already.
-    fn remember(&mut self, hash: u64) -> bool {
+    fn remember(&mut self, hash: u64) -> object_store::Result<bool> {
         if !self.known.insert(hash) {
-            return false;
+            self.repeated += 1;
+            return match self.repeated {
+                ..=MAX_REPEATS => Ok(false),
+                _ => Err(object_store::Error::Generic { store: "listing", source: ENDLESS.into() }),
+            };
         }
+        self.repeated = 0;
         self.recent.push_back(hash);
         if self.recent.len() > REMEMBERED
             && let Some(oldest) = self.recent.pop_front()
         {
             self.known.remove(&oldest);
         }
-        true
+        Ok(true)
     }
 }
+
+const ENDLESS: &str = "the store lists the same entries again and again, without end";
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -87,7 +105,7 @@ mod tests {
     fn is_new(repeats: &mut Repeats, number: u64) -> object_store::Result<bool> {
         let name = format!("{number:012}.ndjson");
         if number % 7 == 3 {
-            Ok(repeats.is_new_other(&name))
+            repeats.is_new_other(&name)
         } else {
             repeats.is_new_object(&Path::from(name))
         }
@@ -133,5 +151,19 @@ mod tests {
         let mut circle = (0..3 * REMEMBERED as u64).cycle();
         assert!(circle.any(|number| is_new(&mut repeats, number).is_err()));
         assert!(repeats.recent.len() <= REMEMBERED && repeats.known.len() <= REMEMBERED);
+    }
+
+    /// Each of its pages may say that the next one is another.
+    #[test]
+    fn a_listing_that_only_repeats_itself_ends_with_an_error() {
+        for size in [1, 2, 7, REMEMBERED as u64] {
+            let mut repeats = Repeats::default();
+            for number in 0..size {
+                assert!(is_new(&mut repeats, number).unwrap());
+            }
+            let mut again = (0..size).cycle().take(2 * MAX_REPEATS as usize);
+            let error = again.find_map(|number| is_new(&mut repeats, number).err()).unwrap();
+            assert!(error.to_string().contains("without end"), "{error}");
+        }
     }
 }

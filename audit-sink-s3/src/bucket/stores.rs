@@ -159,10 +159,8 @@ fn assumed_role(
     base: &object_store::aws::AwsCredentialProvider,
 ) -> Result<Replaced<object_store::aws::AwsCredential>, String> {
     use super::assumed_role::AssumedRole;
-    use object_store::client::{HttpConnector, ReqwestConnector};
     let Some((role, issuer)) = own_settings::role(configuration)? else { return Ok(None) };
-    let client = ReqwestConnector::default()
-        .connect(&client_options(configuration))
+    let client = super::http_client::connect(&client_options(configuration))
         .map_err(|error| error.to_string())?;
     let role = Arc::new(AssumedRole::new(role, client, Arc::clone(base)));
     let issued = Issued::new(issuer, Arc::clone(&role) as Arc<_>);

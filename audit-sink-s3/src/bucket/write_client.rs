@@ -11,12 +11,16 @@ use audit_core::{Clock, SystemClock, async_trait};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpResponseBody, HttpService, ReqwestConnector,
+    HttpResponseBody, HttpService,
 };
 
+use super::http_client;
 use super::response_body::{MAX_ERROR_BYTES, readable, start_of};
 use super::store_clock::StoreClock;
 use crate::one_line::scrub;
+
+/// The header of a request for a token of an instance's metadata service (IMDSv2).
+const TOKEN_REQUEST: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
 /// What is shown of a body that does not belong there, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
@@ -30,7 +34,7 @@ pub(crate) struct WriteConnector {
 
 impl HttpConnector for WriteConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
+        let inner = http_client::connect(options)?;
         Ok(HttpClient::new(WriteService { inner, clock: self.clock.clone() }))
     }
 }
@@ -44,7 +48,9 @@ struct WriteService {
 #[async_trait]
 impl HttpService for WriteService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_put = request.method().as_str() == "PUT";
+        // The metadata service of an instance issues its token in response to a PUT.
+        let is_put =
+            request.method().as_str() == "PUT" && !request.headers().contains_key(TOKEN_REQUEST);
         let (mut parts, body) = self.inner.execute(request).await?.into_parts();
         let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
         self.clock.note(date, SystemClock.now_ms());

@@ -335,3 +335,36 @@ async fn broken_credentials_block_with_a_remedy_until_mended() {
     futures::join!(persisted, seen).0.unwrap();
     assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 4);
 }
+
+/// Each way to credentials that asks a server, with what the server says.
+#[tokio::test]
+async fn credentials_come_from_each_service_that_issues_them() {
+    let (server, issuer) = (S3TestServer::start().await, Stub::plain().await);
+    let issued = stub::issued(server.access_key(), server.secret_key());
+    let roles = "/latest/meta-data/iam/security-credentials/";
+    for (path, body) in [
+        ("/latest/api/token", "METADATA-TOKEN"),
+        (roles, "role"),
+        (&format!("{roles}role"), &issued),
+    ] {
+        issuer.answer_at(path, "200 OK", body);
+    }
+    issuer.answer_at("/container", "200 OK", &issued);
+    let root = tempfile::tempdir().unwrap();
+    let token = root.path().join("token");
+    std::fs::write(&token, "token").unwrap();
+    let container = format!("{}/container", issuer.url());
+    let ways = [
+        options([("aws_metadata_endpoint", &issuer.url())]),
+        options([
+            ("aws_container_credentials_full_uri", &container),
+            ("aws_container_authorization_token_file", token.to_str().unwrap()),
+        ]),
+    ];
+    for (n, mut way) in ways.into_iter().enumerate() {
+        way.extend(options([("aws_endpoint", &server.endpoint()), ("aws_allow_http", "true")]));
+        let sink = open(&format!("s3://{}/logs", server.bucket()), way).await.unwrap();
+        sink.persist(batch(&format!("way {n}"), 1)).await.unwrap();
+    }
+    assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 2);
+}

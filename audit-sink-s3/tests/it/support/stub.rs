@@ -12,13 +12,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// Sends the same response to every request, until dropped.
+/// Sends the same response to every request, or to all with one path, until dropped.
 pub(crate) struct Stub {
     scheme: &'static str,
     address: SocketAddr,
-    answer: Arc<Mutex<String>>,
+    answers: Arc<Mutex<Answers>>,
     serving: JoinHandle<()>,
 }
+
+/// Responses, and the paths of the requests that they are for, which are empty for all others.
+type Answers = Vec<(String, String)>;
 
 impl Stub {
     pub(crate) async fn plain() -> Stub {
@@ -28,8 +31,8 @@ impl Stub {
     async fn start(tls: Option<TlsAcceptor>) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answer = Arc::new(Mutex::new(String::new()));
-        let said = Arc::clone(&answer);
+        let answers = Arc::new(Mutex::new(Answers::new()));
+        let said = Arc::clone(&answers);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -46,7 +49,7 @@ impl Stub {
                 });
             }
         });
-        Stub { scheme, address, answer, serving }
+        Stub { scheme, address, answers, serving }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -55,10 +58,18 @@ impl Stub {
 
     /// Replaces the response.
     pub(crate) fn answer(&self, status: &str, body: &str) {
+        self.answer_at("", status, body);
+    }
+
+    /// Replaces the response to requests with this path.
+    pub(crate) fn answer_at(&self, path: &str, status: &str, body: &str) {
         let length = body.len();
-        *self.answer.lock().unwrap() = format!(
+        let answer = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
         );
+        let mut answers = self.answers.lock().unwrap();
+        answers.retain(|(known, _)| known != path);
+        answers.push((path.to_owned(), answer));
     }
 
     /// Stops listening and returns the now unused address.
@@ -74,7 +85,7 @@ impl Drop for Stub {
 }
 
 /// Serves one request. Bodies are small enough to arrive with their heads.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<String>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: &Mutex<Answers>) {
     let mut request = Vec::new();
     // A TLS handshake to a plain server gets a response too, as from real servers.
     while request.first() != Some(&0x16) && !request.windows(4).any(|window| window == b"\r\n\r\n")
@@ -84,7 +95,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &Mutex<S
             Ok(_) => {}
         }
     }
-    let answer = answer.lock().unwrap().clone();
+    let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+    let of = |path: &str| {
+        let answers = answers.lock().unwrap();
+        answers.iter().find(|(known, _)| known == path).map(|(_, answer)| answer.clone())
+    };
+    let answer = of(&path).or_else(|| of("")).unwrap_or_default();
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
 }

@@ -1,0 +1,234 @@
+//! The HTTP client of stores, and of those who issue credentials for them. It follows no redirect.
+//!
+//! `object_store`'s own client follows ten, to any address. A server at a store's address, or a
+//! proxy in front of it, could have records (the body of a PUT after a 307), session tokens and the
+//! keys in a URL's query sent elsewhere, and could ask addresses of the host's own network. No
+//! store needs it: a signature is valid for one host.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use audit_core::{Random, SystemRandom};
+use object_store::client::HttpClient;
+use object_store::{ClientConfigKey as Key, ClientOptions, Error};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, NoProxy, Proxy};
+
+/// A client with these options: those that the environment can set, and default headers.
+///
+/// # Errors
+///
+/// If a value is invalid.
+pub(crate) fn connect(options: &ClientOptions) -> object_store::Result<HttpClient> {
+    let given = Given(options);
+    let mut client = Client::builder()
+        .redirect(Policy::none())
+        .user_agent(given.text(Key::UserAgent).unwrap_or_else(|| USER_AGENT.to_owned()))
+        .https_only(!given.is_on(Key::AllowHttp)?)
+        .http2_keep_alive_while_idle(given.is_on(Key::Http2KeepAliveWhileIdle)?)
+        .http2_max_frame_size(given.parsed(Key::Http2MaxFrameSize, "u32")?)
+        .http2_keep_alive_interval(given.duration(Key::Http2KeepAliveInterval)?)
+        .pool_idle_timeout(given.duration(Key::PoolIdleTimeout)?)
+        // The `Content-Length` of an object must be that of its bytes.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate();
+    if let Some(headers) = options.get_default_headers() {
+        client = client.default_headers(headers.clone());
+    }
+    if let Some(url) = given.text(Key::ProxyUrl) {
+        let excluded = given.text(Key::ProxyExcludes);
+        let excluded = excluded.and_then(|names| NoProxy::from_string(&names));
+        client = client.proxy(Proxy::all(url).map_err(cannot)?.no_proxy(excluded));
+        if let Some(pem) = given.text(Key::ProxyCaCertificate) {
+            let certificate = Certificate::from_pem(pem.as_bytes()).map_err(cannot)?;
+            client = client.tls_certs_merge([certificate]);
+        }
+    }
+    if given.is_on(Key::NoSystemCertificates)? {
+        client = client.tls_certs_only([]);
+    }
+    if given.is_on(Key::AllowInvalidCertificates)? {
+        client = client.danger_accept_invalid_certs(true);
+    }
+    if let Some(limit) = given.duration(Key::Timeout)? {
+        client = client.timeout(limit);
+    }
+    if let Some(limit) = given.duration(Key::ConnectTimeout)? {
+        client = client.connect_timeout(limit);
+    }
+    if let Some(limit) = given.duration(Key::ReadTimeout)? {
+        client = client.read_timeout(limit);
+    }
+    if let Some(limit) = given.duration(Key::Http2KeepAliveTimeout)? {
+        client = client.http2_keep_alive_timeout(limit);
+    }
+    if let Some(most) = given.parsed(Key::PoolMaxIdlePerHost, "usize")? {
+        client = client.pool_max_idle_per_host(most);
+    }
+    if given.is_on(Key::Http1Only)? {
+        client = client.http1_only();
+    }
+    if given.is_on(Key::Http2Only)? {
+        client = client.http2_prior_knowledge();
+    }
+    if given.is_on(Key::RandomizeAddresses)? {
+        client = client.dns_resolver(AnyAddress);
+    }
+    Ok(HttpClient::new(client.build().map_err(cannot)?))
+}
+
+const USER_AGENT: &str = concat!("audit-sink-s3/", env!("CARGO_PKG_VERSION"));
+
+/// Options as text. Their errors are those of `object_store`, in which the setting is found.
+struct Given<'a>(&'a ClientOptions);
+
+impl Given<'_> {
+    fn text(&self, key: Key) -> Option<String> {
+        self.0.get_config_value(&key)
+    }
+
+    fn read<T>(
+        &self,
+        key: Key,
+        kind: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> object_store::Result<Option<T>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let invalid = || Error::Generic {
+            store: "Config",
+            source: format!("failed to parse {text:?} as {kind}").into(),
+        };
+        read(&text).map(Some).ok_or_else(invalid)
+    }
+
+    fn parsed<T: FromStr>(&self, key: Key, kind: &str) -> object_store::Result<Option<T>> {
+        self.read(key, kind, |text| text.parse().ok())
+    }
+
+    fn duration(&self, key: Key) -> object_store::Result<Option<Duration>> {
+        self.read(key, "Duration", |text| humantime::parse_duration(text).ok())
+    }
+
+    fn is_on(&self, key: Key) -> object_store::Result<bool> {
+        let read = |text: &str| match &*text.to_ascii_lowercase() {
+            "1" | "true" | "on" | "yes" | "y" => Some(true),
+            "0" | "false" | "off" | "no" | "n" => Some(false),
+            _ => None,
+        };
+        Ok(self.read(key, "boolean", read)?.unwrap_or_default())
+    }
+}
+
+fn cannot(error: reqwest::Error) -> Error {
+    Error::Generic { store: "HTTP client", source: Box::new(error) }
+}
+
+/// Begins with any address of a name, so that connections spread over a store's servers.
+#[derive(Debug)]
+struct AnyAddress;
+
+impl Resolve for AnyAddress {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let mut found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let first = SystemRandom.next_u64().checked_rem(found.len() as u64).unwrap_or(0);
+            found.rotate_left(usize::try_from(first).unwrap_or(0));
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use object_store::client::HttpRequest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that sends a response to each request, and counts them.
+    async fn server(response: impl Into<String>) -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, response) = (listener.local_addr().unwrap(), response.into());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4 << 10]).await;
+                let _ = stream.write_all(response.as_bytes()).await;
+            }
+        });
+        (address, requests)
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed() {
+        let (elsewhere, requests) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        for status in [301, 302, 303, 307, 308] {
+            for to in [format!("http://{elsewhere}/"), format!("//{elsewhere}/"), "/x".to_owned()] {
+                let head = format!("HTTP/1.1 {status} x\r\nlocation: {to}\r\n");
+                let (address, asked) = server(head + "content-length: 0\r\n\r\n").await;
+                for (n, method) in ["GET", "HEAD", "PUT", "POST", "DELETE"].into_iter().enumerate()
+                {
+                    let client = connect(&ClientOptions::new().with_allow_http(true)).unwrap();
+                    let mut request = HttpRequest::new("a record".to_owned().into());
+                    *request.method_mut() = method.parse().unwrap();
+                    *request.uri_mut() = format!("http://{address}/").parse().unwrap();
+                    let response = client.execute(request).await.unwrap();
+                    assert_eq!(response.status().as_u16(), status);
+                    assert_eq!(asked.load(Ordering::SeqCst), n + 1, "{method} {status} {to}");
+                }
+            }
+        }
+        assert_eq!(requests.load(Ordering::SeqCst), 0);
+    }
+
+    /// `object_store` refuses the same values in the same words, by which the setting is found.
+    #[tokio::test]
+    async fn options_are_those_of_the_store_client() {
+        use object_store::client::HttpConnector;
+        #[allow(clippy::disallowed_types, reason = "what it is compared with")]
+        let theirs = |options: &ClientOptions| {
+            object_store::client::ReqwestConnector::default().connect(options)
+        };
+        let said = |client: object_store::Result<HttpClient>| match client {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let values =
+            ["", "x", "1", "0", "-1", "true", "NO", "y", "30", "30s", "1m 5s", "4294967296"];
+        let keys = [
+            Key::AllowHttp,
+            Key::AllowInvalidCertificates,
+            Key::ConnectTimeout,
+            Key::Http1Only,
+            Key::Http2KeepAliveInterval,
+            Key::Http2KeepAliveTimeout,
+            Key::Http2KeepAliveWhileIdle,
+            Key::Http2MaxFrameSize,
+            Key::Http2Only,
+            Key::NoSystemCertificates,
+            Key::PoolIdleTimeout,
+            Key::PoolMaxIdlePerHost,
+            Key::ProxyUrl,
+            Key::RandomizeAddresses,
+            Key::ReadTimeout,
+            Key::Timeout,
+        ];
+        for key in keys {
+            for value in values {
+                let options = ClientOptions::new().with_config(key, value);
+                assert_eq!(said(connect(&options)), said(theirs(&options)), "{key:?} {value}");
+            }
+        }
+    }
+}
