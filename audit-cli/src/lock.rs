@@ -12,15 +12,24 @@ use crate::output::Output;
 
 /// Waits for the lock of a file, or of files whose names begin so. `what` it is, as in "the state".
 pub(crate) async fn lock(what: &str, file: &Path, output: &Output) -> Result<FileLock, Failure> {
+    lock_beside(&format!("{what} {}", file.display()), file, output).await
+}
+
+/// Waits for the lock beside a file, which need not exist. `what` is locked.
+pub(crate) async fn lock_beside(
+    what: &str,
+    file: &Path,
+    output: &Output,
+) -> Result<FileLock, Failure> {
     let (name, path) = (file.display(), file.to_owned());
     let (waits, is_waiting) = oneshot::channel();
     // Not on this thread: Ctrl-C must end a command that waits.
     let wait = || waits.send(()).unwrap_or_default();
     let locked = spawn_blocking(move || FileLock::beside(&path, wait));
     if is_waiting.await.is_ok() {
-        output.note(&format!("waiting for another process that has {what} {name}"));
+        output.note(&format!("waiting for another process that has {what}"));
     }
     locked.await.map_err(io::Error::other).flatten().map_err(|error| {
-        Failure::new(format!("{what} {name} cannot be locked ({name}.lock)")).because(error)
+        Failure::new(format!("{what} cannot be locked ({name}.lock)")).because(error)
     })
 }

@@ -8,6 +8,7 @@ use audit_sink_http::{DeadLetter, LogStream, Settings};
 
 use crate::arguments::{Aside, LogStreamCommand, LogStreams, SendAgain};
 use crate::failure::{Failure, Outcome};
+use crate::lock::lock_beside;
 use crate::output::Output;
 use crate::units::{counted, shown};
 
@@ -102,16 +103,18 @@ async fn test(streams: &LogStreams, output: &Output) -> Result<Outcome, Failure>
     Ok(Outcome::wrong_if(is_wrong))
 }
 
+fn unreadable(directory: &Path, error: std::io::Error) -> Failure {
+    let what = format!("what was set aside in {} cannot be read", directory.display());
+    Failure::new(what).because(error)
+}
+
 /// The records in a directory that can be read, and the number of files that cannot, which are
 /// named.
 fn letters(directory: &Path, output: &Output) -> Result<(Vec<DeadLetter>, u64), Failure> {
-    let failed = |error| {
-        let what = format!("what was set aside in {} cannot be read", directory.display());
-        Failure::new(what).because(error)
-    };
     // An empty list would hide a mistyped name.
-    std::fs::read_dir(directory).map_err(failed)?;
-    let (letters, unread) = DeadLetter::list(directory).map_err(failed)?;
+    std::fs::read_dir(directory).map_err(|error| unreadable(directory, error))?;
+    let listed = DeadLetter::list(directory);
+    let (letters, unread) = listed.map_err(|error| unreadable(directory, error))?;
     unread.iter().for_each(|error| output.note(&error.to_string()));
     Ok((letters, unread.len() as u64))
 }
@@ -151,6 +154,10 @@ fn list(Aside { directory }: &Aside, output: &Output) -> Result<Outcome, Failure
 async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failure> {
     let settings = selected(&send.streams)?;
     let stream = opened(single(settings)?, LogStream::open)?;
+    std::fs::read_dir(&send.directory).map_err(|error| unreadable(&send.directory, error))?;
+    // Two that send at once would send each record twice.
+    let what = format!("the records in {}", send.directory.display());
+    let _lock = lock_beside(&what, &send.directory.join("send"), output).await?;
     let (mut sent, mut refused) = (0, 0);
     let (letters, unread) = letters(&send.directory, output)?;
     for letter in letters {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use audit_core::UniqueId;
 use audit_evidence::{TrustedKey, VerifierKey};
@@ -134,6 +134,19 @@ pub(crate) struct Check {
 
     #[command(flatten)]
     pub(crate) trusted: TrustedKeys,
+}
+
+impl Check {
+    /// Refuses one file for both: standard input, or a pipe, is empty when it is read again.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.proof == self.record {
+            true if self.proof == Path::new("-") => {
+                Err("PROOF and RECORD are both standard input: one of them must be a file".into())
+            }
+            true => Err(format!("PROOF and RECORD are both {}", self.proof.display())),
+            false => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

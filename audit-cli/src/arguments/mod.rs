@@ -206,6 +206,9 @@ impl Arguments {
             let (from, to) = (shown(report.from.0), shown(report.to.0));
             return Err(format!("--from {from} is not before --to {to}: nothing is between them"));
         }
+        if let Command::Check(check) = &self.command {
+            check.check()?;
+        }
         if let Command::Replay(Replay { from: Some(from), to: Some(to), .. }) = &self.command
             && from.sequence > *to
         {

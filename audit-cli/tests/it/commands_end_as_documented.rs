@@ -16,6 +16,9 @@ async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
         &["report", ".", "--from=2d", "--to=1d", "--output=.."],
         &["serve", ".", "--proxy=https://example.com/audit"],
         &["serve", ".", "--proxy=https://ada:hunter2@example.com"],
+        // One input for two: the second reading would find nothing.
+        &["check", "-", "-", "--policy", "policy"],
+        &["check", "/dev/stdin", "/dev/stdin", "--policy", "policy"],
         // Options without an effect: the answer would be another one than was asked for.
         &["stats", ".", "--where", "/user=ada"],
         &["stats", ".", "--heads", "--where", "/user=ada"],
@@ -174,8 +177,8 @@ async fn a_file_that_is_too_large_to_check_is_named() {
     let key = signer.verifier().to_string();
     std::fs::write(at("report.json.note"), "audit report\n").unwrap();
     std::fs::File::create(at("report.json")).unwrap().set_len((64 << 20) + 1).unwrap();
-    for proof in ["report.json.note", "report.json"] {
-        let ran = audit(&[], &["check", &at(proof), &at("report.json"), "--key", &key]).await;
+    for (proof, record) in [("report.json.note", "report.json"), ("report.json", "record")] {
+        let ran = audit(&[], &["check", &at(proof), &at(record), "--key", &key]).await;
         assert_eq!(ran.code, Some(3), "{ran:?}");
         assert!(ran.err.contains("it exceeds limit of 67108864 bytes"), "{ran:?}");
     }

@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use audit_core::{AuditSink, Batch};
+use audit_core::{AuditSink, Batch, UniqueId};
 use audit_sink_http::{Format, HttpSink, JournalSettings, Settings};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use futures::future::join_all;
+use serde_json::json;
 
 use crate::receiver::serve;
 use crate::support::{Ran, audit};
@@ -125,4 +127,36 @@ async fn records_that_were_set_aside_are_sent_again() {
     assert_eq!(run(&["aside"], &aside).await.code, Some(0));
     // A mistyped directory is an error.
     assert_eq!(run(&["aside"], &directory.path().join("asied")).await.code, Some(3));
+}
+
+/// Two operators, or a timer and an operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_sent_again_once_by_several_at_once() {
+    let (receiver, url) = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (aside, link) = (directory.path().join("aside"), directory.path().join("link"));
+    std::fs::create_dir(&aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &link).unwrap();
+    for n in 0..20 {
+        let letter = json!({
+            "stream": UniqueId::from_bits(9).to_string(), "sequence": n, "timeMs": 5,
+            "why": "rejected", "reason": "answered 400", "body": { "n": n },
+        });
+        std::fs::write(aside.join(format!("{n}.json")), letter.to_string()).unwrap();
+    }
+    let file = settings_file(directory.path(), &url, &[("hook", "/hook")]);
+    let at_once =
+        [&aside, &link, &aside.join("."), &aside].map(|aside| aside.to_str().unwrap().to_owned());
+    let ran = join_all(at_once.iter().map(|aside| run_send(aside, &file))).await;
+    assert!(ran.iter().all(|ran| ran.code == Some(0)), "{ran:?}");
+    let mut sent = receiver.accepted.lock().unwrap().clone();
+    assert_eq!(sent.len(), 20, "{sent:?}");
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), 20);
+    assert_eq!(std::fs::read_dir(&aside).unwrap().count(), 0);
+}
+
+async fn run_send(aside: &str, file: &Path) -> Ran {
+    run(&["send", aside], file).await
 }

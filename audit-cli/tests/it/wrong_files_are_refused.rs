@@ -139,7 +139,7 @@ fn endless_files_are_refused_by_each_option() {
     for command in commands {
         for (file, says) in [(endless, "exceeds limit of"), (&*bucket, "directory")] {
             let mut arguments = [&command[..], &[file]].concat();
-            arguments.extend((command[0] == "check").then_some(file));
+            arguments.extend((command[0] == "check").then_some("record"));
             let (code, err) = refused(&arguments);
             assert!(matches!(code, Some(2 | 3)), "{arguments:?}: {code:?} {err}");
             assert!(err.contains(says), "{arguments:?}: {err}");
