@@ -234,7 +234,8 @@ impl Total {
         let bins = self.bins.iter().map(|(begin, values)| {
             let of: Vec<_> =
                 values.counts.iter().map(|(value, count)| valued(value, *count)).collect();
-            serde_json::json!({ "begin": begin, "values": of, "rest": values.rest })
+            let end = plan.question.end_of_bin(*begin);
+            serde_json::json!({ "begin": begin, "end": end, "values": of, "rest": values.rest })
         });
         let (searched, matched) = plan.sieve.counts();
         serde_json::json!({

@@ -14,6 +14,9 @@ const MAX_ROWS: usize = 1_000;
 /// The maximum number of members that are columns or are counted.
 const MAX_MEMBERS: usize = 32;
 
+/// The maximum number of changes of a zone's offset within a timeline.
+const MAX_SHIFTS: usize = 256;
+
 #[derive(Debug, Clone)]
 pub(super) struct Question {
     from_ms: i64,
@@ -31,7 +34,9 @@ pub(super) struct Question {
     /// The width of the timeline's bins, and the offset that is added to times before binning, in
     /// milliseconds.
     pub(super) bin_ms: i64,
-    pub(super) offset_ms: i64,
+    offset_ms: i64,
+    /// When the offset changes, in order, and what it is from then on.
+    shifts: Vec<(i64, i64)>,
     pub(super) newest_first: bool,
     pub(super) rows: usize,
     pub(super) after: Option<Cursor>,
@@ -70,6 +75,7 @@ impl Question {
             view_ms: (i64::MIN, i64::MAX),
             bin_ms: HOUR_MS,
             offset_ms: 0,
+            shifts: Vec::new(),
             newest_first: true,
             rows: 100,
             after: None,
@@ -97,6 +103,7 @@ impl Question {
                 "end" => question.view_ms.1 = number()?,
                 "bin" => question.bin_ms = number()?.clamp(1, 366 * DAY_MS),
                 "offset" => question.offset_ms = number()?.clamp(-DAY_MS, DAY_MS),
+                "shift" => question.shifts.push(shift(value)?),
                 "order" => question.newest_first = value != "oldest",
                 "rows" => {
                     question.rows = usize::try_from(number()?).unwrap_or(0).min(MAX_ROWS);
@@ -110,6 +117,11 @@ impl Question {
                 _ => {}
             }
         }
+        if question.shifts.len() > MAX_SHIFTS {
+            let count = question.shifts.len();
+            return Err(format!("{count} shifts exceed limit of {MAX_SHIFTS}"));
+        }
+        question.shifts.sort_unstable();
         question.facets.truncate(MAX_MEMBERS);
         question.columns.truncate(MAX_MEMBERS);
         if question.from_ms >= question.until_ms {
@@ -165,11 +177,57 @@ impl Question {
     /// this hour.
     pub(super) fn bin_of(&self, time_ms: i64, hour_ms: i64) -> i64 {
         let (begin, end) = self.view_ms;
-        let time_ms = if (begin..end).contains(&time_ms) { time_ms } else { hour_ms };
-        let shifted = time_ms.saturating_add(self.offset_ms);
-        let begin = shifted.div_euclid(self.bin_ms).saturating_mul(self.bin_ms);
-        begin.saturating_sub(self.offset_ms)
+        self.bin_at(if (begin..end).contains(&time_ms) { time_ms } else { hour_ms })
     }
+
+    /// The beginning of the bin at a time. Bins begin at multiples of their width by the zone's
+    /// clock, so that one with a change of the offset is shorter or longer.
+    fn bin_at(&self, time_ms: i64) -> i64 {
+        // The offset after so many changes.
+        let offset = |n: usize| n.checked_sub(1).map_or(self.offset_ms, |last| self.shifts[last].1);
+        let mut count = self.shifts.partition_point(|(at, _)| *at <= time_ms);
+        let clock = time_ms.saturating_add(offset(count));
+        let clock = clock.div_euclid(self.bin_ms).saturating_mul(self.bin_ms);
+        loop {
+            let begin = clock.saturating_sub(offset(count));
+            let Some(before) = count.checked_sub(1) else { return begin };
+            let (shift_ms, _) = self.shifts[before];
+            if begin >= shift_ms {
+                return begin;
+            }
+            // It began before the change, unless the change left this time of the clock out.
+            if clock.saturating_sub(offset(before)) >= shift_ms {
+                return shift_ms;
+            }
+            count = before;
+        }
+    }
+
+    /// The end of the bin that begins then.
+    pub(super) fn end_of_bin(&self, begin_ms: i64) -> i64 {
+        let mut within_ms = begin_ms.saturating_add(self.bin_ms);
+        loop {
+            let end = self.bin_at(within_ms);
+            // Where the clock is set back, a bin is longer than its width.
+            if end > begin_ms || within_ms == i64::MAX {
+                // Where it is set forward, another may begin.
+                let mut shifts = self.shifts.iter().map(|(at, _)| *at);
+                let within = |at: &i64| {
+                    (begin_ms.saturating_add(1)..end).contains(at) && self.bin_at(*at) == *at
+                };
+                return shifts.find(within).unwrap_or(end).max(begin_ms);
+            }
+            within_ms = within_ms.saturating_add(HOUR_MS);
+        }
+    }
+}
+
+/// A time, a colon, and the zone's offset from then on.
+fn shift(text: &str) -> Result<(i64, i64), String> {
+    let parsed = text.split_once(':').and_then(|(at, offset)| {
+        Some((at.parse().ok()?, offset.parse::<i64>().ok()?.clamp(-DAY_MS, DAY_MS)))
+    });
+    parsed.ok_or_else(|| "shift is not a time, a colon and an offset".to_owned())
 }
 
 #[cfg(test)]
@@ -190,7 +248,87 @@ mod tests {
         }
     }
 
+    /// Two changes in Berlin: an hour is left out in March, and comes twice in October.
+    #[test]
+    fn bins_begin_by_the_clock_of_the_zone_whatever_its_offset() {
+        let ms = |text: &str| crate::units::date_time_ms(text).unwrap();
+        let shifts = [("2026-03-29T01:00Z", 2), ("2026-10-25T01:00Z", 1)];
+        let shifts = shifts.map(|(at, hours)| format!("&shift={}:{}", ms(at), hours * HOUR_MS));
+        let question = |bin: i64| {
+            let query = format!("bin={bin}&offset={HOUR_MS}{}", shifts.concat());
+            Question::parse(Some(&query)).unwrap()
+        };
+        for (bin, time, begin, end) in [
+            (DAY_MS, "2026-03-28T12:00+01:00", "2026-03-28T00:00+01:00", "2026-03-29T00:00+01:00"),
+            (DAY_MS, "2026-03-29T12:00+02:00", "2026-03-29T00:00+01:00", "2026-03-30T00:00+02:00"),
+            (DAY_MS, "2026-03-30T00:30+02:00", "2026-03-30T00:00+02:00", "2026-03-31T00:00+02:00"),
+            (DAY_MS, "2026-10-25T23:30+01:00", "2026-10-25T00:00+02:00", "2026-10-26T00:00+01:00"),
+            (DAY_MS, "2026-10-26T00:00+01:00", "2026-10-26T00:00+01:00", "2026-10-27T00:00+01:00"),
+            (HOUR_MS, "2026-03-29T03:10+02:00", "2026-03-29T03:00+02:00", "2026-03-29T04:00+02:00"),
+            (
+                2 * HOUR_MS,
+                "2026-03-29T03:10+02:00",
+                "2026-03-29T03:00+02:00",
+                "2026-03-29T04:00+02:00",
+            ),
+            (HOUR_MS, "2026-10-25T02:10+02:00", "2026-10-25T02:00+02:00", "2026-10-25T02:00+01:00"),
+            (HOUR_MS, "2026-10-25T02:10+01:00", "2026-10-25T02:00+01:00", "2026-10-25T03:00+01:00"),
+            (
+                6 * HOUR_MS,
+                "2026-10-25T02:10+01:00",
+                "2026-10-25T00:00+02:00",
+                "2026-10-25T06:00+01:00",
+            ),
+        ] {
+            let question = question(bin);
+            let found = question.bin_at(ms(&with_seconds(time)));
+            assert_eq!(found, ms(&with_seconds(begin)), "{time}");
+            assert_eq!(question.end_of_bin(found), ms(&with_seconds(end)), "{time}");
+        }
+        for (query, says) in [
+            ("shift=5".to_owned(), "a colon"),
+            ("shift=5:x".to_owned(), "a colon"),
+            ("shift=5:6&".repeat(257), "257 shifts exceed limit of 256"),
+        ] {
+            assert!(Question::parse(Some(&query)).unwrap_err().contains(says), "{query}");
+        }
+    }
+
+    fn with_seconds(text: &str) -> String {
+        format!("{}:00{}", &text[..16], &text[16..])
+    }
+
     proptest::proptest! {
+        #[test]
+        fn bins_are_without_gaps(
+            hours in proptest::sample::select(vec![1, 2, 6, 24, 7 * 24]),
+            quarters in -48..=56i64,
+            shifts in proptest::collection::btree_set(0..400i64, 0..6),
+            minutes in 0..24 * 60i64,
+            times in proptest::collection::vec(0..400 * DAY_MS, 20),
+        ) {
+            let offset = quarters * HOUR_MS / 4;
+            let mut query = format!("bin={}&offset={offset}", hours * HOUR_MS);
+            // Clocks are set back at full hours, and forward at any time.
+            for (n, day) in shifts.iter().enumerate() {
+                let (at, hours) = match minutes % 2 {
+                    0 => (minutes / 60 * HOUR_MS - offset, 1 - n as i64 % 2),
+                    _ => (minutes * 60_000, 1 + n as i64),
+                };
+                let shift = day * DAY_MS + at;
+                query += &format!("&shift={shift}:{}", offset + hours * HOUR_MS);
+            }
+            let question = Question::parse(Some(&query)).unwrap();
+            for time_ms in times {
+                let begin = question.bin_at(time_ms);
+                let end = question.end_of_bin(begin);
+                proptest::prop_assert!((begin..end).contains(&time_ms), "{} {}", begin, end);
+                proptest::prop_assert_eq!(question.bin_at(begin), begin);
+                proptest::prop_assert_eq!(question.bin_at(end), end);
+                proptest::prop_assert_eq!(question.bin_at(end - 1), begin);
+            }
+        }
+
         #[test]
         fn every_time_has_a_bin(time_ms: i64, bin: i64, offset: i64) {
             let query = format!("bin={bin}&offset={offset}");

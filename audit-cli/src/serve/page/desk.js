@@ -2,7 +2,7 @@
 
 import { $, counted, el, json, lines, number } from "./dom.js";
 import * as record from "./record.js";
-import { change, iso, offset, parsed, read, shown, state } from "./state.js";
+import { change, iso, offset, parsed, read, shifts, shown, state } from "./state.js";
 import * as table from "./table.js";
 import { draw } from "./timeline.js";
 
@@ -70,6 +70,7 @@ function query(more = {}) {
   for (const where of state.where ?? []) query.append("where", where);
   for (const facet of facets) query.append("facet", facet);
   for (const column of columns) query.append("column", column);
+  for (const shift of shifts(from, until)) query.append("shift", shift.join(":"));
   for (const [name, value] of Object.entries(more)) query.set(name, value);
   return query;
 }
@@ -200,7 +201,7 @@ $("previous").addEventListener("click", () => {
 function picture() {
   if (!overview) return;
   const { from, until, bin } = chosen();
-  const view = { bins: counts?.bins ?? [], bin, from, until, hours: integrity.hours ?? [], offset: offset(from) };
+  const view = { bins: counts?.bins ?? [], bin, from, until, hours: integrity.hours ?? [] };
   draw($("timeline"), $("legend"), view, zoom);
 }
 

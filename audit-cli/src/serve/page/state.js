@@ -68,6 +68,22 @@ export function offset(ms) {
   return wall - Math.floor(at / 1000) * 1000;
 }
 
+/// The changes of the offset between two times: of each the time, and the offset from then on.
+export function shifts(from, until) {
+  const found = [], step = Math.max(Math.round((until - from) / 2000), 864e5);
+  for (let at = from; at < until && found.length < 200; at += step) {
+    let [low, high] = [at, Math.min(at + step, until)];
+    const [before, after] = [offset(low), offset(high)];
+    if (before === after) continue;
+    while (high - low > 1) {
+      const middle = Math.floor((low + high) / 2);
+      if (offset(middle) === before) low = middle; else high = middle;
+    }
+    found.push([high, after]);
+  }
+  return found;
+}
+
 /// The time of a date and a time of day in the chosen zone.
 export function parsed(text) {
   if (!text) return null;

@@ -1,7 +1,7 @@
 // Records over time, as bars that are divided by the values of a member.
 
 import { el, number, svg } from "./dom.js";
-import { shown } from "./state.js";
+import { offset, shown } from "./state.js";
 
 const LEFT = 46, RIGHT = 8, TOP = 8, AXIS = 34, STRIP = 8;
 const COLOURS = 6;
@@ -56,9 +56,9 @@ export function draw(root, legend, view, zoom) {
     parts.push(svg("text", { x: x(ms), y: height - STRIP - 14 }, label));
     parts.push(svg("line", { class: "grid", x1: x(ms), x2: x(ms), y1: bottom, y2: bottom + 5 }));
   }
-  const inside = bins.filter(({ begin }) => begin + bin > from && begin < until);
+  const inside = bins.filter(({ begin, end }) => end > from && begin < until);
   const bars = inside.map((one, index) => {
-    const begin = Math.max(x(one.begin), LEFT), end = Math.min(x(one.begin + bin), width - RIGHT);
+    const begin = Math.max(x(one.begin), LEFT), end = Math.min(x(one.end), width - RIGHT);
     const gap = end - begin > 4 ? 1 : 0;
     const count = total(one);
     const told = ranked.filter(({ json }) => one.values.some((value) => value.json === json))
@@ -67,7 +67,7 @@ export function draw(root, legend, view, zoom) {
     const label = `${shown(one.begin).slice(0, 16)}: ${number.format(count)} records; ${told.join(", ")}`;
     const group = svg("g", {
       class: "bin", role: "button", tabindex: index ? -1 : 0, "aria-label": label,
-      "data-begin": one.begin,
+      "data-begin": one.begin, "data-end": one.end,
     }, svg("title", {}, label), svg("rect", {
       class: "catch", x: begin, width: Math.max(end - begin, 1), y: TOP, height: bottom - TOP,
     }));
@@ -87,8 +87,7 @@ export function draw(root, legend, view, zoom) {
     return group;
   });
   const zoomTo = (group) => {
-    const begin = Number(group.dataset.begin);
-    zoom(begin, begin + bin);
+    zoom(Number(group.dataset.begin), Number(group.dataset.end));
   };
   bars.forEach((bar, index) => bar.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -index, End: bars.length - 1 - index }[event.key];
@@ -144,7 +143,10 @@ export function draw(root, legend, view, zoom) {
     if (Math.abs(end - started) > 4) {
       const clamp = (ms) => Math.min(Math.max(ms, from), until);
       const [one, other] = [clamp(at(Math.min(started, end))), clamp(at(Math.max(started, end)))];
-      const whole = (ms, round) => round((ms + view.offset) / bin) * bin - view.offset;
+      const whole = (ms, round) => {
+        const clock = round((ms + offset(ms)) / bin) * bin;
+        return clock - offset(clock - offset(ms));
+      };
       zoom(whole(one, Math.floor), whole(other, Math.ceil));
     }
   };
