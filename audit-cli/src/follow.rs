@@ -4,10 +4,15 @@
 //! wrong, or that delivers a backlog after an outage, stores them under other hours. For those, a
 //! walk visits all days repeatedly, a few listings after each poll, near days before far ones. An
 //! hour in which the walk found something is listed at each poll for a while.
+//!
+//! The time is the store's, since this machine's clock may be hours off. In a directory it is this
+//! machine's, which may be set back.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::Clock;
 use audit_sink_s3::layout::{ObjectKey, Partition};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -15,7 +20,7 @@ use futures::stream::BoxStream;
 use crate::arguments::Tail;
 use crate::bucket::{Listed, Reader, Wanted};
 use crate::failure::Failure;
-use crate::units::{DAY_MS, HOUR_MS, now_ms};
+use crate::units::{DAY_MS, HOUR_MS};
 
 /// The objects in one page of a store's listing.
 const PAGE: usize = 1_000;
@@ -39,6 +44,9 @@ const DIRECTORY_SKEW_MS: i64 = 60 * 1_000;
 
 /// Yields each new object once.
 pub(crate) struct Follow {
+    clock: Arc<dyn Clock>,
+    /// How far the store's clock is ahead.
+    ahead_ms: i64,
     hours: u16,
     interval: Duration,
     /// `None` for a directory.
@@ -50,7 +58,9 @@ pub(crate) struct Follow {
     begin_ms: i64,
     /// Objects older than this are not new.
     since_ms: i64,
-    /// The objects under the last hours at the last poll.
+    /// When the last poll was, its last hours, and the objects under them.
+    polled_ms: i64,
+    listed: Vec<Partition>,
     recent: HashSet<ObjectKey>,
     /// The initial objects and those already yielded, with their times. None is older than
     /// `since_ms`.
@@ -76,17 +86,25 @@ struct Walk {
 
 impl Follow {
     /// Starts with the current objects.
-    pub(crate) async fn begin(reader: &Reader, arguments: &Tail) -> Result<Follow, Failure> {
-        let now = now_ms();
+    pub(crate) async fn begin(
+        reader: &Reader,
+        arguments: &Tail,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Follow, Failure> {
+        let now = clock.now_ms();
         let is_directory = reader.is_directory();
         let skew_ms = if is_directory { DIRECTORY_SKEW_MS } else { STORE_SKEW_MS };
         let mut follow = Follow {
+            clock,
+            ahead_ms: 0,
             hours: arguments.hours,
             interval: Duration::from_millis(arguments.interval_ms),
             lists_per_minute: (!is_directory).then_some(arguments.lists_per_minute),
             skew_ms,
             begin_ms: if is_directory { i64::MIN } else { now - skew_ms },
             since_ms: now - skew_ms,
+            polled_ms: now,
+            listed: Vec::new(),
             recent: HashSet::new(),
             known: HashMap::new(),
             busy: VecDeque::new(),
@@ -94,12 +112,15 @@ impl Follow {
             steps: 0,
             credit: 0.0,
         };
-        let (objects, _) = follow.look(reader).await?;
-        if let Some(time_ms) = reader.store_time_ms() {
-            follow.begin_ms = time_ms;
-            follow.since_ms = time_ms - skew_ms;
+        // The store's time is known after its first response.
+        while follow.listed != follow.last_hours() {
+            let (objects, _) = follow.look(reader).await?;
+            if let Some(time_ms) = reader.store_time_ms() {
+                follow.begin_ms = time_ms;
+                follow.since_ms = time_ms - skew_ms;
+            }
+            objects.iter().for_each(|object| follow.add(object));
         }
-        objects.iter().for_each(|object| follow.add(object));
         if is_directory {
             for day in reader.days(&Wanted::all()).await? {
                 let mut objects = std::pin::pin!(reader.objects_of(&day).await);
@@ -109,6 +130,17 @@ impl Follow {
             }
         }
         Ok(follow)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms() + self.ahead_ms
+    }
+
+    /// The hours in which most objects arrive.
+    fn last_hours(&self) -> Vec<Partition> {
+        let first = self.now_ms() - i64::from(self.hours) * HOUR_MS;
+        let count = i64::from(self.hours) + 2;
+        (0..count).map(|n| Partition::hour_of(first + n * HOUR_MS)).collect()
     }
 
     pub(crate) fn add(&mut self, object: &Listed) {
@@ -149,30 +181,35 @@ impl Follow {
     /// Lists the last hours, and those with recent arrivals. Returns the new objects and the number
     /// of listings made.
     async fn look(&mut self, reader: &Reader) -> Result<(Vec<Listed>, u64), Failure> {
-        let now = now_ms();
-        let first = now - i64::from(self.hours) * HOUR_MS;
-        let count = i64::from(self.hours) + 2;
-        let recent = (0..count).map(|n| Partition::hour_of(first + n * HOUR_MS));
-        let recent: Vec<Partition> = recent.collect();
-        let busy = self.busy.iter().map(|(hour, _)| *hour).filter(|hour| !recent.contains(hour));
-        let hours: Vec<(Partition, bool)> = recent
-            .iter()
-            .map(|hour| (*hour, true))
-            .chain(busy.map(|hour| (hour, false)).collect::<Vec<_>>())
-            .collect();
+        let (now, last_hours) = (self.now_ms(), self.last_hours());
+        let is_set_back = reader.is_directory() && now < self.polled_ms - self.skew_ms;
+        let mut hours = last_hours.clone();
+        hours.extend(self.busy.iter().map(|(hour, _)| *hour));
+        if is_set_back {
+            // What has arrived since the last poll is shown before other files are remembered.
+            hours.extend(&self.listed);
+            self.since_ms = now - self.skew_ms;
+        }
+        hours.sort_unstable();
+        hours.dedup();
         let (mut arrived, mut lists) = (Vec::new(), 0);
         let mut found = HashSet::new();
-        for (hour, is_recent) in hours {
+        for hour in hours {
+            let was_listed = self.listed.contains(&hour);
             let (mut count, mut any) = (0, false);
             let mut objects = std::pin::pin!(reader.objects_of(&hour).await);
             while let Some(object) = objects.next().await.transpose()? {
                 count += 1;
-                // Under the last hours a file's time does not matter.
-                let is_new = match is_recent {
+                if last_hours.contains(&hour) {
+                    found.insert(object.key);
+                }
+                // Under hours that were listed, a file's time does not matter. Other hours may hold
+                // any number of old files, as after a change of the clock.
+                let is_new = match was_listed {
                     true => {
-                        found.insert(object.key);
                         !self.recent.contains(&object.key) && !self.known.contains_key(&object.key)
                     }
+                    false if is_set_back && object.modified_ms > now => false,
                     false => self.has_arrived(&object),
                 };
                 if is_new {
@@ -189,8 +226,29 @@ impl Follow {
             }
         }
         self.busy.retain(|(_, left)| *left > 0);
-        self.recent = found;
+        if let Some(time_ms) = reader.store_time_ms() {
+            self.ahead_ms = time_ms - self.clock.now_ms();
+        }
+        (self.polled_ms, self.listed, self.recent) = (now, last_hours, found);
+        if is_set_back {
+            self.remember_later_than(now, reader).await?;
+        }
         Ok((arrived, lists))
+    }
+
+    /// Remembers the files with times after now, when the clock was set back: they are from before,
+    /// and their times come again. Those of the last minute before now may be shown again.
+    async fn remember_later_than(&mut self, now: i64, reader: &Reader) -> Result<(), Failure> {
+        self.walks = Default::default();
+        for day in reader.days(&Wanted::all()).await? {
+            let mut objects = std::pin::pin!(reader.objects_of(&day).await);
+            while let Some(object) = objects.next().await.transpose()? {
+                if object.modified_ms > now {
+                    self.add(&object);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn has_arrived(&self, object: &Listed) -> bool {
@@ -238,7 +296,7 @@ impl Follow {
 
     /// Lists the days, of which each walk takes its own.
     async fn begin_round(&mut self, reader: &Reader, which: usize) -> Result<bool, Failure> {
-        let now = now_ms();
+        let now = self.now_ms();
         let mut days = reader.days(&Wanted::all()).await?;
         let distance = |day: &Partition| (day.begin_ms() - now + DAY_MS / 2).abs();
         days.retain(|day| (distance(day) <= NEAR_MS) == (which == 0));
@@ -270,7 +328,71 @@ fn allowed(per_minute: u32, time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use audit_core::UniqueId;
+    use audit_core::testing::ManualClock;
+    use clap::Parser;
+
     use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    /// A host's clock, this machine's, or both may be hours off, and be set back meanwhile.
+    #[tokio::test]
+    async fn arrivals_are_shown_once_whatever_the_clocks_say() {
+        const BEGIN_MS: i64 = 1_795_132_800_000;
+        for back_hours in [0, 2, 5, 30] {
+            // No file was written in the minute before, which might be shown again.
+            let back_ms = back_hours * HOUR_MS - HOUR_MS / 3;
+            let root = tempfile::tempdir().unwrap();
+            let clock = Arc::new(ManualClock::at(BEGIN_MS));
+            let mut written = 0;
+            // Writes a file under an hour this far from now.
+            let mut write = |hours: i64| {
+                let now = clock.now_ms();
+                let hour = Partition::hour_of(now + hours * HOUR_MS);
+                let directory = root.path().join(hour.to_string());
+                std::fs::create_dir_all(&directory).unwrap();
+                let name = format!("{}-000000000000.ndjson", UniqueId::from_bits(written));
+                written += 1;
+                let file = std::fs::File::create(directory.join(&name)).unwrap();
+                let time = std::time::UNIX_EPOCH + Duration::from_millis(now.unsigned_abs());
+                file.set_modified(time).unwrap();
+                name
+            };
+            let line = ["audit", "tail", "-f", "--interval-ms=10", root.path().to_str().unwrap()];
+            let Arguments { common, command } = Arguments::try_parse_from(line).unwrap();
+            let Command::Tail(tail) = command else { panic!("that was tail") };
+            let reader = Reader::open(&tail.source, &common).unwrap();
+            for hours in [-30, -5, -2, -1, 0] {
+                write(hours);
+            }
+            let mut follow = Follow::begin(&reader, &tail, Arc::clone(&clock) as _).await.unwrap();
+            // All that the walk finds takes several polls.
+            let mut shown = async || {
+                let mut shown = Vec::new();
+                for _ in 0..12 {
+                    let objects = follow.next(&reader).await.unwrap();
+                    shown.extend(objects.iter().map(|object| object.key.to_string()));
+                }
+                let name = |key: &String| key.rsplit('/').next().unwrap().to_owned();
+                let mut names: Vec<String> = shown.iter().map(name).collect();
+                names.sort();
+                names
+            };
+            assert_eq!(shown().await, [""; 0]);
+            for _ in 0..6 {
+                let new = [0, -1, -4, 6].map(&mut write);
+                assert_eq!(shown().await, new, "{back_ms} before");
+                clock.advance(HOUR_MS);
+            }
+            clock.advance(-back_ms);
+            for hour in 0..4 {
+                // By a host with the same clock, and by others.
+                let new = [0, back_hours, -3, 7].map(&mut write);
+                assert_eq!(shown().await, new, "{hour} hours after {back_ms}");
+                clock.advance(HOUR_MS);
+            }
+        }
+    }
 
     #[test]
     fn looks_and_the_walk_together_keep_the_bound() {

@@ -1,8 +1,10 @@
 //! `audit tail`: the last records of a bucket, and new ones.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use audit_core::SystemClock;
 use futures::StreamExt;
 use tokio::time::Instant;
 
@@ -28,7 +30,7 @@ pub(crate) async fn run(
     let (mut wrong, mut refused) = (false, Refused::default());
     // Objects that exist before the search for the last records must not be printed as new.
     let mut follow = match arguments.follow {
-        true => Some(Follow::begin(&reader, arguments).await?),
+        true => Some(Follow::begin(&reader, arguments, Arc::new(SystemClock)).await?),
         false => None,
     };
     let mut last = VecDeque::new();
