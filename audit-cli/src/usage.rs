@@ -44,3 +44,38 @@ fn print(error: &clap::Error) -> ExitCode {
     }
     ExitCode::from(2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_any_number_says_what_is_expected() {
+        let command = Arguments::command();
+        let (mut names, mut told) = (vec![vec![]], 0);
+        for one in command.get_subcommands() {
+            names.push(vec![one.get_name()]);
+            names.extend(one.get_subcommands().map(|two| vec![one.get_name(), two.get_name()]));
+        }
+        for names in names {
+            let within = names.iter().fold(&command, |at, name| at.find_subcommand(name).unwrap());
+            for flag in within.get_arguments().filter_map(clap::Arg::get_long) {
+                for value in ["hunter2", "-1", "99999999999999999999"] {
+                    let flag = format!("--{flag}={value}");
+                    let line = ["audit"].iter().chain(&names).copied().chain([&*flag]);
+                    let line: Vec<OsString> = line.map(OsString::from).collect();
+                    let error = command.clone().try_get_matches_from(&line);
+                    let Err(error) = error else { continue };
+                    let text = naming_variables(error, &command, &line).to_string();
+                    let bare =
+                        ["invalid digit found", "invalid socket address", "too large to fit"];
+                    if bare.iter().any(|bare| text.contains(bare)) {
+                        assert!(text.contains("it must be"), "{text}");
+                        told += 1;
+                    }
+                }
+            }
+        }
+        assert!(told > 20, "{told}");
+    }
+}

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Command};
 
+use super::expected::{expected, is_like_a_number};
 use super::{Source, Sources};
 use crate::{read_text, shortened};
 
@@ -47,13 +48,16 @@ pub fn parse_with_file(
     let mut names = Vec::new();
     for (name, value) in table {
         let line = line_of(value.span().start);
-        let is_number = value.get_ref().is_integer();
+        let number = value.get_ref().as_integer().map(|number| number.to_string());
+        let given = number.or(value.get_ref().as_str().map(ToOwned::to_owned)).unwrap_or_default();
         let flag = flag(command, &name, value.into_inner(), &path, paths)
             .map_err(|why| wrong(format!(", line {line}: {why}")))?;
         if let Some(flag) = flag {
             let alone = [program.clone(), flag.clone()];
             command.clone().try_get_matches_from(alone).map_err(|error| {
-                wrong(format!(", line {line}: {name}: {}", without_value(&error, is_number)))
+                let setting = command.get_arguments().find(|setting| setting.get_id() == &name);
+                let why = without_secret(&error, &given, setting.and_then(expected));
+                wrong(format!(", line {line}: {name}: {why}"))
             })?;
             if matches!(sources.of_setting(&name), Source::Default) {
                 flags.push(flag);
@@ -68,8 +72,8 @@ pub fn parse_with_file(
 }
 
 /// Names the environment variables that an error is about, where clap names flags that nobody gave,
-/// or blames the arguments. These are the arguments that it parsed. Other errors are returned
-/// unchanged.
+/// or blames the arguments, and says what the value of a number or an address must be. These are
+/// the arguments that it parsed. Other errors are returned unchanged.
 pub fn naming_variables(
     mut error: clap::Error,
     command: &Command,
@@ -82,10 +86,19 @@ pub fn naming_variables(
         settings.extend(command.get_arguments());
     }
     if error.kind() != ErrorKind::InvalidUtf8 {
-        if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
-            && let Some(variable) = variable_of(flag, &settings, arguments)
+        let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+            return error;
+        };
+        let setting = setting_of(flag, &settings);
+        let variable = setting.and_then(|setting| variable_of(setting, arguments));
+        let flag = variable.map(|variable| format!("{flag}, set by the variable {variable}"));
+        if let Some(expected) = setting.and_then(expected)
+            && error.kind() == ErrorKind::ValueValidation
         {
-            let flag = format!("{flag}, set by the variable {variable}");
+            let tip = ContextValue::StyledStrs(vec![format!("it must be {expected}").into()]);
+            error.insert(ContextKind::Suggested, tip);
+        }
+        if let Some(flag) = flag {
             error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
         }
         return error;
@@ -114,10 +127,15 @@ pub fn naming_variables(
     }
 }
 
-/// The variable that set a flag, as clap shows it, unless an argument did.
-fn variable_of(shown: &str, settings: &[&clap::Arg], arguments: &[OsString]) -> Option<String> {
+/// The setting of a flag, as clap shows it.
+fn setting_of<'a>(shown: &str, settings: &[&'a clap::Arg]) -> Option<&'a clap::Arg> {
     let name = shown.strip_prefix("--")?.split([' ', '=', '[']).next()?;
-    let setting = settings.iter().find(|setting| setting.get_long() == Some(name))?;
+    settings.iter().find(|setting| setting.get_long() == Some(name)).copied()
+}
+
+/// The variable that set a setting, unless an argument did.
+fn variable_of(setting: &clap::Arg, arguments: &[OsString]) -> Option<String> {
+    let name = setting.get_long()?;
     let variable = setting.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
     let is_it = |argument: &OsString| {
         let rest = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_prefix(name));
@@ -168,16 +186,20 @@ fn flag(
     Ok(Some(format!("--{long}={value}").into()))
 }
 
-/// The reason why a value is invalid. A value is shown only if it is a number, which is no secret.
-fn without_value(error: &clap::Error, is_number: bool) -> String {
-    match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+/// The reason why a value is invalid, and what is expected. A value is shown only if it resembles a
+/// number: others may be misplaced secrets.
+fn without_secret(error: &clap::Error, given: &str, expected: Option<String>) -> String {
+    let shown = if is_like_a_number(given) { format!(" {given:?}") } else { String::new() };
+    let why = error.source().map(ToString::to_string);
+    match (error.get(ContextKind::ValidValue), expected, why) {
+        (Some(ContextValue::Strings(valid)), ..) if !valid.is_empty() => {
             format!("its value must be one of {}", valid.join(", "))
         }
-        _ => match error.source().filter(|_| is_number) {
-            Some(why) => format!("its value is invalid: {why}"),
-            None => "its value is invalid".to_owned(),
-        },
+        (_, Some(expected), _) => format!("its value{shown} is invalid, expected {expected}"),
+        (_, None, Some(why)) if !given.is_empty() => {
+            format!("its value is invalid: {}", why.replace(given, "…"))
+        }
+        (_, None, _) => "its value is invalid".to_owned(),
     }
 }
 
@@ -316,8 +338,12 @@ mod tests {
             ("\nprot = 1", "line 2: unknown setting `prot`"),
             ("config = \"x\"", "line 1: unknown setting `config`"),
             ("check = true", "line 1: unknown setting `check`"),
-            ("port = \"hunter2\"", "line 1: port: its value is invalid"),
-            ("port = 70000", "line 1: port: its value is invalid: 70000 is not in 0..=65535"),
+            (
+                "port = \"hunter2\"",
+                "line 1: port: its value is invalid, expected a whole number from 0 to 65535",
+            ),
+            ("port = \"80s\"", "line 1: port: its value \"80s\" is invalid, expected a whole"),
+            ("port = 70000", "line 1: port: its value \"70000\" is invalid, expected a whole"),
             ("kind = \"hunter2\"", "line 1: kind: its value must be one of a, b"),
             ("on = \"hunter2\"", "line 1: on must be true or false"),
             ("port = [\"hunter2\"]", "line 1: port must be a string, an integer"),

@@ -1,6 +1,7 @@
 //! Settings from flags, the environment and a file, and the source of each.
 
 mod command_line;
+mod expected;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -402,3 +402,49 @@ fn waiting() -> impl TypedValueParser<Value = usize> {
 fn request_memory() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(4..=1 << 20).try_map(usize::try_from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the standard library says about numbers and addresses, which does not help alone.
+    const BARE: [&str; 3] = ["invalid digit found", "invalid socket address", "too large to fit"];
+
+    #[test]
+    fn an_error_about_any_setting_says_what_is_expected() {
+        let command = Settings::command();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("set.toml");
+        let mut numbers = 0;
+        for setting in command.get_arguments().filter(|setting| setting.get_env().is_some()) {
+            let (id, long) = (setting.get_id().as_str(), setting.get_long().unwrap());
+            for value in ["10x", "hunter2", "-1", "99999999999999999999"] {
+                std::fs::write(&file, format!("{id} = \"{value}\"\n")).unwrap();
+                let read = |_: &clap::ArgMatches| Some(file.clone());
+                let in_file = parse_with_file(&command, ["x".into()], read, &PATHS);
+                if let Err(SettingsError::File(why)) = in_file {
+                    let says = ["expected", "must be one of", "must be true or false", ": "];
+                    assert!(says.iter().any(|part| why.contains(part)), "{why}");
+                    let is_bare = why.ends_with("its value is invalid");
+                    assert!(!is_bare && !BARE.iter().any(|bare| why.contains(bare)), "{why}");
+                    assert!(!why.contains("hunter2"), "{why}");
+                    assert!(
+                        !why.contains("whole number")
+                            || why.contains(value) != (value == "hunter2"),
+                        "{why}"
+                    );
+                    numbers += usize::from(why.contains("whole number"));
+                }
+                let given = ["x".into(), format!("--{long}={value}").into()];
+                if let Err(SettingsError::CommandLine(error)) =
+                    parse_with_file(&command, given, |_| None, &PATHS)
+                {
+                    let why = error.to_string();
+                    let is_bare = BARE.iter().any(|bare| why.contains(bare));
+                    assert!(!is_bare || why.contains("it must be"), "{why}");
+                }
+            }
+        }
+        assert!(numbers > 40, "{numbers}");
+    }
+}

@@ -378,3 +378,25 @@ fn settings_that_can_never_work_are_refused() {
         settings(Some(&format!("{name} = 0")), &[]).unwrap();
     }
 }
+
+#[test]
+fn an_error_about_any_number_says_what_is_expected() {
+    let command = CommandLine::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    let mut told = 0;
+    for flag in serve.get_arguments().filter_map(clap::Arg::get_long) {
+        for value in ["hunter2", "-1", "99999999999999999999"] {
+            let flag = format!("--{flag}={value}");
+            let Err(error) = CommandLine::read(["functions-host", "serve", "convex", &flag]) else {
+                continue;
+            };
+            let text = error.to_string();
+            let bare = ["invalid digit found", "invalid socket address", "too large to fit"];
+            if bare.iter().any(|bare| text.contains(bare)) {
+                assert!(text.contains("it must be"), "{text}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 20, "{told}");
+}
