@@ -119,7 +119,7 @@ impl TryFrom<LimitsForm> for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLimits {
     /// A limit exceeds the highest value.
-    #[error("{name} of {actual} exceeds the highest possible value of {highest}")]
+    #[error("{name} of {actual} exceeds limit of {highest}")]
     TooHigh {
         /// The name of the limit.
         name: &'static str,

@@ -47,7 +47,7 @@ impl Proof {
     /// [`ProofError::Form`] or [`ProofError::Checkpoint`].
     pub fn parse(text: &str) -> Result<Proof, ProofError> {
         if text.len() > Note::MAX_BYTES {
-            return Err(ProofError::Form("the proof is longer than 1 MiB"));
+            return Err(ProofError::Form("the proof exceeds limit of 1 MiB"));
         }
         let (head, note) = text.split_once("\n\n").ok_or(ProofError::Form("no empty line"))?;
         let mut lines = head.split('\n').peekable();

@@ -114,7 +114,8 @@ impl Delivery {
                 for pointer in content.pointers {
                     let event = &events.events[sent.start + pointer];
                     let bytes = event.line.len();
-                    let reason = format!("{bytes} bytes exceed what the receiver takes");
+                    let most = self.envelope.max_record_bytes();
+                    let reason = format!("{bytes} bytes exceed limit of {most} bytes");
                     self.set_aside(events.stream, event, SetAside::TooLarge, &reason).await;
                 }
             }

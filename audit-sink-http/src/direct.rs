@@ -173,9 +173,8 @@ impl Direct {
             if !self.delivery.envelope.fits(self.stream, &event) {
                 let most = self.settings.limits().record_bytes;
                 let message = format!(
-                    "an audit log of {bytes} bytes exceeds what the log stream {} takes, which is \
-                     {most} bytes with its envelope (raise max_record_bytes if the receiver takes \
-                     more)",
+                    "an audit log of {bytes} bytes exceeds limit of {most} bytes with the envelope \
+                     of the log stream {} (raise max_record_bytes if the receiver takes more)",
                     self.settings.name
                 );
                 return Err(SinkError::not_persisted(SinkErrorKind::Blocked, message));

@@ -105,7 +105,7 @@ impl Mapping {
 
     fn check(&self) -> Result<(), String> {
         if self.fields.len() > MAX_FIELDS {
-            return Err(format!("{} fields exceed {MAX_FIELDS}", self.fields.len()));
+            return Err(format!("{} fields exceed limit of {MAX_FIELDS}", self.fields.len()));
         }
         let is_name = |part: &str| {
             let is_valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -325,7 +325,11 @@ mod tests {
             assert!(error.contains("mapping.toml: ") && error.contains(says), "{error}");
         }
         let many: String = (0..101).map(|n| format!("f{n} = \"/f\"\n")).collect();
-        assert!(read(&format!("[fields]\n{many}")).unwrap_err().contains("101 fields exceed 100"));
+        assert!(
+            read(&format!("[fields]\n{many}"))
+                .unwrap_err()
+                .contains("101 fields exceed limit of 100")
+        );
         assert_eq!(read("").unwrap(), Mapping::default());
         assert!(Mapping::read(Path::new("/absent/x")).unwrap_err().to_string().contains("be read"));
     }

@@ -305,8 +305,8 @@ impl LogStream {
         if !self.delivery.envelope.fits(stream, &event) {
             let (bytes, most) = (event.line.len(), self.settings.limits().record_bytes);
             return Err(format!(
-                "{bytes} bytes exceed {most} bytes with the envelope (raise max_record_bytes if the \
-                 receiver takes more)"
+                "{bytes} bytes exceed limit of {most} bytes with the envelope (raise \
+                 max_record_bytes if the receiver takes more)"
             ));
         }
         self.send(Events { stream, events: vec![event] }).await

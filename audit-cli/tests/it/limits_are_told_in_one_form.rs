@@ -6,10 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Other ways to say it.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 10] = [
     "exceeds the limit of",
     "exceed the limit of",
     "exceeds a limit of",
+    "exceed {",
+    "exceeds {",
+    "exceed what",
+    "exceeds what",
     ", more than {",
     "may be at most {",
     "can have at most {",

@@ -83,6 +83,11 @@ impl Envelope {
         Content { count, body: body.into_bytes(), pointers }
     }
 
+    /// The most that a record may have with its envelope, in bytes.
+    pub(crate) fn max_record_bytes(&self) -> usize {
+        self.limits.record_bytes
+    }
+
     /// Whether a record is sent itself rather than as a pointer.
     pub(crate) fn fits(&self, stream: UniqueId, event: &Event) -> bool {
         let mut body = String::new();

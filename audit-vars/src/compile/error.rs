@@ -212,7 +212,7 @@ impl fmt::Display for BodyError {
             }
             BodyProblem::TooLarge(exceeded) => fmt::Display::fmt(exceeded, f)?,
             BodyProblem::ValueTooLarge { at_least: _, max } => {
-                write!(f, "value exceeds the variable's limit of {max} bytes")?;
+                write!(f, "value exceeds limit of {max} bytes of the variable")?;
             }
             BodyProblem::KeyNotAString => f.write_str("audit log body keys must be strings")?,
             BodyProblem::Syntax { reason, offset: _ } => write!(f, "invalid JSON: {reason}")?,

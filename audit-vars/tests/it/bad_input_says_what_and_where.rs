@@ -362,7 +362,7 @@ fn invalid_host_values_are_rejected() {
     let refused = |value: &dyn Fn() -> Result<HostValue, BodyError>, message: &str| {
         assert_eq!(value().unwrap_err().to_string(), message);
     };
-    let large = "value exceeds the variable's limit of 10 bytes";
+    let large = "value exceeds limit of 10 bytes of the variable";
     refused(&|| HostValue::new(small, "012345678"), large);
     refused(&|| HostValue::new(small, "01234567890"), large);
     refused(&|| HostValue::new(small, &["0123456"]), large);
