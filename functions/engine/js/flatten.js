@@ -11,7 +11,7 @@ const {
 } = captured;
 const {
   asyncIterator, construct, get, has, iterator, set, deleteProperty, isConcatSpreadable,
-  MAX_SAFE_INTEGER, RealArray, exec,
+  MAX_SAFE_INTEGER, RealArray, exec, indexOf, lastIndexOf, max, slice,
 } = captured;
 
 /// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt
@@ -232,4 +232,44 @@ export async function fromAsync(type, items, map, self) {
   }
   target.length = at;
   return target;
+}
+
+/// The comparisons of a search between two checks of the clock.
+const STEP_COMPARISONS = 2 ** 24;
+
+/// Searches for one text in another in steps, between which `look` checks the clock. The methods
+/// that do more than search are called afterwards: what they repeat fits into the function's time.
+export function search(original, text, args, name, look) {
+  const [pattern, position] = args;
+  const size = pattern.length;
+  const step = trunc(STEP_COMPARISONS / size) + 1;
+  const last = text.length - size;
+  const part = (from, to) => apply(slice, text, [from, to + size]);
+  if (name === "lastIndexOf") {
+    const given = trunc(+position);
+    let to = given < last ? max(given, 0) : last;
+    for (; to >= 0; to -= step) {
+      look();
+      const from = max(to - step + 1, 0);
+      const at = apply(lastIndexOf, part(from, to), [pattern]);
+      if (at >= 0) return from + at;
+    }
+    return -1;
+  }
+  const hasPosition = name === "includes" || name === "indexOf";
+  const isAll = name === "replaceAll" || name === "split";
+  let from = hasPosition ? max(trunc(+position) || 0, 0) : 0;
+  let found = -1;
+  while (from <= last && found < 0) {
+    look();
+    const searched = part(from, from + step - 1);
+    let next = from + step;
+    let at = apply(indexOf, searched, [pattern]);
+    if (at >= 0 && !isAll) found = from + at;
+    for (; isAll && at >= 0; at = apply(indexOf, searched, [pattern, at + size]))
+      next = max(next, from + at + size);
+    from = next;
+  }
+  if (name === "includes") return found >= 0;
+  return name === "indexOf" ? found : apply(original, text, args);
 }

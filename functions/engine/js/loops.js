@@ -24,10 +24,11 @@ const typedLength = Reflect.getOwnPropertyDescriptor(typedArrays, "length").get;
 const MAX_LENGTH = 1 << 23;
 /// The length from which a loop takes long enough to check the clock.
 const LONG_LENGTH = 1 << 14;
-/// The most comparisons that a search for one text in another may need, and the number from which
-/// the clock is checked.
+/// The most comparisons that a search for one text in another may need, the number from which the
+/// clock is checked, and that from which it is checked during the search.
 const MAX_COMPARISONS = 2 ** 33;
 const LONG_COMPARISONS = 2 ** 24;
+const LONGEST_COMPARISONS = 2 ** 28;
 /// The length from which a regular expression may take long to compile.
 const LONG_PATTERN = 1 << 10;
 /// The most combining marks in sequence that are normalized, in code units.
@@ -193,6 +194,8 @@ export function boundLoops(native, load) {
         );
       }
       if (comparisons > LONG_COMPARISONS) look();
+      if (comparisons > LONGEST_COMPARISONS)
+        return load().search(original, text, args, name, look);
     }
     return apply(original, text, args);
   };

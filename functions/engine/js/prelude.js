@@ -18,7 +18,7 @@ const arrayPrototype = Array.prototype;
 const errorMark = Symbol.for("ConvexError");
 const { get: mapGet, set: mapSet, delete: mapDelete } = Map.prototype;
 const mapSize = Reflect.getOwnPropertyDescriptor(Map.prototype, "size").get;
-const { toWellFormed, slice } = String.prototype;
+const { indexOf, lastIndexOf, toWellFormed, slice } = String.prototype;
 const typedArrays = Reflect.getPrototypeOf(Int8Array).prototype;
 
 /// The original built-ins that modules of this host need, which are loaded later.
@@ -35,7 +35,8 @@ export const captured = {
   stringify, exec: RegExp.prototype.exec, RealRangeError: RangeError,
   getOwnPropertyDescriptor: Reflect.getOwnPropertyDescriptor,
   getPrototypeOf: Reflect.getPrototypeOf, hasOwn: Object.hasOwn,
-  setPrototypeOf: Reflect.setPrototypeOf, max: Math.max, RealNumber: Number,
+  setPrototypeOf: Reflect.setPrototypeOf, max: Math.max, RealNumber: Number, indexOf, lastIndexOf,
+  slice,
   RealUint8Array: Uint8Array, fromCharCode: String.fromCharCode, setBytes: typedArrays.set, subarray: typedArrays.subarray,
   getTime: RealDate.prototype.getTime, toISOString: RealDate.prototype.toISOString,
   symbolDescription: Reflect.getOwnPropertyDescriptor(Symbol.prototype, "description").get,

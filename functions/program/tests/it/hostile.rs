@@ -61,6 +61,45 @@ fn endless_loops_end_their_function() {
     }
 }
 
+/// A client can send the texts.
+#[test]
+fn searches_are_interrupted_and_find_what_is_there() {
+    let methods =
+        ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"].map(|method| {
+            format!("export const {method} = query(async () => {{ console.log('before'); 'a'.repeat(1e6).{method}('a'.repeat(8000) + 'b'); console.log('after'); }});")
+        });
+    let fixture = fixture(&format!(
+        "{}
+         export const results = query(async () => {{
+           const p = 'x'.repeat(399) + 'y', gap = 'x'.repeat(350_000);
+           const text = gap + p + gap + p, second = 700_400;
+           const at = (...more: any[]) => [text.indexOf(p, ...more), text.lastIndexOf(p, ...more), text.includes(p, ...more)];
+           return [at(), at(350_000), at(350_001), at(second), at(second + 1), at(-1), at(Infinity), at(NaN), at('350001'), at(null),
+             text.replace(p, '[$&]') === gap + '[' + p + ']' + gap + p, text.replace(p, (_m, i) => i) === gap + '350000' + gap + p,
+             text.replaceAll(p, '!') === gap + '!' + gap + '!', text.split(p).map((s) => s.length), text.split(p, 1).length,
+             text.indexOf(p + 'z'), text.lastIndexOf('z' + p), text.includes(p + 'z'), (p + gap + gap + p).lastIndexOf(p, 0), (p + gap + gap).indexOf(p)];
+         }});",
+        methods.join("\n")
+    ));
+    let limits = Limits { time: Duration::from_millis(100), ..Limits::default() };
+    for method in ["includes", "indexOf", "lastIndexOf", "replace", "replaceAll", "split"] {
+        let mut host = Host { asked: Vec::new(), answer: |_: &str, _: &str| Ok("null".to_owned()) };
+        let name = format!("messages:{method}");
+        let ran = fixture.run_with(&name, "[{}]", &SEED, &limits, &mut host);
+        assert_eq!(ran.result.unwrap_err().kind, FailureKind::TimeLimit, "{method}");
+        assert_eq!(ran.log_lines, ["[LOG] 'before'"], "{method}");
+    }
+    let both = "[350000,700400,true]";
+    let one = "[700400,350000,true]";
+    assert_eq!(
+        fixture.value("messages:results", "[{}]"),
+        format!(
+            "[{both},[350000,350000,true],{one},[700400,700400,true],[-1,700400,false],[350000,-1,true],[-1,700400,false],\
+             {both},{one},[350000,-1,true],true,true,true,[350000,350000,0],1,-1,-1,false,0,0]"
+        )
+    );
+}
+
 /// The engine does not check the clock within its own loops.
 #[test]
 fn single_built_in_calls_are_interrupted() {
