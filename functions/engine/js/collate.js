@@ -38,8 +38,25 @@ function charactersOf(text) {
   return characters;
 }
 
-/// The weights of a text, up to the first unknown character.
+/// The weights of short texts, by text, with numbers apart and without. Sorting compares each text
+/// several times.
+const known = { apart: new Map(), within: new Map() };
+const MAX_KNOWN = 2048;
+const MAX_KNOWN_LENGTH = 64;
+
 function weightsOf(text, isNumeric) {
+  if (text.length > MAX_KNOWN_LENGTH) return computedWeights(text, isNumeric);
+  const of = isNumeric ? known.apart : known.within;
+  let weights = of.get(text);
+  if (weights === undefined) {
+    if (of.size >= MAX_KNOWN) of.clear();
+    of.set(text, (weights = computedWeights(text, isNumeric)));
+  }
+  return weights;
+}
+
+/// The weights of a text, up to the first unknown character.
+function computedWeights(text, isNumeric) {
   const primaries = [];
   const secondaries = [];
   const tertiaries = [];
