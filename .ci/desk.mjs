@@ -280,6 +280,31 @@ const tests = {
     return page;
   },
 
+  async "days begin at midnight on both sides of daylight saving time"() {
+    // The clock in Berlin is set forward on the 29th. Records before and after each midnight.
+    const place = `${BUCKETS}/clocks`;
+    for (let day = 27; day <= 31; day += 1) {
+      for (const hour of [21, 22, 23]) {
+        const at = Date.UTC(2026, 2, day, hour, 30), directory = `${place}/dt=2026-03-${day}/hour=${hour}`;
+        fs.mkdirSync(directory, { recursive: true });
+        fs.writeFileSync(`${directory}/01HF7YAT00000000000000${day}${hour}-000000000000.ndjson`, `{"at":${at}}\n`);
+      }
+    }
+    const { url } = await serve(place);
+    const page = await open({ url: `${url}&zone=Europe%2FBerlin&bin=86400000&time=/at` });
+    assert.equal(await searched(page), 15);
+    const bars = await page.locator("#timeline .bin").evaluateAll((bars) => bars.map((bar) => bar.dataset));
+    const days = bars.map(({ begin, end }) => [new Date(Number(begin)).toISOString().slice(5, 16), (end - begin) / 36e5]);
+    assert.deepEqual(days, [
+      ["03-26T23:00", 24], ["03-27T23:00", 24], ["03-28T23:00", 23],
+      ["03-29T22:00", 24], ["03-30T22:00", 24], ["03-31T22:00", 24],
+    ]);
+    await page.locator("#timeline .bin").nth(2).click();
+    await page.waitForURL(/from=2026-03-28T23%3A00%3A00Z&until=2026-03-29T22%3A00%3A00Z/);
+    assert.equal(await searched(page), 2);
+    return page;
+  },
+
   async "days of any year are shown"() {
     const days = [["0001-01-01", -62135596800000], ["0999-12-31", -30610310400000], ["2026-11-20", 1795132800000]];
     for (const [n, [day, at]] of days.entries()) {
