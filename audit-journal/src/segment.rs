@@ -120,8 +120,8 @@ pub(crate) struct SegmentReader {
 #[derive(Debug)]
 struct Looked {
     header: GroupHeader,
-    /// Its batches, until they are taken.
-    places: Option<Vec<BatchPlace>>,
+    /// Its batches. Those of a group that two objects share are asked for twice.
+    places: Vec<BatchPlace>,
 }
 
 /// The part of a file that is in memory. The memory is reused for the next part.
@@ -186,7 +186,7 @@ impl SegmentReader {
         let group = self.at(self.offset, left.min(header.group_bytes()))?;
         Ok(match look_into(group, salt) {
             Ok((header, places)) => {
-                self.looked = Some(Looked { header, places: Some(places) });
+                self.looked = Some(Looked { header, places });
                 Found::Group(header)
             }
             Err(found) => found,
@@ -216,7 +216,7 @@ impl SegmentReader {
         let (salt, offset) = (self.segment.header.salt, self.offset);
         // If the window no longer holds the group, it is read again, and checked again.
         self.at(offset, header.group_bytes())?;
-        let places = self.looked.as_mut().and_then(|looked| looked.places.take());
+        let places = self.looked.as_ref().map(|looked| looked.places.clone());
         let group = self.at(offset, header.group_bytes())?;
         let payload = &group[GROUP_HEADER_BYTES..];
         let places = places.or_else(|| batches(header, payload, salt)).ok_or_else(|| {
