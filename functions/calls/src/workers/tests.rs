@@ -237,6 +237,11 @@ async fn javascript_that_got_no_time_is_only_slow() {
         pool.run(Lane::unique(), Presence::default(), work).await
     });
     begun.await.unwrap();
+    // The kernel counts a thread's time once the thread waits or is interrupted.
+    let is_counted = |running: &Running| running.thread.cpu_time().is_some();
+    while !workers.shared.state().running.values().all(is_counted) {
+        tokio::task::yield_now().await;
+    }
     let second = Duration::from_secs(1);
     for _ in 0..3 {
         assert_eq!(overran(limits(second, NEVER)), None, "it got no time");
