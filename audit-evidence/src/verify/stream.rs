@@ -300,8 +300,6 @@ impl StreamVerifier {
         }
         self.judge_end();
         self.report.is_open = self.is_open;
-        let begin = |finding: &Finding| finding.records.as_ref().map_or(0, |records| records.start);
-        self.report.findings.sort_by_key(begin);
         self.report
     }
 

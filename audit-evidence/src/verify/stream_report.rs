@@ -37,7 +37,7 @@ pub struct StreamReport {
     pub(super) is_succeeded: bool,
     /// The ends of earlier streams that it states.
     pub previous: Vec<StreamEnd>,
-    /// The findings, by record.
+    /// The findings, in no order. Those of a [`BucketReport`](super::BucketReport) are in one.
     pub findings: Vec<Finding>,
 }
 
