@@ -16,6 +16,10 @@ import urllib.request
 import ask_three_ways
 import chdb.session
 import duckdb
+import pandas
+import polars
+import pyarrow
+import pyarrow.json
 import sqlglot
 
 root = sys.argv[1]
@@ -143,6 +147,21 @@ lines = [line for (line,) in rows("SELECT json FROM read_ndjson_objects('BUCKET_
 for table in ("audit_parquet", f"read_parquet('{exported}')"):
     assert sorted(record for (record,) in rows(f"SELECT audit_record FROM {table}")) == sorted(lines), table
     print(f"{table}: {len(lines)} records, byte for byte")
+
+# Libraries that know nothing of the layout find the same records, and nothing of the evidence.
+objects = [path for path in objects if path.endswith((".zst", ".gz", ".ndjson"))]
+of_library = {
+    "pyarrow": lambda path: pyarrow.json.read_json(pyarrow.input_stream(path)).to_pylist(),
+    "polars": lambda path: polars.read_ndjson(path).to_dicts(),
+    "pandas": lambda path: pandas.read_json(path, lines=True, compression="infer").to_dict("records"),
+}
+for library, read in of_library.items():
+    records = [record for path in objects for record in read(path)]
+    members = ("user", "action", "document", "outcome")
+    found = [tuple(record[member] for member in members) for record in records]
+    assert sorted(found) == sorted(asked), (library, found)
+    assert not any(name.startswith("_") or "$" in name for record in records for name in record), library
+    print(f"{library}: {len(found)} records of {len(objects)} objects, as expected")
 
 
 def check(dialect, name, found):
