@@ -34,7 +34,7 @@ struct FileSink(Arc<Mutex<Stream>>);
 #[derive(Debug)]
 struct Stream {
     directory: PathBuf,
-    /// One opening of the sink: no other writes to it.
+    /// The stream's id. Each opening of the sink has a stream of its own.
     id: UniqueId,
     next_sequence: u64,
     closed: bool,
@@ -65,7 +65,8 @@ impl Stream {
             SinkError::not_persisted(SinkErrorKind::Unavailable, "the file was not written")
                 .with_source(error)
         })?;
-        // From here on the batch may be stored even if an error follows. Its numbers are taken.
+        // From here on the batch may be stored even if an error follows, so its sequence numbers
+        // are not used again.
         self.next_sequence += u64::from(batch.count());
         let named =
             fs::rename(&unfinished, &path).and_then(|()| File::open(&self.directory)?.sync_all());
@@ -110,7 +111,7 @@ impl fmt::Display for FileSink {
     }
 }
 
-/// What the suite needs to know: how to open the sink, and how to read without it.
+/// Tells the suite how to open the sink, and how to read the records without it.
 struct Directory(PathBuf);
 
 #[async_trait]

@@ -24,7 +24,8 @@ pub enum DiskFault {
 }
 
 impl DiskFault {
-    /// The fault that this error, or one of its sources, reports. `None` for others: they may pass.
+    /// The fault that this error, or one of its sources, reports. `None` for other errors, which
+    /// may pass without an operator.
     pub fn of(error: &(dyn Error + 'static)) -> Option<DiskFault> {
         with_wrapped(error).find_map(|error| {
             let fault = error.downcast_ref::<Faulty>().map(|faulty| faulty.fault);

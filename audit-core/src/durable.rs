@@ -18,12 +18,12 @@ use crate::{SystemClock, SystemRandom, UniqueId};
 const UNFINISHED: &str = "unfinished";
 
 /// Creates a directory and its missing parents. When this returns, the names of all of them are
-/// durable, and so are those of existing parents on the same file system, as far as this process
-/// may have created them ([`sync_name`]).
+/// durable, and so are those of existing parents on the same file system, except in directories
+/// that this process may not read and write, where it cannot have created them ([`sync_name`]).
 ///
 /// # Errors
 ///
-/// If a directory cannot be created or synced. A later call then continues.
+/// If a directory cannot be created or synced. A later call creates and syncs the rest.
 pub fn create_directory(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -34,12 +34,13 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     path.ancestors().take_while(|above| same_file_system(above, &path)).try_for_each(sync_name)
 }
 
-/// The error of a directory that cannot be created, saying what has its name.
+/// The error of a directory that cannot be created, naming the file that has its name or that of
+/// one of its parents.
 fn in_the_way(path: &Path, error: io::Error) -> io::Error {
     if !matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) {
         return error;
     }
-    // One of a directory above it is found first.
+    // From the root down, so that the first file that is not a directory is the cause.
     let mut above: Vec<_> =
         path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
     above.reverse();
@@ -51,7 +52,8 @@ fn in_the_way(path: &Path, error: io::Error) -> io::Error {
 }
 
 /// Makes the name of an existing file or directory durable. Does nothing if this process may not
-/// read and write the directory that has the name: it did not create the name. The root has none.
+/// read and write the parent directory, since it then did not create the name. The root has no
+/// name.
 ///
 /// # Errors
 ///
@@ -93,7 +95,7 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written or synced. It is then the old or the new one.
+/// If the file cannot be written or synced. The path then has the old file or the new one.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let (file, unfinished) = create_unfinished(|| unfinished(path))?;
     let written = write(&file, content).and_then(|()| fs::rename(&unfinished, path));
@@ -104,8 +106,8 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory(directory_of(path))
 }
 
-/// Removes the unfinished files of dead writers from a directory, as killed ones leave them, and
-/// returns their number. The names of unfinished files are those that `is_unfinished` says.
+/// Removes the unfinished files that killed writers left in a directory, and returns their number.
+/// `is_unfinished` says whether a path is that of an unfinished file.
 ///
 /// # Errors
 ///
@@ -118,7 +120,8 @@ pub fn remove_unfinished(
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
-        // Meanwhile other writers may finish, and others may remove files too.
+        // Meanwhile the file's writer may finish, or another process may remove the file: skip it
+        // then.
         let is_file = || entry.file_type().is_ok_and(|kind| kind.is_file());
         let is_one = is_unfinished(&path) && is_file();
         let Some(file) = is_one.then(|| File::open(&path).ok()).flatten() else { continue };
@@ -135,15 +138,15 @@ pub fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == UNFINISHED)
 }
 
-/// How many files are created until one keeps its name. On a file system that shows a file as two,
-/// none seems to.
+/// The number of files created until one keeps its name; the last one is used in any case. On a
+/// file system that reports two inode numbers for one file, none seems to keep its name.
 const TRIES: u32 = 100;
 
-/// Creates a file under a name that nobody else has, with the lock that marks it as having a
-/// writer, as long as it is open. Returns its path too.
+/// Creates a file under a new name and locks it. The lock, which lasts until the file is closed,
+/// shows that the file has a writer. Returns the file and its path.
 ///
-/// Others may [remove](remove_unfinished) a file before its writer has locked it. Another one is
-/// then created, under another name.
+/// Another process may [remove](remove_unfinished) the file before it is locked. A file with
+/// another name is then created.
 ///
 /// # Errors
 ///
@@ -159,7 +162,7 @@ pub fn create_unfinished(mut name: impl FnMut() -> PathBuf) -> io::Result<(File,
         let file = options.open(&path)?;
         let is_kept = match file.try_lock() {
             Ok(()) => is_at(&file, &path)?,
-            // Another process is about to remove it.
+            // Another process has locked the file to remove it: create another file.
             Err(TryLockError::WouldBlock) => false,
             // Without locks nobody can tell that a writer is dead, so nothing is ever removed.
             Err(TryLockError::Error(_)) => true,
@@ -240,7 +243,8 @@ mod tests {
     fn names_are_synced_whoever_created_them() {
         let root = tempfile::tempdir().unwrap();
         let (a, b) = (root.path().join("a"), root.path().join("a/b"));
-        // Killed after the first directory; killed before the sync; complete.
+        // As found after a kill between the two directories, after a kill before the sync, and
+        // complete.
         fs::create_dir(&a).unwrap();
         for _ in 0..3 {
             create_directory(&b).unwrap();
@@ -250,7 +254,7 @@ mod tests {
         sync_name(Path::new("/")).unwrap();
         assert!(!was_synced(Path::new(".")), "a directory that has none of the names");
 
-        // Created; killed before the sync.
+        // The file is new, then as found after a kill before the sync.
         let file = b.join("key");
         for created in [true, false] {
             assert_eq!(create(&file, b"one").unwrap(), created);

@@ -37,10 +37,10 @@ pub enum SinkErrorKind {
 /// Whether a batch whose `persist` failed may still reach the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It certainly will not.
+    /// The batch will certainly not reach the destination.
     NotPersisted,
-    /// It may have been persisted, or may still be. Retrying the same logs may then store them
-    /// twice.
+    /// The batch may have been persisted, or may still be. Retrying the same logs may then store
+    /// them twice.
     Indeterminate,
 }
 
@@ -74,7 +74,7 @@ impl SinkError {
         self
     }
 
-    /// What to do.
+    /// What the caller should do.
     pub fn kind(&self) -> SinkErrorKind {
         self.0.kind
     }

@@ -9,41 +9,42 @@ use crate::regular_file::open_or_create_regular;
 
 /// A lock of a file against other processes, until it is dropped.
 ///
-/// It does not rest on the file being closed. A process that is being started has copies of its
-/// parent's files until it runs its own program, and would hold the lock until then.
+/// Dropping it unlocks the file explicitly, since closing the file may not suffice: a child process
+/// that is being started has copies of its parent's open files until it runs its own program, and
+/// these copies hold the lock too.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
-    /// The path of a file that is removed with the lock.
+    /// The path of the locked file, if it is removed when the lock is dropped.
     removed: Option<PathBuf>,
 }
 
-/// How long those who share a lock are waited for, all in all and at a time. They have it for
-/// microseconds, unless their process is stopped meanwhile.
+/// How long [`FileLock::exclusive`] waits for holders of a shared lock, in total and between
+/// attempts. They hold it for microseconds, unless their process is stopped meanwhile.
 const SHARED_WAIT: Duration = Duration::from_secs(5);
 const SHARED_PAUSE: Duration = Duration::from_millis(5);
 
 impl FileLock {
-    /// Locks the file at this path, which nobody else has locked. It is created if it is missing,
-    /// accessible only to its owner.
+    /// Locks the file at this path exclusively. Creates it if it is missing, accessible only to its
+    /// owner.
     ///
     /// # Errors
     ///
-    /// Those of [`exclusive`](Self::exclusive). Also if it is not a regular file: opening a pipe
-    /// may wait, and a link may lead to another process's lock.
+    /// Those of [`exclusive`](Self::exclusive). Also if the path is not that of a regular file:
+    /// opening a pipe may wait, and a link may lead to another process's lock.
     pub fn create(path: &Path) -> io::Result<FileLock> {
         FileLock::exclusive(open_or_create_regular(path)?)
     }
 
-    /// Waits for the lock of processes that write the file at this path, which is that of a file
-    /// beside it, `<name>.lock`. Calls `wait` first if another process has the lock.
+    /// Locks out other processes that write the file at this path, by locking a file beside it,
+    /// `<name>.lock`. If another process has the lock, calls `wait` and then waits for the lock.
     ///
-    /// The file at the path may be replaced meanwhile. The one beside it is removed with the lock,
-    /// and left by a process that is killed.
+    /// The file at the path may be replaced while the lock is held. The lock file is removed when
+    /// the lock is dropped; a process that is killed leaves it.
     ///
     /// # Errors
     ///
-    /// If the file beside it cannot be opened.
+    /// If the lock file cannot be opened.
     pub fn beside(path: &Path, wait: impl FnOnce()) -> io::Result<FileLock> {
         let mut lock = path.as_os_str().to_owned();
         lock.push(".lock");
@@ -56,22 +57,24 @@ impl FileLock {
                     wait.take().into_iter().for_each(|wait| wait());
                     file.lock()?;
                 }
-                // A file system without locks keeps nobody apart.
+                // On a file system without locks, processes are not kept apart.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
-            // Whoever had it has removed the file, and others may have locked its successor.
+            // The previous holder removed the file, and another process may have created and locked
+            // a new one: retry.
             if is_at(&file, &lock)? {
                 return Ok(FileLock { file, removed: Some(lock) });
             }
         }
     }
 
-    /// Locks a file that nobody else has locked. Whoever [shares](Self::shared) its lock, to find
-    /// out whether somebody has it, is waited for.
+    /// Locks a file exclusively. Waits for processes that hold a [shared](Self::shared) lock, which
+    /// they take only to find out whether the file is locked.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if it is locked.
+    /// [`io::ErrorKind::WouldBlock`] if the file is locked exclusively, or is still shared after 5
+    /// seconds.
     pub fn exclusive(file: File) -> io::Result<FileLock> {
         for _ in 0..SHARED_WAIT.as_millis() / SHARED_PAUSE.as_millis() {
             match file.try_lock() {
@@ -83,11 +86,12 @@ impl FileLock {
         FileLock::taken(file.try_lock(), file)
     }
 
-    /// Locks a file that nobody else has locked but in this way.
+    /// Takes a shared lock on a file: several processes may hold it at once, but none beside an
+    /// exclusive lock.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if it is locked exclusively.
+    /// [`io::ErrorKind::WouldBlock`] if the file is locked exclusively.
     pub fn shared(file: File) -> io::Result<FileLock> {
         FileLock::taken(file.try_lock_shared(), file)
     }
@@ -111,7 +115,8 @@ fn pause() {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Before others can take the lock. A file that remains does no harm.
+        // Removed before others can take the lock, so that nobody keeps a lock on a removed file. A
+        // file that remains does no harm.
         if let Some(path) = &self.removed {
             let _ = std::fs::remove_file(path);
         }
@@ -132,7 +137,7 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
 }
 
-/// Other operating systems remove no open files.
+/// Operating systems other than Unix do not remove open files.
 #[cfg(not(unix))]
 pub(crate) fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
@@ -174,7 +179,7 @@ mod tests {
         assert!(!at("nothing").exists());
     }
 
-    /// They have the lock for an instant, and keep nobody from starting.
+    /// A shared lock lasts for an instant, and does not make an exclusive one fail.
     #[test]
     fn those_who_look_whether_a_file_is_locked_are_waited_for() {
         let directory = tempfile::tempdir().unwrap();
@@ -184,7 +189,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                    // An error if it is locked.
+                    // Fails while the file is locked exclusively.
                     drop(FileLock::shared(File::open(&path).unwrap()));
                 }
             });
@@ -195,7 +200,7 @@ mod tests {
         });
     }
 
-    /// Each removes the file with its lock, so the next one may have opened a file that is gone.
+    /// Each holder removes the lock file, so the next one may have opened a file that is gone.
     #[test]
     fn one_process_at_a_time_has_the_lock_beside_a_file() {
         let directory = tempfile::tempdir().unwrap();
@@ -208,7 +213,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..200 {
                         let _lock = FileLock::beside(path, || waits.send(()).unwrap()).unwrap();
-                        // Fails if another one is between the two lines.
+                        // Fails if another thread is between these two lines.
                         drop(File::create_new(path).unwrap());
                         std::fs::remove_file(path).unwrap();
                     }
@@ -225,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("LOCK");
         let file = File::create(&path).unwrap();
-        // Such as a process has that is being started.
+        // A copy such as a child process has while it is being started.
         let _copy = file.try_clone().unwrap();
         let open = || File::open(&path).unwrap();
         let lock = FileLock::exclusive(file).unwrap();

@@ -13,11 +13,11 @@ pub struct Health {
     pub commits: Commits,
     /// Accepted batches whose outcome is still unknown.
     pub pending_batches: u64,
-    /// The size of their lines in bytes, which the sink's settings limit.
+    /// The size of the lines of these batches in bytes, which the sink's settings limit.
     pub pending_bytes: u64,
     /// Objects delivered since the sink was opened.
     pub objects_delivered: u64,
-    /// Records in those objects.
+    /// Records in the delivered objects.
     pub records_delivered: u64,
     /// Requests to the destination that were retried since the sink was opened.
     pub retries: u64,
@@ -123,7 +123,7 @@ impl fmt::Display for HealthState {
 /// one, on the destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Commits {
-    /// It can, as far as is known.
+    /// It can, as far as the sink knows.
     #[default]
     Accepted,
     /// Batches fail until the problem passes or an operator acts. The process then recovers by

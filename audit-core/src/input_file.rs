@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// The largest file that is read at once, in bytes: the tenants of a large host, many times.
+/// The largest file that is read into memory, in bytes: many times the list of a large host's
+/// tenants.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads what a person wrote, such as a key or a certificate, from a file or a pipe.
@@ -90,7 +91,7 @@ fn check_permissions(_: &Path) -> io::Result<()> {
 pub struct InputLines {
     input: BufReader<File>,
     line: Vec<u8>,
-    /// The number of the last line, from 1.
+    /// The number of the line that was read last, counted from 1.
     number: u64,
 }
 
@@ -103,7 +104,7 @@ impl InputLines {
     /// # Errors
     ///
     /// If it cannot be opened. A pipe that nobody opens for writing within 10 seconds is an error
-    /// too. What writes to it may take longer.
+    /// too. Once the pipe is open, its writer may take longer.
     pub fn open(path: &Path) -> io::Result<InputLines> {
         let file = match is_pipe(path)? {
             false => File::open(path)?,
@@ -132,7 +133,8 @@ impl InputLines {
         Ok((!self.line.is_empty()).then_some(&self.line[..]))
     }
 
-    /// As [`next_line`](Self::next_line), as text without its end and without a byte order mark.
+    /// As [`next_line`](Self::next_line), as text without its line break and without a byte order
+    /// mark.
     ///
     /// # Errors
     ///
@@ -149,7 +151,7 @@ impl InputLines {
     }
 }
 
-/// Whether an input can wait: opening a pipe waits for a writer, reading it for what is written.
+/// Whether this is a pipe. Opening one waits for a writer, and reading it waits for data.
 fn is_pipe(path: &Path) -> io::Result<bool> {
     #[cfg(unix)]
     return Ok(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(path)?.file_type()));
@@ -157,10 +159,12 @@ fn is_pipe(path: &Path) -> io::Result<bool> {
     return Ok(false);
 }
 
-/// How long a pipe may take.
+/// How long to wait for a pipe to be opened for writing or, if it is read whole, to be written to
+/// its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Does what may never end. A thread waits for it, and is left behind if that takes too long.
+/// Runs `read`, which may never return, in a thread. After `patience`, fails and leaves the thread
+/// behind.
 fn in_time<T: Send + 'static>(
     path: &Path,
     patience: Duration,
@@ -171,7 +175,7 @@ fn in_time<T: Send + 'static>(
     let path = path.to_owned();
     let thread = std::thread::Builder::new().name("audit-input".to_owned());
     thread.spawn(move || {
-        // The receiver may have given up.
+        // The caller may have stopped waiting.
         let _ = sender.send(read(&path));
     })?;
     result.recv_timeout(patience).unwrap_or_else(|_| {
@@ -253,7 +257,8 @@ mod tests {
             let error = in_time(&path, Duration::from_millis(1), what, open).unwrap_err();
             assert_eq!(error.to_string(), format!("it is a pipe, and {what} within 1ms"));
         }
-        // The threads that were left behind would read what is written.
+        // The threads that were left behind still wait to open the first pipe, so the reader gets
+        // another.
         fs::remove_file(&path).unwrap();
         mkfifo();
         let content = "x".repeat(200_000);

@@ -34,7 +34,7 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// If one log may be larger than all together, or a number exceeds what a
+    /// If the limit for one log exceeds that for all logs together, or a number exceeds what a
     /// [`Batch`](crate::Batch) can hold.
     pub fn new(
         max_logs: u32,
@@ -131,9 +131,9 @@ pub enum InvalidLimits {
     /// One log could be larger than all logs together.
     #[error("max_log_bytes of {max_log_bytes} exceeds max_total_bytes of {max_total_bytes}")]
     LogOverTotal {
-        /// Bytes of one log.
+        /// The limit for one log, in bytes.
         max_log_bytes: u32,
-        /// Bytes of all together.
+        /// The limit for all logs together, in bytes.
         max_total_bytes: u32,
     },
 }
@@ -179,7 +179,7 @@ impl LimitExceeded {
         LimitExceeded { stopped_early: true, ..LimitExceeded::log_bytes(at_least, limits) }
     }
 
-    /// Which limit.
+    /// The limit that was exceeded.
     pub fn limit(&self) -> Limit {
         self.limit
     }

@@ -49,7 +49,7 @@ impl OpenError {
         OpenError { source: Some(source.into()), ..self }
     }
 
-    /// What to do.
+    /// What to do about the error.
     pub fn kind(&self) -> OpenErrorKind {
         self.kind
     }

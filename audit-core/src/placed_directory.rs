@@ -7,19 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::DiskFault;
 
-/// A directory at a path. It notices if the path leads elsewhere: what is there then may be another
-/// process's, which must not be changed.
+/// A directory at a path. [`check`](Self::check) finds out whether the path now leads elsewhere:
+/// what is there may belong to another process, and must not be changed.
 ///
-/// It is open as long as this lives: its inode is not given to another directory, and no file
-/// system can number it anew. So its disk is in use, and an ordinary `umount` is refused.
+/// The directory stays open as long as this value exists, so that its inode number remains its own:
+/// the file system neither gives the number to another directory nor renumbers this one. An open
+/// directory keeps its disk in use, so an ordinary `umount` is refused.
 #[derive(Debug)]
 pub struct PlacedDirectory {
     path: PathBuf,
     directory: Held,
 }
 
-/// The directory itself, wherever somebody moves it. Other operating systems than Unix open no
-/// directories: there, a moved one goes unnoticed if another has its path.
+/// A handle on the directory, wherever it is moved to. Operating systems other than Unix do not
+/// open directories: there it goes unnoticed if the directory is moved and another one gets its
+/// path.
 #[cfg(unix)]
 type Held = File;
 #[cfg(not(unix))]
@@ -40,8 +42,8 @@ impl PlacedDirectory {
     ///
     /// # Errors
     ///
-    /// If it cannot be opened: there is none, this process may not read it, or may open no more
-    /// files.
+    /// If it cannot be opened: it does not exist, or this process may not read it or may open no
+    /// more files.
     pub fn open(path: PathBuf) -> io::Result<PlacedDirectory> {
         Ok(PlacedDirectory { directory: hold(&path)?, path })
     }
@@ -109,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// What a host does to its directory, and what it then hears.
+    /// What is done to the directory, and the fault that the check reports.
     #[cfg(unix)]
     #[test]
     fn each_way_to_lose_a_directory_is_told_apart() {

@@ -47,12 +47,13 @@ pub(crate) fn open_or_create_regular(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true);
     let mut new = options.clone();
-    // Fails if the name is taken, by a link too.
+    // Creation fails if the name is taken, even by a link.
     new.create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
     let is = |opened: &io::Result<File>, kind| matches!(opened, Err(e) if e.kind() == kind);
-    // Others may create the file after the first call, and remove it after the second one.
+    // Retries, because other processes may create the file after the first call and remove it after
+    // the second.
     loop {
         let opened = open_regular_with(&options, path);
         if !is(&opened, io::ErrorKind::NotFound) {
@@ -143,7 +144,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
                         open_or_create_regular(&path).unwrap();
-                        // Another one may have removed it.
+                        // Another thread may have removed it.
                         let _ = fs::remove_file(&path);
                     }
                 });

@@ -21,10 +21,10 @@ pub fn followed_by(text: &str, next: impl Display) -> String {
 }
 
 /// Advice on an error if it, or one of its sources, says that no more files can be opened, or that
-/// none may be so large. `None` for other errors.
+/// a file would be too large. `None` for other errors.
 ///
-/// The operating system reports the former as EMFILE (the process has too many) or ENFILE (all
-/// processes together), the latter as EFBIG.
+/// The operating system's errors are EMFILE (the process has too many open files), ENFILE (all
+/// processes together have too many) and EFBIG (the file is too large).
 pub fn descriptors_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
@@ -39,8 +39,8 @@ pub fn descriptors_advice(error: &(dyn Error + 'static)) -> Option<&'static str>
     })
 }
 
-/// An error and its sources, and the errors that I/O errors among them wrap: as its source, an I/O
-/// error names the one below the error that it wraps.
+/// An error and its sources, including the errors that I/O errors among them wrap. `source` of an
+/// I/O error skips the error that it wraps, and returns that error's source.
 pub(crate) fn with_wrapped<'e>(
     error: &'e (dyn Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::{SinkError, SinkErrorKind};
 
-    /// Those of S3 and of Convex do.
+    /// The error texts of S3 and of Convex end with a full stop.
     #[test]
     fn a_text_that_ends_with_a_full_stop_is_followed_like_any_other() {
         let error = SinkError::not_persisted(SinkErrorKind::Closed, "It is not there.")

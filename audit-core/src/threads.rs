@@ -7,13 +7,13 @@ use std::thread;
 pub const THREADS_ADVICE: &str =
     "raise the limit of processes and threads (ulimit -u, TasksMax, pids.max) or of memory";
 
-/// Starts a thread of this name, with a stack of this size or the default one. It is not waited
-/// for.
+/// Starts a detached thread of this name, with a stack of this size in bytes or of the default
+/// size.
 ///
 /// # Errors
 ///
-/// If the operating system refuses, which says no more than that a resource is unavailable. The
-/// error says of what, and [what to do](THREADS_ADVICE).
+/// If the operating system refuses. Its own error says only that a resource is unavailable; the
+/// returned one names the thread, and says [what to do](THREADS_ADVICE).
 pub fn start_thread(
     name: &str,
     stack_bytes: Option<usize>,
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_of_what_and_what_to_do() {
-        // More than an address space has.
+        // A stack larger than any address space.
         let error = start_thread("functions-1", Some(1 << 60), || ()).unwrap_err().to_string();
         assert!(error.starts_with("the thread functions-1 cannot be started: "), "{error}");
         assert!(error.ends_with("(ulimit -u, TasksMax, pids.max) or of memory"), "{error}");

@@ -28,12 +28,12 @@ impl Usage {
         self.logs
     }
 
-    /// The total size of their JSON in bytes, with variables filled in and without line breaks.
+    /// The total size of the logs' JSON in bytes, with variables filled in and without line breaks.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The metered size in bytes: that of each log, rounded up to the next
+    /// The metered size in bytes: the sum of the sizes of all logs, each rounded up to the next
     /// [`STEP_BYTES`](Usage::STEP_BYTES).
     pub fn metered_bytes(&self) -> u64 {
         self.metered_bytes

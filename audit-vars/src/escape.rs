@@ -113,7 +113,8 @@ const ESCAPES: [u8; 256] = {
 const PLAIN: u8 = 0;
 const WIDE: u8 = 1;
 
-/// Where escapes are closer together than this, the bytes between them are copied one by one.
+/// Where escapes are fewer than this many bytes apart, the bytes between them are copied one by
+/// one.
 const CLOSE: usize = 4;
 
 /// Appends text that begins with a special or wide byte, escaped.

@@ -22,7 +22,7 @@ pub struct Template {
 /// The position of a variable in the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// The number of bytes of text before it.
+    /// The number of bytes of text before the variable.
     pub(crate) at: u32,
     pub(crate) slot: u8,
 }

@@ -27,8 +27,8 @@ impl UserAgent {
     /// From the bytes of a header. Invalid UTF-8, and each control character, becomes U+FFFD; then
     /// the text is cut to [`MAX_BYTES`](Self::MAX_BYTES).
     pub fn from_bytes(bytes: &[u8]) -> UserAgent {
-        // No sequence is longer than what replaces it, so four times the limit is more than enough,
-        // and a character cut here is never kept.
+        // A replacement is at least as long as what it replaces, so four times the limit is more
+        // than enough: a character cut here lies beyond the limit.
         let bytes = &bytes[..bytes.len().min(4 * Self::MAX_BYTES)];
         let mut text = String::with_capacity(bytes.len().min(Self::MAX_BYTES));
         for char in String::from_utf8_lossy(bytes).chars() {

@@ -67,7 +67,7 @@ pub(crate) const VAR_TYPE: &str = "$audit_vars::Var";
 pub(crate) const SENTINEL_KEY: &str = "$var";
 
 impl Serialize for Var {
-    /// In a body it becomes a variable. Any other serializer gets the wire form,
+    /// The serializer for bodies writes a variable. Any other serializer gets the wire form,
     /// `{"$var":"<name>"}`, which is refused in a body.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_newtype_variant(VAR_TYPE, 0, SENTINEL_KEY, self.name)

@@ -1,13 +1,13 @@
-//! Programs on machines that are not as they need them. Linux only.
+//! Runs programs on machines that lack what they need, such as permissions. Linux only.
 
 use std::fs::{Permissions, metadata, set_permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// A program in a shell, which runs `before` first. The program has no environment but `PATH`, and
-/// not root's right to read and write everything. The variable `WITHIN` may hold a command that
-/// runs it, such as `timeout 60`.
+/// A command that runs the shell code `before`, then the program. The environment has only `PATH`,
+/// and the program lacks root's right to read and write everything. The caller may set the
+/// environment variable `WITHIN` to a command that runs the program, such as `timeout 60`.
 ///
 /// # Panics
 ///
@@ -23,8 +23,8 @@ pub fn in_shell(program: &str, before: &str) -> Command {
     shell
 }
 
-/// Machines on which no host can start that keeps its files in `audit-data`: what a shell runs
-/// before, and a part of what an operator must be told.
+/// Machines on which a host that keeps its files in `audit-data` cannot start: the shell code that
+/// sets up the machine, and a part of the message that the operator must get.
 pub const BAD_MACHINES: [(&str, &str); 9] = [
     ("ulimit -f 0;", "raise the limit of the size of files: ulimit -f, LimitFSIZE"),
     ("ulimit -n 8;", "raise the limit of open files: ulimit -n, LimitNOFILE"),
@@ -40,16 +40,17 @@ pub const BAD_MACHINES: [(&str, &str); 9] = [
     ("export DATABASE_URL=$(printf '\\351') AUDIT_EVIDENCE=$(printf '\\351');", "AUDIT_EVIDENCE"),
 ];
 
-/// Runs a program in an empty directory on such a machine.
+/// Runs a program in an empty directory, on the machine that the shell code `before` sets up.
+/// Returns its standard error.
 ///
 /// # Panics
 ///
-/// If it panics, ends well, or writes to standard output.
+/// If the program panics, succeeds, or writes to standard output.
 pub fn fails_on(program: &str, before: &str, arguments: &[&str], directory: &Path) -> String {
     let mut shell = in_shell(program, before);
     let ran = shell.args(arguments).current_dir(directory).output().expect("there is a shell");
     let Output { status, stdout, stderr } = ran;
-    // So that the directory can be removed.
+    // The caller must be able to remove the directory.
     for entry in std::fs::read_dir(directory).expect("it exists").flatten() {
         drop(set_permissions(entry.path(), Permissions::from_mode(0o700)));
     }

@@ -73,7 +73,7 @@ impl MemorySink {
         }
     }
 
-    /// An empty sink whose stream is the same in each run.
+    /// An empty sink whose stream has the same id for the same `seed`.
     pub fn seeded(seed: u64) -> MemorySink {
         let stream = UniqueId::generate(&super::ManualClock::at(0), &SeededRandom::new(seed));
         MemorySink { stream, ..MemorySink::new() }

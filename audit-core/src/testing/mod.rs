@@ -43,18 +43,18 @@ pub async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Outpu
 }
 
 /// The directories that [`durable`](crate::durable) has synced in this process, canonical. A test
-/// removes what it has seen.
+/// removes the entries that it has checked.
 #[cfg(feature = "disk")]
 pub fn synced_directories() -> MutexGuard<'static, HashSet<PathBuf>> {
     static SYNCED: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
     SYNCED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes a directory and what is in it, while somebody may create files there.
+/// Removes a directory and its content, while other threads or processes may create files in it.
 ///
 /// # Errors
 ///
-/// If a file or the directory cannot be removed for another reason than a new file in it.
+/// If a file or the directory cannot be removed, unless only because of a new file in it.
 #[cfg(feature = "disk")]
 pub fn remove_directory_in_use(path: &Path) -> io::Result<()> {
     loop {
@@ -75,7 +75,7 @@ impl ManualClock {
         ManualClock(AtomicI64::new(ms))
     }
 
-    /// Moves it by `ms` milliseconds, backwards if negative.
+    /// Moves the clock by `ms` milliseconds, backwards if negative.
     pub fn advance(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::Relaxed);
     }

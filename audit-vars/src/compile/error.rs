@@ -25,7 +25,7 @@ struct Inner {
 
 #[derive(Clone)]
 enum Step {
-    /// As in JSON, without the quotes.
+    /// The key as in JSON, without the quotes.
     Key(String),
     Index(u64),
 }
@@ -53,7 +53,7 @@ pub enum BodyProblem {
     },
     /// A variable in the value of another variable.
     MisplacedVariable,
-    /// Objects and arrays nest deeper than this.
+    /// Objects and arrays nest deeper than `max` levels.
     TooDeep {
         /// The most levels allowed.
         max: u32,

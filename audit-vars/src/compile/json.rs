@@ -203,8 +203,8 @@ impl<'t> Parser<'t, '_, '_> {
                 .is_some_and(|key| key.starts_with(b"\""))
     }
 
-    /// `{"$var":"<name>"}`: a variable. With other members it is an object with a reserved key. It
-    /// is not a level of nesting, since no rendering has it.
+    /// `{"$var":"<name>"}`: a variable. With other members it is an object with a reserved key. A
+    /// sentinel does not count as a level of nesting, since no rendering contains it.
     fn sentinel(&mut self) -> Result<(), BodyError> {
         self.copy_to(self.at);
         self.at = self.after_blanks(self.at + 1);
@@ -244,7 +244,7 @@ impl<'t> Parser<'t, '_, '_> {
             self.rest_of_string()?;
         }
         self.at += 1;
-        // Before any part of it is copied.
+        // The size is checked before any part of the string is copied.
         self.check_size()
     }
 

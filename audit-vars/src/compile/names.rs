@@ -31,7 +31,8 @@ struct Ascent {
     count: usize,
     last: Words,
     last_start: usize,
-    /// The first names: unordered ones seldom ascend for longer.
+    /// The places of the first names, to be added to the filter if a later name does not ascend.
+    /// Names in no order seldom ascend for longer.
     first: [NamePlace; 8],
 }
 
@@ -127,9 +128,10 @@ impl Names {
 /// The part of a name that distinguishes it from most others.
 #[derive(Clone, Copy)]
 struct Words {
-    /// Its first eight bytes, the first the highest; zeros behind a shorter one.
+    /// The first eight bytes of the name, the first being the most significant. A shorter name is
+    /// followed by zeros.
     first: u64,
-    /// Its last eight bytes, if there are as many.
+    /// The last eight bytes of the name; 0 if the name is shorter.
     last: u64,
     len: usize,
 }
@@ -144,7 +146,7 @@ impl Words {
         }
         let first = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
             let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
-            // They overlap, and are equal where they do.
+            // The two halves may overlap, and hold the same bytes where they do.
             u64::from(first) << 32 | u64::from(last) << (64 - 8 * len)
         } else {
             let byte = |(n, byte): (usize, &u8)| u64::from(*byte) << (56 - 8 * n);
@@ -159,7 +161,7 @@ impl Words {
         if self.first != other.first {
             Some(self.first < other.first)
         } else if self.len == other.len && self.len <= 16 {
-            // The last words hold the rest of both.
+            // Where the first words are equal, the last words hold the rest of both names.
             Some(self.last < other.last)
         } else {
             None

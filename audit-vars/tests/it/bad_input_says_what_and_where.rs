@@ -177,7 +177,7 @@ fn deep_nesting_is_rejected() {
     fn nested(levels: u32, inside: Value) -> Value {
         (0..levels).fold(inside, |value, _| Value::Array(vec![value]))
     }
-    /// The same around a variable.
+    /// This many arrays around a variable.
     struct Nested(u32);
     impl Serialize for Nested {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -266,7 +266,7 @@ fn excess_size_is_rejected() {
     let error = exact(90).unwrap_err();
     assert_eq!(error.to_string(), "audit log exceeds limit of 90 bytes");
     assert_eq!(error.limit_exceeded().unwrap().actual(), 91);
-    // The amount that fits before the path is a size too, so the text omits the path.
+    // A path would reveal how many bytes fit before it, so the text omits the path.
     let error = exact(88).unwrap_err();
     assert_eq!(error.to_string(), "audit log exceeds limit of 88 bytes");
     assert_eq!((error.limit_exceeded().unwrap().actual(), &*error.path()), (89, "/a/1"));
@@ -434,7 +434,7 @@ fn invalid_json_is_rejected() {
     syntax_refused("{\"k\":{\"$var\":\"ip\"", 17, "expected ',' or '}'", " at /k");
 }
 
-/// Errors that would otherwise need a debugger.
+/// The error names the value whose implementation failed, and what it did wrong.
 #[test]
 fn failing_serialize_implementations_are_rejected() {
     let failed = |message: &str| format!("the audit log body cannot be serialized: {message}");
@@ -481,7 +481,7 @@ fn failing_serialize_implementations_are_rejected() {
     serializes!(ShownKey, |serializer| serializer.collect_map([(Shown, 1)]));
     refused(&body!({ "a": ShownKey }), &failed("its Display implementation failed at /a"));
 
-    // The struct name that `serde_json` uses for finished text, used by other code.
+    // Other code uses the struct names that `serde_json` has for finished text.
     serializes!(NoJson, |serializer| serializer
         .serialize_struct("$serde_json::private::RawValue", 0)?
         .end());

@@ -75,7 +75,7 @@ fn host_values_may_reach_their_maximum_size() {
     let max = TABLE.trace.max_bytes() as usize;
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 2)).is_ok());
     assert!(HostValue::new(TABLE.trace, &"a".repeat(max - 1)).is_err());
-    // The last byte is a bracket, which only the final check sees.
+    // The last byte is the closing bracket, which only the final check counts.
     assert!(HostValue::new(TABLE.trace, &["a".repeat(max - 4)]).is_ok());
     assert!(HostValue::new(TABLE.trace, &["a".repeat(max - 3)]).is_err());
 }

@@ -78,7 +78,7 @@ impl Tree {
         1 + deepest.unwrap_or(0)
     }
 
-    /// With sentinels for variables.
+    /// The tree as JSON, with sentinels for variables.
     pub(crate) fn to_value(&self) -> Value {
         serde_json::to_value(self).unwrap()
     }
@@ -123,7 +123,7 @@ fn tree(with_variables: bool) -> impl Strategy<Value = Tree> {
     })
 }
 
-/// An arbitrary body: an object, up to the limit deep.
+/// An arbitrary body: an object, nested up to the limit.
 pub(crate) fn body() -> impl Strategy<Value = Tree> {
     let layers = prop_oneof![3 => Just(0..1), 1 => Just(0..64), 1 => Just(64..65)]
         .prop_flat_map(|count| prop::collection::vec(any::<bool>(), count));
@@ -219,7 +219,7 @@ pub(crate) fn user_agent_bytes() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..1500),
         "[ -~\"\\\\]{0,600}".prop_map(String::into_bytes),
         "(?s).{0,300}".prop_map(String::into_bytes),
-        // A character of each length across the cut.
+        // Characters of one to four bytes, around the place where the text is cut.
         (500..520usize, "(?s).{1,4}").prop_map(|(n, end)| ("\"".repeat(n) + &end).into_bytes()),
     ]
 }

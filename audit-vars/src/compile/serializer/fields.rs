@@ -9,7 +9,7 @@ use crate::compile::key::StringTaker;
 use crate::compile::names::{NamePlace, Names};
 use crate::compile::{BodyError, Compiler, json};
 
-/// A struct that has one of `serde_json`'s private names but other content.
+/// The error for a struct that has one of `serde_json`'s private names but other content.
 const NOT_ONE_FIELD: &str = "expected one field of JSON text";
 
 /// An object being written from a struct.

@@ -109,7 +109,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), BodyError> {
-        // Two calls, so that each length is a constant.
+        // Two calls, so that the compiler knows each length.
         if value { self.plain("true") } else { self.plain("false") }
     }
 
@@ -119,7 +119,7 @@ impl<'c, 'v> Serializer for &'c mut Compiler<'v> {
 
     #[inline]
     fn serialize_str(self, value: &str) -> Result<(), BodyError> {
-        // Before the copy, so that a huge string is not held twice.
+        // The size is checked before the copy, so that a huge string is not held twice.
         self.check_size(value.len())?;
         string_into(&mut self.text, value);
         Ok(())
