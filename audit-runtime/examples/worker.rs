@@ -28,7 +28,7 @@ use audit_runtime::{
 #[derive(Debug, Clone, Default)]
 struct Database(Arc<Mutex<BTreeMap<String, (u64, i64)>>>);
 
-/// The versions read and the pending writes.
+/// A transaction: the versions that it read and its pending writes.
 struct Tx {
     database: Database,
     read: BTreeMap<String, u64>,

@@ -9,8 +9,8 @@ use crate::outcomes::{AttemptOutcome, Ended, Outcomes};
 use crate::provenance::Identity;
 use crate::sealed_logs::SealedLogs;
 
-/// The end of one attempt. Its outcome is recorded when it is dropped, so an attempt has one
-/// however it ends, even if its caller is gone; an unknown outcome is not recorded.
+/// The end of one attempt. Dropping it records the attempt's outcome, so each attempt has one
+/// however it ends, even if its caller is gone. An unknown outcome is not recorded.
 pub(crate) struct Ending {
     /// `None` if the attempt logged nothing, or if another `Ending` claimed it.
     logs: Option<Arc<SealedLogs>>,
@@ -39,7 +39,8 @@ impl Ending {
     }
 
     /// The logs did not become durable. If that is certain, there is nothing for an outcome to
-    /// refer to, and the claim is released for a later release of the logs.
+    /// refer to, and the claim is given up, so that a later release of the logs can end the
+    /// attempt.
     pub(crate) fn note_undurable(&mut self, error: &ReleaseError) {
         if let ReleaseError::NotDurable(error) = error
             && error.outcome() == Outcome::NotPersisted

@@ -91,7 +91,7 @@ pub enum ReleaseError {
     /// durable.
     #[error("{0}")]
     Limit(LimitExceeded),
-    /// Its logs are not durable, or it is unknown whether they are.
+    /// The function's logs are not durable, or it is unknown whether they are.
     #[error("the audit logs of the function could not be made durable")]
     NotDurable(#[source] SinkError),
 }

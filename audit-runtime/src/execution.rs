@@ -112,7 +112,7 @@ impl Execution<Mutation> {
         (Execution { logs: Held::Attended(logs), kind }, attempt)
     }
 
-    /// The attempt that it belongs to, if it runs in the retry loop.
+    /// The attempt that this execution belongs to, if it runs in the retry loop.
     pub(crate) fn attempt(&self) -> Option<AttemptLogs> {
         match &self.logs {
             Held::Alone(_) => None,

@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) emissions: Vec<Emission>,
     /// The nested functions that emitted something.
     nested: Vec<Origin>,
-    /// The logs, once they were first sealed.
+    /// The sealed logs, once the execution was first sealed.
     sealed: Option<Arc<SealedLogs>>,
     /// Whether the logs were taken for release.
     pub(crate) ended: bool,

@@ -10,7 +10,7 @@ use crate::error::Refusal;
 pub(crate) enum Loss {
     Full,
     Closed,
-    /// The sink may have it: a retry could store it twice.
+    /// The sink may have the outcome, so it is not retried: it could be stored twice.
     Indeterminate,
 }
 

@@ -228,7 +228,8 @@ async fn settle<Tx: Transaction, T, E: FunctionError<Tx::Error>>(
     };
     let mut ending = Ending::new(logs, AttemptOutcome::RolledBack);
     if !ending.may_commit() {
-        // This attempt already has an outcome, or is about to. A commit would contradict it.
+        // Another `Ending` has claimed this attempt: its outcome, recorded or about to be, would
+        // contradict a commit.
         roll_back(transaction).await;
         return Err(MutationError::ForeignExecution);
     }
@@ -307,7 +308,7 @@ async fn end_without_effect<E>(
     })
 }
 
-/// The result of an attempt that a database error kept from committing.
+/// The result of an attempt that did not commit because of a database error.
 fn uncommitted<T, D, E: From<D>>(
     is_conflict: bool,
     error: D,

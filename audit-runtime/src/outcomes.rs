@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 use crate::metrics::{Loss, Metrics};
 use crate::retry_policy::RetryPolicy;
 
-/// How long outcomes wait for others, unless a batch is full or the host drains them. They cost at
-/// most one journal sync a second or, without a journal, one object a second.
+/// How long an outcome waits for others to fill its batch, unless the host drains them. So outcomes
+/// cost at most one journal sync a second or, without a journal, one object a second.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The longest record, with its line feed, in bytes.
@@ -103,7 +103,7 @@ struct Inner {
 struct State {
     queue: VecDeque<Ended>,
     is_sending: bool,
-    /// Whether a full queue was reported since it was last empty.
+    /// Whether a full queue was reported since a batch was last taken from the queue.
     was_full: bool,
     /// The number of callers that wait in `drain`.
     drains: usize,
@@ -162,7 +162,8 @@ impl Outcomes {
         if state.is_sending || state.queue.is_empty() {
             return;
         }
-        // Without an executor the queue waits for the next outcome, or for a drain.
+        // Without an executor, the queued outcomes wait for the next one to start the task, or for
+        // a drain.
         let Ok(executor) = Handle::try_current() else { return };
         state.is_sending = true;
         drop(state);
@@ -170,8 +171,8 @@ impl Outcomes {
         executor.spawn(Sending { outcomes: self.clone(), taken: 0, is_last: false }.run());
     }
 
-    /// Registers a commit in progress until the returned value is dropped: a drain waits for its
-    /// outcome.
+    /// Registers a commit in progress until the returned value is dropped: a drain waits for the
+    /// commit's outcome.
     pub(crate) fn commit_begins(&self) -> Committing {
         self.state().commits += 1;
         Committing(self.clone())
@@ -225,12 +226,12 @@ impl Drop for Committing {
     }
 }
 
-/// The task that sends queued outcomes. At most one runs, and none while the queue is empty.
+/// The task that sends queued outcomes. At most one runs. It ends when it finds the queue empty.
 struct Sending {
     outcomes: Outcomes,
     /// The number of outcomes that the sink is persisting.
     taken: usize,
-    /// Whether it found the queue empty, so that the next outcome starts a new task.
+    /// Whether the task found the queue empty, so that the next outcome starts a new one.
     is_last: bool,
 }
 

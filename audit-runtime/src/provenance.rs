@@ -116,7 +116,7 @@ pub(crate) struct Provenance {
 /// The longest name as JSON, in bytes. Longer ones are cut, so that provenance is bounded.
 const MAX_NAME_JSON_BYTES: usize = 512;
 
-/// The length of the rest of the member, with its numbers at their longest.
+/// The length of the rest of the member in bytes, with its numbers at their longest.
 const MAX_REST_BYTES: usize =
     r#","$audit":{"execution":"","attempt":4294967295,"function":"","kind":"mutation","replay":false}}"#
         .len()
@@ -156,7 +156,7 @@ impl Provenance {
 pub(crate) struct RefusalRecord {
     /// The text up to the value of `at`.
     head: String,
-    /// The text after it, up to the value of `replay`.
+    /// The text after the value of `at`, up to the value of `replay`.
     provenance: Option<String>,
 }
 

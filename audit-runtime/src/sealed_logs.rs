@@ -19,7 +19,7 @@ pub(crate) struct Emission {
 pub(crate) struct SealedLogs {
     context: Context,
     emissions: Vec<Emission>,
-    /// In place of the logs of a function that failed because its first log was refused.
+    /// The record that takes the place of the logs if the function's first log was refused.
     refusal: Option<RefusalRecord>,
     provenance: Option<Provenance>,
     identity: Identity,
@@ -42,15 +42,15 @@ pub(crate) struct Rendered {
     pub(crate) usage: Usage,
 }
 
-/// How many batches of one release are being persisted at once. It bounds the memory of a release
-/// to many requests.
+/// How many batches of one release are persisted at once, at most. It bounds the memory of a
+/// release to many requests.
 pub(crate) const BATCHES_AT_ONCE: usize = 8;
 
 /// The approximate size of a batch in a release to many requests, in bytes: memory stays bounded
 /// for any number of requests, and is reused while it is still in the processor's cache.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The buffers of such batches, which are reused.
+/// A pool of buffers for batches of [`BATCH_BYTES`].
 pub(crate) fn batch_buffers() -> BufferPool {
     BufferPool::new(BATCH_BYTES + Template::SPARE_BYTES, BATCHES_AT_ONCE)
 }

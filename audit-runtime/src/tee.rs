@@ -119,7 +119,7 @@ impl Tee {
         Ok(receipt)
     }
 
-    /// Waits for an optional sink, within its time limit. It panics alone.
+    /// Waits for an optional sink, up to the time limit. A panic of the sink becomes an error.
     async fn optional<T>(
         &self,
         asked: impl Future<Output = Result<T, SinkError>>,

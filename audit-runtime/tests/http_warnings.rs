@@ -43,7 +43,7 @@ fn wrong_proxy_settings_warn_once() {
         }
         log.taken()
     };
-    // Correct settings, or nothing to conclude.
+    // No warning: the settings fit the request, or it says nothing about them.
     assert!(from("10.1.1.1", "x-forwarded-for").is_empty());
     assert!(from("203.0.113.1", "x-forwarded-for").is_empty());
     assert!(from("127.0.0.1", "user-agent").is_empty());

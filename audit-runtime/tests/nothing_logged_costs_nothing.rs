@@ -91,7 +91,7 @@ fn an_unlogged_mutation_allocates_nothing() {
     assert_eq!(cost.count_total, 0);
 }
 
-/// One small allocation per attempt, which keeps its logs if it panics.
+/// Each attempt makes one small allocation, for state that keeps its logs if it panics.
 #[test]
 fn an_unlogged_attempt_allocates_once() {
     let (runtime, request) = host();
@@ -106,7 +106,7 @@ fn an_unlogged_attempt_allocates_once() {
     assert!(cost.bytes_total <= 256, "{cost:?}");
 }
 
-/// The bytes of the batch and their reference count; the boxed future of the sink.
+/// Allocated are the bytes of the batch, their reference count, and the boxed future of the sink.
 #[test]
 fn replaying_one_log_allocates_little() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

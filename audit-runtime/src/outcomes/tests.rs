@@ -40,7 +40,7 @@ async fn outcomes_share_a_batch_within_a_second() {
     assert!(sink.lines().is_empty());
     sleep(LINGER).await;
     assert_eq!((attempts(&sink), sink.batches().len()), (vec![0, 1, 2], 1));
-    // The next one starts another task.
+    // The next outcome starts another task.
     outcomes.queue(ended(3));
     sleep(2 * LINGER).await;
     assert_eq!((attempts(&sink).len(), sink.batches().len()), (4, 2));
@@ -64,7 +64,7 @@ async fn batches_are_retried_until_stored_once() {
     outcomes.queue(ended(1));
     outcomes.drain().await;
     assert_eq!(attempts(&sink), [1]);
-    // The sink may have it: a retry could store it twice.
+    // The sink may have the outcome, so it is not retried: it could be stored twice.
     sink.script([MemoryFault::FailAfter]);
     outcomes.queue(ended(2));
     outcomes.drain().await;

@@ -118,8 +118,8 @@ async fn host_variables_have_the_requests_value_or_null() {
     );
 }
 
-/// Two tables may use one slot for different variables. The value of one must not appear as the
-/// other.
+/// Two tables may use one slot for different variables. A value for a variable of one table must
+/// not be rendered for a variable of the other.
 #[tokio::test]
 async fn values_of_another_runtime_stop_the_release() {
     let mut vars = Vars::new();

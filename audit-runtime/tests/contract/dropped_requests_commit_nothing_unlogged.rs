@@ -56,7 +56,9 @@ async fn dropping_a_commit_anywhere_is_safe() {
         }
     }
     ends.dedup();
-    // Nothing; durable and rolled back; durable and committed without a response; completed.
+    // In this order: nothing happened; the logs are durable and the transaction is rolled back; it
+    // is committed, but the caller got no response; it is committed, and the caller got its
+    // response.
     assert_eq!(ends, [(0, 0, false), (1, 0, false), (1, 1, false), (1, 1, true)]);
 }
 
@@ -97,7 +99,7 @@ async fn dropping_a_release_anywhere_is_safe() {
         let answer = poll_at_most(polls, result.release(&alice())).await;
         let stored = host.sink.lines().len();
         assert!(answer.is_none() || stored == 1);
-        // Only a release that never ran does not count as the first.
+        // The dropped release counts as the first one if it was polled at all.
         result.release(&bob()).await.unwrap();
         assert_eq!(host.members("$audit")[stored]["replay"], polls > 0);
         if answer.is_some() {
@@ -106,7 +108,7 @@ async fn dropping_a_release_anywhere_is_safe() {
     }
 }
 
-/// The batches of a release are persisted several at once, so a drop may leave any of them.
+/// Several batches of a release are persisted at once, so after a drop any of them may be stored.
 #[tokio::test(start_paused = true)]
 async fn dropping_a_release_to_many_anywhere_is_safe() {
     let subscribers: Vec<_> = (0..24).map(|n| request(&n.to_string())).collect();
@@ -125,8 +127,8 @@ async fn dropping_a_release_to_many_anywhere_is_safe() {
         assert!(!answered || stored.len() == subscribers.len());
         assert!(host.runtime.usage().logs() <= stored.len() as u64);
         ends.push(stored.len());
-        // The next release is whole, whatever the dropped one left. One set of logs is the first,
-        // unless the dropped release had begun.
+        // The next release stores logs for all subscribers, whatever the dropped one stored. For
+        // one of them it is the first release, unless the dropped one had begun.
         result.release_all(&subscribers).await.unwrap();
         let logs = host.logs().split_off(stored.len());
         assert_eq!(logs.len(), subscribers.len());
@@ -150,8 +152,8 @@ async fn others_run() {
     }
 }
 
-/// Wherever a drain is dropped, and wherever the commit was that it waits for: each outcome is
-/// stored once, and those of later commits wait for others again.
+/// However far a drain has come when it is dropped, and however far the commit that it waits for:
+/// each outcome is stored once, and outcomes of later commits wait for others again.
 #[tokio::test(start_paused = true)]
 async fn dropping_a_drain_anywhere_loses_nothing() {
     for fault in [MemoryFault::None, MemoryFault::FailBefore] {
@@ -160,7 +162,7 @@ async fn dropping_a_drain_anywhere_loses_nothing() {
             for drain_polls in 0.. {
                 let host = Host::with(|settings| settings.with_outcomes(true));
                 host.increment().await.unwrap();
-                // From its commit on, it continues without its caller.
+                // Once it has begun to commit, the mutation continues without its caller.
                 is_committed = poll_at_most(commit_polls, host.increment()).await.is_some();
                 // Only outcomes are stored from here on.
                 host.sink.script([fault]);
@@ -170,7 +172,7 @@ async fn dropping_a_drain_anywhere_loses_nothing() {
                 others_run().await;
                 // No drain waits any more, so the next outcome waits for others.
                 let before = outcomes();
-                // It may meet the fault itself.
+                // This mutation may be the one to meet the fault.
                 let _ = host.increment().await;
                 others_run().await;
                 assert_eq!(outcomes(), before, "{fault:?}, {commit_polls}, {drain_polls}");

@@ -44,7 +44,7 @@ async fn attempts_are_logged_with_number_and_time() {
         let value = tx.add(1);
         host.clock.advance(50);
         match host.database.attempts() {
-            // The commit fails, then the function, then nothing.
+            // First the commit meets a conflict, then the function; the third attempt succeeds.
             1 => host.database.interfere(),
             2 => return Ok(execution.seal_transaction(tx, Err(DbError::Conflict))),
             _ => {}
@@ -178,8 +178,8 @@ async fn panicking_attempts_are_logged_and_still_panic() {
     assert_eq!((host.database.steps(), attempts_logged(&host)), (vec![Began, Dropped], vec![1]));
 }
 
-/// An attempt need not be an `async` closure: what it does before it returns its future is part of
-/// it.
+/// An attempt need not be an `async` closure: what the closure does before it returns its future is
+/// part of the attempt.
 #[tokio::test]
 async fn a_panic_before_the_future_is_logged() {
     let host = host();

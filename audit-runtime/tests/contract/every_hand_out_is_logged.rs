@@ -88,7 +88,7 @@ fn subscribers(count: usize) -> Vec<RequestContext> {
     (0..count).map(|n| request(&n.to_string())).collect()
 }
 
-/// Sets in batches, as `release_all` splits them.
+/// The size of the batches into which `release_all` packs the logs of its requests, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_release_to_many_hands_out_all_or_nothing() {
         host.sink.script(
             (0..4).map(|n| if n == failing { MemoryFault::FailBefore } else { MemoryFault::None }),
         );
-        // Two sets fit into a batch.
+        // The logs of two subscribers fit into a batch.
         let error = result.release_all(&subscribers(30)).await.unwrap_err();
         assert_eq!(not_durable(error).kind(), SinkErrorKind::Unavailable);
         let stored = host.sink.lines().len() as u64;

@@ -48,7 +48,7 @@ impl fmt::Display for RenameError {
 
 impl std::error::Error for RenameError {}
 
-/// Runs a mutation whose function does this in each attempt.
+/// Runs a mutation that calls `function` in each attempt.
 async fn run(
     host: &Host,
     function: impl Fn(&mut Tx) -> Result<i64, RenameError>,

@@ -139,7 +139,8 @@ async fn each_log_is_valid_or_fails_the_function() {
         let lines = host.sink.lines().split_off(before);
         assert_eq!(lines.len(), 1, "{way:?}: the log, or a record of its refusal");
         let log: Value = serde_json::from_str(&lines[0]).unwrap();
-        // In the order of the log or sorted, as the features of `serde_json` in the build have it.
+        // `serde_json` keeps the order of members or sorts them, depending on its features in the
+        // build.
         let mut members: Vec<&str> = log.as_object().unwrap().keys().map(String::as_str).collect();
         members.sort_unstable();
         match accepted {
@@ -162,7 +163,7 @@ async fn a_body_that_logs_while_it_is_serialized_is_one_of_two_logs() {
     assert_eq!(host.logs(), [json!({ "inner": 1 }), json!({ "outer": 1 })]);
 }
 
-/// The largest body is refused beyond its last byte, and arrives whole at it.
+/// A body of exactly the limit arrives whole; a larger one is refused.
 #[tokio::test]
 async fn the_limit_is_exact() {
     let host = Host::new();

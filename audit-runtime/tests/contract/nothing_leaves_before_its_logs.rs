@@ -22,7 +22,7 @@ fn host() -> Host {
     Host::with(|settings| settings.with_persist_timeout(PERSIST_TIMEOUT))
 }
 
-/// Asserts that the error is the one for this fault, and came in time.
+/// Asserts that the error is the one for this fault, and that it came in time.
 fn assert_is_of(fault: MemoryFault, error: &SinkError, asked_at: Instant) {
     let (outcome, took) = match fault {
         MemoryFault::None => panic!("no fault"),

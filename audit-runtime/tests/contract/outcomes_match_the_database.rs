@@ -36,11 +36,11 @@ enum Way {
     SealsAnother,
     ReleasesItself,
     SettlesItself,
-    /// In a task, before or after the attempt fails.
+    /// Settles in a task of its own, before (`first`) or after the attempt fails.
     SettlesBeside {
         first: bool,
     },
-    /// Once the attempt has failed.
+    /// Settles once the attempt has failed.
     SettlesLater,
 }
 
@@ -312,7 +312,7 @@ async fn outcomes_are_right_under_faults_and_cancellation() {
     assert!(committed_unheard > 10, "{committed_unheard} committed after their callers were gone");
 }
 
-/// If the sink persisted no logs of an attempt, it has no outcome of it either.
+/// If the sink persisted no logs of an attempt, it gets no outcome for the attempt either.
 #[tokio::test(start_paused = true)]
 async fn attempts_whose_logs_are_lost_have_no_outcome() {
     for case in Case::all().filter(|case| case.fault == MemoryFault::FailBefore) {

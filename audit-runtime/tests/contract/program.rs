@@ -49,14 +49,14 @@ enum Form {
 }
 
 const VARS: [Var; 4] = [Var::IP, Var::USER_AGENT, Var::REQUEST_ID, Var::NOW];
-/// The longest JSON of each.
+/// The length of the longest JSON of each variable, in bytes.
 const WIDTHS: [usize; 4] = [41, 1_026, 130, 20];
 
 /// The body as a Rust function writes it.
 impl Serialize for Emission {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        // First, since the first problem decides the error.
+        // The reserved key comes first, since the first problem of a body decides the error.
         if let Form::Bad = self.form {
             map.serialize_entry("$bad", &())?;
         }
@@ -280,7 +280,8 @@ pub(crate) fn any_client() -> impl Strategy<Value = Client> {
 
 /// Limits that a handful of logs reaches and exceeds.
 pub(crate) fn any_limits() -> impl Strategy<Value = Limits> {
-    // Room for at least the beginning of a body: with two problems, either may be reported.
+    // At least 40 bytes for a log, which hold the reserved key of a bad body: otherwise the body
+    // may be refused for its size instead.
     let small = (0u32..8, 0u32..4_000, 40u32..2_000);
     let small =
         small.prop_map(|(logs, total, log)| Limits::new(logs, total.max(log), log).unwrap());

@@ -190,7 +190,8 @@ enum FunctionResult {
     Panics,
 }
 
-/// How a failure leaves the attempt.
+/// How an attempt ends whose function failed: with a sealed transaction, or early with the error,
+/// before or after it sealed one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Sealed,
@@ -231,7 +232,7 @@ fn any_attempt() -> impl Strategy<Value = AttemptPlan> {
 struct MutationPlan {
     settings: Settings,
     client: Client,
-    /// As many as the policy allows.
+    /// As many attempts as the policy allows.
     attempts: Vec<AttemptPlan>,
 }
 

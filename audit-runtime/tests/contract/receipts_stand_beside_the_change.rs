@@ -1,4 +1,5 @@
-//! A transaction gets the place of its logs before it commits, and stores it or does not commit.
+//! A transaction gets the place of its logs before it commits. If it cannot store the place, it
+//! does not commit.
 
 use audit_core::testing::MemorySink;
 use audit_runtime::{

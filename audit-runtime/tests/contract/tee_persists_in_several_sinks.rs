@@ -33,7 +33,7 @@ impl Destination for Tees {
         Arc::new(tee)
     }
 
-    /// The first sinks, whose receipts the tees return.
+    /// The records of the first sinks, whose receipts the tees return.
     async fn stored(&self) -> Vec<StoredRecord> {
         self.0.lock().unwrap().iter().flat_map(|[first, ..]| first.records()).collect()
     }
@@ -108,7 +108,7 @@ async fn optional_sinks_delay_at_most_their_timeout() {
     assert_eq!(tee.to_string(), format!("Tee({first}, optional {optional})"));
 }
 
-/// A sink that reports this health, and whether it has stopped.
+/// A sink with this name and this health, which has stopped if the health says so.
 #[derive(Debug)]
 struct Telling(&'static str, Health);
 
@@ -174,7 +174,7 @@ async fn the_health_of_a_tee_combines_all_sinks() {
     assert_eq!((stops.health().pending_bytes, stops.health().journal_bytes), (5, Some(5)));
     assert_eq!(stops.stopped().await, "disk");
 
-    // An optional sink refuses no batch of the tee.
+    // The tee accepts batches even if an optional sink refuses them.
     let goes_on = tee(ok.clone(), health(&Commits::Accepted, &retrying, 0), {
         Health { create_only: Option::None, ..health(&stopped, &blocked, 1) }
     });
@@ -186,7 +186,7 @@ async fn the_health_of_a_tee_combines_all_sinks() {
     assert!(stops.is_err(), "only a required sink stops the tee");
 }
 
-/// A sink that does this whatever it is asked.
+/// A sink that calls this function in each method.
 #[derive(Debug)]
 struct Strange(fn() -> Result<Receipt, SinkError>);
 

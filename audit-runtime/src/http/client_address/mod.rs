@@ -162,7 +162,7 @@ impl TrustedProxies {
         }
         let lines: Vec<&[u8]> = lines.into_iter().collect();
         let mut hops = lines.into_iter().rev().flat_map(elements_from_the_right);
-        // If all are trusted, the client is the first of them.
+        // If all addresses are those of trusted proxies, the client is the leftmost of them.
         while self.trust(client) {
             let Some(hop) = hops.next() else { break };
             client = match self.header {
