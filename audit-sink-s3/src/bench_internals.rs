@@ -1,4 +1,4 @@
-//! Single steps of the sink, for the benchmarks. Not for anybody else, and without any promise.
+//! Single steps of the sink, for the benchmarks only: they may change at any time.
 #![allow(missing_debug_implementations, reason = "nobody looks at them")]
 
 use audit_core::UniqueId;
@@ -13,7 +13,7 @@ use crate::object::encode;
 pub struct ObjectEncoder(encode::ObjectEncoder);
 
 impl ObjectEncoder {
-    /// One that has not encoded anything yet.
+    /// Creates an encoder. It reuses its memory between calls.
     pub fn new() -> ObjectEncoder {
         ObjectEncoder(encode::ObjectEncoder::new(pieces()))
     }
@@ -30,18 +30,18 @@ impl Default for ObjectEncoder {
     }
 }
 
-/// The same, for a stream with evidence.
+/// Encodes objects of a stream with evidence, as the delivery of a journal does.
 pub struct SealedEncoder {
     encoder: encode::ObjectEncoder,
     signer: StreamSigner,
 }
 
 impl SealedEncoder {
-    /// One that has not encoded anything yet, of a host of this name.
+    /// Creates an encoder for a host of this name.
     ///
     /// # Panics
     ///
-    /// If a host may not have the name.
+    /// If the name is invalid for a host.
     pub fn new(name: &str) -> SealedEncoder {
         let host = SignerKey::from_seed(name, KeyKind::Ed25519, &[1; 32]).expect("a name");
         let stream = UniqueId::from_bits(1).to_string();

@@ -35,7 +35,8 @@ pub(crate) struct BucketDestination {
     is_rash: bool,
     /// The signer used last.
     signer: Mutex<Option<(UniqueId, Arc<StreamSigner>)>>,
-    /// Kept to reuse their memory, as many as there were at once. Lost if encoding panics.
+    /// Idle encoders, kept to reuse their memory: at most as many as were in use at once. An
+    /// encoder that panics is dropped.
     encoders: Mutex<Vec<ObjectEncoder>>,
 }
 
@@ -114,7 +115,7 @@ pub(crate) fn encoding(compression: Compression) -> Encoding {
     }
 }
 
-/// `None` if the object is not one of records.
+/// `None` unless the object holds logged records.
 pub(crate) fn compression(encoding: Encoding) -> Option<Compression> {
     [Compression::Zstd, Compression::Gzip, Compression::None]
         .into_iter()

@@ -144,10 +144,11 @@
 //! which records met a conflict, and that the stream ended. They have numbers of the stream, so its
 //! first batch begins at 1.
 //!
-//! In direct mode a process that dies may leave out records before others that arrived. None of
-//! them was acknowledged, and each object says below which number all records were. To an auditor
-//! such a gap is therefore *unproven*, and never *tampered with*. After a day at most another
-//! stream begins, and the private key of the previous one is destroyed.
+//! In direct mode a process that dies may leave a gap: missing records before others that arrived.
+//! None of the missing records was acknowledged, and each object states the number below which all
+//! records were acknowledged. To an auditor such a gap is therefore *unproven*, and never *tampered
+//! with*. After a day at most another stream begins, and the private key of the previous one is
+//! destroyed.
 //!
 //! With a journal, the private key of a stream is in `<stream>.secret` in the journal's directory
 //! until the stream is delivered. The state that the next signature depends on is durable together
@@ -155,7 +156,8 @@
 //! [`rescue::deliver`] without the host's key, continues where a host ended and closes its streams.
 //!
 //! The checkpoints of these roots go to [witnesses](EvidenceSettings::witnesses), if there are any,
-//! once their system record is in the bucket. The cosignatures that came are in the next one.
+//! once their system record is in the bucket. The next system record holds the cosignatures that
+//! were received by then.
 //!
 //! # Required permissions
 //!

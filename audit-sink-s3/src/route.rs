@@ -76,7 +76,8 @@ impl S3Route {
         let RouteParts { settings, random, .. } = parts;
         let health = HealthBoard::new(bucket.to_string());
         match probe_of(&bucket, settings, random, &health).await {
-            // As long as it refuses, the records wait in the journal, and other routes go on.
+            // As long as the bucket refuses, the route's records wait in the journal, and other
+            // routes go on.
             Err(error) if error.kind() == OpenErrorKind::Blocked => {
                 let error = audit_core::with_sources(&error);
                 tracing::error!(route = name, error, "the bucket of a route refuses");
@@ -106,9 +107,9 @@ impl S3Route {
     }
 
     /// [Closes](AuditSink::close) the route, and then retires it durably. A later route of this
-    /// name is another one, with streams of its own. Its followers are retired too, after at most
-    /// five seconds for what they lack. Put a time limit on it: a bucket that is away keeps it
-    /// waiting.
+    /// name is a new one, with streams of its own. The route's followers are retired too, and get
+    /// at most five seconds to receive the records that they lack. Put a time limit on this call:
+    /// it waits as long as the bucket is unreachable.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ pub(crate) async fn probe_of(
 pub(crate) struct RouteParts<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) random: &'a Arc<dyn Random>,
-    /// `None` if the sink writes none, and for a rescuer, who has no key.
+    /// `None` if the sink writes no evidence, and in a rescue, which has no key.
     pub(crate) evidence: Option<&'a Evidence>,
 }
 

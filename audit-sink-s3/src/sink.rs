@@ -30,7 +30,7 @@ use crate::{Bucket, OpenError, Settings};
 pub struct S3Sink {
     bucket: Bucket,
     stream: UniqueId,
-    /// Also of the routes.
+    /// Routes derive their evidence from it.
     evidence: Option<Arc<Evidence>>,
     witnesses: Option<Arc<Witnesses>>,
     health: Arc<HealthBoard>,
@@ -92,8 +92,8 @@ impl S3Sink {
     /// Opens a route: a sink that shares this one's journal and delivers to a bucket of its own.
     ///
     /// One sync makes the records of all routes durable, and each record is delivered once, to its
-    /// route's bucket. A bucket that is away is its route's trouble alone. This sink's settings
-    /// hold for routes too: with `evidence`, each route has its own, certified by the same key. See
+    /// route's bucket. An unreachable bucket affects only its route. This sink's settings hold for
+    /// routes too: with `evidence`, each route has its own, certified by the same key. See
     /// [`S3Route`].
     ///
     /// `name` identifies the route in the journal's directory: 1 to 64 lower-case letters, digits,
@@ -103,9 +103,9 @@ impl S3Sink {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](S3Sink::open), except that a bucket that refuses access is its route's
-    /// trouble: it is logged, and the records wait in the journal. Also when the sink has no
-    /// journal, when the name is invalid or open already, or when the sink is closed.
+    /// Those of [`open`](S3Sink::open), except that a bucket that refuses access is not an error
+    /// here: it is logged, and the records wait in the journal. Also when the sink has no journal,
+    /// when the name is invalid or open already, or when the sink is closed.
     ///
     /// # Panics
     ///
@@ -154,18 +154,18 @@ impl S3Sink {
         S3Route::open(journal, name, bucket, followers, parts).await
     }
 
-    /// [Retires](S3Route::retire) the routes that are not open and have nothing undelivered: those
-    /// of customers that left. Returns those that are not open and have: their records wait until a
-    /// process opens them. Open each under its name, on the bucket that its
-    /// [`destination`](JournalRoute::destination) is the URL of, and retire it. One that is being
-    /// closed is returned as well.
+    /// [Retires](S3Route::retire) the routes that are not open and have no undelivered records:
+    /// those of customers that left. Returns the routes that are not open but have undelivered
+    /// records, which wait until a process opens the route: open each under its name, on the bucket
+    /// whose URL is its [`destination`](JournalRoute::destination), and retire it. A route that is
+    /// being closed is returned too.
     ///
     /// Call it after the routes of all customers were opened. Without a journal it does nothing.
     ///
     /// # Errors
     ///
-    /// If the journal's file of routes cannot be written, or the sink is closed. Each of them is
-    /// then retired or not.
+    /// If the journal's file of routes cannot be written, or the sink is closed. Each route may
+    /// then be retired or not.
     ///
     /// # Panics
     ///
@@ -173,7 +173,7 @@ impl S3Sink {
     ///
     /// # Cancellation
     ///
-    /// They may be retired or not.
+    /// Each route may be retired or not.
     pub async fn retire_unopened_routes(&self) -> Result<Vec<JournalRoute>, SinkError> {
         match &self.mode {
             Mode::Direct(_) => Ok(Vec::new()),
@@ -318,7 +318,8 @@ impl AuditSink for S3Sink {
             Mode::Direct(direct) => direct.close().await?,
             Mode::Journaled(journal) => journal.close().await?,
         }
-        // All records are in the bucket. The ends of the streams are not cosigned there.
+        // A crash here loses no record: all are in the bucket. Witnesses may not know the streams'
+        // ends yet.
         if let Some(witnesses) = &self.witnesses {
             witnesses.finish().await;
         }

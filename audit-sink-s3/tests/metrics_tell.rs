@@ -1,4 +1,4 @@
-//! The metrics of a sink. In a process of its own, since a recorder of metrics is for all of it.
+//! The metrics of a sink. Tested in a process of its own, since a metrics recorder is global.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "it/support/mod.rs"]

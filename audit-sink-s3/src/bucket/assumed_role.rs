@@ -122,7 +122,7 @@ impl AssumedRole {
         let answered = timeout(PATIENCE, async {
             let (parts, body) = self.client.execute(request).await?.into_parts();
             let (body, end) = start_of(body, MAX_ERROR_BYTES).await;
-            // The status of an error is certain, whatever becomes of its body.
+            // An error counts by its status, even if its body is cut off.
             if parts.status.is_success() {
                 end?;
             }
@@ -146,7 +146,7 @@ impl AssumedRole {
         };
         let ends = DateTime::parse_from_rfc3339(&member("Expiration")?)
             .map_err(|error| failed(format!("the response has an invalid Expiration: {error}")))?;
-        // Measured by the clock of STS, since this host's may be wrong.
+        // The remaining time is measured by the clock of STS, since this host's may be wrong.
         let date = parts.headers.get("date").and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
         let now_ms = date.map_or_else(|| SystemClock.now_ms(), |date| date.timestamp_millis());
@@ -208,7 +208,7 @@ fn failed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Generic { store: "STS", source: why.into() }
 }
 
-/// A request that did not reach STS.
+/// A request to STS that failed without a complete response.
 #[derive(Debug, thiserror::Error)]
 #[error("POST {endpoint}")]
 struct NotSent {

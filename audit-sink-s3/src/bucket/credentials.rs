@@ -157,7 +157,7 @@ mod issued {
                     self.has_issued.store(true, Ordering::Relaxed);
                     Ok(credential)
                 }
-                // The failure of the issuer whose credentials this one is called with.
+                // The request to this issuer needs credentials of another issuer, which failed.
                 Ok(Err(error)) if super::is_failure(&error) => Err(error),
                 Ok(Err(error)) => Err(self.failure(Some(error))),
                 Err(_panic) => Err(self.failure(None)),

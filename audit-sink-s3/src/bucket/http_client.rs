@@ -1,9 +1,9 @@
-//! The HTTP client of stores, and of those who issue credentials for them. It follows no redirect.
+//! The HTTP client for stores and for the issuers of their credentials. It follows no redirect.
 //!
-//! `object_store`'s own client follows ten, to any address. A server at a store's address, or a
-//! proxy in front of it, could have records (the body of a PUT after a 307), session tokens and the
-//! keys in a URL's query sent elsewhere, and could ask addresses of the host's own network. No
-//! store needs it: a signature is valid for one host.
+//! `object_store`'s own client follows up to ten redirects, to any address. A server at a store's
+//! address, or a proxy in front of it, could have records (the body of a PUT after a 307), session
+//! tokens and the keys in a URL's query sent elsewhere, and could make the host send requests to
+//! addresses of its own network. No store needs redirects: a signature is valid for one host.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, NoProxy, Proxy};
 
-/// A client with these options: those that the environment can set, and default headers.
+/// Creates a client with the options that the environment can set and the default headers.
 ///
 /// # Errors
 ///
@@ -83,7 +83,8 @@ pub(crate) fn connect(options: &ClientOptions) -> object_store::Result<HttpClien
 
 const USER_AGENT: &str = concat!("audit-sink-s3/", env!("CARGO_PKG_VERSION"));
 
-/// Options as text. Their errors are those of `object_store`, in which the setting is found.
+/// Parses options. Their errors have the same text as those of `object_store`, by which
+/// `Configuration::blame` finds the setting.
 struct Given<'a>(&'a ClientOptions);
 
 impl Given<'_> {
@@ -127,7 +128,7 @@ fn cannot(error: reqwest::Error) -> Error {
     Error::Generic { store: "HTTP client", source: Box::new(error) }
 }
 
-/// Begins with any address of a name, so that connections spread over a store's servers.
+/// Rotates the addresses of a name at random, so that connections spread over a store's servers.
 #[derive(Debug)]
 struct AnyAddress;
 
@@ -192,7 +193,8 @@ mod tests {
         assert_eq!(requests.load(Ordering::SeqCst), 0);
     }
 
-    /// `object_store` refuses the same values in the same words, by which the setting is found.
+    /// `object_store` refuses the same values with the same text, by which `Configuration::blame`
+    /// finds the setting.
     #[tokio::test]
     async fn options_are_those_of_the_store_client() {
         use object_store::client::HttpConnector;

@@ -27,7 +27,7 @@ impl Kept {
     ///
     /// # Errors
     ///
-    /// The rest of a sentence that begins with the setting's name.
+    /// If the class is invalid. The text completes a sentence that begins with the setting's name.
     pub(crate) fn storage_class(mut self, class: &str) -> Result<Kept, &'static str> {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if class.is_empty() || class.len() > 64 || !class.chars().all(is_word) {
@@ -45,7 +45,7 @@ impl Kept {
     ///
     /// # Errors
     ///
-    /// The rest of a sentence that begins with the setting's name.
+    /// If a tag is invalid. The text completes a sentence that begins with the setting's name.
     pub(crate) fn tags(mut self, text: &str) -> Result<Kept, &'static str> {
         let pairs = url::form_urlencoded::parse(text.as_bytes());
         let mut names = Vec::new();

@@ -103,8 +103,8 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// If the store cannot list the partition, or lists objects in another order. After an error of
-    /// one hour's directory, the others follow.
+    /// If the store cannot list the partition, or lists objects in another order. After an error in
+    /// the directory of one hour, the listing continues with the other hours.
     ///
     /// No key, however malformed, stops the listing. In a directory, only regular files are
     /// objects: links are not followed.
@@ -148,7 +148,7 @@ impl Bucket {
         let walk = async move {
             let last = sender.clone();
             if let Err(error) = blocking(move || walk(&root, part, &partition, &sender)).await {
-                // The receiver may be gone.
+                // An error means that the receiver of the listing is gone.
                 let _ = last.send(Err(error)).await;
             }
         };
@@ -260,9 +260,9 @@ fn walk(root: &path::Path, part: &str, partition: &Partition, sender: &Sender) -
     while let Some(directory) = directories.pop() {
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            // It was removed since it was found.
+            // The directory was removed after it was found.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // The other hours are listed nevertheless.
+            // The other hours are still listed.
             Err(error) if is_ours(&directory) => {
                 if sender.blocking_send(Err(generic(error.into()))).is_err() {
                     return Ok(());

@@ -79,7 +79,7 @@ pub struct Bucket {
     /// The time of the store's last response, in milliseconds since the Unix epoch; 0 before the
     /// first. `None` unless the bucket was opened to read.
     store_time_ms: Option<Arc<AtomicI64>>,
-    /// The store's clock beside the host's, where the bucket was opened to write.
+    /// How far the store's clock is ahead of the host's, if the bucket was opened to write.
     clock: StoreClock,
     /// Whether the store keeps attributes. Cleared once it reports that it does not.
     attributes: Arc<AtomicBool>,
@@ -158,11 +158,11 @@ impl Bucket {
         self.directory.is_some()
     }
 
-    /// Whether the store responded and refuses what was asked of it. Other parts of the bucket may
-    /// be read.
+    /// Whether the store responded and refused this request. Requests for other parts of the bucket
+    /// may still succeed.
     pub fn is_refusal(&self, error: &object_store::Error) -> bool {
         match status(error) {
-            // Other files of a directory can be read, unless this process may open none.
+            // An error of a directory concerns one file, unless the process can open no more files.
             None => self.is_directory() && descriptors_advice(error).is_none(),
             Some(408 | 429) => false,
             Some(status) => (400..500).contains(&status),
@@ -202,7 +202,8 @@ impl Bucket {
         self.refusal(error).to_string()
     }
 
-    /// The bucket, for a reader or for a host: its errors name the permissions that this one lacks.
+    /// The same bucket, whose errors name the permissions that a reader needs (`true`) or that a
+    /// host needs (`false`).
     #[must_use]
     pub fn for_reader(self, is_reader: bool) -> Bucket {
         Bucket { is_read_only: is_reader, ..self }
@@ -313,7 +314,7 @@ impl Bucket {
         Some((self.path(&Sidecar::key_of(&key)), Sidecar::text(head)))
     }
 
-    /// Returns true if the object at this path is this one. Compares the hashes in its metadata or,
+    /// Whether the stored object at this path is `object`. Compares the hashes in its metadata or,
     /// without them, its bytes.
     pub(crate) async fn holds(
         &self,
@@ -321,7 +322,7 @@ impl Bucket {
         object: &EncodedObject,
     ) -> object_store::Result<bool> {
         let head = match self.store.get_opts(path, GetOptions::new().with_head(true)).await {
-            // In a directory something else may have the object's name.
+            // In a directory, the path may be that of something other than a file.
             Err(error) if is_not_regular(&error) => return Ok(false),
             head => head?,
         };
@@ -335,7 +336,7 @@ impl Bucket {
         }
         let Some((sidecar, text)) = self.sidecar(path, object) else { return Ok(true) };
         match self.is_stored(&sidecar, &text.into()).await {
-            // The evidence is written before its object, so this object is not ours.
+            // We write the evidence before its object, so an object without evidence is not ours.
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) if is_not_regular(&error) => Ok(false),
             is_stored => is_stored,

@@ -258,7 +258,7 @@ fn settings_in(url: &Url) -> Result<Vec<(String, String)>, OpenError> {
         });
         return settings.collect();
     }
-    // Other schemes are refused.
+    // URLs of other schemes are refused elsewhere.
     if matches!(url.scheme(), "file" | "memory") && url.query().is_some() {
         return Err(OpenError::configuration(format!(
             "a {}:// URL cannot have a query, which begins with ?: write %3F for a ? in a name",

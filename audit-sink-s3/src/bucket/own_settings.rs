@@ -188,8 +188,8 @@ fn is_of(text: &str, min: usize, max: usize, others: &str) -> bool {
     (min..=max).contains(&text.len()) && text.chars().all(is_valid)
 }
 
-/// The default session name. It has the host name if the environment does; in a container, that is
-/// the name of the pod or the container.
+/// The default session name. It contains the host name if the environment has one; in a container,
+/// that is the name of the pod or the container.
 #[cfg(feature = "aws")]
 fn default_session_name() -> String {
     match std::env::var("HOSTNAME") {

@@ -7,11 +7,11 @@
 //!
 //! `object_store` also accepts any text as a listing, and a truncated listing as a complete one. A
 //! response that is not a listing, or that does not say where it continues, is therefore an error
-//! here: otherwise readers would conclude that nothing is missing. So is a page without an end,
-//! or a level, which would take all memory, and a listing that goes in a circle, which would take
-//! all time. One that has new objects on each page is read as long as it goes on, in bounded
-//! memory, since nothing distinguishes it from a large bucket. Of an error the status counts,
-//! whatever its body is.
+//! here: otherwise readers would conclude that nothing is missing. An endless page or level is an
+//! error too, since it would take all memory, and so is a listing that goes in a circle, since it
+//! would never end. A listing with new objects on each page is read as long as it continues, in
+//! bounded memory, since nothing distinguishes it from that of a large bucket. An error response
+//! counts by its status, whatever its body is.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ struct ReadService {
     inner: HttpClient,
     on_retry: Option<OnRetry>,
     time_ms: Arc<AtomicI64>,
-    /// How many pages in a row listed nothing and said where they continue.
+    /// The number of consecutive pages that list nothing and say where the listing continues.
     empty_pages: AtomicU32,
     places: Places,
 }
@@ -120,7 +120,7 @@ impl HttpService for ReadService {
             parts.headers.remove(name);
         }
         if !parts.status.is_success() {
-            // The status of an error is certain, whatever becomes of its body.
+            // An error counts by its status, even if its body is cut off.
             let (text, _) = start_of(body, MAX_ERROR_BYTES).await;
             parts.headers.remove("content-length");
             body = HttpResponseBody::from(readable(text));
@@ -147,8 +147,8 @@ impl HttpService for ReadService {
 
 type NotListed = (HttpErrorKind, &'static str);
 
-/// Checks that a response is a listing, which is complete or says where it continues. Returns
-/// where.
+/// Checks that a response is a listing that is complete or says where it continues. Returns the
+/// token of the next page, if there is one.
 fn check_listing(listing: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotListed> {
     if listing.len() == MAX_LISTING_BYTES {
         return Err((HttpErrorKind::Unknown, "a page of 64 MiB, which no listing has"));
@@ -157,7 +157,7 @@ fn check_listing(listing: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotListed> {
     let is_listing =
         ["<ListBucketResult", "<EnumerationResults"].iter().any(|root| within(begin, root));
     if !is_listing {
-        // A proxy may say something else for a moment.
+        // Retried: a proxy may return a page of its own for a moment.
         return Err((HttpErrorKind::Interrupted, "something other than a listing"));
     }
     let next = ["NextContinuationToken", "NextMarker"]
@@ -171,33 +171,36 @@ fn check_listing(listing: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotListed> {
     }
 }
 
-/// How often the same place may follow before a listing begins again. Listings of one part of the
-/// bucket that run at once, as for visitors of a page, are told the same places.
+/// How often a store may return the same token before the listing counts as circular. Concurrent
+/// listings whose queries differ only in the token, as for several visitors of a page, share the
+/// count. It restarts when one of them begins or ends.
 const MAX_SAME_PLACE: u32 = 256;
 
-/// The places where listings continue.
+/// The tokens with which listings continue, kept to find listings that go in a circle.
 #[derive(Default)]
 struct Places {
-    /// By listing, what was told since the listing began last.
+    /// The tokens that the store returned since such a listing last began, by the hash of the query
+    /// without its token.
     told: Mutex<HashMap<u64, Told>>,
     hasher: RandomState,
 }
 
 #[derive(Default)]
 struct Told {
-    /// How often each place was told.
+    /// How often the store returned each token, by the token's hash.
     places: HashMap<u64, u32>,
-    /// The size of their pages.
+    /// The total size of the pages with these tokens, in bytes.
     bytes: usize,
 }
 
-/// Whether a listing is that of a level, which is kept until it is complete.
+/// Whether the query lists a level, all pages of which the client keeps in memory.
 fn is_level(query: &str) -> bool {
     query.split('&').any(|part| part.starts_with("delimiter="))
 }
 
 impl Places {
-    /// Notes where a listing continues after a page of this size, or that it ends.
+    /// Notes the token with which a listing continues after a page of `bytes` bytes. `next` is
+    /// `None` if the listing ends.
     fn note(&self, query: &str, next: Option<&[u8]>, bytes: usize) -> Result<(), NotListed> {
         let (places, listing): (Vec<&str>, Vec<&str>) = query.split('&').partition(|part| {
             ["continuation-token=", "marker="].iter().any(|name| part.starts_with(name))
@@ -261,7 +264,7 @@ fn element<'t>(xml: &'t [u8], name: &str) -> Option<Cow<'t, [u8]>> {
     unescape(&xml[begin..end])
 }
 
-/// A response of the 200s to the request of a listing.
+/// A response with a success status to the request for a listing that cannot be used as one.
 #[derive(Debug, thiserror::Error)]
 #[error("asked for a listing, the store answered with {0}")]
 struct NoListing(&'static str);
@@ -492,7 +495,7 @@ mod tests {
         assert!(failure.contains("a page of 64 MiB"), "{failure}");
         for (body, text) in [
             (vec![Some(&b"<Error/>"[..])], "<Error/>"),
-            // Compressed, though nobody asked for that; cut off.
+            // Compressed, although the request did not accept that; cut off.
             (vec![Some(b"\x1f\x8b")], "\x1f\u{fffd}"),
             (vec![Some(b"<Err"), None], "<Err"),
             (vec![Some(PIECE); 3], std::str::from_utf8(&PIECE[..MAX_ERROR_BYTES]).unwrap()),
@@ -514,14 +517,14 @@ mod tests {
             assert!(!endless(query, b"<ListBucketResult>", false));
             assert!(endless(query, b"<ListBucketResult><Prefix>logs/</Prefix>", true));
         }
-        // Only a level has directories.
+        // Directories count as entries only in the listing of a level.
         for page in [&b"<EnumerationResults><Blobs><BlobPrefix>"[..], b"<CommonPrefixes>"] {
             assert!(!endless(level, page, true));
             assert!(endless(all, page, true));
         }
     }
 
-    /// Each page says that another follows.
+    /// Every page says that another page follows.
     #[test]
     fn a_level_without_end_ends() {
         for (query, ends) in [("list-type=2", false), ("delimiter=%2F&list-type=2", true)] {
@@ -532,7 +535,7 @@ mod tests {
                     next.replace(format!("place{n}")).map(|place| format!("&marker={place}"));
                 let query = format!("{query}{}", asked.unwrap_or_default());
                 let place = next.as_deref().map(str::as_bytes);
-                // As often as visitors of a page list it at once.
+                // As if nine visitors of a page listed the level concurrently.
                 (0..9).find_map(|_| places.note(&query, place, MAX_LISTING_BYTES / 2).err())
             });
             assert_eq!(failed.is_some(), ends, "{query}: {failed:?}");

@@ -13,8 +13,8 @@ use object_store::path::Path;
 /// How many of the last entries are remembered: ten pages of S3.
 const REMEMBERED: usize = 10_000;
 
-/// How many entries in a row may be listed again. A store with a new page each time that lists what
-/// was listed has no end.
+/// The maximum number of consecutive repeats. Otherwise a store that repeats the same entries on
+/// ever new pages would be listed without end.
 const MAX_REPEATS: u32 = 100_000;
 
 /// Finds the entries of one listing that were listed before, in bounded memory.
@@ -25,7 +25,7 @@ pub(super) struct Repeats {
     /// Hashes of the last entries, oldest first.
     recent: VecDeque<u64>,
     known: HashSet<u64>,
-    /// How many entries since the last new one.
+    /// The number of repeats since the last new entry.
     repeated: u32,
     hasher: RandomState,
 }
@@ -42,7 +42,7 @@ impl Repeats {
         let is_above = self.last.as_ref().is_none_or(|last| last < location);
         let is_unknown = self.remember(hash)?;
         match (is_above, is_unknown) {
-            // Two keys may have the same hash.
+            // A key above all others is new, even if another key has the same hash.
             (true, _) => self.last = Some(location.clone()),
             (false, false) => {}
             (false, true) => {
@@ -130,7 +130,7 @@ mod tests {
                     listed.extend(&all[all.len() - 1]);
                 }
             }
-            // A page that is listed before its turn would be out of order.
+            // Only pages that were listed before are repeated, so no entry is out of order.
             let mut repeats = Repeats::default();
             let new: Vec<u64> =
                 listed.into_iter().filter(|n| is_new(&mut repeats, *n).unwrap()).collect();
@@ -146,14 +146,14 @@ mod tests {
         assert!(is_new(&mut repeats, 9).unwrap());
         let error = is_new(&mut repeats, 8).unwrap_err().to_string();
         assert!(error.contains("000000000008") && error.contains("after"), "{error}");
-        // Nor does a listing that goes in a circle go on without end.
+        // A listing that goes in a circle becomes an error too.
         let mut repeats = Repeats::default();
         let mut circle = (0..3 * REMEMBERED as u64).cycle();
         assert!(circle.any(|number| is_new(&mut repeats, number).is_err()));
         assert!(repeats.recent.len() <= REMEMBERED && repeats.known.len() <= REMEMBERED);
     }
 
-    /// Each of its pages may say that the next one is another.
+    /// This holds even if every page has a new continuation token.
     #[test]
     fn a_listing_that_only_repeats_itself_ends_with_an_error() {
         for size in [1, 2, 7, REMEMBERED as u64] {

@@ -1,14 +1,16 @@
-//! Bodies of responses, of which a store, or who answers for it, may send any amount.
+//! Reads bodies of responses up to a limit, since a store, or a server that poses as one, may send
+//! any number of bytes.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use object_store::client::{HttpError, HttpResponseBody};
 
-/// What is read of a body that is neither an object's nor a listing's, in bytes: the errors of
-/// stores are far shorter.
+/// The limit on a body that is neither an object's nor a listing's, in bytes: the errors of stores
+/// are far shorter. The rest is not read.
 pub(super) const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// A body up to this many bytes, and how its reading ended.
+/// Reads at most `most` bytes of a body. Returns them, and the error that ended the body early, if
+/// there was one.
 pub(super) async fn start_of(
     mut body: HttpResponseBody,
     most: usize,
@@ -27,7 +29,8 @@ pub(super) async fn start_of(
     (text.freeze(), Ok(()))
 }
 
-/// As UTF-8: the client drops the status of a response whose body is not.
+/// Replaces invalid UTF-8, since the client drops the status of a response that has any in its
+/// body.
 pub(super) fn readable(text: Bytes) -> Bytes {
     match String::from_utf8_lossy(&text) {
         std::borrow::Cow::Borrowed(_) => text,

@@ -9,7 +9,7 @@ use chrono::DateTime;
 #[derive(Debug, Clone)]
 pub(crate) struct StoreClock(Arc<AtomicI64>);
 
-/// No response has told the time yet.
+/// The value until a response states the time.
 const UNKNOWN: i64 = i64::MIN;
 
 impl Default for StoreClock {
@@ -28,14 +28,14 @@ impl StoreClock {
     pub(super) fn note(&self, date: Option<&str>, now_ms: i64) {
         let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
         if let Some(date) = date {
-            // The header has whole seconds, rounded down: on average half of one is missing.
+            // The header has whole seconds, rounded down: on average, half a second is missing.
             let date_ms = date.timestamp_millis().saturating_add(500);
             self.0.store(date_ms.saturating_sub(now_ms).max(UNKNOWN + 1), Ordering::Relaxed);
         }
     }
 
     /// How far the host's clock is behind the store's, in milliseconds, within half a second and
-    /// the time of a response. `None` if no response told.
+    /// the time of a response. `None` if no response has stated the time.
     pub(crate) fn offset_ms(&self) -> Option<i64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN)
     }

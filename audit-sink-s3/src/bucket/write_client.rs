@@ -1,9 +1,9 @@
-//! The HTTP client of a sink: an object counts as created when a store says so, and nobody else.
+//! The HTTP client of a sink: an object counts as created only if the response is a store's.
 //!
-//! `object_store` takes each response of the 200s with an `ETag` for that. A proxy or another
-//! server at the store's address may send one too: a page, or an error in the body of a 200. No
-//! store has anything to say in the body of its response to a successful PUT, so such a response
-//! leaves open what happened, and the retry finds out.
+//! `object_store` takes any 2xx response with an `ETag` as a success. A proxy or another server at
+//! the store's address may send one too: a page, or an error in the body of a 200. A store's
+//! response to a successful PUT has an empty body and the status 200 or 201. After any other 2xx
+//! response the outcome is unknown, and a retry determines it.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ use crate::one_line::scrub;
 /// The header of a request for a token of an instance's metadata service (IMDSv2).
 const TOKEN_REQUEST: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
-/// What is shown of a body that does not belong there, in bytes.
+/// The most that is shown of an unexpected body, in bytes.
 const MAX_SHOWN_BYTES: usize = 200;
 
 /// Creates clients that check responses.
@@ -66,7 +66,7 @@ impl HttpService for WriteService {
                 return Err(HttpError::new(HttpErrorKind::Unknown, failure));
             }
         }
-        // The status of an error is certain, whatever becomes of its body.
+        // An error counts by its status, even if its body is cut off.
         parts.headers.remove("content-length");
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(readable(text))))
     }
@@ -76,7 +76,7 @@ fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(MAX_SHOWN_BYTES)]).into_owned()
 }
 
-/// A successful response to a PUT that no store would give.
+/// A 2xx response to a PUT that no store would send.
 #[derive(Debug)]
 struct NotCreated {
     status: u16,

@@ -177,7 +177,7 @@ fn encode(lines: &[Bytes], key: ObjectKey, count: u64, hasher: Option<ObjectHash
 }
 
 /// Seals an object once the previous one is hashed, and lets the next one continue. `None` if the
-/// previous one is gone.
+/// previous one was dropped.
 ///
 /// Objects are encoded in parallel; only their hashes are chained in order.
 async fn seal_behind(

@@ -87,7 +87,7 @@ impl Direct {
         }
         match timeout_at(deadline, outcome).await {
             Ok(Ok(result)) => result,
-            // The task that had the batch was dropped with its runtime.
+            // The queue's task, or the task that delivered the batch, was dropped with its runtime.
             Ok(Err(_gone)) => Err(match slot.take() {
                 Some(_) => self.not_taken(),
                 None => SinkError::indeterminate(

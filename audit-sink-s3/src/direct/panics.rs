@@ -212,10 +212,10 @@ async fn deliver(panics_at: Vec<usize>, evidence: Option<&Arc<Evidence>>) -> usi
     let panics = panics_at.len();
     let steps = Arc::new(Steps { panics_at: Mutex::new(panics_at), ..Steps::default() });
     let (writer, health, store) = start(&steps, evidence.cloned());
-    // The stream's opening record precedes them.
+    // With evidence, the stream's opening record has the number 0.
     let first = u64::from(evidence.is_some());
-    // Without one for all threads, a test on another thread that reaches a line first would
-    // decide for all that it interests nobody.
+    // `tracing` caches whether anybody listens to a log statement. Without a global subscriber, a
+    // test on another thread that reaches it first would turn it off for all threads.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let _log = tracing::subscriber::set_default(Stepping(Arc::clone(&steps), ()));
     let batches = batches();

@@ -12,7 +12,7 @@ pub(super) type Ticket = u64;
 
 /// Counts a batch as pending while it lives.
 pub(super) struct Pending {
-    /// What its caller waits in, for traces.
+    /// The span in which its caller waits, for traces.
     pub(super) span: Span,
     _room: OwnedSemaphorePermit,
     _counted: PendingBatch,

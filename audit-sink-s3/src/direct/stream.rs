@@ -24,7 +24,8 @@ struct StreamEvidence {
     /// The range over all numbered records, once the last of them is hashed.
     frontier: watch::Receiver<Option<CompactRange>>,
     /// The first numbers of objects with an uncertain outcome, and of those that met a conflict,
-    /// until a record in the bucket declares the conflict. All records below them are acknowledged.
+    /// until a record in the bucket declares the conflict. All records below the lowest of these
+    /// numbers are acknowledged.
     uncertain: BTreeSet<u64>,
     /// Undeclared conflicts.
     asides: VecDeque<Aside>,
@@ -52,7 +53,8 @@ enum Ending {
     Closed,
 }
 
-/// The parts of an object's seal. The object before it sends the state before it.
+/// What an object's seal needs. `before` receives the range of all earlier records once the
+/// previous object is sealed.
 pub(super) struct Seal {
     pub(super) signer: Arc<StreamSigner>,
     pub(super) stable: u64,

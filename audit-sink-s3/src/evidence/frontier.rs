@@ -25,7 +25,7 @@ mod tests {
         for records in 0..70u64 {
             let bytes = write(&range);
             assert_eq!(read(records, &bytes), Some(range.clone()));
-            // A tree has a hash for each bit of its size.
+            // A frontier has one hash for each bit that is set in the tree's size.
             let has_as_many = (records + 1).count_ones() == records.count_ones();
             assert_eq!(read(records + 1, &bytes).is_some(), has_as_many);
             assert!(bytes.is_empty() || read(records, &bytes[1..]).is_none());

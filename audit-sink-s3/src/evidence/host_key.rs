@@ -55,7 +55,7 @@ pub(super) fn read_or_make(
     seed: &[u8; 32],
 ) -> Result<SignerKey, OpenError> {
     if file.try_exists().unwrap_or(true) {
-        // Whoever created it may have been killed before the name was durable.
+        // The process that created the file may have been killed before the name was durable.
         sync_name(file).map_err(|error| unusable(file, "used", error))?;
     } else {
         let key = SignerKey::from_seed(name, KeyKind::Ed25519, seed)
@@ -124,7 +124,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().canonicalize().unwrap();
         let file = directory.join("host.key");
-        // Created; then as a process left it that was killed before the sync.
+        // The first round creates the file. The second finds it, as after a process that was killed
+        // before the sync.
         for _ in 0..2 {
             read_or_make(&file, "api", &[1; 32]).unwrap();
             assert!(synced_directories().remove(&directory));

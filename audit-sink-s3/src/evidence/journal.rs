@@ -68,7 +68,7 @@ impl SystemRecords for StreamRecords {
 }
 
 /// The delivery's last record for a stream that gets no more commits. It does not need the host's
-/// key, which may be gone, and `evidence` with it.
+/// key: without the key, `evidence` is `None`.
 pub(crate) fn last_record(
     evidence: Option<&Evidence>,
     stream: UniqueId,

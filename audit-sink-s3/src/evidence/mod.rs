@@ -97,9 +97,9 @@ impl Evidence {
         self.witnesses.as_ref()
     }
 
-    /// The remaining time of a stream that was opened at `at_ms`, in milliseconds. 0 too if the
+    /// The remaining time of a stream that was opened at `at_ms`, in milliseconds. Also 0 if the
     /// clock was set back by the maximum age: the stream's age is then unknown, and its key must
-    /// not live until the clock is there again.
+    /// not live until the clock has caught up.
     pub(crate) fn over_in_ms(&self, at_ms: i64, now_ms: i64) -> u64 {
         self.settings.max_stream_ms.saturating_sub(now_ms.abs_diff(at_ms))
     }

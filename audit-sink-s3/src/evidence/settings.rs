@@ -52,8 +52,8 @@ pub struct EvidenceSettings {
     /// record. Default: none.
     ///
     /// A witness cosigns a single history of each stream. So a tail that was cut off, or a stream
-    /// that was rewritten by whoever has the host's key, contradicts the witness. One that is away
-    /// delays nothing except a close, by five seconds at most.
+    /// that was rewritten by whoever has the host's key, contradicts the witness. An unreachable
+    /// witness delays only a close, by five seconds at most.
     #[serde(default)]
     pub witnesses: Vec<WitnessSettings>,
 }

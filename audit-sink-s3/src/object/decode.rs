@@ -156,7 +156,8 @@ impl LineSplitter {
         Ok(())
     }
 
-    /// Checks the length of a line of which `more` bytes came, the same for any pieces.
+    /// Checks the length of the current line with `more` further bytes. The limit holds however the
+    /// object is divided into pieces.
     fn check_line(&self, more: usize) -> Result<(), DecodeError> {
         let fits = self.rest.len() + more <= MAX_BATCH_BYTES;
         fits.then_some(()).ok_or(DecodeError::LineTooLong)
@@ -312,7 +313,7 @@ mod tests {
             ([&skippable[..], &ours[..]], Some(before)),
             ([&skippable[..], b""], Some(before)),
             ([b"{}\n", &ours[..]], Some("it does not begin with a zstd frame")),
-            // Version 0.7 of zstd, of which decoders may know more than RFC 8878.
+            // A frame of zstd 0.7, which is older than RFC 8878, but which some decoders read.
             ([b"\x27\xb5\x2f\xfd", &ours[4..]], Some("it does not begin with a zstd frame")),
             ([&ours[..], skippable], None),
             ([&ours[..], b"\0"], None),
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn lines_without_end_are_rejected() {
         let mut decoder = LineDecoder::unhashed(Compression::None);
-        // As if so many bytes of lines had come before.
+        // As if that many bytes of lines had been decoded before.
         decoder.lines.bytes = MAX_OBJECT_BYTES - 3;
         decoder.push(b"{}\n", |_| {}).unwrap();
         let error = decoder.push(b"\n", |_| {}).unwrap_err();

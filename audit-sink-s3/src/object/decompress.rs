@@ -87,7 +87,7 @@ pub(super) struct ZstdFrame {
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// The magic of skippable frames but for the first byte, whose lower half is any.
+/// The magic number of skippable frames without its first byte, which is 0x50 to 0x5f.
 const SKIPPABLE_MAGIC: [u8; 3] = [0x2a, 0x4d, 0x18];
 
 impl ZstdFrame {
@@ -102,8 +102,8 @@ impl ZstdFrame {
         if self.ended {
             return at_end(bytes);
         }
-        // The decoder would pass over a skippable frame, and what follows would be said to have
-        // been appended.
+        // The decoder would skip a skippable frame, and the lines behind it would be reported as
+        // trailing bytes.
         let mut begin = *bytes;
         fill(&mut self.magic, ZSTD_MAGIC.len(), &mut begin);
         if !ZSTD_MAGIC.starts_with(&self.magic) {
@@ -174,7 +174,7 @@ impl GzipMember {
                 flate2::Status::StreamEnd => true,
                 flate2::Status::Ok | flate2::Status::BufError => false,
             };
-            // Both are at most the length of a slice.
+            // Both differences are at most the length of a slice, so they fit.
             let read = (self.inflate.total_in() - read) as usize;
             let written = (self.inflate.total_out() - written) as usize;
             *bytes = &bytes[read..];
@@ -192,7 +192,7 @@ impl GzipMember {
     }
 }
 
-/// There is nothing more to do, and nothing may follow.
+/// After the end of the frame or member: there is nothing left to do, and more bytes are an error.
 fn at_end(bytes: &[u8]) -> Result<bool, DecodeError> {
     if bytes.is_empty() { Ok(false) } else { Err(DecodeError::TrailingBytes) }
 }

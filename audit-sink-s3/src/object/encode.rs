@@ -119,7 +119,7 @@ impl EncodedObject {
         attributes
     }
 
-    /// Returns true if the object with these attributes is this one: it has the same lines and the
+    /// Whether a stored object with these attributes is this object: it has the same lines and the
     /// same seal. `None` if the attributes lack a hash.
     pub(crate) fn is_said_by(&self, attributes: &Attributes) -> Option<bool> {
         let found = attributes.get(&SHA256)?;

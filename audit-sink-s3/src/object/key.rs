@@ -25,7 +25,7 @@ use crate::Compression;
 /// with an underscore, and no pattern for objects matches the suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// First, since system objects sort before all others.
+    /// The first field, since keys of system objects sort before all others.
     is_data: bool,
     /// Hours since the Unix epoch, within the years 1 to 9999.
     hour: i64,

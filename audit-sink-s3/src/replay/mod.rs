@@ -39,21 +39,22 @@ pub struct Replayed {
     pub objects: u64,
     /// The number of records that were sent.
     pub records: u64,
-    /// Wanted records that were not sent: no object of the bucket has them, it could not be read,
-    /// or the destination has another object in its place. Numbers after the end of a stream are
-    /// not included.
+    /// Wanted records that were not sent: no object of the bucket has them, their object could not
+    /// be read, or the destination has another object in their place. Numbers after the end of a
+    /// stream are not included.
     pub left: Vec<StreamRecords>,
     /// Objects that could not be read, by their keys, and why.
     pub unread: Vec<(String, String)>,
 }
 
-/// A replay ended early. Recorded records were sent, and another replay can continue from there.
+/// A replay ended early. The records that were passed to `note` were sent, and another replay can
+/// continue from there.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The bucket could not be listed.
     #[error("the bucket cannot be listed")]
     Listing(String),
-    /// What was sent could not be noted.
+    /// `note` failed: the records that were sent could not be made durable as sent.
     #[error("what was sent cannot be noted")]
     Noting(#[source] io::Error),
 }
@@ -76,8 +77,8 @@ impl ReplayError {
 /// A record's time is the time at which the store received its object, limited to the object's
 /// hour, since the bucket has no other.
 ///
-/// Dropping the future stops the replay. The next replay sends again what was sent but not
-/// recorded. A replay waits as long as the destination refuses; the follower's health says why.
+/// Dropping the future stops the replay. The next replay repeats the records that were sent but not
+/// noted. A replay waits as long as the destination refuses; the follower's health says why.
 ///
 /// # Errors
 ///
@@ -91,7 +92,7 @@ pub async fn replay(
     run(bucket, follower, wanted, note, false).await
 }
 
-/// As [`replay`]. `is_hasty` is a known-bad variant, which records what it is about to send.
+/// As [`replay`]. `is_hasty` is a known-bad variant, which notes records before it sends them.
 async fn run(
     bucket: &Bucket,
     follower: &Follower,
@@ -101,7 +102,7 @@ async fn run(
 ) -> Result<Replayed, ReplayError> {
     let mut replay = Replay { wanted: wanted.to_vec(), covered: Vec::new(), arrived: Vec::new() };
     let mut result = Replayed::default();
-    // Records are later than the start of their stream, unless a clock was wrong.
+    // First the days since the streams began. Earlier days have records only if a clock was wrong.
     for is_late in [true, false] {
         let listed = list(bucket, &replay.wanted, is_late, &mut result.unread).await;
         let listed = listed.map_err(|error| ReplayError::Listing(bucket.describe(&error)))?;
@@ -237,7 +238,7 @@ impl Replay {
         let hour = object.key.partition();
         let time_ms = object.modified_ms.clamp(hour.begin_ms(), hour.end_ms() - 1);
         let mut pieces: Vec<(Plan, Vec<u8>)> = Vec::new();
-        // Anybody may name an object for the last of all numbers.
+        // A foreign object may have any number in its name, even the highest.
         let end = first.saturating_add(lines.len() as u64);
         for (_, records) in self.wanted_of(stream, &(first..end)) {
             let mut is_new = true;
@@ -265,7 +266,7 @@ impl Replay {
         pieces
     }
 
-    /// Records what has arrived.
+    /// Notes the records of a request that has ended, if they have arrived.
     fn ended(
         &mut self,
         ended: Option<Result<(Plan, Delivery), tokio::task::JoinError>>,

@@ -1,5 +1,5 @@
-//! A replay is killed at each step and continued: nothing is recorded that has not arrived, and in
-//! the end everything has arrived, in the same requests.
+//! A replay is killed at each step and continued: no record is noted before it has arrived, and in
+//! the end all records have arrived, in the same requests.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -134,7 +134,7 @@ impl Destination for Receiver {
 /// The durable state of a replay.
 type Log = Mutex<Vec<StreamRecords>>;
 
-/// The wanted records that are not recorded as sent.
+/// The wanted records that are not noted as sent.
 fn left(wanted: &[StreamRecords], log: &Log) -> Vec<StreamRecords> {
     let log = lock(log);
     let left = wanted.iter().flat_map(|(stream, records)| {
@@ -168,7 +168,7 @@ async fn attempt(
     let steps = &receiver.steps;
     let note = |records: &[StreamRecords]| {
         let died = || io::Error::other("the process has died");
-        // Before or after the record is durable.
+        // The process may die before or after the note is durable.
         let is_dead = steps.dies();
         if is_dead {
             return Err(died());
@@ -238,7 +238,7 @@ async fn die_at_each_step(at_once: usize, is_hasty: bool) -> Result<u64, String>
 async fn replays_that_die_at_any_step_miss_nothing() {
     for at_once in [1, 4] {
         let steps = die_at_each_step(at_once, false).await.unwrap();
-        // Two of the system record, and four of each request.
+        // Two steps for the system record, and four for each request.
         assert!(steps > 30, "{steps} steps with {at_once} at once");
     }
 }
@@ -282,12 +282,13 @@ async fn records_that_cannot_be_sent_are_named() {
     assert_eq!(received.len(), 1);
 }
 
-/// Few bytes of a bucket cannot take gigabytes: the object is named, and others are sent.
+/// A small object that expands to gigabytes is not held in memory: it is reported, and the records
+/// of other objects are sent.
 #[tokio::test]
 async fn an_object_that_expands_without_end_is_left() {
     let bucket = bucket().await;
     for compression in [Compression::Zstd, Compression::Gzip] {
-        // 16 million lines: 48 MB, which would take several hundred in memory.
+        // 16 million lines: 48 MB, which would take several hundred MB as separate lines.
         let lines = b"{}\n".repeat(1 << 24);
         let bomb = match compression {
             Compression::Zstd => zstd::encode_all(&lines[..], 3).unwrap(),

@@ -39,14 +39,15 @@ use crate::{Bucket, OpenError, Settings};
 /// until then; the host's own key is not needed. The bucket must be the one that the host wrote to:
 /// otherwise a stream is divided between two buckets.
 ///
-/// These followers, which the journal knows by their names, get what they do not have yet. Of the
-/// others, what they miss stays in the journal, or in their files if it is removed.
+/// The given followers, which the journal must know by name, get the records that they do not have
+/// yet. Other followers get none. If segments are removed, the files of these followers list the
+/// records that they miss.
 ///
-/// These [routes](route()), which the journal must know by their names as well, get what they do
-/// not have yet, each concurrently and whatever happens to the others, and so do their
-/// [followers](RouteOpening::followers). Records of other routes stay in the journal. Keep the
-/// [`health`](RouteOpening::health) of each route to tell what became of it: the returned value
-/// speaks of `bucket`, and waits for all.
+/// The given [routes](route()), which the journal must know by name too, get the records that they
+/// do not have yet, and so do their [followers](RouteOpening::followers). Routes are delivered
+/// concurrently and independently of each other. Records of other routes stay in the journal. Keep
+/// the [`health`](RouteOpening::health) of each route to learn how its delivery went: the returned
+/// value reports on `bucket` only, but waits for all routes.
 ///
 /// The settings' `journal` is not used.
 ///
@@ -75,7 +76,7 @@ pub async fn deliver(
 /// A route of a journal that is [delivered](deliver), with the bucket that gets its records: the
 /// one that the host wrote them to, unless that is gone.
 ///
-/// It probes the bucket as opening a sink does: one that refuses is an error.
+/// Probes the bucket, as opening a sink does. A refusal is an error.
 ///
 /// # Errors
 ///
@@ -162,7 +163,7 @@ async fn again(
     Ok(JournalDelivering::new(health, tokio::spawn(work.run())))
 }
 
-/// Probes the bucket, and returns the put of objects into it.
+/// Probes the bucket, and returns a [`Put`] that creates objects in it.
 async fn probed(bucket: Bucket, settings: Settings) -> Result<Put, OpenError> {
     check(&settings)?;
     let random: Arc<dyn Random> = Arc::new(SystemRandom);

@@ -13,7 +13,7 @@ use crate::EvidenceSettings;
 
 const NAME: &str = "simulated/host";
 
-/// Short enough for a simulation of minutes.
+/// Settings whose intervals are short enough for a simulation of minutes.
 pub(super) fn settings() -> EvidenceSettings {
     EvidenceSettings {
         heartbeat_ms: 20_000,

@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit of a request, with the connection and the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to a witness.
+/// Sends requests to a witness.
 #[async_trait]
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Sends the body of `add-checkpoint`. Returns the response, or the reason why none came.
@@ -41,7 +41,7 @@ impl HttpTransport {
         let (url, key) = settings.checked()?;
         let mut client = Client::builder()
             .redirect(Policy::none())
-            // A proxy would resolve names itself.
+            // A proxy would resolve names itself, without the check of addresses.
             .no_proxy()
             .https_only(url.scheme() == "https")
             .connect_timeout(CONNECT_TIMEOUT)
@@ -61,7 +61,7 @@ impl HttpTransport {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             bytes.extend_from_slice(&chunk);
-            // No witness says so much, and what it says is not read.
+            // No witness sends that much. `parse` does not read such a body.
             if bytes.len() > WitnessResponse::MAX_BYTES {
                 break;
             }
@@ -133,7 +133,7 @@ mod tests {
             while !request[..length].ends_with(b"old 0\n") {
                 length += stream.read(&mut request[length..]).await.unwrap();
             }
-            // The client may have enough before the end.
+            // The client may close the connection before it has read the whole response.
             let _ = stream.write_all(response.as_bytes()).await;
             request.truncate(length);
             String::from_utf8(request).unwrap()

@@ -11,8 +11,9 @@ const MAX_NOTES: usize = 4;
 /// A stream that this process began.
 ///
 /// A witness is only shown checkpoints of system records that are in the bucket, with all records
-/// before them there or set aside. So nothing that a crash leaves contradicts it: with a journal,
-/// the plans of these objects are durable; without one, nobody has the stream's key any more.
+/// before them there or set aside. So the stream cannot contradict the witness after a crash: with
+/// a journal, the plans of these objects are durable; without one, nobody has the stream's key any
+/// more.
 #[derive(Debug)]
 pub(super) struct Lane {
     /// The records of sealed objects without a certain outcome, by their first number.
@@ -21,7 +22,7 @@ pub(super) struct Lane {
     arrived: BTreeMap<u64, (CompactRange, Option<(Note, Hash)>)>,
     /// All records with a certain outcome.
     total: CompactRange,
-    /// Those after the last checkpoint that was shown.
+    /// The records after the last checkpoint that was shown.
     ahead: CompactRange,
     pub(super) ways: Vec<Way>,
     /// Cosigned checkpoints, by their size.
@@ -30,13 +31,13 @@ pub(super) struct Lane {
     pub(super) ending: Ending,
 }
 
-/// The stream's way to one witness.
+/// The submissions of the stream to one witness.
 #[derive(Debug)]
 pub(super) struct Way {
     pub(super) submitter: Submitter,
     /// Whether the witness has seen another history, and gets nothing more.
     pub(super) is_lost: bool,
-    /// Responses in succession that had no cosignature and no error.
+    /// The number of consecutive responses with neither a cosignature nor an error.
     pub(super) steps: u32,
 }
 
@@ -65,8 +66,8 @@ impl Lane {
         }
     }
 
-    /// Notes a sealed object. Nothing from its first record on was planned before: what was sealed
-    /// there is forgotten.
+    /// Notes a sealed object. Objects that were sealed earlier with these or later records were
+    /// never planned, and are forgotten.
     pub(super) fn sealed(&mut self, records: &CompactRange) {
         self.sealed.split_off(&records.begin());
         self.sealed.insert(records.begin(), records.clone());
@@ -140,7 +141,7 @@ impl Lane {
         !way.is_lost && way.submitter.has_next()
     }
 
-    /// Whether the stream has ended, and every witness has its end.
+    /// Whether the stream has ended, and no checkpoint of it remains to be submitted.
     pub(super) fn is_done(&self) -> bool {
         self.ending == Ending::Closed && (0..self.ways.len()).all(|witness| !self.has_next(witness))
     }

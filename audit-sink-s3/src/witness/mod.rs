@@ -1,8 +1,8 @@
 //! Submits the streams' checkpoints to witnesses, which cosign a single history of each.
 //!
-//! A checkpoint is submitted when its system record is in the bucket, and the cosignatures that
-//! came are written in the next one. A task for each witness sends the requests. Nothing else waits
-//! for it, except that a close gives the streams' ends a few seconds.
+//! A checkpoint is submitted when its system record is in the bucket. The next system record holds
+//! the cosignatures that were received by then. A task for each witness sends the requests. Only a
+//! close waits for these tasks, for a few seconds, to submit the streams' ends.
 
 mod client;
 mod lane;
@@ -29,14 +29,14 @@ pub use self::settings::WitnessSettings;
 use crate::OpenError;
 use crate::panic::catch_in;
 
-/// How long a close waits for witnesses, which it does once all records are in the bucket.
+/// How long a close waits for witnesses, after all records are in the bucket.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The limit of the backoff, which begins at a second and doubles with each retry.
 const MAX_BACKOFF_MS: u64 = 300_000;
 
-/// Ended streams that are kept for witnesses that are away. The oldest are given up beyond it: the
-/// streams after them state how they ended.
+/// The maximum number of ended streams that are kept for unreachable witnesses. Beyond it the
+/// oldest are dropped: the streams after them state how they ended.
 const MAX_ENDED: usize = 10_000;
 
 /// The witnesses of a host, for all its streams. When it is dropped, the tasks end.
@@ -48,7 +48,7 @@ pub(crate) struct Witnesses {
 struct Shared {
     witnesses: Vec<Witness>,
     state: Mutex<State>,
-    /// Changes with each response.
+    /// Notified when responses were handled.
     responses: watch::Sender<()>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -70,10 +70,10 @@ struct State {
     is_stopping: bool,
 }
 
-/// What is known of a witness.
+/// The state of a witness.
 #[derive(Debug, Clone, Default)]
 struct Standing {
-    /// The reason, and whether an operator must act.
+    /// Why the witness does not cosign at present, and whether an operator must act.
     trouble: Option<(String, bool)>,
     last_error: Option<String>,
     last_cosigned_ms: Option<i64>,
@@ -137,10 +137,12 @@ impl Witnesses {
         Arc::new(Witnesses { shared })
     }
 
-    /// Notes the records of an object that was sealed. Objects of a stream are sealed in order, and
-    /// again only if nothing from them on was planned. Streams that begin with another record than
-    /// the first were begun by an earlier process, and are not submitted: the size that a witness
-    /// has of them is unknown. The next stream states how they ended.
+    /// Notes the records of a sealed object. Objects of a stream are sealed in order. An object is
+    /// sealed again only if neither it nor a later one was planned.
+    ///
+    /// A stream that an earlier process began is not submitted, since the size that a witness has
+    /// cosigned is unknown: its first object here does not begin with record 0. The next stream
+    /// states how it ended.
     pub(crate) fn sealed(
         &self,
         stream: UniqueId,
@@ -163,8 +165,8 @@ impl Witnesses {
     /// Notes that the outcome of an object is certain. `head` is that of a system record in the
     /// bucket.
     ///
-    /// With a journal, a crash before this means that the next process sends the same object; the
-    /// witness then never sees this checkpoint, but none that contradicts it.
+    /// With a journal, after a crash before this call the next process sends the same object; the
+    /// witness then never sees this checkpoint, nor one that contradicts it.
     pub(crate) fn arrived(&self, stream: UniqueId, first: u64, head: Option<&ObjectHead>) {
         let mut state = self.shared.lock();
         let Some(lane) = state.lanes.get_mut(&stream) else { return };
@@ -197,14 +199,14 @@ impl Witnesses {
         lane.news()
     }
 
-    /// Waits until the witnesses have all checkpoints, without waiting for those that are in
-    /// trouble. [`CLOSE_WAIT`] at most.
+    /// Waits until the witnesses have all checkpoints, for [`CLOSE_WAIT`] at most. Does not wait
+    /// for witnesses that are in trouble.
     pub(crate) async fn finish(&self) {
         let mut responses = self.shared.responses.subscribe();
         let finished = async {
             while !self.shared.lock().is_finished() && responses.changed().await.is_ok() {}
         };
-        // What was not submitted is in the bucket all the same.
+        // Checkpoints that were not submitted are still in the bucket.
         let _ = timeout(CLOSE_WAIT, finished).await;
     }
 
@@ -241,7 +243,7 @@ impl Drop for Witnesses {
 }
 
 impl State {
-    /// Whether no witness without trouble has something to cosign.
+    /// Whether all checkpoints were submitted to each witness that is not in trouble.
     fn is_finished(&self) -> bool {
         let mut standing = self.standing.iter().enumerate();
         standing.all(|(witness, standing)| {

@@ -33,7 +33,7 @@ pub struct WitnessSettings {
 const MAX_WITNESSES: usize = 16;
 
 impl WitnessSettings {
-    /// Parses the text of several, separated by white space or commas.
+    /// Parses the texts of several witnesses, separated by white space or commas.
     ///
     /// # Errors
     ///

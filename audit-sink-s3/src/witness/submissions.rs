@@ -9,15 +9,15 @@ use tokio::time::sleep;
 
 use super::{MAX_BACKOFF_MS, Shared, State, Witness};
 
-/// Streams that are submitted to a witness at once.
+/// The maximum number of streams that are submitted to a witness at once.
 const AT_ONCE: usize = 8;
 
-/// Responses without a cosignature in succession, after which a witness is taken to err: its size
-/// is known after two.
+/// The number of consecutive responses without a cosignature after which a witness counts as
+/// faulty: the size that a correct witness has is known after two.
 const MAX_STEPS: u32 = 3;
 
 impl Shared {
-    /// Submits what there is to this witness, until the witnesses are dropped.
+    /// Submits checkpoints to this witness until [`Witnesses`](super::Witnesses) is dropped.
     pub(super) async fn run(&self, witness: usize) {
         let Witness { transport, wake, .. } = &self.witnesses[witness];
         let mut retries = 0u32;
@@ -63,7 +63,7 @@ impl Shared {
         requests.collect()
     }
 
-    /// Handles a response. Returns whether the witness is well.
+    /// Handles a response. Returns whether the next requests can be sent without a backoff.
     fn answered(
         &self,
         witness: usize,
@@ -108,7 +108,7 @@ impl Shared {
                 self.well(witness);
                 true
             }
-            // Other streams are not concerned.
+            // The witness lost only this stream. It still gets the others, without a backoff.
             Some((why, _)) if is_lost => {
                 self.count(witness, &why);
                 true
@@ -140,7 +140,7 @@ impl Shared {
             let mut state = self.lock();
             state.standing[witness].trouble.replace((why.clone(), is_blocked))
         };
-        // Once for each kind of trouble, and not for each retry.
+        // Logged when trouble begins and when it first needs an operator, not at each retry.
         if before.is_none_or(|(_, was_blocked)| is_blocked && !was_blocked) {
             let witness = self.witnesses[witness].key.name();
             tracing::warn!(witness, reason = why, "the witness does not cosign: it is retried");

@@ -1,4 +1,5 @@
-//! Witnesses that are away, slow, err or lie delay nothing and are believed nothing.
+//! Witnesses that are unreachable, slow, faulty or lying delay nothing, and nothing that they say
+//! is trusted.
 
 use std::sync::Mutex;
 
@@ -28,7 +29,7 @@ enum Conduct {
     /// Never responds.
     Hangs,
     Fails,
-    /// Says another size each time.
+    /// States another size each time.
     Wavers,
     Answers(u16),
 }
@@ -104,7 +105,7 @@ impl Scene {
         self.fakes.iter().for_each(|fake| *fake.conduct.lock().unwrap() = conduct);
     }
 
-    /// Waits until it is so, from one response to the next.
+    /// Waits until `is_so` holds, which is checked after each response.
     async fn until(&self, is_so: impl Fn(&Witnesses) -> bool) {
         let mut responses = self.witnesses.shared.responses.subscribe();
         while !is_so(&self.witnesses) {
@@ -213,7 +214,7 @@ async fn a_checkpoint_waits_for_all_records_before_it() {
     assert!(scene.requests.try_recv().is_err());
 }
 
-/// The frontier after this object, whose root is all that its head has of it.
+/// The frontier after this object. It is computed again, since the object's head has only the root.
 fn beat_hashes(head: &ObjectHead) -> Vec<audit_evidence::Hash> {
     let mut stream = Stream::new(1);
     for lines in [1, 5, 1] {
@@ -267,7 +268,7 @@ async fn a_witness_in_trouble_delays_a_close_by_seconds_at_most() {
             assert_eq!(scene.witnesses.cosigned(stream.id).len(), 1, "{conduct:?}");
         }
         if conduct == Conduct::Answers(422) {
-            // Other streams are not concerned.
+            // Other streams are still submitted.
             let mut other = Stream::new(2);
             other.beat(&scene.witnesses);
             let cosigned = |w: &Witnesses| w.health().iter().all(|w| w.last_cosigned_ms.is_some());

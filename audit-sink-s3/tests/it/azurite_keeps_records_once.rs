@@ -210,7 +210,7 @@ async fn objects_are_created_once_and_listed_with_their_metadata() {
     assert_eq!(listed.len(), 3);
     let records = stored(&bucket, &format!("{prefix}/"), &Checker::default()).await;
     assert_eq!(records.len(), 6);
-    // The metadata is in each object, which the checker compares with its records.
+    // Each object has its metadata, which the checker compares with its records.
     let store = bucket.store();
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
     let key = all

@@ -39,7 +39,7 @@ enum Store {
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Three records, and more than half of [`MAX_OBJECT_BYTES`].
+/// Three records, which have more than a third and less than half of [`MAX_OBJECT_BYTES`].
 fn batch(n: i64) -> Batch {
     let time_ms = TIME_MS + n * 25 * MINUTE_MS;
     let line = |i| format!("{{\"n\":{n},\"i\":{i},\"at\":{time_ms}}}\n");
@@ -111,7 +111,7 @@ impl Delivered {
             delivered.ledger.acknowledged(&batch, &receipt);
             delivered.records += u64::from(batch.count());
             if let [other, ..] = &opened[..] {
-                // The records of others stand beside them.
+                // The journal also has records of other destinations between them.
                 other.persist(batch.clone()).await.unwrap();
                 sink.persist(batch).await.unwrap();
             }
@@ -132,7 +132,7 @@ impl Delivered {
         }
     }
 
-    /// Without the probe's object.
+    /// The objects in the bucket, without the probe's.
     async fn read(&self) -> Objects {
         let mut objects = match &self.store {
             Store::Memory(store) => read_store(&**store.inner()).await,
@@ -368,7 +368,7 @@ async fn foreign_objects_are_named_and_left_alone() {
     for (nth, host) in each_host(Compression::Zstd, 6).await.into_iter().enumerate() {
         let keys = host.keys();
         for kind in 0..replacements(&host, &keys[0]).len() {
-            // Each kind in another place for each host.
+            // For each host, each kind of replacement is at another object.
             let n = (nth + kind) % keys.len();
             let key = &keys[n];
             let (what, bytes) = replacements(&host, key).swap_remove(kind);

@@ -57,7 +57,7 @@ async fn a_host_leaves_the_journal_alone_that_took_the_place_of_its_own() {
     second.persist(batch("other", 2)).await.unwrap();
     second.close().await.unwrap();
     let left = files(&journal);
-    // The segment at hand goes on, and no object can be planned.
+    // The open segment still accepts records, but no object can be planned.
     let late = batch("late", 2);
     ledger.acknowledged(&late, &sink.persist(late.clone()).await.unwrap());
     while !hears_of_the_move(&sink) {
@@ -72,8 +72,8 @@ async fn a_host_leaves_the_journal_alone_that_took_the_place_of_its_own() {
     ledger.check("logs/", &read_store(&**store.inner()).await).unwrap();
 }
 
-/// Its path may lead to what is beneath a disk that was unmounted. Records there would be found
-/// neither in the bucket nor in the journal.
+/// The bucket's path may then lead to the mount point of an unmounted disk. Records that were
+/// written there would be found neither in the bucket nor in the journal.
 #[tokio::test]
 async fn records_wait_for_a_bucket_that_was_moved_away() {
     for is_replaced in [false, true] {
@@ -111,7 +111,7 @@ async fn records_wait_for_a_bucket_that_was_moved_away() {
     }
 }
 
-/// Nothing can bring it back, so nobody has to wait for a limit of time.
+/// Nothing can bring a removed journal back, so `close` does not wait for it.
 #[tokio::test]
 async fn a_sink_whose_journal_was_removed_closes_and_says_so() {
     for is_noticed in [false, true] {
@@ -123,13 +123,14 @@ async fn a_sink_whose_journal_was_removed_closes_and_says_so() {
         sink.persist(batch("sent", 2)).await.unwrap();
         store.arrived(3).await;
         sink.persist(batch("lost", 2)).await.unwrap();
-        // The sink still creates files of what it sends.
+        // The sink may still create files for the objects that it sends while the directory is
+        // removed.
         remove_directory_in_use(&journal).unwrap();
         if is_noticed {
             sink.persist(batch("refused", 2)).await.unwrap_err();
             sink.stopped().await;
         }
-        // The object under way is in memory.
+        // The object in flight is in memory, so it is still delivered.
         let (closed, ()) = tokio::join!(sink.close(), async {
             while !format!("{:?}", sink.health()).contains("was removed: what was not") {
                 tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! With evidence, an auditor finds nothing wrong in the bucket, at the end or at any moment before,
-//! since the host may die at any.
+//! With evidence, an auditor finds nothing wrong in the bucket, at the end or at any moment before:
+//! the host may die at any moment.
 
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;

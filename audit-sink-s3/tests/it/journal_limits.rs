@@ -57,8 +57,8 @@ async fn a_journal_has_one_sink_at_a_time() {
         assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
         assert_eq!(error.source().unwrap().to_string(), "another process has this journal open");
         sink.persist(batch("mine", 1)).await.unwrap();
-        // From then on it is free, though the sink is still there, and whatever its threads were
-        // about to do.
+        // After `close` the journal can be opened again, although the sink was not dropped and its
+        // threads may have been busy.
         sink.close().await.unwrap();
     }
     assert_eq!(check("logs/", &read_server(&server)).unwrap().len(), 4);
@@ -108,7 +108,7 @@ async fn only_its_owner_can_read_it() {
     }
 }
 
-/// Without those that a sink removes or renames meanwhile.
+/// The files in the directory, without those that a sink removes or renames meanwhile.
 fn files(directory: &Path) -> BTreeMap<String, fs::Metadata> {
     let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries
@@ -395,12 +395,12 @@ async fn flush_and_close_wait_for_no_full_object() {
         ledger.check("logs/", &read_server(&server)).unwrap();
     }
     assert_eq!(sink.persist(batch("late", 1)).await.unwrap_err().kind(), SinkErrorKind::Closed);
-    // Again, and at once.
+    // A closed sink can be closed and flushed again, and both return at once.
     sink.close().await.unwrap();
     sink.flush().await.unwrap();
 }
 
-/// Also: records of an earlier process are delivered under their own stream.
+/// Also tests that records of an earlier process are delivered under their own stream.
 #[tokio::test]
 async fn the_next_opening_completes_a_cut_close() {
     let (server, directory) = (S3TestServer::start().await, directory());

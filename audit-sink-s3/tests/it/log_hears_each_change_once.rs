@@ -33,8 +33,8 @@ async fn each_change_is_logged_once() {
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    // Without one for all threads, a test on another thread that reaches a line first would
-    // decide for all that it interests nobody.
+    // `tracing` caches whether anybody listens to a log statement. Without a global subscriber, a
+    // test on another thread that reaches it first would turn it off for all threads.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = S3TestServer::start().await;

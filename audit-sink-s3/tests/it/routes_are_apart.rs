@@ -267,7 +267,7 @@ async fn each_route_has_evidence_of_its_own() {
         let mut expected = streams.to_vec();
         expected.sort_unstable();
         assert_eq!(secrets, expected, "a route without records has no key");
-        // The one is closed alone, and the other one with the sink.
+        // One route is closed by itself, the other with the sink.
         routes["acme"].close().await.unwrap();
         assert!(!files(&root.join("journal")).contains(&streams[0]));
         sink.close().await.unwrap();

@@ -1,11 +1,11 @@
 //! A local directory as a store.
 //!
 //! `object_store`'s own store for directories waits for ever at a pipe, follows links, panics at
-//! some times of files, and reads a file without end if it becomes shorter meanwhile, so they are
-//! listed and read here. Writing is done here for three reasons: only the owner can access the
-//! files, whatever the umask; unfinished objects are kept apart from finished ones, so that engines
-//! that read whole directories do not see them; and the leftovers of a dead writer can be told from
-//! the files of a live one.
+//! some file times, and reads a file without end if it becomes shorter meanwhile, so this module
+//! lists and reads files itself. It also writes them itself, for three reasons: only the owner can
+//! access the files, whatever the umask; unfinished objects are kept apart from finished ones, so
+//! that engines that read whole directories do not see them; and the leftovers of a dead writer can
+//! be told from the files of a live one.
 //!
 //! An object is written to `_audit/unfinished/<ulid>`, under an exclusive lock (`flock`) that its
 //! writer holds until it has given the file its final name. The operating system releases the lock
@@ -54,7 +54,7 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn open(root: &FilePath) -> Result<Directory> {
         let inner = LocalFileSystem::new_with_prefix(root)?;
-        // As `inner` has it.
+        // `inner` canonicalizes its root too.
         let root = root.canonicalize().and_then(PlacedDirectory::open);
         let root = Arc::new(root.map_err(|error| generic(error.into()))?);
         Ok(Directory { root, inner, prepared: Arc::default() })
@@ -152,7 +152,7 @@ impl ObjectStore for Directory {
         let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = walk(&inner, &root, &below, &sender) {
-                // The receiver may be gone.
+                // An error means that the receiver of the listing is gone.
                 let _ = sender.blocking_send(Err(generic(error.into())));
             }
         });

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 
 use super::generic;
 
-/// The most bytes of a file that are read at once, by a thread.
+/// The maximum number of bytes that one blocking call reads from a file.
 pub(super) const PIECE_BYTES: u64 = 1 << 20;
 
-/// The bytes of a file. Fails if the file does not have them any more.
+/// Reads a range of a file. Fails if the file has become shorter than the range.
 pub(super) fn pieces(file: File, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
     let next = |(mut file, Range { start, end }): (File, Range<u64>)| async move {
         if start >= end {
@@ -54,9 +54,9 @@ pub(super) fn walk(
     while let Some(directory) = directories.pop() {
         let entries = match std::fs::read_dir(&directory) {
             Ok(entries) => entries,
-            // It was removed since it was found.
+            // The directory was removed after it was found.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Others are listed nevertheless.
+            // Other directories are still listed.
             Err(error) => {
                 let said = format!("{}: {error}", directory.display());
                 let error = generic(io::Error::new(error.kind(), said).into());
@@ -82,7 +82,7 @@ pub(super) fn walk(
                 inner.path_to_filesystem(location).is_ok_and(|found| found == path)
             });
             let (Some(location), true) = (location, kind.is_file()) else { continue };
-            // It may have been removed.
+            // The file may have been removed after it was found.
             let Ok(metadata) = entry.metadata() else { continue };
             if sender.blocking_send(Ok(meta(location, &metadata))).is_err() {
                 return Ok(());
@@ -92,8 +92,8 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// What an entry is. `None` if it was removed meanwhile, which those file systems notice whose
-/// directories do not say it.
+/// The type of an entry. `None` if the entry was removed meanwhile: where directories do not store
+/// the types of their entries, the operating system must look up the entry itself.
 pub(in crate::bucket) fn kind(entry: &DirEntry) -> io::Result<Option<FileType>> {
     match entry.file_type() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -107,15 +107,15 @@ pub(super) fn meta(location: Path, metadata: &Metadata) -> ObjectMeta {
 }
 
 pub(super) fn failed(location: &Path, error: io::Error) -> Error {
-    // Or its directory is a file.
+    // `NotADirectory` means that a part of the path is a file.
     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
         return Error::NotFound { path: location.to_string(), source: error.into() };
     }
     generic(error.into())
 }
 
-/// When a file was last modified. Some file systems keep any time; those that cannot be represented
-/// become the first or the last one that can.
+/// When a file was last modified. A time that cannot be represented, which some file systems can
+/// store, becomes the first or the last time that can.
 pub(in crate::bucket) fn modified(metadata: &Metadata) -> DateTime<Utc> {
     let Ok(modified) = metadata.modified() else { return DateTime::UNIX_EPOCH };
     let (is_before, distance) = match modified.duration_since(UNIX_EPOCH) {

@@ -130,7 +130,7 @@ async fn names_left_by_a_killed_process_are_synced() {
     for synced in ["logs/dt=2023-11-14/hour=22", "logs/dt=2023-11-14", "logs"] {
         assert!(synced_directories().remove(&below(synced)), "{synced}");
     }
-    // Later objects sync their own name only, unless somebody removed the directory.
+    // A later object syncs only its own name, unless its directory was removed.
     put("b").await;
     assert!(synced_directories().remove(&below("logs/dt=2023-11-14/hour=22")));
     assert!(!synced_directories().remove(&below("logs")));

@@ -12,8 +12,8 @@ use object_store::PutPayload;
 use super::directory_below;
 use crate::object::key::UNFINISHED;
 
-/// The directories below the root whose names this process has made durable. An existing one may
-/// be left by a process that was killed before it synced the name.
+/// The directories below the root whose names this process has made durable. That a directory
+/// exists is not enough: a process may have been killed before it synced the name.
 #[derive(Debug, Default)]
 pub(super) struct Prepared(Mutex<HashSet<PathBuf>>);
 
@@ -23,7 +23,7 @@ const MAX_PREPARED: usize = 64;
 impl Prepared {
     fn create(&self, directory: &FilePath) -> io::Result<()> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody may have removed it.
+        // The directory may have been removed after it was prepared.
         if lock().contains(directory) && directory.is_dir() {
             return Ok(());
         }
@@ -49,8 +49,8 @@ pub(super) fn write(
     payload: &PutPayload,
     replace: bool,
 ) -> io::Result<()> {
-    // What is at its path otherwise may be beneath an unmounted disk, where nobody looks for
-    // records.
+    // Another directory at the bucket's path may be the mount point of an unmounted disk, where
+    // nobody looks for records.
     root.check("the bucket")?;
     let root = root.path();
     let unfinished = root.join(UNFINISHED);

@@ -103,8 +103,9 @@ fn read(error: &object_store::Error) -> (Response, Option<Status>) {
             Some("ConditionalRequestConflict" | "OperationAborted") => Response::Contention,
             _ => Response::Exists,
         },
-        // No store says so to a PUT. The client follows a redirect (303) to a page with a GET that
-        // has the PUT's condition: the page exists, and not the object.
+        // No store responds to a PUT with 304. A host's own client may have followed a redirect
+        // (303) to a page, with a GET that has the PUT's condition: then the page exists, but
+        // nothing is known of the object.
         Error::NotModified { .. } => Response::Unknown,
         Error::NotFound { .. } => Response::Blocked(Blocker::NoBucket),
         // A lack of permission to use the key is reported like a lack of permission to write.

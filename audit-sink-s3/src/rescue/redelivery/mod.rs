@@ -48,7 +48,7 @@ const PUTS: usize = 4;
 const SLACK_MS: i64 = 24 * 60 * 60 * 1_000;
 
 pub(crate) struct Redelivery {
-    /// Locked for the duration.
+    /// The journal, which stays locked until the redelivery ends.
     pub(crate) journal: KeptJournal,
     pub(crate) put: Arc<Put>,
     pub(crate) settings: Settings,
@@ -93,7 +93,7 @@ impl Work {
         let Some(from_ms) = began.min() else { return Ok(found) };
         let from_ms = from_ms.saturating_sub(SLACK_MS);
         let bucket = &self.put.bucket;
-        // A listing has many requests, and the client bounds each.
+        // No time limit: a listing takes many requests, each of which the client limits.
         let days = self.ask("listed", Duration::MAX, || bucket.level(None)).await?;
         for day in days.partitions.iter().filter(|day| day.end_ms() > from_ms) {
             let objects = self.ask("listed", Duration::MAX, || {

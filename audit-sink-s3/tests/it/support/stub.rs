@@ -119,7 +119,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server with a certificate for these names, which is expired unless `valid`.
+    /// A server with a certificate for these names, which is expired unless `is_valid`.
     pub(crate) async fn serve(&self, names: &[&str], is_valid: bool) -> Stub {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
