@@ -113,13 +113,13 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_documentation()
         // "This network".
         || a == 0
-        // Shared by carriers.
+        // Shared by carriers for their NATs.
         || (a == 100 && (64..128).contains(&b))
         // Protocol assignments, relays, benchmarks.
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19))
-        // Azure answers each of its machines here, with their settings.
+        // Azure serves each of its machines the machine's own settings at this address.
         || address == AZURE
         // Reserved, and broadcast.
         || a >= 240;

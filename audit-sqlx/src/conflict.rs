@@ -1,5 +1,5 @@
 //! The classification of database errors: conflicts, failures that certainly committed nothing, and
-//! those that may pass.
+//! temporary failures.
 
 use crate::guard::is_gone;
 
@@ -48,10 +48,10 @@ fn is_rolled_back_code(code: &str) -> bool {
 }
 
 /// Whether the database can do no work now, so that the same call may succeed later: it cannot be
-/// reached, it is full, locked, read-only or shutting down, or all connections are in use. Not for
-/// the fault of a statement, or of a damaged database.
+/// reached, it is full, locked, read-only or shutting down, or all connections are in use. False
+/// for a faulty statement and for a damaged database.
 ///
-/// A host's response is 503 where it is 500 for other errors.
+/// A host responds with the HTTP status 503 to these errors, and with 500 to others.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     let is_away = matches!(

@@ -19,7 +19,7 @@ pub trait AuditedDatabase: Database + sealed::Sealed {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<(), Error>> + Send + '_;
 
-    /// Makes the connection refuse every commit until the guard allows that of its current
+    /// Makes the connection refuse every commit until the guard allows the commit of its current
     /// transaction.
     #[doc(hidden)]
     fn guard(
@@ -48,8 +48,8 @@ mod sealed {
 #[cfg(any(feature = "sqlite", feature = "any"))]
 const SQLITE_BEGIN: &str = "BEGIN";
 
-/// Fails in a transaction in which a statement failed, and where none is open, since the function
-/// has ended it: PostgreSQL takes a `COMMIT` for a success in both cases.
+/// Fails if a statement of the transaction failed, and if no transaction is open because the
+/// function has ended it. In both cases PostgreSQL would report no error for a `COMMIT`.
 #[cfg(any(feature = "postgres", feature = "any"))]
 const POSTGRES_CHECK: &str = "SAVEPOINT audit_sqlx_check";
 
@@ -105,7 +105,7 @@ mod postgres {
             connection.execute(POSTGRES_CHECK).await.map(drop)
         }
 
-        // After an error, PostgreSQL takes no statement but the rollback.
+        // PostgreSQL needs no guard: after an error, it accepts no statement but a rollback.
         async fn guard(_: &mut sqlx::PgConnection, _: Guard) -> Result<(), Error> {
             Ok(())
         }
@@ -137,7 +137,7 @@ mod any {
             }
         }
 
-        // A connection of `Any` does not give access to the hooks of SQLite.
+        // No guard is possible: a connection of `Any` does not give access to the hooks of SQLite.
         async fn guard(_: &mut sqlx::AnyConnection, _: Guard) -> Result<(), Error> {
             Ok(())
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::Error;
 
-/// Refuses commits until the logs are durable, through hooks of the connection that share it.
-/// Without hooks it has no effect.
+/// Refuses commits until the logs are durable. The hooks of the connection, which share this guard,
+/// enforce it; without hooks it has no effect.
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Guard(Arc<State>);

@@ -55,13 +55,14 @@ pub async fn begin_with<DB: AuditedDatabase>(
     pool: &Pool<DB>,
     statement: &'static str,
 ) -> Result<Tx<DB>, Error> {
-    // Waiting for a connection may be cancelled.
+    // Waiting for a connection may be cancelled, unlike what follows.
     let connection = loop {
         let connection = pool.acquire().await?;
         if depth::<DB>(&connection) == 0 {
             break connection;
         }
-        // A transaction of sqlx that the database itself has rolled back is never over for sqlx.
+        // A transaction of sqlx that the database itself has rolled back stays open in the view of
+        // sqlx, so this connection can begin no other one.
         drop(connection.close().await);
     };
     // If the future that begins a PostgreSQL transaction is dropped, sqlx 0.9 does not roll the
@@ -170,7 +171,8 @@ impl<DB: AuditedDatabase> Drop for Tx<DB> {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         if depth::<DB>(&connection) > 0 {
-            // The next use of the connection waits for it, should the task below not run.
+            // Queues the rollback, so that the next use of the connection executes it first if the
+            // task below does not run.
             DB::TransactionManager::start_rollback(&mut connection);
             if let Ok(tasks) = Handle::try_current() {
                 tasks.spawn(end::<DB>(connection, self.guard.clone()));

@@ -246,7 +246,7 @@ impl Contest {
         }
     }
 
-    /// The results.
+    /// Ends the contest and returns its results.
     pub fn row(self) -> Row {
         let Contest { stage, ours, baseline, target, unit, repeat: _, every: _, ratios } = self;
         let column = |side: Side| {

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as a segment, and after the header of one, are read without a panic, and yield
-//! no records unless they are groups.
+//! Arbitrary bytes, as a whole segment and after the header of one, are read without a panic. They
+//! yield no group unless they contain the mark of one.
 #![no_main]
 
 use audit_journal::simulation::fuzz::{BLOCK_BYTES, GROUP_MARK, read_segment, segment_header};

@@ -1,10 +1,11 @@
-//! Arbitrary bytes as a Parquet file, and as the part of one from its footer on, are refused or
-//! accepted without a panic, and within the time that their length allows.
+//! Arbitrary bytes, as a whole Parquet file and as the footer of one, are refused or accepted
+//! without a panic, and in a time that is bounded by their length.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-// The two files need nothing of their crate, whose dependencies would take minutes to build here.
+// The two files need nothing else of `audit-cli`, whose dependencies would take minutes to build
+// here.
 #[path = "../../audit-cli/src/parquet/footer.rs"]
 mod footer;
 #[path = "../../audit-cli/src/parquet/thrift.rs"]

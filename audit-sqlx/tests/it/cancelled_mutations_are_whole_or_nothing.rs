@@ -37,7 +37,7 @@ async fn a_mutation_that_is_dropped_anywhere_is_whole_or_nothing() {
             });
             let answer = poll_at_most(polls, mutation).await;
             answered += usize::from(answer.is_some());
-            // Commits that go on without their caller end here.
+            // Waits for commits that continue without their caller.
             runtime.drain_outcomes().await;
             // The pool has one connection. An open transaction would contain this statement, and
             // others would not see it.

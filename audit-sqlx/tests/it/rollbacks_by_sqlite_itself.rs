@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::database::{logged, runtime};
 
-/// Statements that end the transaction, as a full disk does.
+/// Statements that make SQLite end the transaction, as a full disk does.
 const ENDS: [&str; 5] = [
     "INSERT OR ROLLBACK INTO t VALUES ('old', 2)",
     "INSERT INTO t VALUES ('bad', 666)",

@@ -21,7 +21,7 @@ const FAR: Duration = Duration::from_millis(300);
 pub fn fill(directory: &Path, mib: u64) {
     tokio_runtime(2).block_on(async {
         let sink = open_undelivered(directory).await;
-        // 64 requests' records in each batch.
+        // Each batch holds the records of 64 requests.
         let lines = super::lines(64);
         let batches = (mib << 20) / lines.len() as u64;
         let batch = Batch::from_lines(0, lines.into()).expect("lines");
@@ -30,7 +30,7 @@ pub fn fill(directory: &Path, mib: u64) {
     });
 }
 
-/// Opens it. Returns the time in seconds.
+/// Opens the journal. Returns the time in seconds.
 pub fn recover(directory: &Path) -> f64 {
     tokio_runtime(2).block_on(async {
         let began = Instant::now();
@@ -41,7 +41,7 @@ pub fn recover(directory: &Path) -> f64 {
     })
 }
 
-/// Only reads its files. Returns the time in seconds.
+/// Only reads the journal's files. Returns the time in seconds.
 pub fn read(directory: &Path) -> f64 {
     let mut memory = vec![0; 1 << 20];
     let began = Instant::now();
@@ -52,7 +52,7 @@ pub fn read(directory: &Path) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-/// Drops the journal's files from the page cache. Returns false if that is impossible.
+/// Drops the journal's files from the page cache. Returns false if that fails.
 pub fn forget(directory: &Path) -> bool {
     segments(directory).all(|path| {
         let mut input = std::ffi::OsString::from("if=");
@@ -88,7 +88,8 @@ pub fn peak_memory() -> f64 {
     memory("VmHWM:")
 }
 
-/// What the system says of this process's memory in this line of its status, in MiB.
+/// The amount of this process's memory in the line of `/proc/self/status` that begins with `name`,
+/// in MiB.
 pub(super) fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,5 +1,6 @@
-//! A backlog is delivered to a server: at what rate, beside the rate at which a plain client stores
-//! the same objects ready-made, and the rate at which all free cores encode them.
+//! The rate at which a backlog is delivered to a server, compared with the rate at which a plain
+//! client stores the same objects, already encoded, and the rate at which all free cores encode
+//! them.
 //!
 //! The server, the baselines and the drain are processes of their own, and share the machine: the
 //! cores that are free are those that the server leaves during the drain.
@@ -25,7 +26,7 @@ use super::release::{open_undelivered, processor_time, tokio_runtime, undelivere
 /// How long the server takes to respond.
 pub const RESPONDS_IN: Duration = Duration::from_millis(80);
 
-/// The requests of the plain client at once.
+/// The number of concurrent requests of the plain client.
 const AT_ONCE: usize = 16;
 
 /// The bytes of lines in an object, and so in a piece of a backlog.
@@ -86,7 +87,7 @@ impl Logs {
         })
     }
 
-    /// The lines of the objects of such a backlog.
+    /// The lines of a backlog of this many MiB, divided into objects.
     fn objects(self, mib: u64) -> Vec<Vec<u8>> {
         let mut objects = vec![Vec::with_capacity(OBJECT_BYTES)];
         for batch in self.batches(mib) {
@@ -100,8 +101,8 @@ impl Logs {
     }
 }
 
-/// Serves an empty bucket until standard input ends. Prints where, and at the end its processor
-/// time in seconds.
+/// Serves an empty bucket until standard input ends. Prints what [`Served`] parses and, at the end,
+/// the processor time of this process in seconds.
 pub fn serve() {
     tokio_runtime(2).block_on(async {
         let server = S3TestServer::start().await;
@@ -113,23 +114,23 @@ pub fn serve() {
             server.access_key(),
             server.secret_key()
         );
-        // An error of standard input ends it as well.
+        // An error of standard input ends the server as well.
         let _ = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
         println!("{}", processor_time().as_secs_f64());
     });
 }
 
-/// Where a process serves.
+/// A server in another process: its endpoint, bucket, access key and secret key.
 #[derive(Debug, Clone)]
 pub struct Served(Vec<String>);
 
 impl Served {
-    /// What [`serve`] printed.
+    /// Parses the line that [`serve`] printed.
     pub fn parse(line: &str) -> Served {
         Served(line.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// As arguments of a process.
+    /// The same as arguments of a process.
     pub fn arguments(&self) -> Vec<&str> {
         self.0.iter().map(String::as_str).collect()
     }
@@ -138,7 +139,7 @@ impl Served {
         self.arguments().try_into().expect("what the server prints")
     }
 
-    /// A bucket as a host opens it.
+    /// The server's bucket with this prefix, as a host opens it.
     pub(super) fn bucket(&self, prefix: &str) -> Bucket {
         let [endpoint, bucket, access_key, secret_key] = self.parts();
         let options = [
@@ -166,14 +167,14 @@ pub fn fill(directory: &Path, logs: Logs, mib: u64) {
     });
 }
 
-/// The baselines, in bytes of lines a second.
+/// The baselines. Rates are in bytes of lines a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Baselines {
-    /// All cores encode.
+    /// The rate at which all cores encode.
     pub encode: f64,
-    /// A plain client stores what was encoded.
+    /// The rate at which a plain client stores the encoded objects.
     pub store: f64,
-    /// The encoded size, in bytes.
+    /// The size of the encoded objects, in bytes.
     pub encoded: f64,
 }
 

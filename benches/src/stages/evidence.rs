@@ -28,7 +28,7 @@ fn settings(directory: &Path) -> EvidenceSettings {
 
 /// The contests with and without evidence, with files below this directory.
 pub fn contests(directory: &Path) -> Vec<Contest> {
-    // Both are hashed on another thread while they are compressed.
+    // Lines of either size are hashed on another thread while they are compressed, on both sides.
     let encoding = [(6_600, "8 MiB"), (400, "0.5 MiB")].map(|(count, size)| {
         let lines = Bytes::from(super::lines(count));
         let (mut sealed, mut plain) = (SealedEncoder::new(NAME), ObjectEncoder::new());

@@ -102,8 +102,8 @@ impl Syscalls for Host<'_> {
     }
 }
 
-/// The time of one `log.audit`, from JavaScript to JavaScript. With `auditing` the host does its
-/// work, without it nothing.
+/// The time of one `log.audit`, from JavaScript to JavaScript. With `auditing` the host logs,
+/// without it the host does nothing.
 fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     let root = ComponentPath::root();
     let function = program.function(&root, "bench:run").expect("the function");
@@ -126,7 +126,8 @@ fn one_audit(program: &Program, auditing: Option<&AuditRuntime>) -> Duration {
     each
 }
 
-/// `log.audit` of 1 KB. The host has its own module for it, with Convex's package or without.
+/// `log.audit` of 1 KB. The module of `log` is the host's own, whether Convex's package is
+/// installed or not.
 pub fn contests(directory: &Path) -> Vec<Contest> {
     let auditing = runtime(Arc::new(NullSink::new()));
     let side = |name: &str, program: &Arc<Program>, auditing: Option<&AuditRuntime>| {
@@ -160,7 +161,7 @@ fn threads() -> tokio::runtime::Runtime {
     builder.worker_threads(2).enable_all().build().expect("threads")
 }
 
-/// A sink with a journal in this directory, which delivers nothing meanwhile.
+/// A sink with a journal in this directory, which delivers nothing during the measurement.
 async fn journaled(directory: PathBuf) -> Arc<dyn AuditSink> {
     let journal = JournalSettings { cut_after_ms: 86_400_000, ..JournalSettings::new(directory) };
     let settings = Settings { journal: Some(journal), ..Settings::default() };

@@ -22,7 +22,8 @@ use crate::contest::{Contest, Side, Target};
 /// busy host.
 const EACH: usize = 256;
 
-/// The same for SQLite, which has one writer and syncs for each mutation.
+/// The number of mutations of each caller per round on SQLite, which has one writer and syncs for
+/// each mutation.
 const EACH_ON_SQLITE: usize = 8;
 
 /// A database in memory: documents of a KB by number.

@@ -100,13 +100,13 @@ pub(super) fn processor_time() -> Duration {
 /// The time that one record takes on one core, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct OfOneCore {
-    /// All threads except the one that prepares segments.
+    /// The processor time of all threads except the one that prepares segments.
     pub seconds: f64,
-    /// The thread that prepares segments.
+    /// The processor time of the thread that prepares segments.
     pub preparing: f64,
     /// The elapsed time.
     pub elapsed: f64,
-    /// Writing the same bytes in pieces of 4 MiB to a file in the same directory.
+    /// The time to write the same bytes in pieces of 4 MiB to a file in the same directory.
     pub raw: f64,
 }
 

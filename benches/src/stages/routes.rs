@@ -36,7 +36,7 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
         let routes = stream::iter(0..CALLERS).map(|n| open(&sink, format!("of-{n}"), bucket()));
         let routes: Vec<_> = routes.buffered(CALLERS).collect().await;
         let one = open(&sink, "one".to_owned(), bucket()).await;
-        // It lives as long as its routes are used.
+        // The sink must live as long as its routes are used.
         std::mem::forget(sink);
         (routes, vec![one; CALLERS])
     });
@@ -73,7 +73,8 @@ async fn all_commit(routes: &[Arc<S3Route>]) {
 /// time of a commit to the others in seconds, the memory of this process while it was idle, and its
 /// peak, both in MiB.
 ///
-/// Every 10 ms, 64 records are committed for a customer whose bucket is dead, or for the only one.
+/// Every 10 ms, 64 records are also committed to a route whose bucket is dead or, if none is dead,
+/// to any route.
 pub fn commits(
     served: &Served,
     directory: &Path,

@@ -215,7 +215,7 @@ impl Places {
             }
         } else {
             self.start = (self.start + Places::STEP_BYTES) % Places::PAGE_BYTES;
-            // This changes nothing the first time.
+            // At the first call the buffer is empty and stays so.
             self.out.truncate(self.start);
         }
         &mut self.out

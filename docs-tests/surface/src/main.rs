@@ -31,8 +31,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(u8::from(differs)))
 }
 
-/// One item per line, without those from derives, blanket implementations and the implementation of
-/// `Debug` or `Display`.
+/// One item per line, without those from derives, blanket implementations, auto traits, and
+/// implementations of `Debug` and `Display`.
 fn listed(json: &Path) -> public_api::Result<String> {
     let api: PublicApi = Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)
@@ -45,7 +45,7 @@ fn listed(json: &Path) -> public_api::Result<String> {
     Ok(lines.filter(|line| listed.insert(line.clone())).collect())
 }
 
-/// Prints the lines that are in only one of the two.
+/// Prints the lines that are in only one of the two listings. Returns whether there are any.
 fn differ(name: &str, committed: &str, found: &str) -> bool {
     let only = |sign: char, text: &str, other: &str| {
         let other: Vec<&str> = other.lines().collect();

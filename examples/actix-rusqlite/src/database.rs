@@ -118,8 +118,8 @@ impl Tx {
         self.connection.as_ref().ok_or_else(ended)?.execute_batch(statement)
     }
 
-    /// Ends the transaction with this statement. If that fails, the connection is closed, which
-    /// rolls back.
+    /// Ends the transaction with this statement. If the statement fails, the connection is closed,
+    /// which rolls back.
     fn end(&mut self, statement: &str) -> rusqlite::Result<()> {
         self.execute(statement)?;
         if let Some(connection) = self.connection.take() {
@@ -166,7 +166,7 @@ fn ended() -> rusqlite::Error {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
 ) -> rusqlite::Result<T> {
-    // A panic, or the end of the process.
+    // The work panicked, or the process is ending.
     spawn_blocking(work).await.unwrap_or_else(|_| Err(ended()))
 }
 
@@ -243,7 +243,7 @@ mod tests {
                 let attempt = database.attempt(execution, move |execution, connection| {
                     execution.log().audit(&body!({ "action": "add" })).expect("a log");
                     add_one(connection)?;
-                    // The function notices nothing.
+                    // The function ignores the error, if there is one.
                     drop(connection.execute_batch(end));
                     drop(add_one(connection));
                     Ok::<_, rusqlite::Error>(())
@@ -283,7 +283,8 @@ mod tests {
         attempt.abort();
         assert!(attempt.await.is_err(), "the caller is gone");
         spawn_blocking(move || wait.wait()).await.expect("no panic");
-        // Waits for the lock, if it is still held, and then does not see the row.
+        // Waits for the dropped attempt's lock, if that is still held. Fails if its row was
+        // committed.
         database.read(insert).await??;
         assert_eq!(committed(&database).await, 1);
         Ok(())

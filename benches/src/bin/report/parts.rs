@@ -1,4 +1,5 @@
-//! Parts that are measured in processes of their own, so that the memory of one is not another's.
+//! Parts that are measured in processes of their own, so that the memory of one part is not counted
+//! for another.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -101,7 +102,7 @@ pub(crate) fn beside_server<T>(measure: impl FnOnce(&Served) -> T) -> (T, f64) {
     let mut lines = io::BufReader::new(server.stdout.take().expect("a pipe")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
     let measured = measure(&Served::parse(&line()));
-    // It ends with its standard input.
+    // The server ends when its standard input is closed.
     drop(server.stdin.take());
     let seconds = line().parse().expect("a number");
     server.wait().expect("the server ends");

@@ -91,16 +91,16 @@ pub(crate) fn drains(
     rows
 }
 
-/// A drain and its baselines, in MiB of lines a second.
+/// A drain and its baselines. Rates are in MiB of lines a second.
 struct Drained {
     ours: f64,
-    /// All cores encode, and nothing else runs.
+    /// The rate at which all cores encode while nothing else runs.
     encode: f64,
-    /// The cores encode that the server left during the drain.
+    /// The rate at which those cores encode that the server left free during the drain.
     free: f64,
-    /// A plain client stores.
+    /// The rate at which a plain client stores.
     store: f64,
-    /// MiB of encoded objects.
+    /// The size of the encoded objects, in MiB.
     encoded: f64,
     /// The peak memory of the process, in MiB.
     memory: f64,
@@ -123,7 +123,7 @@ impl Drained {
     }
 }
 
-/// The rate of a drain in MiB of lines a second, beside the lower one of the baselines.
+/// The rate of a drain in MiB of lines a second, compared with the lower of its baselines.
 fn drain_row(logs: Logs, mib: u64, rounds: &[Drained]) -> Row {
     let column = |value: &dyn Fn(&Drained) -> f64| Spread::of(rounds.iter().map(value).collect());
     let (free, store) = (column(&|round| round.free), column(&|round| round.store));
@@ -153,7 +153,7 @@ fn drain_row(logs: Logs, mib: u64, rounds: &[Drained]) -> Row {
     row
 }
 
-/// Commits and memory with many customers, beside one, in pairs.
+/// Commits and memory with many customers, compared with one, measured in pairs.
 pub(crate) fn routes(effort: Effort, directory: &Path) -> Vec<Row> {
     let Effort { drains: rounds, routes, dead_routes, commits, .. } = effort;
     println!("{routes} routes, {dead_routes} of them dead …");
