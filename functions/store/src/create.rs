@@ -16,10 +16,11 @@ pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
 
 /// Creates a database in an empty directory.
 ///
-/// It is created beside the directory, on the same file system, and then moved there, since the
-/// database never opens one whose creation was interrupted. A crash or a failure before the move
-/// leaves an unfinished directory, which the next creation empties. A crash before the move is
-/// durable may bring the empty directory back. Nothing was acknowledged in either case.
+/// The database is created in a directory beside this one, on the same file system, and then moved
+/// into its place, since a database whose creation was interrupted can never be opened. A crash or
+/// a failure before the move leaves an unfinished directory, which the next creation empties. A
+/// crash before the move is durable may bring the empty directory back. Nothing was acknowledged in
+/// either case.
 pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
     let unfinished = beside(directory);
     let failed = |error: io::Error| {
@@ -29,8 +30,8 @@ pub(super) fn create(directory: &Path) -> Result<(), StoreError> {
         let directory = directory.display();
         StoreError::damaged(format!("the store in {directory} cannot be created: {error}"))
     };
-    // Another process that creates the same store holds the directory, until it has moved another
-    // one into its place.
+    // Another process that creates the same store holds this lock until it has moved its directory
+    // into place.
     let lock = File::open(directory).map_err(failed)?;
     let _lock = FileLock::exclusive(lock).map_err(failed)?;
     if !is_new(directory).map_err(failed)? {
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!(refused.to_string(), "another process has the store open");
         drop(other);
         Store::open(&directory).unwrap();
-        // Another process created it after this one had found it new.
+        // Another process created the store after this one had found the directory new.
         let refused = create(&directory).unwrap_err();
         assert_eq!(refused.to_string(), "another process has the store open");
         assert!(!beside(&directory).exists());

@@ -71,7 +71,7 @@ impl Steps {
     /// Counts the comparison of two values.
     fn compare(&mut self, left: Option<&Value>, right: Option<&Value>) -> Result<(), StoreError> {
         match (left, right) {
-            // Others are told apart by their types.
+            // Values of different types are told apart by type, which takes no step.
             (Some(left), Some(right)) if discriminant(left) == discriminant(right) => {
                 self.take(left.size().min(right.size()) / BYTES_PER_STEP)
             }

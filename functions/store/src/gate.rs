@@ -65,8 +65,8 @@ impl Gate {
         }
         let reserve = self.reserve_bytes.load(Ordering::Relaxed);
         let directory = self.directory.path();
-        // Commits would go to files that are gone when the process ends, and new files into
-        // another store.
+        // Without its directory, the store would write to files that are gone when the process
+        // ends, and create new files in whatever took the directory's place.
         if let Err(error) = self.directory.check("the store") {
             let error = StoreError::damaged(error.to_string());
             self.stop(&error);

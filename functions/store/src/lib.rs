@@ -97,7 +97,7 @@ struct Inner {
     recent: Mutex<Recent>,
     proposed: Mutex<Proposed>,
     next_number: AtomicU32,
-    /// The last creation time, as the bits of a float.
+    /// The last creation time, in milliseconds since the Unix epoch, as the bits of a float.
     creation_time: AtomicU64,
 }
 
@@ -340,14 +340,14 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Checks that nothing else has the name of the database's lock, which the database opens whatever
-/// it is: a link may lead to the lock of another store.
+/// Checks that the database's file `lock` is missing or a regular file. The database opens whatever
+/// has that name, and a link may lead to another store's lock.
 fn check_lock(directory: &Path) -> std::io::Result<()> {
     match open_regular(&directory.join("lock")) {
         Err(error) if is_not_regular(&error) => {
             Err(std::io::Error::new(error.kind(), format!("its file `lock`: {error}")))
         }
-        // The database opens it itself, and creates it.
+        // The database itself opens the file, or creates it.
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -9,22 +9,22 @@ use crate::catalog::Table;
 use crate::error::StoreError;
 use crate::id;
 
-/// How many tables are kept before those that no transaction creates any more are dropped.
+/// The number of kept tables from which on those that no open transaction uses are dropped.
 const MIN_KEPT: usize = 1_024;
 
 /// The tables that transactions create, until one of them commits. Transactions that create the
 /// same table share it; only one of them can commit.
 ///
-/// Most are never committed: functions fail, and use any names. Their numbers are used again, since
-/// there are 2^24 for tables. Nothing is stored under them: after a write whose outcome is unknown,
-/// the store takes no more commits until it is opened again.
+/// Most are never committed: functions fail, and may use any names. The numbers of dropped tables
+/// are used again, since only 2^24 exist. Nothing is stored under them: after a write whose outcome
+/// is unknown, the store accepts no commits until it is opened again.
 #[derive(Default)]
 pub(crate) struct Proposed {
-    /// Each with its numbers and those of its indexes.
+    /// By component and name: the table, its number and those of its indexes.
     tables: HashMap<(ComponentPath, String), (Weak<Table>, Vec<u32>)>,
     /// Numbers of dropped tables.
     free: Vec<u32>,
-    /// The number of tables that were kept last.
+    /// The number of tables that the last `drop_unused` kept.
     kept: usize,
 }
 

@@ -102,9 +102,9 @@ impl Recent {
 #[derive(Debug)]
 pub(super) struct Watched {
     reads: Arc<ReadSet>,
-    /// The first commit that wrote to it; 0 if there is none.
+    /// The timestamp of the first commit that wrote to the read set, or 0 if none did.
     invalid_since: AtomicU64,
-    /// Weak, since a result that does not change may have many followers in turn.
+    /// Weak: while a result stays unchanged, many followers may come and go.
     notifies: Mutex<Vec<Weak<Notify>>>,
 }
 

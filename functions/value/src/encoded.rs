@@ -1,5 +1,5 @@
-//! The check of a value that is text already. No tree is built: that of a long text would take many
-//! times its length.
+//! Checks a value that is given as JSON text, without building a tree: the tree of a long text
+//! would take many times its length.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ use super::json::{
 ///
 /// # Errors
 ///
-/// As of those, and for text that is not JSON, or that has half a surrogate pair.
+/// As of that function. Also if the text is not JSON, or contains half a surrogate pair.
 pub fn check_encoded(text: &str, in_mutation: bool) -> Result<usize, ValueError> {
     let mut failure = None;
     let check = Check { depth: 0, in_mutation, failure: &mut failure };
@@ -39,7 +39,7 @@ const NUMBER_BYTES: usize = 9;
 struct Check<'a> {
     depth: usize,
     in_mutation: bool,
-    /// Set where the reader ends with an error of ours, which serde's error cannot hold.
+    /// The error of ours that made the reader fail: serde's error type cannot hold it.
     failure: &'a mut Option<ValueError>,
 }
 
@@ -125,7 +125,7 @@ impl<'de> Visitor<'de> for Check<'_> {
         while let Some(name) = members.next_key::<Cow<'de, str>>()? {
             if count == 0 && name.starts_with('$') {
                 let content = members.next_value::<&RawValue>()?.get();
-                // `special` only looks at texts and null. Anything else is not copied.
+                // `special` only reads strings and null, so other content is not parsed.
                 let content = match content.starts_with(['"', 'n']) {
                     true => serde_json::from_str(content).map_err(A::Error::custom)?,
                     false => Json::Bool(false),

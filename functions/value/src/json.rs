@@ -15,7 +15,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     message: String,
-    /// From the innermost part outwards.
+    /// The path of the error, innermost part first.
     path: Vec<Part>,
 }
 

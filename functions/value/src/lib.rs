@@ -171,7 +171,7 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
-/// The conversions of what a variant holds.
+/// Implements `From` for each type, as the variant that holds it.
 macro_rules! from {
     ($($type:ty => $variant:ident),+ $(,)?) => {$(
         impl From<$type> for Value {

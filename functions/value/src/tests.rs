@@ -269,7 +269,7 @@ fn validators_name_possible_fields() {
             let json = around(&object(name));
             let refused = Validator::from_json(&json).unwrap_err().to_string();
             assert!(refused.contains(error), "{refused}");
-            // A store may have one from an earlier version.
+            // Validators that an earlier version stored must still be read.
             Validator::from_stored_json(&json).unwrap();
         }
     }

@@ -146,7 +146,7 @@ impl Validator {
     }
 
     /// Whether a valid value can have a field at the path, whose first part is the outermost field.
-    /// As on Convex, records and arrays have none.
+    /// As on Convex, no path leads into a record or an array.
     pub fn can_have(&self, path: &[String]) -> bool {
         let Some((name, rest)) = path.split_first() else { return true };
         match self {
@@ -180,7 +180,7 @@ impl Validator {
         self.check_at(value, &mut path, is_id).map_err(|mismatch| mismatch.shown(&path))
     }
 
-    /// Where this fails, `path` is that of the mismatch.
+    /// If the check fails, `path` is left at the mismatch.
     fn check_at<'a, 'v>(
         &'a self,
         value: &'v Value,

@@ -159,7 +159,8 @@ impl Store {
                 return outcomes.into_iter().map(failed).collect();
             }
             self.publish(commits, catalog);
-            // Before the committer is free: a schema may replace the tables, but not their numbers.
+            // Before the committer is unlocked: a schema may then replace the tables, which keep
+            // their numbers, and `proposed` must not give those to other tables.
             let mut proposed = self.0.proposed.lock();
             new_tables.iter().for_each(|table| proposed.committed(table));
         }

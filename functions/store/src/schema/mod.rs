@@ -106,7 +106,8 @@ fn change(
     Ok(Some(Exclusive { puts, written, catalog }))
 }
 
-/// The catalog with the schemas, and the tables that they change, whose documents were checked.
+/// Returns the catalog with the schemas applied, and the tables that they change. Checks the
+/// documents of these.
 fn changes(
     store: &Store,
     before: &Snapshot,

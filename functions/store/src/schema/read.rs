@@ -153,8 +153,8 @@ fn read_indexes(table: &str, indexes: &[Json]) -> Result<Vec<WantedIndex>, Schem
     indexes.collect()
 }
 
-/// Checks that documents can have the fields of the indexes, as Convex does: one that is misspelled
-/// would be missing in every document.
+/// Checks that documents can have the indexed fields, as Convex does: a misspelled field would be
+/// missing in every document.
 fn check_index_fields(
     table: &str,
     indexes: &[WantedIndex],

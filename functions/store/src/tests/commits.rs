@@ -56,7 +56,8 @@ async fn commits_are_refused_for_good_after_a_failed_write() {
     insert(&Store::open(directory.path()).unwrap()).unwrap();
 }
 
-/// What is at the path afterwards may be a backup that was restored, or another process's store.
+/// Once the store's directory was moved or removed, its path may hold a restored backup or another
+/// process's store.
 #[cfg(unix)]
 #[test]
 fn nothing_is_committed_once_the_directory_is_gone_or_another() {
@@ -81,7 +82,7 @@ fn nothing_is_committed_once_the_directory_is_gone_or_another() {
             for _ in 0..2 {
                 assert_refused(&store);
                 assert!(matches!(store.commits(), Commits::Stopped { .. }), "{case}, {moved}");
-                // The files of a new directory of the same name are others.
+                // A new directory of the same name does not have the store's files.
                 fs::create_dir_all(&directory).unwrap();
             }
         }

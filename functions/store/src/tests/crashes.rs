@@ -114,7 +114,7 @@ fn a_store_cannot_be_opened_twice_at_once() {
     Store::open(directory.path()).unwrap();
 }
 
-/// The lock may lead to another store's, which would seem open then.
+/// A link may lead to the lock of another store, which would then seem open.
 #[cfg(unix)]
 #[test]
 fn a_lock_that_is_no_regular_file_is_refused() {

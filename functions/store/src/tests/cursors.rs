@@ -170,7 +170,7 @@ fn cursors_reveal_nothing_about_their_row() {
             !bytes.windows(6).any(|window| HIDDEN.as_bytes().windows(6).any(|of| of == window))
         );
     }
-    // They reveal its length only in steps.
+    // Cursors reveal the length of a row's key only in steps.
     let all = PageRequest { page_size: 10, ..request(&query) };
     let end = page(&store, &all).unwrap();
     assert_eq!(end.continue_cursor.len(), first.continue_cursor.len());

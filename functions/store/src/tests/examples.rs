@@ -361,7 +361,7 @@ fn excess_reads_and_writes_fail() {
     );
 }
 
-/// Functions' time does not count while the host filters, so its steps do.
+/// A function's clock stands still while the host filters, so the steps of filters are limited.
 #[test]
 fn excess_filtering_fails() {
     let (_directory, store) = open();
@@ -665,7 +665,8 @@ fn pages_end_early_and_report_it() {
     );
 }
 
-/// What a client shows of a page: its halves, for as long as it must be split.
+/// The documents that a client shows for a page. While the page must be split, the client requests
+/// its halves instead.
 fn split(tx: &mut Tx, request: &PageRequest<'_>, splits: &mut u32) -> Vec<Value> {
     let page = tx.page(&root(), request).unwrap();
     if page.page_status != Some(PageStatus::SplitRequired) {
@@ -743,7 +744,7 @@ fn reads_aside_see_no_own_writes_and_conflict_with_nothing() {
     }
 }
 
-/// Convex's `getDocumentSize` is what an app compares the metrics with.
+/// Apps compare the metrics with the result of Convex's `getDocumentSize`.
 #[test]
 fn a_document_counts_the_same_however_it_is_read() {
     let (_directory, store) = open();

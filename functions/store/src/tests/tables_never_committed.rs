@@ -27,7 +27,7 @@ fn failed_transactions_leave_neither_names_nor_numbers() {
         }
     }
     assert!(store.0.proposed.lock().len() <= 1_024);
-    // Each table took two.
+    // Each table took two numbers.
     let next = store.new_number();
     assert!(next < 5_000, "{next}");
 }

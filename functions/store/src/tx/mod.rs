@@ -143,7 +143,7 @@ impl Tx {
     }
 
     /// Rolls back the innermost nested transaction. Its reads stay in the read set, since its
-    /// failure may depend on them, and count. Its writes do not count.
+    /// failure may depend on them, and count towards the limits. Its writes do not count.
     pub fn rollback_nested(&mut self) {
         let begun = self.end_nested();
         self.metrics.bytes_written = begun.metrics.bytes_written;

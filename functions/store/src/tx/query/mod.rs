@@ -141,7 +141,8 @@ impl Tx {
             // A page reads at least one row. Otherwise the next page would begin where this one
             // does.
             let is_over = positions.last().is_some_and(|last| {
-                // A page that has been split ends, although it reads as much as it may.
+                // A page that reaches its end cursor is complete, even if it has read as much as it
+                // may.
                 let is_whole = request.end_cursor.is_some()
                     && matches!(&end, Some(Position::After(end)) if end == last);
                 is_over && !is_whole
@@ -169,7 +170,7 @@ struct Filled {
     /// The documents that pass the filters.
     page: Vec<Value>,
     positions: Vec<Key>,
-    /// Where the page ends. `None` if after the last row that was read.
+    /// Where the page ends. `None` means after the last row that was read.
     last: Option<Position>,
     status: Option<PageStatus>,
 }
