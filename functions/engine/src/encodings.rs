@@ -5,7 +5,7 @@ use rquickjs::{Ctx, Function, Object};
 
 use super::bytes::of_characters;
 
-/// The most bytes of an incomplete character: one of gb18030 has four.
+/// The longest incomplete character, in bytes. A complete one has up to four, in gb18030.
 const MAX_INCOMPLETE_BYTES: usize = 3;
 
 /// Adds the functions that the built-in modules use.
@@ -15,7 +15,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, natives: &Object<'js>) -> rquickjs::Resul
     natives.set("undecoded", Function::new(ctx.clone(), undecoded)?)
 }
 
-/// The name of the encoding with this label, or `None` if there is none.
+/// The name of the encoding with this label, or `None` if the label is unknown.
 fn named(label: String) -> Option<String> {
     Encoding::for_label_no_replacement(label.as_bytes())
         .map(|encoding| encoding.name().to_ascii_lowercase())
@@ -40,7 +40,7 @@ fn undecoded(label: String, bytes: String) -> usize {
     let begun = decoded(encoding, &bytes, false);
     let is_rest = |rest: &usize| {
         bytes.len().checked_sub(*rest).and_then(|end| bytes.get(..end)).is_some_and(|whole| {
-            // An incomplete character at the end would become a replacement character.
+            // At the end of a text, an incomplete character would become a replacement character.
             decoded(encoding, whole, true) == begun
         })
     };

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::stopwatch::Stopwatch;
 use super::{Failure, FailureKind, Limits};
 
-/// What a native function throws if there is no memory for a copy of a text that it is given.
+/// The error that the engine's bindings throw when there is no memory to copy a string argument for
+/// a native function.
 const NO_COPY: &str = "InternalError: QuickJS library created a unknown error";
 
 const MAX_MESSAGE_BYTES: usize = 16 << 10;

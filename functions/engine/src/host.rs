@@ -47,7 +47,7 @@ pub struct LogLines {
 }
 
 impl LogLines {
-    /// Adds a line. Those beyond the limit are left out, which the last line says.
+    /// Adds a line. Lines beyond the limit are left out, and a last line says so.
     pub fn push(&mut self, line: &str) {
         if self.is_full {
             return;

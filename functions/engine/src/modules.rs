@@ -109,7 +109,8 @@ impl Resolver for Loaded {
         let found = imports.and_then(|imports| imports.get(name));
         match found {
             Some(found) => Ok(found.to_string()),
-            // An error of the engine's own would cut the message to 255 bytes.
+            // An exception, since the engine truncates the message of an error of its own to 255
+            // bytes.
             None => Err(Exception::throw_message(
                 ctx,
                 &format!(

@@ -10,14 +10,16 @@ use std::hash::{BuildHasher, RandomState};
 /// The most comparisons with other names that parsing a text may need: a tenth of a second.
 const MAX_COMPARISONS: usize = 1 << 24;
 
-/// The engine's table has at least so many places, and at least one for two names.
+/// The minimum number of places in the engine's table. It also has at least one place for every two
+/// names.
 const MIN_PLACES: usize = 512;
 
 /// Whether the engine would compare the names in this text with each other too often. For invalid
 /// JSON the result means nothing and does no harm.
 pub(super) fn collide(json: &str) -> bool {
     let random = RandomState::new();
-    // The names by a hash that nobody can foresee, and by the engine's.
+    // `known` has the names by a hash that no client can predict, so that each counts once.
+    // `hashes` has the engine's hash of each.
     let mut known: HashSet<u64> = HashSet::new();
     let mut hashes: Vec<u32> = Vec::new();
     let mut units = Vec::new();
@@ -98,7 +100,8 @@ mod tests {
         collide(&object(names))
     }
 
-    /// 8,192 names with one hash, of two blocks of letters that change a hash alike.
+    /// 8,192 names with the same hash. Each has 13 blocks of letters, and the two variants of a
+    /// block change the hash in the same way.
     fn alike() -> impl Iterator<Item = String> {
         let of = |n: u32| (0..13).map(|at| TWINS[(n >> at) as usize % 2]).collect();
         (0..8_192).map(of)
@@ -114,7 +117,7 @@ mod tests {
         let nested =
             alike().map(|name| object(std::iter::once(name))).collect::<Vec<_>>().join(",");
         assert!(collide(&format!("[{nested}]")));
-        // Values are not kept, nor a name more than once.
+        // The engine's table contains no values, and each name only once.
         let values = alike().map(|name| format!("{{\"a\":\"{name}\"}}")).collect::<Vec<_>>();
         assert!(!collide(&format!("[{}]", values.join(","))));
         assert!(!is_flood((0..8_192).map(|_| TWINS[0].to_owned())));

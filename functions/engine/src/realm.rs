@@ -36,9 +36,10 @@ use super::rejections::Rejections;
 use super::stopwatch::Stopwatch;
 use super::{Env, Failure, FailureKind, Limits, Loaded};
 
-/// The intrinsics of a context. Left out are `performance`, whose clock advances (the prelude has
-/// one that follows the seed); weak references, which reveal garbage collection; and `eval`, since
-/// an engine that runs out of memory while it compiles reads and writes out of bounds.
+/// The intrinsics of a context. `performance` is left out, since its clock advances (the prelude
+/// has one that follows the seed), and so are weak references, which reveal garbage collection, and
+/// `eval`, since an engine that runs out of memory while it compiles reads and writes out of
+/// bounds.
 type Intrinsics = (
     intrinsic::Date,
     intrinsic::RegExpCompiler,
@@ -51,8 +52,8 @@ type Intrinsics = (
     intrinsic::DOMException,
 );
 
-/// The lower bound of the heap size at which garbage collection starts, in bytes: the engine's
-/// default. Otherwise that is a sixteenth of the heap's limit, which most calls never reach.
+/// Garbage collection starts at a sixteenth of the heap's limit, which most calls never reach, but
+/// at no less than this many bytes: the engine's default.
 const MIN_GC_THRESHOLD_BYTES: usize = 256 << 10;
 
 /// An engine, with the modules that a call can reach.
@@ -134,8 +135,8 @@ impl Realm {
         give_way(&shared.stopwatch);
         let context = Context::custom::<Intrinsics>(&runtime).map_err(out_of_memory)?;
         give_way(&shared.stopwatch);
-        // So far allocations count but never fail: neither the creation of a context nor the
-        // reading of a module would survive that.
+        // Until a call begins, allocations count but never fail: the engine would not survive a
+        // failure while it creates a context or reads a module.
         let kept = context.with(|ctx| {
             let kept = install(&ctx, env, &shared).map_err(out_of_memory)?;
             give_way(&shared.stopwatch);

@@ -24,8 +24,9 @@ const ENOUGH_MEMORY_BYTES: usize = 64 << 10;
 /// The CPU time limit for evaluating a module and its imports while a program is loaded.
 const LOAD_TIME: Duration = Duration::from_secs(5);
 
-/// The memory limit for the same, in bytes: eight times that of a function. A program is loaded one
-/// module at a time, and a module may import all of the app.
+/// The memory limit for evaluating a module and its imports while a program is loaded, in bytes:
+/// eight times that of a function. A program is loaded one module at a time, and a module may
+/// import all of the app.
 const LOAD_MEMORY_BYTES: usize = 512 << 20;
 
 /// See [`super::run`].
@@ -239,7 +240,7 @@ impl<'js> Engine<'js, '_> {
         }
         if error.is_exception() {
             let failure = Failure::thrown(&self.ctx, &self.control.explain, thrown, &self.limits);
-            // The thrown value can have getters.
+            // Describing the thrown value may run its getters, which can exceed a limit.
             return if self.shared.stopwatch.is_over() {
                 Failure::over(&self.shared.stopwatch, &self.limits)
             } else {

@@ -27,7 +27,8 @@ fn abbreviation(name: String, epoch_ms: f64) -> Option<String> {
     Some(zone.to_offset_info(time(epoch_ms)).abbreviation().to_owned())
 }
 
-/// Times are between the years 1 and 9999, or far from any change of a zone.
+/// The time as jiff represents it, whose range ends with the year 9999: a later time is taken for
+/// the last one. Times before the range are before the year 1, which callers refuse.
 fn time(epoch_ms: f64) -> Timestamp {
     Timestamp::from_millisecond(epoch_ms as i64).unwrap_or(Timestamp::MAX)
 }
