@@ -5,8 +5,8 @@ use serde_json::Value;
 /// A token issuer that an app's `auth.config` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthProvider {
-    /// The `iss` of its tokens. For an OpenID provider, it does not end with a slash, although that
-    /// of its tokens may.
+    /// The `iss` of its tokens. For an OpenID provider, this has no slash at the end, although the
+    /// `iss` of its tokens may have one.
     pub issuer: String,
     /// The `aud` of its tokens. If `None`, tokens for any service of the issuer are accepted.
     pub application_id: Option<String>,
@@ -28,7 +28,7 @@ pub enum AuthKeys {
     },
 }
 
-/// The providers in the default export of `auth.config`, and the reasons why others are left out.
+/// The valid providers in the default export of `auth.config`, and why the others are left out.
 /// `None` if the export is not a configuration.
 pub(crate) fn providers(config: &Value) -> Option<(Vec<AuthProvider>, Vec<String>)> {
     let (mut providers, mut left_out) = (Vec::new(), Vec::new());

@@ -73,7 +73,7 @@ fn finder(requires: &[(String, Required)]) -> String {
     )
 }
 
-/// A CommonJS module. Its lines keep their numbers.
+/// The ES module for a CommonJS module. Line numbers are preserved.
 pub(crate) fn module(text: &str, file: &str, requires: &[(String, Required)]) -> String {
     format!(
         "export function {LOAD}(){{return $$evaluate({LOAD},function(exports,require,module,__filename,__dirname){{{text}\n\
@@ -88,21 +88,21 @@ pub(crate) fn broken(file: &str, why: &str) -> String {
     module(&format!("throw new SyntaxError({})", quoted(why)), file, &[])
 }
 
-/// A module that exports data, which is given as JSON. As an expression, a member `__proto__` would
-/// be the prototype.
+/// A module that exports data, given as JSON. The module parses the text when it runs: in a
+/// JavaScript expression, a member `__proto__` would set the prototype.
 pub(crate) fn data(json: &str, file: &str) -> String {
     let code = module(&format!("module.exports=$parse({})", quoted(json)), file, &[]);
     format!("{code};import{{parse as $parse}}from\"{RUNTIME}\";")
 }
 
-/// The end of an ES module that uses `require`.
+/// Appends the function `require` to an ES module that uses it.
 pub(crate) fn with_require(code: &str, requires: &[(String, Required)]) -> String {
     format!("{code}\n;{}function require($){{return $$requirer($$find)($)}}", finder(requires))
 }
 
-/// The end of an ES module that exports more than its source shows: `undefined` for each of
-/// `types`, or an empty object as the default, and for each of `names` the member of the first of
-/// the CommonJS modules that has it.
+/// Appends exports to an ES module that exports more than its source shows. Each of `types` is
+/// `undefined`, or an empty object if it is `default`. Each of `names` is the member of the first
+/// of the CommonJS modules that has it.
 pub(crate) fn with_exports(code: &str, types: &[&str], modules: &[&str], names: &[&str]) -> String {
     let mut code =
         format!("{code}\n;var $$none,$$empty={{}};import{{pick as $$pick}}from\"{RUNTIME}\";");
@@ -126,8 +126,8 @@ pub(crate) fn with_exports(code: &str, types: &[&str], modules: &[&str], names: 
 }
 
 /// The adapter for an ES module that imports `names` from a CommonJS module. As in the chunks that
-/// esbuild writes, `import()` gives the exports as `default`, regardless of `__esModule`, and of
-/// data the members too.
+/// esbuild writes, `import()` returns the exports as `default`, regardless of `__esModule`. For
+/// data, it returns the members too.
 pub(crate) fn between(names: &BTreeSet<String>, is_node: bool, is_data: bool) -> String {
     let import = format!(
         "import{{{LOAD} as $load}}from\"{TARGET}\";import{{namespaceOf as $of,lateOf as $give}}from\"{RUNTIME}\";\
@@ -162,8 +162,8 @@ fn exported(name: &str) -> String {
     if name.chars().all(is_name) { name.to_owned() } else { quoted(name) }
 }
 
-/// A module that re-exports names from the modules `0`, `1` and so on. Each entry has the place of
-/// its module, the name there, or `*`, and the exported name.
+/// A module that re-exports names from the modules `0`, `1` and so on. Each entry has the number of
+/// the module, the name there or `*`, and the exported name.
 pub(crate) fn re_exports(entries: &[(usize, String, String)]) -> String {
     let mut code = "export{};".to_owned();
     for (place, original, name) in entries {

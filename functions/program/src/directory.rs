@@ -43,7 +43,7 @@ fn walk(
         if let Some((stem, "ts" | "mts" | "cts" | "tsx" | "js" | "mjs" | "cjs" | "jsx")) =
             name.rsplit_once('.')
         {
-            // Convex ignores these except at the top, wherever it looks for functions.
+            // Convex ignores these files in directories below the top one.
             if directory != root && matches!(name, "schema.ts" | "schema.js") {
                 continue;
             }

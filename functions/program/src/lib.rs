@@ -47,7 +47,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// If one of its modules cannot be used. The error names the module and a remedy.
+    /// A module cannot be used. The error names the module and a remedy.
     pub fn load(directory: &Path, env: &Env) -> Result<Program, LoadError> {
         load::load(directory, env)
     }
@@ -150,7 +150,7 @@ pub struct Component {
     auth: Arc<[AuthProvider]>,
     /// The router of its HTTP actions, if it has one.
     http: Option<Function>,
-    /// The beginning of their paths, if they can be reached.
+    /// The prefix of the paths of its HTTP actions, if they can be reached.
     site: Option<String>,
     env: Env,
 }

@@ -30,8 +30,9 @@ pub(crate) struct Links {
     /// The names that it exports as an ES module, except those of `export * from`.
     pub(crate) own: BTreeSet<String>,
     pub(crate) imports: BTreeMap<String, Imports>,
-    /// Edits that make the module's top-level variables and classes `undefined` before they are
-    /// initialized, as esbuild does, instead of an error to access. Line numbers are preserved.
+    /// Edits that let code read the module's top-level variables and classes before they are
+    /// initialized: they are `undefined` then, as in esbuild, and not an error. Line numbers are
+    /// preserved.
     pub(crate) hoisted: Vec<(usize, usize, String)>,
     /// The positions of the keyword `assert` before import attributes, now `with`.
     pub(crate) assertions: Vec<usize>,
@@ -40,7 +41,7 @@ pub(crate) struct Links {
     /// `require("…")`: the specifiers, each with whether all its calls are within a `try`.
     pub(crate) requires: BTreeMap<String, bool>,
     pub(crate) declares_require: bool,
-    /// The exports among `own` that are those of other modules, by their exported name.
+    /// The exports among `own` that come from other modules, by their exported name.
     pub(crate) re_exports: BTreeMap<String, Imported>,
     /// The members that it adds to `exports`, as far as its source shows.
     pub(crate) exported: BTreeSet<String>,

@@ -78,8 +78,8 @@ struct Child {
 }
 
 impl Loading {
-    /// Loads the component of `directory`, and the components that it mounts. `site` is the
-    /// beginning of the paths of their HTTP actions, if they can be reached.
+    /// Loads the component of `directory`, and the components that it mounts. `site` is the prefix
+    /// of the paths of its HTTP actions, if they can be reached.
     fn mount(
         &mut self,
         path: &ComponentPath,

@@ -62,18 +62,19 @@ pub(crate) struct Finder {
     warnings: RefCell<Vec<(PathBuf, String)>>,
 }
 
-/// What the manifest of a package says of its files.
+/// What the manifest of a package says about its files.
 #[derive(Debug, Default)]
 pub(crate) struct Package {
-    /// Whether they are ES modules regardless of their syntax.
+    /// Whether all files are ES modules, regardless of their syntax.
     pub(crate) is_of_modules: bool,
-    /// Those with side effects: paths, or names that stand for files in any directory. `None` if
-    /// all may have some.
+    /// The files with side effects: paths, or names that stand for files in any directory. `None`
+    /// if any file may have side effects.
     effects: Option<Vec<PathBuf>>,
 }
 
 impl Package {
-    /// Reads `sideEffects`. A list with patterns, except of style sheets, is not understood.
+    /// Reads `sideEffects`. A list with patterns gives `None`, except that entries for style sheets
+    /// are ignored.
     fn effects(directory: &Path, effects: &Value) -> Option<Vec<PathBuf>> {
         let is_style = |file: &&str| {
             let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);

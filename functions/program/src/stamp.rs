@@ -21,8 +21,8 @@ pub(crate) struct Stamps {
 struct Stamp {
     bytes: u64,
     content: u64,
-    /// When the file was last modified, at a look before it was read and found unchanged. It may
-    /// have been written to since it was loaded, so the first look reads it.
+    /// The file's modification time, taken before the last read that found it unchanged. Initially
+    /// `None`, so that the first check reads the file: it may have changed since it was loaded.
     modified: Mutex<Option<SystemTime>>,
 }
 
@@ -63,7 +63,8 @@ impl Stamp {
     }
 }
 
-/// A hash of a file, as it is or as [`Fence::read`](super::fence::Fence::read) returns it.
+/// A hash of a file. It is the same for the file's bytes and for the text that
+/// [`Fence::read`](super::fence::Fence::read) returns.
 fn hash(bytes: &[u8]) -> u64 {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let (first, rest) = match bytes.strip_prefix(b"#!") {

@@ -338,7 +338,7 @@ fn load_errors_name_the_module_and_position() {
         error,
         "convex/a.ts: \"left-pad\" is imported, and is not installed; npm install it where the functions are"
     );
-    // The engine cuts messages of its own.
+    // The engine would truncate a message of its own.
     let long = "long/".repeat(99);
     let error = one("a.ts", &format!("import x from 'left-pad/{long}pad'; x();"));
     assert_eq!(
@@ -476,7 +476,7 @@ fn programs_detect_changed_files() {
     // Rewritten with the same contents.
     files.write("convex/a.ts", "import { b } from '../lib/b'; export const a = b;");
     assert!(!program.has_changed());
-    // What is not passed on to the engine is no change.
+    // A byte order mark or `#!` is not passed on to the engine, and must not look like a change.
     for start in ["\u{feff}", "#!", "\u{feff}#!"] {
         files.write("node_modules/m/package.json", "\u{feff}{}");
         files.write("node_modules/m/index.js", &format!("{start}//\nmodule.exports = 1;"));

@@ -1,8 +1,8 @@
 //! Packages that declare themselves free of side effects.
 //!
-//! esbuild leaves out those of their modules of which nothing is used. Here, names that an app
-//! imports from a module that only re-exports them are imported from where they are declared, so
-//! that the other modules that it re-exports are not evaluated.
+//! esbuild leaves out the modules of such a package from which nothing is used. Here, names that an
+//! app imports from a module that only re-exports them are imported from where they are declared,
+//! so that the other re-exported modules are not evaluated.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::read::Kind;
 use super::{Reached, Target};
 
 impl Reached {
-    /// What `from` imports in place of a file, if the file itself is not needed.
+    /// The module that `from` imports in place of `file`, if `file` itself is not needed.
     pub(super) fn shaken(
         &mut self,
         from: &Path,
@@ -63,8 +63,8 @@ impl Reached {
         is_in_package(file) && !self.finder.package_of(file).has_effects(file)
     }
 
-    /// The ES module that declares a name which `file` exports, and the name there, as far as
-    /// modules without side effects re-export it.
+    /// Follows re-exports of `name` from `file` through modules without side effects. Returns the
+    /// ES module that declares it, and its name there.
     fn origin(&mut self, file: &Path, name: &str) -> (PathBuf, String) {
         let mut at = (file.to_owned(), name.to_owned());
         let mut seen = HashSet::new();
@@ -88,7 +88,7 @@ impl Reached {
             let Some(next) = next else { break };
             at = next;
         }
-        // What is not found is reported by the file itself.
+        // If the name is not found, importing it from `file` reports that.
         let is_found = at.1 == "*" || self.has_export(&at.0, &at.1, &mut HashSet::new());
         if is_found { at } else { (file.to_owned(), name.to_owned()) }
     }

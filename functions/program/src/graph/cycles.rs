@@ -39,7 +39,7 @@ struct Files {
     imports: Vec<Vec<usize>>,
     /// The dynamic imports of each file.
     late: Vec<Vec<usize>>,
-    /// The files of packages that have another one for `require`, and that one.
+    /// The files of packages that have a different file for `require`, each with that file.
     mains: HashMap<PathBuf, PathBuf>,
 }
 
@@ -118,8 +118,9 @@ impl Reached {
         (files, entries)
     }
 
-    /// Makes imports of a package that has a file for imports and one for `require` use the latter
-    /// if the program contains it, as esbuild does: a program has one copy of the package.
+    /// A package may have one file for imports and one for `require`. If the program contains the
+    /// file for `require`, imports use it too, as in esbuild: a program has one copy of the
+    /// package.
     fn share_mains(&mut self, files: &Files) {
         let mains = files.mains.iter().filter(|(_, main)| files.numbers.contains_key(*main));
         self.mains.extend(mains.map(|(file, main)| (file.clone(), main.clone())));
@@ -183,7 +184,8 @@ fn walk<'a>(
     }
 }
 
-/// The component of each file, and the components that are cycles of which all files are `wanted`.
+/// The strongly connected component of each file, and the components that are cycles of `wanted`
+/// files only.
 fn components(
     files: &Files,
     mut wanted: impl FnMut(&Path) -> bool,

@@ -69,11 +69,13 @@ pub(super) struct Reached {
     /// The adapters of CommonJS modules, by module, imported names, and whether the importer is an
     /// ES module in Node's sense.
     between: HashMap<(String, BTreeSet<String>, bool), ModuleName>,
-    /// The names that others import from each file.
+    /// The names that other modules import from each file.
     wanted: HashMap<PathBuf, BTreeSet<String>>,
-    /// The files of packages that are imported, with those that are required and take their place.
+    /// The imported files of packages that are replaced, each with the package's file for
+    /// `require`.
     mains: HashMap<PathBuf, PathBuf>,
-    /// What stands for a file of a package that is free of side effects, by the names imported.
+    /// The modules that replace a file of a package without side effects, by file and imported
+    /// names.
     shaken: HashMap<(PathBuf, BTreeSet<String>), ModuleName>,
     /// The modules that import each other.
     cycles: Cycles,
@@ -167,8 +169,8 @@ impl Reached {
                     let code = self.linked(path, &read);
                     common_js::module(&code, shown, &self.required_by(path, &read.links))
                 };
-                // Syntax of sloppy mode, such as octal numbers, can be printed otherwise. A broken
-                // module fails only when it is evaluated.
+                // Syntax of sloppy mode, such as legacy octal numbers, can be printed in a form
+                // that modules allow. A broken module fails only when it is evaluated.
                 if let Err(error) = self.add(&name, &code) {
                     let printed = source::printed(path, &read.code).map(|code| {
                         common_js::module(&code, shown, &self.required_by(path, &read.links))
@@ -277,7 +279,7 @@ impl Reached {
         self.between(file, names, is_node)
     }
 
-    /// The empty module in place of one that a manifest disables.
+    /// The empty module that replaces one disabled by a manifest.
     fn disabled(&mut self, from: PathBuf, specifier: &str) -> Result<ModuleName, LoadError> {
         let (names, is_node) = self.wanted(&from, specifier, None)?;
         let name: ModuleName = "(disabled)".into();
@@ -288,7 +290,7 @@ impl Reached {
         self.between_module(name, names, is_node, false)
     }
 
-    /// The module in place of one of Node's.
+    /// The stand-in for a module of Node.js.
     fn of_node(
         &mut self,
         from: &Path,
@@ -371,7 +373,8 @@ impl Resolver for Graph {
             Err(error) => {
                 let message = error.to_string();
                 reached.errors.push(error);
-                // An error of the engine's own would cut the message to 255 bytes.
+                // An exception, since the engine truncates the message of an error of its own to
+                // 255 bytes.
                 Err(Exception::throw_message(ctx, &message))
             }
         }

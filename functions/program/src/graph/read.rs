@@ -111,7 +111,8 @@ impl Reached {
             types: BTreeSet::new(),
         };
         if extension(path) == "wasm" {
-            // This host cannot run it, and says so to the function that tries.
+            // This host has no WebAssembly. The import is an empty object, and a function that
+            // tries to use WebAssembly fails.
             self.fence.real(path).map_err(|error| LoadError::at(&shown, error))?;
             return Ok(Rc::new(data("{}".to_owned())));
         }

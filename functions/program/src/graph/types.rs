@@ -40,8 +40,8 @@ impl Reached {
         Ok((code, names))
     }
 
-    /// Whether an import of the file `from` is a type: whether its module is known and does not
-    /// export the name as a value.
+    /// Whether an import of the file `from` is a type: its module is known, and does not export the
+    /// name as a value.
     fn is_type(
         &mut self,
         from: &Path,
@@ -74,8 +74,8 @@ impl Reached {
             || others.all(|specifier| self.is_type(&module, &(specifier, name.clone()), seen))
     }
 
-    /// The file or built-in module to which `specifier` resolves in the file `from`. A missing file
-    /// may be one of types.
+    /// The file or built-in module to which `specifier` resolves in the file `from`. If a relative
+    /// specifier resolves to nothing, the path that it names, which may be a file of types.
     fn located(&mut self, from: &Path, specifier: &str) -> Option<PathBuf> {
         match self.target(from, specifier, Manner::Import) {
             Target::File(file) | Target::Generated(file) => Some(file),

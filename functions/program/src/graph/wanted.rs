@@ -13,14 +13,16 @@ use super::read::{Kind, Read};
 use super::{Reached, Target};
 
 impl Reached {
-    /// Passes the names that are imported from the files on to those that they re-export whole.
+    /// Passes the names that are imported from the files on to the modules that they re-export with
+    /// `export *`.
     pub(super) fn pass_wanted_on(&mut self, mut files: Vec<PathBuf>) {
         while let Some(path) = files.pop() {
             let (Ok(read), Some(wanted)) = (self.read(&path), self.wanted.get(&path)) else {
                 continue;
             };
             let mut names: Vec<String> = wanted.difference(&read.links.own).cloned().collect();
-            // A second module that exports such a name would make it ambiguous.
+            // A name that a module behind `export *` exports is left out: a second one would be
+            // ambiguous.
             names.retain(|name| !self.stars_export(&path, &read, name, &mut HashSet::new()));
             for (specifier, imports) in &read.links.imports {
                 if imports.stars.is_empty() || names.is_empty() {
@@ -40,7 +42,8 @@ impl Reached {
         }
     }
 
-    /// The code of an ES module, with the exports that others want in addition to `exported`.
+    /// The code of an ES module, with the exports that other modules import in addition to
+    /// `exported`.
     pub(super) fn with_wanted(
         &mut self,
         path: &Path,
@@ -62,7 +65,7 @@ impl Reached {
         }
         modules.sort_unstable();
         let modules: Vec<&str> = modules.into_iter().map(|(_, specifier)| specifier).collect();
-        // A file without imports and exports is a CommonJS module with an empty object.
+        // A file without imports and exports is a CommonJS module that exports an empty object.
         let is_script = !read.links.is_module;
         let (types, mut names): (Vec<&str>, Vec<&str>) = missing
             .iter()
@@ -79,7 +82,7 @@ impl Reached {
         common_js::with_exports(&code, &types, &modules, &names)
     }
 
-    /// Whether an ES module that `path` re-exports whole exports a name.
+    /// Whether an ES module that `path` re-exports with `export *` exports a name.
     pub(super) fn stars_export(
         &mut self,
         path: &Path,
@@ -98,7 +101,8 @@ impl Reached {
         })
     }
 
-    /// Whether the source of an ES module, or of those that it re-exports whole, exports a name.
+    /// Whether the source of an ES module, or of one that it re-exports with `export *`, exports a
+    /// name.
     pub(super) fn has_export(
         &mut self,
         file: &Path,

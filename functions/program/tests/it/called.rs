@@ -397,7 +397,7 @@ fn timers_run_whatever_a_function_redefined() {
     assert_eq!(fixture(text).value("messages:odd", "[{}]"), "\"12truetrue\"");
 }
 
-/// With a search through all of them for each, this many would take longer than a call may.
+/// If each timer were found by a search through all of them, this many would exceed the time limit.
 #[test]
 fn thousands_of_timers_run_in_their_order() {
     let text = "export const many = action(async () => {

@@ -61,7 +61,7 @@ fn endless_loops_end_their_function() {
     }
 }
 
-/// A client can send the texts.
+/// Both texts of a search may come from a client.
 #[test]
 fn searches_are_interrupted_and_find_what_is_there() {
     let methods =

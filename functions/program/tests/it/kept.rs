@@ -11,7 +11,7 @@ fn shown(ran: &Ran) -> String {
     format!("{:?} {:?}", ran.result, ran.log_lines)
 }
 
-/// The same in an engine of its own.
+/// Does `work` without kept engines, so that each of its calls has a new one.
 fn in_a_new_engine<T>(work: impl FnOnce() -> T) -> T {
     let _none = KeptEngines::new(0).on_this_thread();
     work()

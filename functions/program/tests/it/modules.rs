@@ -57,7 +57,7 @@ fn modules_missing_at_loading_are_named() {
         "export const late = query(async () => { const name = './no' + 'thing'; return await import(name); });
          export const long = query(async () => await import('./' + 'long/'.repeat(99)));",
     );
-    // The engine cuts messages of its own.
+    // The engine would truncate a message of its own.
     let message = fixture.failure("messages:long").message;
     assert!(message.contains("specifiers that are computed at run time"), "{message}");
     let message = fixture.failure("messages:late").message;

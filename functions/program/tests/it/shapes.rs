@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// What this host does otherwise, and why.
+/// The programs that this host treats differently from esbuild, and why.
 const DIFFERENT: &[(&str, &str)] = &[
     ("types: with verbatimModuleSyntax it is", TYPES),
     ("types: with verbatimModuleSyntax, only types", TYPES),
