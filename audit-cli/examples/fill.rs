@@ -30,7 +30,7 @@ async fn main() {
     let logs: i64 = logs.parse().unwrap();
     let at_once: usize = at_once.first().map_or(8, |at_once| at_once.parse().unwrap());
     if let Some(directory) = url.strip_prefix("journal:") {
-        // Nothing listens on that port.
+        // Nothing listens on port 1, so no record is delivered.
         let options = [
             ("aws_endpoint", "http://127.0.0.1:1"),
             ("aws_allow_http", "true"),
@@ -43,7 +43,7 @@ async fn main() {
             Settings { journal: Some(JournalSettings::new(directory)), ..Settings::default() };
         let sink = S3Sink::builder(nowhere).with_settings(settings).open().await.unwrap();
         persist_all(&sink, logs, at_once).await;
-        // As if the process were killed.
+        // Ends without closing the sink, as if the process were killed.
         std::process::exit(0);
     }
     if url != "serve" {

@@ -66,7 +66,7 @@ async fn print(
     let until_ms = wanted.read_ms().end;
     let (mut read_on, joins) = (wanted.clone(), arguments.printing.outcomes);
     if joins {
-        // The outcomes of attempts at the end of the range come after it.
+        // Outcomes of the last attempts in the range may be filed after its end.
         read_on.times_ms.end = read_on.times_ms.end.saturating_add(HOUR_MS);
     }
     let of_objects = Arc::clone(&printer);

@@ -24,7 +24,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A line of valid JSON, with such characters escaped.
+/// A line of valid JSON, with hazardous characters escaped.
 pub(crate) fn json(line: &[u8]) -> Cow<'_, [u8]> {
     if line.iter().all(|byte| (0x20..0x7f).contains(byte)) {
         return Cow::Borrowed(line);

@@ -45,7 +45,7 @@ const DIRECTORY_SKEW_MS: i64 = 60 * 1_000;
 /// Yields each new object once.
 pub(crate) struct Follow {
     clock: Arc<dyn Clock>,
-    /// How far the store's clock is ahead.
+    /// How far the store's clock is ahead of this machine's, in milliseconds.
     ahead_ms: i64,
     hours: u16,
     interval: Duration,
@@ -58,7 +58,7 @@ pub(crate) struct Follow {
     begin_ms: i64,
     /// Objects older than this are not new.
     since_ms: i64,
-    /// When the last poll was, its last hours, and the objects under them.
+    /// The time of the last poll, the last hours that it listed, and the objects under them.
     polled_ms: i64,
     listed: Vec<Partition>,
     recent: HashSet<ObjectKey>,
@@ -66,10 +66,10 @@ pub(crate) struct Follow {
     /// `since_ms`.
     known: HashMap<ObjectKey, i64>,
     busy: VecDeque<(Partition, u32)>,
-    /// Over the near days, and over the others.
+    /// The walk over the near days, and the walk over all other days.
     walks: [Walk; 2],
     steps: u64,
-    /// The listings that the walk may still make.
+    /// The number of listings that the walk may still make.
     credit: f64,
 }
 
@@ -85,7 +85,7 @@ struct Walk {
 }
 
 impl Follow {
-    /// Starts with the current objects.
+    /// Begins to follow a bucket. Objects that already exist are not new.
     pub(crate) async fn begin(
         reader: &Reader,
         arguments: &Tail,
@@ -112,7 +112,8 @@ impl Follow {
             steps: 0,
             credit: 0.0,
         };
-        // The store's time is known after its first response.
+        // The store's time is known only after its first response, and decides which hours are the
+        // last. So they are listed until they stay the same.
         while follow.listed != follow.last_hours() {
             let (objects, _) = follow.look(reader).await?;
             if let Some(time_ms) = reader.store_time_ms() {
@@ -172,7 +173,8 @@ impl Follow {
         Ok(objects)
     }
 
-    /// How long to wait before a poll of this many listings. Polls may use three quarters of all.
+    /// How long to wait before a poll of this many listings. Polls may use three quarters of the
+    /// allowed listings.
     fn pause(&self, lists: u64) -> Duration {
         let Some(per_minute) = self.lists_per_minute else { return self.interval };
         self.interval.max(time_for(per_minute, lists))
@@ -186,7 +188,8 @@ impl Follow {
         let mut hours = last_hours.clone();
         hours.extend(self.busy.iter().map(|(hour, _)| *hour));
         if is_set_back {
-            // What has arrived since the last poll is shown before other files are remembered.
+            // Lists the hours of the last poll again, so that files that arrived since are shown
+            // before `remember_later_than` marks all later files as known.
             hours.extend(&self.listed);
             self.since_ms = now - self.skew_ms;
         }
@@ -203,8 +206,9 @@ impl Follow {
                 if last_hours.contains(&hour) {
                     found.insert(object.key);
                 }
-                // Under hours that were listed, a file's time does not matter. Other hours may hold
-                // any number of old files, as after a change of the clock.
+                // Under an hour that the last poll listed, a file that it did not find is new,
+                // whatever the file's time. Other hours may hold any number of old files, as after
+                // a change of the clock.
                 let is_new = match was_listed {
                     true => {
                         !self.recent.contains(&object.key) && !self.known.contains_key(&object.key)
@@ -236,8 +240,9 @@ impl Follow {
         Ok((arrived, lists))
     }
 
-    /// Remembers the files with times after now, when the clock was set back: they are from before,
-    /// and their times come again. Those of the last minute before now may be shown again.
+    /// Remembers the files with times after now, because the clock was set back: they exist
+    /// already, but would look new once the clock reaches their times. Files of the last minute
+    /// before now may be shown again.
     async fn remember_later_than(&mut self, now: i64, reader: &Reader) -> Result<(), Failure> {
         self.walks = Default::default();
         for day in reader.days(&Wanted::all()).await? {
@@ -281,7 +286,7 @@ impl Follow {
         for object in page.into_iter().filter(|object| self.has_arrived(object)).collect::<Vec<_>>()
         {
             self.known.insert(object.key, object.modified_ms);
-            // In its first round, the walk also meets initial objects.
+            // In its first round, the walk also finds objects that existed at the start.
             if self.walks[which].covered_ms.is_none() && object.modified_ms < self.begin_ms {
                 continue;
             }
@@ -294,7 +299,8 @@ impl Follow {
         Ok(false)
     }
 
-    /// Lists the days, of which each walk takes its own.
+    /// Begins a round of a walk with its share of the days: the near ones, or all others. Returns
+    /// whether an earlier round was completed.
     async fn begin_round(&mut self, reader: &Reader, which: usize) -> Result<bool, Failure> {
         let now = self.now_ms();
         let mut days = reader.days(&Wanted::all()).await?;
@@ -340,7 +346,8 @@ mod tests {
     async fn arrivals_are_shown_once_whatever_the_clocks_say() {
         const BEGIN_MS: i64 = 1_795_132_800_000;
         for back_hours in [0, 2, 5, 30] {
-            // No file was written in the minute before, which might be shown again.
+            // No file was written in the minute before the time to which the clock is set back:
+            // such a file might be shown again.
             let back_ms = back_hours * HOUR_MS - HOUR_MS / 3;
             let root = tempfile::tempdir().unwrap();
             let clock = Arc::new(ManualClock::at(BEGIN_MS));
@@ -366,7 +373,7 @@ mod tests {
                 write(hours);
             }
             let mut follow = Follow::begin(&reader, &tail, Arc::clone(&clock) as _).await.unwrap();
-            // All that the walk finds takes several polls.
+            // The walk needs several polls to find everything.
             let mut shown = async || {
                 let mut shown = Vec::new();
                 for _ in 0..12 {
@@ -386,7 +393,7 @@ mod tests {
             }
             clock.advance(-back_ms);
             for hour in 0..4 {
-                // By a host with the same clock, and by others.
+                // Written by a host with the same clock, and by hosts with other clocks.
                 let new = [0, back_hours, -3, 7].map(&mut write);
                 assert_eq!(shown().await, new, "{hour} hours after {back_ms}");
                 clock.advance(HOUR_MS);
@@ -401,12 +408,14 @@ mod tests {
                 for interval in [Duration::from_millis(10), Duration::from_secs(2)] {
                     let pause = interval.max(time_for(per_minute, lists));
                     let walk = allowed(per_minute, pause) - lists as f64;
-                    // Never more than the rest, and always the walk's quarter at least.
+                    // The walk gets at least a quarter of the listings: a third as many as the
+                    // poll.
                     assert!(walk + 1e-3 >= lists as f64 / 3.0, "{per_minute} {lists} {walk}");
                 }
             }
         }
-        // With the defaults: thirty looks of four, and as much for the walk.
+        // With the defaults, thirty polls a minute make four listings each and leave as many to the
+        // walk.
         assert!(time_for(240, 4) < Duration::from_secs(2));
         assert_eq!(allowed(240, Duration::from_secs(2)), 8.0);
     }

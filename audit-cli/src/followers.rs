@@ -149,7 +149,7 @@ pub(crate) fn of_journal(
     Ok(followers)
 }
 
-/// Those of these log streams that follow a route of a journal.
+/// The log streams among `streams` that follow a route of a journal.
 pub(crate) fn of_route(
     streams: &[Settings],
     route: &JournalRoute,
@@ -178,8 +178,7 @@ fn is_followed(state: &JournalState, route: u32, name: &str) -> bool {
     })
 }
 
-/// These settings, with the host's directory for records that the log stream rejects unless they
-/// name one.
+/// The settings of a log stream. If they name no directory for rejected records, it is the host's.
 fn with_dead_letters(settings: Settings, route: Option<&str>, journal: &Path) -> Settings {
     let aside = || Some(log_stream::dead_letters(journal, &settings.name, route));
     let dead_letters = settings.dead_letters.clone().or_else(aside);

@@ -8,7 +8,7 @@ use audit_host::read_text;
 
 use crate::units::{Moment, shown};
 
-/// Parses a key that is trusted, or reads it from a file: a key, and from when and until when its
+/// Parses a trusted key, or reads it from a file. `from` and `until` bound the time in which its
 /// host may have opened streams with it.
 pub(crate) fn trusted(text: &str) -> Result<TrustedKey, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -19,7 +19,7 @@ pub(crate) fn trusted(text: &str) -> Result<TrustedKey, String> {
             Given::File(content) => of_file(&content, bounds),
         };
     }
-    // A file may have blanks in its name.
+    // The whole text may be the name of a file, since such a name may contain blanks.
     match in_text_or_file(text)? {
         Given::Key(key) => Ok(key.into()),
         Given::File(content) => of_file(&content, &[]),
@@ -32,11 +32,11 @@ enum Given {
     File(String),
 }
 
-/// The errors of a text that is no file's name.
+/// The errors for a text that is not the name of a file.
 const NO_FILE: [ErrorKind; 3] =
     [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::InvalidFilename];
 
-/// The file is read once, since it may be a pipe.
+/// Parses a key, or reads the file of this name. The file is read once, since it may be a pipe.
 fn in_text_or_file(text: &str) -> Result<Given, String> {
     match VerifierKey::parse(text.trim()) {
         Ok(key) => Ok(Given::Key(key)),
@@ -50,8 +50,8 @@ fn in_text_or_file(text: &str) -> Result<Given, String> {
     }
 }
 
-/// The key in a file, which may have bounds too, within further ones. The file's content is a key
-/// as on the command line or a host's key, and not another file's name.
+/// The key in a file, with the bounds that follow it there and the bounds in `more`. The file holds
+/// a verifier key as on the command line, or a host's key. It cannot name another file.
 fn of_file(content: &str, more: &[&str]) -> Result<TrustedKey, String> {
     if let Ok(signer) = SignerKey::parse(content.trim()) {
         return within(signer.verifier().clone(), more);

@@ -40,7 +40,7 @@ pub(crate) fn selected_of_route(
     }
 }
 
-/// The log streams of this name, or all of them, of `whose`.
+/// The log streams of this name, or all if there is no name. `whose` names their owner in failures.
 fn named(
     streams: Vec<Settings>,
     name: Option<&str>,
@@ -64,8 +64,8 @@ pub(crate) fn opened<T, E: Into<Box<dyn Error + Send + Sync>>>(
     open(settings).map_err(|error| Failure::new(what).because(error))
 }
 
-/// The directory of a host with this journal for records that a log stream, of a route or its own,
-/// rejects, by default.
+/// The default directory for records that a log stream rejects, on a host with this journal.
+/// `route` is the route that the log stream belongs to, if any.
 pub(crate) fn dead_letters(journal: &Path, name: &str, route: Option<&str>) -> PathBuf {
     let aside = journal.parent().unwrap_or(journal).join("dead-letters");
     match route {
@@ -74,7 +74,7 @@ pub(crate) fn dead_letters(journal: &Path, name: &str, route: Option<&str>) -> P
     }
 }
 
-/// The only log stream of those selected.
+/// The selected log stream. Fails if there are several.
 pub(crate) fn single(settings: Vec<Settings>) -> Result<Settings, Failure> {
     let several = "the file has several log streams: choose one with --name";
     let one = <[Settings; 1]>::try_from(settings).map_err(|_| Failure::new(several))?;
@@ -108,10 +108,9 @@ fn unreadable(directory: &Path, error: std::io::Error) -> Failure {
     Failure::new(what).because(error)
 }
 
-/// The records in a directory that can be read, and the number of files that cannot, which are
-/// named.
+/// The readable records in a directory, and the number of unreadable files, which a note names.
 fn letters(directory: &Path, output: &Output) -> Result<(Vec<DeadLetter>, u64), Failure> {
-    // An empty list would hide a mistyped name.
+    // Fails if the directory does not exist: an empty list would hide a mistyped name.
     std::fs::read_dir(directory).map_err(|error| unreadable(directory, error))?;
     let listed = DeadLetter::list(directory);
     let (letters, unread) = listed.map_err(|error| unreadable(directory, error))?;
@@ -155,7 +154,7 @@ async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failur
     let settings = selected(&send.streams)?;
     let stream = opened(single(settings)?, LogStream::open)?;
     std::fs::read_dir(&send.directory).map_err(|error| unreadable(&send.directory, error))?;
-    // Two that send at once would send each record twice.
+    // Two commands that send at once would send each record twice.
     let what = format!("the records in {}", send.directory.display());
     let _lock = lock_beside(&what, &send.directory.join("send"), output).await?;
     let (mut sent, mut refused) = (0, 0);
@@ -168,7 +167,7 @@ async fn send_again(send: &SendAgain, output: &Output) -> Result<Outcome, Failur
             continue;
         }
         sent += 1;
-        // After a crash before this, it is sent once more, with the same id.
+        // A crash before the removal means that the record is sent once more, with the same id.
         letter.remove().map_err(|error| {
             Failure::new(format!("{id} was accepted, and its file cannot be removed"))
                 .because(error)

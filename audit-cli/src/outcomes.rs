@@ -86,7 +86,7 @@ fn provenance(line: &[u8]) -> Option<(Attempt, usize, Provenance<'_>)> {
     let raw = added.audit?.get();
     let provenance: Provenance<'_> = serde_json::from_str(raw).ok()?;
     let execution = provenance.execution.parse().ok()?;
-    // Both point into the same memory.
+    // `raw` borrows from `line`, so the difference of their addresses is an offset in the line.
     let end = raw.as_ptr() as usize - line.as_ptr() as usize + raw.len();
     Some(((execution, provenance.attempt), end, provenance))
 }
@@ -223,7 +223,7 @@ impl Outcomes {
         self.held.is_empty() && self.group.is_none()
     }
 
-    /// Notes for readers that may expect more.
+    /// Notes for the user about outcomes that could not be joined with their records.
     pub(crate) fn notes(&self) -> Vec<String> {
         let Outcomes { unknown, evicted, apart, .. } = self;
         let mut notes = Vec::new();

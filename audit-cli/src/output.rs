@@ -148,7 +148,7 @@ impl Output {
         self.write(&[&escape::json(&line), b"\n"])
     }
 
-    /// Whole lines.
+    /// Writes pieces that together are whole lines.
     pub(crate) fn write(&self, pieces: &[&[u8]]) -> Result<(), Failure> {
         let mut buffer = self.buffer.lock();
         pieces.iter().for_each(|piece| buffer.extend_from_slice(piece));

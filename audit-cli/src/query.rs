@@ -48,7 +48,7 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// The index of an element that a part of a pointer means: digits without leading zeros.
+/// Parses a part of a pointer as the index of an element: digits without leading zeros.
 fn index(part: &str) -> Option<usize> {
     let is_canonical = part == "0" || part.starts_with(|first: char| matches!(first, '1'..='9'));
     part.parse().ok().filter(|_| is_canonical)
@@ -81,7 +81,8 @@ impl Pointer {
 /// The value of a record's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// Milliseconds since the Unix epoch, less than `i64::MAX`: ranges without an end have it.
+    /// Milliseconds since the Unix epoch, less than `i64::MAX`, which is the exclusive end of
+    /// unbounded ranges.
     Ms(i64),
     /// A missing value, or null.
     Missing,
@@ -115,11 +116,12 @@ impl Time {
     }
 }
 
-/// An integer without sign of at most so many digits is its own usual spelling.
+/// An unsigned integer of at most this many digits is already in its usual spelling.
 const MAX_USUAL_DIGITS: usize = 20;
 
-/// A value in its usual spelling, so that what conditions take as equal is counted together: a text
-/// without needless escapes, a number by its value. Objects and arrays are unchanged.
+/// A value in its usual spelling, so that values that are equal for conditions are counted
+/// together: a text without needless escapes, a number by its value. Objects and arrays are
+/// unchanged.
 pub(crate) fn respelled(value: &RawValue) -> Cow<'_, str> {
     let spelling = value.get();
     if spelling.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
@@ -234,7 +236,7 @@ impl Node {
             return;
         }
         let mut deserializer = serde_json::Deserializer::from_str(value.get());
-        // It is within a line that is parsed to its end.
+        // An error is ignored here, since the caller parses the whole line and finds it too.
         let _ = deserializer.deserialize_any(Below { node: self, found });
     }
 
@@ -290,7 +292,7 @@ impl<'de> Visitor<'de> for Below<'_, '_, 'de> {
     }
 }
 
-/// Only objects and arrays have members.
+/// Other values than objects and arrays have no members.
 macro_rules! nothing_in {
     ($($visit:ident: $type:ty),*) => {
         $(fn $visit<E>(self, _: $type) -> Result<Self::Value, E> {

@@ -14,14 +14,14 @@ use crate::units::counted;
 pub(crate) struct Refused {
     count: u64,
     in_a_row: u64,
-    /// The first of those that were removed after they were listed.
+    /// The first [`MAX_GONE`] objects that were removed after they were listed.
     gone: Vec<Path>,
 }
 
 /// The most removed objects whose names are kept.
 const MAX_GONE: usize = 1_000;
 
-/// After this many refusals in a row, the store is taken to refuse everything.
+/// After this many refusals in a row, the command assumes that the store refuses everything.
 const MAX_REFUSED_IN_A_ROW: u64 = 10;
 
 impl Refused {
@@ -29,7 +29,7 @@ impl Refused {
     ///
     /// # Errors
     ///
-    /// If too many were refused in a row.
+    /// If this is refusal number [`MAX_REFUSED_IN_A_ROW`] in a row.
     pub(crate) fn add(
         &mut self,
         object: &Listed,

@@ -74,8 +74,8 @@ struct Work {
     log: Option<ReplayLog>,
 }
 
-/// The records that followers of a journal, or of a route, are missing, for these log streams.
-/// Retired followers are included, and those of retired routes of this name.
+/// The records that these log streams are missing as followers of a journal, or of the selected
+/// route. Retired followers are included, and followers of retired routes of that name.
 fn missing(
     directory: &Path,
     streams: Vec<Settings>,
@@ -119,7 +119,7 @@ fn missing(
         }
     }
     if !follows {
-        // A mistyped or renamed log stream would be taken for one that has everything.
+        // Success would suggest that a mistyped or renamed log stream has all records.
         return Err(Failure::new(format!(
             "nothing could be sent: audit journal show {} names the followers",
             directory.display()

@@ -89,7 +89,7 @@ async fn print_new(
     mut refused: Refused,
     output: &Output,
 ) -> Result<Outcome, Failure> {
-    // Marks of held records, each with the time from which they are held.
+    // Marks of `joined`, each with the time at which it was taken.
     let mut marks: VecDeque<(Instant, u64)> = VecDeque::new();
     loop {
         output.flush()?;

@@ -137,7 +137,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Refuses one file for both: standard input, or a pipe, is empty when it is read again.
+    /// Refuses the same file as proof and as record: standard input or a pipe cannot be read twice.
     pub(super) fn check(&self) -> Result<(), String> {
         match self.proof == self.record {
             true if self.proof == Path::new("-") => {

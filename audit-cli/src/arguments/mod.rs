@@ -192,7 +192,7 @@ impl Selection {
     }
 }
 
-/// The times from the first on and before the second.
+/// The times from `since` on and before `until`, in milliseconds since the Unix epoch.
 fn times_ms(since: Option<Moment>, until: Option<Moment>) -> Range<i64> {
     since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
 }

@@ -164,7 +164,8 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// Refuses options without an effect: who selects members may not want to hand out others.
+    /// Refuses options that would have no effect: a user who selects members may not want to hand
+    /// out the others.
     pub(super) fn check(&self) -> Result<(), String> {
         match (self.format, self.columns.is_empty()) {
             (Format::Ndjson, false) => {
@@ -331,12 +332,12 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Whether it counts records by their members or times, and not objects.
+    /// Whether the command counts records by their members or times, instead of objects.
     pub(crate) fn is_grouped(&self) -> bool {
         !self.by.is_empty() || self.grouping.per.is_some()
     }
 
-    /// Refuses options without an effect, which would promise another count.
+    /// Refuses options that would have no effect: the user expects a different count.
     pub(super) fn check(&self) -> Result<(), String> {
         let refused = match self.is_grouped() {
             true if self.heads => "--heads reads no records, which --by and --per count",

@@ -55,8 +55,8 @@ pub(crate) struct Report {
     pub(crate) profile: Option<Profile>,
 }
 
-/// The path of files without their suffixes. With a directory, they would have no name before them,
-/// and be hidden.
+/// Parses the path of the report's files without their suffixes. A directory is refused: its files
+/// would be named only by their suffixes, such as `.html`, and be hidden.
 fn beginning(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.file_name().is_none() || text.ends_with('/') {

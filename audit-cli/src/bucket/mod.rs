@@ -41,7 +41,7 @@ pub(crate) struct Reader {
     unlisted: Arc<Unlisted>,
 }
 
-/// The most names shown near a prefix without days.
+/// The maximum number of nearby names that are shown if a prefix has no days.
 const NEARBY_SHOWN: usize = 8;
 
 /// How many objects the listing of a partition may be ahead of its reader: one page of S3.
@@ -99,7 +99,7 @@ impl Reader {
         self.bucket.store_time_ms()
     }
 
-    /// Whether it is a directory, which is not listed in the order of the keys.
+    /// Whether the bucket is a directory, which is not listed in the order of the keys.
     pub(crate) fn is_directory(&self) -> bool {
         self.bucket.is_directory()
     }
@@ -147,7 +147,7 @@ impl Reader {
         };
         let days: Vec<Partition> = partitions.into_iter().filter(Partition::is_day).collect();
         let ends = days.first().copied().zip(days.last().copied());
-        // Their names match the patterns of query engines.
+        // Query engines look for records by this pattern of names.
         others.iter().filter(|name| name.starts_with("dt=")).for_each(|name| {
             self.passed.add_foreign(name);
         });
@@ -245,7 +245,7 @@ impl Reader {
                     reader.passed.add(name, is_leftover);
                     None
                 }
-                // A later version may write objects that this one does not know.
+                // Later versions of the library may find other kinds of entries: skip them.
                 Ok(_) => None,
                 Err(error) => reader.leave_out(Some(&partition), &error).err().map(Err),
             })
@@ -263,13 +263,13 @@ impl Reader {
         self.passed.others()
     }
 
-    /// The number of listed objects that neither a sink nor a dead writer left where query engines
-    /// look for records, and one of them. A directory counts as one.
+    /// An example and the number of the listed foreign objects: those where query engines look for
+    /// records, written by neither a sink nor a dead writer. A directory counts as one object.
     pub(crate) fn foreign(&self) -> Option<(String, u64)> {
         self.passed.foreign()
     }
 
-    /// The same bucket, with nothing listed yet, and nothing refused.
+    /// A reader of the same bucket that has listed nothing and met no refusal yet.
     pub(crate) fn anew(&self) -> Reader {
         Reader { passed: Arc::default(), unlisted: Arc::default(), ..self.clone() }
     }
@@ -320,7 +320,8 @@ impl Reader {
         Failure::new(format!("cannot list {}", self.name())).because(self.describe(error))
     }
 
-    /// Goes on without a partition that the store refuses to list.
+    /// Records that the store refuses to list a partition, so that the command continues without
+    /// it. Fails on other errors.
     fn leave_out(
         &self,
         partition: Option<&Partition>,
@@ -334,7 +335,8 @@ impl Reader {
         self.unlisted.add(format!("{above}{partition}"), &self.describe(error))
     }
 
-    /// Whether the store responded and refuses a part of the bucket. Other parts may be read.
+    /// Whether the store responded and refuses to return a part of the bucket. It may return
+    /// others.
     pub(crate) fn is_refusal(&self, error: &object_store::Error) -> bool {
         self.bucket.is_refusal(error)
     }
@@ -345,7 +347,7 @@ impl Reader {
     }
 }
 
-/// A URL unchanged, or the URL of a directory.
+/// Returns a URL unchanged, and the path of a directory as a URL.
 pub(crate) fn to_url(bucket: &str) -> Result<String, Failure> {
     if bucket.contains("://") {
         return Ok(bucket.to_owned());

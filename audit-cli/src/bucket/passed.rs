@@ -15,7 +15,7 @@ pub(super) struct Passed {
     others: AtomicU64,
     leftovers: AtomicU64,
     example: Mutex<Option<String>>,
-    /// The number of objects that neither a sink nor a dead writer left, and an example.
+    /// An example and the number of foreign objects, written by neither a sink nor a dead writer.
     foreign: Mutex<Option<(String, u64)>>,
     top: Mutex<Top>,
 }
@@ -54,7 +54,7 @@ impl Passed {
     /// Counts an entry that is not an object of a sink.
     pub(super) fn add(&self, name: String, is_leftover: bool) {
         self.leftovers.fetch_add(u64::from(is_leftover), Ordering::Relaxed);
-        // Nobody reads the marks of folders as records.
+        // A name that ends with a slash marks a folder. Query engines do not read it as records.
         if !is_leftover && !name.ends_with('/') {
             self.add_foreign(&name);
         }

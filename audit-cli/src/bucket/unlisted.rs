@@ -8,19 +8,19 @@ use crate::failure::Failure;
 use crate::output;
 
 /// The names of partitions that the store refused to list: directories that belong to another user,
-/// or prefixes that a policy excepts. Others must be read nevertheless.
+/// or prefixes that a policy excepts. The command still reads the other partitions.
 #[derive(Debug, Default)]
 pub(super) struct Unlisted(Mutex<BTreeSet<String>>);
 
-/// With this many of them, the store is taken to refuse everything.
+/// After this many refused partitions, the command assumes that the store refuses everything.
 const MAX_UNLISTED: usize = 100;
 
 impl Unlisted {
-    /// Notes a partition once.
+    /// Records a refused partition, and prints a note unless it is already known.
     ///
     /// # Errors
     ///
-    /// If there are too many.
+    /// If [`MAX_UNLISTED`] partitions were refused before.
     pub(super) fn add(&self, name: String, said: &str) -> Result<(), Failure> {
         let mut names = self.0.lock();
         if names.contains(&name) {

@@ -196,7 +196,7 @@ proptest! {
             let holds = |condition: String| {
                 condition.parse::<Condition>().unwrap().holds(line.as_bytes())
             };
-            // As a reader that parses everything.
+            // The same result as that of a reader that parses every line.
             prop_assert_eq!(holds(format!("/k={quoted}")), value == text);
             prop_assert_eq!(holds(format!("/k!={quoted}")), value != text);
             // A number also equals the text with its spelling.

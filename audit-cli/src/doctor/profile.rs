@@ -10,7 +10,7 @@ use crate::arguments::Profile;
 use crate::units::counted;
 
 struct Rule {
-    /// A rule, with its description.
+    /// The rule, and in brackets a description.
     name: &'static str,
     /// How long records must be kept, in days. `None` if the rule names no time.
     keep_days: Option<u32>,
@@ -58,7 +58,7 @@ impl Profile {
 
 /// A bucket's answer about its configuration.
 enum Configuration {
-    /// The document.
+    /// The configuration, as an XML document.
     Is(String),
     /// It is not configured.
     None,
@@ -190,7 +190,7 @@ impl Examination {
 }
 
 impl Rule {
-    /// How a lifecycle rule removes records too early.
+    /// Describes each way in which a lifecycle rule removes records too early.
     fn early_removals(&self, found: &str, is_locked: bool) -> Vec<String> {
         let id = id_of(found);
         let is_early = |days: u32| self.keep_days.is_some_and(|keep| days < keep);
@@ -212,7 +212,7 @@ impl Rule {
         early
     }
 
-    /// How a lifecycle rule moves records that must be readable at once.
+    /// Describes each way in which a lifecycle rule archives records that must be readable at once.
     fn slow_classes(&self, found: &str) -> Vec<String> {
         let id = id_of(found);
         let mut slow = Vec::new();

@@ -115,7 +115,7 @@ impl Wire {
         body: &'static str,
     ) -> Result<Answer, String> {
         let mut headers = HeaderMap::new();
-        // The checksum of no bytes, in base 64.
+        // The SHA-256 of an empty body, in base64.
         let of_nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         headers.insert("x-amz-checksum-sha256", http::HeaderValue::from_static(of_nothing));
         headers.insert(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("*"));
@@ -159,7 +159,8 @@ impl Wire {
         let (parts, body) = response.into_parts();
         let header = |name: &str| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
         let date = header("date").and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
-        // The store took its time between the two, truncated to a second.
+        // The store read its clock between `sent_ms` and `received_ms`, and truncated the time to a
+        // second.
         let skew_ms = date.map(|date| {
             let date_ms = date.timestamp_millis();
             let latest = date_ms + 999 - sent_ms;

@@ -55,7 +55,7 @@ impl Examination {
     }
 
     pub(super) async fn overwrite(&mut self) {
-        // With the same bytes, so that a success changes nothing.
+        // Overwrites the object with the same bytes, so that a success changes nothing.
         let advice = self.permissions.overwriting;
         match self.of_refusal(self.put(PutMode::Overwrite).await) {
             Refusal::Refused(_) => self.ok("overwrite", "overwriting is refused"),

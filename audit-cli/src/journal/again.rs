@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::units::{Count, counted};
 
-/// What was delivered again.
+/// The records that were delivered again.
 pub(super) struct Again {
     /// To the host's own bucket.
     own: JournalRedelivered,
@@ -23,7 +23,7 @@ pub(super) struct Again {
 struct RouteAgain {
     name: String,
     bucket: String,
-    /// An error if it is not known what the bucket lacks.
+    /// An error if it is unknown which records the bucket lacks.
     result: Result<JournalRedelivered, String>,
 }
 
@@ -61,7 +61,7 @@ struct Gone {
 
 impl Again {
     /// Delivers again what the host's own bucket lacks, and then what the bucket of each route
-    /// lacks. Trouble with a route's bucket keeps nothing from the others.
+    /// lacks. A failure of one route's bucket does not affect the other routes.
     pub(super) async fn deliver(
         journal: &OrphanedJournal,
         bucket: &Bucket,
@@ -98,8 +98,8 @@ impl Again {
         Ok(Again { own, routes })
     }
 
-    /// Whether everything that was delivered again, or would be, is in the buckets, so that the
-    /// segments are no longer needed.
+    /// Whether all records that the buckets lacked are restored, so that the segments are no longer
+    /// needed.
     pub(super) fn is_free(&self) -> bool {
         let is_free = |again: &JournalRedelivered| again.conflicts.is_empty();
         is_free(&self.own)
@@ -140,7 +140,7 @@ impl Again {
 ///
 /// # Errors
 ///
-/// If there is no more time.
+/// If the time limit passes first.
 async fn finished(
     delivering: JournalDelivering<JournalRedelivered>,
     waiting: &Waiting<'_>,

@@ -143,7 +143,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Whether everything is where it belongs.
+    /// Whether all records are in their buckets and no follower lacks any.
     fn is_whole(&self) -> bool {
         self.set_aside == 0
             && self.again.as_ref().is_none_or(Again::is_whole)

@@ -26,7 +26,7 @@ struct Route {
     name: String,
     bucket: String,
     undelivered: u64,
-    /// Its health, or why its bucket cannot be opened.
+    /// The health of the delivery, or why the bucket cannot be opened.
     health: Result<Arc<HealthBoard>, String>,
 }
 
@@ -47,9 +47,9 @@ pub(super) struct RouteDelivered {
 }
 
 impl Routes {
-    /// Opens the bucket of each route with undelivered records or incomplete evidence, or with a
-    /// log stream in the file: the one in the file, or the one that the journal names. A bucket
-    /// that cannot be opened keeps no other from being opened.
+    /// Opens the bucket of each route that has undelivered records, incomplete evidence, or a log
+    /// stream in the file of routes. The bucket is the one in that file, or else the one that the
+    /// journal names. If a bucket cannot be opened, the others are still opened.
     pub(super) async fn open(
         RoutesFile { route: named }: &RoutesFile,
         journal: &Path,
@@ -109,7 +109,7 @@ impl Routes {
         own.records_delivered + of_routes.sum::<u64>()
     }
 
-    /// The trouble of the first route that has any, or nothing.
+    /// Describes the state of the first unhealthy route. Empty if all routes are healthy.
     pub(super) fn trouble(&self) -> String {
         let troubles = self.0.iter().filter_map(|route| {
             let said = said_of(&route.health.as_ref().ok()?.health(0).state);
@@ -136,14 +136,15 @@ impl RouteDelivered {
             Err(why) => (0, 0, 0, Some(why.clone())),
         };
         let is_opened = health.is_ok();
-        // System records are undelivered too, and are not counted as delivered.
+        // `undelivered` includes system records, and `records` does not, so their difference is not
+        // zero when everything was delivered.
         let is_whole = is_finished && is_opened && conflicts == 0;
         let undelivered = if is_whole { 0 } else { undelivered.saturating_sub(records) };
         let (route, bucket) = (name.clone(), bucket.clone());
         RouteDelivered { route, bucket, objects, records, conflicts, undelivered, is_opened, error }
     }
 
-    /// Whether everything is in the bucket.
+    /// Whether all records of the route are in its bucket.
     pub(super) fn is_whole(&self) -> bool {
         self.undelivered == 0 && self.conflicts == 0 && self.is_opened
     }

@@ -25,7 +25,7 @@ pub(crate) enum ReadError {
     Refused(String),
     /// The store did not respond.
     Store(String),
-    /// The reader is gone.
+    /// The receiver of the results is gone, so reading ended early.
     Unwanted,
 }
 
@@ -51,14 +51,14 @@ impl ReadError {
         let said = reader.describe(error);
         match reader.is_refusal(error) {
             true => ReadError::Refused(said),
-            // The next answer may differ.
+            // A later request may succeed.
             false => ReadError::Store(said),
         }
     }
 }
 
-/// The highest number of a record that a Parquet file and other languages can hold, less the number
-/// of records of an object. No sink comes near it.
+/// The maximum number of an object's first record. Its records then have numbers below 2^63, which
+/// Parquet and other languages can hold. No sink comes near it.
 const MAX_FIRST_SEQUENCE: u64 = 1 << 62;
 
 /// Rejects an object whose records would have impossible numbers.
@@ -83,8 +83,9 @@ pub(crate) fn chunks(
     found.into_stream().or_else(broken).boxed()
 }
 
-/// Why an object could not be read to its end. A store that lost the connection, and found another
-/// object when it went on, only says that it lost the connection.
+/// Why an object could not be read to its end. If the connection breaks and the object is replaced
+/// before the client resumes, the client reports only the broken connection. The object's metadata
+/// tells the cause.
 async fn broken_off(reader: Reader, meta: ObjectMeta, error: object_store::Error) -> ReadError {
     let head = GetOptions::new().with_head(true);
     match reader.store().get_opts(&meta.location, head).await {

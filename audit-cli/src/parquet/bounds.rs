@@ -1,4 +1,4 @@
-//! Compares what a column says about its values with them.
+//! Compares the statistics of a column with its values.
 
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
@@ -7,8 +7,8 @@ use parquet::file::statistics::Statistics;
 
 use super::group::{Data, Values};
 
-/// Checks the bounds of a column, by which query engines skip row groups and answer questions about
-/// the least and the greatest value, and the sizes of its values.
+/// Checks the bounds of a column and the sizes of its values. From the bounds, query engines decide
+/// which row groups to skip, and answer queries for the least and the greatest value.
 pub(super) fn check_bounds(
     column: &ColumnChunkMetaData,
     values: &Values,
@@ -43,8 +43,8 @@ pub(super) fn check_bounds(
     if are_of(bounds, &values.data) { Ok(()) } else { Err(wrong()) }
 }
 
-/// Whether these are the least and the greatest value. Only long texts are shortened in bounds,
-/// which then say so.
+/// Whether the bounds are the least and the greatest value. Only bounds of long texts may be
+/// shortened, and are then marked as inexact.
 fn are_of(bounds: &Statistics, data: &Data) -> bool {
     let (min, max) = (bounds.min_bytes_opt(), bounds.max_bytes_opt());
     match data {

@@ -61,14 +61,14 @@ pub(crate) struct Wrong {
     /// The stream of the records, if they are of a single one.
     pub(crate) stream: String,
     pub(crate) records: Option<Range<u64>>,
-    /// The object that the file names as their source, and the hash of their lines.
+    /// The object that the file names as the source of the records, and the SHA-256 of their lines.
     pub(crate) object: Option<(ObjectKey, [u8; 32])>,
     pub(crate) fault: Fault,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// The keys of the objects whose records it holds.
+    /// The keys of the objects whose records the file holds.
     pub(crate) objects: Vec<String>,
     pub(crate) records: u64,
     pub(crate) wrong: Vec<Wrong>,
@@ -191,7 +191,7 @@ fn rows_of<'a>(
     };
     let ((objects, _), (lines, _)) = (texts(places.object)?, texts(places.record)?);
     let (evidences, has_evidence) = texts(places.evidence)?;
-    // A text that occurs often takes little of the file, however long it is.
+    // A repeated text is stored once in the file, so a small file could expand to much memory.
     let longest = |texts: &[ByteArray]| texts.iter().map(ByteArray::len).max().unwrap_or(0);
     let lines_bytes: usize = lines.iter().map(ByteArray::len).sum();
     if lines_bytes > MAX_OBJECT_BYTES || longest(objects).max(longest(evidences)) > MAX_TEXT {
@@ -210,7 +210,8 @@ fn rows_of<'a>(
     }))
 }
 
-/// The objects that lack records so far, and the number of records that their metadata state.
+/// The objects of which records have not been read yet, by key, each with the number of records
+/// that its metadata states.
 #[derive(Default)]
 struct Unfinished(BTreeMap<String, (Current, Option<u64>)>);
 
@@ -228,7 +229,7 @@ impl Unfinished {
         if !self.0.contains_key(key) {
             let parsed = key.parse().ok().filter(|key: &ObjectKey| !key.is_system());
             let parsed = parsed.ok_or_else(|| other(format!("{key} is no object of records")))?;
-            // Query engines take the day of its records from the file's place.
+            // Query engines take the day of a record from the directory that the file is in.
             let of_day = Partition::day_of(parsed.hour_ms()).to_string();
             if of_day.strip_prefix("dt=") != Some(day) {
                 return Err(other(format!("{key} is not of the day {day}")));
@@ -271,7 +272,8 @@ fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
             let named = keys.iter().filter(|host| host.key.name() == head.name);
             let signed = named
                 .map(|host| (head.verify(&host.key), host.is_valid_for(&stream)))
-                // The signature is the stream's own, whichever key of the host certified it.
+                // Of several keys of one host, the one that certified the stream's key decides. The
+                // object is signed with the stream's key in any case.
                 .min_by_key(|(signed, is_valid)| {
                     (*signed == Err(HeadError::Certificate), !is_valid)
                 });
@@ -301,10 +303,11 @@ fn finish(object: Current, keys: &[TrustedKey], checked: &mut Checked) {
 const MAX_GROUP_RECORDS: usize = MAX_OBJECT_BYTES / size_of::<usize>();
 const MAX_FILE_RECORDS: usize = FILE_BYTES as usize / 2;
 
-/// The maximum size of an object's key and of its metadata, in bytes, several times over.
+/// Limits an object's key and its metadata, in bytes, to several times the sizes that sinks write.
 const MAX_TEXT: usize = 16 << 10;
 
-/// The number of rows of each row group. A file of a few bytes may claim any number, and have it.
+/// The number of rows of each row group. Fails if it exceeds the limits: a file of a few bytes can
+/// hold any number of equal rows.
 pub(super) fn row_counts(metadata: &ParquetMetaData) -> Result<Vec<usize>, ParquetError> {
     bounded(metadata.row_groups().iter().map(RowGroupMetaData::num_rows))
 }
@@ -339,7 +342,7 @@ fn values(reader: ColumnReader, rows: usize) -> Result<Values, ParquetError> {
                 }
                 count += read;
             }
-            // A column that must have values has no levels.
+            // The reader returns no levels for a required column.
             if levels.is_empty() {
                 levels = vec![1; count];
             }

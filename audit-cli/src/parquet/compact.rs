@@ -99,7 +99,7 @@ pub(super) struct Work<'a> {
     pub(super) reader: &'a Reader,
     pub(super) target: &'a Target,
     pub(super) time: Vec<Pointer>,
-    /// The members in whose order rows are. None means that of actors.
+    /// The members by which rows are sorted. If empty, the default members of the actor.
     by: &'a [Pointer],
     pub(super) output: &'a Output,
     pub(super) columns: Columns,
@@ -131,13 +131,15 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Reads the contents of a file. Notes a foreign file, and returns `None`.
+    /// Reads which objects a file holds. If it is foreign or refused, prints a note and returns
+    /// `None`.
     async fn held(&mut self, file: &File) -> Result<Option<Held>, Failure> {
         let held = self.target.held(file).await;
         self.known(held)
     }
 
-    /// What was read. `None`, with a note, if it is nothing of ours or is refused.
+    /// Returns a result of reading. If the store refused it, or `audit compact` did not write it,
+    /// counts it, prints a note and returns `None`.
     fn known<T>(&mut self, read: Result<T, Unread>) -> Result<Option<T>, Failure> {
         match read {
             Ok(read) => Ok(Some(read)),
@@ -165,7 +167,8 @@ impl Work<'_> {
             let Some(files) = self.known(files)? else { return Ok(()) };
             let mut held: HashSet<String> = HashSet::new();
             for file in &files {
-                // Objects may be in a file that cannot be read, so the day waits for its removal.
+                // A file that cannot be read may hold any object of the day, so the day is not
+                // compacted while it is there.
                 let Some(found) = self.held(file).await? else { return Ok(()) };
                 held.extend(found.objects);
                 self.columns = found.columns;
@@ -176,7 +179,8 @@ impl Work<'_> {
                 return Ok(());
             };
             if taken == (number, MAX_TAKEN) {
-                // It can neither be created nor is it listed: in a directory, it may be a pipe.
+                // The name is taken, but no file of this name is listed. In a directory, it may be
+                // a pipe.
                 let name = name(&day_name, number);
                 self.left_out += 1;
                 self.output.note(&format!("{name} exists and is not a file: remove it"));
@@ -206,8 +210,8 @@ impl Work<'_> {
                     self.columns = made.columns;
                     self.say(&made.line)?;
                 }
-                // Another process made this file: its objects are read, and the others go into the
-                // next file.
+                // Another process made this file. The next iteration reads which objects it holds
+                // and puts the others into the next file.
                 Err(
                     object_store::Error::AlreadyExists { .. }
                     | object_store::Error::Precondition { .. },

@@ -180,10 +180,10 @@ impl<W: Write + Send> FileWriter<W> {
 /// The placeholder of a file's digest until it is computed.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The name before the digest, and the header of the value.
+/// The name of the metadata entry whose value is the digest.
 const BEFORE_DIGEST: &[u8] = b"audit.sha256";
 
-/// The position of the digest, in the last of the entries after the data.
+/// The position of the digest, which is the value of the footer's last metadata entry.
 fn place_of_digest(file: &[u8]) -> Option<std::ops::Range<usize>> {
     let name = memchr::memmem::rfind(file, BEFORE_DIGEST)? + BEFORE_DIGEST.len();
     // The header of the field, and the length of the value: 64 bytes, so one byte.
@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(25))]
-        /// 25 times 400 bodies.
+        /// 25 cases of 400 records each.
         #[test]
         fn records_come_back_byte_for_byte(
             lines in prop::collection::vec(members(value()), 400),
@@ -344,7 +344,8 @@ mod tests {
             columns
         });
         let columns = columns.unwrap().get_fields().len();
-        // The digest does not cover the objects' metadata, which is proven with keys.
+        // The objects' metadata cannot be derived from the records. It is verified with keys
+        // instead.
         let evidence = columns - 2;
         for column in (0..columns).filter(|column| *column != evidence) {
             let lying = file(&lines, |values| match &mut values[column].data {
@@ -358,7 +359,7 @@ mod tests {
             });
             let found = what(&lying);
             assert!(found.contains("the file is not derived"), "column {column}: {found}");
-            // A long text in each row, which is in the file once.
+            // Each row has the same long text, which is in the file once.
             let long = file(&lines, |values| {
                 if let Data::Texts(texts) = &mut values[column].data {
                     texts.iter_mut().for_each(|text| *text = vec![b'x'; 20 << 10].into());
@@ -368,7 +369,7 @@ mod tests {
             let is_of_keys = column == columns - 3;
             assert_eq!(found.contains("longer than those"), is_of_keys, "column {column}: {found}");
         }
-        // Every byte counts.
+        // The digest covers every byte.
         for at in (0..whole.len()).step_by(7).chain(whole.len() - 300..whole.len()) {
             let mut altered = whole.to_vec();
             altered[at] ^= 1;
@@ -379,7 +380,7 @@ mod tests {
     }
 
     /// Query engines count rows, find columns and skip row groups by what a file says about itself.
-    /// Who changes that can compute the digest again.
+    /// An attacker who changes the footer can also recompute the digest.
     #[test]
     fn every_byte_of_a_footer_counts() {
         let lines: Vec<String> = (0..3).map(|n| format!("{{\"at\":{n},\"user\":\"u\"}}")).collect();
@@ -390,12 +391,13 @@ mod tests {
         let writer = begin + memchr::memmem::find(&whole[begin..], b"audit 0").unwrap();
         let version =
             writer + "audit ".len()..writer + "audit ".len() + env!("CARGO_PKG_VERSION").len();
-        // Bounds that are shortened may be wider: the greatest object, and the length of the least.
+        // Shortened bounds may be wider than the values, so changes to these bytes are not found:
+        // the upper bound of the objects' keys, and the length of the lower bound.
         let object = begin + memchr::memmem::find(&whole[begin..], &KEY.as_bytes()[..60]).unwrap();
         let free = [version, object..object + 66];
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&whole).unwrap();
         let columns = metadata.row_groups()[0].columns();
-        // The first bytes of the headers of pages, and the rest of the file after the pages.
+        // The first nine bytes of the header of each page.
         let headers = columns.iter().flat_map(|column| {
             let pages = [column.dictionary_page_offset(), Some(column.data_page_offset())];
             pages.into_iter().flatten().flat_map(|at| at as usize..at as usize + 9)
@@ -407,10 +409,10 @@ mod tests {
         {
             let mut altered = whole.to_vec();
             altered[at] = altered[at].wrapping_add(2);
-            // It may be of the digest's name.
+            // Sealing fails if the altered byte is part of the digest's name.
             let _ = seal(&mut altered);
             if altered[..] == whole[..] {
-                // It was a digit of the digest.
+                // The altered byte was part of the digest, and sealing restored it.
                 continue;
             }
             let altered = Bytes::from(altered);
@@ -436,7 +438,8 @@ mod tests {
         let end = whole.len() - 8;
         let length = u32::from_le_bytes(whole[end..end + 4].try_into().unwrap()) as usize;
         let number = |n: i64| [&[8][..], &n.to_le_bytes()].concat();
-        // Wider bounds hold all values, but an engine answers a question for the greatest by them.
+        // Wider bounds still include all values, but an engine that answers a query for the least
+        // or the greatest value from them would be wrong.
         for (bound, wider) in [
             (number(7), number(9)),
             (number(1), number(0)),

@@ -64,19 +64,20 @@ impl<'f> Walk<'f> {
             (2, LIST) => reader.structs(|reader| self.element(reader)),
             (3, I64) => reader.number().map(|said| rows = Some(said)),
             (4, LIST) => reader.structs(|reader| self.group(reader)),
-            // Names and values, which are read elsewhere.
+            // Names and values of metadata, which `Said` in `check.rs` reads.
             (5, LIST) => reader.structs(|reader| {
                 reader.fields(|reader, (field, kind)| match (field, kind) {
                     (1 | 2, BINARY) => reader.binary().map(drop),
                     (field, _) => unknown("metadata", field),
                 })
             }),
-            // Engines take the bounds of some writers for others.
+            // Query engines interpret or ignore bounds depending on the name of the writer.
             (6, BINARY) => match reader.binary()?.starts_with(b"audit ") {
                 true => Ok(()),
                 false => Err("it names another writer than audit compact".to_owned()),
             },
-            // The order of values that the bounds are of.
+            // How values were compared to find the bounds. Only the usual order of each type is
+            // accepted.
             (7, LIST) => reader.structs(|reader| {
                 reader.fields(|reader, (order, kind)| match (order, kind) {
                     (1, STRUCT) => reader.fields(|_, (field, _)| unknown("order of values", field)),
@@ -159,7 +160,7 @@ impl<'f> Walk<'f> {
         column.ok_or_else(|| "a column is not described".to_owned())
     }
 
-    /// Compares a column's description with its pages. Returns where it begins.
+    /// Compares a column's description with its pages. Returns the offset of the first page.
     fn pages(&mut self, column: &Column<'_>, rows: i64) -> Result<usize, Wrong> {
         let place = |field| column.number(field).map(usize::try_from);
         let (data, dictionary) = (place(9), place(11));
@@ -233,7 +234,7 @@ fn description<'f>(reader: &mut Reader<'f>) -> Result<Column<'f>, Wrong> {
                 Some(_) => reader.broken(),
             }
         }),
-        // The sizes of values, which are compared with them.
+        // The sizes of the values, which `bounds.rs` compares with the values.
         (16, STRUCT) => reader.fields(|reader, (field, kind)| match (field, kind) {
             (1, I64) | (3, LIST) => reader.skip(kind, 0),
             (field, _) => unknown("size statistics", field),
@@ -243,7 +244,8 @@ fn description<'f>(reader: &mut Reader<'f>) -> Result<Column<'f>, Wrong> {
     Ok(column)
 }
 
-/// The bounds of a column. They are compared with the values, except for the older form of them.
+/// Checks that the deprecated bounds of a column (fields 1 and 2) equal the current ones (fields 5
+/// and 6), which `bounds.rs` compares with the values.
 fn statistics(reader: &mut Reader<'_>) -> Result<(), Wrong> {
     let mut bounds = BTreeMap::new();
     reader.fields(|reader, (field, kind)| match (field, kind) {
@@ -281,7 +283,8 @@ fn page(reader: &mut Reader<'_>) -> Result<Page, Wrong> {
     let (mut numbers, mut header) = (BTreeMap::new(), None);
     reader.fields(|reader, (field, kind)| match (field, kind) {
         (1..=3, I32) => reader.number_into(&mut numbers, field),
-        // They have bounds neither here nor elsewhere.
+        // The headers of data and dictionary pages. They hold only numbers: `audit compact` writes
+        // no bounds of pages, here or elsewhere.
         (5 | 7, STRUCT) => reader.numbers().map(|found| header = Some((field, found))),
         (field, _) => unknown("page", field),
     })?;

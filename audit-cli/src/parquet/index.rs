@@ -58,7 +58,7 @@ pub(super) fn day_name(day: &Partition) -> String {
 pub(crate) enum Unread {
     /// The store did not answer.
     Store(Failure),
-    /// The store refuses it. Others may be read.
+    /// The store refuses to return this file or listing. It may return others.
     Refused(Failure),
     /// It is not a file of `audit compact`.
     Foreign(Failure),
@@ -77,7 +77,7 @@ pub(crate) struct All {
     pub(crate) files: Vec<File>,
     /// The days that the store refuses to list.
     pub(crate) unlisted: Vec<(String, Failure)>,
-    /// The names of others that query engines may read.
+    /// The names of foreign entries that query engines may read.
     pub(crate) foreign: Vec<String>,
 }
 
@@ -238,7 +238,7 @@ impl Target {
         if meta.size != file.bytes {
             return Err(self.replaced(&name));
         }
-        // Pieces of different files must not be taken for one.
+        // All pieces must come from one version of the file, which may be replaced meanwhile.
         let piece = async |begin, len| -> std::result::Result<(u64, Bytes), Unread> {
             let (piece, now) = self.range(&path, begin, len).await.map_err(failed)?;
             if is_same(&now, &meta) { Ok(piece) } else { Err(self.replaced(&name)) }
@@ -398,8 +398,8 @@ mod tests {
 
     const KEY: &str = "dt=2026-11-20/hour=00/0000000000000000000000002D-000000000007.ndjson";
 
-    /// A file with one record, whose column of objects has lengths before its texts. And where that
-    /// column is.
+    /// A file with one record, and the byte range of its column of objects, in which all lengths
+    /// come before the texts.
     fn file() -> (Vec<u8>, std::ops::Range<usize>) {
         let columns = Columns::default();
         let lengths = Encoding::DELTA_LENGTH_BYTE_ARRAY;
@@ -458,7 +458,8 @@ mod tests {
         };
         let Ok(whole) = held(&content).await else { panic!("the file is whole") };
         assert!(whole.objects.iter().eq([KEY]));
-        // The sizes of blocks, before the lengths: numbers without an end.
+        // Overwrites the sizes of blocks, which come before the lengths, with a variable-length
+        // number that does not end.
         let sizes = memchr::memmem::find(&content[column.clone()], &[0x80, 1, 4]).unwrap();
         let begin = column.start + sizes;
         content[begin..begin + 12].fill(0xff);

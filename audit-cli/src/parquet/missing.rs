@@ -39,8 +39,8 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// Finds the listed objects that are in none of these files. A day has no files before it has been
-/// over for an hour.
+/// Finds the listed objects that are in none of these files. Days that ended less than an hour ago
+/// are left out: their files are not due yet.
 pub(super) fn missing(
     files: &[File],
     is_held: impl Fn(&str) -> bool,
@@ -65,7 +65,8 @@ pub(super) fn missing(
             files.iter().filter(|file| file.day == day).map(|file| file.number).collect();
         let (mut files, mut next) = (Vec::new(), 0);
         for number in of_day {
-            // Anybody may give a file a high number.
+            // Anybody can create a file with a high number, so the list of missing files is
+            // limited.
             let missing = (next..number).take(MAX_NAMED.saturating_sub(files.len()));
             files.extend(missing.map(|number| name(&day, number)));
             next = number.saturating_add(1);
@@ -115,9 +116,10 @@ mod tests {
             missing.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let none: [&str; 0] = [];
-        // All is there.
+        // No object is missing.
         assert_eq!(said(&[file(3, 0), file(5, 0)], &[key(3, 1), key(5, 0)], None), none);
-        // The first file of a day, the first file of all, the last.
+        // Objects of hours 04 and 05 on a day that lacks its first file, and of a day without
+        // files.
         let keys = [key(3, 1), key(3, 4), key(3, 5), key(5, 0), key(7, 23), key(7, 23)];
         let files = [file(3, 1), file(5, 0)];
         let expected = [
@@ -129,7 +131,7 @@ mod tests {
         // No number is missing: the objects came late, or the last file was removed.
         let late = "dt=1970-01-06/000001.parquet: 2 objects of hours 02, 05";
         assert_eq!(said(&files, &[key(5, 2), key(5, 5)], None), [late]);
-        // A day that has not been over for an hour.
+        // Days that ended less than an hour ago.
         assert_eq!(said(&files, &[key(29, 2), key(30, 0)], None), none);
         // Several are missing.
         let two =

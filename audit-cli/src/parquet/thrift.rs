@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What is wrong with a file.
 pub(super) type Wrong = String;
 
-/// Reads values from the place where it is.
+/// Reads values of `bytes`, the next one at the offset `at`.
 pub(super) struct Reader<'f> {
     pub(super) bytes: &'f [u8],
     pub(super) at: usize,
@@ -24,7 +24,7 @@ pub(super) const LIST: u8 = 9;
 const SET: u8 = 10;
 pub(super) const STRUCT: u8 = 12;
 
-/// The most structs and lists within each other. Parquet has seven.
+/// The maximum depth of nested structs and lists. Parquet's have seven levels.
 const MAX_DEPTH: u32 = 16;
 
 /// A field of a struct: its number and its type.
@@ -102,7 +102,7 @@ impl<'f> Reader<'f> {
                 0 => self.number()?,
                 step => last.saturating_add(i64::from(step)),
             };
-            // Readers disagree about which of two counts.
+            // Readers disagree about which of two fields with the same number counts.
             if !seen.insert(last) {
                 return self.broken();
             }
@@ -122,7 +122,7 @@ impl<'f> Reader<'f> {
             BINARY => self.binary().map(drop),
             LIST | SET => {
                 let (kind, len) = self.list()?;
-                // Each takes a byte here, unlike in a struct.
+                // A truth value takes a byte in a list. In a struct, the field's type contains it.
                 let kind = if matches!(kind, TRUE | FALSE) { BYTE } else { kind };
                 (0..len).try_for_each(|_| self.skip(kind, depth + 1))
             }

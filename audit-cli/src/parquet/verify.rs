@@ -25,14 +25,14 @@ use crate::units::shown;
 pub(crate) struct Compacted {
     pub(crate) files: u64,
     pub(crate) records: u64,
-    /// The keys of the objects whose records they hold.
+    /// The keys of the objects whose records the files hold, each with the index of its file.
     pub(crate) objects: HashMap<String, usize>,
     /// The files that exist, and the first day that was examined.
     listed: Vec<File>,
     first_day: Option<String>,
     /// Files, and days without the list of their files, that could not be read, with the reasons.
     pub(crate) unread: Vec<(String, String)>,
-    /// The days of which files are unknown.
+    /// The days with files that could not be listed or read.
     unknown_days: BTreeSet<String>,
     pub(crate) findings: Vec<Finding>,
 }
@@ -46,7 +46,7 @@ impl Compacted {
     ) -> Vec<Missing> {
         let is_held = |key: &str| self.objects.contains_key(key);
         let mut missing = missing(&self.listed, is_held, listed, self.first_day.as_deref(), now_ms);
-        // They may be in a file that could not be read.
+        // Objects of these days may be in a file that could not be read.
         missing.retain(|missing| !self.unknown_days.contains(&missing.day));
         missing
     }
@@ -148,7 +148,7 @@ async fn stands(reader: &Reader, key: ObjectKey, sha256: &[u8; 32]) -> bool {
     source::read(reader, &listed).await.is_ok_and(|object| object.sha256 == *sha256)
 }
 
-/// What the store said.
+/// The message of the store or, without one, of the failure.
 fn reason(failure: &Failure) -> String {
     failure.source().map_or_else(|| failure.to_string(), ToString::to_string)
 }

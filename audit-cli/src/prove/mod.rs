@@ -99,8 +99,8 @@ fn write(file: &Path, content: &[u8]) -> Result<String, Failure> {
     Ok(file.display().to_string())
 }
 
-/// The maximum number of objects that are asked for a record. Objects of a host do not overlap, so
-/// that the first one holds it; anybody may put others before it.
+/// The maximum number of objects that are read to find a record. A host's objects do not overlap,
+/// so the first one read holds the record, unless somebody added objects that are read before it.
 const MAX_ASKED: usize = 1_000;
 
 /// Finds a record, and writes its proof. Several objects may claim it, since anybody may copy one.
@@ -150,7 +150,7 @@ struct Searched {
     refused: Refused,
     /// Whether an object is damaged.
     is_wrong: bool,
-    /// Objects with lines that name it, and which prove nothing.
+    /// Objects whose lines name the execution, but which prove nothing.
     useless: u64,
 }
 

@@ -18,9 +18,9 @@ use crate::verify::inventory::Entry;
 
 /// Why an object proves nothing.
 pub(crate) enum NoProof {
-    /// The store did not return it, or a proof could not be written.
+    /// The store did not return the object, or a proof could not be written.
     Failed(Failure),
-    /// It has no evidence, cannot be read, or contradicts its evidence.
+    /// The object has no evidence, cannot be read, or contradicts its evidence.
     Useless(Failure),
 }
 
@@ -60,8 +60,8 @@ pub(super) async fn head(
     Ok((head, found))
 }
 
-/// The maximum number of records of an object: several times those of the smallest records that fit
-/// into an object of a host. Each takes 64 bytes here.
+/// The maximum number of records of an object, several times as many as the smallest records that
+/// fit into an object of a host. Each takes 64 bytes of memory here.
 const MAX_RECORDS: u64 = 4 << 20;
 
 /// A proven record.
@@ -111,7 +111,7 @@ pub(crate) async fn prove(
     };
     let (mut tree, mut wanted) = (head.empty_tree(), 0);
     let read = each_line(reader, &key, found, |line| {
-        // One more than there should be is an error below.
+        // Stops at the first line beyond the claimed number, which `check_tree` then refuses.
         if tree.size() <= head.end() {
             wanted += u64::from(is_wanted(tree.size(), line));
             tree.push(salts.leaf(tree.size(), line));
@@ -158,7 +158,9 @@ pub(crate) async fn prove(
         return Err(none);
     }
     ended.map_err(|error| unread(&name, error))?;
-    // Who calls this has seen one there, and the first reading has counted those of the root.
+    // The caller knows that the object has a wanted record, and the first reading counted those
+    // under the signed root. Any other number means that the object was replaced between the
+    // readings.
     if count == 0 || count != wanted { Err(replaced()) } else { Ok(count) }
 }
 

@@ -1,8 +1,8 @@
 //! Exports all records that a question selects, as a file.
 //!
-//! A file that lacks records of an object or an hour that could not be read is cut off at its end,
-//! so that it does not look whole. With `partial=1` it has all that could be read, an end, and a
-//! name that says that it is incomplete.
+//! If an object or an hour could not be read, the connection is cut off at the end of the file, so
+//! that the file does not look complete. With `partial=1`, the file ends normally with all that
+//! could be read, and its name says that it is incomplete.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ enum Form {
 }
 
 impl Form {
-    /// Whether a file that lacks what could not be read is wanted, under a name that says so.
+    /// Whether the client accepts an incomplete file, under a name that says so.
     fn may_be_partial(query: &str) -> bool {
         url::form_urlencoded::parse(query.as_bytes())
             .any(|(name, value)| name == "partial" && value == "1")

@@ -75,7 +75,7 @@ impl Guard {
         }
     }
 
-    /// The address that admits a browser.
+    /// The address with the token, which admits a browser.
     pub(super) fn first_url(&self) -> String {
         format!("{}/?token={}", self.origin, self.token)
     }
@@ -106,8 +106,8 @@ impl Guard {
         self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
     }
 
-    /// Whether the page itself makes the request. Browsers send with each order where it is from,
-    /// and the cookie also from pages of this machine's other ports.
+    /// Whether the page itself makes the request. Browsers send the origin with each `POST`
+    /// request. They send the cookie also from pages at other ports of this machine.
     fn is_from_us(&self, headers: &HeaderMap) -> bool {
         let from = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let from = from.and_then(|origin| origin.split_once("://"));

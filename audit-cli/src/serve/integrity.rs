@@ -34,7 +34,7 @@ pub(super) struct Integrity {
 #[derive(Default)]
 struct State {
     is_running: bool,
-    /// The result of the last one.
+    /// The result of the last completed verification.
     end: Option<serde_json::Value>,
 }
 
@@ -55,8 +55,8 @@ impl Integrity {
         &self.keys
     }
 
-    /// Starts a verification, unless one is running or there is nothing to verify with. It ends
-    /// with the process.
+    /// Starts a verification, unless one is running or there is nothing to verify with. A running
+    /// verification ends with the process.
     pub(super) fn verify(self: &Arc<Integrity>) {
         let mut state = self.state.lock();
         if state.is_running || self.keys.is_empty() {

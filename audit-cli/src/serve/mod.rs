@@ -47,7 +47,8 @@ struct Desk {
 }
 
 impl Desk {
-    /// The desk of one request: what the store refuses to list for one is missing in no other.
+    /// The desk of one request: a listing that the store refuses in one request does not count in
+    /// another.
     fn anew(&self) -> Desk {
         let (scans, integrity) = (Arc::clone(&self.scans), Arc::clone(&self.integrity));
         Desk { reader: self.reader.anew(), scans, integrity }
@@ -213,7 +214,7 @@ async fn look(desk: &Desk) -> Result<serde_json::Value, Failure> {
     }))
 }
 
-/// The one thing that the page can start.
+/// The path of the only request that starts something.
 const VERIFY: &str = "/api/verify";
 
 /// Starts a verification, unless one is running.

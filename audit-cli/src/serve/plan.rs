@@ -76,7 +76,8 @@ pub(super) struct Piece {
     bins: BTreeMap<i64, Values>,
     facets: Vec<Values>,
     found: Found,
-    /// Whether it is kept until the end of its object, because the last records come first.
+    /// Whether the piece is kept until its object ends, because the object's last records come
+    /// first.
     is_kept: bool,
 }
 

@@ -28,14 +28,14 @@ pub(super) struct Question {
     pub(super) stack: Option<Pointer>,
     pub(super) facets: Vec<Pointer>,
     pub(super) columns: Vec<Pointer>,
-    /// The beginning and the end of the timeline. A record from outside, which may claim any time,
-    /// is counted in the hour of its object.
+    /// The beginning and the end of the timeline. A record whose time is outside is counted in the
+    /// hour of its object, since it may claim any time.
     view_ms: (i64, i64),
     /// The width of the timeline's bins, and the offset that is added to times before binning, in
     /// milliseconds.
     pub(super) bin_ms: i64,
     offset_ms: i64,
-    /// When the offset changes, in order, and what it is from then on.
+    /// The changes of the offset, in order: the time of each, and the offset from then on.
     shifts: Vec<(i64, i64)>,
     pub(super) newest_first: bool,
     pub(super) rows: usize,
@@ -183,7 +183,7 @@ impl Question {
     /// The beginning of the bin at a time. Bins begin at multiples of their width by the zone's
     /// clock, so that one with a change of the offset is shorter or longer.
     fn bin_at(&self, time_ms: i64) -> i64 {
-        // The offset after so many changes.
+        // The offset after the first `n` changes.
         let offset = |n: usize| n.checked_sub(1).map_or(self.offset_ms, |last| self.shifts[last].1);
         let mut count = self.shifts.partition_point(|(at, _)| *at <= time_ms);
         let clock = time_ms.saturating_add(offset(count));
@@ -195,7 +195,7 @@ impl Question {
             if begin >= shift_ms {
                 return begin;
             }
-            // It began before the change, unless the change left this time of the clock out.
+            // The bin began before the change, unless the change skipped this time of the clock.
             if clock.saturating_sub(offset(before)) >= shift_ms {
                 return shift_ms;
             }
@@ -203,14 +203,14 @@ impl Question {
         }
     }
 
-    /// The end of the bin that begins then.
+    /// The end of the bin that begins at `begin_ms`.
     pub(super) fn end_of_bin(&self, begin_ms: i64) -> i64 {
         let mut within_ms = begin_ms.saturating_add(self.bin_ms);
         loop {
             let end = self.bin_at(within_ms);
             // Where the clock is set back, a bin is longer than its width.
             if end > begin_ms || within_ms == i64::MAX {
-                // Where it is set forward, another may begin.
+                // Where the clock is set forward, another bin may begin.
                 let mut shifts = self.shifts.iter().map(|(at, _)| *at);
                 let within = |at: &i64| {
                     (begin_ms.saturating_add(1)..end).contains(at) && self.bin_at(*at) == *at
@@ -234,7 +234,8 @@ fn shift(text: &str) -> Result<(i64, i64), String> {
 mod tests {
     use super::*;
 
-    /// The page's address may be anybody's link, and each part of a pointer is a level of a tree.
+    /// Anybody can make a link to the page with any pointers, and each part of a pointer is a level
+    /// of recursion.
     #[test]
     fn deep_pointers_are_refused_wherever_they_stand() {
         for name in ["where", "time", "stack", "facet", "column"] {
@@ -248,7 +249,7 @@ mod tests {
         }
     }
 
-    /// Two changes in Berlin: an hour is left out in March, and comes twice in October.
+    /// The two changes in Berlin: an hour is skipped in March and repeated in October.
     #[test]
     fn bins_begin_by_the_clock_of_the_zone_whatever_its_offset() {
         let ms = |text: &str| crate::units::date_time_ms(text).unwrap();

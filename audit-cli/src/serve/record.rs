@@ -25,7 +25,8 @@ const BESIDE: usize = 5;
 /// The maximum length of a neighbour, in characters.
 const BESIDE_CHARS: usize = 240;
 
-/// The maximum size of a displayed record, in bytes. All of it can be copied.
+/// The maximum size at which a record is displayed whole, in bytes. A larger record can still be
+/// copied whole.
 const SHOWN_BYTES: usize = 1 << 20;
 
 /// The object and the number of the record that a request names.
@@ -142,7 +143,7 @@ async fn neighbours(desk: &Desk, key: &ObjectKey) -> Result<Vec<Listed>, Failure
     Ok(objects)
 }
 
-/// The records of an object with these numbers.
+/// The records of an object with the numbers from `first` to `last`.
 async fn lines(
     desk: &Desk,
     object: &Listed,
@@ -157,7 +158,7 @@ async fn lines(
     });
     match content.await {
         Ok(_) => Ok(lines),
-        // Records that could be read are shown.
+        // The records before the damage are shown.
         Err(_) if !lines.is_empty() => Ok(lines),
         Err(error) => {
             let what = format!("cannot read {}", object.location);

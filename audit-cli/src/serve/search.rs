@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_millis(250);
 /// The maximum number of damaged objects that are listed.
 const MAX_DAMAGED: u64 = 100;
 
-/// The pieces of a plan, in its order.
+/// The results of a scan for a plan, in the order of its question.
 fn pieces(
     desk: &Arc<Desk>,
     plan: &Arc<Plan>,

@@ -1,4 +1,4 @@
-//! Findings.
+//! The findings of `audit stats`.
 
 use serde::Serialize;
 

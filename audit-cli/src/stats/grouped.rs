@@ -19,7 +19,7 @@ use crate::query::Pointer;
 use crate::scan::{self, Step};
 use crate::units::{Count, counted, shown};
 
-/// The default pointers of these members.
+/// The default pointers of a record's action and client address.
 const ACTION: [&str; 3] = ["/action", "/event", "/type"];
 const ADDRESS: [&str; 4] = ["/client/ip", "/source/ip", "/actor/ip", "/ip"];
 
@@ -204,7 +204,8 @@ fn title(per: Per) -> &'static str {
 
 fn period(per: Per, begin_ms: i64) -> String {
     let text = shown(begin_ms);
-    // Years before 0 and after 9999 are longer, and what is not within a calendar has no end.
+    // Years before 0 and after 9999 have more characters. A time that is out of the calendar's
+    // range is shown in milliseconds, and not shortened.
     let end = match per {
         Per::Hour => text.find(':'),
         Per::Day => text.find('T'),

@@ -101,7 +101,7 @@ struct Examination<'a> {
     output: &'a Output,
     tally: Tally,
     refused: Refused,
-    /// Whether a finding is certain.
+    /// Whether any finding is certain.
     wrong: bool,
 }
 

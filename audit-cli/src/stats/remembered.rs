@@ -35,7 +35,7 @@ impl Remembered {
         (known.stream() != key.stream()).then_some(known)
     }
 
-    /// Another object that holds some of these records.
+    /// Another object of the stream of `than` that holds some of these records.
     pub(super) fn with(&self, records: &Range<u64>, than: &ObjectKey) -> Option<ObjectKey> {
         let mut known =
             self.order.iter().filter(|(_, key, _)| key.stream() == than.stream() && key != than);

@@ -10,13 +10,13 @@ use crate::query::{Pointer, Time};
 
 pub(super) struct Seen {
     pub(super) object: Listed,
-    /// The number of its lines, each of which has a number in its stream.
+    /// The number of lines in the object, each of which has a number in the stream.
     pub(super) count: u64,
     /// The number of its records.
     pub(super) logs: u64,
     /// The hash of its lines.
     pub(super) sha256: Option<[u8; 32]>,
-    /// `None` if it was not read.
+    /// `None` if only the metadata was read.
     pub(super) usage: Option<Usage>,
     /// The time of its first record; `None` if not requested.
     pub(super) time: Option<Time>,

@@ -34,7 +34,7 @@ struct Summary<'a> {
     other_objects: u64,
     /// The number of leftovers of dead writers among them.
     leftovers: u64,
-    /// Those of them that query engines may read as records.
+    /// The other objects that query engines may read as records.
     #[serde(skip_serializing_if = "Option::is_none")]
     foreign: Option<Foreign>,
 }

@@ -29,7 +29,8 @@ pub(super) struct Totals {
 impl Totals {
     pub(super) fn add(&mut self, seen: &Seen) {
         self.objects += 1;
-        // With `--heads`, both are what anybody may have claimed.
+        // The sums saturate: with `--heads`, the number of logs is what metadata claims, and
+        // anybody may have written it.
         self.stored_bytes = self.stored_bytes.saturating_add(seen.object.bytes);
         self.logs = self.logs.saturating_add(seen.logs);
         if let Some(usage) = seen.usage {
@@ -100,7 +101,7 @@ impl Tally {
     pub(super) fn add_system(&mut self, seen: &Seen) {
         let (key, count) = (seen.object.key, seen.count);
         let records = key.first_sequence()..key.first_sequence().saturating_add(count);
-        // A stream with only such records is not counted.
+        // A stream that has only records of its host about itself is not counted.
         if let Some(ranges) = self.streams.get_mut(&key.stream()) {
             ranges.add(records);
         }

@@ -43,7 +43,8 @@ impl Begin {
         opened_ms(stream).is_none_or(|opened| opened >= self.list_ms)
     }
 
-    /// Whether a stream is examined, of whose objects this is the last hour.
+    /// Whether a stream is examined. `last_hour_ms` is the last hour under which its objects are
+    /// filed.
     pub(super) fn is_examined(&self, stream: &str, last_hour_ms: i64) -> bool {
         self.is_recent(stream) || self.is_filed_late(stream, last_hour_ms)
     }
@@ -52,7 +53,8 @@ impl Begin {
     /// may name an object for an old stream, and query engines take its lines for recent records.
     fn is_filed_late(&self, stream: &str, last_hour_ms: i64) -> bool {
         match (&self.passed, self.since_ms) {
-            // The last streams that had ended may reach into the range.
+            // A stream that had ended at the last run may reach into the range, but was examined
+            // then.
             (Some(passed), _) if passed.get(stream).is_some_and(|seen| seen.has_ended) => false,
             (Some(_), None) => last_hour_ms >= self.list_ms,
             (_, since) => since.is_some_and(|since| last_hour_ms >= since),
@@ -88,8 +90,8 @@ impl Begin {
     }
 }
 
-/// The time at which the first stream was opened that had not ended at the last run or, if all had
-/// ended, the last stream.
+/// An hour before the opening of the first stream that had not ended at the last run. If all had
+/// ended, an hour before the opening of the last stream.
 fn oldest_open_ms(state: &State) -> Option<i64> {
     let open = state.streams().find(|(_, seen)| !seen.has_ended);
     let (stream, _) = open.or_else(|| state.streams().last())?;

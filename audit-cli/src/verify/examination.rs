@@ -33,7 +33,7 @@ pub(super) struct Verified {
     pub(super) stored_bytes: u64,
     /// The result for its Parquet files, and the objects that they lack.
     pub(super) compacted: Option<(Compacted, Vec<Missing>)>,
-    /// Objects and Parquet files that the store refused to return, or whose lines it did.
+    /// Objects and Parquet files that the store refused to return, wholly or only their lines.
     pub(super) unread: Unread,
 }
 

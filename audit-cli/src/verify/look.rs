@@ -43,7 +43,8 @@ pub(super) async fn look(
     let found = match get(GetOptions::new().with_head(!wants_lines)).await {
         Ok(found) => Some(found),
         Err(error) => match ReadError::of(reader, &error) {
-            // Its absence accuses nobody before it is listed again.
+            // The object counts as unread, not as missing: only the next listing shows whether it
+            // is gone.
             ReadError::Gone => return unread(0, GONE.to_owned()),
             // The object is archived, or encrypted with a key that is out of reach, or this process
             // may not read the file. Its metadata is checked nevertheless.
@@ -70,7 +71,7 @@ pub(super) async fn look(
     let metadata = match reader.metadata(&key, attributes).await {
         Ok(metadata) => metadata,
         Err(error) => match ReadError::of(reader, &error) {
-            // The file beside it that a directory keeps.
+            // In a directory, the metadata is in a file of its own, which is not readable.
             ReadError::Refused(said) => return unread(bytes, said),
             error @ (ReadError::Damaged(_)
             | ReadError::Gone
@@ -117,7 +118,7 @@ async fn read_lines(
     let sha256 = decoder.finish().ok().and_then(|lines| lines.sha256);
     Ok(match sha256 {
         Some(sha256) => check.finish(&sha256),
-        // It is cut off.
+        // The object is cut off.
         None => check.damaged(),
     })
 }

@@ -43,7 +43,8 @@ pub(crate) async fn run(
         None => Receipts::new(),
     };
     let state = arguments.state.as_deref();
-    // Another run at the same time could put what it saw in place of what it was not compared with.
+    // Without the lock, a concurrent run could replace this run's state, with which it was not
+    // compared.
     let _lock = match state {
         Some(file) => Some(lock("the state", file, output).await?),
         None => None,
@@ -96,7 +97,8 @@ pub(crate) async fn run(
     let explained = look.begin.explain(&mut verified.report, &late);
     let is_whole = reader.end().is_ok();
     if let Some(file) = arguments.state.as_ref().filter(|_| is_whole) {
-        // A version that takes no lock may have added to it meanwhile. None of that is forgotten.
+        // An earlier version of the command, which takes no lock, may have extended the state
+        // meanwhile. The file is read again to keep the additions.
         let mut state = read_state(file)?.unwrap_or(remembered);
         state.update(&verified.report);
         write_state(file, &state)?;
@@ -120,8 +122,8 @@ pub(crate) async fn run(
     Ok(outcome(&verified.report))
 }
 
-/// The outcome by the most serious finding. Without any streams, nothing is proven: whoever removed
-/// all records of a range may have done so, and a mistyped time selects none.
+/// The outcome by the most serious finding. Without any streams, nothing is proven: somebody may
+/// have removed all records of the range, or the time is mistyped.
 fn outcome(report: &BucketReport) -> Outcome {
     match report.findings.iter().map(Finding::alarm).min() {
         None if report.streams.is_empty() => Outcome::Unproven,
@@ -165,13 +167,13 @@ pub(crate) async fn whole(
         begin: Begin::of_all(),
         told: Box::new(told),
     };
-    // Others that share the reader list the same objects.
+    // A reader with counts of its own, since other users of `reader` list the same objects.
     let reader = &reader.anew();
     let inventory = Inventory::list(reader, &Wanted::all(), common).await?;
     let hours = inventory.hours();
     let Verified { mut report, unread, .. } =
         look.examine(reader, inventory, common, &Output::silent()).await?;
-    // First, since readers may show only the first ones.
+    // This finding comes first, since the page may show only the first ones.
     report.findings.splice(..0, foreign(reader));
     let unlisted = reader.end().err().map(|failure| failure.to_string());
     let Unread { count, hours: unread_hours, .. } = unread;

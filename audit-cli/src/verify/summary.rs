@@ -139,7 +139,7 @@ struct Totals<'a> {
     expired: u64,
 }
 
-/// The number of checked Parquet files.
+/// The totals of the checked Parquet files.
 #[derive(Serialize)]
 struct Parquet<'a> {
     files: u64,

@@ -36,7 +36,7 @@ fn read_policy(file: &Path) -> Result<Policy, Failure> {
 pub(super) fn remembered(file: Option<&Path>, output: &Output) -> Result<State, Failure> {
     let Some(file) = file else { return Ok(State::default()) };
     Ok(read_state(file)?.unwrap_or_else(|| {
-        // A mistyped name would compare with nothing at every run.
+        // With a mistyped name, every run would compare with nothing.
         let what = "nothing is compared with an earlier run";
         output.note(&format!("there is no state {} yet: {what}", file.display()));
         State::default()

@@ -20,7 +20,7 @@ use crate::units::{Count, counted};
 /// The name of the log in its directory.
 pub(crate) const FILE: &str = "heads";
 
-/// The name of its signed root.
+/// The name of the file with the log's signed root.
 pub(crate) const SIGNED: &str = "heads.signed";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +78,13 @@ pub(crate) struct ReadLog {
     pub(crate) bytes: u64,
 }
 
-/// Reads the log in a directory, and calls `take` with each line. A line without its line feed is
-/// what a crash left, and was never signed.
+/// Reads the log in a directory, and calls `take` with each line. A last line without a line feed
+/// was cut by a crash and never signed, so it is ignored.
 ///
 /// # Errors
 ///
-/// If it is missing, cannot be read, is not a log, or is not the one that the witness signed.
+/// If the log is missing, cannot be read, is not a log of heads, or is not the one that the witness
+/// signed.
 pub(crate) fn read(
     directory: &Path,
     witness: &VerifierKey,
@@ -98,7 +99,7 @@ pub(crate) fn read(
     Ok(log)
 }
 
-/// As [`read`], for the witness itself. At its first start, the log is empty.
+/// Like [`read`], for the witness itself. A missing log is empty, as at the first start.
 pub(super) fn read_own(
     directory: &Path,
     witness: &VerifierKey,
@@ -139,7 +140,7 @@ pub(super) fn read_own(
             Count(left)
         )));
     }
-    // A crash leaves one line that is not signed yet.
+    // A crash leaves at most one unsigned line, so a longer log must have a signature.
     if log.range.end() > 1 && signed.is_none() {
         return Err(failed(&format!("is signed by no file {SIGNED} beside it")));
     }
@@ -191,7 +192,7 @@ impl HeadLog {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
-        // The rest of a line that was being written at a crash.
+        // Removes the part of a line that was being written at a crash.
         file.set_len(log.bytes)?;
         file.sync_all()?;
         durable::sync_name(&path)?;

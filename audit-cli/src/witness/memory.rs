@@ -160,7 +160,8 @@ impl Locked<'_> {
         durable::replace(&self.0.directory.join(heads::SIGNED), note.to_string().as_bytes())
     }
 
-    /// Compares each stream's file with the log, and updates files that a crash left behind it.
+    /// Compares each stream's file with the log, and updates a file that a crash left behind the
+    /// log.
     fn catch_up(&mut self, latest: &heads::Latest) -> Result<(), Failure> {
         for (origin, head) in latest {
             let directory = self.0.directory.display().to_string();

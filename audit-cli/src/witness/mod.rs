@@ -117,7 +117,7 @@ impl From<Failure> for Declined {
 
 fn refused(refusal: &Refusal) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    // The log can start its next proof there.
+    // The response names the size from which the log can start its next proof.
     if let Refusal::OtherSize { latest: size } | Refusal::Fork { size } = refusal {
         let kind = [(header::CONTENT_TYPE, "text/x.tlog.size")];
         return (status, kind, Body::from(format!("{size}\n"))).into_response();

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &Heads, output: &Output) -> Result<Outcome, F
         ))?;
     }
     if signed < lines {
-        // Only of a copy that was made while the witness wrote.
+        // This happens only to a copy that was made while the witness was writing.
         output.note(&format!("{} not signed yet", counted(lines - signed, "head")));
     }
     if let Some(file) = state {

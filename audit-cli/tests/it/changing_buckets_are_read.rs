@@ -27,7 +27,8 @@ const LOST_AFTER_BYTES: usize = 6_000;
 /// What happens to the object when it is requested for the nth time.
 type Change = fn(usize, &S3TestServer, &str) -> Fault;
 
-/// What happens, what must be said, whether requests for metadata alone count too, and how.
+/// The description of a change, the message that must name it, whether requests for metadata alone
+/// count as reads too, and the change itself.
 type Row = (&'static str, &'static str, bool, Change);
 
 const CHANGES: [Row; 4] = [
@@ -122,7 +123,8 @@ async fn what_changes_while_it_is_read_is_named_and_stops_nothing() {
         let (what, says, ..) = row;
         let mut unread = 0;
         for (kind, command) in COMMANDS {
-            // Parquet files of another run hold the object.
+            // Parquet files of an earlier run hold the object, so `compact` would not read it
+            // again.
             let _ = std::fs::remove_dir_all(directory.path().join("of-parquet"));
             let reads = changing.arm(row);
             let ran = run(&sample.arguments(command, &url, files.to_str().unwrap()), &environment);
@@ -135,7 +137,8 @@ async fn what_changes_while_it_is_read_is_named_and_stops_nothing() {
                 (false, Kind::Settings) => &[0, 1],
                 (false, Kind::Evidence) => &[0],
                 (false, _) => codes(Must::PassOver, kind),
-                // It reads twice, and the second time a whole object, which is damaged.
+                // The export reads each object twice. The second time it reads the whole
+                // replacement, which is damaged.
                 (true, _) if is_twice && is_replaced => &[1, 3],
                 (true, _) => &[3],
             };
@@ -143,7 +146,7 @@ async fn what_changes_while_it_is_read_is_named_and_stops_nothing() {
             if !ran.code.is_some_and(|code| expected.contains(&code)) {
                 fault(format!("{what}: {:?} is not one of {expected:?}", ran.code));
             }
-            // The report says it in its page.
+            // `report` names the object in its page instead.
             if is_read && kind != Kind::All && !(ran.err.contains(&key) && ran.err.contains(says)) {
                 fault(format!("{what}: is not named"));
             }
@@ -206,7 +209,8 @@ fn serves(
     }
 }
 
-/// The end of a file says where the rest of it is. It must not be looked for in another file.
+/// The footer of a Parquet file holds the offsets of its other parts, which must not be read from a
+/// file that replaced it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
     let server = Arc::new(S3TestServer::start().await);
@@ -245,7 +249,7 @@ async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
         assert!(ran.err.contains("it was replaced while it was read"), "{ran:?}");
         assert!(ran.err.contains("dt=2023-11-14/000000.parquet"), "{ran:?}");
     }
-    // A whole file is held in memory, whose size is known from the listing.
+    // `verify` holds a whole file in memory, so it refuses one that is larger than listed.
     let verify = ["verify", &bucket, "--key", &sample.key, "--parquet", &to];
     let grows: Change = |nth, server, name| {
         let mut object = server.objects()[name].clone();
@@ -272,8 +276,8 @@ async fn pieces_of_two_parquet_files_are_not_taken_for_one() {
     changing.server.faults().none();
 }
 
-/// A verification may take longer than the interval between two. What the other one saw, or `audit
-/// heads` added, reveals a tail that is cut later.
+/// While a verification runs, another one or `audit heads` may extend the state. What they added
+/// must be kept: it reveals a tail that is cut later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_state_that_grows_meanwhile_forgets_nothing() {
     let server = Arc::new(S3TestServer::start().await);
@@ -300,12 +304,12 @@ async fn a_state_that_grows_meanwhile_forgets_nothing() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     server.faults().none();
     assert_eq!(State::parse(&std::fs::read_to_string(&file).unwrap()), Ok(later));
-    // Of what was seen the bucket lacks a part.
+    // The bucket lacks records that were seen according to the state.
     assert_eq!(run(&verify, &environment).code, Some(1));
 }
 
-/// Two verifications that saw different histories of one size would put one in place of the other;
-/// the files of two reports would not match the note of either.
+/// Two concurrent verifications that saw different histories of one size would overwrite each
+/// other's; the files of two concurrent reports would match neither note.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_state_or_a_report_has_one_writer_at_a_time() {
     let server = Arc::new(S3TestServer::start().await);
@@ -340,8 +344,8 @@ async fn a_state_or_a_report_has_one_writer_at_a_time() {
     assert_eq!(names, ["report.html", "report.json", "state"]);
 }
 
-/// A proof reads its object several times. The last reading takes the lines, and their number must
-/// be that of the reading which was compared with the root.
+/// A proof reads its object several times. The last reading takes the lines, which must be as many
+/// as in the reading that was compared with the root.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn replaced_records_are_not_said_to_be_missing() {
     // A zstd frame without content.
@@ -370,7 +374,7 @@ async fn replaced_records_are_not_said_to_be_missing() {
         let has_name = |other: &&String| **other != name && other.ends_with(".zst");
         let another = objects[objects.keys().find(has_name).unwrap()].bytes.clone();
         for replacement in [bytes::Bytes::from_static(EMPTY), another] {
-            // What is read first is all that is known of it.
+            // A change before the first reading cannot be noticed, so it is left out.
             for at in 1..reads {
                 server.put_object(&name, whole.clone());
                 let nth = AtomicUsize::new(0);

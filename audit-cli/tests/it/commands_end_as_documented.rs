@@ -16,10 +16,10 @@ async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
         &["report", ".", "--from=2d", "--to=1d", "--output=.."],
         &["serve", ".", "--proxy=https://example.com/audit"],
         &["serve", ".", "--proxy=https://ada:hunter2@example.com"],
-        // One input for two: the second reading would find nothing.
+        // The same input for both files: the second reading would find nothing.
         &["check", "-", "-", "--policy", "policy"],
         &["check", "/dev/stdin", "/dev/stdin", "--policy", "policy"],
-        // Options without an effect: the answer would be another one than was asked for.
+        // Options that would have no effect: the user expects a different answer.
         &["stats", ".", "--where", "/user=ada"],
         &["stats", ".", "--heads", "--where", "/user=ada"],
         &["stats", ".", "--address", "/ip"],
@@ -167,7 +167,7 @@ async fn a_range_of_records_without_any_record_is_a_wrong_command_line() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
 }
 
-/// Cut short, it would be a report that nobody signed.
+/// A report that was cut at the limit would be taken for one that nobody signed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_too_large_to_check_is_named() {
     let directory = tempfile::tempdir().unwrap();

@@ -278,7 +278,8 @@ async fn the_page_matches_the_command() {
     assert_eq!(numbers("after"), (number + 1..=number + 5).collect::<Vec<_>>());
 }
 
-/// A record may claim any time. It is found unless its time was excluded, and is in the picture.
+/// A record may claim any time. It is found unless the selection excludes its time, and it is
+/// counted in the timeline.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_any_time_are_shown_as_the_command_prints_them() {
     let root = tempfile::tempdir().unwrap();
@@ -459,7 +460,7 @@ async fn a_damaged_object_is_named_and_hides_no_other() {
     assert!(counts["matched"].as_u64().unwrap() >= 70, "{counts}");
 }
 
-/// What the store refused to list once is missing in no later answer.
+/// A listing that the store refuses once does not affect later answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_ends_with_its_request() {
     use s3_testserver::{ErrorAnswer, Fault, RequestInfo};

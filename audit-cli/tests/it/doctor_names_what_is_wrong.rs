@@ -200,7 +200,7 @@ async fn missing_permissions_are_named_with_the_policy() {
     );
     let report = doctor(&server, &["--role", "reader"]).await;
     assert!(report.all("problem").contains(&"list"), "{:?}", report.ran);
-    // It names what a reader needs, and nothing else.
+    // The check names the permission that a reader needs, and no other.
     let said = report.check("list")["said"].as_str().unwrap();
     assert!(said.contains("s3:ListBucket") && !said.contains("s3:PutObject"), "{said}");
 }
@@ -424,7 +424,7 @@ async fn each_shortfall_of_a_profile_is_named() {
     assert_eq!(all().await, [short, short, short, ok]);
     server.set_retention_days(400);
     assert_eq!(all().await, [ok, short, short, ok]);
-    // Clients with a permission can shorten it.
+    // In mode GOVERNANCE, clients with a permission can shorten the retention.
     server.set_retention_days(2_192);
     server.set_object_lock(Some(RetentionMode::Governance));
     let warned = "ok warning ok";
@@ -449,7 +449,7 @@ async fn each_shortfall_of_a_profile_is_named() {
     assert_eq!(all().await, [ok; 4]);
     server.set_lifecycle(Some(&rule("elsewhere/", expires)));
     assert_eq!(all().await, [ok; 4]);
-    // Moved to a class from which reading takes hours.
+    // Objects are moved to a storage class from which reading takes hours.
     let moves = r#""Transitions": [{"Days": 90, "StorageClass": "DEEP_ARCHIVE"}]"#;
     server.set_lifecycle(Some(&rule("", moves)));
     assert_eq!(all().await, [early, ok, early, ok]);

@@ -85,7 +85,7 @@ async fn scene(directory: &Path) {
     sink.persist(batch(late, lines)).await.unwrap();
     runtime.shutdown_background();
     drop(sink);
-    // Its threads may still be preparing a segment.
+    // The host's threads may still be preparing a segment.
     while JournalReader::open(&directory.join("journal"))
         .map_or(true, |reader| reader.state().in_use)
     {
@@ -284,7 +284,7 @@ fn tests_named_by_compliance_exist() {
         let source = std::fs::read_to_string(root.join(path)).expect(path);
         assert!(has_test(&source, name), "{path} has no test {name}");
     }
-    // Each rule names a test, another rule that does, or a document.
+    // Each rule names a test, or a rule 10.x that does.
     let rules: Vec<_> = COMPLIANCE.lines().filter(|line| line.starts_with("| **")).collect();
     assert_eq!(rules.len(), 17);
     for rule in rules {

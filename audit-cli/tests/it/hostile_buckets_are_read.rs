@@ -25,7 +25,7 @@ use crate::support::{self, DAY, HOUR_MS};
 pub(crate) const HOURS: usize = 24;
 
 /// Nothing happens to the records of the last hour. Each row has one of the hours before it, except
-/// the first: records missing from the beginning would have expired.
+/// the first: records missing from the beginning count as expired.
 const LAST: usize = HOURS - 1;
 
 /// A bucket in a directory, a copy of one that a sink wrote with evidence, and the part of it that
@@ -39,7 +39,7 @@ struct Place<'a> {
 
 /// The bucket before anything happens to it.
 pub(crate) struct Sample {
-    /// A copy of its objects is in `bucket`.
+    /// Its subdirectory `bucket` holds a copy of the objects.
     pub(crate) directory: tempfile::TempDir,
     /// The objects, by hour.
     pub(crate) objects: Vec<String>,
@@ -152,7 +152,7 @@ impl Place<'_> {
         put(&self.strange(0, suffix), content);
     }
 
-    /// An object of the host's own records that it did not write.
+    /// An object of system records that the host did not write.
     fn system(&self, first: u64) -> PathBuf {
         let Sample { stream, .. } = self.sample;
         self.at(&format!("_audit/{}/{stream}-{first:012}.system", self.hour()))
@@ -396,7 +396,7 @@ pub(crate) enum Kind {
     /// Records with their evidence.
     Copies,
     Gaps,
-    /// Only metadata, which a directory has none of.
+    /// The evidence of all objects.
     Evidence,
     /// One record of an hour to which nothing happens.
     Proof,
@@ -454,7 +454,7 @@ pub(crate) fn codes(must: Must, kind: Kind) -> &'static [i32] {
         (Must::SayIncomplete, Kind::Listing) => &[0, 3],
         (Must::SayIncomplete, _) => &[3],
         (Must::SayUnproven, Kind::Evidence | Kind::All) => &[3],
-        // Neither needs the evidence of every object.
+        // Neither kind needs the evidence of every object.
         (Must::SayUnproven, Kind::Gaps | Kind::Copies) => &[0, 3],
         (Must::SayUnproven, Kind::Listing | Kind::Records | Kind::Search) => &[0],
         (_, Kind::Listing) => &[0],

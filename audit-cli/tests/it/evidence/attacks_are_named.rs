@@ -107,7 +107,7 @@ async fn streams_of_another_bucket_are_named() {
         (&*here, &[][..], Some(other)),
         (&*here, &["--written-to=s3://elsewhere/logs"], Some(one)),
         (&*here, &[&*ours, "--written-to=s3://elsewhere/logs"], None),
-        // A directory has no name of its own: the first stream's counts.
+        // A directory has no name of its own: the name that the first stream states counts.
         (place, &[], Some(other)),
         (place, &["--written-to=s3://elsewhere/logs"], Some(one)),
     ];
@@ -147,8 +147,8 @@ async fn streams_of_another_bucket_are_named() {
     }
 }
 
-/// Streams are opened within a day of their records. Under the name of an older one, anybody may
-/// file records that query engines take for recent ones.
+/// Streams are opened within a day of their records. Anybody may file records under the id of an
+/// older stream, but at a recent hour, where query engines take them for recent records.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_old_streams_under_recent_hours_are_named() {
     let id = |day: u64, hour: u64| {
@@ -175,13 +175,13 @@ async fn records_of_old_streams_under_recent_hours_are_named() {
         (unsigned(&old, 24, 17), None, &[since][..], &["no-evidence"][..]),
         (unsigned(&old, 24, 3), None, &[since], &["no-evidence"]),
         (unsigned(&early, 24, 17), None, &[since], &["no-evidence"]),
-        // Older ones are not checked.
+        // Older records are not checked.
         (unsigned(&old, 3, 17), None, &[since], &[]),
         (unsigned(&early, 24, 2), None, &[since], &[]),
-        // What was not there at the last run.
+        // Objects that were not there at the last run.
         (unsigned(&old, 24, 22), None, &["--incremental"], &["no-evidence"]),
         (unsigned(&old, 3, 17), None, &["--incremental"], &[]),
-        // An object whose key is another one's was not signed for it.
+        // A copy under another key: its signature is for the original key.
         (copy.clone(), Some(&data), &[since], &["root"]),
     ] {
         let directory = tempfile::tempdir().unwrap();
@@ -408,7 +408,7 @@ async fn altered_proofs_prove_nothing() {
         ("no certificate", with(&|p| drop(p.signatures.pop())), 1),
         ("no signature", with(&|p| drop(p.signatures.remove(0))), 1),
         ("a false signature beside it", with(&|p| p.signatures.push(same_id.clone())), 1),
-        // Such a key is unknown, and says nothing.
+        // Signatures by an unknown key are ignored.
         ("a signature by another id", with(&|p| p.signatures.push(other_id.clone())), 0),
         ("only one by another id", with(&|p| p.signatures[0] = other_id.clone()), 1),
         ("text behind it", (whole.write() + "more\n", record.clone()), 3),

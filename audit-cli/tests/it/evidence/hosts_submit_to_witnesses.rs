@@ -116,7 +116,7 @@ impl Scene {
         S3Sink::builder(bucket(&self.server)).with_settings(settings).open().await.unwrap()
     }
 
-    /// Waits, from one system record to the next, until it is so.
+    /// Waits until `is_so` returns true, and checks it after each system record.
     async fn until(&mut self, mut is_so: impl FnMut(&S3TestServer) -> bool) {
         let waited = async {
             while !is_so(&self.server) {
@@ -172,7 +172,8 @@ async fn a_quorum_cosigns_each_stream_and_knows_its_end() {
         sink.persist(batch(DAY, "ada", 2)).await.unwrap();
         let policy = scene.policy(&host);
         scene.until(is_cosigned).await;
-        // Two cosignatures of one checkpoint may come apart, and count in one note.
+        // Two cosignatures of one checkpoint may arrive separately, but count only in the same
+        // note.
         let is_all = || sink.health().witnesses.iter().all(|w| w.last_cosigned_ms.is_some());
         scene.until(|_| is_all()).await;
         sink.persist(batch(DAY, "bob", 3)).await.unwrap();
@@ -183,7 +184,8 @@ async fn a_quorum_cosigns_each_stream_and_knows_its_end() {
             assert_eq!((health.state, health.failures), (HealthState::Ok, 0));
         }
 
-        // Each witness has the stream's end, which nobody could write to the bucket any more.
+        // Each witness cosigned the end of the stream, although the cosignatures could not be
+        // written to the ended stream.
         let seen = scene.root.path().join("seen");
         for witness in &mut scene.witnesses {
             witness.kill();
@@ -219,7 +221,7 @@ async fn a_witness_that_was_killed_cosigns_again() {
     let sink = scene.sink(true, vec![scene.witnesses[0].settings()]).await;
     let host = sink.verifier_key().unwrap().clone();
     let health = || sink.health().witnesses.remove(0);
-    // It is away from the start.
+    // The witness is unreachable from the start.
     sink.persist(batch(DAY, "ada", 2)).await.unwrap();
     scene.until(|_| matches!(health().state, HealthState::Retrying { .. })).await;
     for round in 0..2 {
@@ -231,7 +233,7 @@ async fn a_witness_that_was_killed_cosigns_again() {
         sink.persist(batch(DAY, "bob", 2)).await.unwrap();
         scene.until(|_| matches!(health().state, HealthState::Retrying { .. })).await;
     }
-    // The end does not wait for it.
+    // Closing the sink does not wait for the witness.
     sink.close().await.unwrap();
     let ran = scene.verify(&["--policy", &scene.policy(&host)]).await;
     assert_eq!((ran.code, faults(&ran)), (Some(0), vec![]), "{ran:?}");
@@ -240,7 +242,7 @@ async fn a_witness_that_was_killed_cosigns_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cosignatures_of_another_key_are_not_written() {
     let mut scene = Scene::new(&["one.example", "two.example"]).await;
-    // The first answers where the second is expected.
+    // The first witness answers at the address where the second one is expected.
     let url = scene.witnesses[0].settings().url;
     let settings = WitnessSettings { url, ..scene.witnesses[1].settings() };
     let sink = scene.sink(false, vec![settings]).await;

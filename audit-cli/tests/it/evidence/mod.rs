@@ -30,7 +30,7 @@ fn bucket(seed: u64) -> Bucket {
     Bucket::generate(&mut Chance::new(seed))
 }
 
-/// The verifier key of the host that wrote it.
+/// The verifier key of the host that wrote the bucket.
 fn key(bucket: &Bucket) -> String {
     bucket.trust[0].key.to_string()
 }

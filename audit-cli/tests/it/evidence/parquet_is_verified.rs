@@ -34,7 +34,8 @@ async fn compacted_records_are_proven_and_altered_ones_found() {
         // No file is made again.
         let again = audit(&[], &["compact", place, "--to", to]).await;
         assert_eq!((again.code, again.out.as_str()), (Some(0), ""), "{again:?}");
-        // A reader of the records does not find the files.
+        // The files cannot be created below the records, where a reader of the records would find
+        // them.
         let refused = audit(&[], &["compact", place, "--to", &format!("{place}/parquet")]).await;
         assert!(refused.code == Some(3) && refused.err.contains("not apart"), "{refused:?}");
         assert!(!fs::exists(format!("{place}/parquet")).unwrap());
@@ -70,7 +71,7 @@ async fn compacted_records_are_proven_and_altered_ones_found() {
     }
 }
 
-/// Query engines read whatever has the name of a file, and take its day from its place.
+/// Query engines read everything with a matching name, and take its day from its directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_were_moved_or_added_are_named() {
     let root = tempfile::tempdir().unwrap();

@@ -237,7 +237,7 @@ async fn lines_of_others_take_no_memory() {
     *object.lines.last_mut().unwrap() = "{}".to_owned();
     write(&super::model::Bucket::of(vec![object], Vec::new()), &place);
     let mut limited = std::process::Command::new("sh");
-    // Less than the lines.
+    // The memory limit, 200 MiB, is less than the size of the lines.
     limited.args(["-c", "ulimit -d 204800; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_audit")]);
     limited.args(["prove", place.to_str().unwrap(), "--execution", id, "--parallel", "1"]);
     limited.arg("--output").arg(directory.path());

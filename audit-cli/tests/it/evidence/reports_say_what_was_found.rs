@@ -99,7 +99,7 @@ async fn files_that_no_host_wrote_are_in_report_and_page() {
         "--key",
         &host,
     ];
-    // Without a key nothing is verified, and it is named all the same.
+    // Without a key nothing is verified, but the foreign object is named all the same.
     for arguments in [&arguments[..8], &arguments] {
         let ran = audit(&[], arguments).await;
         assert!(ran.err.is_empty(), "{ran:?}");

@@ -113,7 +113,7 @@ async fn rescued_journals_are_sound_without_the_hosts_key() {
         sink.verifier_key().unwrap().to_string()
     });
     let key = write.await.unwrap();
-    // At any point of the delivery.
+    // The host dies at an arbitrary point of the delivery.
     host.shutdown_background();
     let (environment, url, journal) =
         (environment(&server), url(&server), journal.to_str().unwrap());

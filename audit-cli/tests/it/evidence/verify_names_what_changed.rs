@@ -162,7 +162,7 @@ async fn each_depth_makes_the_fewest_requests() {
         };
         assert_eq!((count("GET"), count("HEAD")), (gets, heads), "{depth:?}");
     }
-    // An object that was not selected is verified by its metadata, and is not silently skipped.
+    // An object that cannot be read is verified by its metadata, and is not silently skipped.
     server.faults().plan(|request: &RequestInfo| {
         let is_data = request.method == "GET" && request.key.contains("dt=");
         let is_data = is_data && !request.key.contains("_audit") && !request.is_list();

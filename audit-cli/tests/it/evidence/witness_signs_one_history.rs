@@ -22,7 +22,7 @@ pub(super) struct Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        // Every test ends it with a kill, the worst way to end.
+        // Every test kills the witness, since that is the worst way to end.
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -155,7 +155,7 @@ async fn strangers_get_no_cosignature() {
     assert_eq!(witness.post("/add-checkpoint", "old 3\n").0, 400);
     assert_eq!(witness.post("/add-checkpoint", &"x".repeat(70_000)).0, 413);
     assert_eq!(witness.post("/elsewhere", "").0, 404);
-    // The state has one witness.
+    // A second witness cannot use the same state.
     let mut second = command();
     second.args(["witness", "--listen", "127.0.0.1:0"]);
     second.args(["--host", &log.host.verifier().to_string()]);
@@ -190,7 +190,7 @@ async fn the_log_of_a_witness_is_shown() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let sizes: Vec<_> = ran.json().iter().map(|line| line["size"].as_u64().unwrap()).collect();
     assert_eq!(sizes, [3, 7]);
-    // What it saw is the state that buckets are verified with.
+    // What the witness saw is written as a state with which buckets are verified.
     let state = State::parse(&std::fs::read_to_string(&seen).unwrap()).unwrap();
     let (root, has_ended) = (*last.checkpoint().root(), false);
     assert_eq!(state.get(STREAM), Some(Remembered { size: 7, root, has_ended }));
@@ -259,9 +259,9 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
         (None, Some(&all_signed), "was cut"),
         (Some(&all[..]), Some(&Vec::new()), "is not signed by witness.example"),
         (Some(&all[..]), None, "is signed by no file heads.signed"),
-        // Both were put back, and the stream's file was not.
+        // The log and its signature were replaced by older copies, and the stream's file was not.
         (Some(&old[..]), Some(&old_signed), "was put together from copies"),
-        // Also from before the stream was seen, or removed.
+        // The copies are from before the stream was seen, or both files were removed.
         (Some(b""), Some(&none_signed), "it was cut or put back"),
         (None, None, "it was cut or put back"),
     ] {
@@ -282,7 +282,7 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
         let ran = heads(directory.path(), &key, &[]).await;
         match (content, signature) {
             (None, None) => assert!(ran.err.contains("holds no log of a witness"), "{ran:?}"),
-            // A reader sees nothing but the log.
+            // `audit heads` reads only the log, and an older copy of it is consistent.
             (Some(_), Some(signature)) if [&old_signed, &none_signed].contains(&signature) => {}
             (_, _) => assert!(ran.err.contains(what), "{what}: {ran:?}"),
         }
@@ -295,7 +295,7 @@ async fn a_changed_log_of_heads_is_neither_shown_nor_extended() {
     assert!(ran.err.contains("is not signed by"), "{ran:?}");
 }
 
-/// Who copies a log of heads, and who made the key, may be anyone.
+/// A log of heads may come from anyone, signed with any key at any time.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_are_shown_whenever_they_were_signed() {
     let directory = tempfile::tempdir().unwrap();
