@@ -98,13 +98,13 @@ impl Submitter {
             WitnessResponse::OtherSize(size) => {
                 let (old, new) = (self.cosigned.end(), self.under_way.end());
                 match *size {
-                    // It answered an earlier request, and the response was lost. The cosignature of
-                    // the newest checkpoint will do.
+                    // The witness cosigned this checkpoint after an earlier request, whose response
+                    // was lost. If there is a newer checkpoint, its cosignature is enough.
                     size if size == new && new > old => {
                         self.advance();
                         self.submitted = self.submitted.take().filter(|_| self.newest.is_none());
                     }
-                    // It knows nothing of the stream any more.
+                    // The witness has lost its state of the stream: start from the empty tree.
                     0 if old > 0 => {
                         self.under_way = join(&self.cosigned, &self.under_way);
                         self.cosigned = CompactRange::default();
@@ -217,7 +217,7 @@ pub enum SubmissionError {
 }
 
 impl SubmissionError {
-    /// Whether only an operator can help: retries are of no use before.
+    /// Whether retries are useless until an operator acts.
     pub fn is_blocked(&self) -> bool {
         match self {
             SubmissionError::OtherHistory

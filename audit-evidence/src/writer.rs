@@ -11,8 +11,8 @@ use crate::{
     Salts, SignerKey, is_host_name, origin,
 };
 
-/// Hashes the lines of one object. It does not depend on earlier objects, so several can be encoded
-/// in parallel; [`StreamSigner::seal`] then takes them in the order of their records.
+/// Hashes the lines of one object. It does not depend on earlier objects, so several objects can be
+/// encoded in parallel; [`StreamSigner::seal`] then takes them in the order of their records.
 pub struct ObjectHasher {
     stable: u64,
     seed: [u8; 32],

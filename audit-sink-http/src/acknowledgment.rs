@@ -15,7 +15,7 @@ use url::Url;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The path at which the collector accepts events.
+/// The path below which the collector accepts events (`/event`) and queries (`/ack`).
 const EVENTS: &str = "/services/collector";
 
 /// How a receiver is queried for acknowledgments.
@@ -24,7 +24,7 @@ pub(crate) struct Acknowledgment {
     /// The channel that the numbers belong to. Each opening has its own.
     pub(crate) channel: String,
     pub(crate) url: Url,
-    /// How long to wait for `true`.
+    /// How long to wait for the response `true`.
     pub(crate) within: Duration,
 }
 

@@ -105,7 +105,8 @@ impl DeadLetters {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.directory.join(format!("{name}{SUFFIX}"));
         if path.exists() {
-            // Its writer may have failed or been killed before the name was durable.
+            // The process that wrote the file may have failed or been killed before the name was
+            // durable.
             return sync_directory(&self.directory);
         }
         if *bytes + text.len() as u64 > self.max_bytes {
@@ -167,7 +168,8 @@ impl DeadLetter {
             if is_letter(&path) {
                 match DeadLetter::read(path) {
                     Ok(letter) => letters.push(letter),
-                    // Somebody has removed it since, as whoever sends it again does.
+                    // The file was removed after it was found, for example after its record was
+                    // sent again.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => unread.push(error),
                 }
@@ -245,7 +247,8 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let stream = UniqueId::from_bits(9);
         let kept = event(3, r#"{"n":1.50}"#);
-        // Kept; then as a process left it that was killed before the sync.
+        // The first round creates the file. The second finds it, as after a process that was killed
+        // before the sync.
         for _ in 0..2 {
             letters.keep(stream, &kept, SetAside::Rejected, "answered 400").unwrap();
             assert!(synced_directories().remove(&path.canonicalize().unwrap()));
@@ -265,13 +268,13 @@ mod tests {
         let large = event(4, &format!("\"{}\"", "x".repeat(900)));
         let error = letters.keep(stream, &large, SetAside::Rejected, "").unwrap_err();
         assert!(error.to_string().contains("max_dead_letter_bytes"), "{error}");
-        // Somebody makes room, and the sink notices.
+        // An operator makes room, and the next record fits.
         listed.iter().for_each(|letter| letter.remove().unwrap());
         listed[0].remove().unwrap();
         letters
             .keep(stream, &event(4, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
             .unwrap();
-        // What is not listed does not count: what a killed process left, and others' files.
+        // Files that are not listed do not count: those of a killed process, and foreign ones.
         let left = path.join("a.json.01KAVXZ0000123456789ABCDEF.unfinished");
         fs::write(&left, "x".repeat(900)).unwrap();
         fs::write(path.join("README"), "x".repeat(900)).unwrap();
@@ -282,7 +285,7 @@ mod tests {
         letters
             .keep(stream, &event(5, &format!("\"{}\"", "x".repeat(800))), SetAside::Rejected, "")
             .unwrap();
-        // What cannot be read hides no record.
+        // Files that cannot be read do not hide records.
         fs::write(path.join("a.json"), "{\"secret\":").unwrap();
         fs::create_dir(path.join("b.json")).unwrap();
         std::os::unix::fs::symlink("a.json", path.join("c.json")).unwrap();
@@ -300,7 +303,7 @@ mod tests {
         assert_eq!(unread.len(), 3);
     }
 
-    /// As whoever sends them again does, or the host's operator.
+    /// An operator, or the process that sends records again, may remove their files at any time.
     #[test]
     fn records_that_are_removed_while_they_are_listed_are_no_errors() {
         let directory = tempfile::tempdir().unwrap();

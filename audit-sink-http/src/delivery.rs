@@ -47,9 +47,10 @@ pub(crate) struct Delivery {
 pub(crate) enum Rejects {
     /// The delivery fails, and callers get the reason.
     Fail,
-    /// They are already stored elsewhere. Rejected ones are still set aside.
+    /// The records are already stored elsewhere. Rejected records are still set aside.
     Aside,
-    /// They are stored nowhere else, so each is set aside before anything else happens.
+    /// The records are stored nowhere else. A record that is too large is set aside before its
+    /// pointer is sent, and a rejected record before delivery continues.
     Only,
 }
 

@@ -194,7 +194,8 @@ impl Direct {
 
     pub(crate) async fn close(&self) -> Result<(), SinkError> {
         {
-            // Callers that have room but no number yet find the sink closed.
+            // Under this lock, so that callers that have room but no number yet find the sink
+            // closed.
             let _state = self.numbers.lock();
             self.room.close();
             self.slots.close();

@@ -91,7 +91,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> 
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let after = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // It may have any number of digits.
+        // The number may have too many digits for an integer.
         Err(_) if is_number => MAX_RETRY_AFTER,
         Err(_) => {
             let date = chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis();

@@ -160,7 +160,7 @@ fn needs_dead_letters(delivery: &Delivery) -> Result<(), OpenError> {
     ))
 }
 
-/// Its name in metrics and in the log is `label`.
+/// Creates the delivery to a receiver, which metrics and the log name `label`.
 fn delivery(
     settings: &Settings,
     label: String,

@@ -33,7 +33,8 @@ pub struct S3TestServer {
     running: Mutex<Option<Running>>,
 }
 
-/// The task that accepts connections. It ends, and cuts them, when `stop` is used or dropped.
+/// The task that accepts connections. It cuts all connections and ends when `stop` is used or
+/// dropped.
 #[derive(Debug)]
 struct Running {
     stop: oneshot::Sender<()>,

@@ -70,7 +70,7 @@ impl Sts {
         let (access_key, _) = credential.split_once('/')?;
         let state = self.lock();
         if access_key == ACCESS_KEY {
-            // The keys belong to another account.
+            // While there is a role, the server's keys belong to another account.
             return state.role.as_ref().map(|_| ErrorAnswer::ACCESS_DENIED);
         }
         let session = state.sessions.iter().find(|session| session.access_key == access_key)?;

@@ -15,7 +15,7 @@ pub struct BucketReport {
     pub findings: Vec<Finding>,
 }
 
-/// What a bucket is compared with.
+/// What the streams of a bucket are compared with.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// What was seen of the bucket before.
@@ -25,12 +25,12 @@ pub struct Context<'a> {
     pub names: &'a [String],
     /// What was written before this time may have expired, in milliseconds since the Unix epoch.
     pub retained_since: Option<u64>,
-    /// In milliseconds since the Unix epoch.
+    /// The time of the verification, in milliseconds since the Unix epoch.
     pub now: u64,
 }
 
-/// A stream ends after a day at most. One that begins so long before another has ended by then, or
-/// its host was cut off.
+/// More than a day, which is the maximum age of a stream. If a stream was opened this long before
+/// another one, it had ended when the other one was opened, or its host was cut off.
 const LONG_MS: u64 = 25 * 60 * 60 * 1_000;
 
 impl BucketReport {
@@ -47,7 +47,7 @@ impl BucketReport {
         let standing: BTreeSet<&str> = streams.iter().map(|report| &*report.stream).collect();
         let is_missing = |stream: &str| !standing.contains(stream);
         let missing = state.streams().filter(|(stream, _)| is_missing(stream));
-        // A successor may have reported it already.
+        // The comparison with a successor may have reported the stream already.
         let is_said = |stream: &str| findings.iter().any(|finding| finding.stream == stream);
         let missing: Vec<Finding> = missing
             .filter(|(stream, _)| !is_said(stream))
@@ -157,7 +157,8 @@ fn appeared(streams: &[StreamReport], state: &State) -> Vec<Finding> {
 
 impl StreamReport {
     /// Reports a stream without usable evidence, which had some when it had `size` records, as
-    /// tampered with. Whether its host's key was given then is known only of remembered streams.
+    /// tampered with. An unknown host counts only if the stream is remembered: of other streams it
+    /// is not known whether the host's key was given before.
     fn lost_evidence(&mut self, size: u64, is_remembered: bool) {
         if self.host.is_some() {
             return;
@@ -177,7 +178,7 @@ impl StreamReport {
 
 impl State {
     /// Updates the state with a report. Streams that were tampered with keep their former state,
-    /// and so do those of which more was seen meanwhile.
+    /// and so do streams that were seen with more records than in the report.
     pub fn update(&mut self, report: &BucketReport) {
         for stream in &report.streams {
             let Some(root) = stream.root.filter(|_| !report.is_tampered(&stream.stream)) else {

@@ -32,7 +32,8 @@ use crate::{Certificate, HeadError, VerifierKey};
 pub struct TrustedKey {
     /// The key.
     pub key: VerifierKey,
-    /// The key may certify streams that were opened then, in milliseconds since the Unix epoch.
+    /// The key may certify streams that were opened within this time, in milliseconds since the
+    /// Unix epoch.
     pub validity: Range<u64>,
 }
 
@@ -60,7 +61,8 @@ pub struct Trust {
     certified: Mutex<VecDeque<(VerifierKey, Certificate)>>,
 }
 
-/// Objects are checked in parallel, those of few streams at a time.
+/// The number of certificates that are remembered. Objects are checked in parallel, and those that
+/// are checked at one time belong to few streams.
 const CERTIFIED: usize = 16;
 
 impl Trust {
@@ -74,7 +76,7 @@ impl Trust {
         self.keys.iter().filter(move |trusted| trusted.key.name() == name)
     }
 
-    /// Whether this host, which is one of ours, issued the certificate.
+    /// Whether this host, which is a trusted one, issued the certificate.
     fn is_certified(&self, certificate: &Certificate, host: &VerifierKey) -> bool {
         let certified = || self.certified.lock().unwrap_or_else(PoisonError::into_inner);
         if certified().iter().any(|(by, known)| by == host && known == certificate) {
@@ -90,7 +92,7 @@ impl Trust {
     }
 }
 
-/// The kind of a finding. The kinds never mix.
+/// The kind of a finding. Each fault has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alarm {
     /// The bucket does not hold what was written.

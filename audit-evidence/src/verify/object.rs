@@ -66,8 +66,8 @@ impl CheckedObject {
         }
     }
 
-    /// An object of which neither metadata nor lines could be read. It hides what it holds: nothing
-    /// is said of its records, and its stream is examined beside it.
+    /// An object of which neither metadata nor lines could be read. No finding concerns the records
+    /// that it may hold, and the rest of its stream is still verified.
     pub fn unread(key: &str, first: u64) -> CheckedObject {
         CheckedObject {
             key: key.to_owned(),

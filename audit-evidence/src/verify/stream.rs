@@ -124,7 +124,8 @@ impl StreamVerifier {
         self.take_records(&key, first, records);
     }
 
-    /// An object of unknown end begins here; it ends at latest where the next one begins.
+    /// Notes an object of unknown end, whose first record has the number `first`. It ends where the
+    /// next object begins, or before.
     fn occupy(&mut self, first: u64) {
         if first >= self.expected {
             let gap = self.gap_before(first);
@@ -137,7 +138,7 @@ impl StreamVerifier {
         }
     }
 
-    /// The next object after one of unknown end has this number.
+    /// Notes that the object after one of unknown end begins with the record `next`.
     fn end_occupied(&mut self, next: u64) {
         if let Some(occupied) = self.occupied.last_mut().filter(|_| self.is_open) {
             occupied.next.get_or_insert(next);
@@ -153,7 +154,7 @@ impl StreamVerifier {
         })
     }
 
-    /// An object whose records were already seen.
+    /// Adds an object that begins with a record which an earlier object had.
     fn overlap(&mut self, key: &str, head: &ObjectHead, body: Body) {
         let records = Some(head.first..head.end());
         if let Body::Unsound(fault) = body {
@@ -244,7 +245,8 @@ impl StreamVerifier {
             let is_in_place = match &record {
                 SystemRecord::Opened { .. } => number == 0,
                 SystemRecord::Closed { .. } => number + 1 == end,
-                // It is about earlier records, which no earlier object states as acknowledged.
+                // A void declares earlier records, none of which an earlier object states as
+                // acknowledged.
                 SystemRecord::Void { first, count, .. } => {
                     let is_before = |end: u64| end <= number;
                     let is_earlier = first.checked_add(*count).is_some_and(is_before);
@@ -303,7 +305,7 @@ impl StreamVerifier {
         self.report
     }
 
-    /// These records need no other finding to say that they are missing.
+    /// Takes these records out of the gaps, since another finding accounts for them.
     fn explain(&mut self, records: &Range<u64>) {
         let gaps = std::mem::take(&mut self.gaps);
         self.gaps = gaps.into_iter().flat_map(|gap| gap.without(records)).collect();
@@ -327,20 +329,21 @@ impl StreamVerifier {
         let mut is_said = false;
         let mut explained = BTreeSet::new();
         for (first, key, unusable) in std::mem::take(&mut self.unusable) {
-            // The foreign object for which the host set its records aside. Only one has their key.
+            // The foreign object because of which the host set records aside. Only one object has
+            // their key.
             let is_aside = !matches!(unusable, Unusable::Misplaced(_))
                 && self.voids.iter().any(|(records, _)| records.start == first)
                 && explained.insert(first);
-            // Anybody may name an object for the last of all numbers.
+            // A foreign object may have any number in its name, even the highest.
             let records = Some(first..first.saturating_add(1));
             match unusable {
                 Unusable::Misplaced(signed) => {
-                    // Whether the key or the metadata is false: these records are accounted for.
+                    // Whether the key or the metadata is false, these records are not missing.
                     self.explain(&signed);
                     self.find(Some(&key), Some(signed), Fault::Place);
                 }
                 _ if is_aside => {}
-                // Whoever failed to read it says so.
+                // The caller, which failed to read the object, reports it.
                 Unusable::Unread => {}
                 Unusable::Fault(fault) => self.find(Some(&key), records, fault),
                 Unusable::NoEvidence if has_evidence => {

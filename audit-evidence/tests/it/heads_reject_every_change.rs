@@ -35,7 +35,7 @@ fn heads_match_the_vectors() {
     }
 }
 
-/// A certificate is verified once for its stream, and no other profits.
+/// A certificate that was found valid is not verified again. Any other certificate is.
 #[test]
 fn one_valid_certificate_admits_no_other() {
     let vectors = Vectors::read();
@@ -94,7 +94,7 @@ fn each_removed_or_altered_field_is_detected() {
     }
 }
 
-/// In the order of docs/FORMAT.md, whatever is wrong with later ones.
+/// Fields are checked in the order of docs/FORMAT.md, whatever is wrong with later fields.
 #[test]
 fn the_first_invalid_field_is_named() {
     let vectors = Vectors::read();

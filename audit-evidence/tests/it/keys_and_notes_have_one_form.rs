@@ -47,8 +47,8 @@ fn malformed_keys_are_rejected() {
 
 #[test]
 fn keys_of_small_order_are_rejected() {
-    // The points whose order divides 8, in their canonical and other encodings (RFC 8032 decodes
-    // the former alone), from "Taming the many EdDSAs" (Chalkias and others, 2020).
+    // The points whose order divides 8, in their canonical encodings and in others, which RFC 8032
+    // does not decode, from "Taming the many EdDSAs" (Chalkias and others, 2020).
     let mut identity = [0; 32];
     identity[0] = 1;
     let mut minus_one = [0xff; 32];

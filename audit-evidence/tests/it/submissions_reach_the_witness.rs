@@ -169,7 +169,7 @@ fn responses_have_their_meaning() {
         (400, String::new(), Err(SubmissionError::Malformed)),
         (403, String::new(), Err(SubmissionError::Untrusted)),
         (404, String::new(), Err(SubmissionError::UnknownOrigin)),
-        // Not a size that was ever submitted, and the size of the request itself.
+        // First a size that was never submitted, then the size of the request itself.
         (409, "5\n".to_owned(), Err(SubmissionError::OtherHistory)),
         (409, "6\n".to_owned(), Err(SubmissionError::OtherHistory)),
         (409, "5".to_owned(), Err(SubmissionError::Unusable { status: 409 })),

@@ -19,9 +19,9 @@ const MAX_SHOWN_BYTES: usize = 200;
 
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The receiver has it.
+    /// The receiver accepted the request.
     Accepted,
-    /// The receiver will never accept it.
+    /// The receiver will never accept the request.
     Rejected { reason: String, is_too_large: bool },
     /// The outcome is unknown, or the receiver is overloaded: retry.
     Retry { reason: String, after: Option<Duration>, may_have_arrived: bool, timed_out: bool },
@@ -37,7 +37,7 @@ impl Receiver {
         let reason = format!("{self} answered {status}{said}");
         let json: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
         if status == StatusCode::MULTI_STATUS {
-            // The body, in a form of its own, says which parts of the request failed.
+            // The body says which parts of the request failed, in a form that is not parsed here.
             let what = "it may not have taken all records: see to its URL and format";
             return Answer::Blocked { by: "endpoint", reason: format!("{reason} ({what})") };
         }

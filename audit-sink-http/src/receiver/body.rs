@@ -16,7 +16,8 @@ struct Whole {
     sent: Option<oneshot::Sender<()>>,
 }
 
-/// A body, and a receiver of its end. The receiver fails if the connection drops the body before.
+/// A body, and a channel that receives a message once the whole body was handed over. The channel
+/// fails if the connection drops the body before.
 pub(super) fn whole(bytes: Bytes) -> (reqwest::Body, oneshot::Receiver<()>) {
     let (sent, received) = oneshot::channel();
     let mut body = Whole { left: bytes, sent: Some(sent) };
@@ -27,7 +28,7 @@ pub(super) fn whole(bytes: Bytes) -> (reqwest::Body, oneshot::Receiver<()>) {
 impl Whole {
     fn note_end(&mut self) {
         if let Some(sent) = self.sent.take_if(|_| self.left.is_empty()) {
-            // The response may have come, and have been an error.
+            // Nobody may be waiting any more, as after an early response with an error.
             let _ = sent.send(());
         }
     }

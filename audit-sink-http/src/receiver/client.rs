@@ -15,8 +15,8 @@ use crate::{OpenError, Settings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a client depends on. Log streams that agree in it share one: each client reads the
-/// machine's certificates, some 150 files, and keeps them.
+/// What a client depends on. Log streams of the same kind share a client, since each client reads
+/// the machine's certificates, some 150 files, and keeps them in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     https_only: bool,
@@ -51,7 +51,7 @@ impl Kind {
     fn client(&self, ca_file: Option<&Path>) -> Result<Client, OpenError> {
         let mut client = Client::builder()
             .redirect(Policy::none())
-            // A proxy would resolve names itself.
+            // A proxy would resolve names itself, without the check of addresses.
             .no_proxy()
             .https_only(self.https_only)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -109,7 +109,7 @@ mod tests {
             assert!(Arc::ptr_eq(client, &kinds[n]()));
             assert!(clients[..n].iter().all(|other| !Arc::ptr_eq(client, other)), "{n}");
         }
-        // The file counts as it is now.
+        // The file's current content counts, not the content at an earlier opening.
         let replaced = pem("one");
         let after = of("https", true, replaced)();
         assert!(clients.iter().all(|client| !Arc::ptr_eq(client, &after)));

@@ -89,10 +89,11 @@ impl Receiver {
         let mut questions = 0u32;
         let mut last = String::new();
         loop {
-            // A short time has room for questions too.
+            // The pause is limited, so that there is time for several queries even if `within` is
+            // short.
             sleep(Acknowledgment::pause(questions).min(asked.within / 4)).await;
             questions = questions.saturating_add(1);
-            // A request that a restart has forgotten is not indexed.
+            // After a restart the collector does not know the request, so it never answers `true`.
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let reason = format!(
@@ -139,7 +140,8 @@ impl Receiver {
                 if let Answer::Retry { timed_out, .. } = &mut answer {
                     *timed_out = is_late;
                 }
-                // Some receivers respond at once and read on. What was never sent has not arrived.
+                // Some receivers respond before they have read the request. Records that were never
+                // sent have not arrived.
                 if status.is_success() && !matches!(timeout_at(deadline, sent).await, Ok(Ok(()))) {
                     answer = Answer::Retry {
                         reason: format!("{self} answered {status} before it had the whole request"),

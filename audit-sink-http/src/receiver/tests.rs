@@ -143,7 +143,7 @@ fn secrets_that_a_receiver_repeats_are_not_shown() {
     );
 }
 
-/// Those in the query of the URL, which a proxy repeats in its redirect or page.
+/// A proxy may repeat the query of the URL, with its secrets, in a redirect or a page.
 #[test]
 fn secrets_in_the_url_are_not_shown() {
     let url = "http://127.0.0.1/hook?v=1&key=hunter%32+x&hunter2";

@@ -13,7 +13,7 @@ pub(super) fn shown_url(url: &Url) -> String {
     url.to_string()
 }
 
-/// The URL, checked as far as possible without resolving it.
+/// The URL, checked as far as possible without resolving its name.
 pub(super) fn checked_url(settings: &Settings) -> Result<Url, OpenError> {
     // The text may hold a secret, so it is not shown.
     let url = Url::parse(&settings.url)

@@ -18,12 +18,12 @@ use crate::receiver::{batch, read};
 struct Splunk {
     /// The records of each request, by channel and number.
     taken: Vec<(String, Vec<Value>)>,
-    /// The number of next requests that indexers lose, of queries that are answered `false`, and of
-    /// answers `true` that are lost.
+    /// How many of the next requests the indexers lose, how many of the next queries are answered
+    /// `false`, and how many of the next answers `true` get lost.
     lost: usize,
     not_yet: usize,
     acks_lost: usize,
-    /// Requests whose acknowledgment was given, or whose answer was lost.
+    /// Requests that were acknowledged, whether or not the answer got lost.
     said: BTreeSet<usize>,
     forgotten: BTreeSet<usize>,
     has_numbers: bool,
@@ -59,7 +59,7 @@ impl Splunk {
             return Some((200, json!({"acks": {number.to_string(): false}})));
         }
         if is_indexed {
-            // The acknowledgment is given once.
+            // The collector acknowledges a request only once.
             self.said.insert(at);
             if self.acks_lost > 0 {
                 self.acks_lost -= 1;
@@ -157,7 +157,7 @@ async fn a_lost_request_and_a_lost_acknowledgment_are_sent_again() {
     }
 }
 
-/// Shorter than the first pause before a question.
+/// The time limit is shorter than the usual pause before the first query.
 #[tokio::test]
 async fn a_short_time_has_room_for_a_question() {
     let (splunk, settings) = start(splunk()).await;

@@ -119,7 +119,7 @@ async fn retry_after_is_respected() {
     assert_eq!(receiver.requests().len(), 1, "no other request is sent in that hour");
 }
 
-/// Otherwise the same records would be sent again for as long as the receiver answers so.
+/// Otherwise the same records would be sent again for as long as the receiver sends such bodies.
 #[tokio::test]
 async fn a_success_counts_although_its_body_never_ends() {
     let (receiver, listener) = Receiver::bind().await;
@@ -148,7 +148,7 @@ enum Then {
     HangsUp,
 }
 
-/// Otherwise what was never sent would count as delivered.
+/// Otherwise records that were never sent would count as delivered.
 #[tokio::test]
 async fn a_success_counts_once_the_whole_request_was_sent() {
     let line = format!("{{\"n\":\"{}\"}}", "x".repeat(24 << 20));
@@ -189,7 +189,8 @@ async fn a_success_counts_once_the_whole_request_was_sent() {
         let sink = HttpSink::open(settings).await.unwrap();
         sink.persist(batch(1, &[&line])).await.unwrap();
         if then == Then::ReadsOn {
-            // What is in the socket's buffer counts as sent, and may not have been read.
+            // Bytes in the socket's buffer count as sent, although the receiver may not have read
+            // them.
             is_kept.await.unwrap();
         }
         let arrived = receiver.stored();

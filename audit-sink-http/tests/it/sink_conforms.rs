@@ -26,7 +26,7 @@ const FAULTS: [Fault; 8] = [
 /// As for the receiver, except that the suite's largest batch is one record.
 fn settings(receiver: &Receiver, format: Format) -> Settings {
     Settings {
-        // Reading it takes a while on a busy machine.
+        // Reading the largest batch takes a while on a busy machine.
         persist_timeout_ms: 600_000,
         request_timeout_ms: 120_000,
         max_request_bytes: Some(64 << 20),

@@ -107,7 +107,7 @@ impl S3 for Store {
             Some(range) => {
                 let range = range.check(entry.object.bytes.len() as u64)?;
                 let shown = format!("bytes {}-{}/{}", range.start, range.end - 1, entry.size());
-                // It lies within the length of a buffer in memory.
+                // The range lies within a buffer in memory, so both ends fit.
                 (entry.object.bytes.slice(range.start as usize..range.end as usize), Some(shown))
             }
         };

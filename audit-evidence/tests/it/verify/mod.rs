@@ -39,8 +39,8 @@ fn untouched_buckets_raise_no_alarm() {
     }
 }
 
-/// Whether the finding is a known one, or of fewer of its records: others of them are reported for
-/// the change.
+/// Whether the finding is a known one, or a known one for a part of its records: the others are
+/// then reported because of the change.
 fn is_part(finding: &Finding, known: &Finding) -> bool {
     let is_within = match (&finding.records, &known.records) {
         (Some(records), Some(known)) => known.start <= records.start && records.end <= known.end,
@@ -185,7 +185,7 @@ fn state_survives_its_text() {
         for object in altered.objects.iter_mut().filter(|object| object.is_ours()) {
             object.lines[0].push(' ');
         }
-        // The tails are cut, so that the sizes would differ.
+        // The last object is removed, so that the sizes would differ.
         let last = altered.objects.last().map(|object| object.key.clone());
         altered.objects.retain(|object| Some(&object.key) != last.as_ref());
         state.update(&altered.look(&Look::full()));

@@ -13,8 +13,9 @@ use audit_evidence::{
 use sha2::{Digest, Sha256};
 
 pub(super) const HOST: &str = "example.com/api";
-/// The time between a record and its promised successor.
+/// The time of verifications, unless a look says otherwise, in milliseconds since the Unix epoch.
 pub(super) const NOW: u64 = 1_764_000_000_000;
+/// How long after [`NOW`] the promised system records are due, in milliseconds.
 const PROMISE: u64 = 3_600_000;
 
 /// Seeded random numbers.

@@ -16,7 +16,8 @@ pub(super) struct Mutation {
     change: fn(&mut Bucket, &mut Chance) -> Option<Expected>,
 }
 
-/// Many changes apply to few of a bucket's objects, so that several are tried.
+/// The number of random objects that are tried, since many changes apply only to few objects of a
+/// bucket.
 const ATTEMPTS: u64 = 16;
 
 impl Mutation {
@@ -109,7 +110,7 @@ impl Expected {
             })
     }
 
-    /// Whether the finding concerns the expected records, given the earlier findings.
+    /// Whether this earlier finding remains as it was: the change concerns other streams.
     pub(super) fn spares(&self, known: &Finding) -> bool {
         let mut findings = self.findings.iter();
         self.gone.as_ref() != Some(&known.stream)
@@ -463,7 +464,7 @@ mutations! {
     },
     "an object is moved to another number" => |bucket, chance| {
         let at = pick(bucket, chance)?;
-        // An existing gap before it grows.
+        // An object with a gap before it is not moved: the gap would grow.
         let Object { stream, first, .. } = bucket.objects[at].clone();
         let is_before = |object: &Object| object.stream == stream && object.end() == first;
         if !bucket.objects.iter().any(is_before) {
@@ -1167,7 +1168,8 @@ mutations! {
     },
 }
 
-/// The model's streams are opened from then on, and before then.
+/// The model's streams are opened from [`OPENED`] on and before [`LAST_OPENED`], in milliseconds
+/// since the Unix epoch.
 const OPENED: u64 = opened_at(b"01KAVX0000");
 const LAST_OPENED: u64 = opened_at(b"01KAVX3000");
 
@@ -1226,7 +1228,8 @@ const INVALID_SYSTEM_RECORDS: &[&str] = &[
     r#"{"$audit":{"event":"opened","at":1,"next":2,"host":"x","software":"x","key":"x","bucket":1}}"#,
 ];
 
-/// They promise the next one after the time of every look but a late one.
+/// Heartbeats that promise the next one at a time after that of every verification, so that none is
+/// overdue.
 const VALID_SYSTEM_RECORDS: &[&str] = &[
     r#"{"$audit":{"event":"heartbeat","at":1,"next":18446744073709551615}}"#,
     r#"{"$audit":{"event":"heartbeat","at":1,"next":9000000000000,"more":{"x":[1.5,null]}}}"#,
@@ -1260,7 +1263,7 @@ impl Bucket {
         objects.any(|object| object.lines[0].contains("closed"))
     }
 
-    /// Whether another stream says how it ended.
+    /// Whether another stream states how this one ended.
     fn is_named(&self, stream: &str) -> bool {
         self.objects.iter().any(|object| object.lines[0].contains(stream))
     }

@@ -22,7 +22,8 @@ struct Cases {
 struct Case {
     name: String,
     keys: Vec<String>,
-    /// Of each key that does not hold for ever: its place among them, from when, and until when.
+    /// For each key of limited validity: its index in `keys`, and the begin and the end of its
+    /// validity, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     validity: Vec<(usize, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
