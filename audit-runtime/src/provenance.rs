@@ -109,7 +109,8 @@ pub(crate) struct Identity {
 
 pub(crate) struct Provenance {
     identity: Identity,
-    /// For each origin, the text of the member from its comma up to the value of `replay`.
+    /// For each origin, the text of the member `$audit`, from the comma before it up to the value
+    /// of `replay`.
     members: Vec<Vec<u8>>,
 }
 
@@ -143,7 +144,7 @@ impl Provenance {
         let brace = record.pop();
         debug_assert_eq!(brace, Some(b'}'), "a body is an object");
         let member = &self.members[origin];
-        // In an empty body the member has no comma before it.
+        // In an empty body, no comma precedes the member.
         let comma = usize::from(record.len() == start + 1);
         record.extend_from_slice(&member[comma..]);
         record.extend_from_slice(if replay { b"true}}" } else { b"false}}" });

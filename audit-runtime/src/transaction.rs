@@ -185,8 +185,8 @@ impl<Tx: Transaction, T, E> AuditedTransaction<Tx, T, E> {
         (self.transaction, self.outcome, self.request)
     }
 
-    /// Abandons the attempt. Returns the transaction, which must not commit, and the request with
-    /// the logs, unless a retry loop releases those.
+    /// Abandons the attempt. Returns the transaction, which must not commit, the request, and the
+    /// logs, unless a retry loop releases them.
     pub(crate) fn abandon(self) -> (Tx, Option<Arc<SealedLogs>>, RequestContext) {
         let AuditedTransaction { transaction, outcome, request, attempt } = self;
         let logs = attempt.is_none().then(|| outcome.into_parts().1).flatten();

@@ -53,8 +53,9 @@ pub async fn receipt_of_execution<DB: AuditedDatabase>(
 
 /// The receipt that covers a record, if the record's attempt committed. One lookup by a unique key.
 ///
-/// Records of uncommitted attempts and of queries have none. So after a crash this decides attempts
-/// whose outcome was lost, once no transaction from before the crash can still be open.
+/// Records of uncommitted attempts and of queries have none. So after a crash, a receipt tells
+/// whether an attempt whose outcome was lost has committed, once no transaction from before the
+/// crash can still be open.
 ///
 /// # Errors
 ///

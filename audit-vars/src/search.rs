@@ -4,7 +4,7 @@
 /// whole chunk into a few vector instructions.
 pub(crate) const CHUNK: usize = 32;
 
-/// How many words are searched one by one before whole chunks are.
+/// How many words of eight bytes are searched one by one before whole chunks are searched.
 pub(crate) const WORDS: u32 = 4;
 
 pub(crate) const ONES: u64 = u64::MAX / 255;

@@ -195,7 +195,7 @@ impl Contest {
         Contest { baseline: Some(baseline), ..self }
     }
 
-    /// What it must show.
+    /// Sets the target.
     #[must_use]
     pub fn target(self, target: Target) -> Contest {
         Contest { target: Some(target), ..self }
@@ -333,7 +333,7 @@ impl Row {
         self
     }
 
-    /// What it must show.
+    /// Sets the target.
     #[must_use]
     pub fn with_target(self, target: Target) -> Row {
         Row { target: Some(target), ..self }

@@ -56,7 +56,7 @@ impl ObjectStore for FarStore {
         payload: PutPayload,
         _: PutOptions,
     ) -> Result<PutResult> {
-        // Opening a sink puts its probe.
+        // A sink that is opened puts a probe there, which must succeed.
         if !location.as_ref().starts_with("_audit/") {
             match self.takes {
                 Some(takes) => tokio::time::sleep(takes).await,

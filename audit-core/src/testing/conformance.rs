@@ -78,7 +78,7 @@ async fn stored(destination: &dyn Destination, tag: &str) -> BTreeMap<(UniqueId,
     found
 }
 
-/// The records of `batch` where its receipt says.
+/// The records of `batch`, by the places that its receipt gives them.
 fn expected(batch: &Batch, receipt: &Receipt) -> BTreeMap<(UniqueId, u64), Bytes> {
     let Some(place) = receipt.place else { return BTreeMap::new() };
     assert_eq!(place.count, batch.count(), "the receipt counts the records of the batch");

@@ -9,7 +9,7 @@ use crate::database::Database;
 async fn a_cancelled_begin_leaves_no_transaction() {
     let database = Database::new(1).await;
     let (mut cancelled, mut begun) = (0, 0);
-    // The progress of a number of polls varies, so each is tried several times.
+    // How far a number of polls leads varies, so each number is tried several times.
     for (round, polls) in [1, 2, 3, 4, 5, 1_000].into_iter().cycle().take(60).enumerate() {
         match poll_at_most(polls, audit_sqlx::begin(&database.pool)).await {
             Some(tx) => {
@@ -18,8 +18,8 @@ async fn a_cancelled_begin_leaves_no_transaction() {
             }
             None => cancelled += 1,
         }
-        // The pool has one connection. An open transaction would contain this statement, and others
-        // would not see it.
+        // The pool has one connection. If a transaction were open there, this statement would run
+        // in it, and another connection would not see the row.
         let name = format!("row {round}");
         let inserted = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ($1, 1)"))
             .bind(&name)

@@ -23,7 +23,7 @@ async fn a_mutation_that_is_dropped_anywhere_is_whole_or_nothing() {
         let runtime = builder.with_provenance(true).build();
         let request = runtime.new_request();
         let (mut whole, mut nothing, mut answered) = (0, 0, 0);
-        // The progress of a number of polls varies, so each is tried several times.
+        // How far a number of polls leads varies, so each number is tried several times.
         for (round, polls) in (0..=MOST_POLLS).cycle().take(4 * MOST_POLLS).enumerate() {
             let begun: RefCell<Option<UniqueId>> = RefCell::default();
             let mutation = runtime.run_mutation("add", &request, async |execution| {
@@ -39,8 +39,8 @@ async fn a_mutation_that_is_dropped_anywhere_is_whole_or_nothing() {
             answered += usize::from(answer.is_some());
             // Waits for commits that continue without their caller.
             runtime.drain_outcomes().await;
-            // The pool has one connection. An open transaction would contain this statement, and
-            // others would not see it.
+            // The pool has one connection. If a transaction were open there, this statement would
+            // run in it, and another connection would not see the row.
             let name = format!("row {round}");
             let inserted = sqlx::query(database.sql("INSERT INTO $TABLE VALUES ($1, 1)"));
             inserted.bind(&name).execute(&database.pool).await.unwrap();

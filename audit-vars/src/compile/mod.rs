@@ -132,7 +132,8 @@ impl<'v> Compiler<'v> {
 
     fn finish_body(&mut self, limits: &Limits) -> Result<Template, BodyError> {
         self.check_whole()?;
-        // A body that is itself a variable has no text of its own, or a cut before the brace.
+        // If the body is itself a variable, the text does not begin with a brace, or a cut comes
+        // before it.
         if self.text.first() != Some(&b'{') || self.cuts.first().is_some_and(|cut| cut.at == 0) {
             return Err(BodyError::new(BodyProblem::NotAnObject));
         }

@@ -44,7 +44,7 @@ struct Filter {
     hits: u64,
 }
 
-/// The place of a name in the filter: a constant if the name is one.
+/// The place of a name in the filter. It is computed at compile time if the name is a constant.
 #[derive(Clone, Copy)]
 pub(super) struct NamePlace(u8);
 

@@ -156,7 +156,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Each variable at its largest.
+    /// A request in which the value of each variable has its largest size.
     pub(crate) fn worst() -> Request {
         let host_value = |var: Var| {
             let text = "\u{1}".repeat((var.max_bytes() as usize - 2) / 6) + "aaaaa";

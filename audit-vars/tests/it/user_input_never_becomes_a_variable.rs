@@ -66,7 +66,7 @@ fn enums_that_imitate_variables_are_rejected() {
     refused(&body!({ "sent": Imitation::Tuple(1, 2) }), "/sent/$var");
     refused(&body!({ "sent": Imitation::Struct { name: "ip" } }), "/sent/$var");
 
-    // Even with the name of the type.
+    // Even if the sender's type is named `Var` too.
     #[derive(Serialize)]
     #[serde(rename = "Var")]
     enum Named {

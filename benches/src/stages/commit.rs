@@ -72,7 +72,8 @@ fn one_caller(runtime: Rc<Runtime>, sink: Arc<S3Sink>, directory: &Path) -> Cont
     });
     Contest::new("durable commit, one caller", ours)
         .against(raw)
-        // Two threads are woken, 20 µs each, beside a sync of 130 to 170 µs.
+        // In addition to the sync, which takes 130 to 170 µs, a commit wakes two threads, 20 µs
+        // each.
         .target(Target::AtMostTimes(1.4))
         .repeat(20)
 }

@@ -153,7 +153,7 @@ pub fn full(directory: &Path, mib: usize, rounds: u32) -> Vec<Row> {
     let less = best(rounds, || verify(&[], &[&small, "--key", &small_key], &[]));
     let memory = Row::counted(format!("memory to verify {mib} MiB"), all.1, Unit::Mebibytes)
         .beside(&format!("to verify {} MiB", mib / 4), less.1)
-        // Four times the records: only the list of objects grows.
+        // With four times the records, only the list of objects takes more memory.
         .with_target(Target::AtMostTimes(1.25));
     let Some(first) = piped() else {
         println!("verifying on one core is left out: there is no taskset, zstd or sha256sum");

@@ -29,7 +29,7 @@ pub fn lines(count: u64) -> Vec<u8> {
     lines_from(0, count)
 }
 
-/// The same, from the `first` one on.
+/// `count` of these lines, from number `first` on.
 fn lines_from(first: u64, count: u64) -> Vec<u8> {
     use audit_core::Limits;
     use audit_vars::{ClientIp, Now, RequestId, Template, UserAgent, Values, Vars};

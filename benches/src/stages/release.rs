@@ -70,7 +70,7 @@ pub fn contests() -> Vec<Contest> {
         .render(&super::templates::Request::common().values(), &mut line);
     let memcpy = Side::timed("memcpy into a new buffer", move || {
         let began = Instant::now();
-        // The size of a batch, freed like one.
+        // The buffer has the size of a batch, and is freed like one.
         let mut out = Vec::with_capacity(COUNT as usize * (line.len() + 1));
         (0..COUNT).for_each(|_| out.extend_from_slice(std::hint::black_box(&line)));
         drop(std::hint::black_box(out));

@@ -38,8 +38,8 @@ struct Effort {
     drains: u32,
     routes: u32,
     dead_routes: u32,
-    /// How long commits to routes are measured. For a figure it must be longer than a request to a
-    /// dead bucket keeps its memory.
+    /// How long commits to routes are measured. The figure means something only if this is longer
+    /// than a request to a dead bucket keeps its memory.
     commits: Duration,
 }
 
@@ -137,7 +137,8 @@ fn compare(effort: Effort, judge: bool) -> ExitCode {
     if missed == 0 || !judge { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Compares for as long as everything takes, but only the stages whose names contain this word.
+/// Compares only the stages whose names contain this word, for as long as a full report measures
+/// all.
 fn compare_only(word: &str) -> ExitCode {
     let directory = directory();
     let mut contests = contests(directory.path());
