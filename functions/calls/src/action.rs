@@ -46,8 +46,9 @@ pub(super) async fn run(
     run_with(permit, functions, component, name, args, caller, scheduled).await
 }
 
-/// An action may run for minutes, so no address has more of them than are left for others. Those
-/// that an action calls count too. The host itself has no address.
+/// Takes a place for an action. Actions may run for minutes, so no address has more places than are
+/// left for others. An action that another action calls takes one too. The host itself has no
+/// address, and no such limit.
 fn permit(functions: &Functions, caller: &Caller) -> Result<Place, CallError> {
     let inner = &functions.inner;
     let most = inner.settings.max_actions;

@@ -178,8 +178,8 @@ pub(super) struct Flight {
     has_landed: watch::Sender<bool>,
 }
 
-/// The maximum number of callers that wait for a thread to compute the same result. Further ones
-/// wait for their result.
+/// The maximum number of lanes in which callers wait for a thread to compute the same result.
+/// Further callers only wait for the result.
 const MAX_LANES: usize = 64;
 
 impl Flight {

@@ -108,8 +108,8 @@ impl Answered {
         result + self.log_lines.iter().map(line).sum::<usize>()
     }
 
-    /// The outcome of a mutation once it has committed: with that time in the place of
-    /// `db.vars.commitTs`, which no function has seen.
+    /// The outcome of a mutation once it has committed, with the commit time in place of
+    /// `db.vars.commitTs`. No function has seen that time.
     pub(super) fn committed_at(mut self, at: Option<Timestamp>) -> Answered {
         if let (Ok(text), Some(at)) = (&self.result, at)
             && text.contains("\"$commitTs\"")
@@ -154,7 +154,7 @@ pub struct Mutated {
 /// The message is safe to send to clients.
 #[derive(Debug, Clone)]
 pub enum CallError {
-    /// This caller cannot call such a function.
+    /// The function does not exist, or this caller cannot call it.
     NotFound(String),
     /// The call is malformed: its arguments are not an object, or its path is invalid.
     Invalid(String),

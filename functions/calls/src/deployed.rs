@@ -67,7 +67,7 @@ impl Deployed {
                             cron.function
                         )));
                     }
-                    // Such a cron fails when it is due.
+                    // The function is for Node.js: the cron fails when it is due.
                     None if component.is_for_node(&cron.function) => {}
                     None => {
                         return Err(complain(format!("there is no function {}", cron.function)));

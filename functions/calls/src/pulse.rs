@@ -78,14 +78,14 @@ impl Pulse {
         self.stretch_since().map(|(_, stretch)| stretch)
     }
 
-    /// The same, and when that was, in milliseconds since the start.
+    /// As [`stretch`](Self::stretch), with the time of that entry, in milliseconds since the start.
     pub(super) fn stretch_since(&self) -> Option<(u64, Duration)> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
         Some((since, self.start.elapsed().saturating_sub(Duration::from_millis(since))))
     }
 }
 
-/// How much longer a job may pause that began `since_start` ago and has paused for `paused`.
+/// How much longer a job may pause, if it began `since_start` ago and has paused for `paused`.
 fn longest_pause(since_start: Duration, paused: Duration) -> Duration {
     since_start.saturating_sub(paused * 2).min(LONGEST_PAUSE)
 }

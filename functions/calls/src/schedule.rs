@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 /// cron that has just run would run again.
 const TOLERANCE_MS: f64 = 3_600_000.0;
 
-/// The longest interval, in milliseconds: 100 years. The time after an infinite one is no number.
+/// The longest interval, in milliseconds: 100 years. After an infinite one, the next due time would
+/// not be a number.
 const LONGEST_MS: f64 = 100.0 * 365.25 * 86_400_000.0;
 
 /// When a cron is due.

@@ -32,7 +32,7 @@ pub struct FunctionSettings {
     /// sets. The least used results are evicted first. The default is 256 MiB, for about ten
     /// thousand results of the usual size; it is the memory of four functions.
     pub query_cache_bytes: usize,
-    /// What actions may fetch.
+    /// The limits of `fetch` in actions, and the addresses that it may reach.
     pub fetch: FetchSettings,
     /// The memory of the engines that threads keep ready for calls, in bytes, for all threads
     /// together. An engine takes about 1 MiB per module of functions and thread, and more for large

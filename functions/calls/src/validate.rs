@@ -87,9 +87,9 @@ impl Validators {
             .map_err(|message| format!("ArgumentValidationError: {message}"))
     }
 
-    /// Checks the result of a function, given as JSON text. With `is_of_mutation`, it can contain
-    /// the time of the commit, which it gets then. Results that pass are sent to clients and caches
-    /// without any other change.
+    /// Checks the result of a function, given as JSON text. With `is_of_mutation`, the result can
+    /// contain the commit time, which the commit fills in. Results that pass are sent to clients
+    /// and caches without any other change.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ pub(super) use task::{Broken, Presence, panic_message};
 /// its own engine on the caller's stack. Memory is only taken as it is used.
 pub(super) const STACK_BYTES: usize = 64 << 20;
 
-/// The number of waiting jobs in a lane at which those without a caller are removed, and again each
+/// When this many jobs wait in a lane, those whose callers are gone are removed, and again each
 /// time that the number has doubled.
 const MIN_SWEEP: usize = 64;
 
@@ -195,7 +195,7 @@ impl Workers {
     /// Makes all threads drop the engines that they keep, as soon as they are idle.
     pub(super) fn drop_engines(&self) {
         self.shared.engines.drop_all();
-        // Once this has had the lock, each thread has seen the change or waits to be notified.
+        // Once this lock was taken, each thread either has seen the change or waits to be notified.
         drop(self.shared.state());
         self.shared.work.notify_all();
         self.shared.prompt.notify_all();

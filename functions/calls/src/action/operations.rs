@@ -182,7 +182,7 @@ impl<'a> InAction<'a> {
         let Some(unwanted) = unwanted else { return };
         let fetches = self.fetches().canceller();
         self.running.tasks.spawn(async move {
-            // Ends with an error, since the sender is dropped.
+            // Nothing is ever sent: this ends when the sender is dropped.
             let _ = unwanted.await;
             fetches.cancel();
         });

@@ -40,7 +40,7 @@ impl ActionThreads {
         ActionThreads(Arc::new(Shared { engines, max_idle, state, work }))
     }
 
-    /// Runs `job` now, on an idle thread or a new one. It must not panic.
+    /// Runs `job` now, on an idle thread or a new one. The job must not panic.
     ///
     /// # Errors
     ///
@@ -58,9 +58,9 @@ impl ActionThreads {
         start_thread("functions-action", Some(STACK_BYTES), move || shared.work(job))
     }
 
-    /// Makes idle threads drop the engines that have to go: see [`KeptEngines::trim`].
+    /// Makes idle threads drop the engines that are no longer needed: see [`KeptEngines::trim`].
     pub(crate) fn trim_engines(&self) {
-        // Once this has had the lock, each thread has seen the change or waits to be notified.
+        // Once this lock was taken, each thread either has seen the change or waits to be notified.
         drop(lock(&self.0.state));
         self.0.work.notify_all();
     }

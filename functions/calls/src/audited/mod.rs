@@ -28,7 +28,8 @@ impl Inner {
     fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
-        // A later deployment conflicts with this transaction and invalidates its result.
+        // This read makes a later deployment conflict with the transaction and invalidate its
+        // result.
         jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
         Ok((tx, self.deployed()))
     }

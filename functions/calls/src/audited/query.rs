@@ -171,7 +171,7 @@ impl Inner {
                 };
                 (Ok(Arc::new(answered)), facts)
             }
-            // What it read is unknown.
+            // What the query read is unknown.
             Err(outcome) => {
                 let at = self.store.latest().ts();
                 let facts = CachedFacts {

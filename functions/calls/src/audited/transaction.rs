@@ -112,7 +112,7 @@ impl Transaction for Attempt {
     }
 
     async fn rollback(self) -> Result<(), AttemptError> {
-        // Its writes are only in memory.
+        // The transaction's writes are only in memory.
         drop(self);
         Ok(())
     }

@@ -210,7 +210,7 @@ proptest! {
             if let Some((found, (value, expected))) = found.zip(expected) {
                 prop_assert_eq!(found.at(), expected.at());
                 prop_assert_eq!(value, value_at(&at));
-                // It was served, so it stays.
+                // The cache keeps a result that it served.
                 newest = Some((value, expected));
             }
         }

@@ -11,14 +11,14 @@ const MAX_SCHEDULED: u64 = 1_000;
 /// The maximum size of their arguments together, in bytes.
 const MAX_SCHEDULED_BYTES: u64 = 8 << 20;
 
-/// What a function may use at most, as its caller says.
+/// The limits that a caller sets for a nested call.
 pub(super) struct Most {
     pub(super) store: TxMetrics,
     functions: u64,
     bytes: u64,
 }
 
-/// The `transactionLimits` of a call. A limit that is missing, or more than there is, changes
+/// The `transactionLimits` of a call. A limit that is missing, or higher than what remains, changes
 /// nothing.
 pub(super) fn of(call: &Json) -> Result<Most, SyscallError> {
     let limits = call.get("transactionLimits").unwrap_or(&Json::Null);

@@ -97,8 +97,9 @@ pub(crate) struct InTransaction<'a> {
 #[derive(Clone, Copy)]
 struct Frame {
     depth: u32,
-    /// Whether the function is one of another component than the function that the caller called,
-    /// or was called by such a one. As on Convex, it does not learn who the caller is.
+    /// Whether the function, or one through which it was called, belongs to another component than
+    /// the function that the caller called. Such a function does not learn who the caller is, as on
+    /// Convex.
     is_foreign: bool,
 }
 
@@ -160,7 +161,7 @@ fn run_at(
     for stream in std::mem::take(&mut host.streams) {
         host.tx.query_close(stream);
     }
-    // The functions that it called have their lines after its own, and all of them one limit.
+    // The lines of functions that it called follow its own, and one limit applies to all of them.
     let mut lines = LogLines::default();
     ran.log_lines.iter().chain(&gathered.log_lines).for_each(|line| lines.push(line));
     gathered.log_lines = lines.take();

@@ -34,7 +34,7 @@ impl Inner {
             let mut tx = self.store.begin(&at, 0);
             let room = taken_up.room(path);
             let is_free = |id: &str| taken_up.is_free(&(path.clone(), id.to_owned()));
-            // The next one is read even without room, for its due time.
+            // The next function is read even if none may begin, for its due time.
             let jobs = jobs::in_state(&mut tx, path, "pending", room.max(1), now_ms, &is_free)?;
             for (id, job) in jobs {
                 if job.at_ms > now_ms {
@@ -42,7 +42,7 @@ impl Inner {
                     continue;
                 }
                 if room == 0 {
-                    // The end of a running one wakes the scheduler.
+                    // The end of a running function wakes the scheduler.
                     break;
                 }
                 let due = Due::Scheduled { component: path.clone(), id };

@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 use crate::jobs::Due;
 
-/// The maximum number of mutations that the scheduler runs at once, and also that of actions, which
-/// may take minutes.
+/// The maximum number of mutations that the scheduler runs at once. Actions, which may take
+/// minutes, have a limit of their own of the same size.
 pub(super) const MAX_AT_ONCE_PERMITS: u32 = 16;
 const MAX_AT_ONCE: usize = MAX_AT_ONCE_PERMITS as usize;
 
 /// The maximum number of functions of one component that run or wait for a permit, earliest first.
 pub(super) const MAX_LOOKED_AT: usize = 64;
 
-/// The maximum number of functions that wait for a retry after the host could not run them. With
-/// more no others begin: the fault is the host's, so they would likely fail too.
+/// The maximum number of functions that wait for a retry after the host could not run them. Beyond
+/// it, no others begin: the fault is the host's, so they would likely fail too.
 const MAX_RESTING: usize = 1_024;
 
 /// The first backoff before a function that the host could not run is retried. It doubles each

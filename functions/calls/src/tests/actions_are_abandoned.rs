@@ -25,7 +25,8 @@ async fn an_action_stuck_in_native_code_is_abandoned() {
     let settings = FunctionSettings { action_limits, ..FunctionSettings::default() };
     let host = Host::with_module("actions.js", MODULE, settings).await;
     let (functions, workers) = (&host.functions, &host.functions.inner.workers);
-    // On a busy machine the time may pass before the loop begins, and a fast one is soon done.
+    // On a busy machine, the action may reach its time limit before the loop begins. On a fast one,
+    // the loop may end too soon. The test then tries again with a longer loop.
     let mut times = 8;
     let abandoned = loop {
         let args = json!({ "times": times });

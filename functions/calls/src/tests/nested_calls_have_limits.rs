@@ -88,8 +88,8 @@ async fn each_limit_is_that_of_the_nested_call() {
     assert_eq!(most["failed"], Json::Null);
 }
 
-/// What a caller does after a call that failed must not fail because of that call's writes. Two of
-/// them would exceed the limit of functions scheduled.
+/// The writes of a nested call that failed do not count for its caller. Those of two such calls
+/// would exceed the limit of functions scheduled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_reads_of_rolled_back_calls_count() {
     let host = Host::with_module("nested.js", MODULE, FunctionSettings::default()).await;

@@ -146,7 +146,7 @@ async fn a_result_that_is_no_value_fails_its_function() {
     assert_eq!(made.result.as_deref(), Ok("0"));
 }
 
-/// The most that arguments, and a result, may have, in bytes: as on Convex.
+/// The maximum size of arguments, and of a result, in bytes: as on Convex.
 const MOST: usize = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,7 +162,8 @@ export const anyAction = action(handler);
 export const made = query(async (ctx) => (await ctx.db.query("made").collect()).length);
 "#;
     let host = Host::with_module("results.js", MODULE, FunctionSettings::default()).await;
-    // A text takes two bytes more than it has, and the object around it as many as its names.
+    // A string counts two bytes more than its length, and the object around it counts its names
+    // too.
     let at = |length: usize| json!({ "length": length });
     let with = |length: usize| json!({ "length": 0, "text": "x".repeat(length) });
     let around = "length".len() + 1 + 9 + "text".len() + 1 + 2 + 2;

@@ -221,8 +221,8 @@ impl tracing::Subscriber for Warnings {
 #[tokio::test]
 async fn a_missing_function_of_a_cron_is_reported_once() {
     let warned = Arc::new(AtomicUsize::new(0));
-    // Without one for all threads, a test on another thread that reaches a line first would
-    // decide for all that it interests nobody.
+    // A global subscriber is needed too: otherwise a test on another thread that reaches a log line
+    // first would mark the line as of no interest to any subscriber.
     let _ = tracing::subscriber::set_global_default(Warnings(Arc::default()));
     let _heard = tracing::subscriber::set_default(Warnings(Arc::clone(&warned)));
     let modules = tempfile::tempdir().unwrap();
@@ -293,7 +293,7 @@ async fn crons_go_on_after_the_clock_is_set_back() {
             changed.notified().await;
         }
     };
-    // It runs when it is new, and then each hour.
+    // The cron runs when it is new, and then each hour.
     due_after(NOW_MS + AHEAD_MS).await;
     clock.advance(-AHEAD_MS);
     inner.rescheduled.notify_one();

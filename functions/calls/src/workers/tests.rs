@@ -202,7 +202,7 @@ async fn unstoppable_javascript_is_abandoned() {
     drop(release);
 }
 
-/// A machine that gives a thread no time must not cost the function its thread.
+/// A thread that a busy machine suspends must not be abandoned.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn javascript_that_got_no_time_is_only_slow() {
