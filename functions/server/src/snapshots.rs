@@ -124,7 +124,8 @@ mod tests {
     async fn no_client_makes_another_lose_its_snapshots() {
         let (one, other, flooding) = (Lane::unique(), Lane::unique(), Lane::unique());
         let snapshots = Snapshots::default();
-        // Those of the others are older, newer, or shared with the one that floods.
+        // The snapshots of the other clients are older, newer, or shared with the client that
+        // floods.
         let first = 0..10;
         first.clone().for_each(|ts| snapshots.keep(one, ts, ()));
         let flood = 10..3 * MAX_KEPT as u64;

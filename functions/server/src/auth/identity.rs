@@ -28,8 +28,8 @@ const STANDARD: [(&str, &str); 17] = [
 /// a new token. `sub`, the user's id, is kept under this name too, since functions use either name.
 const OF_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
-/// The identity in verified claims. Other claims are unchanged; the members of objects also have
-/// dotted names, `properties.id`, as Convex documents.
+/// The identity in verified claims. Claims that are not standard are unchanged; the members of
+/// objects also get dotted names, such as `properties.id`, as Convex documents.
 pub(super) fn identity(issuer: &str, subject: &str, claims: &Map<String, Json>) -> Json {
     let mut identity = Map::new();
     for (name, claim) in claims {

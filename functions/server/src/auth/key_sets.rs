@@ -104,8 +104,8 @@ impl KeySet {
         self.held.lock().clone()
     }
 
-    /// The keys, including one that `is_wanted` if the issuer has one and it may be fetched now.
-    /// `None` if there are no usable keys.
+    /// The keys. If they are not fresh, or none of them `is_wanted`, they are fetched first, unless
+    /// the last fetch was too recent. `None` if no keys are usable.
     ///
     /// # Cancellation
     ///

@@ -63,7 +63,7 @@ pub(super) async fn query_in_url(
         Ok(Answer { answered: called.await?, format, share })
     };
     let mut response = respond(&server, &client, answered.await);
-    // A cache in between would hand out results without logs.
+    // A cache between the client and this host would hand out results without logs.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -105,7 +105,8 @@ impl<T: Outcome> State<T> {
             self.forget(0);
         }
         while self.gone.len() > MAX_GONE {
-            // The first of the address with the most: a flood of clients makes no others forgotten.
+            // The first client of the address that has the most: a flood of clients from one
+            // address makes no others forgotten.
             let mut by_address = HashMap::<_, (usize, usize)>::new();
             for (n, gone) in self.gone.iter().enumerate() {
                 by_address.entry(gone.address).or_insert((0, n)).0 += 1;
@@ -155,7 +156,7 @@ struct Client<T> {
 /// The mutations of one client, by number.
 struct Remembered<T> {
     calls: BTreeMap<u32, Known<T>>,
-    /// The highest number of those that are no longer in `calls`. All up to it have ended.
+    /// The highest number that was removed from `calls`. All mutations up to it have ended.
     forgotten: Option<u32>,
 }
 

@@ -104,8 +104,8 @@ pub(super) fn action_response(request_id: u32, answer: Answer<'_>) -> String {
     message.end()
 }
 
-/// The rejection of a token: of the one for the identity after `base_version`, or of that
-/// identity's, which has expired.
+/// The rejection of a token for the identity after `base_version`. With `update_attempted`, the
+/// client has just sent the token; otherwise that identity's token has expired.
 pub(super) fn auth_error(error: &str, base_version: u32, update_attempted: bool) -> String {
     let mut message = Message::new("AuthError");
     message.member("error");

@@ -66,8 +66,8 @@ impl Session {
         let Requested { request_id, path, component, args, share } = requested;
         let json = read_args(args).map_err(End::Fatal)?;
         let mut hasher = DefaultHasher::new();
-        // Other claims may be of the token (`nonce`, `at_hash`, `auth_time`), and a client that
-        // connects again may have a new one.
+        // Only the user, since other claims may be of the token (`nonce`, `at_hash`, `auth_time`),
+        // and a client that connects again may have a new token.
         let claims = self.identity.as_ref().map(|identity| identity.claims());
         let user = claims.and_then(|claims| claims["tokenIdentifier"].as_str());
         (&path, &component, args, user).hash(&mut hasher);

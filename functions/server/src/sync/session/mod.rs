@@ -111,7 +111,7 @@ pub(super) async fn serve(
     }
 }
 
-/// A session as the metrics count it, also if its task panics or is dropped.
+/// Counts a session in the metrics until it ends, also if its task panics or is dropped.
 struct Counted;
 
 impl Counted {
@@ -336,7 +336,7 @@ impl Session {
             AuthenticationToken::Admin(..) => return Err(refuse(NO_ADMIN.to_owned())),
             AuthenticationToken::User(token) => {
                 let verified = self.server.verify(&token).await;
-                // While the keys were fetched, no message could be seen.
+                // No message was read while the keys were fetched.
                 self.last_heard = Instant::now();
                 let verified = verified.map_err(|refused| {
                     if refused.is_temporary() {

@@ -147,7 +147,8 @@ impl Steps {
             Change::Error { message, .. } => message.len(),
             Change::Removed { .. } => 0,
         });
-        // The text is held before it is built, since the queries may share one result.
+        // Takes the memory for the text before it is built: queries may share one result, but the
+        // text contains it once for each.
         let _held = server.budget().answers().try_hold(bytes.sum(), &self.holder)?;
         let modifications = changes.iter().map(|change| match change {
             Change::Handed { query_id, answer } => {
