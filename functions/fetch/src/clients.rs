@@ -14,12 +14,12 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
-/// The maximum number of hosts with idle connections: 64 of these are a quarter of the descriptors
-/// that a process with 1,024 reserves for its store, journal and bucket.
+/// The maximum number of hosts with idle connections. They have 64 connections in all, a quarter of
+/// the descriptors that a process with 1,024 reserves for its store, journal and bucket.
 const MAX_KEPT_HOSTS: usize = 8;
 
-/// The maximum number of fetches at once in a process that may open so many files: an eighth. With
-/// the idle connections this leaves descriptors for everything else.
+/// The maximum number of concurrent fetches in a process that may open this many files: an eighth.
+/// With the idle connections this leaves descriptors for everything else.
 pub(crate) fn max_fetches(descriptors: usize) -> usize {
     (descriptors / 8).max(1)
 }
@@ -133,7 +133,7 @@ mod tests {
         let lease = |n: usize| clients.of(&format!("http://{n}.example/a").parse().unwrap()).1;
         let running: Vec<_> = (0..100).map(lease).collect();
         assert_eq!(running.iter().flatten().count(), MAX_KEPT_HOSTS);
-        // A long response keeps its host's place, and a host with a place keeps it.
+        // A long response keeps its host's place, and further requests to that host use the place.
         tokio::time::advance(10 * IDLE_CONNECTION_TIMEOUT).await;
         assert!(lease(100).is_none() && lease(0).is_some());
         drop(running);

@@ -38,7 +38,7 @@ pub(crate) fn failed(error: &reqwest::Error, url: &Url) -> FetchError {
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             kind = Some(io.kind());
-            // It may wrap an error of a request body.
+            // An I/O error may wrap the error of a request body.
             if let Some(fetch) = io.get_ref().and_then(|inner| inner.downcast_ref::<FetchError>()) {
                 return fetch.clone();
             }

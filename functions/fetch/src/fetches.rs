@@ -133,7 +133,7 @@ impl Fetches {
                 }
             };
             if !Box::pin(running.run(request, stream, &mut respond)).await {
-                // There is nothing to read.
+                // There is no body to read.
                 all.lock().remove(&id);
             }
         });
@@ -249,7 +249,7 @@ struct Running {
 }
 
 impl Running {
-    /// Returns whether there is something to read.
+    /// Runs the fetch. Returns whether there is a response body to read.
     async fn run(
         self,
         request: FetchRequest,

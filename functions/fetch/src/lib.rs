@@ -85,7 +85,8 @@ impl Fetcher {
     }
 
     fn with_egress(settings: FetchSettings, egress: Egress) -> Fetcher {
-        // Each fetch takes memory and a descriptor, so the one limits the other.
+        // Each fetch takes memory and a descriptor, so a limit of memory also limits the
+        // descriptors.
         let most = max_fetches(descriptors()).saturating_mul(FETCH_BYTES);
         let memory = Memory::new(
             settings.memory_bytes.min(most),

@@ -87,7 +87,7 @@ async fn concurrent_fetches_are_limited_per_call_and_in_total() {
             .collect();
         for _ in 0..heads.len() {
             arrivals.recv().await.unwrap();
-            // Let all arrive that may.
+            // Let all requests arrive that may be under way at once.
             while (most.load(Ordering::SeqCst)) < limit && arrivals.try_recv().is_ok() {}
             let next = waiting.lock().unwrap().pop_front();
             under_way.fetch_sub(1, Ordering::SeqCst);
@@ -147,7 +147,7 @@ async fn few_connections_stay_open_however_many_hosts_there_are() {
             assert_eq!(body, b"ok");
         }
     }
-    // The server learns a little later that the others are closed.
+    // The server learns a little later that the other connections are closed.
     while open.load(Ordering::SeqCst) > 8 {
         tokio::task::yield_now().await;
     }
