@@ -235,7 +235,7 @@ async fn main() -> Result<(), Failure> {
     let host = Host::start(directory.path(), is_service)?;
     let at = host.1;
     let mut from = CALLS;
-    // How others flood, with which calls, and which ones are measured.
+    // How the other clients flood, with which calls of how many steps, and which call is measured.
     let ways: &[(&str, &'static str, usize, &str)] = match is_service {
         false => &[
             ("HTTP", "slow", 0, "quick"),
@@ -245,7 +245,8 @@ async fn main() -> Result<(), Failure> {
         ],
         true => &[
             ("HTTP", "view", 0, "view"),
-            // No turn, no database and no log: what the flood takes of the processors alone.
+            // A probe needs no turn, no database and no log: it shows what the flood takes of the
+            // processors alone.
             ("HTTP", "view", 0, "probe"),
             ("HTTP", "change", 0, "view"),
             ("HTTP", "change", 0, "change"),

@@ -117,8 +117,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     watching.abort();
     served?;
 
-    // All calls have been answered. This delivers the outcomes that are still in memory, and
-    // reports a failure to.
+    // All calls have been answered. This delivers the outcomes that are still in memory, or reports
+    // that it failed.
     let outcomes = functions.runtime().drain_outcomes();
     let closed = close_after(outcomes, &*sink, settings.close_timeout).await;
     match stop_reason.get() {
@@ -131,8 +131,8 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
     }
 }
 
-/// Completes when the host must end. That the sink or the store has stopped, or that standard input
-/// has ended, are reasons if so set.
+/// Completes when the host must end. A sink or store that has stopped is a reason only with
+/// `exits_when_stopped`, and the end of standard input only with `until_input_ends`.
 async fn stop(
     shutdown: &Shutdown,
     functions: &Functions,
@@ -197,7 +197,8 @@ async fn start(
     let documents = Store::open(&settings.data_dir.join("documents"))?;
     let functions =
         Functions::start(runtime, documents, program, function_settings(settings, site)).await?;
-    // A start writes little, and without it there would be neither queries nor probes.
+    // Set after the start, which writes little: a reserve above the default prevents neither
+    // queries nor probes. The start itself needs the default reserve.
     functions.store().set_reserve(settings.store_reserve_bytes);
     Ok(functions)
 }

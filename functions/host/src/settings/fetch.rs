@@ -13,7 +13,8 @@ pub(super) fn fetch(options: &Options) -> Result<FetchSettings, String> {
     let response = within!(options.fetch_response_mib, 1..=MAX_MIB)?;
     let memory = within!(options.fetch_memory_mib, 4..=MAX_MIB)?;
     let memory_bytes = bytes(memory, defaults.memory_bytes);
-    // What does not fit is never sent or received, so that the larger limit would promise too much.
+    // A body that does not fit into this memory is never sent or received, so a higher limit would
+    // promise too much.
     for (name, set) in [("fetch_request_mib", request), ("fetch_response_mib", response)] {
         if let Some(mib) = set.filter(|mib| mib << 20 > memory_bytes) {
             let memory = memory_bytes >> 20;

@@ -41,7 +41,7 @@ impl Options {
             at_file("public_key", public_key)?;
             at_file("secret_file", secret_file)?;
         }
-        // An empty one is refused with the other settings of the audit log.
+        // An empty path is refused later, with the other settings of the audit log.
         let is_path = |journal: &&mut String| *journal != "none" && !journal.trim().is_empty();
         if let Some(journal) = options.journal.as_mut().filter(is_path) {
             let joined = base.join(&*journal).into_os_string().into_string();

@@ -219,7 +219,7 @@ async fn crons_keep_their_interval_and_follow_the_program() {
     );
 }
 
-/// Of a module with `"use node"` nothing is known until one of its functions is to run.
+/// The functions of a module with `"use node"` are unknown until one of them is to run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn functions_for_node_fail_by_name_when_they_are_due() {
     let node = "'use node'; import { internalAction } from './_generated/server';
@@ -254,7 +254,7 @@ async fn functions_for_node_fail_by_name_when_they_are_due() {
     in_state(functions, &after, "success").await;
 }
 
-/// Waits until functions with this tag ran so often.
+/// Waits until functions with this tag have run at least this many times.
 async fn ran_at_least(functions: &Functions, tag: &str, times: usize) {
     let caller = caller(functions);
     let key = functions.query_key("later:ran", &json!({}), &caller).unwrap();

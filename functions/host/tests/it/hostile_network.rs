@@ -130,7 +130,7 @@ async fn connections_per_address_are_limited() {
     }
     let refused = "audit_connections_refused_total{reason=\"connections_of_address\"}";
     assert!(host.metrics().contains(refused));
-    // That affects neither other clients nor a proxy, which forwards for many.
+    // The limit affects neither other clients nor a proxy, which forwards for many.
     open.push(connect_from(&host, other).await.unwrap());
     for _ in 0..10 {
         open.push(connect_from(&host, proxy).await.unwrap());
@@ -298,7 +298,7 @@ async fn stalled_request_bodies_share_one_memory_limit() {
         drop(stream.write_all(&vec![b' '; 4 << 20]).await);
         stalled.push(stream);
     }
-    // Some were refused, whichever they were. The others end when their time limit is reached.
+    // Some connections were refused. The others end when their time limit is reached.
     let ends = stalled.iter_mut().map(|stream| Box::pin(rest(stream)));
     let (answer, _, _) = futures::future::select_all(ends).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");

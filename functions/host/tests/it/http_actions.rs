@@ -120,7 +120,8 @@ async fn requests_are_routed_as_on_convex() {
         let found = ask(&served, method.clone(), path).await;
         assert_eq!(found, (status, text.to_owned()), "{method} {path}");
     }
-    // Anybody may send any method. Those that no `Request` can have are no failure of the app.
+    // Anybody may send any method. One that no `Request` can have is refused, and the app does not
+    // fail.
     for (method, status) in
         [("TRACE", 405), ("TRACK", 405), ("trace", 405), ("PROPFIND", 404), ("get", 404)]
     {
@@ -212,7 +213,7 @@ async fn failed_http_actions_hide_their_reason() {
     assert!(logs(&sink, "direct").is_empty());
 }
 
-/// However an action reads a body, or if it does not, it has the memory for the largest.
+/// An action has memory for the largest body, however it reads the body, and if it ignores it.
 #[tokio::test]
 async fn the_largest_bodies_are_read_and_sent() {
     const MOST: usize = 17 << 20;
@@ -241,7 +242,7 @@ async fn the_largest_bodies_are_read_and_sent() {
     assert_eq!((status, text.len()), (200, 20 << 20));
 }
 
-/// A response that cannot be sent is known before it begins, so its caller learns that it failed.
+/// Built-ins that an app redefines do not affect the bodies of requests and responses.
 #[tokio::test]
 async fn bodies_arrive_whatever_an_app_redefined() {
     let http = r#"
@@ -261,6 +262,7 @@ async fn bodies_arrive_whatever_an_app_redefined() {
     assert!(asked.await.unwrap().text().await.unwrap() == text);
 }
 
+/// A response that cannot be sent is known before it begins, so its caller learns that it failed.
 #[tokio::test]
 async fn responses_that_cannot_be_sent_do_not_begin() {
     let (served, _) = served().await;
@@ -367,7 +369,7 @@ async fn components_answer_below_their_prefixes() {
     let noted: Vec<String> = logs(&sink, "noted").iter().map(by).collect();
     assert_eq!(noted, ["app", "one", "two", "two", "one", "one", "root", "root", "root"]);
     assert!(logs(&sink, "noted").iter().all(|log| log["ip"] == "127.0.0.1"));
-    // Dots lead nowhere that the path does not name.
+    // `..` in a path leads to no other route.
     let raw = ["/one/../api/who", "/api/../one/two/who"];
     for path in raw {
         let (status, text) = raw_get(&served, path).await;
@@ -375,7 +377,7 @@ async fn components_answer_below_their_prefixes() {
     }
 }
 
-/// A request whose path no client made canonical.
+/// Sends a request with exactly this path, whose dots an HTTP client would resolve.
 async fn raw_get(served: &Served, path: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let address = served.site_url.strip_prefix("http://").unwrap();

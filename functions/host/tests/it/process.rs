@@ -82,7 +82,7 @@ impl Drop for Process {
     }
 }
 
-/// What an operator may have to find out from one line.
+/// One line on standard error must be enough for an operator to find out what is wrong.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_start_on_a_bad_machine_says_what_is_wrong() {
@@ -100,8 +100,8 @@ fn a_start_on_a_bad_machine_says_what_is_wrong() {
     }
 }
 
-/// A host that it leaves behind would run for ever. It is started without the settings of another
-/// one, such as its key.
+/// A host that the demonstration leaves behind would run forever. The demonstration starts its host
+/// without the settings of another one, such as its key.
 #[test]
 fn a_demonstration_that_is_stopped_leaves_no_host() {
     let stopped = "functions-host: the demonstration was stopped\n";
@@ -111,8 +111,8 @@ fn a_demonstration_that_is_stopped_leaves_no_host() {
     }
 }
 
-/// Ends a demonstration whose host runs. Returns what both wrote to standard error, once both have
-/// ended.
+/// Ends a demonstration while its host runs. Returns what both wrote to standard error, once both
+/// have ended.
 fn end_demonstration(signal: &str) -> (std::process::ExitStatus, String) {
     use std::io::Read as _;
     use std::os::unix::process::CommandExt as _;
@@ -125,7 +125,7 @@ fn end_demonstration(signal: &str) -> (std::process::ExitStatus, String) {
     let mut out = BufReader::new(demo.stdout.take().unwrap()).lines();
     let place = out
         .find_map(|line| Some(line.unwrap().split_once("everything is in ")?.1.trim().to_owned()));
-    // The host makes it, and runs for a while.
+    // The host creates this directory, and then runs for a while.
     let documents = std::path::Path::new(&place.unwrap()).join("data/documents");
     while !documents.exists() && demo.try_wait().unwrap().is_none() {
         std::thread::yield_now();
@@ -133,7 +133,7 @@ fn end_demonstration(signal: &str) -> (std::process::ExitStatus, String) {
     let id = demo.id().to_string();
     assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     let ended = demo.wait().unwrap();
-    // The host has it too, so it ends with the last of both.
+    // Both processes write to this pipe, so it ends when both have ended.
     let mut errors = demo.stderr.take().unwrap();
     let (read, is_read) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -143,7 +143,7 @@ fn end_demonstration(signal: &str) -> (std::process::ExitStatus, String) {
     });
     let said = is_read.recv_timeout(Duration::from_secs(60));
     let group = format!("-{id}");
-    // Fails if nothing is left.
+    // Fails if no process is left.
     drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
     (ended, said.unwrap())
 }
@@ -154,7 +154,7 @@ fn a_signal_right_after_the_start_ends_the_host_in_order() {
     (0..3).for_each(|_| Process::start(&[]).stop());
 }
 
-/// A closed terminal may tell it several times.
+/// A terminal that closes may send the signal several times.
 #[test]
 fn hangups_end_the_host_in_order() {
     let mut host = Process::start(&[]);
@@ -162,7 +162,7 @@ fn hangups_end_the_host_in_order() {
     assert!(host.child.wait().unwrap().success());
 }
 
-/// As `nohup` starts it.
+/// `nohup` starts a process with hangups ignored.
 #[cfg(target_os = "linux")]
 #[test]
 fn ignored_hangups_stay_ignored() {
@@ -395,7 +395,7 @@ fn check_covers_everything_a_start_needs() {
     for name in ["functions", "data directory", "journal"] {
         assert!(shown.contains(&format!("problem  {name}")), "{name}: {shown}");
     }
-    // What loads and is refused when it is to be served.
+    // Functions that load, and are refused when they are to be served.
     for (file, text, says) in [
         (
             "schema.js",

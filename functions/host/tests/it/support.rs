@@ -59,7 +59,7 @@ impl Host {
         self.functions.action(path, &args, &self.caller("192.0.2.3")).await
     }
 
-    /// The logs so far whose action is this.
+    /// The logs so far with this action.
     pub(crate) fn logs(&self, action: &str) -> Vec<Json> {
         logs(&self.sink, action)
     }

@@ -266,7 +266,7 @@ async fn resent_mutations_run_once() {
     let mut other = Socket::connect_as(&host.url, 6).await;
     other.mutate(0, "messages:send", json!({ "text": "b" })).await;
     other.receive().await.unwrap();
-    // So may a user, whose client gets a new token before it connects again.
+    // A retry is recognized although the client got a new token before it connected again.
     let mut answers = Vec::new();
     for nonce in ["a", "b"] {
         let token = host.token_with("ada", 4_000_000_000, &json!({ "nonce": nonce }));
@@ -463,7 +463,7 @@ async fn expired_tokens_end_the_session() {
 #[tokio::test]
 async fn a_clock_that_jumps_past_the_expiry_ends_the_session() {
     const HOUR_MS: i64 = 60 * 60 * 1_000;
-    // What the session notices first: a change, or a message of its client.
+    // The session notices the expiry at the next change, or at the next message of its client.
     for sends in [false, true] {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let host = Served::with_clock(Arc::clone(&clock) as _).await;
@@ -471,7 +471,7 @@ async fn a_clock_that_jumps_past_the_expiry_ends_the_session() {
         follower.step().await;
         follower.socket.authenticate(0, &host.token("ada", 1_700_003_600)).await;
         follower.step().await;
-        // Back and forth within the token's time: nothing happens.
+        // The clock goes back and then forward, but stays before the expiry: nothing happens.
         clock.advance(-HOUR_MS);
         clock.advance(HOUR_MS + HOUR_MS / 2);
         host.send("before").await;
