@@ -193,7 +193,7 @@ impl WitnessResponse {
 #[non_exhaustive]
 pub enum SubmissionError {
     /// The witness has cosigned another history of the stream: somebody else has the stream's key,
-    /// or the witness errs. It will cosign no later checkpoint.
+    /// or the witness is faulty. It will cosign no later checkpoint.
     #[error("the witness says that it has cosigned another history of the stream")]
     OtherHistory,
     /// The witness does not trust the host's key.

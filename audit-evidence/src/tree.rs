@@ -4,7 +4,8 @@ use crate::Hash;
 
 /// The known nodes of a tree: complete subtrees on both sides of a boundary.
 pub(crate) struct Nodes<'a> {
-    /// On each side, the largest complete subtrees are known, or all subtrees below them.
+    /// The leaf number that divides the known nodes. On each side of it, either only the largest
+    /// complete subtrees are known, or also all subtrees below them.
     pub(crate) boundary: u64,
     /// The root over `[start, start + 2^level)`, where `start` is a multiple of 2^level.
     pub(crate) complete: &'a dyn Fn(u64, u32) -> Option<Hash>,

@@ -32,7 +32,7 @@ const USUAL: [(&str, &str); 5] = [
     ("src_endpoint.ip", "/ip"),
 ];
 
-/// The one field of the default mapping that is not any text but an address.
+/// The only field of the default mapping that holds an address rather than any text.
 const ADDRESS: &str = "src_endpoint.ip";
 
 /// Fields that identify a record and cannot be mapped.

@@ -84,8 +84,8 @@ impl SecretSource {
 #[derive(Clone)]
 pub(crate) struct Secret(String);
 
-/// The shortest value in a query that may be a secret, in bytes. Shorter ones would be removed from
-/// words too.
+/// The minimum length of a value in a query that counts as a secret, in bytes. Shorter values would
+/// be removed from ordinary words too.
 const MIN_SECRET_BYTES: usize = 6;
 
 impl Secret {

@@ -51,8 +51,8 @@ pub struct Settings {
     #[serde(default)]
     pub format: Format,
 
-    /// Its name in logs, health and metrics, and in the names of directories: lower-case letters,
-    /// digits, `-` and `_`. Default: `stream`.
+    /// The log stream's name in logs, health and metrics, and in the names of directories:
+    /// lower-case letters, digits, `-` and `_`. Default: `stream`.
     #[serde(default = "default_name")]
     pub name: String,
 
@@ -157,9 +157,10 @@ pub struct Settings {
     #[serde(default = "number::<DEFAULT_CUT_AFTER_MS>")]
     pub cut_after_ms: u64,
 
-    /// As a follower: the size of the journal kept only for log streams at which this one is
-    /// paused, in bytes. Records are then removed from the journal without it. Default: half of the
-    /// journal's `max_bytes`, which leaves the other half for an outage of the bucket.
+    /// As a follower: the size, in bytes, of the part of the journal that is kept only for log
+    /// streams. Beyond it this log stream is paused, and the journal removes records that this log
+    /// stream does not have. Default: half of the journal's `max_bytes`, which leaves the other
+    /// half for an outage of the bucket.
     #[serde(default)]
     pub max_kept_bytes: Option<u64>,
 

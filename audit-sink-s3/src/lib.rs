@@ -163,8 +163,9 @@
 //!
 //! To put and get objects under the prefix: on AWS `s3:PutObject` and `s3:GetObject` (HEAD needs
 //! the latter), with `kms:GenerateDataKey` and `kms:Decrypt` where a customer's key encrypts.
-//! Neither listing nor deleting. A role in the account of the bucket's owner has them instead, if
-//! one is [assumed](Bucket::open): then the host's own identity needs `sts:AssumeRole` for it.
+//! Permissions to list or delete are not needed. If a role in the account of the bucket's owner is
+//! [assumed](Bucket::open), the role needs these permissions, and the host's own identity needs
+//! `sts:AssumeRole` for the role.
 //! Opening a sink [checks](S3Sink::open) these, and whether the store refuses to overwrite objects
 //! (AWS, GCS, Azure, Ceph on buckets without versions, MinIO and R2 do; Garage does not). On other
 //! stores each record is still delivered once, but is not protected from holders of the same

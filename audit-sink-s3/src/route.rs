@@ -115,7 +115,7 @@ impl S3Route {
     ///
     /// If the journal has stopped, its disk fails, or a write of the route's batches failed with an
     /// unknown outcome, which the next opening settles. The route is then closed and not retired.
-    /// Also if it was opened again meanwhile: it stays in use.
+    /// Also if the route was opened again meanwhile: it then stays in use.
     ///
     /// # Cancellation
     ///

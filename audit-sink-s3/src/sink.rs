@@ -121,11 +121,12 @@ impl S3Sink {
     /// [Opens a route](Self::open_route) with followers: further destinations of its records, which
     /// nobody waits for.
     ///
-    /// A follower gets every record of the route, and of no other, at least once, under the stream
-    /// and number in its receipt. Its name identifies it: a new one begins with the next record,
-    /// and followers of the route that are not named are retired, with what they lack recorded as
-    /// missing. One that is away lags on the disk, up to its share, and is then paused; `audit
-    /// replay` sends from the bucket what it misses.
+    /// A follower gets every record of the route, and of no other route, at least once, under the
+    /// stream and number in its receipt. Its name identifies it. A follower with a new name begins
+    /// with the next record. Followers of the route that are not named are retired, and the records
+    /// that they lack are noted as missing. For an unreachable follower, records are kept on the
+    /// disk up to its share. Beyond that it is paused, and `audit replay` sends the records that it
+    /// misses from the bucket.
     ///
     /// # Errors
     ///

@@ -26,8 +26,8 @@ use crate::{Certificate, HeadError, VerifierKey};
 
 /// A host's key that an auditor trusts, and for which streams.
 ///
-/// Whoever holds a retired key can still sign streams that are said to have been opened before:
-/// only a [`State`] or a witness shows that they were not there.
+/// The holder of a retired key can still sign streams whose names claim an earlier opening: only a
+/// [`State`] or a witness shows that these streams did not exist then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedKey {
     /// The key.

@@ -1,4 +1,4 @@
-//! The body of a request, which says when all of it was handed to the connection.
+//! The body of a request, which reports when all of it was handed to the connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;

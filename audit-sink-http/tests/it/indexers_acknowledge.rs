@@ -142,7 +142,7 @@ async fn a_request_is_delivered_once_it_is_indexed() {
 async fn a_lost_request_and_a_lost_acknowledgment_are_sent_again() {
     for (lost, acks_lost) in [(1, 0), (0, 1), (2, 1)] {
         let (splunk, settings) = start(Splunk { lost, acks_lost, ..splunk() }).await;
-        // Requests are real, and pauses take no time.
+        // A short limit, since each lost request or acknowledgment takes that long.
         let settings = Settings { indexer_ack_ms: Some(150), ..settings };
         let sink = HttpSink::open(settings).await.unwrap();
         sink.persist(batch(0, &["{}"])).await.unwrap();

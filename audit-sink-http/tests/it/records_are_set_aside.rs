@@ -61,7 +61,8 @@ async fn rejections_without_end_block_the_delivery() {
     let lines: Vec<String> = (0..150).map(|n| format!("{{\"n\":{n}}}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     sink.persist(batch(5, &lines)).await.unwrap();
-    // 100 single records, at most 99 requests of several, then one repeatedly.
+    // 100 requests of a single record, at most 99 of several records, then one request
+    // repeatedly.
     receiver.arrived(400).await;
     let letters = DeadLetter::list(&directory.path().join("dead-letters")).unwrap().0;
     assert_eq!(letters.len(), 100);

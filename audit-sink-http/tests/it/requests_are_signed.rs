@@ -80,7 +80,7 @@ async fn tokens_go_where_the_receiver_expects_them() {
         (Format::CloudEvents, "authorization", format!("Bearer {text}")),
     ] {
         let receiver = Receiver::start().await;
-        // It responds before it parses the body.
+        // The receiver responds before it parses the body.
         receiver.script([Fault::Answer(200, "\r\n")]);
         let settings = Settings { token: token.clone(), ..receiver.settings(format) };
         let sink = HttpSink::open(settings).await.unwrap();

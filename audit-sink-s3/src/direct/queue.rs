@@ -248,7 +248,7 @@ impl Queue {
         let (sequence, seal) = stream.number(1, &self.random);
         let line = Bytes::from(record.to_line() + "\n");
         let group = Group {
-            // Earlier flushes do not wait for it.
+            // Flushes that are waiting already do not wait for this record.
             first_ticket: self.next_ticket,
             key: ObjectKey::system(now_ms, stream.id, sequence),
             count: 1,

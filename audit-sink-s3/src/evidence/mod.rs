@@ -169,14 +169,15 @@ pub(crate) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// Starts with the opening record, which promises the next one like a busy stream.
+    /// Starts with the opening record, which promises the next system record as early as in a busy
+    /// stream.
     pub(crate) fn opened(now_ms: i64, settings: &EvidenceSettings) -> Heartbeats {
         let EvidenceSettings { heartbeat_ms, idle_heartbeat_ms, .. } = *settings;
         let due_ms = now_ms.saturating_add_unsigned(before(heartbeat_ms));
         Heartbeats { due_ms, is_active: true, busy_ms: heartbeat_ms, idle_ms: idle_heartbeat_ms }
     }
 
-    /// Notes a logged record: the next heartbeat is due sooner than in an idle stream.
+    /// Notes a logged record: the stream is busy, so the next heartbeat is due earlier.
     pub(crate) fn record(&mut self, now_ms: i64) {
         self.is_active = true;
         self.due_ms = self.due_ms.min(now_ms.saturating_add_unsigned(before(self.busy_ms)));

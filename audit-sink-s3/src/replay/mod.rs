@@ -225,8 +225,8 @@ impl Replay {
         objects
     }
 
-    /// Divides the wanted records of an object into requests, each of at most so many bytes of
-    /// lines, or of one record.
+    /// Divides the wanted records of an object into requests, each of at most `max_bytes` bytes of
+    /// lines, or of a single record.
     fn pieces(
         &self,
         object: &ListedObject,
@@ -347,7 +347,8 @@ async fn list(
 /// MiB by default. Few bytes of a bucket can expand to gigabytes.
 const MAX_HELD_BYTES: usize = 256 << 20;
 
-/// The memory of a line beside its text, in bytes: its place in the list, and in the allocator.
+/// The memory of a line in addition to its text, in bytes: its entry in the list, and the
+/// allocator's overhead.
 const LINE_BYTES: usize = size_of::<Vec<u8>>() + 24;
 
 /// Reads the lines of an object, if a sink wrote it.

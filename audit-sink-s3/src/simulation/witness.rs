@@ -1,4 +1,4 @@
-//! A witness that sees what the simulated processes submit, and loses some of it.
+//! A witness of the simulated processes' streams. Some requests and responses are lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio::time::sleep;
 use super::auditor::host_key;
 use crate::witness::{Transport, Witnesses};
 
-/// Starts the submissions of one process. What the witness saw of earlier ones is in the bucket.
+/// Starts the submissions of one process. The simulated bucket keeps the witness's state, so that
+/// it outlives the process.
 pub(super) fn start(bucket: SimulatedBucket) -> Arc<Witnesses> {
     let key = SignerKey::from_seed("witness", KeyKind::Cosignature, &[8; 32]).unwrap();
     let (verifier, dice) = (key.verifier().clone(), SeededRandom::new(bucket.requests()));

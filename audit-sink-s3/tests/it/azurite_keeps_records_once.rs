@@ -70,7 +70,8 @@ async fn relay(
         tokio::select! {
             read = client.read(&mut request) => {
                 let Ok(bytes @ 1..) = read else { return };
-                // A request begins a packet: the client waits for the response to the one before.
+                // A request begins at the start of a packet, since the client waits for each
+                // response.
                 let is_start = |verb: &[u8]| request[..bytes].starts_with(verb);
                 if [&b"PUT "[..], b"GET ", b"HEAD ", b"POST ", b"DELETE "].iter().any(|v| is_start(v)) {
                     is_upload = is_start(b"PUT ");

@@ -91,7 +91,7 @@ impl Place {
         tags
     }
 
-    /// Checks that each of these is in the bucket, and that none is there twice.
+    /// Checks that each of these tags is in the bucket, and that none is there twice.
     fn check(&self, acknowledged: &[String]) {
         let tags = self.tags();
         for tag in acknowledged {
@@ -285,7 +285,7 @@ fn a_runtime_that_ends_loses_nothing_acknowledged() {
         owner.shutdown_background();
         from.store(true, Ordering::SeqCst);
         acknowledged.extend(user.block_on(calls).unwrap());
-        // Whether it succeeds or not, it ends.
+        // `close` may succeed or fail, but it must return.
         let _ = user.block_on(within("close", sink.close()));
         drop(sink);
         user.block_on(async {

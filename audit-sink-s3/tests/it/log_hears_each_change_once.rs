@@ -55,7 +55,7 @@ async fn each_change_is_logged_once() {
     until(|| server.faults().fired().len() > requests + 20).await;
     server.faults().none();
     sink.flush().await.unwrap();
-    // The name of a span may stand between the level and this.
+    // The text does not include the level, since the name of a span may stand before the target.
     let alarms =
         log.count("audit_journal::health: audit delivery is blocked until an operator acts");
     let endings = log.count("audit_journal::health: audit logs are delivered again");

@@ -1,5 +1,5 @@
 //! The sink on stores in memory, in directories and behind HTTP, in processes that are killed, and
-//! beside Azurite.
+//! on Azurite.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod azurite_keeps_records_once;

@@ -194,7 +194,7 @@ impl Account {
                 };
                 self.failed.insert((round, task.parse().unwrap()), outcome);
             }
-            // Only if the disk was made to fail; even then never as damage.
+            // An opening is refused only if the disk was made to fail, and never as damaged.
             ["refused", "Blocked", ..] if self.disk_fails => {}
             ["opening" | "flushed" | "closed"] => {}
             _ => panic!("the child said {line:?}"),

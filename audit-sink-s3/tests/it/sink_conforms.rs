@@ -55,8 +55,8 @@ impl Opened {
         self.sink.lock().unwrap().clone().unwrap()
     }
 
-    /// The key of the suite's next batch, after one of two records. Marks the object there as
-    /// foreign.
+    /// The key of the suite's next batch, which follows a batch of two records. Marks the object
+    /// with this key as foreign.
     fn foreign_key(&self, compression: Compression) -> String {
         let key = ObjectKey::new(TIME_MS, self.sink().stream(), 2, compression).to_string();
         self.foreign.lock().unwrap().insert(key.clone());

@@ -65,8 +65,8 @@ struct Run {
 impl Run {
     /// All changes to each bucket, unless `AUDIT_EVIDENCE_CHANGES` says how many.
     ///
-    /// With `AUDIT_EVIDENCE_TIMES`, buckets are generated until each change was applied so often,
-    /// each time to another bucket.
+    /// With `AUDIT_EVIDENCE_TIMES`, buckets are generated until each change was applied that many
+    /// times, each time to another bucket.
     fn new() -> Run {
         let Range { start, end } = seeds();
         let times = number_of("AUDIT_EVIDENCE_TIMES", u64::MAX);

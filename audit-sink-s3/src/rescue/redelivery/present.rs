@@ -17,11 +17,12 @@ const READS: usize = 8;
 
 /// The result of examining an object.
 enum Look {
-    /// It contains records up to this number, exclusive; those also in the journal are equal.
+    /// The object contains records up to this number, exclusive. Those that the journal also has
+    /// are equal.
     Same { end: u64 },
-    /// It has other content. The number of records by its metadata, if stated.
+    /// The object has other content. `count` is the number of records by its metadata, if stated.
     Foreign { count: Option<u64> },
-    /// It was removed meanwhile.
+    /// The object was removed after it was listed.
     Gone,
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Stub {
     serving: JoinHandle<()>,
 }
 
-/// Responses, and the paths of the requests that they are for, which are empty for all others.
+/// Responses, each with the path of the requests that get it. An empty path means all other
+/// requests.
 type Answers = Vec<(String, String)>;
 
 impl Stub {
