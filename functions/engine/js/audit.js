@@ -1,4 +1,4 @@
-// The JavaScript side of the walk over an audit log body (engine/audit.rs), for values that are
+// The JavaScript side of the walk over an audit log body (engine/src/audit), for values that are
 // rare in bodies.
 //
 // Loaded when first needed. It relies only on syntax and on the built-ins that `convex:prelude`
@@ -74,7 +74,7 @@ function prototypes() {
 function method(object, key) {
   for (let holder = object; holder !== null; holder = getPrototypeOf(holder)) {
     const original = apply(mapGet, prototypes(), [holder]);
-    // The prototypes above it are built in too, or were inserted.
+    // The search ends at a built-in prototype: those above it are built in too, or were inserted.
     if (original !== undefined) return key === "toJSON" && original !== null ? original : undefined;
     const own = getOwnPropertyDescriptor(holder, key);
     if (own === undefined) continue;

@@ -202,7 +202,7 @@ function trimmed(text) {
 }
 
 /// The index of `pattern` in `bytes`, at or after `from`, or -1. Takes linear time, since patterns
-/// here begin with a line break, and have others at most in the next three bytes.
+/// here begin with a line break, and contain others only in their next three bytes.
 function find(bytes, pattern, from) {
   for (let at = bytes.indexOf(pattern[0], from); at >= 0; at = bytes.indexOf(pattern[0], at + 1)) {
     let i = 1;
@@ -217,7 +217,7 @@ function parseMultipart(bytes, boundary) {
   const broken = () => new TypeError("the body is no multipart/form-data");
   const blank = encode("\r\n\r\n");
   const delimiter = encode(`\r\n--${boundary}`);
-  // The first one is at the beginning, or after a preamble.
+  // The first delimiter is at the beginning, or after a preamble.
   const isFirst = delimiter.every((byte, i) => i < 2 || byte === bytes[i - 2]);
   let at = isFirst ? -2 : find(bytes, delimiter, 0);
   if (!isFirst && at < 0) throw broken();

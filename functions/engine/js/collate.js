@@ -5,7 +5,7 @@ import { load } from "convex:prelude";
 
 const { apart, classes, groups, ignored, marks, spelled } = load("convex:collation");
 
-/// A character's primary and tertiary weight.
+/// The primary and tertiary weight of each character.
 const ranks = new Map();
 groups.forEach((group, primary) =>
   [...group].forEach((char, tertiary) => ranks.set(char, [primary, tertiary])),
@@ -38,8 +38,8 @@ function charactersOf(text) {
   return characters;
 }
 
-/// The weights of short texts, by text, with numbers apart and without. Sorting compares each text
-/// several times.
+/// The weights of short texts, by text: `apart` if numbers are compared as numbers, and `within` if
+/// not. Sorting compares each text several times.
 const known = { apart: new Map(), within: new Map() };
 const MAX_KNOWN = 2048;
 const MAX_KNOWN_LENGTH = 64;
@@ -136,7 +136,7 @@ export function collate(a, b, { sensitivity = "variant", isNumeric = false }, un
     if (order !== 0) return Math.sign(order);
   }
   if (one.unknown !== undefined || other.unknown !== undefined) {
-    // One continues with an unknown character, and the other with a known one or not at all.
+    // One text continues with an unknown character, and the other with a known one or not at all.
     const side = (mine, theirs) => {
       const next = theirs.primaries[length];
       if (mine.before === undefined || mine.primaries.length !== length) return undefined;

@@ -15,7 +15,7 @@ const {
 } = captured;
 
 /// Wraps an object in a proxy. Each access is then a call of JavaScript, so the clock can interrupt
-/// a loop of the engine over it, whatever length the object claims to have, and whenever.
+/// a loop of the engine over the object, whatever length it claims to have.
 export const traps = {
   __proto__: null,
   get: (target, key) => get(target, key),
@@ -113,11 +113,12 @@ export function flatMap(original, self, args) {
 const marks = /\p{M}{64,}/gu;
 
 /// The longest regular expression that is compiled from a text, in code units, and the longest of
-/// its character classes: the engine takes time for the square of each.
+/// its character classes: the engine's time grows with the square of each.
 const MAX_PATTERN = 1 << 17;
 const MAX_CLASS = 1 << 13;
 
-/// Fails for a regular expression that takes too long to compile. Authors use texts of clients.
+/// Fails for a regular expression that takes too long to compile. Authors make regular expressions
+/// from texts of clients.
 export function checkPattern(text) {
   const { length } = text;
   if (length > MAX_PATTERN) {
@@ -237,8 +238,9 @@ export async function fromAsync(type, items, map, self) {
 /// The comparisons of a search between two checks of the clock.
 const STEP_COMPARISONS = 2 ** 24;
 
-/// Searches for one text in another in steps, between which `look` checks the clock. The methods
-/// that do more than search are called afterwards: what they repeat fits into the function's time.
+/// Searches for one text in another in steps, between which `look` checks the clock. Methods that
+/// do more than search are called afterwards: the search that they repeat takes no longer than the
+/// first one, which fitted into the function's time.
 export function search(original, text, args, name, look) {
   const [pattern, position] = args;
   const size = pattern.length;

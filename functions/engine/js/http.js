@@ -15,8 +15,8 @@ const PIECE_BYTES = 1 << 20;
 const respond = (op, args) => asyncSyscall(op, stringify({ __proto__: null, ...args }));
 const text = (bytes) => native.base64(raw(bytes));
 
-/// The body of the request. An engine has room for two or three of the largest ones, so nothing is
-/// kept of the pieces.
+/// The body of the request. An engine has memory for two or three of the largest bodies, so the
+/// pieces are not kept.
 async function received(length) {
   const body = new RealUint8Array(length);
   for (let at = 0; at < length; at += PIECE_BYTES) {
@@ -55,7 +55,7 @@ export async function answer(router, described, prefix, isLast) {
     await respond("host/respond", { ...head, length: bytes.length, body: "", isWhole: false });
     await send(bytes);
   } else {
-    // Fails if the function has a reader itself: before the response begins.
+    // Fails before the response begins if the function itself has a reader of the body.
     const reader = sent.getReader();
     await respond("host/respond", { ...head, body: "", isWhole: false });
     for (;;) {

@@ -285,8 +285,8 @@ const DATE_STYLES = {
   short: { month: "numeric", day: "numeric", year: "2-digit" },
 };
 const CYCLES = ["h11", "h12", "h23", "h24"];
-/// Dates and times of digits in other languages, by the case of their tags: the date, the time if it
-/// follows one pattern, and what is between them.
+/// Dates and times in digits in other languages, by tag in lower case: the date, the time if it
+/// follows one pattern, and the text between them.
 const DIGITS = new Map(
   [
     ["y-MM-dd", "h:mm:ss_A", ", ", "en-ca"],
@@ -399,13 +399,13 @@ function dateFormat(what, required, defaults, locales, options) {
   if (zoneName !== undefined && !isNamed[zoneName])
     throw unsupported(`${what} with the timeZoneName ${zoneName} in ${zone}`, instead);
   let cycle = set.hourCycle === undefined ? undefined : choice("hourCycle", set.hourCycle, CYCLES);
-  // V8 shows midnight as 24 then, where it would have 12 hours otherwise.
+  // With `hour12: false`, V8 shows midnight as 24 in locales that have 12 hours otherwise.
   if (set.hour12 !== undefined) cycle = set.hour12 ? "h12" : "h24";
   const { weekday, year, month, day, hour, minute, second } = fields;
   const hasDate = [weekday, year, month, day].some((each) => each !== undefined);
   const hasTime = [hour, minute, second].some((each) => each !== undefined);
   const isText = TEXTS.includes(month) || weekday !== undefined;
-  // Canada writes such dates as the United States do.
+  // Canadian English writes dates with names as the United States do.
   if (digits !== undefined && !(isText && !hasTime && locale === "en-ca")) {
     const named = isText ? load("convex:months").namedPattern(locale, fields) : undefined;
     const isDate = isText
@@ -544,8 +544,8 @@ const LETTERS = {
   s: "second", a: "dayPeriod", A: "dayPeriod", B: "dayPeriod",
 };
 
-/// A date by a pattern, as parts: `~` is what is between day, month and year, `@` before the
-/// time, `_` a narrow blank.
+/// A date by a pattern, as parts. In the pattern, `~` is the text between day, month and year, `@`
+/// that before the time, and `_` a narrow blank.
 function patternParts(pattern, { months, days, between, at }, fields, local) {
   const hours = local.getUTCHours();
   const half = hours < 12 ? "a" : "p";

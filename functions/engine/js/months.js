@@ -24,10 +24,11 @@ const SPANISH = {
   },
 };
 
-/// Of each language, by the case of its tags: the date with a long and with a short name of the
-/// month, and after `|` what differs without a year: `w` is the day of the week, and `~` the blank
-/// or word between day, month and year. `at` comes before the time after a long name. `isNotAlone`
-/// are the short names that are others without a day.
+/// For each language, by tag in lower case: the pattern of a date with a long name of the month,
+/// and with a short one. After `|` is the pattern without a year, if it is not the same. `w` is the
+/// day of the week, and `~` the text `between` day, month and year. `at` comes before the time
+/// after a long name. With `isNotAlone`, short names are different without a day, and those are not
+/// here.
 const ROWS = [
   ["en-gb", { ...ENGLISH, long: "w, d M y|w d M", short: "w, d M y|w d M" }],
   ["en-in", { ...ENGLISH, long: "w, d M y", short: "d M y" }],

@@ -61,7 +61,7 @@ export const captured = {
   classes: [],
 };
 
-/// Registers such a class before a function can change it.
+/// Registers a class of the host among the globals, before a function can change the class.
 export function addClass({ name, prototype }) {
   const { classes, hasOwn } = captured;
   const toJSON = hasOwn(prototype, "toJSON") ? prototype.toJSON : null;
@@ -178,8 +178,8 @@ function byLocale() {
   method(typedArrays, "toLocaleString", "arrayToLocaleString");
 }
 
-/// If other values are set here, the engine miscounts references, and would abort the process at
-/// the end of the call.
+/// Ignores values of other types for these two settings: with them, the engine would miscount
+/// references and abort the process at the end of the call.
 function guardErrors() {
   const only = (type, name) => {
     const { set } = captured.getOwnPropertyDescriptor(RealError, name);
@@ -275,8 +275,8 @@ function jsSyscall(op) {
 const variables = {};
 const symbols = [];
 
-/// A misspelled variable is an error, since the log would lack its member. Names that the language
-/// reads from any object are none.
+/// A misspelled variable is an error, since the log would lack its member. A name that the language
+/// itself reads from any object, such as `then`, is not.
 const vars = new Proxy(variables, {
   __proto__: null,
   get(_, name) {
@@ -287,7 +287,7 @@ const vars = new Proxy(variables, {
   },
 });
 
-/// The body is serialized in Rust; see engine/audit.rs.
+/// The body is serialized in Rust; see engine/src/audit.
 async function audit(body) {
   const id = nextId++;
   if (native.audit(id, body, plainPrototype, arrayPrototype, symbols, rare) === undefined)

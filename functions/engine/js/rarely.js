@@ -93,7 +93,7 @@ export function makeDate() {
     for (const name of [`set${part}`, `setUTC${part}`]) hidden(prototype, name, {
       [name](...args) {
         const time = apply(set, this, args);
-        // The engine returns NaN, and leaves the date as it was.
+        // If a part is NaN, the engine returns NaN but leaves the date as it was.
         return time === time ? time : apply(setTime, this, [time]);
       },
     }[name]);
@@ -136,14 +136,15 @@ export function makeDate() {
   return Date;
 }
 
-/// The timers as a binary heap: the one that is due first is in front. An action may have thousands,
-/// and looks for the next one each time that it waits. It inherits no setters of elements.
+/// The timers as a binary heap: the one that is due first is in front. An action may have
+/// thousands, and looks for the next one each time that it waits. Without a prototype, the heap
+/// inherits no setters of elements.
 const heap = [];
 setPrototypeOf(heap, null);
 let nextTimerId = 1;
 let lastTurn = 0;
 
-/// Those that are due at the same time come in the order in which they were set.
+/// Timers that are due at the same time come in the order in which they were set.
 const isBefore = (a, b) => a.at < b.at || (a.at === b.at && a.turn < b.turn);
 
 function put(timer, place) {

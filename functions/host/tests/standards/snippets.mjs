@@ -122,7 +122,8 @@ const LABELS = [
   "iso-2022-jp", "shift_jis", "sjis", "ms932", "euc-kr", "ks_c_5601-1987", "windows-949", "utf-16be", "utf-16le", "utf-16", "ucs-2", "unicodefffe", "csunicode", "iso-10646-ucs-2", "utf-7", "utf-32", "", "nonsense", "utf_8", "\u00a0utf-8", "iso-8859-12",
 ];
 snippets["TextDecoder labels"] = () => each(LABELS, (label) => new TextDecoder(label).encoding);
-// Of the others, Node.js maps some bytes differently than the standard.
+// For the encodings that are not listed here, Node.js maps some bytes differently than the
+// standard.
 snippets["TextDecoder legacy encodings"] = () => each(
   ["ibm866", ...[2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15].map((n) => `iso-8859-${n}`), "koi8-r", "macintosh", "windows-1250", "windows-1251", "windows-1254", "windows-1256", "windows-1257", "windows-1258", "x-mac-cyrillic", "gb18030"],
   (label) => new TextDecoder(label).decode(Uint8Array.from({ length: 128 }, (_, i) => i + 128)),

@@ -33,7 +33,7 @@ export const add = mutation({
   },
 });
 
-// What reads all and writes conflicts with all others that do.
+// Concurrent calls conflict with each other, since each reads and writes the same counter.
 export const count = mutation({
   args: {},
   handler: async (ctx) => {

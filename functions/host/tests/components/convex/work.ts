@@ -20,7 +20,7 @@ export const enqueue = mutation({
   },
 });
 
-/// The third always fails, the fourth at first.
+/// Number 3 always fails, and number 4 the first time.
 export const act = internalAction({
   args: { n: v.number() },
   handler: async (ctx, { n }) => {
