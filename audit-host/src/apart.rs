@@ -8,17 +8,18 @@ use crate::without_secrets;
 
 /// A bucket with its prefix.
 struct Place {
-    /// As in a sentence.
+    /// The owner, as named in a sentence.
     whose: String,
     url: String,
     /// The store, and the bucket unless it is a directory.
     store: String,
-    /// A directory as the file system has it, or a prefix.
+    /// A directory with its links resolved, or a prefix.
     path: PathBuf,
 }
 
 impl Place {
-    /// `None` if the URL is of memory, which nobody shares, or invalid, which its opening reports.
+    /// `None` if the URL names memory, which no other bucket shares, or if it is invalid, which
+    /// opening the bucket reports.
     fn new(whose: String, url: &str) -> Result<Option<Place>, String> {
         let Ok(parsed) = Url::parse(url) else { return Ok(None) };
         let place = |store: String, path| {
@@ -71,7 +72,8 @@ pub(crate) fn check_buckets<'a>(
     Ok(())
 }
 
-/// Whether neither of these buckets, given by URL, is the other or within it, wherever links lead.
+/// Whether two buckets, given by URL, are different and neither is within the other. Links are
+/// followed.
 ///
 /// # Errors
 ///
@@ -82,7 +84,8 @@ pub fn are_apart(one: &str, other: &str) -> Result<bool, String> {
     Ok(places.is_none_or(|(one, other)| !one.is_within(&other) && !other.is_within(&one)))
 }
 
-/// The URL of a path, whatever characters are in it. A relative one is of the current directory.
+/// The URL of a path, whatever characters are in it. A relative path is resolved in the current
+/// directory.
 ///
 /// # Errors
 ///
@@ -150,12 +153,12 @@ fn directory_of(url: &str) -> Option<PathBuf> {
     url.starts_with("file:").then(|| Url::parse(url).ok()?.to_file_path().ok())?
 }
 
-/// Whether `path` is this directory or below it, wherever links lead.
+/// Whether `path` is this directory or below it. Links are followed.
 fn is_below(path: &Path, directory: &Path) -> Result<bool, String> {
     Ok(resolved(path)?.starts_with(resolved(directory)?))
 }
 
-/// The path as the file system has it: of what exists of it, links are followed.
+/// The absolute path, with links resolved in the part of it that exists.
 fn resolved(path: &Path) -> Result<PathBuf, String> {
     let path = absolute(path)?;
     let mut resolved = PathBuf::new();
@@ -241,10 +244,10 @@ mod tests {
             let url = file_url(&root.join(name)).unwrap();
             assert_eq!(directory_of(&url), Some(root.join(name)), "{url}");
         }
-        // Where links lead, and not where they are.
+        // `..` is resolved from where the link leads, not from where it is.
         let url = file_url(&root.join("link/../data")).unwrap();
         assert_eq!(directory_of(&url), Some(root.join("a/data")));
-        // A link keeps its name, which is the bucket's in its records.
+        // Without `..`, the URL keeps the name of the link, under which records name the bucket.
         let url = file_url(&root.join("link/data")).unwrap();
         assert_eq!(directory_of(&url), Some(root.join("link/data")));
         assert!(file_url(Path::new("")).is_err());

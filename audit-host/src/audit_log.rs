@@ -13,7 +13,7 @@ use crate::apart::file_url;
 /// defaults, and refuses what can never work.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditLogSettings<'a> {
-    /// The directory for all that has no place of its own.
+    /// The directory for everything whose place is not set.
     pub data_dir: &'a Path,
     /// The bucket's URL, or `none`. By default the directory `bucket` in the data directory.
     pub bucket: Option<&'a str>,

@@ -21,7 +21,7 @@ pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Output {
     shared: Arc<Shared>,
-    /// Whether only JSON is written to it.
+    /// Whether only JSON is written to the output.
     is_json: bool,
 }
 
@@ -43,7 +43,7 @@ struct State {
     left_out: u64,
     is_writing: bool,
     is_gone: bool,
-    /// Why it is gone, unless its reader closed a pipe.
+    /// Why the output can no longer be written, unless its reader closed a pipe.
     failure: Option<io::Error>,
 }
 
@@ -81,7 +81,7 @@ impl Output {
         self.is_json
     }
 
-    /// Whether it is a terminal.
+    /// Whether the output is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.shared.is_terminal
     }
@@ -104,7 +104,7 @@ impl Output {
         drop(self.shared.changed.wait_timeout_while(self.shared.lock(), at_most, is_left));
     }
 
-    /// Waits as [`finish`](Self::finish) does, for the end of a command whose result this is.
+    /// Waits like [`finish`](Self::finish), at the end of a command whose result is this output.
     ///
     /// # Errors
     ///

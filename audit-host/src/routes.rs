@@ -58,7 +58,7 @@ impl RouteSettings {
         Ok(())
     }
 
-    /// Its bucket, after whose it is.
+    /// The owner of the route's bucket, as named in a sentence, and the bucket's URL.
     pub(crate) fn owned(&self) -> (String, &str) {
         (format!("the route {:?}", self.name), &self.bucket)
     }
@@ -122,7 +122,7 @@ pub(crate) async fn open_routes(
     let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
     let opened = opened.into_iter().collect::<Result<_, _>>();
     if opened.is_err() {
-        // The next process delivers what an earlier one left.
+        // The next process delivers the records that this one leaves in the journal.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await);
         return opened;
     }
@@ -232,7 +232,8 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
-        // Before anything has that name, such as a directory for what is set aside.
+        // A name is refused before anything is named after it, such as a directory for rejected
+        // records.
         for name in ["", "../acme", "Acme", "a b", "a/b", "é", &"a".repeat(65)] {
             let error = read(&format!("[[route]]\nname = {name:?}\nbucket = \"file:///a\""));
             let says = format!("the file of routes: {name:?} is not a name of a route");

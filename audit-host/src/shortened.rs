@@ -6,8 +6,8 @@ use std::borrow::Cow;
 /// an argument or a variable may be of any length.
 const MAX_CHARS: usize = 4_000;
 
-/// The text of an error, without its middle if it is very long. Its begin says what happened, its
-/// end why.
+/// The text of an error, without its middle if it is very long. Its beginning says what happened,
+/// and its end says why.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     let count = if text.len() <= MAX_CHARS { 0 } else { text.chars().count() };
     let Some(left_out) = count.checked_sub(MAX_CHARS).filter(|left_out| *left_out > 0) else {

@@ -50,8 +50,8 @@ impl Shutdown {
     /// [`told`](Self::told), and a later SIGTERM or SIGINT ends the process at once with code 128
     /// plus the signal's number. Everything acknowledged by then is durable.
     ///
-    /// SIGHUP stays ignored if the process was started so, as `nohup` does. Only Linux tells; on
-    /// other systems SIGHUP has its default action.
+    /// SIGHUP stays ignored if the process was started with it ignored, as by `nohup`. This can be
+    /// determined only on Linux; on other systems SIGHUP has its default action.
     ///
     /// Signals are handled on a separate thread, so that the second one works even if the host's
     /// runtime is stuck.
@@ -94,7 +94,7 @@ impl Shutdown {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    /// `None` if it is not handled.
+    /// `None` if SIGHUP is not handled.
     hangup: Option<tokio::signal::unix::Signal>,
 }
 
@@ -124,7 +124,7 @@ impl Signals {
     }
 
     /// A terminal that closes may send several hangups, from the system and from the shell, so a
-    /// later one does not end the process. Its handler stays.
+    /// later one does not end the process. The handler of hangups stays installed.
     async fn later(&mut self) -> i32 {
         use tokio::signal::unix::SignalKind;
         tokio::select! {
@@ -140,7 +140,7 @@ fn hangup_ends_the_process() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // Its bits are the signals, from 1 on.
+    // The lowest bit is that of signal 1.
     let bit = 1 << (tokio::signal::unix::SignalKind::hangup().as_raw_value() - 1);
     ignored.is_some_and(|mask| mask & bit == 0)
 }

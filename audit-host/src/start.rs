@@ -136,7 +136,7 @@ fn check_threads(threads: usize) -> Result<(), StartError> {
     let count = started.len();
     drop(closed);
     for thread in started {
-        // It does nothing that fails.
+        // The thread only waits for the lock, and cannot fail.
         let _ = thread.join();
     }
     let Some(source) = refused else { return Ok(()) };

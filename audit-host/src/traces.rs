@@ -183,7 +183,7 @@ mod enabled {
             let client = Client::new(Duration::from_millis(500)).unwrap();
             let request = http::Request::post(url).body(Bytes::from_static(b"spans")).unwrap();
             let sent = client.send_bytes(request).await;
-            // With it, its connections.
+            // Dropping the client closes its connections.
             drop(client);
             collector.await.unwrap();
             sent.ok().map(|response| (response.status().as_u16(), response.body().len()))
@@ -195,7 +195,8 @@ mod enabled {
             let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
             let piece: &'static [u8] = [ENDLESS, &[b'x'; 0x4000], b"\r\n"].concat().leak();
             assert_eq!(response(chunked, piece).await, Some((200, MAX_RESPONSE_BYTES)));
-            // It stops in the middle of a body, answers nothing, or something else.
+            // The collector stops in the middle of a body, does not answer, sends a header without
+            // an end, or redirects.
             assert_eq!(response(chunked, b"").await, Some((200, 0)));
             let short = "HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\nbusy";
             assert_eq!(response(short, b"").await, Some((503, 4)));

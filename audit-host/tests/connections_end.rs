@@ -144,7 +144,7 @@ async fn idle_connections_do_not_delay_shutdown() {
     for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n"] {
         let host = Host::start(LONG).await;
         let half = host.send(sent).await;
-        // Its connection was accepted before this one's.
+        // The connection `half` was accepted before this one.
         let mut other = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         response(&mut other, "hello").await;
         host.stop.send(()).unwrap();
@@ -185,7 +185,7 @@ async fn endless_requests_are_aborted_at_the_limit() {
     let (half, endless) =
         (host.send(body).await, host.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await);
     host.request_begins().await;
-    // The request whose body is half sent was read before this one's response.
+    // The half-sent request was read before this request was answered.
     response(&mut host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await, "hello").await;
     host.stop.send(()).unwrap();
     assert!((1..=2).contains(&host.serving.await.unwrap()));
@@ -217,7 +217,7 @@ async fn connections_beyond_the_limit_are_refused_until_others_end() {
         assert!(refused.starts_with(status), "{refused}");
         host.go.notify_one();
         assert!(rest(first).await.ends_with("waited"));
-        // As soon as the host has dropped the first.
+        // A new connection is served as soon as the host has dropped the first one.
         while !rest(host.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await)
             .await
             .ends_with("hello")

@@ -1,5 +1,5 @@
-//! What each strange request must be answered, over a socket: where it ends and whose it is must be
-//! read as any proxy in front reads it.
+//! The required responses to unusual requests, over a socket: the host must read the end and the
+//! target of each as any proxy in front reads them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ async fn serve() -> SocketAddr {
     address
 }
 
-/// All that is answered to these bytes until the connection ends.
+/// Everything that the host answers to these bytes until the connection ends.
 async fn answers(address: SocketAddr, bytes: &str) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(bytes.as_bytes()).await.unwrap();
@@ -70,13 +70,13 @@ const HOSTS: [Row<'_>; 23] = [
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Each is followed by another request.
+/// The rest of a request after its `Host`. Another request follows each.
 const BODIES: [Row<'_>; 25] = [
     ("Content-Length: 2\r\n\r\nab", 200, "b\"ab\""),
     ("Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 200, "b\"ab\""),
     ("Transfer-Encoding: , Chunked ,\r\n\r\n2;x=y\r\nab\r\n0\r\nA: b\r\n\r\n", 400, ""),
     ("Transfer-Encoding: ,CHUNKED\r\n\r\n2;x=y\r\nab\r\n0\r\nA: b\r\n\r\n", 200, "b\"ab\""),
-    // Equal lengths are one (RFC 9110, 8.6), and a list may be refused.
+    // Equal lengths count as one (RFC 9110, 8.6), and a list may be refused.
     ("Content-Length: 2\r\nContent-Length: 2\r\n\r\nab", 200, "b\"ab\""),
     ("Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc", 400, ""),
     ("Content-Length: 2, 2\r\n\r\nab", 400, ""),
@@ -93,7 +93,7 @@ const BODIES: [Row<'_>; 25] = [
     ("Transfer-Encoding: xchunked, chunked\r\n\r\n0\r\n\r\n", 501, ""),
     ("Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400, "chunked twice"),
     ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "twice"),
-    // Its end cannot be known (RFC 9112, 6.3).
+    // The end of the body cannot be known (RFC 9112, 6.3).
     ("Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400, ""),
     ("Transfer-Encoding: gzip\r\n\r\nab", 400, ""),
     ("Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 400, ""),
@@ -103,7 +103,7 @@ const BODIES: [Row<'_>; 25] = [
     ("Content-Length: 2\r\nA: b\0c\r\n\r\nab", 400, ""),
 ];
 
-/// The chunks count, and nothing after them (RFC 9112, 6.3).
+/// The chunks determine the body, and the connection ends after the request (RFC 9112, 6.3).
 const BOTH: [&str; 2] = [
     "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
     "Transfer-Encoding: chunked\r\nContent-Length: 60\r\n\r\n2\r\nab\r\n0\r\n\r\n",
@@ -125,7 +125,7 @@ async fn requests_are_whole_and_have_one_host() {
         let answer = answers(address, &request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{rest:?}: {answer}");
         assert!(answer.contains(says), "{rest:?}: {answer}");
-        // A request of unknown length is the last.
+        // A refused request ends the connection, since its length is unknown.
         assert_eq!(answer.contains("/smuggled"), status == 200, "{rest:?}: {answer}");
     }
     for rest in BOTH {

@@ -245,7 +245,7 @@ impl Reader {
                     reader.passed.add(name, is_leftover);
                     None
                 }
-                // Later versions of the library may find other kinds of entries: skip them.
+                // Later versions of the sink's crate may list other kinds of entries: skip them.
                 Ok(_) => None,
                 Err(error) => reader.leave_out(Some(&partition), &error).err().map(Err),
             })

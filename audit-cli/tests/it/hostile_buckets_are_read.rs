@@ -545,7 +545,7 @@ async fn check(sample: &Sample, must: Must, rows: &[(usize, Row)]) -> Result<(),
         remove: &|key| {
             let hour = root.join(key).parent().unwrap().to_owned();
             fs::remove_dir_all(&hour).unwrap();
-            // The day is its parent, unless rows have others.
+            // Removes the day too, unless it still has hours of the table's rows.
             let _ = fs::remove_dir(hour.parent().unwrap());
         },
     };
@@ -600,7 +600,7 @@ async fn check_commands(
         {
             return fault(format!("lacks {missing}"));
         }
-        // What cannot be read accuses nobody.
+        // What cannot be read must not count as tampered.
         let is_unread = matches!(must, Must::SayIncomplete | Must::SayUnproven);
         if kind == Kind::Evidence && is_unread && !ran.out.contains("findings  0 tampered, ") {
             return fault("does not say what it found".to_owned());
@@ -650,13 +650,13 @@ async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
     }
 }
 
-/// The objects of a table, in a store that is no directory.
+/// Tests the damaged objects of [`NAMED`] in an object store instead of a directory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_damaged_in_a_store_is_named() {
     let server = S3TestServer::start().await;
     let sample = Sample::write_to(&server, "").await;
     let bucket = sample.directory.path().join("bucket");
-    // No store can be made to hold a tebibyte.
+    // The server cannot hold an object of a tebibyte.
     let rows = NAMED.iter().filter(|(what, _)| !what.starts_with("a tebibyte"));
     let rows: Vec<(usize, Row)> = (1..LAST).zip(rows.copied()).collect();
     let changed = tempfile::tempdir().unwrap();
@@ -753,7 +753,7 @@ async fn strange_parquet_files_are_named_and_stop_no_other_day() {
     }
 }
 
-/// The host's own records and the metadata of objects, all of them.
+/// All system records and all metadata of objects are lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_even_if_their_evidence_is_lost() {
     let sample = Sample::write().await;
@@ -775,7 +775,7 @@ async fn logs_are_read_even_if_their_evidence_is_lost() {
             let ran = run(&[command, bucket], &[]);
             assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
         }
-        // The opening record has the first number.
+        // The lost opening record has the first number, so `stats` may find a gap.
         let ran = run(&["stats", bucket], &[]);
         assert!(matches!(ran.code, Some(0 | 1)), "{what}: {ran:?}");
         let ran = run(&["verify", bucket, "--key", &sample.key], &[]);

@@ -1,5 +1,5 @@
-//! The commands that do not end, and those that send: whatever lies in a bucket, they read
-//! everything else, and say what is strange.
+//! The commands that run until they are stopped, and those that send records: whatever lies in a
+//! bucket, they read everything else, and name what is strange.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -234,7 +234,7 @@ async fn replay(expected: &Expected<'_>) -> Result<(), String> {
     let environment = store.environment.clone();
     let ran = tokio::task::spawn_blocking(move || run(&arguments, &environment));
     let ran: Ran = ran.await.unwrap();
-    // The stream's own objects are those that are wanted.
+    // `replay` reads only the objects of its stream.
     let codes: &[_] = if expected.lacks { &[Some(1)] } else { &[Some(0), Some(1)] };
     if !codes.contains(&ran.code) {
         return Err(format!("{ran:?}"));

@@ -19,10 +19,10 @@ use crate::support::{
     DAY, HOUR_MS, audit, batch, environment, hourly, object_for_each_batch, url, write,
 };
 
-/// More than a day has hours.
+/// The number of objects, one an hour: more than a day has hours.
 const OBJECTS: usize = 30;
 
-/// Where each key is tried alone.
+/// The number of objects where each key is tried alone.
 const FEW_OBJECTS: usize = 8;
 
 /// Entries below a partition, with a description and the rest of the key. `OURS` stands for the
@@ -228,7 +228,7 @@ async fn a_directory_with_hostile_names_and_links_is_read() {
     symlink("loop", of_hour.join("loop")).unwrap();
     dangling(b"dangling");
     dangling(&[name, b".x"].concat());
-    // The one beside the days is not among the partitions.
+    // The link beside the days is in no partition, so it is not counted.
     others += 7;
     is_read(&[], place, OBJECTS, others, 2, "links").await;
 

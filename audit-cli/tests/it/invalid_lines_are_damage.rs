@@ -84,7 +84,7 @@ async fn an_object_that_expands_to_a_gigabyte_is_refused() {
     }
     put(root.path(), 9, Compression::None, b"{}\n");
     for command in ["cat", "stats"] {
-        // The address space is smaller than two of them.
+        // The address space, 1,000,000 KiB, is smaller than one decompressed object.
         let script = "ulimit -v 1000000; exec \"$0\" \"$@\"";
         let mut shell = Command::new("sh");
         shell.args(["-c", script, env!("CARGO_BIN_EXE_audit"), command, "--parallel", "4"]);

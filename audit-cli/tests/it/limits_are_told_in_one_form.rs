@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Other ways to say it.
+/// Other phrases for an exceeded limit, which messages must not use.
 const OTHERS: [&str; 10] = [
     "exceeds the limit of",
     "exceed the limit of",
@@ -32,7 +32,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines of a source before its tests that say it otherwise.
+/// The lines of a source, before its tests, that use one of these phrases.
 fn otherwise(source: &str) -> Vec<&str> {
     let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -113,7 +113,7 @@ async fn records_that_were_set_aside_are_sent_again() {
     assert!(refused.out.contains("0 records sent and removed, 1 record refused"), "{refused:?}");
     assert!(refused.err.contains("400"), "{refused:?}");
 
-    // Another file keeps no record from being sent, and is named.
+    // A foreign file in the directory is named, and the record is still sent.
     *receiver.poison.lock().unwrap() = None;
     std::fs::write(aside.join("other.json"), "{").unwrap();
     let sent = run(&["send", aside_text], &file).await;
@@ -129,7 +129,7 @@ async fn records_that_were_set_aside_are_sent_again() {
     assert_eq!(run(&["aside"], &directory.path().join("asied")).await.code, Some(3));
 }
 
-/// Two operators, or a timer and an operator.
+/// Two operators, or a timer and an operator, may resend records at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_sent_again_once_by_several_at_once() {
     let (receiver, url) = start().await;

@@ -243,7 +243,7 @@ async fn any_range_of_a_stream_is_replayed() {
         assert!(ran.code > Some(1) && ran.err.contains(says), "{options:?}: {ran:?}");
     }
 
-    // A log stream of another name is not one that misses nothing.
+    // A log stream of another name is refused, instead of counted as complete.
     let (other, journal) = (host.root.path().join("other.toml"), host.journal());
     std::fs::write(&other, "[[log_stream]]\nname = \"other\"\nurl = \"https://a.example\"\n")
         .unwrap();

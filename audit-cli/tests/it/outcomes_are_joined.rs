@@ -41,7 +41,7 @@ async fn scene() -> S3TestServer {
         batch(late + 3, &[log(4, 1, "query")]),
     ];
     write(bucket(&server), object_for_each_batch(), one).await;
-    // This host was killed.
+    // This host was killed before it wrote the outcome.
     let other = vec![batch(DAY, &[log(5, 1, "mutation")])];
     write(bucket(&server), object_for_each_batch(), other).await;
     server
@@ -106,7 +106,7 @@ async fn tail_shows_the_last_attempts_with_their_outcomes() {
     let found = joined(&ran.json());
     assert_eq!(found, expected(&[(3, 1, "failed"), (4, 1, ""), (5, 1, "unknown")]));
 
-    // As many as there are, with or without outcomes.
+    // With a larger count than there are records, all are printed, with or without outcomes.
     for outcomes in [&["--outcomes"][..], &[]] {
         let all = audit(&environment, &[&["cat", &*url], outcomes].concat()).await.lines().len();
         for most in [usize::MAX, usize::MAX / 2 + 1] {

@@ -65,7 +65,7 @@ async fn each_record_is_in_one_file_wherever_it_is_stopped() {
     let made: Vec<Method> =
         server.requests().split_off(before).into_iter().map(|request| request.method).collect();
     for (stop, method) in made.into_iter().enumerate() {
-        // The process dies at the request after this many, which was executed or not.
+        // The process dies after `stop` requests, at the next one, which the store executed or not.
         let cut = (method == Method::PUT).then_some(Fault::StoredThenCut);
         for last in std::iter::once(denied).chain(cut) {
             let files: Vec<String> = rows(&server).into_keys().collect();

@@ -177,14 +177,14 @@ async fn exports_are_exact_and_open_safely() {
         "{csv:?}"
     );
     assert_eq!(csv.out.matches("\"'=HYPERLINK").count(), 22);
-    // Without `--columns`, those of the first records, and the record itself.
+    // Without `--columns`, the columns are the members of the first records, and the record itself.
     let all = audit(&[], &["export", place, "--format", "csv", "-w", "/document=doc3"]).await;
     let head = all.out.lines().next().unwrap();
     assert!(head.starts_with("stream,sequence,/") && head.ends_with(",record"), "{head}");
     for column in ["/action", "/client/ip", "/at", "/size"] {
         assert!(head.contains(column), "{head}");
     }
-    // What Parquet has no column for is named.
+    // Members that have no column in Parquet are named.
     let columns = "/user,/client,/client/ip,/no,/a b,/user/0";
     let mut export = command();
     export.args(["export", place, "--format", "parquet", "--columns", columns]);

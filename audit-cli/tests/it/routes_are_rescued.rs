@@ -1,6 +1,5 @@
-//! The journal of a dead host with routes: each route's records are delivered to its own bucket
-//! and its own log streams, and a bucket that cannot be opened is named and keeps nothing from the
-//! others.
+//! The journal of a dead host with routes: each route's records are delivered to its own bucket and
+//! its own log streams, and a bucket that cannot be opened is named and does not affect the others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -191,7 +190,7 @@ async fn deleted_objects_of_routes_are_delivered_again() {
     assert!(told[1]["error"].as_str().unwrap().contains("globex"), "{said}");
     assert_eq!((&told[2]["route"], counts(&told[2])), (&json!("initech"), [0, 0, 3].map(Some)));
 
-    // What could not be delivered is still in the journal.
+    // The records that could not be delivered are still in the journal.
     fs::remove_file(root.join("globex")).unwrap();
     let ran = deliver(&["--again", "--remove"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -219,7 +218,7 @@ fn objects(bucket: &Path) -> BTreeMap<String, Vec<u8>> {
     objects
 }
 
-/// A host with evidence dies, and its key with it. The journal has the keys of the streams.
+/// A host with evidence dies, and its key is lost. The journal has the keys of the streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_evidence_of_each_route_is_completed_without_the_hosts_key() {
     let directory = tempfile::tempdir().unwrap();
@@ -243,7 +242,7 @@ async fn the_evidence_of_each_route_is_completed_without_the_hosts_key() {
     let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
     assert_eq!(left.filter(|name| name.ends_with(".secret")).count(), 0);
 
-    // One byte of one customer's records.
+    // Alters one byte of one customer's records.
     let first_in = |directory: &Path, begin: &str| {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
         let entries = entries.filter(|e| e.file_name().to_str().unwrap().starts_with(begin));

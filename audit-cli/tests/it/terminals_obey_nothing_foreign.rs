@@ -45,7 +45,8 @@ fn hazards() -> Vec<char> {
     codes.map(|code| char::from_u32(code).unwrap()).collect()
 }
 
-/// Fails if a text contains any of them, except line ends and the colours that `audit` itself uses.
+/// Fails if a text contains a control character or any of [`hazards`], except line ends and the
+/// colours that `audit` itself uses.
 #[track_caller]
 fn is_harmless(text: &str) {
     let ours = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m", "\r\n"];
@@ -119,7 +120,7 @@ async fn usage_errors_quote_foreign_text_escaped() {
         let hostile = format!("a{hazard}[31mb");
         let escaped = hazard.escape_unicode().to_string();
         let flag = format!("--{hostile}");
-        // In each part of a command line that an error quotes.
+        // The hostile text is in each part of a command line that an error quotes.
         for arguments in [
             &[&*hostile][..],
             &[&flag, "ls"],
@@ -144,7 +145,7 @@ async fn usage_errors_quote_foreign_text_escaped() {
                 assert!(shown.contains(&escaped), "{arguments:?}: {shown:?}");
             }
         }
-        // In variables.
+        // The hostile text is in an environment variable.
         for (variable, arguments) in
             [("AUDIT_RETRY_FOR", &["ls", "x"][..]), ("AUDIT_TIME_POINTER", &["cat", "x"])]
         {

@@ -1,4 +1,5 @@
-//! What is missing, empty, endless or of another kind is never taken for what was asked for.
+//! A file or a place that is missing, empty, endless or of another kind is never taken for the
+//! expected one.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -13,7 +14,7 @@ fn key(kind: KeyKind) -> String {
     SignerKey::from_seed("example.com/api", kind, &[7; 32]).unwrap().verifier().to_string()
 }
 
-/// An empty directory, nothing, a file, and a bucket.
+/// An empty directory, a path where nothing exists, a file, and a bucket.
 async fn places(root: &Path) -> Vec<(&'static str, String)> {
     let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let bucket = audit_sink_s3::Bucket::open(&format!("file://{}", at("bucket"))).unwrap();
@@ -24,8 +25,8 @@ async fn places(root: &Path) -> Vec<(&'static str, String)> {
     kinds.map(|kind| (kind, at(kind))).into()
 }
 
-/// Readers of a question print nothing and say why; those that judge or need something end with
-/// another code than 0.
+/// Commands that search for records print nothing and say why. Commands that judge a place, or need
+/// something in it, end with a code other than 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_takes_another_place_for_its_own() {
     let root = tempfile::tempdir().unwrap();
@@ -39,7 +40,7 @@ async fn no_command_takes_another_place_for_its_own() {
     let prove = ["--stream", STREAM, "--sequence", "0", "-o", &out];
     let found = ["--execution", STREAM, "-o", &out];
     let to = ["--to", &out];
-    // What `bucket` is to the last ones: a place of another kind.
+    // The last commands expect another kind of place, so they refuse a bucket too.
     for (command, options, empty, bucket) in [
         (&["ls"][..], &[][..], 0, Some(0)),
         (&["cat"], &[], 0, Some(0)),
@@ -91,7 +92,8 @@ async fn a_state_that_does_not_exist_is_named() {
     }
 }
 
-/// The code of a command, and what it says. "Line 1 exceeds" is no count.
+/// The exit code of a command, and its standard error. It is not a [`Ran`](super::support::Ran),
+/// whose check of plurals would take "line 1 exceeds" for a count.
 fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     let ran = command().args(arguments).output().unwrap();
     (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
@@ -145,7 +147,7 @@ fn endless_files_are_refused_by_each_option() {
             assert!(err.contains(says), "{arguments:?}: {err}");
         }
     }
-    // The files of a place.
+    // The files in the directory of a witness.
     for file in ["heads", "heads.signed"] {
         let place = root.path().join("place");
         fs::create_dir(&place).unwrap();

@@ -13,7 +13,7 @@ use crate::routes::PROBES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Host,
-    /// A host starts although it is away or refuses.
+    /// A host starts even if a tenant's bucket is unreachable or refuses.
     Tenant,
 }
 

@@ -113,7 +113,7 @@ mod tests {
         let mut checks = Checks::shown_on(output.clone());
         checks.journal(&settings);
         assert_eq!((checks.problems, checks.warnings), (0, 0));
-        // Those of a journal do.
+        // A file of a journal does.
         std::fs::write(root.path().join("00000001.journal"), "damaged").unwrap();
         checks.journal(&settings);
         assert_eq!((checks.problems, checks.warnings), (1, 0));

@@ -27,8 +27,8 @@ pub struct Checks {
     output: Output,
     warnings: usize,
     problems: usize,
-    /// The addresses that were checked. They are taken until the end, so that two of them cannot be
-    /// the same.
+    /// Listeners on the checked addresses. They stay open until the end, so that an address that is
+    /// set twice is a problem.
     listening: Vec<TcpListener>,
 }
 

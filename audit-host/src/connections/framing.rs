@@ -1,7 +1,8 @@
-//! Requests whose end or target others may read differently.
+//! Refuses requests whose end or target a proxy may read differently.
 //!
-//! Hyper rejects what it cannot parse. It leaves these rules of RFC 9112 to servers. A proxy in
-//! front that applies others could let a client reach what it guards, or end a request elsewhere.
+//! Hyper rejects what it cannot parse, and leaves these rules of RFC 9112 to servers. If a proxy in
+//! front applied other rules than the host, a client could reach what the proxy guards, or a
+//! request could have another end for the host than for the proxy.
 
 use std::net::Ipv6Addr;
 
@@ -101,7 +102,7 @@ fn is_host(name: &str) -> bool {
     let host = authority.host();
     let literal = host.strip_prefix('[').map(|rest| rest.trim_end_matches(']'));
     let is_name = literal.map_or(!host.is_empty(), |address| address.parse::<Ipv6Addr>().is_ok());
-    // What is before the host, such as a user, makes it no prefix.
+    // With a user before the host, the host is not a prefix of the name.
     let is_end = match name.strip_prefix(host) {
         None => false,
         Some("" | ":") => true,

@@ -267,7 +267,7 @@ async fn serve(
     });
     // Not hyper-util's automatic builder, which waits indefinitely for the first byte.
     let mut http = http1::Builder::new();
-    // Hyper adds it to the time, which must not overflow.
+    // Hyper adds the timeout to the current time, which must not overflow.
     let idle_timeout = limits.idle_timeout.min(LONGEST_TIMEOUT);
     http.timer(TokioTimer::new()).header_read_timeout(idle_timeout);
     http.max_buf_size(MAX_HEADER_BYTES);

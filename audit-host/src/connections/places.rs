@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Why there is no [`Place`].
+/// Why a client gets no [`Place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceRefusal {
-    /// All are taken.
+    /// All places are taken.
     Full,
-    /// The client has as many as it may have.
+    /// The client has as many places as it may have.
     Address,
 }
 

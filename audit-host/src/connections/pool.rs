@@ -55,7 +55,7 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    /// Without the shared memory. 0 once the connection is cut off.
+    /// The bytes of the entry without the shared memory. 0 once the connection is cut off.
     bytes: usize,
     /// The address of the shared memory that the entry holds. `None` once the connection is cut
     /// off.
@@ -66,7 +66,7 @@ struct Entry {
 #[derive(Debug)]
 struct Shared {
     bytes: usize,
-    /// The number of entries that hold it.
+    /// The number of entries that hold this memory.
     holders: usize,
 }
 

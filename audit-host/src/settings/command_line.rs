@@ -71,9 +71,9 @@ pub fn parse_with_file(
     Ok((matches, Sources { given, ..sources.with_file(&path, names) }))
 }
 
-/// Names the environment variables that an error is about, where clap names flags that nobody gave,
-/// or blames the arguments, and says what the value of a number or an address must be. These are
-/// the arguments that it parsed. Other errors are returned unchanged.
+/// Makes an error name the environment variable with the invalid value, where clap names the
+/// variable's flag or blames the arguments. Also says what the value of a number or an address must
+/// be. `arguments` are those that clap parsed. Other errors are returned unchanged.
 pub fn naming_variables(
     mut error: clap::Error,
     command: &Command,
@@ -107,7 +107,7 @@ pub fn naming_variables(
     if is_argument() {
         return error;
     }
-    // Paths are any bytes.
+    // A path may have any bytes.
     let is_text =
         |setting: &&clap::Arg| setting.get_value_parser().type_id() != TypeId::of::<PathBuf>();
     let is_invalid =

@@ -14,7 +14,7 @@ pub(super) fn expected(setting: &Arg) -> Option<String> {
     if parser.type_id() == TypeId::of::<SocketAddr>() {
         return Some("an address and a port, such as 127.0.0.1:8080".to_owned());
     }
-    // Numbers are told by what their parser says about others.
+    // A parser of numbers is recognized by its error for a text that is not a number.
     let signs = ["invalid digit", " is not in "];
     refusal(parser, "x").filter(|why| signs.iter().any(|sign| why.contains(sign)))?;
     let outside = ["18446744073709551615", "4294967296", "0", "-1"];

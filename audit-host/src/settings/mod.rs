@@ -39,7 +39,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Reads a file of tables, such as that of log streams: `what`.
+/// Reads a file of tables. `what` names it in errors, as in "the file of log streams".
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn what_is_expected(error: &toml::de::Error) -> Option<String> {
     let message = error.message();
     let kinds = ["invalid type", "invalid value", "invalid length", "unknown variant"];
     let expected = match message.rsplit_once(", expected ") {
-        // TOML's word for a value that cannot be the name of a variant.
+        // TOML's message for a value that cannot be the name of a variant.
         _ if message.starts_with("wanted ") => Some("a string"),
         _ if !kinds.iter().any(|kind| message.starts_with(kind)) => return None,
         Some((_, "usize" | "u64")) => Some("a whole number from 0 on"),

@@ -197,9 +197,10 @@ impl<J> Turns<J> {
         self.take(lane)
     }
 
-    /// Begins the job that has waited longest of those whose lanes were idle, if their jobs are no
-    /// longer than usual: than twice those of the lane whose turn it is. Jobs of other lanes wait
-    /// for as long as there are any, so call [`pop`](Self::pop) in between.
+    /// Begins the job that has waited longest among the lanes that were idle and whose jobs are
+    /// short: at most 5 milliseconds, or twice as long as those of the lane whose turn it is. Only
+    /// such jobs begin here, so call [`pop`](Self::pop) in between, or the other lanes wait for as
+    /// long as there are any.
     pub fn pop_idle(&mut self) -> Option<(J, Turn)> {
         let (_, _, next) = self.ready.first()?;
         let longest = PROMPT.max(2 * self.lanes.get(next)?.expected);
@@ -269,7 +270,8 @@ impl<J> Turns<J> {
         if let Some(waiting) = self.lanes.get_mut(&lane) {
             let is_ready = self.ready.remove(&(waiting.used, waiting.serial, lane));
             let used = (waiting.used + paid).saturating_sub(charged).max(waiting.least);
-            // A lane that is idle again owes no more than this job, however often it went first.
+            // A lane that was idle before this job, and is idle again, counts only this job as time
+            // used beyond the floor, even if `pop_idle` let many of its earlier jobs go first.
             let is_idle = waiting.jobs.is_empty() && waiting.running == 1;
             let most = if was_idle && is_idle { self.floor + paid.max(LEAST) } else { used };
             waiting.used = used.min(most).max(self.floor);
@@ -358,7 +360,8 @@ impl<J> Turns<J> {
         }
     }
 
-    /// Forgets idle lanes, if there are many. A lane that owes nothing is equivalent to a new one.
+    /// Forgets idle lanes, if there are many. A lane that has not used more than the floor is
+    /// equivalent to a new one, and so is every idle lane while no lane waits.
     fn forget_the_idle(&mut self) {
         if self.lanes.len() > self.ready.len() + MAX_IDLE {
             let (floor, nothing_waits) = (self.floor, self.ready.is_empty());

@@ -50,7 +50,7 @@ struct State {
     turns: Turns<Waiter>,
     /// The number of taken permits, without the one for prompt requests.
     taken: usize,
-    /// Whether the last of them went to a client that was idle.
+    /// Whether the last permit went to a client that was idle.
     was_idle: bool,
     is_prompt_taken: bool,
 }
@@ -78,7 +78,7 @@ struct Granted {
 /// Too many requests are waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// Those of this client.
+    /// This client has too many waiting requests.
     #[error(
         "the requests of this client that wait have reached the limit of {limit}: send fewer at once"
     )]
@@ -86,7 +86,7 @@ pub enum Busy {
         /// The limit.
         limit: usize,
     },
-    /// Those of all clients, and this client has the most.
+    /// All clients together have too many waiting requests, and this client has the most.
     #[error("the requests that wait have reached the limit of {limit}: retry later")]
     All {
         /// The limit.
@@ -149,7 +149,7 @@ impl FairSemaphore {
         waiting.has_ended = true;
         match granted {
             Ok(granted) => Ok(Permit { shared: Arc::clone(&self.shared), granted }),
-            // Its place went to a client with fewer.
+            // The request's place went to a client with fewer waiting requests.
             Err(_) => Err(self.shared.all_are_waiting()),
         }
     }
@@ -216,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Frees a permit that was held, or not at all if the request was cancelled.
+    /// Frees a permit. It was not held if the request was cancelled before it got the permit.
     fn free(&self, granted: &Granted, was_held: bool) {
         let Granted { turn, is_prompt, began } = *granted;
         let mut state = self.state.lock();
@@ -238,7 +238,7 @@ struct Waiting {
     shared: Arc<Shared>,
     lane: Lane,
     granted: oneshot::Receiver<Granted>,
-    /// Whether it was granted or refused.
+    /// Whether the permit was granted or refused.
     has_ended: bool,
 }
 

@@ -37,11 +37,11 @@ async fn too_many_are_refused_from_the_client_with_the_most() {
     let refused = waits(flood).0.unwrap().unwrap_err();
     assert_eq!((refused, refused.http_status()), (Busy::Client { limit: 3 }, 429));
     let (_, first) = waits(other);
-    // The last of the flood makes room.
+    // The newest request of the flood is refused to make room.
     let (_, second) = waits(quiet);
     let refused = poll(&mut floods.pop().unwrap()).unwrap().unwrap_err();
     assert_eq!((refused, refused.http_status()), (Busy::All { limit: 4 }, 503));
-    // Among equals it is the newcomer's.
+    // If several clients have the most waiting requests, the newcomer's is refused.
     let refused = waits(other).0.unwrap().unwrap_err();
     assert_eq!(refused, Busy::All { limit: 4 });
     drop(held);
@@ -111,10 +111,10 @@ async fn a_client_with_one_request_at_a_time_has_every_second_turn() {
         held = poll(&mut own).and_then(Result::ok);
         assert!(held.is_some(), "it waits for the request that has the permit alone");
     }
-    // It takes no more from one of them than from another.
+    // The quiet client takes its turns evenly from the floods.
     let (least, most) = (of_floods.iter().min().unwrap(), of_floods.iter().max().unwrap());
     assert!(*least > 5 && most - least <= 1, "{of_floods:?}");
-    // It is not made to pay for all of its turns once it has a queue too.
+    // Once the quiet client has a queue too, its many earlier turns do not count against it.
     let mut queue: Vec<_> = (0..2).map(|_| acquire(&semaphore, quiet)).collect();
     assert!(queue.iter_mut().all(|it| poll(it).is_none()));
     for _ in 0..16 {
@@ -145,8 +145,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A waiting request, and how many requests of each other lane began since it is the first of a
-/// lane that had held nothing before.
+/// A waiting request. If it is the first of a new lane, `began` counts the requests of each other
+/// lane that began since.
 struct Waits {
     lane: usize,
     acquiring: Acquiring,
@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever clients queue, hold and cancel: no more permits are held than there are, none is
-    /// free while a request waits, each lane keeps its order, what was cancelled gets none, and a
+    /// free while a request waits, each lane keeps its order, a cancelled request gets none, and a
     /// new client waits for at most one request of each other one.
     #[test]
     fn clients_take_turns(
@@ -188,7 +188,7 @@ proptest! {
                         if !waiting.iter().any(|waits| waits.lane == lane)
                             && !held.iter().any(|(of, _)| *of == lane)
                         {
-                            // Another client.
+                            // A lane without requests is taken over by a new client.
                             (lanes[lane], is_new[lane]) = (Lane::unique(), true);
                         }
                         let of_lane = waiting.iter().filter(|waits| waits.lane == lane).count();
@@ -254,7 +254,7 @@ proptest! {
                 prop_assert_eq!(semaphore.waiting(), waiting.len());
                 prop_assert!(held.len() <= permits + usize::from(has_prompt_permit));
                 prop_assert!(waiting.is_empty() || held.len() >= permits);
-                // A prompt request is besides the turns of others.
+                // With a prompt permit, requests may also begin out of turn.
                 for waits in waiting.iter_mut().filter(|_| !has_prompt_permit) {
                     let Some(counts) = &mut waits.began else { continue };
                     for lane in &began {

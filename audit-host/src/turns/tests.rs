@@ -203,7 +203,7 @@ proptest! {
                     prop_assert!(most.is_none_or(|most| *most <= 1), "{:?}", began);
                     running.push(turn);
                 }
-                // Another thread takes it, so it holds up no lane.
+                // A prompt job runs on a thread of its own, so it delays no other lane.
                 Event::PopPrompt => {
                     let Some((number, turn)) = turns.pop_prompt() else { continue };
                     let lane = lanes.iter().position(|lane| *lane == turn.lane).unwrap();

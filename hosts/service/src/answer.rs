@@ -1,4 +1,4 @@
-//! Responses that say why there is no other.
+//! Responses that say why a request was not served.
 
 use axum::Json;
 use axum::http::StatusCode;

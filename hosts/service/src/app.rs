@@ -74,14 +74,14 @@ impl App {
     }
 
     pub(crate) fn router(self, proxies: TrustedProxies, probe: Probe) -> Router {
-        // Contexts of requests are the same for all runtimes.
+        // The context of a request is the same for all runtimes.
         let own = self.tenants.own().runtime.clone();
         let layer = RequestContextLayer::new(own, |extensions| {
             extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
         });
         Router::new()
             .route("/documents/{id}", get(view).put(update))
-            // The whole body has arrived within its limit.
+            // `memory.rs` has already received the whole body, and limited its size.
             .layer(DefaultBodyLimit::disable())
             .layer(from_fn_with_state(self.clone(), identify))
             .layer(from_fn_with_state(self.tenants.clone(), tenants::assign))
@@ -166,7 +166,7 @@ async fn view(
 ) -> Result<Response, Unanswered> {
     let turn = app.database.views().acquire(tenant.lane(&request)).await?;
     let viewed = app.view(&tenant, &tenant.document(&id)).await;
-    // Making its logs durable takes no connection of the database.
+    // Making the logs durable takes no connection to the database.
     drop(turn);
     match viewed {
         Ok(document) => Ok(Json(&**document.release(&request).await?).into_response()),
@@ -183,7 +183,8 @@ async fn update(
     Path(id): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<Document>, Unanswered> {
-    // Until the change has committed, since it holds a connection and locks until then.
+    // The turn lasts until the change has committed, since it holds a connection and locks until
+    // then.
     let _turn = app.database.changes().acquire(tenant.lane(&request)).await?;
     let id = tenant.document(&id);
     let updated = tenant.runtime.run_mutation("documents:update", &request, async |execution| {
@@ -198,7 +199,7 @@ async fn update(
 struct Unanswered {
     status: StatusCode,
     message: String,
-    /// Seconds after which the request may be sent again, where nothing of it was done.
+    /// The seconds after which the client may retry, if nothing of the request was done.
     retry_after: Option<u32>,
 }
 

@@ -26,9 +26,9 @@ const TURNS: FairLimits = FairLimits {
 struct Service {
     sink: Arc<MemorySink>,
     database: Database,
-    /// For requests that have a connection.
+    /// For requests that carry their connection.
     clients: Router,
-    /// For requests of one client.
+    /// For requests without a connection, which are all of one client.
     router: Router,
 }
 
@@ -148,7 +148,7 @@ async fn cancelled_changes_leave_no_stale_view() {
             }
             None => cancelled += 1,
         }
-        // A commit in flight may complete between two of these.
+        // A commit in flight may complete between two of these reads.
         for _ in 0..3 {
             let before = service.revision(&id).await;
             let seen = service.view(&id).await["revision"].as_i64().unwrap();

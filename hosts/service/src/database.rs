@@ -20,10 +20,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Database {
     pool: AnyPool,
     views: FairSemaphore,
-    /// SQLite has one writer at a time. Others would conflict with it, and not in turns.
+    /// SQLite has one writer at a time. Other writers would conflict with it instead of taking
+    /// turns.
     changes: FairSemaphore,
-    /// A connection of its own for observation, which does not wait for those of requests: a busy
-    /// database is not lost.
+    /// A separate connection for observation, which does not wait for a request's: a busy database
+    /// must not count as lost.
     observed: AnyPool,
 }
 
@@ -48,11 +49,13 @@ impl Database {
         } else {
             views.clone()
         };
-        // One each for the permit of prompt requests, a change on SQLite, and an operator.
+        // Three connections besides the permits': for a prompt request, a change on SQLite, and an
+        // operator.
         let connections = u32::try_from(limits.permits + 3).unwrap_or(u32::MAX);
         let observed = AnyPoolOptions::new().max_connections(1).connect_lazy(url)?;
         if is_sqlite {
-            // A pool would try again for half a minute, and then only say that it has.
+            // Connects once without a pool, which would retry for half a minute and then report
+            // only a timeout.
             let mut first = AnyConnection::connect(url).await?;
             prepare(&mut first, is_sqlite).await?;
             first.close().await?;
@@ -66,8 +69,8 @@ impl Database {
             .connect(url)
             .await;
         let pool = match pool {
-            // The pool has tried again and again, and does not say why. A server that does not
-            // answer gives no other reason.
+            // The pool has retried until its timeout, and its error does not say why. So one more
+            // attempt finds the reason, unless the server does not answer.
             Err(timed_out @ sqlx::Error::PoolTimedOut) => {
                 let again = timeout(ANSWER_TIMEOUT, AnyConnection::connect(url)).await;
                 return Err(again.ok().and_then(Result::err).unwrap_or(timed_out));
@@ -173,7 +176,7 @@ mod tests {
     async fn a_server_that_is_away_is_blamed_and_not_the_pool() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("postgres://{}/app", listener.local_addr().unwrap());
-        // It accepts, and says nothing.
+        // The server accepts the connection, and does not answer.
         let error = Database::open(&url, LIMITS).await.unwrap_err();
         assert!(matches!(&error, sqlx::Error::PoolTimedOut), "{error:?}");
         drop(listener);
@@ -187,7 +190,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/db?mode=rwc", directory.path().display());
         let database = Database::open(&url, LIMITS).await.unwrap();
-        // Requests that hold all connections do not make it a lost one.
+        // The database is not lost while requests hold all connections.
         let mut busy = Vec::new();
         for _ in 0..LIMITS.permits + 3 {
             busy.push(database.pool().acquire().await.unwrap());

@@ -35,10 +35,10 @@ pub(crate) struct Change {
 /// Why a function failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// There is no such document.
+    /// The document does not exist.
     #[error("there is no such document")]
     NotFound,
-    /// The document has another revision than the user saw.
+    /// The document's revision is not the one that the user saw.
     #[error("the document is at revision {actual}, not at {expected}")]
     Stale { expected: i64, actual: i64 },
     /// The user's input is invalid.

@@ -21,8 +21,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// the document, and the copies of the database's driver.
 const COPIES: usize = 4;
 
-/// Passes a request on with its whole body. What it takes counts for its client until the response
-/// is sent.
+/// Passes a request on with its whole body. The request's memory counts for its client until the
+/// response is sent.
 ///
 /// A client may send and receive as slowly as the limits of connections allow, so nobody waits for
 /// this memory. Beyond its limit, the client that holds the most is cut off: its request is
@@ -45,7 +45,7 @@ pub(crate) async fn within_memory(
         Err(_) => return answer(StatusCode::BAD_REQUEST, "the body ended early"),
     };
     let response = next.run(Request::from_parts(parts, body.into())).await;
-    // Responses are complete already.
+    // The response is already complete in memory.
     let (parts, body) = response.into_parts();
     match to_bytes(body, usize::MAX).await {
         Ok(body) => Response::from_parts(parts, Body::from(held.of_bytes(body))),

@@ -380,7 +380,7 @@ impl Settings {
     }
 }
 
-/// At most a day: more is a mistake, such as microseconds.
+/// At most a day: a larger number is a mistake, such as one in microseconds.
 fn milliseconds() -> RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=24 * 60 * 60 * 1_000)
 }
@@ -389,7 +389,7 @@ fn connections() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=u64::from(u32::MAX)).try_map(usize::try_from)
 }
 
-/// Each takes a connection of the database, and a file.
+/// Each request takes a connection to the database, and a file descriptor.
 fn at_once() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=1_024).try_map(usize::try_from)
 }
@@ -398,7 +398,7 @@ fn waiting() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=1 << 20).try_map(usize::try_from)
 }
 
-/// From the largest request to more than any host has.
+/// In MiB: from what the largest request takes to more than any host has.
 fn request_memory() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(4..=1 << 20).try_map(usize::try_from)
 }
@@ -407,7 +407,7 @@ fn request_memory() -> impl TypedValueParser<Value = usize> {
 mod tests {
     use super::*;
 
-    /// What the standard library says about numbers and addresses, which does not help alone.
+    /// The standard library's messages about numbers and addresses, which do not help alone.
     const BARE: [&str; 3] = ["invalid digit found", "invalid socket address", "too large to fit"];
 
     #[test]

@@ -63,8 +63,8 @@ impl Tenant {
     }
 }
 
-/// Finds out whose request it is. With tenants, the proxy in front names one in each request. Only
-/// trusted proxies can: any other client could name anybody, and read and log in their name.
+/// Assigns a request to its tenant. With tenants, the proxy in front names one in each request.
+/// Only trusted proxies can: any other client could name anybody, and read and log in their name.
 pub(crate) async fn assign(
     State(tenants): State<Tenants>,
     Extension(origin): Extension<Origin>,

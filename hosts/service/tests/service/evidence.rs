@@ -82,8 +82,8 @@ async fn a_witness_that_is_away_delays_nothing() {
     service.stop();
 }
 
-/// Each tenant's bucket is signed by itself, and a host that was killed closes at its next start
-/// what it had begun.
+/// Each tenant's bucket is signed separately, and a host that was killed closes the streams that it
+/// had opened at its next start.
 #[tokio::test]
 async fn the_logs_of_each_tenant_are_signed_in_its_own_bucket() {
     let directory = TempDir::new().unwrap();

@@ -15,7 +15,7 @@ const BUDGET_MIB: usize = 32;
 /// What the rest of the process may take: allocators, the database's caches.
 const BEYOND_MIB: usize = 64;
 
-/// A connection from another address than other clients have.
+/// Connects from the address 127.0.0.`last`, which tells clients apart.
 async fn connect(service: &Service, last: u8) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, last], 0).into()).unwrap();

@@ -133,7 +133,7 @@ impl Service {
         self.process.wait().unwrap().code()
     }
 
-    /// Sends SIGKILL. `wait` for its end.
+    /// Sends SIGKILL. [`wait`](Self::wait) waits until the process has ended.
     pub(crate) fn kill(&self) {
         self.signal("KILL");
     }
@@ -217,7 +217,8 @@ pub(crate) fn records_at(bucket: &Path) -> Records {
 /// Records by stream and number.
 pub(crate) type Records = BTreeMap<(String, u64), Value>;
 
-/// The records in these objects, given as names without partitions and bytes. Each occurs once.
+/// The records in these objects, each given by its name without the partition and its bytes. Fails
+/// if a record occurs twice.
 pub(crate) fn records_in(objects: impl IntoIterator<Item = (String, Vec<u8>)>) -> Records {
     let mut records = Records::new();
     for (name, bytes) in objects {

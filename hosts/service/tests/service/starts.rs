@@ -62,7 +62,7 @@ fn printed_settings_have_sources_and_no_secrets() {
     ] {
         assert_eq!(line(name).join(" "), expected);
     }
-    // Nothing was made.
+    // Nothing was created.
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
 
     // The output is a settings file with the same settings.
@@ -123,7 +123,7 @@ fn a_check_names_each_problem_and_its_remedy() {
     assert!(text(&wrong.stderr).contains("the host cannot be started; problems: "));
 }
 
-/// Each in place of the default settings file, or in a variable.
+/// Each odd setting takes the place of the default settings file, or is in a variable.
 #[test]
 fn odd_settings_are_named_and_not_passed_over() {
     let directory = TempDir::new().unwrap();
@@ -137,7 +137,7 @@ fn odd_settings_are_named_and_not_passed_over() {
     };
     std::os::unix::fs::symlink("nowhere", &file).unwrap();
     refused("the settings file audit-service.toml cannot be read: No such file");
-    // Whoever starts it learns the code, though nobody hears the reason.
+    // The exit code is right even if the error cannot be written.
     let mut service = Command::new(env!("CARGO_BIN_EXE_audit-service"));
     service.env_clear().current_dir(root).arg("--print-config").stdout(Stdio::null());
     let full = if cfg!(target_os = "linux") { "/dev/full" } else { "/dev/null" };
@@ -199,7 +199,7 @@ fn what_stands_where_files_will_be_is_found_by_the_check() {
         assert_eq!(ran.status.code(), Some(1), "{shown}");
         let line = shown.lines().find(|line| line.starts_with(&format!("problem  {problem:<14} ")));
         assert!(line.is_some_and(|line| line.contains(says)), "{data_dir} {problem}: {shown}");
-        // The check is right: it does not start.
+        // The check is right: the service does not start.
         let started = run(root, &[&FREE[..], &[&flag]].concat(), &[]);
         assert_eq!(started.status.code(), Some(1), "{started:?}");
     }
@@ -211,7 +211,7 @@ fn settings_that_can_never_work_are_refused() {
     let root = directory.path();
     let bucket = format!("--bucket=file://{}", root.join("logs").display());
     let free = [("LISTEN", "127.0.0.1:0"), ("OPERATORS_LISTEN", "127.0.0.1:0")];
-    // A port that nobody else is given meanwhile, but that a host may listen on.
+    // Reserves a port that no other process is given meanwhile, but that the service may listen on.
     let reserved = tokio::net::TcpSocket::new_v4().unwrap();
     reserved.set_reuseaddr(true).unwrap();
     reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -312,7 +312,7 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     let streams = format!("{acme}{siem}{away}{siem}");
     std::fs::write(root.join("routes.toml"), format!("{acme}{away}")).unwrap();
     std::fs::write(root.join("audit-service.toml"), "routes = \"routes.toml\"\n").unwrap();
-    // Nothing listens there.
+    // Nothing listens at this endpoint.
     let environment = [
         ("AWS_ACCESS_KEY_ID", "id"),
         ("AWS_SECRET_ACCESS_KEY", "hunter2"),
@@ -392,7 +392,7 @@ fn a_lack_of_files_is_reported_in_one_line() {
     }
 }
 
-/// What an operator may have to find out from one line.
+/// One line must tell an operator what is wrong.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_start_on_a_bad_machine_says_what_is_wrong() {
@@ -418,7 +418,7 @@ fn output_that_cannot_be_written_is_no_success() {
     }
 }
 
-/// Each file that a setting names, with a device without an end in its place.
+/// Each setting that names a file is given an endless device.
 #[cfg(target_os = "linux")]
 #[test]
 fn endless_files_end_a_start() {
@@ -447,7 +447,8 @@ fn endless_files_end_a_start() {
     }
 }
 
-/// A file that is opened later must not get the number of a closed output, and its bytes.
+/// A file that is opened later must not get the descriptor of a closed output, and with it the
+/// bytes of the output.
 #[cfg(target_os = "linux")]
 #[test]
 fn closed_and_full_outputs_change_no_file_and_end_nothing() {

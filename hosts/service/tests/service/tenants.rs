@@ -33,7 +33,7 @@ async fn routes(service: &Service) -> Value {
     serde_json::from_str::<Value>(&text).unwrap()["routes"].take()
 }
 
-/// Checks that these are the logs of so many changes of one tenant, and of nobody else.
+/// Checks that these are the logs of this number of changes by one tenant, and of no other.
 fn check(records: &Records, tenant: &str, id: &str, changes: u64) {
     check_numbers(records);
     let document = json!(format!("{tenant}/{id}"));
@@ -67,7 +67,7 @@ async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
     let id = new_id("plan");
     let of = |tenant: &'static str| [("x-tenant", tenant), ("x-user", tenant)];
 
-    // Nobody else's request is served, nor logged anywhere.
+    // A request without a known tenant is neither served nor logged.
     for (headers, expected) in [
         (&[][..], "no trusted proxy names the tenant of the request in X-Tenant"),
         (&[("x-tenant", "")], "there is no tenant \"\""),
@@ -79,7 +79,8 @@ async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
         assert_eq!(service.view(&id, headers).await.0, 403);
     }
 
-    // One bucket refuses. Both tenants go on, each with a document of its own under the same id.
+    // One bucket refuses. Both tenants are still served, each with a document of its own under the
+    // same id.
     store.faults().always(Fault::Refused(ErrorAnswer::SLOW_DOWN));
     for revision in 1..=5 {
         for tenant in ["acme", "globex"] {
@@ -122,8 +123,9 @@ async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
     assert_eq!(records(&directory), Vec::<Value>::new(), "the service's own bucket has nothing");
 }
 
-/// A tenant leaves the file after its bucket was away, and the process died. Its bucket is back, or
-/// it is away still: then the service starts and stops as if the tenant had never been there.
+/// A tenant leaves the file after its bucket was unreachable and the process died. If the bucket is
+/// back, it gets the rest of the logs. If it is still unreachable, the service starts and stops as
+/// if the tenant had never been there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_left_gets_the_rest_of_its_logs() {
     let directory = TempDir::new().unwrap();
