@@ -22,7 +22,7 @@ pub(super) const DEPLOYMENT: &str = "_deployment";
 pub(super) struct Deployed {
     pub(super) program: Program,
     pub(super) validators: Validators,
-    /// The missing functions that were logged. A cron is due again and again, but logged once.
+    /// The missing functions that were logged. A cron is due repeatedly, but logged once.
     missing: Mutex<HashSet<String>>,
 }
 

@@ -90,7 +90,7 @@ fn with_extension(function: &str) -> String {
     function.replacen(':', ".js:", 1)
 }
 
-/// The reverse. Documents of earlier versions have no extension.
+/// The function's name without the extension. Documents of earlier versions have none.
 fn without_extension(name: &str) -> String {
     name.replacen(".js:", ":", 1)
 }

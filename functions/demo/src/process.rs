@@ -34,7 +34,8 @@ impl Host {
             .arg(functions)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
-            // The host has the other end of its input, and stops if this process is killed.
+            // This process has the other end of the host's input, so the host stops if this process
+            // is killed.
             .arg("--until-input-ends")
             .stdin(Stdio::piped());
         command.args([

@@ -35,7 +35,7 @@ const AUDIT_LOG: &str = "1.0/auditLog";
 /// The maximum number of lines that one call can write to the console.
 const MAX_LOG_LINES: usize = 256;
 
-/// The maximum size of all those lines, in bytes.
+/// The maximum size of the lines that one call can write to the console, in bytes.
 const MAX_LOG_BYTES: usize = 256 << 10;
 
 /// The console output of a call, or of several, up to a limit.

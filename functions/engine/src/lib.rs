@@ -265,7 +265,7 @@ pub enum FailureKind {
     TimeLimit,
     /// The call needed too much memory.
     MemoryLimit,
-    /// The function's calls nested too deeply. It could have caught this error.
+    /// The function's calls nested too deeply. The function could have caught this error.
     StackOverflow,
     /// The function awaits a promise that nothing will settle.
     NeverResolves,

@@ -85,7 +85,8 @@ impl Stopwatch {
         self.usage.is_exhausted()
     }
 
-    /// Pauses the stopwatch while `outside` runs. The calls made within it count.
+    /// Pauses the stopwatch while `outside` runs. The JavaScript of nested calls that `outside`
+    /// makes counts.
     pub(super) fn pause<T>(&self, outside: impl FnOnce() -> T) -> T {
         let spent = self.spent();
         self.spent.set(spent);

@@ -30,7 +30,7 @@ fn walk(
         let Some(name) = path.file_name().and_then(OsStr::to_str) else {
             return Err(LoadError::at(&path, "the name is not UTF-8"));
         };
-        // Convex ignores these too, including names with spaces.
+        // Convex ignores these names too, including those with spaces.
         if name.starts_with(['.', '#']) || name.contains(' ') {
             continue;
         }

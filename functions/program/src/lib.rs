@@ -109,7 +109,8 @@ impl Program {
             Some(Router { component, function, prefix })
         });
         let mut routers: Vec<_> = routers.filter(|one| path.starts_with(one.prefix)).collect();
-        // The app's own, which is the first, stays before a component with the same prefix.
+        // The app's own router is the first, and stays before one of a component with the same
+        // prefix.
         routers.sort_by_key(|router| std::cmp::Reverse(router.prefix.len()));
         routers
     }

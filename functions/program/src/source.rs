@@ -56,8 +56,8 @@ pub(crate) fn extension(path: &Path) -> &str {
 /// The settings of TypeScript that affect what code does.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Settings {
-    /// Whether fields of classes are assigned and not defined, so that they call setters, and those
-    /// without a value do not exist.
+    /// Whether fields of classes are assigned instead of defined: an assignment calls setters, and
+    /// a field without a value does not exist.
     pub(crate) assigns_fields: bool,
     pub(crate) jsx: JsxOptions,
 }

@@ -274,7 +274,7 @@ mod tests {
         }
         let bytes = call_bytes(&Scanned::of(large.as_bytes()), large.len());
         assert!(held.len() * bytes <= 32 << 20 && (held.len() + 1) * bytes > 32 << 20);
-        // A small call does not wait for them.
+        // A small call does not wait for large ones.
         drop(budget.perform(b"{}").await.unwrap());
         held.pop();
         drop(budget.perform(large.as_bytes()).await.unwrap());

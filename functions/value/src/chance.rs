@@ -38,7 +38,7 @@ impl Chance {
 }
 
 impl ChanceSeed {
-    /// A seed from four calls of `bits`; unpredictable if they are.
+    /// A seed from four calls of `bits`. It is unpredictable if the bits are.
     pub fn from_bits(mut bits: impl FnMut() -> u64) -> ChanceSeed {
         let mut seed = [0; 32];
         for part in seed.as_chunks_mut::<8>().0 {

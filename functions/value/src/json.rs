@@ -176,7 +176,7 @@ fn is_special(number: f64) -> bool {
     !number.is_finite() || (number == 0.0 && number.is_sign_negative())
 }
 
-/// The number as an integer, if it is whole: JavaScript writes those without `.0`.
+/// The number as an integer, if it is whole: JavaScript writes whole numbers without `.0`.
 fn as_integer(number: f64) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and within 53 bits")]

@@ -175,7 +175,8 @@ impl CachedQuery {
                 let together = releases.waiting.len().min(MAX_RELEASED_TOGETHER);
                 releases.waiting.drain(..together).unzip()
             };
-            // A panic of the sink fails these callers. Later ones would wait for this task forever.
+            // A panic of the sink fails these callers. If it ended this task, later callers would
+            // wait forever.
             let releasing = AssertUnwindSafe(self.sealed.release_all(&requests)).catch_unwind();
             let released = match releasing.await {
                 Ok(Ok(outcome)) => outcome.expect("a caller waits").clone(),

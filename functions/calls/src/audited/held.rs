@@ -173,7 +173,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// The function may not call one of this kind. The message is for the function.
+    /// This function may not call one of that kind. The message is for the function.
     pub(crate) fn nested(&self, kind: FunctionKind, name: String) -> Result<Log, String> {
         match (self.kind(), kind) {
             (FunctionKind::Query, FunctionKind::Mutation) => {

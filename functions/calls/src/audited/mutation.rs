@@ -79,7 +79,8 @@ impl Functions {
 
     async fn run_mutation(&self, call: MutationCall) -> Result<Mutated, CallError> {
         // A separate task, so that a mutation that has begun runs to its end even if its caller
-        // goes away: its logs then match an outcome. One that has not begun never begins.
+        // goes away: its logs then match an outcome. A mutation that has not begun by then never
+        // begins.
         let present = Arc::new(());
         let (functions, caller) = (self.clone(), Presence::of(&present));
         let attempts = async move { functions.attempts(call, caller).await };

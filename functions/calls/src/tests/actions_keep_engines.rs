@@ -35,7 +35,7 @@ async fn an_action_finds_an_engine_that_is_ready_and_as_new() {
     for _ in 0..10 {
         let ran = functions.action("kept:count", &json!({}), &host.caller()).await.unwrap();
         assert_eq!(ran.result.as_deref(), Ok("1"));
-        // One thread is enough for actions that follow each other.
+        // One thread is enough for actions that run one after the other.
         until(|| threads.idle() == 1).await;
         assert!(threads.kept_bytes() > 0);
     }
@@ -54,7 +54,7 @@ async fn actions_that_run_at_once_have_threads_of_their_own() {
         for ran in futures::future::join_all(calls).await {
             assert_eq!(ran.unwrap().result.as_deref(), Ok("1"));
         }
-        // The others end.
+        // The other threads end.
         until(|| threads.idle() > 0).await;
         assert!(threads.idle() <= threads.max_idle(), "{}", threads.idle());
     }

@@ -10,8 +10,8 @@ use super::Host;
 use crate::{FunctionSettings, Identity};
 
 /// Functions of the app and of its component. Each says what it knows of the caller: the subject,
-/// and in a mutation or action also the token. With `by`, it asks the function that this refers to,
-/// and so on.
+/// and in a mutation or action also the token. With `by`, it calls the first function named there,
+/// with the rest as that function's `by`.
 const FUNCTIONS: &str = r#"
 import { createFunctionHandle } from "convex/server";
 import { action, mutation, query } from "./_generated/server";

@@ -63,8 +63,8 @@ import { mutation } from "../_generated/server";
 export default mutation(async (ctx) => (await ctx.meta.getFunctionMetadata()).name);
 "#;
 
-/// A default export is named by its module alone, by clients and by `getFunctionName`, and with its
-/// export by those that complete names.
+/// Clients and `getFunctionName` name a default export by its module alone. Callers that complete
+/// names add its export.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn default_exports_are_found_by_each_of_their_names() {
     let modules = tempfile::tempdir().unwrap();

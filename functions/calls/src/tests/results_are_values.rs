@@ -7,7 +7,7 @@ use super::super::FunctionSettings;
 use super::Host;
 use crate::call::{Answered, Failed};
 
-/// Results that are no values, as expressions of a handler, and a part of the message.
+/// Expressions of a handler whose results are not values, each with a part of the message.
 const RESULTS: [(&str, &str); 7] = [
     ("'\\ud800'", "surrogate"),
     ("[{ a: '\\udc00' }]", "surrogate"),
@@ -18,7 +18,7 @@ const RESULTS: [(&str, &str); 7] = [
     ("{ $a: 1 }", "$a"),
 ];
 
-/// Texts that a function returns in the place of what `convex/server` makes of its result.
+/// Texts that a function returns in place of its result as `convex/server` encodes it.
 const TEXTS: [&str; 13] = [
     "",
     "not JSON",

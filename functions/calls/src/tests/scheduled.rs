@@ -249,7 +249,7 @@ async fn a_missing_function_of_a_cron_is_reported_once() {
     let host = Host::with_program(modules.path(), settings, SystemRandom).await;
     let (caller, changed) = (host.caller(), Arc::new(Notify::new()));
     let key = host.functions.query_key("beat:count", &json!({}), &caller).unwrap();
-    // The two are due at the same times.
+    // Both crons are due at the same times.
     loop {
         let sealed = host.functions.sealed_at(&host.functions.latest(), &key, None).await;
         let count = sealed.release(&caller).await.unwrap().result.clone().unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) struct Asked {
     /// `GET /path HTTP/1.1`.
     pub(crate) line: String,
-    /// In lower case.
+    /// The names are in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -29,7 +29,7 @@ impl Asked {
 pub(crate) enum Reply {
     /// These bytes; then the connection ends.
     Whole(Vec<u8>),
-    /// These bytes, then the second ones forever.
+    /// The first bytes, then the second ones forever.
     Endless(Vec<u8>, Vec<u8>),
     /// These bytes, then nothing. Sends on the channel when the client disconnects.
     Stall(Vec<u8>, mpsc::UnboundedSender<()>),

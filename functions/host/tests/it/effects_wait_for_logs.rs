@@ -50,7 +50,7 @@ async fn a_full_disk_fails_mutations_but_not_queries() {
         assert!(error.to_string().contains("takes no changes now"), "{error}");
         host.query("documents:view", json!({ "documentId": id })).await.unwrap();
     }
-    // Each attempt became durable before it was refused.
+    // The log of each attempt became durable before the commit was refused.
     assert_eq!(host.logs("counter.added").len(), 3);
     store.set_reserve(0);
     let mutated = host.mutation("counters:add", json!({ "name": "full" })).await.unwrap();

@@ -53,7 +53,7 @@ async fn slow_and_silent_clients_are_disconnected() {
         .await
         .unwrap();
     let mut no_connect = Socket::silent(&host.url).await;
-    // It sends Connect and then reads nothing, so the host's pings go unanswered.
+    // This client sends Connect and then reads nothing, so the host's pings go unanswered.
     let half_open = Socket::connect(&host.url).await;
 
     assert_eq!(rest(&mut silent).await, "");

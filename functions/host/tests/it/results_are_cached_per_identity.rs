@@ -72,7 +72,8 @@ async fn later_calls_see_changes() {
             f64::from(revision)
         );
     }
-    // A change to data that it did not read leaves it cached: the same text, from the same run.
+    // A change to data that the query did not read leaves the result cached: the same text, from
+    // the same run.
     let before = host.functions.latest();
     let key = host.functions.query_key("documents:view", &view, &host.caller("192.0.2.1")).unwrap();
     let kept = host.functions.sealed_at(&before, &key, None).await;

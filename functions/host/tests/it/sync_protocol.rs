@@ -105,10 +105,10 @@ async fn unchanged_results_are_neither_sent_nor_logged() {
     assert_eq!(follower.step().await, [(0, Ok(Json::Null))]);
     follower.socket.follow(1, "messages:large", json!({ "kib": 1 })).await;
     follower.step().await;
-    // It reads data that the message changes; `whoami` does not.
+    // `large` reads data that the message changes; `whoami` does not.
     host.send("a").await;
     assert_eq!(follower.step().await.len(), 1);
-    // Under a new program, the query runs again and returns the same.
+    // Under a new program, `whoami` runs again and returns the same.
     host.functions.deploy(program(&[MESSAGES])).await.unwrap();
     host.send("b").await;
     let changes = follower.step().await;

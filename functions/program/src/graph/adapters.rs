@@ -32,7 +32,7 @@ impl Reached {
                 let names = self.exported_by(&file, &mut HashSet::new()).into_iter();
                 let names: Vec<String> = names
                     .filter(|name| name != "default" && name.chars().all(is_name))
-                    // The names of ES modules go before those of CommonJS modules.
+                    // The names of ES modules take precedence over those of CommonJS modules.
                     .filter(|name| !self.stars_export(path, read, name, &mut HashSet::new()))
                     .filter(|name| exported.insert(name.clone()))
                     .collect();

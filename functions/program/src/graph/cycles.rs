@@ -65,7 +65,7 @@ impl Graph {
         reached.share_mains(&files);
         reached.pass_wanted_on(files.paths);
         let is_entry = |path: &PathBuf| {
-            // Convex bundles these separately.
+            // Convex bundles schemas and configurations separately.
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             !name.starts_with("schema.") && name.matches('.').count() == 1
         };

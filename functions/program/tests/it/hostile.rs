@@ -624,7 +624,7 @@ fn interrupted_searches_do_not_corrupt_the_engine() {
     assert_eq!(fixture.value("messages:fine", "[{}]"), "1");
 }
 
-/// Names with one hash are compared with each other, and the engine checks no clock meanwhile.
+/// Names with the same hash are compared with each other, and the engine checks no clock meanwhile.
 #[test]
 fn names_that_were_chosen_to_collide_are_refused() {
     let fixture = fixture(

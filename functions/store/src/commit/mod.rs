@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Runs `change` while nothing else commits, then commits what it returns like a transaction.
-    /// `change` may write batches of its own before.
+    /// Before it returns, `change` may write batches of its own.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,

@@ -133,7 +133,7 @@ fn forbidden_operations_are_refused_with_the_reason() {
     for (message, expected) in cases {
         assert_eq!(message, expected);
     }
-    // None of these changed anything. A replacement may repeat the system fields.
+    // None of these operations changed anything. A replacement may repeat the system fields.
     let document = tx.get(&root(), None, &id).unwrap().unwrap();
     tx.replace(&root(), None, &id, document.clone()).unwrap();
     assert_eq!(tx.get(&root(), None, &id).unwrap(), Some(document));
@@ -736,7 +736,7 @@ fn reads_aside_see_no_own_writes_and_conflict_with_nothing() {
         let found = if is_aside { tx.aside(7.into(), read) } else { read(&mut tx) };
         assert_eq!(found, expected, "aside: {is_aside}");
         assert_eq!(tx.metrics().database_queries, 1);
-        // With another seed, and so other ids.
+        // With another seed, so that the ids differ.
         let mut other = store.begin(&store.latest(), 8);
         other.insert(&root(), "t", value(json!({}))).unwrap();
         other.commit().unwrap();

@@ -105,7 +105,7 @@ fn one_transaction_creates_thousands_of_tables() {
     let ids = insert(&mut tx, (0..count).map(name));
     let refused = tx.insert(&root(), "more", value(json!({}))).unwrap_err();
     assert!(refused.to_string().contains("Too many writes"), "{refused}");
-    // Its own writes are found, the last ones too.
+    // The transaction finds its own writes, also the last ones.
     for id in ids.iter().rev().take(1_000) {
         assert!(tx.get(&root(), None, id).unwrap().is_some());
     }
