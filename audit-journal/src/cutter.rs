@@ -29,12 +29,12 @@ pub(crate) struct Cut {
     pub(crate) end: Position,
     /// The ordinals of the segments with its first and its last record.
     ordinals: (u32, u32),
-    /// Whether it ends at a point that an earlier process had decided.
+    /// Whether an earlier process had decided its end.
     pub(crate) is_noted: bool,
 }
 
 impl Cut {
-    /// Records of another route than the default one.
+    /// Makes an object of the records of a route.
     pub(crate) fn of_route(records: RunRecords) -> Cut {
         let RunRecords { stream, first_sequence, count, times, is_system, lines, since, end } =
             records;
@@ -53,7 +53,7 @@ impl Cut {
         }
     }
 
-    /// Records of another route than the default one, for a follower. `ordinals` are those of the
+    /// Makes an object of the records of a route for a follower. `ordinals` are those of the
     /// segments with the first and the last record.
     pub(crate) fn followed(records: RunRecords, ordinals: (u32, u32), is_noted: bool) -> Cut {
         Cut { ordinals, is_noted, ..Cut::of_route(records) }
@@ -113,7 +113,7 @@ pub(crate) struct Cutter {
     /// streams.
     skips_system: bool,
     max_object_bytes: usize,
-    /// Memory for the lines of objects, which comes back when they are encoded.
+    /// Memory for the lines of objects, returned once the objects are encoded.
     lines: BufferPool,
 }
 
@@ -136,7 +136,8 @@ impl Cutter {
             ends: VecDeque::new(),
             skips_system: false,
             max_object_bytes,
-            // Reserved memory that is not written is never touched, and growing would copy.
+            // Reserved memory takes no pages before it is written, and a buffer that grows would
+            // copy.
             lines: BufferPool::new(max_object_bytes, usize::MAX),
         }
     }
@@ -231,8 +232,8 @@ impl Cutter {
         Ok(false)
     }
 
-    /// Collects the default route's batches of a group. Returns true at the first that does not fit
-    /// into the object.
+    /// Collects the default route's batches of a group. Returns true if the object ends before one
+    /// of them.
     fn collect(&mut self, ordinal: u32, header: &GroupHeader) -> io::Result<bool> {
         let (limit, planned_to) = (self.limit(), self.planned_to(header.stream));
         let reader = self.reader.as_mut().expect("the segment is being read");
@@ -282,7 +283,7 @@ impl Cutter {
     /// The reader of this segment, at the first group that was not read.
     fn reader_of(&mut self, segment: &Segment) -> &mut SegmentReader {
         let ordinal = segment.header.ordinal;
-        // A segment that was read to its end may have been removed since.
+        // The reader's segment may have been read to its end and removed since.
         if self.reader.as_ref().is_some_and(|reader| reader.segment().header.ordinal != ordinal) {
             self.close_reader();
         }
@@ -328,7 +329,7 @@ mod tests {
     use crate::shared::latest;
     use crate::simulation::disk::SimulatedDisk;
 
-    /// The records of routes may be damaged meanwhile.
+    /// Damage to the records of a route does not stop the default route's delivery.
     #[test]
     fn groups_of_other_routes_are_not_read() {
         let segment = Segment::prepare(&SimulatedDisk::new(1), 1, 64 << 10, 7).unwrap();

@@ -33,7 +33,8 @@ pub(crate) struct Parts {
     pub(crate) health: Arc<HealthBoard>,
     /// The default route's followers.
     pub(crate) followers: Vec<(Follower, FollowerRecord)>,
-    /// The default route's followers that get nothing, and that nothing is kept for.
+    /// The default route's followers that this process does not deliver to. Nothing is kept for
+    /// them.
     pub(crate) left: Vec<FollowerRecord>,
     pub(crate) durable: latest::Receiver<Position>,
     pub(crate) decided: Decided,
@@ -113,7 +114,7 @@ impl Deliveries {
         }
         let delivery = delivery.run().await;
         let was_alone = running.is_empty();
-        // Followers need the directory too.
+        // Without the directory, followers can read nothing more either.
         let patience = patience.or(delivery.is_gone().then_some(Duration::ZERO));
         let end = |now| {
             ending.send(now);

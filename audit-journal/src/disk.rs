@@ -33,7 +33,7 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     /// Renames a file, replacing any file with the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names durable.
+    /// Makes all creations, renames and removals durable.
     fn sync_directory(&self) -> io::Result<()>;
     /// A hint that all of a file will be read soon.
     fn read_ahead(&self, _name: &str) {}
@@ -63,8 +63,8 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
-/// Far more than any file of a journal has, except its segments. The size of a damaged file may be
-/// larger than any memory.
+/// The limit on a file that is read whole, in bytes: far more than any file of a journal has,
+/// except its segments. A damaged file may claim a size that exceeds the memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
@@ -80,15 +80,15 @@ pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Atomically and durably replaces a file by one with these parts: a crash leaves the old file or
-/// the new one.
+/// Atomically and durably replaces a file by one with these parts. A crash or an error leaves the
+/// old file or the new one.
 pub(crate) fn write_durably<'a>(
     disk: &dyn Disk,
     name: &str,
     parts: impl IntoIterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
     let preparing = format!("{name}.preparing");
-    // An earlier process or a failed attempt may have left it.
+    // An earlier process or a failed attempt may have left this file.
     let _ = disk.remove(&preparing);
     let put = (|| {
         let file = disk.create(&preparing)?;
@@ -102,7 +102,7 @@ pub(crate) fn write_durably<'a>(
         disk.sync_directory()
     })();
     if put.is_err() {
-        // The disk may be out of space.
+        // Frees the space of the unfinished file: the disk may have run out.
         let _ = disk.remove(&preparing);
     }
     put
@@ -128,8 +128,8 @@ pub(crate) fn read_ahead(path: PathBuf) {
     let _ = thread::Builder::new().name("audit-read".to_owned()).spawn(read);
 }
 
-/// The error of an operation on the file of this name. One that is the process's own is not that of
-/// a file.
+/// Adds the file's name to the error of an operation on it. A lack of file descriptors concerns the
+/// process and not the file, so that error is returned unchanged.
 pub(crate) fn named(name: &str, error: io::Error) -> io::Error {
     match descriptors_advice(&error) {
         Some(_) => error,
@@ -154,7 +154,8 @@ impl LocalDisk {
     ///
     /// [`io::ErrorKind::WouldBlock`] if another process has it open.
     pub(crate) fn open(path: &Path) -> io::Result<LocalDisk> {
-        // A power cut that undid the directory's own name would undo what was acknowledged in it.
+        // Makes the directory's own name durable: a power cut that undid it would undo what was
+        // acknowledged in the directory.
         create_directory(path)?;
         let path = path.canonicalize()?;
         let file = held(FileLock::create(&path.join(LOCK)), LOCK)?;
@@ -170,8 +171,8 @@ impl LocalDisk {
         Ok(LocalDisk { directory, _locks: (file, locked) })
     }
 
-    /// Opens a directory that exists, to write the file of this name in it, which no other process
-    /// writes meanwhile. The directory may be open elsewhere.
+    /// Opens an existing directory to write one file in it, and locks that file against other
+    /// processes. Another process may have the journal in the directory open.
     ///
     /// # Errors
     ///
@@ -193,9 +194,9 @@ impl LocalDisk {
     ///
     /// # Errors
     ///
-    /// Also if the directory is no longer at its path. What is there now may be the journal of
-    /// another process, which must not be changed. Nothing is lost: the journal goes on once the
-    /// directory is back.
+    /// Those of `operation`, and an error if the directory is no longer at its path. A directory
+    /// that is there instead may be the journal of another process, which must not be changed.
+    /// Nothing is lost: the journal continues once its directory is back.
     fn with<T>(&self, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         self.check()?;
         operation(&self.path().join(name)).map_err(|error| named(name, error))
@@ -219,7 +220,7 @@ fn held(locked: io::Result<FileLock>, name: &str) -> io::Result<FileLock> {
     })
 }
 
-/// Only the owner can access the files.
+/// The options for opening files, which only their owner can access.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);

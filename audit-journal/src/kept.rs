@@ -43,7 +43,8 @@ impl KeptJournal {
         KeptJournal { disk, segments, route, delivered }
     }
 
-    /// The streams that have delivered records here, each with its first undelivered record.
+    /// The streams whose delivered records the segments still hold, each with the number of its
+    /// first undelivered record.
     ///
     /// # Errors
     ///
@@ -76,7 +77,7 @@ pub struct KeptStream {
     pub records: Range<u64>,
     /// The earliest time of a batch, in milliseconds since the Unix epoch.
     pub oldest_ms: i64,
-    /// The numbers of the host's own records.
+    /// The numbers of the system records.
     system: Vec<u64>,
     /// The groups, in order. This index is small compared with the segments, since a group takes at
     /// least a block.
@@ -131,7 +132,7 @@ impl KeptStream {
         Ok(streams)
     }
 
-    /// A stream without records yet, of which this is the first batch.
+    /// Creates a stream that begins with this batch, which is still to be added.
     fn before(first: &BatchPlace) -> KeptStream {
         let records = first.first_sequence..first.first_sequence;
         let (oldest_ms, system, groups) = (i64::MAX, Vec::new(), Vec::new());
@@ -157,7 +158,7 @@ impl KeptStream {
         }
     }
 
-    /// The numbers of the host's own records, each as a range.
+    /// The numbers of the system records, each as a range.
     pub fn system_records(&self) -> impl Iterator<Item = Range<u64>> {
         self.system.iter().map(|number| *number..number + 1)
     }

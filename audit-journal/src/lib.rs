@@ -30,7 +30,8 @@
 //!   object was found in its place.
 //! - `<stream>.delivered`: the delivery progress of a stream.
 //! - `<number>.follower`: the progress of a follower, and the records it is missing.
-//! - `<number>.replayed`: those of them that were sent again.
+//! - `paused`: newer records of routes' followers that were paused.
+//! - `<number>.replayed`: the missing records of a follower that were sent again.
 //! - `<stream>.secret`: the secret that vouches for a stream, until the stream is delivered.
 //! - `routes`: the names, numbers and destinations of routes.
 //! - `begin`: the first segment that is still needed.

@@ -93,7 +93,8 @@ fn body(object: &Encoded) -> impl Iterator<Item = &[u8]> {
 /// Durably keeps an object that met a conflict under another name. The file under its own name is
 /// then no longer needed.
 ///
-/// After a crash before this returns, the object is sent again and meets the conflict again.
+/// After a crash before this returns, the next recovery finds the object set aside, or the object
+/// is sent again and meets the conflict again.
 pub(crate) fn set_aside(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
     write_durably(disk, &plan.conflict_name(), [&read_whole(disk, &plan.file_name())?[..]])
 }

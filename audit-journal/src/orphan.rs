@@ -196,12 +196,12 @@ impl OrphanedJournal {
     }
 }
 
-/// A follower that all records are kept for until it has them.
+/// This follower without a limit on the records that are kept for it.
 fn until_it_has_all(follower: Follower) -> Follower {
     Follower { max_kept_bytes: Some(u64::MAX), ..follower }
 }
 
-/// Checks that the journal has these routes, and their followers.
+/// Checks that the journal knows these routes and their followers.
 fn are_known(
     directory: &Path,
     openings: &[RouteOpening],

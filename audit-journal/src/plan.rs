@@ -98,8 +98,9 @@ impl Decided {
 /// failed when a file got its name, and only the process ended, the name may be only in the
 /// kernel's memory.
 ///
-/// A crash in here changes nothing for the next recovery: files are replaced by identical ones, and
-/// removed objects are at their destination.
+/// A crash in here changes nothing for the next recovery: files are replaced by identical ones,
+/// removed object files are of objects that are at their destination or set aside, and removed
+/// secrets are of streams that never began or have ended.
 pub(crate) fn recover(
     disk: &dyn Disk,
     is_read: impl Fn(UniqueId) -> bool,
@@ -110,7 +111,7 @@ pub(crate) fn recover(
     let delivered = recover_progress(disk, &names, &is_read)?;
     let objects = recover_objects(disk, &names, &delivered, &is_read, &has_records)?;
     let secrets = recover_secrets(disk, &names, &delivered, &has_records)?;
-    // Secrets of streams that never began, and secrets whose removal a crash undid.
+    // Removes the secrets of streams that never began, and secrets whose removal a crash undid.
     let is_past = |stream| is_read(stream) && !secrets.contains_key(&stream);
     for name in names.iter().filter(|name| secret::stream_of(name).is_some_and(is_past)) {
         remove_if_there(disk, name)?;
@@ -230,7 +231,7 @@ pub(crate) fn conflicts(disk: &dyn Disk) -> io::Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let pool = pieces();
     for name in names {
-        // A file that was truncated by hand is useless.
+        // Skips a file that cannot be decoded, for example one that was truncated by hand.
         if let Ok((plan, ..)) = read_object(disk, &name, &pool)? {
             plans.push(plan);
         }

@@ -31,9 +31,9 @@ pub(crate) struct ChainProgress {
     pub(crate) asides: VecDeque<Range<u64>>,
     /// Whether the stream's last record is delivered.
     pub(crate) is_closed: bool,
-    /// Whether a later stream names this one, or was about to when its process ended. It is set
-    /// before that stream does, since two streams naming this one would look like two copies of one
-    /// journal.
+    /// Whether a later stream names this one, or was about to when its process ended. It is durably
+    /// set before the later stream names this one: two streams that name it would look like two
+    /// copies of one journal.
     pub(crate) is_told: bool,
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
 
 /// Writes the progress of a stream durably.
 ///
-/// After a crash before this returns, the object is at the destination but not recorded as
-/// delivered. It is sent again and found there.
+/// A crash before this returns leaves the previous progress or this one. With the previous one,
+/// objects that have arrived since are sent again and found at the destination.
 pub(crate) fn write_progress(
     disk: &dyn Disk,
     stream: UniqueId,
@@ -80,7 +80,8 @@ pub(crate) fn write_progress(
     write_durably(disk, &file_name(stream), [&encode(progress)[..]])
 }
 
-/// Removes the progress of a stream that has no segment left.
+/// Removes the progress of a stream that has no segment left. A crash may bring the file back; a
+/// later process then removes it again.
 pub(crate) fn remove_progress(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
     remove_if_there(disk, &file_name(stream))
 }
@@ -91,7 +92,7 @@ pub(crate) fn read_progress(disk: &dyn Disk, name: &str) -> Result<Progress, Rec
     decode(&file).ok_or_else(|| RecoveryError::unreadable(name, &file, "audit delivered "))
 }
 
-/// Each of the four kinds of streams has a version of its own.
+/// Encodes the file. Its version depends on whether the stream is of a route, and vouched for.
 fn encode(progress: &Progress) -> Vec<u8> {
     let Progress { route, next, chain } = progress;
     let version = match (route, chain) {

@@ -56,7 +56,7 @@ pub(crate) struct RoutedRecords {
     pub(crate) first: u64,
     /// The sequence number after the last record.
     pub(crate) next: u64,
-    /// From the first record that is no system record to the last one.
+    /// The records without the system records at either end.
     pub(crate) logged: Range<u64>,
 }
 
@@ -99,7 +99,8 @@ impl RecoveredSegment {
         Ok(())
     }
 
-    /// Adds the routes' records in a group. Returns what the segment had of these routes before.
+    /// Adds the routes' records in a group. Returns the records that the segment had of these
+    /// routes before.
     fn add_routed(
         &mut self,
         places: &[BatchPlace],
@@ -162,8 +163,9 @@ const SEGMENTS_AHEAD: usize = 3;
 /// and another power cut would undo the basis of this recovery's decisions. The last group is also
 /// [rewritten](rewrite).
 ///
-/// A crash in here changes nothing for the next recovery: removed segments hold no records, and
-/// they are removed one by one from the end, so that no gap appears.
+/// A crash in here changes nothing for the next recovery. Segments before `begin` are no longer
+/// needed. Other removed segments hold no records, and they are removed one by one from the end, so
+/// that no gap appears.
 pub(crate) fn recover(disk: &dyn Disk) -> Result<Recovered, RecoveryError> {
     disk.sync_directory()?;
     let (begin, ordinals) = find_segments(disk)?;
@@ -269,7 +271,7 @@ struct LastGroup {
     offset: u64,
     header: GroupHeader,
     end: Position,
-    /// What its segment had of each of its routes before it.
+    /// The records that its segment had, before this group, of each route in the group.
     routed_before: BTreeMap<u32, Vec<RoutedRecords>>,
 }
 

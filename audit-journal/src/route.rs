@@ -27,7 +27,7 @@ pub struct Route {
     journal: Arc<Journal>,
     number: u32,
     name: String,
-    /// The one that its next record belonged to when it was opened.
+    /// The stream of the route's next record when the route was opened.
     stream: UniqueId,
     lane: Lane,
     health: Arc<HealthBoard>,
@@ -63,14 +63,14 @@ impl Journal {
         Ok(Route { journal, number, name, stream, lane, health, full })
     }
 
-    /// Retires the routes that are not open and have nothing undelivered. Returns those that are
-    /// not open and have: their records wait until a process opens them. One that is being closed
-    /// is retired once its stream has ended, and returned before.
+    /// Retires the routes that are not open and have nothing undelivered. Returns the other routes
+    /// that are not open: their records wait until a process opens them. A route that is being
+    /// closed is retired only once its stream has ended, and returned before.
     ///
     /// # Errors
     ///
-    /// If the file of routes cannot be written, or the journal is closed. Each of them is then
-    /// retired or not.
+    /// If the file of routes cannot be written, or the journal is closed. Each of the routes
+    /// without undelivered records is then retired or not.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Journal {
     ///
     /// # Cancellation
     ///
-    /// They may be retired or not.
+    /// Each of the routes without undelivered records is retired or not.
     pub async fn retire_unopened_routes(&self) -> Result<Vec<JournalRoute>, SinkError> {
         let left = Routes::retire_unopened(self.routes()).await.map_err(cannot_retire)?;
         Ok(left.iter().map(|(number, row)| JournalRoute::of((*number, row))).collect())
@@ -113,14 +113,14 @@ impl Route {
         let used = self.lane.share.used();
         self.health.journal_bytes(used);
         if used < self.journal.routes().limit() {
-            // A caller that was refused may have given up since.
+            // Ends the report of a full share: the caller that was refused may have given up since.
             self.has_room();
         }
         let followers = self.journal.routes().followers().health(self.number);
         let health = Health { followers, ..self.health.health(self.journal.pending_bytes()) };
         match self.journal.health().commits {
             Commits::Accepted => health,
-            // The journal is shared by all routes.
+            // If the journal accepts no batches, none of its routes does.
             commits @ (Commits::Refused { .. } | Commits::Stopped { .. }) => {
                 Health { commits, ..health }
             }
@@ -138,7 +138,7 @@ impl Route {
         self.journal.persist_encoded(encoded, Some(charge.with_turn(turn)), deadline).await
     }
 
-    /// Waits for the turn of a batch in a stream that has begun.
+    /// Waits for the turn of a batch of `count` records in a stream that has begun.
     async fn turn(&self, count: u32, deadline: Instant) -> Result<Turn, SinkError> {
         let journal = Arc::clone(&self.journal) as Arc<dyn SystemQueue>;
         let turn = self.lane.commits.turn(&journal, count);
@@ -216,8 +216,9 @@ impl Route {
         self.lane.share.close();
         let _ = self.lane.commands.send(Command::Hurry);
         let delivered = async {
-            // Twice: a batch that was accepted before may have waited for its turn, and have begun
-            // another stream. Once it is delivered, no other one can.
+            // Twice: a batch that was accepted before the close may have waited for its turn, and
+            // then have begun another stream. Once that batch is delivered, no batch is left that
+            // could begin a stream.
             for _ in 0..2 {
                 self.lane.commits.end().await;
                 self.lane.share.until(|| self.has_nothing_left().then_some(())).await;
@@ -241,8 +242,8 @@ impl Route {
     ///
     /// Those of [`close`](Self::close); if a write of the route's batches failed with an unknown
     /// outcome since the journal was opened, which the next opening settles; and if the file of
-    /// routes cannot be written. The route is then closed and not retired. Also if it was opened
-    /// again meanwhile: it stays in use.
+    /// routes cannot be written. The route is then closed and not retired. Also if the route was
+    /// opened again meanwhile: it then stays in use.
     pub async fn retire(&self) -> Result<(), SinkError> {
         self.close().await?;
         if self.lane.share.is_uncertain() {

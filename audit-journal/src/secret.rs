@@ -22,6 +22,10 @@ pub(crate) fn stream_of(name: &str) -> Option<UniqueId> {
     name.strip_suffix(".secret")?.parse().ok()
 }
 
+/// Writes the secret durably.
+///
+/// After a crash before this returns, the stream has no records. If the secret is there, the next
+/// process removes it.
 pub(crate) fn write_secret(
     disk: &dyn Disk,
     stream: UniqueId,
@@ -48,7 +52,9 @@ pub(crate) fn read_secret(disk: &dyn Disk, name: &str) -> Result<StreamSecret, R
 
 /// Removes the secret, durably.
 ///
-/// After a crash before this returns, the next recovery removes it.
+/// After a crash before this returns, the secret may still be there. The next process removes it:
+/// the delivery finds that the stream needs no more records, or recovery that it has no progress
+/// file.
 pub(crate) fn destroy_secret(disk: &dyn Disk, stream: UniqueId) -> io::Result<()> {
     remove_if_there(disk, &file_name(stream))?;
     disk.sync_directory()

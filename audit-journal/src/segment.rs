@@ -49,7 +49,7 @@ impl Segment {
     ) -> io::Result<Segment> {
         let preparing = preparing_name(ordinal);
         let header = SegmentHeader { ordinal, salt, bytes };
-        // An attempt that panicked may have left it.
+        // An attempt that panicked may have left this file.
         let _ = disk.remove(&preparing);
         let made = (|| {
             let file = disk.create(&preparing)?;
@@ -67,8 +67,8 @@ impl Segment {
             Ok(Segment { header, file })
         })();
         if made.is_err() {
-            // Either file would conflict with the next attempt, which removes what cannot be
-            // removed now.
+            // Frees the space now. If this fails, the next attempt removes the one file and
+            // replaces the other. After a crash, recovery removes both.
             let _ = disk.remove(&preparing);
             let _ = disk.remove(&file_name(ordinal));
         }
@@ -78,7 +78,8 @@ impl Segment {
     /// Opens an existing segment of a journal.
     pub(crate) fn open(disk: &dyn Disk, ordinal: u32) -> io::Result<Result<Segment, &'static str>> {
         let file = disk.open(&file_name(ordinal))?;
-        // Recovery acts on what it reads, so the contents must not be only in the kernel's memory.
+        // Recovery acts on what it reads, so the contents are made durable first: they may be only
+        // in the kernel's memory.
         file.sync_all()?;
         let len = file.len()?;
         let mut head = [0; SEGMENT_HEADER_BYTES];
@@ -120,7 +121,7 @@ pub(crate) struct SegmentReader {
 #[derive(Debug)]
 struct Looked {
     header: GroupHeader,
-    /// Its batches. Those of a group that two objects share are asked for twice.
+    /// Its batches, kept because those of a group that two objects share are asked for twice.
     places: Vec<BatchPlace>,
 }
 

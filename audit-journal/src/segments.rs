@@ -37,7 +37,8 @@ pub(crate) struct LiveSegments {
 struct State {
     segments: BTreeMap<u32, LiveSegment>,
     /// The streams of these segments: the number of segments, and the sequence number after the
-    /// last record. A long outage leaves many segments, and the end of a stream is asked for often.
+    /// last record. Kept because the end of a stream is asked for often, and a long outage leaves
+    /// many segments.
     streams: HashMap<UniqueId, (usize, u64)>,
     /// The size of all segment files in bytes, including prepared ones.
     bytes: u64,
@@ -144,7 +145,7 @@ impl Publisher {
     }
 }
 
-/// Nothing more will be committed.
+/// Closes the channels: nothing more will be committed.
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.live.routes.close();
@@ -269,7 +270,7 @@ impl LiveSegments {
         prepared
     }
 
-    /// Lets the removal of segments look again.
+    /// Makes the delivery check again whether segments can be removed.
     pub(crate) fn want_room(&self) {
         self.wanted.notify_one();
     }
@@ -318,9 +319,10 @@ impl LiveSegments {
 
     /// Removes the oldest segments as long as `may_go` returns true.
     ///
-    /// A crash in here may or may not leave a segment, whose records are all delivered. The
-    /// journal's new beginning is durable before the removal, so recovery removes such a segment,
-    /// and reports any other missing segment.
+    /// A crash in here may leave a segment that nothing needs: its records are delivered or in
+    /// object files, and what followers miss of it is recorded. The journal's new beginning is
+    /// durable before the removal, so recovery removes such a segment, and reports any other
+    /// missing segment.
     pub(crate) fn remove_while(
         &self,
         disk: &dyn Disk,

@@ -73,8 +73,8 @@ pub struct JournalSettings {
     /// object is read. With `n` cores, `2 * (n + 1) * max_object_bytes` keep all of them busy.
     ///
     /// It should be at least four times `max_object_bytes`. Larger objects are delivered too, and
-    /// take more memory: one counts as at most a quarter of all while it is encoded, and as at most
-    /// its part while it is sent.
+    /// take more memory than is counted for them: each counts as at most a quarter of this while it
+    /// is encoded, and as at most the part for sending while it is sent.
     #[serde(default = "default_max_delivery_bytes")]
     pub max_delivery_bytes: u64,
 }

@@ -112,7 +112,8 @@ impl Opening {
         tokio::spawn(async move {
             let is_delivered = deliveries.run(Some(FOLLOWERS_PATIENCE)).await;
             must_end.ended();
-            // Dropped otherwise, which fails those who wait for the end.
+            // If not everything was delivered, `end` is dropped, which fails the callers that wait
+            // for it.
             if is_delivered {
                 end.send_replace(true);
             }
@@ -191,7 +192,7 @@ impl Opening {
     }
 }
 
-/// A journal as recovered.
+/// A recovered journal.
 pub(crate) struct Recovery {
     pub(crate) disk: Arc<dyn Disk>,
     /// Present if the destination vouches for streams.
@@ -279,7 +280,8 @@ pub(crate) fn cannot_recover(directory: &Path, error: RecoveryError) -> OpenErro
     }
 }
 
-/// Like [`read_whole`], for an opening that will commit to `stream`.
+/// Like [`read_whole`], for an opening that will commit to `stream`. After a crash in here,
+/// `stream` has no records, and the next process removes its files.
 ///
 /// Before anything is committed to the new stream, this makes its `.delivered` file durable, since
 /// a stream without that file counts as damaged, and its `secret` if the destination vouches for
@@ -326,7 +328,8 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
                 return Err(damaged(format!("nothing says how far stream {stream} is delivered")));
             };
             let (expected, is_whole) = match reached.insert(stream, next) {
-                // Segments before it may have been delivered, or be in objects, and removed.
+                // Earlier segments with records of the stream may have been removed: those records
+                // are delivered or in objects.
                 None => (*planned_to, first <= *planned_to),
                 Some(expected) => (expected, first == expected),
             };

@@ -64,10 +64,10 @@ impl Streams {
 
     /// Locks the files of the streams.
     ///
-    /// Whoever begins a stream or names one writes files that otherwise only the delivery writes.
-    /// After a panic the delivery reads them all, writes them again, and removes those of streams
-    /// that never began. Without the lock it would undo what was written in between: a stream could
-    /// be named twice, or lose its secret.
+    /// The commits write files that otherwise only the delivery writes, when they begin or name a
+    /// stream. After a panic the delivery reads them all, writes them again, and removes those of
+    /// streams that never began. Without the lock it would undo what was written in between: a
+    /// stream could be named twice, or lose its secret.
     pub(crate) fn lock_files(&self) -> FilesLock<'_> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,12 +117,12 @@ impl Streams {
         }
     }
 
-    /// Whether streams that get only their last system records wait for them.
+    /// Whether a stream still waits for its last system records, or for its secret to be destroyed.
     pub(crate) fn are_ending(&self) -> bool {
         !self.ending().is_empty()
     }
 
-    /// No other stream will follow: those that are delivered need not be named.
+    /// Notes that no other stream will follow, so that delivered streams need not be named.
     pub(crate) fn tell_all(&self) {
         let mut state = self.state();
         state.is_last = true;

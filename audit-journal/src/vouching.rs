@@ -1,4 +1,4 @@
-//! The types with which a destination vouches for streams, that is, for nothing in them having been
+//! The types with which a destination vouches for streams: it attests that nothing in them was
 //! altered or omitted.
 //!
 //! Such a destination binds each object to those before it. The journal stores the state for that

@@ -1,4 +1,4 @@
-//! How far a follower has come, and the records that it is compared with.
+//! How far a follower has come, and the records of a segment to compare with that.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use audit_core::UniqueId;
 pub(crate) struct Watermark {
     /// Segments with a lower ordinal are before the watermark.
     pub(crate) ordinal: u32,
-    /// Its earlier streams in that segment are before the watermark too.
+    /// The route's earlier streams in that segment are before the watermark too.
     pub(crate) stream: UniqueId,
     /// Records of the stream below this number are before the watermark as well.
     pub(crate) next: u64,
@@ -65,7 +65,7 @@ mod tests {
             (2, b, 7, &all[3..]),
             (2, b, 3, &[held(2, b, 3..7), all[3].clone(), all[4].clone()][..]),
             (2, c, 3, &all[4..]),
-            // Of a stream that the segment does not hold.
+            // The watermark is in a stream that the segment does not hold.
             (3, a, 6, &all[4..]),
             (3, c, 4, &[held(3, c, 4..5)][..]),
             (3, c, 5, &[]),

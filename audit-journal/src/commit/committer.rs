@@ -32,8 +32,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The maximum size of a system record with its header, in bytes.
 const MAX_OWN_BYTES: u64 = 4 << 10;
 
-/// The longest time between two readings of the wall clock, which may be set, and which advances
-/// while the host is suspended.
+/// The longest time between two readings of the wall clock. The clock may be set, and it advances
+/// while the host is suspended, so a computed wait may be too long.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// A caller's reply channel, and its batch's room in the queue.
@@ -76,10 +76,10 @@ pub(crate) struct Committer {
     pub(super) trouble: Option<Watch>,
     /// After a write that ran out of space, the end of the pause and its length.
     pub(super) pause: Option<(Instant, Duration)>,
-    /// Whether a batch had to wait for room and none was committed since.
+    /// Whether a batch had to wait for room and no batch was committed since.
     pub(super) starving: bool,
-    /// The batches of routes that found no space. The next durable group shows that they were
-    /// abandoned.
+    /// The batches of routes whose write found no space, so that a recovery may still find them.
+    /// The next durable group shows a recovery that they were abandoned.
     pub(super) uncertain: Vec<UncertainBatch>,
 }
 
@@ -112,8 +112,8 @@ impl Committer {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
-            // This comes before the batches are taken: while there is no space or no segment,
-            // callers may still withdraw them.
+            // The waits come before the batches are taken: while there is no space or no segment,
+            // callers may still withdraw their batches.
             while !group.is_empty() && self.is_pausing() {
                 thread::park_timeout(PATIENCE);
                 group.retain(|queued| !queued.reply.is_closed());
@@ -137,7 +137,8 @@ impl Committer {
     /// Ends the stream: nothing more will be committed, and the delivery may write the stream's
     /// last record.
     ///
-    /// If the stream's end is unknown, the next recovery finds it, and the stream is closed then.
+    /// If the stream's end is unknown, the stream is not ended here: the next recovery finds its
+    /// end, and the next process closes it.
     pub(crate) fn end_stream(&mut self) {
         if let Some(own) = self.own.as_ref().filter(|_| self.writer.is_certain()) {
             own.end_stream();
@@ -161,8 +162,9 @@ impl Committer {
         }
     }
 
-    /// Whether the stream's first record is still to be written, before these batches. One to which
-    /// nothing is logged has none, whatever is logged to other routes.
+    /// Whether the default route's stream must get its first record before these batches are
+    /// written. As long as nothing is logged to the default route, its stream gets no record,
+    /// whatever is logged to other routes.
     fn must_open(&self, group: &[Queued]) -> bool {
         let is_new = self.own.is_some() && self.writer.next_sequence() == 0;
         is_new && group.iter().any(|queued| !queued.is_routed)
@@ -193,7 +195,8 @@ impl Committer {
         }
     }
 
-    /// The time until a system record is due. A stream without records gets none.
+    /// The time until a system record is due. `None` for a stream without records, which gets no
+    /// system records.
     fn due_in(&self) -> Option<Duration> {
         let own = self.own.as_ref().filter(|_| self.writer.next_sequence() > 0)?;
         // Never zero: a due record may have to wait for the disk.
@@ -202,7 +205,8 @@ impl Committer {
 
     /// Continues with another stream when the current one is over.
     ///
-    /// After a crash before the new stream's first record, the next recovery removes that stream.
+    /// After a crash before the new stream's first record, the next process removes the new
+    /// stream's files.
     pub(crate) fn change_stream_if_over(&mut self) {
         let records = self.writer.next_sequence();
         let Some(own) = &mut self.own else { return };
@@ -315,7 +319,8 @@ impl Committer {
     fn fail(&mut self, error: CommitError, waiters: Vec<Waiter>) {
         match error {
             CommitError::Failed(error) => {
-                // The sync of a removed file says less.
+                // If the journal was removed, a failed listing says so, and the error of the sync
+                // may not.
                 let listed = self.disk.list().err();
                 let removed =
                     listed.filter(|error| DiskFault::of(error) == Some(DiskFault::Removed));

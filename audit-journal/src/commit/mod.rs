@@ -78,7 +78,7 @@ type Slot = TakeOnce<(EncodedBatch, Room)>;
 
 pub(crate) struct Queued {
     slot: Arc<Slot>,
-    /// Whether it is of another route than the default one.
+    /// Whether the batch is of another route than the default one.
     is_routed: bool,
     reply: Reply,
     bytes: u64,
@@ -92,19 +92,21 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// The batch is about to be written, or was certainly not written.
+    /// Sets whether the batch may be durable: true before it is written, false once it was
+    /// certainly not written.
     fn set_may_be_durable(&mut self, may_be_durable: bool) {
         if let Some(charge) = &mut self.charge {
             charge.set_may_be_durable(may_be_durable);
         }
     }
 
-    /// The batch may be durable or not. `None` if its route does not care.
+    /// Marks the outcome of the write as unknown. Returns `None` for a batch of the default route,
+    /// which has no share.
     fn uncertain(self) -> Option<UncertainBatch> {
         self.charge.map(Charge::uncertain)
     }
 
-    /// The batch is durable: it keeps its room in the journal.
+    /// The batch is durable: frees its room in the queue, and keeps its room in the route's share.
     fn commit(self) {
         if let Some(charge) = self.charge {
             charge.commit();
@@ -272,8 +274,8 @@ impl Journal {
         }
     }
 
-    /// Commits a system record of a route. One that is being written at the deadline is waited for:
-    /// whether it must be written again depends on the outcome.
+    /// Commits a system record of a route. If the record is being written at the deadline, this
+    /// waits for the outcome, which decides whether the record must be written again.
     pub(crate) async fn persist_system(
         &self,
         encoded: EncodedBatch,
@@ -304,8 +306,8 @@ impl Journal {
                 Ok(Err(_closed)) => return Err(SinkError::closed()),
                 Err(_elapsed) => return Err(self.no_room()),
             };
-        // Otherwise the batch would stay undelivered until the next opening, without anybody
-        // noticing.
+        // Without the delivery task, a batch would stay undelivered until the next opening, and
+        // nobody would notice.
         if self.delivery.is_closed() {
             return Err(self.stopped());
         }
@@ -328,7 +330,8 @@ impl Journal {
     pub async fn flush(&self) -> Result<(), SinkError> {
         let durable = self.durable.get();
         let (reply, flushed) = oneshot::channel();
-        // If the task has ended, `end` returns at once.
+        // If the delivery task has ended, the reply is dropped, and `end` tells whether everything
+        // was delivered.
         let _ = self.delivery.send(Command::Flush(durable, reply));
         match flushed.await {
             Ok(()) => Ok(()),

@@ -56,7 +56,7 @@ impl OwnRecords {
         self.encoded(now_ms, |records| records.opened(now_ms, previous.as_ref()))
     }
 
-    /// Records are about to be committed.
+    /// Tells the system records that records are about to be committed.
     pub(crate) fn note_records(&mut self) {
         let now_ms = self.now_ms();
         self.records.note_records(now_ms);
@@ -106,7 +106,7 @@ impl OwnRecords {
             if let Some(chain) = &mut whole.progress.chain {
                 chain.is_told = true;
             }
-            // Naming the stream can wait.
+            // If the delivery holds the lock, a later system record names the stream.
             let locked = streams.try_lock_files()?;
             let noted = catch(|| write_progress(disk, whole.stream, &whole.progress));
             drop(locked);
@@ -134,6 +134,9 @@ impl OwnRecords {
 
     /// Begins another stream of the default route. Returns `None` if the disk fails or the files of
     /// the streams are being read; the old stream then continues.
+    ///
+    /// After a crash in here, the new stream has no records, and the next process removes its
+    /// files.
     pub(crate) fn change_stream(&mut self, disk: &dyn Disk) -> Option<UniqueId> {
         if self.again_at > Instant::now() {
             return None;
@@ -173,8 +176,9 @@ impl OwnRecords {
 
 /// Writes the files that must be durable before the first record of a route's stream is committed.
 ///
-/// After a crash in here, the stream has no records, and the next recovery forgets it. The secret
-/// comes last: a delivery that reads the plans again removes one whose stream has no progress.
+/// After a crash in here, the stream has no records, and the next process removes its files. The
+/// secret comes last: a delivery that reads the plans again removes a secret whose stream has no
+/// progress.
 pub(crate) fn prepare_stream(
     disk: &dyn Disk,
     route: u32,

@@ -84,7 +84,7 @@ impl Preparer {
     fn in_trouble(&mut self, trouble: Trouble) {
         let watch = self.trouble.get_or_insert_with(|| self.health.watch());
         watch.report(trouble);
-        // More room than can ever be freed: the wait always lasts its full time.
+        // Asks for more room than can ever be freed, so that the wait lasts its full time.
         self.live.wait_for_room(u64::MAX / 2, 0, PATIENCE);
     }
 }

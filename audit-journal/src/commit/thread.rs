@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::sync::watch;
 
-/// Starts a thread that drops `running` once `work` and all that it owns are gone: whoever waits
-/// for that may open the journal's directory again.
+/// Starts a thread that drops `running` once `work` and all that it owns are dropped. The journal's
+/// directory can then be opened again.
 pub(super) fn start_thread(
     name: &str,
     running: watch::Sender<()>,

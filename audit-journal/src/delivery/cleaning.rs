@@ -15,12 +15,16 @@ use crate::shared::executor::execute;
 /// How often segments are checked for removal.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
-/// Followers are paused when there is room for fewer segments than this. Commits prepare two ahead.
+/// Followers are paused when there is room for fewer segments than this. The journal prepares two
+/// segments ahead.
 const SEGMENTS_AHEAD: u64 = 2;
 
 impl JournalDelivery {
     /// Removes segments that are delivered, past their retention and not kept for a follower, and
     /// the progress files of streams without segments.
+    ///
+    /// A crash in here may bring back a progress file, which a later process removes again. For
+    /// segments, see [`LiveSegments::remove_while`](crate::segments::LiveSegments::remove_while).
     pub(crate) async fn clean(&mut self) {
         self.clean_at = Instant::now() + CLEAN_EVERY;
         if self.route.is_some() {

@@ -38,7 +38,7 @@ pub(super) struct EncodedCut {
     memory: Option<Memory>,
 }
 
-/// The next encoded object, if there is one.
+/// Takes the next object if its encoding has ended.
 pub(super) fn encoded(
     encodings: &mut VecDeque<EncodingObject>,
 ) -> Option<Result<EncodedCut, Failed>> {
@@ -58,7 +58,7 @@ pub(super) async fn next_encoded(
 }
 
 impl JournalDelivery {
-    /// Begins to encode an object. It is sealed after all those that were begun before.
+    /// Begins to encode an object. Objects are sealed in the order in which this was called.
     pub(super) fn encode(&mut self, cut: Cut) {
         let (link, time_ms) = (self.link(cut.stream), cut.time_ms());
         let (destination, executor) = (Arc::clone(&self.destination), Arc::clone(&self.executor));
@@ -89,8 +89,9 @@ impl JournalDelivery {
             let bytes = live.routes().front(number, most).map_or(most, |run| run.bytes());
             let mut memory = shared.cut(bytes).await;
             let _core = shared.encoder().await;
-            // Only a planned object takes records, and no other is cut. If they are gone, the
-            // delivery has started over, and this task is being aborted.
+            // The records stay in the index until an object with them is planned, and this job
+            // makes the route's only one. If they are gone, the delivery has started over, and this
+            // task is being aborted.
             let Some(run) = live.routes().front(number, bytes) else {
                 return std::future::pending().await;
             };
@@ -98,7 +99,8 @@ impl JournalDelivery {
             let encoded = execute(&*executor, move || {
                 let cut = Cut::of_route(run.read()?);
                 let encoded = encode_cut(&*destination, link.as_ref(), cut, &pool);
-                // Routes have many destinations, which keep no memory between objects.
+                // There may be a destination for each of many routes, so none keeps memory between
+                // objects.
                 destination.trim();
                 Ok(encoded)
             });
@@ -110,7 +112,8 @@ impl JournalDelivery {
         self.encodings.push_back(EncodingObject { time_ms, job });
     }
 
-    /// Encodes these lines at once, bound to the stream's previous object.
+    /// Encodes these lines while the delivery waits, and binds the object to the stream's previous
+    /// one.
     pub(super) async fn encode_lines(
         &mut self,
         plan: Plan,
@@ -129,7 +132,8 @@ impl JournalDelivery {
         self.unplanned = Some(Unplanned { plan, role, object, end, memory: None });
     }
 
-    /// Binds an object to the stream's previous one, whose plan is durable. Its own plan is next.
+    /// Binds an object to the stream's previous one, whose plan is durable. The object's own plan
+    /// is written next.
     pub(super) async fn seal(&mut self, encoded: Result<EncodedCut, Failed>) {
         let EncodedCut { plan, object, end, memory } = match encoded {
             Ok(encoded) => encoded,

@@ -16,9 +16,9 @@ use crate::vouching::LastRecord;
 impl JournalDelivery {
     /// Takes the next step for each fully delivered stream that gets no more records.
     ///
-    /// A stream has one such record under way at a time, so that the last one covers all before it.
-    /// After a crash between any two steps, the next process continues from the durable state: a
-    /// record with a durable plan is sent, and its file states its role.
+    /// A stream has one of these system records under way at a time, so that its last record covers
+    /// all before it. After a crash between any two steps, the next process continues from the
+    /// durable state: a record with a durable plan is sent, and its file states its role.
     pub(super) async fn end_streams(&mut self) -> Result<(), Failed> {
         for stream in self.streams.ending() {
             if !self.is_delivered(stream) {

@@ -11,7 +11,7 @@ pub(super) struct Flushes(Vec<(Position, oneshot::Sender<()>)>);
 
 impl Flushes {
     pub(super) fn push(&mut self, position: Position, reply: oneshot::Sender<()>) {
-        // Callers that gave up, in a long outage.
+        // Drops the callers that gave up, so that they do not add up in a long outage.
         self.0.retain(|(_, reply)| !reply.is_closed());
         self.0.push((position, reply));
     }
@@ -36,7 +36,7 @@ impl JournalDelivery {
         if self.planned.iter().any(|planned| planned.end.ordinal == 0) {
             return;
         }
-        // Read first: what is durable up to here was indexed before.
+        // Read before the index: all records that are durable at this position are already indexed.
         let durable = self.durable.get();
         let consumed = match self.route {
             _ if !self.is_idle() => self.delivered_to,

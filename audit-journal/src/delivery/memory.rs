@@ -13,10 +13,10 @@ use crate::shared::pieces::{PIECE_BYTES, pieces};
 /// Half of it is for records that are cut and encoded, until the object's plan is durable. Three
 /// eighths are for objects that are sent, and one eighth is for those whose destination did not
 /// respond in time. So a disk that refuses plans does not delay objects that are planned, and
-/// destinations that are away share a part of their own. Whoever waits is served in turn.
+/// destinations that are away share a part of their own. Deliveries that wait are served in turn.
 ///
-/// The default route holds memory for an object that it fills, for as long as its destination is
-/// away. No object takes more than half of the part for cutting, so that the others go on.
+/// While the default route's destination is away, the route holds memory for the object that it
+/// fills. No object takes more than half of the part for cutting, so other routes continue.
 #[derive(Debug)]
 pub(crate) struct DeliveryMemory {
     cutting: Share,
@@ -43,7 +43,7 @@ pub(crate) struct Memory {
 }
 
 impl DeliveryMemory {
-    /// The memory of so many bytes, and so many cores.
+    /// Creates a budget of `bytes` bytes, for encoding on `cores` cores.
     pub(crate) fn new(bytes: u64, cores: usize) -> Arc<DeliveryMemory> {
         Arc::new(DeliveryMemory {
             cutting: Share::new(bytes / 2),
@@ -60,7 +60,7 @@ impl DeliveryMemory {
         self.cores
     }
 
-    /// For encoded objects.
+    /// The pool for the bytes of encoded objects.
     pub(crate) fn pool(&self) -> &BufferPool {
         &self.pool
     }
@@ -96,21 +96,21 @@ impl DeliveryMemory {
         permit.expect("the semaphore is never closed")
     }
 
-    /// Frees buffers if no delivery uses any.
+    /// Frees the pool's buffers if no delivery uses memory.
     pub(crate) fn rest(&self) {
         if self.is_unused() {
             self.pool.trim();
         }
     }
 
-    /// Whether no delivery uses any of it.
+    /// Whether no delivery uses memory.
     pub(crate) fn is_unused(&self) -> bool {
         let is_free = |share: &Share| share.free.available_permits() == share.bytes as usize;
         [&self.cutting, &self.sending, &self.sending_again].into_iter().all(is_free)
     }
 }
 
-/// The memory that an object of this size takes.
+/// The memory that an object of this size takes, in bytes: whole pieces.
 fn in_pieces(bytes: u64) -> u64 {
     bytes.next_multiple_of(PIECE_BYTES as u64)
 }
@@ -122,12 +122,12 @@ impl Share {
         Share { free, bytes, waiting: Arc::default() }
     }
 
-    /// What is larger than half of the share takes that half.
+    /// The bytes to take for a request of this size: at most half of the share.
     fn half(&self, bytes: u64) -> u64 {
         bytes.min(u64::from(self.bytes / 2))
     }
 
-    /// What is larger than the share takes all of it.
+    /// The bytes to take for a request of this size: at most the whole share.
     fn at_most(&self, bytes: u64) -> u32 {
         u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes)
     }
@@ -146,7 +146,7 @@ impl Share {
     }
 }
 
-/// Counts one that waits, until it is dropped.
+/// Counts a task that waits for memory, until dropped.
 struct Waits<'a>(&'a AtomicUsize);
 
 impl Waits<'_> {
@@ -168,7 +168,7 @@ impl Memory {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps only what an object of this size takes.
+    /// Frees all but what an object of this size takes.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let kept = usize::try_from(in_pieces(bytes as u64)).unwrap_or(usize::MAX);
         drop(self.permit.split(self.permit.num_permits().saturating_sub(kept)));

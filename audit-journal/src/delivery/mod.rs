@@ -5,8 +5,8 @@
 //! durable state, and an object without a request is sent again from its file.
 //!
 //! One task seals, plans and notes everything in order. Several objects are encoded at once, on as
-//! many cores as there are, and several requests are under way. What an object holds of memory, its
-//! lines and then its bytes, is within one budget for all deliveries of the journal; an object that
+//! many cores as there are, and several requests are under way. The memory for an object's lines,
+//! and then for its bytes, comes from one budget for all deliveries of the journal; an object that
 //! gets no memory waits in its file.
 //!
 //! An operation that the disk refuses is retried indefinitely. Nothing new is started until it
@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Open(Arc<dyn Destination>, Arc<HealthBoard>),
     /// Ends the delivery of a route that is retired: everything is delivered.
     Retire,
-    /// A stream of a route gets no more commits.
+    /// Wakes the delivery of a route: one of its streams gets no more commits and must be ended.
     EndStreams,
 }
 
@@ -111,9 +111,9 @@ pub(crate) struct JournalDelivery {
     resend_at: Instant,
     /// Objects whose plan is durable, in the order of their records.
     planned: VecDeque<Planned>,
-    /// The object after those, whose plan is still to be written.
+    /// The object after the planned ones, whose plan is still to be written.
     unplanned: Option<Unplanned>,
-    /// The objects after that one, which are being encoded.
+    /// The objects after `unplanned`, which are being encoded.
     encodings: VecDeque<EncodingObject>,
     /// Memory for the lines of the default route's next object, and a task that waits for it.
     cutting: Option<Memory>,
@@ -138,13 +138,13 @@ enum Next {
     End,
 }
 
-/// What all deliveries of a journal use.
+/// The parts that all deliveries of a journal share.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) live: Arc<LiveSegments>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) memory: Arc<DeliveryMemory>,
-    /// Of the default route. It also encodes objects of routes that are not open.
+    /// The default route's destination. It also encodes objects of routes that are not open.
     pub(crate) destination: Arc<dyn Destination>,
     pub(crate) max_object_bytes: usize,
     pub(crate) journal: JournalSettings,
@@ -252,7 +252,7 @@ impl JournalDelivery {
         if self.may_use_disk() {
             self.catch_up().await;
         }
-        // Requests under way have their objects in memory.
+        // Requests under way have their objects in memory, so they can still end.
         if self.is_gone && self.ended && self.requests.is_empty() {
             return Next::End;
         }
@@ -288,7 +288,8 @@ impl JournalDelivery {
         self.answer_flushes();
         self.rest();
         let is_left = !self.is_idle() || self.streams.are_ending();
-        // An abandoned job might read the journal's files after the journal is closed.
+        // Encodings are waited for: an abandoned one might read the journal's files after the
+        // journal is closed.
         let is_unopened = self.is_unopened() && self.encodings.is_empty();
         if self.ended && (!is_left || is_unopened) {
             self.finish().await;
@@ -355,7 +356,7 @@ impl JournalDelivery {
         }
     }
 
-    /// Removes what is delivered and answers those that still wait for a flush.
+    /// Removes what is delivered and answers the callers that still wait for a flush.
     async fn finish(&mut self) {
         self.clean().await;
         self.mended();
@@ -373,7 +374,7 @@ impl JournalDelivery {
 
     /// Does all pending work on the disk.
     async fn catch_up(&mut self) {
-        // All of them, even if one fails: another may free the room it lacks.
+        // All steps are tried even if one fails: a later step may free the room that it lacks.
         let done = [
             self.keep_conflicts().await,
             self.advance().await,

@@ -58,6 +58,9 @@ impl JournalDelivery {
     }
 
     /// Makes the plan of the next object durable, and only then sends it.
+    ///
+    /// After a crash before the plan is durable, nothing was sent, and the records are cut again.
+    /// After a later crash, the next process sends the same bytes.
     pub(super) async fn write_plan(&mut self) -> Result<(), Failed> {
         let Some(Unplanned { plan, role, object, end: _, memory: _ }) = &self.unplanned else {
             return Ok(());
@@ -152,7 +155,8 @@ impl JournalDelivery {
         }
     }
 
-    /// Sets aside objects that met a conflict, for an operator. Later objects are delivered.
+    /// Sets aside objects that met a conflict, for an operator. Later objects are delivered. For a
+    /// crash, see [`set_aside`].
     pub(super) async fn keep_conflicts(&mut self) -> Result<(), Failed> {
         for n in 0..self.planned.len() {
             let Planned { plan, state, .. } = self.planned[n];
@@ -166,6 +170,9 @@ impl JournalDelivery {
     }
 
     /// Records the progress of the streams, and removes the files of delivered objects.
+    ///
+    /// After a crash before a stream's progress is durable, its objects are sent again and found at
+    /// the destination.
     pub(super) async fn advance(&mut self) -> Result<(), Failed> {
         let is_done = |planned: &&Planned| matches!(planned.state, State::Done { .. });
         let done = self.planned.iter().take_while(is_done).count();
@@ -191,7 +198,7 @@ impl JournalDelivery {
             route.change_files(&self.live, done.iter().map(|done| done.file_bytes).sum(), 0);
         }
         self.delivered_to = done.iter().map(|done| done.end).fold(self.delivered_to, Position::max);
-        // The next opening removes files that a crash or an error leaves.
+        // If a crash or an error leaves such a file, the next opening removes it.
         let disk = Arc::clone(&self.disk);
         execute(&*self.executor, move || {
             for done in done {

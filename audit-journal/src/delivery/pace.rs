@@ -1,4 +1,4 @@
-//! What the delivery does next, and what it waits for.
+//! Decides what the delivery may do next, and what it waits for.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ impl JournalDelivery {
         Some(if now { since } else { since + self.journal.cut_after() })
     }
 
-    /// Whether another object may be cut. As long as there is no trouble, one for each core is
-    /// encoded ahead, and one more, so that no core waits for the next.
+    /// Whether another object may be cut. As long as the default route has no trouble, one object
+    /// for each core is encoded ahead, and one more, so that no core waits for the next object.
     pub(super) fn has_slot(&self) -> bool {
         let is_ahead = self.route.is_none() && !self.health.delivery_in_trouble();
         let ahead = if is_ahead { self.memory.cores() } else { 0 };
@@ -49,7 +49,8 @@ impl JournalDelivery {
         self.route.is_none() && self.has_slot() && self.may_use_disk()
     }
 
-    /// Whether there is memory for the lines of the default route's next object. Asks for it.
+    /// Whether there is memory for the lines of the default route's next object. Requests it if
+    /// not.
     pub(super) fn has_memory(&mut self) -> bool {
         let bytes = self.max_object_bytes as u64;
         if self.cutting.is_none() && self.wanted.is_none() {
@@ -85,7 +86,7 @@ impl JournalDelivery {
     }
 }
 
-/// Waits for the memory that is wanted.
+/// Waits for the requested memory; forever if none is requested.
 pub(super) async fn taken(wanted: &mut Option<Job<Memory>>) -> Memory {
     match wanted {
         Some(wanted) => wanted.await,

@@ -17,18 +17,18 @@ pub(super) struct Planned {
     pub(super) after: Option<Bytes>,
     /// The end of the last group that is in this object or an earlier one.
     pub(super) end: Position,
-    /// The size of its file.
+    /// The size of its file, in bytes.
     pub(super) file_bytes: u64,
     pub(super) state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Only in its file: an earlier process planned it, or its request was dropped.
+    /// Only in its file, and still to be sent.
     Waiting,
     /// With a request under way.
     UnderWay { request: Id },
-    /// Another object has its place. This one is still to be set aside.
+    /// Another object has its place at the destination. This object is still to be set aside.
     Conflict,
     /// At its destination, or set aside.
     Done { is_aside: bool },
@@ -40,7 +40,7 @@ pub(super) struct Unplanned {
     pub(super) role: Role,
     pub(super) object: Encoded,
     pub(super) end: Position,
-    /// What it holds of the deliveries' memory.
+    /// The part of the deliveries' memory that it holds.
     pub(super) memory: Option<Memory>,
 }
 
@@ -57,7 +57,8 @@ impl Planned {
             (State::Done { is_aside: true }, _) => {
                 chain.set_aside(plan.first_sequence..plan.next_sequence());
             }
-            // Only one such record is under way at a time, and it declares the first range.
+            // Only one record with this role is under way at a time, and it declares the first
+            // range.
             (_, Role::Void) => drop(chain.asides.pop_front()),
             (_, Role::Closed) => chain.is_closed = true,
             (_, Role::Records) => {}

@@ -15,8 +15,8 @@ use crate::health::{HealthBoard, Trouble, Watch};
 use crate::object_file::read_object;
 use crate::shared::executor::{Executor, execute};
 
-/// How long a request keeps its memory at least if others wait for some: longer than a store takes
-/// to respond, so that only one that is away or very slow loses its turn.
+/// The time for which a request keeps its memory even if others wait for some. A store usually
+/// responds sooner, so only requests to a store that is away or very slow lose their turn.
 pub(crate) const TURN: Duration = Duration::from_secs(15);
 
 /// The longest turn. It is longer than any single request may take.
@@ -30,7 +30,7 @@ pub(super) type Ended = (Plan, io::Result<Delivery>);
 /// Brings a planned object to its destination.
 pub(super) struct Request {
     pub(super) plan: Plan,
-    /// The size of the object's file.
+    /// The size of the object's file, in bytes.
     pub(super) file_bytes: u64,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) executor: Arc<dyn Executor>,
@@ -42,9 +42,10 @@ pub(super) struct Request {
 impl Request {
     /// Sends the object, which is in memory or only in its file, until its outcome is certain.
     ///
-    /// A request that lasts frees its memory if others wait for some, and takes turns with others
-    /// that last: a destination that is away delays no healthy one, and every object gets its turn.
-    /// The outcome of a request that is given up is unknown, and the same bytes are sent again.
+    /// A request without an outcome at the end of its turn frees its memory if others wait for
+    /// some, and takes turns with others like it: a destination that is away delays no healthy one,
+    /// and every object gets its turn. The outcome of a request that is given up is unknown, and
+    /// the same bytes are sent again.
     ///
     /// An error means that the journal was removed, and with it the object's file.
     pub(super) async fn run(self, in_memory: Option<(Encoded, Memory)>) -> Ended {
@@ -59,7 +60,7 @@ impl Request {
                 }
             }
         };
-        // What is known of the destination between turns.
+        // Keeps the destination's trouble reported between turns.
         let mut trouble: Option<Watch> = None;
         let mut turn = TURN;
         loop {

@@ -69,7 +69,7 @@ fn read_again(
     route: u32,
 ) -> io::Result<Decided> {
     let _locked = streams.lock_files();
-    // Other routes' deliveries go on, and write their own files.
+    // Other routes' deliveries continue, and write the files of their own streams.
     let is_own = |stream| live.routes().route_of(stream) == route;
     let has_records = |stream| match route {
         0 => live.end_of(stream) > Some(0),

@@ -27,16 +27,17 @@ pub(crate) struct RouteLane {
     /// At least 1.
     pub(crate) number: u32,
     pub(crate) share: Arc<Share>,
-    /// Whether the destination is the route's own. Before, objects are encoded for it and not sent.
+    /// Whether the route was opened with its own destination. Before that, objects are encoded and
+    /// not sent.
     pub(crate) is_open: bool,
-    /// The size of the object files that are counted in `share`.
+    /// The size of the object files that are counted in `share`, in bytes.
     pub(crate) file_bytes: u64,
     /// The most that `share` may be used, in bytes.
     pub(crate) limit: Arc<AtomicU64>,
 }
 
 impl RouteLane {
-    /// Counts object files that are no longer needed, and others that are.
+    /// Counts `less` bytes of object files that are no longer needed and `more` bytes of new ones.
     pub(super) fn change_files(&mut self, live: &LiveSegments, less: u64, more: u64) {
         self.file_bytes = self.file_bytes + more - less;
         self.share.add(more);
@@ -68,9 +69,9 @@ impl JournalDelivery {
         self.route.as_ref().map_or(0, |route| route.number)
     }
 
-    /// Ends the route's current stream once nothing more is committed, unless its end is unknown:
-    /// the next recovery finds it, and the stream is closed then. The default route's stream is
-    /// ended by the committing thread.
+    /// Ends the route's current stream once nothing more is committed. If the stream's end is
+    /// unknown, the next recovery finds it, and the next process closes the stream. The default
+    /// route's stream is ended by the committing thread.
     pub(super) fn end_route(&self) {
         let route = self.route.as_ref().filter(|_| self.ended);
         if route.is_some_and(|route| !route.share.is_uncertain()) {
@@ -85,7 +86,8 @@ impl JournalDelivery {
 
     /// Delivers to this destination from now on.
     ///
-    /// Requests to the former one are dropped: their outcomes are unknown, and they are sent again.
+    /// Requests to the previous destination are dropped: their outcomes are unknown, and their
+    /// objects are sent to the new one.
     pub(super) fn open_route(
         &mut self,
         destination: Arc<dyn Destination>,
@@ -144,11 +146,11 @@ impl JournalDelivery {
     pub(super) fn may_send(&self) -> bool {
         !self.is_unopened()
             && self.requests.len() < self.allowed
-            // Objects are sent in their order.
+            // No object overtakes an earlier one that still waits in its file.
             && self.planned.iter().all(|planned| planned.state != State::Waiting)
     }
 
-    /// Removes the progress of the route's former streams once everything of them is delivered.
+    /// Removes the progress of the route's former streams once all their records are delivered.
     pub(super) async fn clean_route(&mut self) {
         let number = self.number();
         let is_gone = |stream: UniqueId| {
@@ -164,7 +166,7 @@ impl JournalDelivery {
         let streams = gone.clone();
         let removed = execute(&*self.executor, move || {
             streams.iter().try_for_each(|stream| {
-                // A crash may bring the file back, and the next opening removes it again.
+                // A crash may bring the file back; a later process then removes it again.
                 remove_progress(&*disk, *stream)?;
                 live.routes().forget_stream(*stream);
                 Ok::<_, std::io::Error>(())

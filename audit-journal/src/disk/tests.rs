@@ -6,7 +6,7 @@ use audit_core::testing::synced_directories;
 
 use super::*;
 
-/// A pipe would be waited for, and a link leads to another journal's lock.
+/// Opening a pipe would block, and a link may lead to another journal's lock.
 #[cfg(unix)]
 #[test]
 fn a_lock_that_is_no_regular_file_is_refused() {
@@ -32,7 +32,7 @@ fn a_lock_that_is_no_regular_file_is_refused() {
     }
 }
 
-/// Whatever has the path then may be the journal of a process that was started since.
+/// The directory that is at the path now may be the journal of a process that started since.
 #[test]
 fn a_directory_that_took_the_place_of_the_journals_is_not_touched() {
     let root = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ fn a_directory_that_took_the_place_of_the_journals_is_not_touched() {
         fs::rename(&moved, &journal).unwrap();
         assert_eq!(read_whole(&disk, "a").unwrap(), b"ours");
     }
-    // It is still locked.
+    // The journal is still locked.
     let error = LocalDisk::open(&journal).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     drop(disk);

@@ -13,7 +13,11 @@ use crate::recovery_error::RecoveryError;
 use crate::watermark::Watermark;
 
 /// Reads the records of all followers by number, without missing records that were replayed. Makes
-/// them durable again, each in its own file, since a recovery acts on what it reads.
+/// those of followers that are not retired durable again, each in its own file, since a recovery
+/// acts on what it reads.
+///
+/// A crash in here changes nothing for the next recovery: each record that it finds, in either
+/// file, is as new as before.
 pub(crate) fn read_followers(
     disk: &dyn Disk,
     recovered: &Recovered,
@@ -47,14 +51,14 @@ pub(crate) fn read_followers(
         }
     }
     if has_paused {
-        // A crash may bring it back. The files have records at least as new.
+        // A crash may bring the file back. The followers' own files have records at least as new.
         remove_if_there(disk, PAUSED)?;
     }
     Ok(records.into_values().collect())
 }
 
-/// The followers of the default route of an opening with these names, in the same order. Its others
-/// are retired.
+/// Returns the records of the default route's followers with these names, in the same order, and
+/// retires the default route's other followers.
 ///
 /// A known follower continues from its watermark if the journal still has everything after it.
 /// Otherwise it was retired for too long, or an earlier version of this library removed segments
@@ -176,11 +180,12 @@ mod tests {
             ((7, 7, 6), 0..7, 4),
             ((4, 7, 2), 0..7, 4),
             ((3, 6, 9), 0..7, 3),
-            // It is the only one of its segment, and the follower had read none of its stream.
+            // The unacknowledged record is the only one of its segment, and the follower had read
+            // none of its stream.
             ((5, 6, 9), 0..1, 4),
             ((5, 7, 0), 0..1, 4),
             ((5, 7, 3), 3..4, 4),
-            // The last segment has none.
+            // The last segment has no records.
             ((5, 6, 9), 0..0, 5),
             ((5, 7, 3), 3..3, 5),
         ];

@@ -1,9 +1,9 @@
 //! Followers: further destinations of a journal or of one of its routes, for which no commit waits.
 //!
 //! A follower gets every record of its route that is committed after its first opening at least
-//! once, with the stream and number in the record's receipt. The journal keeps the records that it
-//! lacks, up to the follower's share of the disk. Beyond that the follower is paused, and records
-//! are removed without it; which ones is durable before they are removed.
+//! once, with the stream and number in the record's receipt. The journal keeps the records that the
+//! follower lacks, up to the follower's share of the disk. Beyond that the follower is paused, and
+//! records are removed that it does not have; its durable record names them first.
 //!
 //! Each follower has its own task, which reads the journal's durable groups. It shares with the
 //! delivery only its [`Standing`], which the removal of segments consults.
@@ -92,7 +92,7 @@ pub(crate) fn check_names(followers: &[Follower]) -> Result<Vec<String>, String>
 /// All followers of a journal.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
-    /// Of the default route.
+    /// The followers of the default route.
     pub(crate) own: Vec<Arc<Standing>>,
     pub(crate) of_routes: Option<Arc<RouteFollowers>>,
 }

@@ -1,8 +1,9 @@
 //! The file `paused`: the newest records of routes' followers that were paused.
 //!
-//! A segment may have records of a thousand followers that are away. Before it is removed, one file
-//! names what all of them miss, so that their number costs no syncs. A follower's own file gets its
-//! record with the next change that the follower itself makes, and at the next opening.
+//! A segment may have records of a thousand followers that are away. Before the segment is removed,
+//! one file names what all of them miss, with one sync for any number of followers. A follower's
+//! own file gets its record with the next change that the follower itself makes, and at the next
+//! opening.
 
 use std::io;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use crate::watermark::HeldRecords;
 
 pub(crate) const PAUSED: &str = "paused";
 
-/// Whether the oldest segment may be removed with regard to these followers, which are all those of
-/// routes: see [`Standing::may_go`]. Beside each stand the records that the segment has of its
-/// route.
+/// Whether the oldest segment may be removed with regard to all followers of routes: see
+/// [`Standing::may_go`]. `followed` pairs each follower with the records that the segment has of
+/// its route.
 ///
-/// Those that still need the segment are paused together. A crash before this returns leaves the
-/// segment, and each of them as it was or paused; a later one leaves a record of what is missing.
+/// The followers that still need the segment, but may keep it no longer, are paused with one write.
+/// A crash before this returns leaves the segment, and either none or all of them paused. After a
+/// later crash, the file says what they miss.
 pub(super) fn may_go(
     disk: &dyn Disk,
     followed: &[(Vec<HeldRecords>, Arc<Standing>)],
@@ -116,7 +118,7 @@ mod tests {
         vec![HeldRecords { ordinal, stream: stream(), records: first..first + 10 }]
     }
 
-    /// So many followers of as many routes, which are at the beginning of segment 1.
+    /// Creates `count` followers, each of a route of its own, at the beginning of segment 1.
     fn followers(disk: &dyn Disk, count: u32) -> Vec<Arc<Standing>> {
         let standing = |number| {
             let record = FollowerRecord {
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(found(&simulated).len(), 1_000);
     }
 
-    /// The first follower goes on after its pause, and the others do not. The disk stops at each
+    /// The first follower continues after each pause, and the others do not. The disk stops at each
     /// step.
     #[test]
     fn crashes_leave_the_newest_records() {
@@ -182,7 +184,7 @@ mod tests {
             let disk = SimulatedDisk::new(stop_at);
             let all = followers(&disk, 3);
             disk.stop_at(disk.operation() + stop_at);
-            // What was durable last, and what may be.
+            // The last states known to be durable, and the state that is being written.
             let place = |first, others| BTreeMap::from([(1, first), (2, others), (3, others)]);
             let mut places = vec![place((10, 0), (10, 0))];
             let ended = (|| {
@@ -190,7 +192,7 @@ mod tests {
                     places.push(place((next, missing), (next, next - 10)));
                     assert!(remove(&disk, ordinal, &all)?);
                     places.drain(..places.len() - 1);
-                    // It gets the first half of the next segment.
+                    // The first follower gets the first half of the next segment.
                     places.push(place((next + 5, missing), (next, next - 10)));
                     let (_, generation) = all[0].durable();
                     assert!(all[0].change(&disk, generation, |record| {
@@ -220,12 +222,13 @@ mod tests {
         assert!(steps > 30, "{steps} steps");
     }
 
-    /// What a failed write may have left must not hide what the follower got afterwards.
+    /// A record that a failed write may have left on the disk must not hide what the follower got
+    /// afterwards.
     #[test]
     fn a_failed_pause_is_older_than_what_follows() {
         let simulated = SimulatedDisk::new(1);
         let all = followers(&simulated, 2);
-        // The file has its name, and the caller does not learn so.
+        // The rename takes effect, but the write fails at the sync of the directory.
         let disk = FaultyDisk::new(Arc::new(simulated.clone()), |call, _| {
             (call == Call::SyncDirectory).then_some(Injected::Fails(5))
         });

@@ -23,10 +23,11 @@ pub(crate) struct FollowerRecord {
     pub(crate) route: u32,
     /// Unique among the followers of its route that are not retired.
     pub(crate) name: String,
-    /// Counts the writes of the record of a route's follower: of two, the higher one is newer.
+    /// The number of writes of the record of a route's follower: of two records, the one with more
+    /// writes is newer.
     pub(crate) writes: u64,
     pub(crate) state: FollowerState,
-    /// The follower has everything before it, except what is missing.
+    /// The follower has everything before this, except the missing records.
     pub(crate) watermark: Watermark,
     /// The ends of the objects after `watermark` that may have been sent. A later process cuts them
     /// there again, so that a repeated request has the same id.
@@ -116,8 +117,8 @@ impl FollowerRecord {
         self.state = FollowerState::Paused;
     }
 
-    /// Retires a follower that will get nothing more: the records of its route that it lacks are
-    /// missing from now on. `held` are those in the segments, in order.
+    /// Retires a follower, which gets nothing more. The records of its route that it lacks become
+    /// missing. `held` are the route's records in the segments, in order.
     pub(crate) fn retire(&mut self, held: &[HeldRecords]) {
         for HeldRecords { ordinal, stream, records } in self.watermark.left(held) {
             let next = records.end;

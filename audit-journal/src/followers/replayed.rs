@@ -93,8 +93,8 @@ fn file_name(number: u32) -> String {
 }
 
 /// The replayed records of a follower. A file that is damaged, unreadable or another destination's
-/// counts as empty: its records are then still missing and can be replayed again. No host fails to
-/// start because of it.
+/// counts as empty: the records in it are then still missing and can be replayed again. So no such
+/// file keeps a host from starting.
 pub(crate) fn replayed(disk: &dyn Disk, number: u32, name: &str) -> io::Result<Replayed> {
     let read = match read_whole(disk, &file_name(number)) {
         Ok(file) => Replayed::decode(&file),
@@ -117,8 +117,8 @@ pub(crate) fn replayed(disk: &dyn Disk, number: u32, name: &str) -> io::Result<R
 /// A durable log of the records that were replayed to a destination. One process at a time can open
 /// it.
 ///
-/// A reader of the journal sees the follower's replayed records as no longer missing at once, an
-/// open journal after the follower's next record, and otherwise the next opening.
+/// The replayed records stop counting as missing: for a reader of the journal at once; for an open
+/// journal once it writes the follower's state again; otherwise at the next opening.
 #[derive(Debug)]
 pub struct ReplayLog {
     disk: Arc<dyn Disk>,
@@ -185,7 +185,7 @@ impl ReplayLog {
     }
 
     /// Records durably that these records are at the destination. Call it once they have arrived.
-    /// After a crash before it returns, they are sent again.
+    /// After a crash before it returns, they may be sent again.
     ///
     /// # Errors
     ///
@@ -196,7 +196,7 @@ impl ReplayLog {
         }
         let text = self.replayed.encode();
         let write = || write_durably(&*self.disk, &self.file, [&text[..]]);
-        // A host that opens the journal removes unfinished files.
+        // A host that opens the journal removes unfinished files, possibly this one: retry once.
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => write(),
             written => written,
@@ -302,7 +302,7 @@ mod tests {
                     }
                     read(&*disk).map(drop).map_err(io::Error::other)
                 })();
-                // The process dies, or the power fails too.
+                // Either only the process dies, or the power fails too.
                 if stop_at % 2 == 0 {
                     disk.kill()
                 } else {
@@ -312,7 +312,7 @@ mod tests {
                 assert!(left.iter().all(|record| all.contains(record)));
                 let unsent: BTreeSet<_> = all.difference(&sent).copied().collect();
                 assert!(unsent.is_subset(&left), "unsent records are not named: {stop_at}");
-                // The next opening has the same, also without the file.
+                // Another opening finds the same.
                 assert_eq!(missing(&disk), left);
                 if ended.is_ok() {
                     assert!(left.is_empty());
@@ -359,7 +359,7 @@ mod tests {
         let inner: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
         let removed = Arc::new(AtomicBool::new(false));
         let once = Arc::clone(&removed);
-        // The host removes the unfinished file before it has its name.
+        // The host removes the unfinished file before the replay renames it.
         let disk = FaultyDisk::new(Arc::clone(&inner), move |call, name| {
             let removes = call == Call::Rename && name.starts_with("00000002.replayed");
             let is_first = removes && !once.swap(true, Ordering::SeqCst);
@@ -370,7 +370,7 @@ mod tests {
         assert!(removed.load(Ordering::SeqCst));
         assert!(replayed(&*inner, 2, "siem").unwrap().lacks(id(1), &(0..3)).is_empty());
 
-        // The file has its name before the host removes it.
+        // The replay renames the file before the host removes it.
         inner.create("00000002.replayed.preparing").unwrap();
         let disk = FaultyDisk::new(inner, |call, name: &str| {
             let removes = call == Call::Remove && name.ends_with(".replayed.preparing");

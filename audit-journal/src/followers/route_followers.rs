@@ -1,7 +1,7 @@
 //! The followers of routes.
 //!
-//! Each route that is open has its own, which its opening names. Segments are also kept for those
-//! of routes that are not open, up to their shares.
+//! Each open route has followers of its own, which its opening names. Segments are also kept for
+//! followers of routes that are not open, up to the followers' shares.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,10 +25,10 @@ use crate::shared::executor::{Executor, execute};
 use crate::shared::latest;
 use crate::watermark::{HeldRecords, Watermark};
 
-/// How long followers that are retired have for the remaining records.
+/// How long followers that are about to be retired have for the remaining records.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What an opening knows of the followers of routes.
+/// The followers of routes that an opening finds.
 #[derive(Debug, Default)]
 pub(crate) struct KnownFollowers {
     /// Those that are not retired.
@@ -38,8 +38,8 @@ pub(crate) struct KnownFollowers {
 }
 
 impl KnownFollowers {
-    /// Takes the followers of routes out of all that a recovery found. `own` are those of the
-    /// default route in this opening.
+    /// Selects the followers of routes from all that a recovery found. `own` are the followers of
+    /// the default route in this opening.
     pub(crate) fn new(all: Vec<FollowerRecord>, own: &[FollowerRecord]) -> KnownFollowers {
         let last_number = all.iter().chain(own).map(|record| record.number).max().unwrap_or(0);
         let is_left =
@@ -53,7 +53,7 @@ pub(crate) struct RouteFollowers {
     live: Arc<LiveSegments>,
     executor: Arc<dyn Executor>,
     memory: FollowerMemory,
-    /// The share of a follower whose settings name none.
+    /// The share of a follower whose settings name none, in bytes.
     max_kept_bytes: u64,
     state: Mutex<State>,
 }
@@ -83,7 +83,7 @@ struct Running {
 pub(crate) struct FollowedRoute<'a> {
     pub(crate) number: u32,
     pub(crate) name: &'a str,
-    /// The one that its next record belongs to.
+    /// The stream of the route's next record.
     pub(crate) stream: UniqueId,
 }
 
@@ -94,7 +94,7 @@ fn label(follower: &str, route: &str) -> String {
 
 impl RouteFollowers {
     /// The followers that earlier openings left. None of them gets anything before its route is
-    /// open. `max_kept_bytes` is the share of one whose settings name none.
+    /// open. `max_kept_bytes` is the share of a follower whose settings name none.
     pub(crate) fn new(
         live: Arc<LiveSegments>,
         executor: Arc<dyn Executor>,
@@ -120,9 +120,9 @@ impl RouteFollowers {
         RouteFollowers { live, executor, memory, max_kept_bytes, state: Mutex::new(state) }
     }
 
-    /// Delivers a route's records to these followers from now on. With `may_change`, new ones begin
-    /// with the next record of the route, and its others are retired; otherwise all are known.
-    /// Returns false if the journal is closed.
+    /// Delivers a route's records to these followers from now on. With `may_change`, a new follower
+    /// begins with the next record of the route, and the route's other followers are retired.
+    /// Otherwise all of these followers must be known. Returns false if the journal is closed.
     ///
     /// One call at a time. After a crash in here, the next opening of the route does the rest.
     pub(crate) async fn open(
@@ -218,7 +218,7 @@ impl RouteFollowers {
         let (ends, ended) = oneshot::channel::<()>();
         while state.tasks.try_join_next().is_some() {}
         state.tasks.spawn(async move {
-            // Dropped once it has ended, also if it is aborted.
+            // Dropped once the task has ended, even if it was aborted.
             let _ends = ends;
             task.run(receiver).await;
         });
@@ -228,8 +228,8 @@ impl RouteFollowers {
         true
     }
 
-    /// Ends the tasks of a route's followers. All but these have a few seconds for what they lack,
-    /// as long as they accept it.
+    /// Ends the tasks of a route's followers: those in `kept` at once, and others within
+    /// [`PATIENCE`], in which they get what they lack as long as they accept it.
     async fn stop_route(&self, route: u32, kept: &[String]) {
         let mut running = Vec::new();
         for (number, followed) in &mut self.lock().followed {
@@ -252,8 +252,10 @@ impl RouteFollowers {
         }
     }
 
-    /// Retires the followers of a route to which nothing more is committed. What they still lack
-    /// after a few seconds is missing.
+    /// Retires the followers of a route to which nothing more is committed. The records that they
+    /// still lack after [`PATIENCE`] are recorded as missing.
+    ///
+    /// After a crash in here, each follower is retired or not: see [`Standing::retire`].
     pub(crate) async fn retire(&self, disk: &Arc<dyn Disk>, route: u32) -> io::Result<()> {
         self.stop_route(route, &[]).await;
         self.retire_others(disk, route, &[]).await

@@ -34,9 +34,9 @@ struct State {
     /// Changes when the follower is paused, so that its task discards what it has read.
     generation: u64,
     lag_bytes: u64,
-    /// Whether the file may have another record, since a write failed.
+    /// Whether the follower's file may have another record: it is new, or its last write failed.
     is_uncertain: bool,
-    /// The number of writes of the record, those that failed included.
+    /// The number of writes of the record, including those that failed.
     writes: u64,
     /// Whether only the file of paused followers has the record.
     is_in_paused: bool,
@@ -47,7 +47,7 @@ pub(super) enum Requires<'a> {
     /// The segment stays.
     Segment,
     Nothing,
-    /// The durable record must change before.
+    /// The durable record must change first.
     Change(Change<'a>),
 }
 
@@ -89,8 +89,8 @@ impl Standing {
         }
     }
 
-    /// The follower of a route, which is known or has [no file](Self::settle) yet, and whose task
-    /// does not run. Segments are kept for it.
+    /// Creates the standing of a route's follower whose task does not run yet. A follower that is
+    /// not known has no file before [`settle`](Self::settle). Segments are kept for it from now on.
     pub(crate) fn of_route(
         record: FollowerRecord,
         label: String,
@@ -103,7 +103,7 @@ impl Standing {
         standing
     }
 
-    /// Uses these from now on.
+    /// Uses this health and this limit from now on.
     pub(crate) fn open(&self, health: Arc<HealthBoard>, max_kept_bytes: u64) {
         let mut state = self.lock();
         (state.health, state.max_kept_bytes) = (health, max_kept_bytes);
@@ -129,11 +129,11 @@ impl Standing {
         self.paused.notified().await;
     }
 
-    /// Changes the durable record if its generation is still this one. Returns whether it was.
+    /// Changes the durable record if its generation is still this one. Returns whether it did.
     /// Blocks on the disk.
     ///
-    /// After an error, the file has the old or the new record. Nothing has acted on the new one, so
-    /// the next process may begin from either.
+    /// After an error or a crash, the file has the old or the new record. Nothing has acted on the
+    /// new record, so the next process may begin from either.
     pub(crate) fn change(
         &self,
         disk: &dyn Disk,
@@ -147,8 +147,8 @@ impl Standing {
         }
         let was_paused = record.state == FollowerState::Paused;
         change(&mut record);
-        // Another process may have replayed some of it. If that cannot be read now, it still counts
-        // as missing.
+        // Another process may have replayed some of the missing records. If the file that says so
+        // cannot be read now, they still count as missing.
         let _ = record.forget_replayed(disk);
         self.write(disk, &mut record)?;
         let missing = record.missing_records();
@@ -168,7 +168,8 @@ impl Standing {
         Ok(true)
     }
 
-    /// Makes a record durable in its own file, and tells it to the metrics.
+    /// Makes a record durable in the follower's own file, and updates the metrics. A crash leaves
+    /// the previous record or this one.
     fn write(&self, disk: &dyn Disk, record: &mut FollowerRecord) -> io::Result<()> {
         self.begin_write(record);
         record.write(disk)?;
@@ -176,8 +177,8 @@ impl Standing {
         Ok(())
     }
 
-    /// Counts a write. It counts even if it fails: the record that it may have left must be older
-    /// than the next one.
+    /// Counts a write, even one that will fail: the record that it may leave on the disk must be
+    /// older than the next one.
     fn begin_write(&self, record: &mut FollowerRecord) {
         let mut state = self.lock();
         state.is_uncertain = true;
@@ -199,10 +200,11 @@ impl Standing {
         state.is_in_paused.then(|| state.record.clone())
     }
 
-    /// Makes the record durable unless it is: the follower may be new, and after a write that
-    /// failed, the file may have another record. Blocks on the disk.
+    /// Makes the record durable if the file may lack it: the follower may be new, or a write may
+    /// have failed. Blocks on the disk.
     ///
-    /// After a crash before this returns, a new follower is known or not, and lacks nothing.
+    /// After a crash before this returns, a new follower is known or not. It lacks no records: none
+    /// is committed to its route before this returns.
     pub(crate) fn settle(&self, disk: &dyn Disk) -> io::Result<()> {
         let _changing = self.changing();
         let (mut record, is_uncertain) = {
@@ -212,16 +214,16 @@ impl Standing {
         if is_uncertain { self.write(disk, &mut record) } else { Ok(()) }
     }
 
-    /// Retires the follower of a route durably. What it lacks of these records, which are in the
-    /// segments, is missing from then on. Its task has ended. Blocks on the disk.
+    /// Retires the follower of a route durably. Its task has ended. `held` are the route's records
+    /// in the segments: those that the follower lacks become missing. Blocks on the disk.
     ///
-    /// After a crash before this returns, it is retired or not, and nothing that it lacks is
-    /// removed unnamed.
+    /// After a crash before this returns, the follower is retired or not, and no record that it
+    /// lacks was removed without being recorded as missing.
     pub(crate) fn retire(&self, disk: &dyn Disk, held: &[HeldRecords]) -> io::Result<()> {
         let _changing = self.changing();
         let mut record = self.lock().record.clone();
         if record.state == FollowerState::Retired {
-            // By a call whose caller did not hear of it.
+            // An earlier call retired it, and its caller did not get the result.
             return Ok(());
         }
         record.retire(held);
@@ -252,12 +254,14 @@ impl Standing {
         }
     }
 
-    /// Whether the oldest segment, which all others have, may be removed. `kept` is the size of the
-    /// segments kept only for followers, including this one, in bytes. With `must_go` it may in any
-    /// case, since commits need the space.
+    /// Whether this follower allows the removal of the oldest segment, whose records the
+    /// destination has or object files hold. `kept` is the size of the segments kept only for
+    /// followers, including this one, in bytes. With `must_go` the follower must allow it, since
+    /// commits need the space.
     ///
-    /// If the follower still needs the segment, it is paused, durably: a crash before this returns
-    /// leaves the segment, and a later one a record of what is missing.
+    /// If the follower still needs the segment but may not keep it, the follower is paused,
+    /// durably. A crash before this returns leaves the segment. After a later crash, the follower's
+    /// record says what it misses.
     ///
     /// `held` are the records that the segment has of the follower's route, in their order.
     pub(crate) fn may_go(
@@ -278,7 +282,7 @@ impl Standing {
         }
     }
 
-    /// What must be done before the segment may go, and changes nothing yet: see
+    /// Returns what must be done before the segment may be removed. Changes nothing yet: see
     /// [`may_go`](Self::may_go).
     pub(super) fn removal_requires(
         &self,
@@ -304,8 +308,9 @@ impl Standing {
         if is_needed {
             record.skip(held);
         } else if record.route == 0 && record.watermark.ordinal <= ordinal {
-            // The next opening looks for no segment that is before the watermark. Followers of
-            // routes are many, and each is looked for in the segments that have its records.
+            // The watermark must not name a removed segment: the next opening would take the
+            // follower's records for lost. For followers of routes, which are many, an opening
+            // looks only at segments that have the route's records, so this needs no write.
             record.watermark = Watermark { ordinal: ordinal + 1, ..reached };
         } else {
             return Requires::Nothing;
@@ -352,13 +357,13 @@ impl Change<'_> {
         &self.record
     }
 
-    /// That file is durable.
+    /// Applies the change: the file of paused followers is durable.
     pub(super) fn end_write(self) {
         self.standing.end_write(&self.record, true);
         self.apply();
     }
 
-    /// Acts on the record, which is durable.
+    /// Applies the change, whose record is durable.
     fn apply(self) {
         let Change { standing, record, is_needed, _changing } = self;
         let missing = record.missing_records();

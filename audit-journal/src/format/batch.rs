@@ -29,8 +29,8 @@ pub(crate) struct RouteStream {
 
 pub(crate) const BATCH_HEADER_BYTES: usize = 80;
 
-/// What a batch of one system record adds to its kind, which is otherwise twice the number of its
-/// route.
+/// The lowest bit of a batch's kind: set if the batch is a system record. The other bits are the
+/// number of its route.
 const SYSTEM: u32 = 1;
 
 /// The kind of the table of routes, which comes before the batches of a group.
@@ -42,7 +42,7 @@ pub(crate) const TABLE_MARK: &str = "batch ffffffff ";
 /// Route numbers are below this one.
 pub(crate) const MAX_ROUTE: u32 = TABLE / 2;
 
-/// The size of a row in the table of routes.
+/// The size of a row in the table of routes, in bytes.
 pub(crate) const TABLE_ROW_BYTES: usize = 72;
 
 impl EncodedBatch {
@@ -58,7 +58,7 @@ impl EncodedBatch {
     /// The table of the routes in a group: their streams, and the number of each one's first record
     /// there. `None` if there are none.
     fn table(rows: &[(RouteStream, u64)]) -> Option<EncodedBatch> {
-        // The committing thread writes one for each group.
+        // The committing thread makes a table for each group, so little is formatted.
         let mut text = Vec::with_capacity(rows.len() * TABLE_ROW_BYTES);
         for (RouteStream { route, stream }, first_sequence) in rows {
             let mut row: [u8; TABLE_ROW_BYTES] =
@@ -108,7 +108,8 @@ impl EncodedBatch {
         if self.kind / 2 == 0 { self.batch.count() } else { 0 }
     }
 
-    /// The size in bytes with an entry in the table of routes, if it needs one.
+    /// The most bytes that the batch adds to a group: for a route, with a row in the table of
+    /// routes and the table's header.
     pub(crate) fn bytes_in_group(&self) -> u64 {
         let row = self.route.map_or(0, |_| TABLE_ROW_BYTES + BATCH_HEADER_BYTES);
         self.bytes() + row as u64
@@ -143,7 +144,7 @@ fn put_hex(places: &mut [u8], value: u64) {
     debug_assert_eq!(left, 0, "{value:x} does not fit");
 }
 
-/// The batches of a group, and before them the table of routes, if they need one.
+/// The batches of a group, after the table of their routes if any batch needs it.
 pub(crate) struct Group<'a> {
     table: Option<EncodedBatch>,
     batches: &'a [EncodedBatch],
@@ -178,7 +179,7 @@ impl Group<'_> {
         GROUP_HEADER_BYTES as u64 + self.table.as_ref().map_or(0, EncodedBatch::bytes)
     }
 
-    /// Its header, and the text of it. The [parts](Self::parts) follow in the file.
+    /// The group's header, and the header's text. The [parts](Self::parts) follow it in the file.
     ///
     /// # Panics
     ///
@@ -304,8 +305,8 @@ impl BatchHeader {
     }
 }
 
-/// The lines of a batch of this route, of which these are the bytes. Returns `None` if they are not
-/// the intact bytes of such a batch.
+/// The lines of an encoded batch. Returns `None` unless the bytes are an intact batch of this
+/// route, and a system record or not as `is_system` says.
 pub(crate) fn lines_of(batch: &[u8], route: u32, is_system: bool) -> Option<&[u8]> {
     let (head, lines) = batch.split_at_checked(BATCH_HEADER_BYTES)?;
     let header = BatchHeader::read(head)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::log::LOG_INTERVAL;
 use super::*;
 
-/// What was logged, without times.
+/// The log, without times.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -28,8 +28,9 @@ impl Log {
             .with_target(false)
             .with_writer(move || writer.clone())
             .finish();
-        // Without one for all threads, a test on another thread that reaches a line first would
-        // decide for all that it interests nobody.
+        // Without a subscriber for all threads, a test on another thread that reaches a log line
+        // first would make `tracing` remember, for all threads, that nobody is interested in the
+        // line.
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         (log, tracing::subscriber::set_default(subscriber))
     }
@@ -150,7 +151,7 @@ fn each_trouble_of_a_disk_has_its_own_advice() {
         (io::ErrorKind::InvalidData, "check the disk"),
     ] {
         assert_eq!(advice(&kind.into()), expected);
-        // As the journal's disk names the file.
+        // The journal's disk puts the file's name before the message.
         assert_eq!(advice(&io::Error::new(kind, "a.object: x")), expected);
     }
     for (code, expected) in [

@@ -213,7 +213,7 @@ impl JournalReader {
         loop {
             let was_in_use = probe()?;
             let read = read_whole(disk);
-            // A host may have started since.
+            // A host may have started since the first probe.
             let in_use = was_in_use || probe()?;
             let read = read.and_then(|(recovered, decided)| {
                 let state = state(directory, disk, in_use, &recovered, &decided)?;
@@ -314,7 +314,7 @@ impl JournalReader {
                 let Some(follower) = followers.find(|known| known.number == number) else {
                     return 0..0;
                 };
-                // It gets the records of its route.
+                // A follower gets only the records of its route.
                 let mut left = follower.watermark.left(&segment.of_route(follower.route));
                 left.retain(|left| left.stream == stream);
                 left.pop().map_or(0..0, |left| left.records.start..u64::MAX)
@@ -341,7 +341,7 @@ pub(crate) fn state(
         let routed = segment.all_routed().map(|records| (records.stream, records.next));
         std::iter::once((segment.stream, segment.next_sequence)).chain(routed)
     });
-    // The segments of a route's objects may be gone.
+    // A route's records that are in objects may be in no segment any more.
     let planned = decided.planned_to().into_iter();
     let planned = planned.filter(|(stream, _)| decided.route_of(*stream) > 0);
     for (stream, next) in in_segments.chain(planned) {

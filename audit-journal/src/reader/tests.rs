@@ -7,12 +7,12 @@ use crate::simulation::disk::faulty::{Call, FaultyDisk, Injected};
 
 const ENOENT: i32 = 2;
 
-/// A host that starts after the lock was probed removes what was listed.
+/// A host that starts after the lock was probed may remove files that were listed.
 #[test]
 fn a_host_that_starts_meanwhile_damages_nothing() {
     use OpenErrorKind::{Blocked, Unavailable};
-    // What the probes find, in turn and then for good; how many readings fail; whether it is in
-    // use, or the error.
+    // Whether each probe finds the journal in use (the last result repeats), the number of readings
+    // that fail, and the expected `in_use` or error.
     let table: [(&[bool], usize, Result<bool, OpenErrorKind>); 9] = [
         (&[false], 0, Ok(false)),
         (&[true], 0, Ok(true)),
@@ -21,7 +21,7 @@ fn a_host_that_starts_meanwhile_damages_nothing() {
         (&[false, true, true, false], 2, Ok(false)),
         (&[true], 9, Ok(true)),
         (&[true], 10, Err(Unavailable)),
-        // It started and died between two probes.
+        // A host started and died between two probes.
         (&[false], 1, Ok(false)),
         (&[false], 2, Err(Blocked)),
     ];

@@ -32,11 +32,11 @@ use crate::shared::executor::{Executor, execute};
 use crate::shared::panic::{catch, catch_in};
 use crate::streams::Streams;
 
-/// The shortest time between two looks at what is due, and the delay after a failure.
+/// The shortest time between two checks for due records, and the delay after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest time between two readings of the wall clock, which may be set, and which advances
-/// while the host is suspended.
+/// The longest time between two readings of the wall clock. The clock may be set, and it advances
+/// while the host is suspended, so a computed wait may be too long.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// The journal whose queue a route uses.
@@ -45,6 +45,8 @@ pub(crate) trait SystemQueue: Send + Sync {
     /// Commits a system record.
     async fn persist_system(&self, record: EncodedBatch, charge: Charge) -> Result<(), SinkError>;
 
+    /// The journal's directory.
+    ///
     /// # Errors
     ///
     /// If the journal is closed.
@@ -57,9 +59,9 @@ pub(crate) trait SystemQueue: Send + Sync {
 /// The commits of a route.
 pub(crate) struct RouteCommits {
     parts: Parts,
-    /// Read by each batch until its outcome is known.
+    /// Locked for reading by each batch until its outcome is known.
     current: Arc<RwLock<Current>>,
-    /// The same as in `current`.
+    /// A copy of the stream in `current`, which may be locked for long.
     stream: Mutex<UniqueId>,
     /// `None` before the route is open.
     destination: Mutex<Option<Arc<dyn Destination>>>,
@@ -85,12 +87,12 @@ pub(crate) struct Parts {
 struct Current {
     stream: UniqueId,
     state: State,
-    /// At least the number of records in it.
+    /// An upper bound on the number of its records: batches that were not written are counted too.
     records: AtomicU64,
 }
 
 enum State {
-    /// Nothing is durable.
+    /// Its files are not known to be durable.
     New,
     /// Its files are durable, and its first system record is not.
     Prepared(Own),
@@ -105,7 +107,7 @@ struct Own {
     max_records: u64,
 }
 
-/// The turn of a batch. As long as it exists, the stream of the batch does not end.
+/// The right to commit a batch. As long as it exists, the stream of the batch does not end.
 pub(crate) struct Turn(OwnedRwLockReadGuard<Current>);
 
 impl Turn {
@@ -127,7 +129,7 @@ impl Own {
     }
 }
 
-/// What panicked under a lock left nothing half done.
+/// Ignores poisoning: a panic leaves none of the guarded values half changed.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -137,7 +139,8 @@ impl Current {
         Current { stream, state: State::New, records: AtomicU64::new(0) }
     }
 
-    /// Counts a batch of so many records. False if another stream must begin before it.
+    /// Counts a batch of `count` records. Returns false if another stream must begin before the
+    /// batch.
     fn admits(&self, count: u64) -> bool {
         let most = match &self.state {
             State::New | State::Prepared(_) => return false,
@@ -176,7 +179,7 @@ impl RouteCommits {
         *lock(&self.stream)
     }
 
-    /// The turn of a batch of so many records, in a stream that has begun.
+    /// Waits for the turn of a batch of `count` records in a stream that has begun.
     ///
     /// # Errors
     ///
@@ -197,16 +200,18 @@ impl RouteCommits {
             drop(current);
             let current = Arc::clone(&self.current).write_owned().await;
             let (commits, journal) = (Arc::clone(self), Arc::clone(journal));
-            // A task of its own: a write that its caller left must end before the next one begins.
+            // Runs in a task of its own: if the caller goes away, its write must still end before
+            // the next one begins.
             let begin = async move { commits.begin(current, &journal, count.into()).await };
             let begun = tokio::spawn(begin);
             begun.await.map_err(|error| not_begun(io::Error::other(error))).flatten()?;
         }
     }
 
-    /// Begins a stream, unless there is one that admits so many records.
+    /// Begins a stream, unless the current one has room for `count` records.
     ///
-    /// After a crash in here, the stream has no records, or a single system record.
+    /// After a crash in here, the stream has no records, and the next process removes its files, or
+    /// it has a single system record, and the next process closes it.
     async fn begin(
         self: &Arc<Self>,
         mut current: OwnedRwLockWriteGuard<Current>,
@@ -238,8 +243,8 @@ impl RouteCommits {
         let own = own.clone();
         let opened = self.on_disk(&**journal, &own, OwnRecords::opened).await?;
         let charge = self.parts.share.charge_system(opened.bytes());
-        // After a crash before this returns, the record may be found, and the next opening closes
-        // the stream. If there is no space for it, it is written again.
+        // After a crash before this returns, recovery may find the record, and the next process
+        // closes the stream. If there is no space for the record, it is written again.
         journal.persist_system(opened, charge).await?;
         own.records().committed();
         current.records.store(1, Ordering::Release);
@@ -251,7 +256,7 @@ impl RouteCommits {
         Ok(())
     }
 
-    /// Makes the files of the current stream durable.
+    /// Makes the files of the current stream durable. For a crash, see [`prepare_stream`].
     async fn prepare(
         &self,
         journal: &dyn SystemQueue,
@@ -265,7 +270,8 @@ impl RouteCommits {
         let destination = lock(&self.destination).clone().ok_or_else(no_destination)?;
         let new = catch(|| destination.begin_stream(stream))
             .map_err(|_panicked| io::Error::other("the destination panicked"))?;
-        // Known before the first file is written: a delivery may read the plans at any time.
+        // The stream is registered before its first file is written: a delivery may read the plans
+        // at any time.
         live.routes().add_stream(stream, route);
         let secret = new.as_ref().map(|new| new.secret.clone());
         streams.begin(stream, secret.clone());
@@ -289,7 +295,7 @@ impl RouteCommits {
         }))
     }
 
-    /// Makes a system record, which may name the stream before it, durably.
+    /// Makes a system record. If the record names an earlier stream, that is noted durably first.
     async fn on_disk(
         &self,
         journal: &dyn SystemQueue,
@@ -310,7 +316,7 @@ impl RouteCommits {
             match catch_in(self.write_what_is_due(&journal, stream)).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return,
-                // The journal reports what its disk or its room lacks.
+                // The journal itself reports trouble with its disk, and a lack of room.
                 Ok(Err(_)) | Err(_) if journal.is_open() => sleep(PAUSE).await,
                 Ok(Err(_)) | Err(_) => return,
             }
@@ -354,10 +360,11 @@ impl RouteCommits {
     }
 
     /// Ends the current stream if the destination vouches for it: nothing more is committed to it,
-    /// and its delivery may write its last record. False if its end is unknown.
+    /// and its delivery may write its last record. Returns false if the stream's end is unknown.
     fn end_current(&self, current: &mut Current) -> bool {
         let Parts { streams, share, commands, clock, random, .. } = &self.parts;
-        // It may have files although it did not begin: writing them failed.
+        // The secret decides, and not the state: a stream that could not begin may still have
+        // files.
         if streams.secret(current.stream).is_none() {
             return true;
         }
@@ -378,14 +385,13 @@ impl RouteCommits {
         self.end_current(&mut current);
     }
 
-    /// Whether no stream is left to be ended. While one begins or a batch is on its way, this is
-    /// false.
+    /// Whether no stream is left to be ended. While a stream begins or ends, this is false.
     pub(crate) fn has_ended(&self) -> bool {
         let has_secret = |stream| self.parts.streams.secret(stream).is_some();
         self.current.try_read().is_ok_and(|current| !has_secret(current.stream))
     }
 
-    /// Completes once the directory is not used, and ends the task.
+    /// Completes once the directory is no longer used, and ends the task that writes heartbeats.
     pub(crate) async fn released(&self) {
         drop(self.using_disk.lock().await);
         self.woken.notify_one();

@@ -1,9 +1,9 @@
 //! Routes: further destinations of one journal, each with records of its own.
 //!
-//! A batch names its route, and one sync makes the batches of all routes durable. Each route has a
-//! stream of its own in each opening, a delivery of its own, and a share of the journal's disk:
-//! trouble with its destination reaches nobody else. The default route, number 0, is the journal's
-//! own destination.
+//! A batch names its route, and one sync makes the batches of all routes durable. Each route has
+//! streams of its own in each opening, a delivery of its own, and a share of the journal's disk:
+//! trouble with its destination affects no other route. The default route, number 0, is the
+//! journal's own destination.
 
 mod batch;
 mod commits;
@@ -44,8 +44,8 @@ use crate::streams::Streams;
 /// The parts needed to open a route.
 #[derive(Debug)]
 pub struct RouteOpening {
-    /// Its name in the journal's directory: 1 to 64 lower-case letters, digits, `-`, `_` and `.`.
-    /// Under it, a later opening continues where this one ends.
+    /// Its name in the journal's directory: 1 to 64 lower-case letters, digits, `-`, `_` and `.`. A
+    /// later opening of the same name continues where this one ends.
     pub name: String,
     /// The destination of its records.
     pub destination: Arc<dyn Destination>,
@@ -69,8 +69,8 @@ pub(crate) enum CannotOpen {
 /// The routes of an open journal.
 pub(crate) struct Routes {
     parts: RouteParts,
-    /// `None` once all deliveries have ended, so that the directory is unlocked although handles of
-    /// routes are left.
+    /// `None` once all deliveries have ended, so that the directory is unlocked even if handles of
+    /// routes still exist.
     disk: Mutex<Option<Arc<dyn Disk>>>,
     /// Locked while the file of routes is being written.
     names: AsyncMutex<Names>,
@@ -80,14 +80,15 @@ pub(crate) struct Routes {
     followers: Arc<RouteFollowers>,
 }
 
-/// The routes in use, as far as this process knows.
+/// The routes that this process last read from or wrote to the file of routes.
 struct Names {
     names: RouteNames,
-    /// Whether the file says the same. After a write that failed it may say either.
+    /// Whether the file is known to hold `names`. After a failed write it holds them or the routes
+    /// of that write.
     is_written: bool,
 }
 
-/// What all routes of a journal have in common.
+/// The parts that all routes of a journal share.
 pub(crate) struct RouteParts {
     pub(crate) context: Context,
     /// The memory of all followers of routes.
@@ -112,11 +113,11 @@ pub(crate) struct Lane {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
-/// A route that was opened. If its caller is gone, it is closed: otherwise it could not be opened
-/// again in this process.
+/// A route that was opened. Dropping this closes the route unless the caller has
+/// [taken](Self::taken) it: a route that is left open cannot be opened again in this process.
 pub(crate) struct OpenedRoute {
     number: u32,
-    /// The one that its next record belongs to.
+    /// The stream of the route's next record.
     stream: UniqueId,
     lane: Lane,
     has_caller: bool,
@@ -138,16 +139,15 @@ impl Drop for OpenedRoute {
     }
 }
 
-/// The share of each route: all of them together take at most half of the journal's disk, so that
-/// no trouble of theirs fills it.
+/// The share of each route, in bytes. All routes together take at most half of the journal's disk
+/// space, so that no trouble with their destinations fills it.
 fn limit(journal: &JournalSettings, names: &RouteNames) -> u64 {
     journal.max_bytes / 2 / names.in_use().max(1)
 }
 
 impl Routes {
-    /// Starts the deliveries of routes with records that an earlier opening left. Until such a
-    /// route is opened, its records are cut into objects where their segments are to be removed,
-    /// and wait.
+    /// Starts the deliveries of routes of which an earlier opening left files. Until such a route
+    /// is opened, its records wait; those in a segment that is to be removed are cut into objects.
     pub(crate) fn start(
         disk: Arc<dyn Disk>,
         parts: RouteParts,
@@ -209,7 +209,7 @@ impl Routes {
             }),
             decided,
         });
-        // Those of routes that were retired.
+        // Drops the deliveries that have ended, which are those of retired routes.
         while state.deliveries.try_join_next().is_some() {}
         state.deliveries.spawn(delivery.run());
         let commits = Arc::new(RouteCommits::new(CommitParts {
@@ -233,7 +233,8 @@ impl Routes {
         opening: RouteOpening,
     ) -> Result<OpenedRoute, CannotOpen> {
         let routes = Arc::clone(routes);
-        // A task of its own: a write that its caller left must end before the next one begins.
+        // Runs in a task of its own: if the caller goes away, its write must still end before the
+        // next one begins.
         let opened = tokio::spawn(async move { routes.open_named(opening).await });
         match opened.await {
             Ok(opened) => opened,
@@ -290,6 +291,7 @@ impl Routes {
         Ok(OpenedRoute { number, stream, lane, has_caller: false })
     }
 
+    /// Replaces the file of routes. An error or a crash leaves the previous names or these.
     async fn write_names(&self, names: &mut Names, changed: RouteNames) -> io::Result<()> {
         let (disk, written) = (self.disk()?, changed.clone());
         names.is_written = false;
@@ -314,10 +316,10 @@ impl Routes {
         let mut deliveries = std::mem::take(&mut self.state().deliveries);
         let mut ended = Vec::new();
         while let Some(delivery) = deliveries.join_next().await {
-            // Those that are missing were cancelled, with the runtime.
+            // A delivery without a result was cancelled with the runtime.
             ended.extend(delivery);
         }
-        // Writes under way end first.
+        // Waits for writes under way.
         let _names = self.names.lock().await;
         let lanes: Vec<_> = self.state().lanes.values().cloned().collect();
         for lane in lanes {
@@ -332,6 +334,8 @@ impl Routes {
         self.lock_disk().is_some()
     }
 
+    /// The journal's directory.
+    ///
     /// # Errors
     ///
     /// If the journal is closed.

@@ -69,12 +69,12 @@ impl RouteNames {
         rows.find(|(_, row)| !row.is_retired && row.name == name).map(|(number, _)| *number)
     }
 
-    /// How many routes are not retired.
+    /// The number of routes that are not retired.
     pub(crate) fn in_use(&self) -> u64 {
         self.rows.values().filter(|row| !row.is_retired).count() as u64
     }
 
-    /// These routes with another one, and its number. `None` if there are no numbers left.
+    /// These routes and a new one, with its number. `None` if there are no numbers left.
     pub(crate) fn with(&self, name: &str, destination: &str) -> Option<(RouteNames, u32)> {
         let number = self.rows.last_key_value().map_or(1, |(last, _)| last + 1);
         let mut names = self.clone();
@@ -84,7 +84,7 @@ impl RouteNames {
         (number < MAX_ROUTE).then_some((names, number))
     }
 
-    /// These routes with another destination of this one. `None` if it is the same.
+    /// These routes, with `destination` for this one. `None` if it has that destination already.
     pub(crate) fn moved(&self, route: u32, destination: &str) -> Option<RouteNames> {
         let mut names = self.clone();
         let row = names.rows.get_mut(&route)?;
@@ -105,7 +105,7 @@ impl RouteNames {
         names
     }
 
-    /// These routes with the names of two of them exchanged: as they must not be.
+    /// These routes with the names of two of them exchanged, for a known-bad journal.
     #[cfg(test)]
     pub(crate) fn swapped(&self, one: u32, two: u32) -> RouteNames {
         let mut names = self.clone();
@@ -118,8 +118,8 @@ impl RouteNames {
 
     /// Makes the routes durable.
     ///
-    /// Before this returns, nothing is committed to a new route, and a number that a crash takes
-    /// back names no records. A crash leaves the former routes or these.
+    /// A crash before this returns leaves the previous routes or these. Nothing is committed to a
+    /// new route before that, so a number that a crash takes back belongs to no records.
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         write_durably(disk, ROUTES, [&self.encode()[..]])
     }
@@ -173,7 +173,8 @@ fn cut(destination: &str) -> &str {
     &destination[..destination.floor_char_boundary(MAX_DESTINATION_BYTES)]
 }
 
-/// Reads the routes, and makes them durable again: a recovery acts on what it reads.
+/// Reads the routes, and makes them durable again: a recovery acts on what it reads. A crash in
+/// here leaves the same routes.
 pub(crate) fn read_routes(disk: &dyn Disk) -> Result<RouteNames, RecoveryError> {
     let file = match read_whole(disk, ROUTES) {
         Ok(file) => file,

@@ -1,4 +1,4 @@
-//! Routes that get nothing more.
+//! Retires routes, which then get no more records.
 
 use std::io;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use super::{Lane, RouteName, Routes};
 use crate::delivery::Command;
 
 impl Lane {
-    /// Whether it is closed, its stream has ended, and nothing of it is left to deliver.
+    /// Whether the route is closed, its stream has ended, and nothing of it is left to deliver.
     fn is_done(&self) -> bool {
         let is_left = || self.share.used() > 0 || self.share.is_uncertain();
-        // The stream first: once it has ended, it is among those that are ending.
+        // The stream is checked first: once it has ended, `are_ending` counts it.
         let has_ended = self.share.is_closed() && self.commits.has_ended();
         has_ended && !is_left() && !self.streams.are_ending()
     }
 }
 
 impl Routes {
-    /// Makes a route durably retired. It was closed, and everything was delivered.
+    /// Retires a route durably. It was closed, and all its records were delivered.
     ///
     /// # Errors
     ///
     /// If the file of routes cannot be written, or the route was opened again meanwhile: what is
     /// committed to it would have no delivery.
     ///
-    /// After a crash before this returns, the route is in use, with no records, and its followers
-    /// are retired or not.
+    /// After a crash before this returns, the route is retired or in use, without undelivered
+    /// records. If it is in use, each of its followers is retired or not.
     pub(crate) async fn retire(&self, number: u32) -> io::Result<()> {
-        // No route is opened while this is locked.
+        // No route is opened while the names are locked.
         let mut names = self.names.lock().await;
         if self.state().lanes.get(&number).is_some_and(|lane| !lane.is_done()) {
             return Err(io::Error::other("it was opened again while it was being retired"));
@@ -39,14 +39,15 @@ impl Routes {
         Ok(())
     }
 
-    /// Retires the routes that are not open and have nothing undelivered. Returns those that are
-    /// not open and have.
+    /// Retires the routes that are not open and have nothing undelivered. Returns the other routes
+    /// that are not open.
     ///
-    /// After a crash before this returns, they are in use, with no records, and their followers are
-    /// retired or not.
+    /// After a crash before this returns, either all routes that were to be retired are, or all are
+    /// in use. If they are in use, each of their followers is retired or not.
     pub(crate) async fn retire_unopened(routes: &Arc<Routes>) -> io::Result<Vec<(u32, RouteName)>> {
         let routes = Arc::clone(routes);
-        // A task of its own: a write that its caller left must end before the next one begins.
+        // Runs in a task of its own: if the caller goes away, its write must still end before the
+        // next one begins.
         let retired = tokio::spawn(async move {
             let mut names = routes.names.lock().await;
             let (mut changed, mut left, mut retired) =
@@ -55,7 +56,7 @@ impl Routes {
                 match routes.state().lanes.get(&number) {
                     Some(lane) if !lane.share.is_closed() => {}
                     Some(lane) if !lane.is_done() => left.push((number, row.clone())),
-                    // Nothing is committed to it before it is open.
+                    // Nothing is committed to a route before it is open.
                     Some(_) | None => {
                         changed = changed.retired(number);
                         retired.push(number);

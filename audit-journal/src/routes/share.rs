@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Set while no batches are let in.
+/// The bit of `used` that is set while no batches are accepted.
 const CLOSED: u64 = 1 << 63;
 
-/// Why a batch is not let in.
+/// Why a batch is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full { used: u64 },
@@ -22,7 +22,8 @@ pub(crate) enum Refused {
 pub(crate) struct Share {
     used: AtomicU64,
     freed: Notify,
-    /// The number of batches that are not counted any more and that the next recovery may find.
+    /// The number of batches that are no longer counted in `used`, and that the next recovery may
+    /// still find.
     uncertain: AtomicU64,
 }
 
@@ -40,12 +41,12 @@ impl Share {
         self.used.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Lets batches in.
+    /// Accepts batches from now on.
     pub(crate) fn open(&self) {
         self.used.fetch_and(!CLOSED, Ordering::AcqRel);
     }
 
-    /// Lets no more batches in. Those that are in are counted as used until they are delivered or
+    /// Accepts no more batches. Accepted ones are counted as used until they are delivered or
     /// certainly not written.
     pub(crate) fn close(&self) {
         self.used.fetch_or(CLOSED, Ordering::AcqRel);
@@ -71,7 +72,7 @@ impl Share {
         }
     }
 
-    /// Takes this many bytes for a system record, whatever the limit is.
+    /// Takes this many bytes for a system record, even beyond the limit.
     pub(crate) fn charge_system(self: &Arc<Self>, bytes: u64) -> Charge {
         self.add(bytes);
         Charge::new(self, bytes)
@@ -89,15 +90,16 @@ impl Share {
         self.freed.notify_waiters();
     }
 
-    /// Has those who [wait](Self::until) look again.
+    /// Makes the callers that wait in [`until`](Self::until) check again.
     pub(crate) fn notify(&self) {
         self.freed.notify_waiters();
     }
 
-    /// Completes once `is_so`, which is asked again whenever bytes are freed.
+    /// Calls `is_so` now and whenever bytes are freed, until it returns a value. Returns that
+    /// value.
     pub(crate) async fn until<T>(&self, mut is_so: impl FnMut() -> Option<T>) -> T {
         loop {
-            // It hears of what is freed from here on.
+            // Registered before the check, so that no release after it is missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             if let Some(value) = is_so() {
@@ -123,7 +125,7 @@ pub(crate) struct Charge {
 pub(crate) struct UncertainBatch(Arc<Share>);
 
 impl UncertainBatch {
-    /// No recovery will find it.
+    /// No recovery will find the batch.
     pub(crate) fn settle(self) {
         self.0.uncertain.fetch_sub(1, Ordering::AcqRel);
     }
@@ -134,25 +136,26 @@ impl Charge {
         Charge { share: Arc::clone(share), bytes, may_be_durable: false, turn: None }
     }
 
-    /// The batch is committed to the stream that this turn is for.
+    /// Adds the batch's turn, which is held until the outcome is known.
     pub(crate) fn with_turn(mut self, turn: impl Debug + Send + Sync + 'static) -> Charge {
         self.turn = Some(Box::new(turn));
         self
     }
 
-    /// The batch is not durable yet, and may never be.
+    /// Marks the outcome of the batch's write as unknown: the next recovery may find the batch.
     pub(crate) fn uncertain(mut self) -> UncertainBatch {
         self.share.uncertain.fetch_add(1, Ordering::AcqRel);
         self.may_be_durable = false;
         UncertainBatch(Arc::clone(&self.share))
     }
 
-    /// The batch is about to be written, or was certainly not written.
+    /// Sets whether the batch may be durable: true before it is written, false once it was
+    /// certainly not written.
     pub(crate) fn set_may_be_durable(&mut self, may_be_durable: bool) {
         self.may_be_durable = may_be_durable;
     }
 
-    /// The batch is durable: its bytes are freed once its object is.
+    /// The batch is durable: its bytes stay counted until its object is durable too.
     pub(crate) fn commit(mut self) {
         self.bytes = 0;
     }

@@ -1,8 +1,9 @@
 //! What a follower of a route has not read yet.
 //!
-//! Where the newest batches are is kept batch by batch, so that a follower that keeps up reads
-//! exactly its own. Of one that lags only the groups are kept that hold the rest, whose memory does
-//! not depend on how far it lags. It reads those groups, with the batches of other routes in them.
+//! Each batch gets an entry of its own as long as there are few entries, so that a follower that
+//! keeps up reads exactly its own batches. Further batches share an entry for each stream and
+//! segment, which covers the groups that hold them, so the memory does not depend on the number of
+//! batches. The follower then reads whole groups, with the batches of other routes in them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,24 +18,24 @@ use crate::format::{Found, Position};
 use crate::segment::{Segment, SegmentReader, WINDOW_BYTES, Window};
 use crate::watermark::HeldRecords;
 
-/// The records of one stream of a route in some groups of one segment. The first and the last one
-/// are no system records, which followers do not get.
+/// The records of one stream of a route in some groups of one segment. Neither the first nor the
+/// last is a system record, which followers do not get.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
     pub(super) segment: Segment,
     pub(super) stream: UniqueId,
     /// Their numbers.
     pub(super) records: Range<u64>,
-    /// From the first group with any of them to the end of the last one.
+    /// The offsets from the first group with any of them to the end of the last such group.
     pub(super) groups: Range<u64>,
     /// At least their size in the journal, in bytes.
     pub(super) bytes: u64,
-    /// The time of the first one, if known.
+    /// The time of the first record, if known.
     pub(super) time_ms: Option<i64>,
 }
 
 impl Stretch {
-    /// A batch in a group that is at these offsets.
+    /// Creates a stretch of one batch in a group at these offsets.
     pub(super) fn of_batch(
         segment: &Segment,
         stream: UniqueId,
@@ -75,11 +76,12 @@ pub(crate) struct Unread {
     entries: VecDeque<Entry>,
     /// At least their size in the journal, in bytes.
     bytes: u64,
-    /// A time before which none of them became the oldest one.
+    /// The time from which the next object's delay counts: when the first record came, or the last
+    /// object was read.
     since: Instant,
-    /// The most entries that are single batches.
+    /// The number of entries from which further batches share one.
     max_places: usize,
-    /// The size from which the follower is woken by each batch.
+    /// The size of the records from which the follower is woken by each batch, in bytes.
     wake_at: u64,
 }
 
@@ -116,8 +118,8 @@ pub(crate) struct Followed {
     pub(crate) ordinals: (u32, u32),
     /// Whether an earlier process had decided the end.
     pub(crate) is_noted: bool,
-    /// In the last stretch: the group to continue from, and the size of what was read of it. It may
-    /// have become longer meanwhile.
+    /// If the object ends in a stretch: the offset of the group to continue from, and how much of
+    /// the stretch was read, in bytes. The stretch may have grown since.
     rest: Option<(u64, u64)>,
 }
 
@@ -159,20 +161,20 @@ impl Entry {
 }
 
 impl Unread {
-    /// Keeps the places of at most `max_places` batches. The follower is woken by the first record,
-    /// and when there are at least `wake_at` bytes.
+    /// Creates an empty list, in which batches share entries once there are `max_places`. The
+    /// follower is woken by the first record, and by each batch once there are `wake_at` bytes.
     pub(crate) fn new(max_places: usize, wake_at: u64, now: Instant) -> Unread {
         Unread { entries: VecDeque::new(), bytes: 0, since: now, max_places, wake_at }
     }
 
-    /// Adds what was committed before.
+    /// Adds records that were committed before the follower's task began.
     pub(super) fn push(&mut self, stretch: Stretch) {
         self.bytes += stretch.bytes;
         self.entries.push_back(Entry::Stretch(stretch));
     }
 
-    /// Adds a committed batch in a group that is at these offsets. Returns whether the follower has
-    /// more to do because of it: an object was begun or is full.
+    /// Adds a committed batch in a group at these offsets. Returns whether the follower must be
+    /// woken: the batch begins or fills an object.
     pub(super) fn add(
         &mut self,
         segment: &Segment,
@@ -210,8 +212,8 @@ impl Unread {
         (!entries.is_empty()).then_some(Lag { bytes: *bytes, since: *since, time_ms })
     }
 
-    /// The records of the next object, of at most `max_bytes` unless it is a single batch, or up to
-    /// the end that an earlier process had decided for the next object of this stream.
+    /// The records of the next object: up to the end that an earlier process had decided for it, or
+    /// else at most `max_bytes` bytes, or one larger batch.
     pub(super) fn front(
         &self,
         route: u32,
@@ -332,8 +334,8 @@ struct Filling {
 }
 
 impl Filling {
-    /// Adds the batches of a stretch. Returns the offset of the group to continue from, the size of
-    /// what was read, and whether that is all.
+    /// Adds the batches of a stretch. Returns the offset of the group to continue from, how much
+    /// was read in bytes, and whether the stretch was read whole.
     fn read(&mut self, stretch: &Stretch) -> io::Result<(u64, u64, bool)> {
         let Stretch { segment, stream, records, groups, bytes, time_ms: _ } = stretch;
         let mut reader = SegmentReader::new(segment.clone(), groups.start, Window::default());
@@ -345,7 +347,8 @@ impl Filling {
             let (places, payload) = reader.batches(&header)?;
             for place in places {
                 let is_its = place.route == self.route && place.stream == *stream;
-                // The next record of the object shows what follows a system record.
+                // A system record is skipped. The record after it then shows the gap, and ends the
+                // object.
                 if !is_its || place.is_system || place.first_sequence < self.next {
                     continue;
                 }
@@ -363,8 +366,8 @@ impl Filling {
         }
     }
 
-    /// Adds the next batch. Returns false if the object ends before it: it is full, or system
-    /// records are in between.
+    /// Adds the next batch. Returns false if the object ends before the batch: it is full, or
+    /// system records precede the batch.
     fn add(&mut self, first: u64, count: u32, time_ms: i64, lines: &[u8]) -> io::Result<bool> {
         let is_full = match self.end {
             Some(end) => self.next >= end,

@@ -33,10 +33,10 @@ pub struct Manners {
     pub panics: usize,
     /// Whether a create overwrites an existing object.
     pub overwrites: bool,
-    /// Whether it stores metadata.
+    /// Whether the bucket stores metadata.
     pub attributes: bool,
-    /// What the client takes for success although it is not certain. A known-bad client, for
-    /// checking that the simulation notices.
+    /// The uncertain outcome that the client takes for success: a known-bad client, for checking
+    /// that the simulation notices.
     pub believes: Believes,
     /// Whether to check, at each request, that the plan of the object is durable.
     pub wants_plans: bool,
@@ -79,7 +79,7 @@ struct State {
     shown: Shown,
 }
 
-/// What a witness was shown: of each stream, its state after as many records.
+/// What a witness was shown: the states of each stream, by the number of records before them.
 pub type Shown = BTreeMap<String, BTreeMap<u64, String>>;
 
 /// A period in which every request is refused.
@@ -220,7 +220,7 @@ impl SimulatedBucket {
         match course {
             None | Some(Course::Lost | Course::Late(..)) => std::future::pending().await,
             Some(Course::Carried) => {}
-            // It would be taken for a missing object.
+            // The client would take a missing bucket for a missing object.
             Some(Course::Refused(Refused::All(Refuses::NoBucket))) => {
                 return Err(Refused::SlowDown);
             }
@@ -262,8 +262,8 @@ impl SimulatedBucket {
         self.lock().broken.clone()
     }
 
-    /// Shows a witness the state of a stream after its first records, and has it noted. Returns
-    /// false if the process has died, and never showed it.
+    /// Shows a witness the state of a stream after its first `records` records, and notes it.
+    /// Returns false if the process has died and never showed it.
     pub fn show(&self, stream: &str, records: u64, stream_state: &str) -> bool {
         let mut state = self.lock();
         if state.disk.is_stopped() {

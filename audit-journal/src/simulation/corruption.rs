@@ -3,8 +3,8 @@
 //!
 //! # Undetectable damage
 //!
-//! A group is known to be acknowledged by later groups, which state how far the journal was
-//! durable. So these go unnoticed:
+//! Later groups show that a group was acknowledged: they state how far the journal was durable. So
+//! the following damage goes unnoticed:
 //!
 //! - Zeros in the newest group, if they replace at least two bytes or the header: it then looks
 //!   like a group that was being written when the power failed. A flipped bit in it is detected,
@@ -184,8 +184,8 @@ fn stream_of(segment: &[u8]) -> Option<UniqueId> {
     }
 }
 
-/// Checks that all acknowledged records are read, or that the error names an existing file and
-/// offset. Returns these.
+/// Checks that all acknowledged records are read, or that the journal is refused with an offset
+/// within a segment. Returns the file and offset of a refusal.
 fn check(
     what: &str,
     result: Result<Records, RecoveryError>,
@@ -216,7 +216,8 @@ fn any_flipped_bit_is_harmless_or_noticed() {
     let (mut harmless, mut noticed) = (0, 0);
     for (name, bytes) in segments {
         for at in 0..bytes.len() {
-            // Between groups only apparent headers are read, so one bit of each byte is enough.
+            // Between groups, bytes are read only to see whether a group's header begins there, so
+            // one bit of each byte is enough.
             let written = bytes[at] != 0 || at % BLOCK < GROUP_HEADER_BYTES;
             let bits = if written { 0..8 } else { at % 8..at % 8 + 1 };
             for bit in bits {

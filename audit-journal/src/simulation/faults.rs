@@ -122,7 +122,7 @@ async fn open(
         max_object_bytes: 4096,
         cut_after_ms: 0,
         max_in_flight: 4,
-        // The file is also written when segments are removed.
+        // The follower's file is also written when segments are removed.
         max_kept_bytes: Some(u64::MAX),
     };
     let stream = UniqueId::from_bits(stream);
@@ -156,7 +156,7 @@ fn lines(bucket: &SimulatedBucket) -> BTreeMap<String, u32> {
     lines
 }
 
-/// The number of these lines that a follower lacks. It gets no system records.
+/// The number of these lines that a follower lacks. A follower gets no system records.
 fn lacking(receiver: &SimulatedReceiver, lines: &[String]) -> u64 {
     let there: BTreeSet<_> = receiver.records().into_values().collect();
     assert!(!there.iter().any(|line| line.starts_with(OWN.as_bytes())));
@@ -237,7 +237,7 @@ async fn try_one(call: Call, file: &'static str, injected: Injected) {
             break;
         }
     }
-    // The rest happens without another commit.
+    // The journal stops without another commit.
     if expected == Behaviour::Stops {
         until(&format!("{what}: does not stop"), || {
             matches!(health.health(0).commits, Commits::Stopped { .. })

@@ -164,7 +164,7 @@ pub(super) fn verify(
 impl Audit {
     fn add(&mut self, secret: &StreamSecret, first: u64, stored: &Stored) -> Result<(), String> {
         let mut lines = stored.bytes.to_vec();
-        // The one that does not begin as JSON is backwards.
+        // Lines that do not begin as JSON are in the encoding that reverses all bytes.
         if lines.first() != Some(&b'{') {
             lines.reverse();
         }

@@ -20,7 +20,7 @@ use crate::simulation::vouching;
 
 type Step = Box<dyn FnOnce(&SimulatedDisk) + Send>;
 
-/// A disk on which others take a step while somebody works on it.
+/// A disk that runs a step of another task in the middle of a call.
 struct Interrupted {
     inner: SimulatedDisk,
     at: Call,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Interrupted {
 }
 
 impl Disk for Interrupted {
-    /// Files that are added while a directory is listed may be listed or not, each by itself.
+    /// Each file that is added while a directory is listed may be listed or not.
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = self.inner.list()?;
         self.interrupt(Call::List);
@@ -119,7 +119,8 @@ impl Destination for Vouching {
     }
 }
 
-/// The streams of a route after an opening that left a closed stream, and its next stream.
+/// Opens a route in which an earlier opening left a closed stream. Returns that stream, the state
+/// of all streams, and the records of the new one.
 fn opened(
     disk: &SimulatedDisk,
     route: u32,
@@ -147,7 +148,8 @@ fn opened(
     (closed, streams, live, OwnRecords::new(records, parts))
 }
 
-/// Otherwise the next opening would name it too, as if there were two copies of the journal.
+/// Otherwise the next opening would name the stream too, as if there were two copies of the
+/// journal.
 #[test]
 fn a_stream_that_is_named_while_the_files_are_read_stays_named() {
     for route in [0, 3] {
@@ -170,7 +172,7 @@ fn a_stream_that_is_named_while_the_files_are_read_stays_named() {
             progress.chain.unwrap().is_told
         };
         assert_eq!(is_noted(), *told.lock().unwrap(), "route {route}");
-        // Naming it can wait, and is not forgotten.
+        // If the first record did not name the stream, the next heartbeat does.
         let is_told = *told.lock().unwrap() || names(&own.lock().unwrap().heartbeat(&disk));
         assert!(is_told && is_noted(), "route {route}");
     }

@@ -43,9 +43,9 @@ const SETTLE_EVERY: Duration = Duration::from_millis(100);
 pub(crate) enum Ending {
     /// Once nothing more will be committed and the follower has everything.
     Open,
-    /// Then, or once a request to the follower does not succeed at once.
+    /// Once the follower has everything or is in trouble.
     Settle,
-    /// Now.
+    /// Immediately.
     Stop,
 }
 
@@ -69,9 +69,9 @@ pub(crate) struct FollowerTask {
     /// `None` for the default route.
     route: Option<RouteSource>,
     pool: BufferPool,
-    /// Of the standing, when the task began from it.
+    /// The standing's generation when the task last started from the durable state.
     generation: u64,
-    /// For the default route. The lock is never contended: the task waits while another thread
+    /// Used for the default route. The lock is never contended: the task waits while another thread
     /// reads.
     cutter: Arc<Mutex<Cutter>>,
     /// Whether there may be records for the cutter to read.
@@ -84,7 +84,7 @@ pub(crate) struct FollowerTask {
     lost: bool,
     /// The objects whose ends are recorded, in order.
     under_way: VecDeque<UnderWay>,
-    /// The object after those.
+    /// The object after those under way, whose end is still to be recorded.
     next: Option<(UnderWay, Encoded)>,
     requests: JoinSet<(Plan, Delivery)>,
     /// How many objects may be in flight, as in the journal's delivery.
@@ -158,7 +158,7 @@ impl FollowerTask {
         self.cutter = Arc::new(Mutex::new(cutter));
     }
 
-    /// Does the next thing that is to be done with the disk. Returns whether there was one.
+    /// Takes the next step that uses the disk. Returns whether there was one.
     async fn step(&mut self) -> bool {
         if self.lost || self.generation != self.standing.generation() {
             self.begin();
@@ -244,7 +244,7 @@ impl FollowerTask {
         Some(since + self.patience())
     }
 
-    /// How long records wait for others at most.
+    /// The longest time that records wait for others in the same object.
     fn patience(&self) -> Duration {
         let cut_after = Duration::from_millis(self.follower.cut_after_ms);
         if self.ended || self.ending { Duration::ZERO } else { cut_after }
@@ -280,7 +280,8 @@ impl FollowerTask {
         is_idle
     }
 
-    /// The size of what the follower lacks in the journal, in bytes: for a route, of its records.
+    /// The size of what the follower lacks in the journal, in bytes. For a route, only its own
+    /// records count.
     fn lag_bytes(&self) -> u64 {
         if self.route.is_none() {
             return self.parts.live.bytes_behind(self.delivered_to);

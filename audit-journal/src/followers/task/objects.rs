@@ -27,7 +27,7 @@ pub(super) struct UnderWay {
     pub(super) bytes: usize,
     pub(super) request: Option<Id>,
     pub(super) outcome: Option<Delivery>,
-    /// What it holds of the memory of routes' followers.
+    /// The part that it holds of the memory for routes' followers.
     pub(super) memory: Option<Memory>,
 }
 
@@ -95,8 +95,9 @@ impl FollowerTask {
     /// Records durably what the follower has and where the next object ends, and only then sends
     /// that object.
     ///
-    /// After a crash before that, the follower gets some records again; after a later one, the same
-    /// object is cut.
+    /// After a crash before the record is durable, objects that the follower has are cut and sent
+    /// again as before, and the next object, which was not sent, may end elsewhere. After a later
+    /// crash, that object is cut and sent again with the same end.
     pub(super) async fn note(&mut self) {
         let done = self.done();
         let last = done.checked_sub(1).and_then(|last| self.under_way.get(last));
@@ -131,7 +132,7 @@ impl FollowerTask {
             let work = move || standing.change(&*disk, generation, change);
             match execute(&*self.parts.executor, work).await {
                 Ok(true) => {}
-                // It was paused meanwhile.
+                // The follower was paused meanwhile.
                 Ok(false) => return,
                 Err(error) => {
                     self.refuse("the progress of a follower cannot be written", &error);

@@ -1,9 +1,10 @@
 //! What is different in the task of a route's follower.
 //!
 //! It reads its own batches where the index says they are, and only when an object is cut, within
-//! the memory that all such followers share. One whose receiver is away gives its memory up if
-//! others want some, and takes turns with others that are away: the request is dropped, its outcome
-//! is unknown, and the same records are read and sent again, under the same ids.
+//! the memory that all such followers share. A follower whose receiver is away gives up its memory
+//! if others want some, and takes turns with others whose receivers are away: the request is
+//! dropped, its outcome is unknown, and the same records are read and sent again, under the same
+//! ids.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use crate::routes::{Followed, Lag, Unread};
 use crate::shared::executor::execute;
 use crate::shared::job::Job;
 
-/// The memory for objects of all followers of routes, in bytes, half of it for those that are read
-/// and sent, an eighth for those whose receivers do not respond in time.
+/// The budget for objects of all followers of routes, in bytes. Half of it serves objects that are
+/// read and sent, and an eighth those whose receivers did not respond in time. The rest, which a
+/// [`DeliveryMemory`] reserves for sending, is not used.
 const MEMORY_BYTES: u64 = 24 << 20;
 
 /// The most batches whose places are kept for one follower.
@@ -31,7 +33,7 @@ const MAX_PLACES: usize = 256;
 /// The memory of all followers of routes.
 #[derive(Debug, Clone)]
 pub(crate) struct FollowerMemory {
-    /// For their objects.
+    /// The memory for their objects.
     pub(crate) objects: Arc<DeliveryMemory>,
     /// The most batches whose places are kept for one follower.
     pub(crate) max_places: usize,
@@ -56,12 +58,12 @@ pub(crate) struct RouteSource {
     wanted: Option<Job<Memory>>,
     /// The ends of the next objects, as an earlier process had decided.
     ends: VecDeque<(UniqueId, u64)>,
-    /// When the requests under way are given up if others want their memory.
+    /// The time at which the requests under way are given up if others want their memory.
     pub(super) turn_at: Instant,
     turn: Duration,
-    /// The receiver did not respond to the last requests in time.
+    /// Whether the receiver did not respond to the last requests in time.
     is_late: bool,
-    /// What is known of the receiver between turns.
+    /// Keeps the receiver's trouble reported between turns.
     trouble: Option<Watch>,
 }
 
@@ -87,7 +89,7 @@ impl RouteSource {
         self.wanted.is_some()
     }
 
-    /// Waits for the memory that is wanted.
+    /// Waits for the requested memory; forever if none is requested.
     pub(super) async fn taken(source: &mut Option<RouteSource>) -> Memory {
         match source.as_mut().and_then(|source| source.wanted.as_mut()) {
             Some(wanted) => wanted.await,
@@ -105,7 +107,7 @@ impl RouteSource {
         self.memory.rest();
     }
 
-    /// A request has a certain outcome.
+    /// Notes that a request has a certain outcome: the receiver responds.
     pub(super) fn arrived(&mut self) {
         (self.turn, self.is_late) = (TURN, false);
         if let Some(trouble) = self.trouble.take() {
@@ -134,7 +136,7 @@ impl FollowerTask {
         self.parts.live.routes().lag(source.route, source.number)
     }
 
-    /// When a route's follower is due, however little there is.
+    /// The time at which the next object of a route's follower is cut, however small.
     pub(super) fn route_due(&self) -> Option<Instant> {
         let Lag { bytes, since, .. } = self.unread()?;
         let is_decided = self.route.as_ref().is_some_and(|source| !source.ends.is_empty());
@@ -142,7 +144,7 @@ impl FollowerTask {
         Some(if is_full { since } else { since + self.patience() })
     }
 
-    /// Whether there is memory for the next object. Asks for it.
+    /// Whether there is memory for the next object. Requests it if not.
     pub(super) fn has_memory(&mut self) -> bool {
         let Some(source) = &mut self.route else { return true };
         if source.free.is_none() && source.wanted.is_none() {

@@ -14,7 +14,7 @@ use crate::shared::latest;
 use crate::watermark::{HeldRecords, Watermark};
 
 impl RouteIndex {
-    /// As [`listen`](Self::listen), for a follower of the route.
+    /// Like [`listen`](Self::listen), for a follower of the route.
     pub(crate) fn listen_as_follower(&self, route: u32) -> Option<latest::Receiver<Position>> {
         self.listen_to(route, |records| &mut records.unread_changed)
     }
@@ -32,7 +32,8 @@ impl RouteIndex {
         self.state().stretches(route).map(Stretch::held).collect()
     }
 
-    /// Begins to note in `unread` what this follower has not read: everything after the watermark.
+    /// Begins to track what this follower has not read, in `unread`: everything after the
+    /// watermark.
     pub(crate) fn follow(
         &self,
         route: u32,
@@ -52,7 +53,7 @@ impl RouteIndex {
         state.route(route, Instant::now()).unread.insert(follower, unread);
     }
 
-    /// A follower whose task has ended.
+    /// Stops tracking a follower whose task has ended.
     pub(crate) fn unfollow(&self, route: u32, follower: u32) {
         if let Some(records) = self.state().routes.get_mut(&route) {
             records.unread.remove(&follower);

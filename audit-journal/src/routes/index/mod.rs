@@ -1,4 +1,4 @@
-//! Where the routes' records stand that are not in an object yet.
+//! The places of the routes' records that are not in an object yet.
 //!
 //! A route reads exactly its own batches: nothing is read for it while it has none, and in all,
 //! every batch is read once. An entry is dropped once the object with its records is durable.
@@ -31,10 +31,10 @@ pub(crate) struct RouteIndex {
     state: Mutex<State>,
 }
 
-/// What waits to be cut into objects.
+/// The records of a route that wait to be cut into objects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    /// In bytes of the journal.
+    /// Their size in the journal, in bytes.
     pub(crate) bytes: u64,
     pub(crate) since: Instant,
     /// The time of the first record.
@@ -44,13 +44,13 @@ pub(crate) struct Waiting {
     /// Whether the next object ends before the last record: system records are objects of their
     /// own, and no object holds records of two streams.
     pub(crate) is_bounded: bool,
-    /// Whether a segment is to be removed that holds some of it.
+    /// Whether a segment that holds some of them is to be removed.
     pub(crate) is_wanted: bool,
 }
 
 impl RouteIndex {
-    /// Indexes the records in these segments that `planned_to` says are in no object. Segments that
-    /// have none are not read again.
+    /// Indexes the records in these segments that are in no object according to `planned_to`.
+    /// Segments without such records are not read again.
     pub(crate) fn recover(
         &self,
         segments: &[RecoveredSegment],
@@ -102,8 +102,8 @@ impl RouteIndex {
         Ok(())
     }
 
-    /// Indexes a durable group, and wakes the routes that have more to do because of it: an object
-    /// was begun or is full. Otherwise 64 busy routes would be 64 tasks woken by each sync.
+    /// Indexes a durable group, and wakes only the routes for which it begins or fills an object.
+    /// If it woke all, each sync would wake 64 tasks for 64 busy routes.
     pub(crate) fn committed(&self, group: &Committed, now: Instant) {
         let Committed { batches, segment, offset, end, .. } = group;
         if batches.iter().all(|batch| batch.route.is_none()) {
@@ -141,7 +141,7 @@ impl RouteIndex {
         }
     }
 
-    /// Lets a route's reader hear of its records. Returns `None` when nothing more is committed.
+    /// Subscribes a route's reader to its records. Returns `None` if nothing more is committed.
     pub(crate) fn listen(&self, route: u32) -> Option<latest::Receiver<Position>> {
         self.listen_to(route, |records| &mut records.changed)
     }
@@ -160,12 +160,12 @@ impl RouteIndex {
         Some(of(records).get_or_insert_with(|| latest::channel(end).0).subscribe())
     }
 
-    /// A stream of a route, known before its first file is written.
+    /// Adds a stream of a route, before its first file is written.
     pub(crate) fn add_stream(&self, stream: UniqueId, route: u32) {
         self.state().streams.insert(stream, route);
     }
 
-    /// A stream of which nothing is left.
+    /// Removes a stream of which no record or file is left.
     pub(crate) fn forget_stream(&self, stream: UniqueId) {
         self.state().streams.remove(&stream);
     }
@@ -180,8 +180,8 @@ impl RouteIndex {
         self.state().routes.get(&route).map(|records| records.end)
     }
 
-    /// The records of a route that are in no object. From now on its reader is woken when there are
-    /// so many bytes of them, or the first of them.
+    /// The records of a route that are in no object. From now on, the route's reader is woken by
+    /// the first of them, and once they take at least `wake_at` bytes.
     pub(crate) fn waiting(&self, route: u32, wake_at: u64) -> Option<Waiting> {
         let mut state = self.state();
         let records = state.routes.get_mut(&route)?;
@@ -209,13 +209,14 @@ impl RouteIndex {
         waiting.into_iter().any(|held| held.stream == stream)
     }
 
-    /// A segment was removed.
+    /// Forgets a removed segment.
     pub(crate) fn removed(&self, ordinal: u32) {
         self.state().in_segments.remove(&ordinal);
     }
 
-    /// The records of a route's next object: a system record, or others of at most `max_bytes`
-    /// unless it is a single batch. They stay until they are [planned](Self::planned).
+    /// The records of a route's next object: a single system record, or other batches of at most
+    /// `max_bytes` bytes, or one larger batch. They stay in the index until they are
+    /// [planned](Self::planned).
     pub(crate) fn front(&self, route: u32, max_bytes: u64) -> Option<Run> {
         let state = self.state();
         let records = state.routes.get(&route)?;
@@ -230,7 +231,8 @@ impl RouteIndex {
                 let ends =
                     held.stream != stream || is_system || batch.is_system || bytes > max_bytes;
                 if ends && !run.batches.is_empty() {
-                    // Later batches of its group may be left.
+                    // Later batches of the last batch's group may be left, so the run ends within
+                    // the group.
                     let (segment, last) = run.batches.last().expect("not empty");
                     run.end = segment.position(last.offset);
                     return Some(run);
@@ -290,7 +292,7 @@ impl RouteIndex {
         }
     }
 
-    /// Nothing more will be committed.
+    /// Closes the readers' channels: nothing more will be committed.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;

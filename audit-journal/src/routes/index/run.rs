@@ -22,14 +22,15 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Its size in the journal, in bytes.
+    /// The size of the records in the journal, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.batches.iter().map(|(_, batch)| u64::from(batch.bytes)).sum()
     }
 
     /// Reads the records.
     pub(crate) fn read(self) -> io::Result<RunRecords> {
-        // What the delivery counts for it: a buffer that grows would take up to twice that.
+        // Allocates what the delivery took from its memory for the run: a buffer that grows would
+        // take up to twice that.
         let bytes = usize::try_from(self.bytes()).unwrap_or(0);
         let Run { route, stream, is_system, since, end, batches } = self;
         let (_, first) = batches.first().expect("a run has a batch");

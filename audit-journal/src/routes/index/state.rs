@@ -1,4 +1,4 @@
-//! What the index knows.
+//! The state of the index.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -15,7 +15,8 @@ use crate::shared::latest;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) routes: BTreeMap<u32, RouteRecords>,
-    /// For each segment with such records, the number of streams that they belong to.
+    /// For each segment with records that are in no object, the number of streams that they belong
+    /// to.
     pub(super) held: BTreeMap<u32, usize>,
     /// The streams of each route in each segment, in their order.
     pub(super) in_segments: BTreeMap<u32, BTreeMap<u32, Vec<InSegment>>>,
@@ -25,29 +26,30 @@ pub(super) struct State {
     pub(super) is_closed: bool,
 }
 
-/// The records of one route.
+/// The records of one route that are in no object, and the readers of the route.
 #[derive(Debug)]
 pub(super) struct RouteRecords {
     pub(super) segments: VecDeque<SegmentRecords>,
     /// Their size in the journal, in bytes.
     pub(super) bytes: u64,
-    /// A time before which none of them became the oldest one.
+    /// The time from which the next object's delay counts: when the first record came, or the last
+    /// object was planned.
     pub(super) since: Instant,
     /// Whether the last group began an object, so that the reader must be woken.
     pub(super) begins_object: bool,
     /// The number of system records among them, each of which is an object.
     pub(super) system: usize,
-    /// The size from which the reader is woken by each group.
+    /// The size of the records from which the reader is woken by each group, in bytes.
     pub(super) wake_at: u64,
     /// The end of the last group with records of the route.
     pub(super) end: Position,
-    /// Whether a segment is to be removed that holds some of them.
+    /// Whether a segment that holds some of them is to be removed.
     pub(super) is_wanted: bool,
     /// Sends `end`. `None` as long as nothing reads the route, and once nothing more is committed.
     pub(super) changed: Option<latest::Sender<Position>>,
     /// What each follower whose task runs has not read, by its number.
     pub(super) unread: BTreeMap<u32, Unread>,
-    /// As `changed`, for the followers.
+    /// Like `changed`, for the followers.
     pub(super) unread_changed: Option<latest::Sender<Position>>,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct RouteRecords {
 #[derive(Debug)]
 pub(super) struct InSegment {
     pub(super) stream: UniqueId,
-    /// What followers get of them.
+    /// The records that followers get: without system records at either end.
     pub(super) logged: Option<Stretch>,
 }
 
@@ -129,8 +131,8 @@ impl RouteRecords {
         }
     }
 
-    /// Adds a batch of a group that ends there. Returns whether it is the first one of its stream
-    /// that its segment holds.
+    /// Adds a batch of a group that ends at `end`. Returns whether the batch begins an entry, for
+    /// another stream or segment.
     pub(super) fn add(
         &mut self,
         stream: UniqueId,

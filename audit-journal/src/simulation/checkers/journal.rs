@@ -35,7 +35,7 @@ pub struct StreamReading {
 
 const BLOCK: usize = 4096;
 
-/// Reads these files, by name. The error says where they differ from what a journal leaves.
+/// Reads these files, by name. The error says where they differ from those of a journal.
 pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Reading, String> {
     let begin = match files.get("begin") {
         Some(file) => begin(file).ok_or("the file begin cannot be read")?,

@@ -21,7 +21,7 @@ pub(super) struct Candidate {
     is_wanted: bool,
     /// Its number in the journal.
     number: u64,
-    /// The first of the streams whose records it must have.
+    /// The index of the first stream whose records it must have.
     since: usize,
     /// Whether it may have been paused, or retired and forgotten.
     may_miss: bool,
@@ -107,7 +107,7 @@ impl<E: Endpoint> Simulation<E> {
         }
     }
 
-    /// Notes the followers' numbers: a follower with a new number starts with this opening.
+    /// Notes the followers' numbers. A follower with a new number starts with this opening.
     pub(super) fn note_followers(&mut self) -> Result<(), String> {
         let readings = checker::read(&self.disk.files())?;
         for candidate in self.candidates.iter_mut().filter(|candidate| candidate.is_wanted) {
@@ -188,7 +188,7 @@ impl<E: Endpoint> Simulation<E> {
     /// current one.
     pub(super) fn check_room(&self) -> Result<(), String> {
         let panics = self.trouble.panics.load(Ordering::Relaxed) > 0;
-        // The process may have died while it removed them.
+        // The process may have died while it removed segments.
         if !self.is_full || self.may_fail || panics || self.disk.is_stopped() {
             return Ok(());
         }

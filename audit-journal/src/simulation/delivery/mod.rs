@@ -17,14 +17,13 @@
 //!   records have arrived, and always completes in the end.
 //! - Panics of the bucket's client, of disk calls, of work on other threads and of requests change
 //!   none of this.
-//! - Neither do cancellations. Callers drop their `persist` while it waits for room or while its
-//!   batch is queued, written or acknowledged; the tasks of requests and of the delivery are
-//!   aborted at any point. Each caller that still waits gets the result of its own batch, and the
-//!   queue's memory of the others is released.
+//! - Cancellations change none of this either. Callers drop their `persist` while it waits for room
+//!   or while its batch is queued, written or acknowledged; the tasks of requests and of the
+//!   delivery are aborted at any point. Each caller that still waits gets the result of its own
+//!   batch, and the queue's memory of the others is released.
 //! - With evidence, an auditor finds nothing wrong in the bucket after any crash, also compared
-//!   with what a witness was shown. In the end every
-//!   stream is closed and states what was set aside, is named by at most one later stream, and no
-//!   secret is left.
+//!   with what a witness was shown. In the end every stream is closed and states what was set
+//!   aside, is named by at most one later stream, and no secret is left.
 //! - Each record that was committed since a follower was added has reached it under the same
 //!   number, is still in the journal for it, or is recorded as missing. A repeated request has the
 //!   same records. An unreachable follower delays no close, and keeps no segments in a full
@@ -119,7 +118,7 @@ struct Stream {
     id: UniqueId,
     /// Groups whose commit returned, or that a recovery has found.
     groups: Vec<Group>,
-    /// Groups whose commit did not return. One of them may be in the journal after the others.
+    /// Groups whose commit did not return. One of them may be in the journal after `groups`.
     unknown: Vec<Group>,
 }
 
@@ -136,13 +135,13 @@ impl Stream {
 /// Counts of what happened in a seed.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Figures {
-    /// Records.
+    /// The number of acknowledged records.
     acknowledged: u64,
-    /// Callers that dropped their `persist`.
+    /// The number of callers that dropped their `persist`.
     left: u64,
-    /// Requests whose tasks were aborted before their end.
+    /// The number of requests whose tasks were aborted before their end.
     aborted: u64,
-    /// Records that followers have, and records that are recorded as missing.
+    /// The numbers of records that followers have, and that are recorded as missing.
     followed: u64,
     missing: u64,
     /// A hash of all operations on the disk and the bucket, and of what is left.

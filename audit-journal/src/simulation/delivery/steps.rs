@@ -50,7 +50,8 @@ impl<E: Endpoint> Simulation<E> {
     }
 
     async fn wait(&mut self, time: Duration) {
-        // So that requests which begin and end within it can be aborted too.
+        // Waits for a part of the time first, so that requests that begin and end within the time
+        // can be aborted too.
         let before = Duration::from_millis(1 << self.dice.below(12)).min(time);
         sleep(before).await;
         self.abort_request();
@@ -103,7 +104,7 @@ impl<E: Endpoint> Simulation<E> {
             process.callers.push(Caller { persist, lines });
         }
         self.leave(process);
-        // They enter the queue as far as there is room.
+        // The batches enter the queue as far as there is room.
         self.hear(process, None)?;
         self.leave(process);
         let most = if self.dice.chance(1, 4) { self.dice.within(1..3) } else { usize::MAX };
@@ -124,7 +125,7 @@ impl<E: Endpoint> Simulation<E> {
             let bytes = self.dice.within(3..8) as u64 * 4096;
             let prepared =
                 catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
-            // After a panic, it is prepared again.
+            // After a panic or an error, the segment is prepared again.
             if let Ok(Ok(segment)) = prepared {
                 process.next_ordinal += 1;
                 process.prepared.push_back(segment);
@@ -150,7 +151,7 @@ impl<E: Endpoint> Simulation<E> {
         let stream = self.streams.last_mut().unwrap();
         let mut may_be_there = true;
         if opens {
-            // Two consecutive groups.
+            // The stream's first record and the batches are two consecutive groups.
             if is_durable {
                 stream.groups.push(Group::own());
                 stream.unknown.clear();
@@ -196,7 +197,7 @@ impl<E: Endpoint> Simulation<E> {
             stream.groups.push(Group::own());
             stream.unknown.clear();
         } else if process.is_vouched_for && sequence > 0 {
-            // It may have been written.
+            // A system record may have been written.
             stream.unknown.push(Group::own());
         }
         if id != stream.id {

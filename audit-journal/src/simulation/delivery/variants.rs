@@ -133,7 +133,7 @@ pub(super) struct BadDisk {
     variant: Variant,
     /// Files that are written too late, by their final names.
     held: Mutex<BTreeMap<String, Arc<HeldFile>>>,
-    /// The plan that waits for the next one.
+    /// The old and new name of a plan that is renamed only after the next plan.
     first: Mutex<Option<(String, String)>>,
     /// Whether the last renamed file is a plan.
     named_plan: Mutex<bool>,
@@ -307,7 +307,7 @@ impl Disk for BadDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        // A plan is released before it is removed.
+        // Delayed files are written before any file but an unfinished plan is removed.
         if !name.ends_with(".object.preparing") {
             self.release()?;
         }

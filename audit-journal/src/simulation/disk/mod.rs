@@ -15,8 +15,8 @@
 //!   evicts it, and lost at the next power failure although later syncs succeed ("Can Applications
 //!   Recover from fsync Failures?", USENIX ATC 2020).
 //!
-//! If only the process dies ([`SimulatedDisk::kill`]), nothing of the cached view is lost. Both
-//! invalidate all handles.
+//! If only the process dies ([`SimulatedDisk::kill`]), nothing of the cached view is lost. A kill
+//! and a power failure invalidate all handles.
 
 pub mod faulty;
 
@@ -298,7 +298,7 @@ impl SimulatedDisk {
             .collect()
     }
 
-    /// What a power failure would leave of this file at least, if it left the file.
+    /// The contents of this file in the durable view, if that has its name.
     pub fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.lock();
         state.durable.get(name).map(|inode| state.files[*inode].durable.clone())

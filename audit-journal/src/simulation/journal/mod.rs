@@ -82,7 +82,7 @@ struct Stream {
     id: UniqueId,
     /// Groups whose commit returned, or that a recovery has found.
     groups: Vec<Lines>,
-    /// Groups whose commit did not return. One of them may be there after the others.
+    /// Groups whose commit did not return. One of them may be in the journal after `groups`.
     unknown: Vec<Lines>,
     /// Records below this number were in a removed segment.
     delivered: u64,
@@ -93,7 +93,8 @@ impl Stream {
         self.groups.iter().map(|group| group.len() as u64).sum()
     }
 
-    /// The group after those that must be there, if there is one.
+    /// Checks that the acknowledged groups are in `there`, and returns the group after them, if
+    /// there is one.
     fn found(&self, there: Option<&StreamReading>) -> Result<Option<&Lines>, String> {
         let Stream { id, groups, unknown, delivered } = self;
         let must = self.next_sequence();
@@ -129,9 +130,9 @@ impl Stream {
 /// Counts of what happened in a seed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
-    /// Records.
+    /// The number of acknowledged records.
     acknowledged: u64,
-    /// Groups for which there was no space.
+    /// The number of groups for which there was no space.
     without_space: u64,
 }
 
@@ -142,7 +143,7 @@ struct Simulation {
     streams: Vec<Stream>,
     records: u64,
     acknowledged: u64,
-    /// Groups for which there was no space.
+    /// The number of groups for which there was no space.
     without_space: u64,
     segment_bytes: u64,
 }
@@ -405,7 +406,7 @@ impl Simulation {
             .map(|_| {
                 let mut lines = Vec::new();
                 for _ in 0..self.dice.within(1..6) {
-                    // Some groups take several blocks, and more of them several sectors.
+                    // Some groups take several blocks, and more groups take several sectors.
                     let most = if self.dice.chance(1, 30) {
                         3000
                     } else {

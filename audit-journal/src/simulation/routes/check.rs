@@ -139,14 +139,16 @@ impl Simulation {
                 let is_its = |customer: &Customer| customer.is_open_last && customer.name == name;
                 let progress = decided.delivered.iter().find(|(of, _)| of == stream);
                 let mut in_segments = recovered.segments.iter().flat_map(|s| s.all_routed());
-                // One that began while the journal was being closed has none.
+                // A stream that began while the journal was being closed has no records, and keeps
+                // its secret.
                 let has_records = progress.is_some_and(|(_, progress)| progress.next > 0)
                     || in_segments.any(|records| records.stream == *stream);
                 if has_records && self.customers.iter().any(is_its) {
                     return Err(format!("the secret of {stream} of {name} is not destroyed"));
                 }
             }
-            // A route that only ever had a system record need not be opened in the end.
+            // A route that only ever had a system record need not be opened in the end, so its
+            // objects may remain.
             let is_due = |object: &&DecidedObject| {
                 let row = decided.routes.get(decided.route_of(object.plan.stream));
                 let is_its = |customer: &&Customer| row.is_some_and(|r| r.name == customer.name);

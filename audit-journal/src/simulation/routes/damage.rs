@@ -29,7 +29,7 @@ type Places = BTreeSet<(String, Vec<u8>)>;
 const OWN: &str = "own";
 const SEGMENT_BYTES: u64 = 12 << 10;
 
-/// How the names of files end that only a checksum protects.
+/// The endings of the names of files that only a checksum protects.
 const ENDINGS: [&str; 4] = [".delivered", ".object", ".follower", PAUSED];
 
 struct Written {
@@ -186,7 +186,7 @@ fn damaged_files_send_no_record_to_another_route() {
         let mut count = 0;
         if name.ends_with(".journal") {
             for at in 0..bytes.len() {
-                // Nothing is read between groups but what looks like the header of one.
+                // Between groups, bytes are read only to see whether a group's header begins there.
                 if bytes[at] == 0 && at % 61 > 0 {
                     continue;
                 }

@@ -16,7 +16,8 @@ use crate::simulation::receiver::{ReceiverDestination, SimulatedReceiver};
 pub(super) struct Candidate {
     name: &'static str,
     pub(super) receiver: SimulatedReceiver,
-    /// Its numbers in the journal, each with the ids of the records that it must have or miss.
+    /// The numbers that it had in the journal, each with the ids of the records that it must have
+    /// or miss.
     lives: Vec<(u64, Range<u64>)>,
     /// Whether it may have been paused, or retired before it had everything.
     may_miss: bool,
@@ -41,7 +42,8 @@ impl Candidate {
         Candidate { name: "a", receiver, lives: Vec::new(), may_miss: true, share: Some(share) }
     }
 
-    /// It may lack records: it is about to be retired, or commits may need the room.
+    /// Notes that the follower may lack records: it is about to be retired, or commits may need the
+    /// room.
     pub(super) fn may_lack(&mut self) {
         self.may_miss = true;
     }
@@ -137,7 +139,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// A route was retired, and its followers with it.
+    /// Notes that a route was retired, and its followers with it.
     pub(super) fn end_followers(&mut self, n: usize) {
         let next_id = self.records + 1;
         self.customers[n].followers.iter_mut().for_each(|candidate| candidate.end(next_id));

@@ -9,9 +9,9 @@
 //! route has everything. In half of the seeds, streams of most routes have evidence: an auditor
 //! with the streams' secrets finds nothing wrong in any bucket after any crash, and in the end
 //! every stream of a route that was opened is closed, and its secret destroyed. A follower has the
-//! acknowledged records of its route since it was added, under the numbers in their receipts, or
-//! they are recorded as missing, which only a follower does that was paused or retired; and it has
-//! nothing of another route.
+//! acknowledged records of its route since it was added, under the numbers in their receipts,
+//! except those recorded as missing. Only a follower that was paused or retired misses records. No
+//! follower has records of another route.
 //!
 //! `cargo test -p audit-journal --lib simulation::routes` runs 300 seeds. For more or other
 //! seeds:
@@ -131,7 +131,7 @@ struct Process {
     prepared: VecDeque<Segment>,
     next_ordinal: u32,
     callers: Vec<(usize, Vec<Vec<u8>>, Persist)>,
-    /// What belongs to the process and dies with it.
+    /// The health boards, which die with the process.
     boards: Vec<Arc<HealthBoard>>,
     segment_bytes: u64,
     is_stopped: bool,
@@ -536,14 +536,14 @@ impl Simulation {
             };
             process.callers.push((n, lines, persist));
         }
-        // They enter the queue after the first files of their streams, and after a system record.
+        // A batch enters the queue after the first files of its stream, and after a system record.
         for _ in 0..self.dice.within(1..4) {
             let ms = [0, 300][self.dice.below(2)];
             for _ in 0..4 {
                 sleep(Duration::from_millis(ms)).await;
                 tokio::task::yield_now().await;
             }
-            // Some callers leave.
+            // Some callers drop their `persist`.
             let dice = &mut self.dice;
             for (_, _, persist) in &process.callers {
                 if dice.chance(1, 20) {
@@ -576,7 +576,7 @@ impl Simulation {
             let salt = u32::try_from(self.dice.draw() >> 32).unwrap();
             let prepared =
                 catch(|| process.live.prepare(&*process.disk, process.next_ordinal, bytes, salt));
-            // After a panic, it is prepared again.
+            // After a panic or an error, the segment is prepared again.
             if let Ok(Ok(segment)) = prepared {
                 process.next_ordinal += 1;
                 process.prepared.push_back(segment);

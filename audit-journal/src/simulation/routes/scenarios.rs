@@ -110,8 +110,9 @@ pub(super) fn a_dead_default_route() -> Result<(), String> {
 }
 
 /// The receivers of all followers of one route are unreachable for forty minutes, with the usual
-/// share of the journal or without a limit. No commit waits, and the followers of other routes go
-/// on. It is paused, and gets later records once it returns; those it misses are named.
+/// share of the journal or without a limit. No commit waits, and the followers of other routes
+/// continue. The route's followers are paused, and get later records once their receivers return;
+/// the records that they miss are named.
 pub(super) fn a_dead_follower(variant: Variant) -> Result<(), String> {
     for (seed, share) in [(0, None), (1, Some(u64::MAX)), (2, Some(0)), (3, None)] {
         let dead = runtime().block_on(with_a_dead_follower(seed, share, variant));

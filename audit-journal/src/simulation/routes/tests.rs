@@ -26,7 +26,7 @@ fn each_record_reaches_its_own_bucket_once() {
     assert!(seeds < 100 || much, "a simulation in which little happens shows little: {all:?}");
 }
 
-/// In runs of more seeds than the gate has.
+/// Longer runs than the gate's found these seeds.
 #[test]
 fn seeds_that_once_failed_pass() {
     for seed in [90_648, 230_254, 411_446] {
