@@ -6,9 +6,9 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Runs `work` for each item, up to `parallel` at once, and yields what they send: all of the first
-/// item, then all of the second. Each may be ahead of the reader by `capacity` results and then
-/// waits, so that memory is bounded by `parallel` times that.
+/// Runs `work` for each item, up to `parallel` at once, and yields the results that it sends: all
+/// of the first item, then all of the second. The work on an item waits once it is `capacity`
+/// results ahead of the reader, so that at most `parallel` times `capacity` results are held.
 ///
 /// Dropping the stream ends the work at its next result.
 pub(crate) fn in_order<I, T, W>(

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a command may take to end by itself. It would never end if its output is not read.
+/// How long a command may take to end by itself. A command whose output nobody reads would never
+/// end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Resolves with the exit code when the process receives a signal to stop. Half a second later the

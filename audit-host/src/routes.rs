@@ -34,7 +34,7 @@ pub struct RouteSettings {
     /// The URL of its bucket, with the bucket's own settings in its query. Further settings come
     /// from the environment, as for the host's own bucket.
     pub bucket: String,
-    /// The log streams that also get its records, and those of no other route. Nothing waits for
+    /// The log streams that also get the records of this route, and no others. Nothing waits for
     /// them.
     #[serde(default)]
     pub log_stream: Vec<audit_sink_http::Settings>,

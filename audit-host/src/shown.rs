@@ -50,7 +50,7 @@ fn for_a_terminal(json: &str) -> Cow<'_, str> {
         if is_plain(c) {
             escaped.push(c);
         } else {
-            // All of them are in the Basic Multilingual Plane.
+            // All escaped characters are in the Basic Multilingual Plane.
             write!(escaped, "\\u{:04x}", u32::from(c)).expect("writing to a string never fails");
         }
     }

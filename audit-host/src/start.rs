@@ -118,7 +118,7 @@ fn open_any() -> io::Result<File> {
 
 fn check_threads(threads: usize) -> Result<(), StartError> {
     let gate = Arc::new(Mutex::new(()));
-    // All of them wait until this is dropped.
+    // All threads wait until this guard is dropped.
     let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
     let mut started = Vec::with_capacity(threads);
     let mut refused = None;

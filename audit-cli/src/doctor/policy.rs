@@ -36,7 +36,7 @@ pub(crate) fn filled(policy: Policy, url: &str) -> Result<String, Failure> {
             "policies are for s3://bucket/prefix, and not for {url}"
         )));
     };
-    // As a host decodes it.
+    // The prefix is decoded as a host decodes it.
     let prefix = Path::from_url_path(parsed.path().trim_matches('/'))
         .map_err(|error| Failure::new("the bucket URL has no valid prefix").because(error))?;
     let prefix = match policy {

@@ -21,7 +21,7 @@ use crate::units::now_ms;
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is read of a response, in bytes: more than the longest policy.
+/// The maximum number of bytes that are read of a response: more than the longest policy has.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Sends single requests, signed with the credentials that the bucket is opened with.

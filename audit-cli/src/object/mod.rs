@@ -73,7 +73,7 @@ pub(crate) fn check_numbers(object: &Listed) -> Result<(), ReadError> {
 /// After this many invalid lines the rest of an object is not read.
 const MAX_INVALID_LINES: u64 = 1 << 20;
 
-/// The bytes of an object, as they arrive. They are all of one version of it.
+/// The bytes of an object, as they arrive. All are of one version of the object.
 pub(crate) fn chunks(
     reader: &Reader,
     found: GetResult,

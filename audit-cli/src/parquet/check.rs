@@ -116,7 +116,7 @@ fn look(
     keys: &[TrustedKey],
     checked: &mut Checked,
 ) -> Result<(), ParquetError> {
-    // This comes before any parsing.
+    // The digest is checked before anything is parsed.
     if !is_sealed(file) {
         return Err(other("its bytes are not those that were written"));
     }
@@ -155,7 +155,7 @@ fn look(
     Ok(())
 }
 
-/// Returns all columns of a row group of so many rows.
+/// Returns all columns of a row group with this number of rows.
 fn read_columns(group: &dyn RowGroupReader, rows: usize) -> Result<Vec<Values>, ParquetError> {
     let metadata = group.metadata();
     if metadata.sorting_columns().is_some() {

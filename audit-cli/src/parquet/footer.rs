@@ -1,8 +1,8 @@
 //! Checks what a Parquet file says about itself.
 //!
 //! Query engines count rows, skip row groups and find columns by what the footer and the headers of
-//! pages say, without a look at the values. The reader of the format passes over most of that, so
-//! it is compared here with the pages. What `audit compact` does not write is refused.
+//! pages say, without a look at the values. The `parquet` crate ignores most of these statements,
+//! so they are compared here with the pages. What `audit compact` does not write is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 

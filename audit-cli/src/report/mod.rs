@@ -137,8 +137,8 @@ fn verification(arguments: &Report) -> Option<Verify> {
     })
 }
 
-/// Writes the files of a report, with these suffixes, and prints their names. One process at a time
-/// does, so that all files are of one report.
+/// Writes the files of a report, with these suffixes, and prints their names. Only one process at a
+/// time writes them, so that all files are of one report.
 async fn write(files: &[(&str, Vec<u8>)], place: &Path, output: &Output) -> Result<(), Failure> {
     let _lock = lock("the report", place, output).await?;
     for (suffix, content) in files {

@@ -31,8 +31,8 @@ pub(crate) fn is_seal(text: &str) -> bool {
     text.strip_prefix(HEAD).is_some_and(|rest| rest.starts_with('\n'))
 }
 
-/// The trusted key that signed a report's file. Nothing proves when it did, so a key that was
-/// replaced signs nothing.
+/// The trusted key that signed a report's file. Nothing proves when it was signed, so the signature
+/// of a key that was replaced is not accepted.
 pub(crate) fn check<'a>(
     note: &str,
     file: &[u8],

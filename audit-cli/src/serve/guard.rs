@@ -34,7 +34,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
 
 pub(super) struct Guard {
     token: String,
-    /// Each port has its own name, since cookies do not distinguish ports.
+    /// The name of the cookie. It contains the port, since cookies do not distinguish ports.
     cookie: String,
     /// The host names under which the page is served. Any other name may belong to an attacker and
     /// resolve to this address.

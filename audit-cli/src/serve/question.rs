@@ -181,7 +181,7 @@ impl Question {
     }
 
     /// The beginning of the bin at a time. Bins begin at multiples of their width by the zone's
-    /// clock, so that one with a change of the offset is shorter or longer.
+    /// clock, so that a bin in which the offset changes is shorter or longer.
     fn bin_at(&self, time_ms: i64) -> i64 {
         // The offset after the first `n` changes.
         let offset = |n: usize| n.checked_sub(1).map_or(self.offset_ms, |last| self.shifts[last].1);

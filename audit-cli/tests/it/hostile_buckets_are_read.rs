@@ -639,7 +639,7 @@ async fn every_command_reads_what_it_can_and_says_what_it_cannot() {
     for (must, table) in tables {
         let rows: Vec<(usize, Row)> = (1..LAST).zip(table.iter().copied()).collect();
         assert_eq!(rows.len(), table.len());
-        // All rows at once. If that fails, each alone, to name the one that fails.
+        // Checks all rows at once. If that fails, checks each alone, to name the one that fails.
         let Err(all) = check(&sample, must, &rows).await else { continue };
         for row in &rows {
             if let Err(fault) = check(&sample, must, std::slice::from_ref(row)).await {

@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use crate::receiver::Receiver;
 use crate::support::{DAY, Ran, audit, batch, bucket, command, environment, url};
 
-/// A host that can die. Its sink has its own runtime, whose end interrupts whatever it does.
+/// A host that can die. Its sink has its own runtime, whose end interrupts whatever the sink does.
 struct Host {
     runtime: ManuallyDrop<Runtime>,
     server: S3TestServer,

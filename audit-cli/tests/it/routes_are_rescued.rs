@@ -17,7 +17,7 @@ use crate::support::{DAY, Ran, audit, batch};
 const CUSTOMERS: [&str; 3] = ["acme", "globex", "initech"];
 
 /// A journal that is left with three records of each customer and of the host, on a runtime that
-/// ended. Nothing is in a bucket, nor at the log stream of the first two customers.
+/// ended. Neither a bucket nor the log stream of the first two customers has any record.
 fn leave(root: &Path, stream: Option<&str>) {
     let follower = |route: &str, url: &str| {
         let settings = LogStream {
@@ -50,8 +50,8 @@ fn leave(root: &Path, stream: Option<&str>) {
     runtime.shutdown_background();
 }
 
-/// As [`leave`], of a host that signs: each customer has two records in its bucket, and the first
-/// two customers have two more in the journal alone. Returns the host's public key.
+/// Like [`leave`], for a host that signs: each customer has two records in its bucket, and the
+/// first two customers have two more in the journal alone. Returns the host's public key.
 fn leave_signed(root: &Path) -> String {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let url = |name: &str| format!("file://{}/{name}", root.display());
@@ -265,8 +265,8 @@ async fn the_evidence_of_each_route_is_completed_without_the_hosts_key() {
     }
 }
 
-/// The log streams of two routes lack everything. One is delivered to from the journal, the other
-/// one, whose records left the journal, from its route's bucket.
+/// The log streams of two routes lack all records. One gets them from the journal. The records of
+/// the other have left the journal, so it gets them from its route's bucket.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_routes_log_stream_gets_what_it_lacks_and_nothing_else() {
     let (receiver, url) = Receiver::start().await;

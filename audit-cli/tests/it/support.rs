@@ -72,7 +72,7 @@ impl Ran {
     }
 }
 
-/// One of something, counted in the plural: "1 records".
+/// Finds a count of one with a noun in the plural, such as "1 records".
 fn one_in_plural(text: &str) -> Option<(&str, &str)> {
     let words = text
         .lines()

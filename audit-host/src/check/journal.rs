@@ -8,7 +8,7 @@ use audit_sink_s3::JournalSettings;
 
 use super::{Checks, Found, Problem, not_writable, writable};
 
-/// What the free space of its disk means for a journal.
+/// Whether the free space of a disk is enough for a journal.
 #[derive(Debug, PartialEq, Eq)]
 enum Room {
     Enough,
@@ -66,7 +66,7 @@ impl Checks {
     }
 }
 
-/// What waits in an existing journal.
+/// Describes the records that wait in an existing journal.
 fn waiting(directory: &Path) -> Found {
     let shown = directory.display();
     let reader = JournalReader::open(directory).map_err(|error| {

@@ -36,7 +36,7 @@ impl Malformed {
     }
 }
 
-/// Checks a request. Afterwards its `Host` is that of its target.
+/// Checks a request. If its target names a host, sets `Host` to it.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(super) fn check<B>(request: &mut Request<B>) -> Result<(), Malformed> {
     }
     let uri = request.uri();
     let Some(target) = uri.authority() else { return Ok(()) };
-    // Without a scheme it is not the absolute form, but a path that lacks its slash.
+    // Without a scheme, the target is not in the absolute form, but a path that lacks its slash.
     if uri.scheme().is_none() {
         return Err(bad("the target is no path"));
     }

@@ -32,9 +32,9 @@ pub struct ServeLimits {
     /// for the database, the journal and the bucket.
     pub max_connections: Option<usize>,
     /// The maximum number of connections from one address (for IPv6, from one /64); further ones
-    /// are answered 429, and so are those of an address that has as many as are still free, so that
-    /// a few addresses never take all. `usize::MAX` is no limit. Default: 256, enough for an office
-    /// behind one address.
+    /// are answered 429. An address that has as many connections as are still free gets no more
+    /// either, so that a few addresses never take all. `usize::MAX` is no limit. Default: 256,
+    /// enough for an office behind one address.
     pub max_connections_per_address: usize,
     /// How long connections have to end once the host is told to stop. Default: 10 seconds.
     /// Together with 15 seconds for the sink, this fits into the 30 seconds that Kubernetes allows

@@ -49,7 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long aborted connections get to drop their resources.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As long as no connection lasts: a year.
+/// A year, which is longer than any connection lasts.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The maximum size of a request's header, in bytes. Hyper answers 431 to larger ones.

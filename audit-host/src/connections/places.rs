@@ -36,7 +36,7 @@ pub struct Place {
 }
 
 impl Places {
-    /// As many places as `most`. The gauge of this name shows how many are taken.
+    /// Creates `most` places. The gauge of this name shows how many are taken.
     pub fn new(gauge: &'static str, most: usize) -> Places {
         Places { gauge, most, taken: Mutex::default() }
     }
@@ -47,7 +47,7 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// There is no place, or none for this client.
+    /// If no place is free, or the client has as many as it may have.
     pub fn take(
         self: &Arc<Self>,
         address: IpAddr,

@@ -270,7 +270,7 @@ mod tests {
         for _ in 0..2 {
             advance(Duration::from_millis(14_900)).await;
             assert!(!sending.is_finished());
-            // Each byte is worth a tenth of a second.
+            // At 10 bytes a second, each received byte adds a tenth of a second of credit.
             takes(&mut client, 1).await;
         }
         advance(Duration::from_millis(390)).await;
@@ -284,7 +284,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_client_at_the_minimum_rate_gets_all() {
         let (mut client, _, sending) = sending();
-        // It catches up after a time without network.
+        // The client catches up after a time without network.
         advance(Duration::from_secs(29)).await;
         takes(&mut client, 290).await;
         for _ in 0..971 {

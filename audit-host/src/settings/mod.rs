@@ -60,8 +60,8 @@ pub(crate) fn read_tables<T: DeserializeOwned>(path: &Path, what: &str) -> Resul
     })
 }
 
-/// What an invalid value of a settings file should be. The value is not shown, since it may be a
-/// misplaced secret. `None` for errors that are not about a value.
+/// Says what an invalid value of a settings file should be. The value is not shown, since it may be
+/// a misplaced secret. `None` for errors that are not about a value.
 pub fn what_is_expected(error: &toml::de::Error) -> Option<String> {
     let message = error.message();
     let kinds = ["invalid type", "invalid value", "invalid length", "unknown variant"];

@@ -143,7 +143,8 @@ async fn identify(
 ) -> Response {
     let lines = request.headers().get_all("x-user").iter().map(HeaderValue::as_bytes);
     if let Some(user) = origin.asserted(lines) {
-        // Other bytes are not replaced, which would give two users the same name.
+        // Bytes that are not UTF-8 are refused, since replacing them could give two users the same
+        // name.
         let Ok(user) = std::str::from_utf8(user) else {
             return answer(StatusCode::BAD_REQUEST, "X-User is not UTF-8");
         };

@@ -221,7 +221,7 @@ async fn text_that_no_database_stores_is_the_callers_fault() {
     assert_eq!(service.sink.lines().len(), count, "each has its log");
 }
 
-/// Other bytes would have to be replaced, which would give two users the same name.
+/// Replacing bytes that are not UTF-8 could give two users the same name.
 #[tokio::test]
 async fn a_user_that_is_not_utf8_is_refused() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -167,7 +167,8 @@ async fn objects_of_others_prevent_no_proof() {
         change(&mut object);
         object
     };
-    // Each is found before the object that holds record 3, or beside those of the execution.
+    // Each of these objects is found before the one that holds record 3, or beside those of the
+    // execution.
     let copy = at(1, &|object| object.key = object.under(25, ".ndjson"));
     let stripped = at(1, &|object| {
         object.key = object.under(25, ".ndjson");

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::process::{Service, change, new_id};
 
 const BUDGET_MIB: usize = 32;
-/// What the rest of the process may take: allocators, the database's caches.
+/// What the rest of the process may take, in MiB: allocators, the database's caches.
 const BEYOND_MIB: usize = 64;
 
 /// Connects from the address 127.0.0.`last`, which tells clients apart.

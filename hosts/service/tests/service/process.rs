@@ -57,7 +57,7 @@ impl Service {
         };
         let operators = said("probes are answered on ").expect("the service says where");
         let url = said("listening on ").expect("the service says where it listens");
-        // Its further output must be read, so that it does not block.
+        // The further output of the service must be read, so that the service does not block.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Service { process, url, operators, client: reqwest::Client::new() }
     }
@@ -75,7 +75,7 @@ impl Service {
         self.try_update(id, change, headers).await.unwrap()
     }
 
-    /// As `update`, where the connection may break.
+    /// Like `update`, but the connection may break.
     pub(crate) async fn try_update(
         &self,
         id: &str,

@@ -1,6 +1,6 @@
 //! Tenants share a service and its journal, and nothing else: each one's logs are in its own bucket
-//! and at its own log streams, also while another one's bucket or log stream is away, and no
-//! request is logged as somebody else's.
+//! and at its own log streams, also while the bucket or log stream of another is unreachable, and
+//! no request is logged as another tenant's.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
