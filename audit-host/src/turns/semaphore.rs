@@ -216,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Frees a permit. It was not held if the request was cancelled before it got the permit.
+    /// Frees a permit. It was not held if the request was cancelled before it took the permit.
     fn free(&self, granted: &Granted, was_held: bool) {
         let Granted { turn, is_prompt, began } = *granted;
         let mut state = self.state.lock();
