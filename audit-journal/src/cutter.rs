@@ -243,7 +243,7 @@ impl Cutter {
             let next_sequence = first_sequence + u64::from(place.count);
             if let Some(pending) = &self.pending {
                 if first_sequence < pending.next_sequence() {
-                    // It was collected before.
+                    // The batch is in the object already.
                     continue;
                 }
                 if place.is_system || limit.is_reached(pending, place.lines.len()) {

@@ -4,10 +4,10 @@
 //! A panic or a dropped request leaves an unknown outcome. After a panic the task restarts from the
 //! durable state, and an object without a request is sent again from its file.
 //!
-//! One task seals, plans and notes everything in order. Several objects are encoded at once, on as
-//! many cores as there are, and several requests are under way. The memory for an object's lines,
-//! and then for its bytes, comes from one budget for all deliveries of the journal; an object that
-//! gets no memory waits in its file.
+//! One task seals objects, plans them and records progress, all in order. Several objects are
+//! encoded at once, on as many cores as there are, and several requests are under way. The memory
+//! for an object's lines, and then for its bytes, comes from one budget for all deliveries of the
+//! journal; an object that gets no memory waits in its file.
 //!
 //! An operation that the disk refuses is retried indefinitely. Nothing new is started until it
 //! succeeds, but requests under way continue, and delivered segments are removed because the disk
@@ -131,7 +131,7 @@ pub(crate) struct JournalDelivery {
     clean_at: Instant,
 }
 
-/// What a delivery does next.
+/// The next action of a delivery.
 enum Next {
     Step,
     Wait,

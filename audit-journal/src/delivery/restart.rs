@@ -61,7 +61,7 @@ impl JournalDelivery {
     }
 }
 
-/// Reads the plans of a route, 0 for the default route, while its commits go on.
+/// Reads the plans of a route, 0 for the default route, while commits to it continue.
 fn read_again(
     disk: &dyn Disk,
     live: &LiveSegments,

@@ -1,5 +1,5 @@
-//! What is different in the delivery of a route: it has one of its own, with its own requests,
-//! backoff, health and share of the journal's disk.
+//! The parts of a delivery that differ for a route. Each route has a delivery of its own, with its
+//! own requests, backoff, health and share of the journal's disk.
 //!
 //! Where the default route's delivery reads the journal in order, a route's reads its own batches
 //! where the index says they are, and only when an object is cut. Records of a destination that is

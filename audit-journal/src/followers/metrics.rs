@@ -1,4 +1,4 @@
-//! What metrics say of a follower.
+//! The metrics of a follower.
 
 use ::metrics::{Gauge, Unit, describe_gauge, gauge};
 

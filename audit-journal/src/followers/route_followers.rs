@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The followers of routes that an opening finds.
 #[derive(Debug, Default)]
 pub(crate) struct KnownFollowers {
-    /// Those that are not retired.
+    /// The records of the followers that are not retired.
     pub(crate) records: Vec<FollowerRecord>,
     /// The highest number that any follower of the journal ever had.
     last_number: u32,
@@ -59,7 +59,7 @@ pub(crate) struct RouteFollowers {
 }
 
 struct State {
-    /// Those that are not retired, by number.
+    /// The followers that are not retired, by number.
     followed: BTreeMap<u32, LiveFollower>,
     last_number: u32,
     tasks: JoinSet<()>,

@@ -42,7 +42,7 @@ struct State {
     is_in_paused: bool,
 }
 
-/// What the removal of the oldest segment requires for a follower.
+/// The condition under which a follower allows the removal of the oldest segment.
 pub(super) enum Requires<'a> {
     /// The segment stays.
     Segment,

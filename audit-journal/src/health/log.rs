@@ -62,7 +62,7 @@ impl Logged {
         Some(LOG_INTERVAL.saturating_sub(at.elapsed()))
     }
 
-    /// Called by the scheduled task when it looks again.
+    /// Called by the scheduled task after its delay.
     pub(super) fn settle(&mut self) {
         self.is_settling = false;
     }

@@ -1,4 +1,4 @@
-//! What a follower of a route has not read yet.
+//! The records that a follower of a route has not read yet.
 //!
 //! Each batch gets an entry of its own as long as there are few entries, so that a follower that
 //! keeps up reads exactly its own batches. Further batches share an entry for each stream and
@@ -91,7 +91,7 @@ enum Entry {
     Stretch(Stretch),
 }
 
-/// What a follower has not read.
+/// The lag of a follower: how much it has not read, and since when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lag {
     /// At least its size in the journal, in bytes.

@@ -58,7 +58,7 @@ impl<T: Copy> Sender<T> {
         self.0.changed.notify_waiters();
     }
 
-    /// Replaces the value. Tasks that wait go on waiting.
+    /// Replaces the value without waking the tasks that wait.
     pub(crate) fn set(&self, value: T) {
         self.0.lock().value = value;
     }
@@ -93,7 +93,7 @@ impl<T: Copy> Receiver<T> {
     /// Waits for an unseen value and marks it as seen. Fails once there will be none. Cancel safe.
     pub(crate) async fn changed(&mut self) -> Result<(), Closed> {
         loop {
-            // It receives notifications from here on, even before it is polled.
+            // The future receives notifications from here on, even before it is polled.
             let notified = self.shared.changed.notified();
             {
                 let state = self.shared.lock();

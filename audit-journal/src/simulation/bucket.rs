@@ -42,7 +42,7 @@ pub struct Manners {
     pub wants_plans: bool,
 }
 
-/// What a client wrongly takes for success.
+/// The outcome that a client wrongly takes for success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Believes {
     Nothing,
@@ -79,7 +79,7 @@ struct State {
     shown: Shown,
 }
 
-/// What a witness was shown: the states of each stream, by the number of records before them.
+/// The states of each stream that a witness was shown, by the number of records before them.
 pub type Shown = BTreeMap<String, BTreeMap<u64, String>>;
 
 /// A period in which every request is refused.
@@ -283,7 +283,7 @@ impl SimulatedBucket {
         self.lock().broken.get_or_insert(what);
     }
 
-    /// What a witness was shown.
+    /// The states that a witness was shown.
     pub fn shown(&self) -> Shown {
         self.lock().shown.clone()
     }

@@ -245,7 +245,7 @@ fn any_flipped_bit_is_harmless_or_noticed() {
     assert!(matches!(check("whole again", read(&disk), &records), Ok(None)));
 }
 
-/// What may be lost undetected: see the module's documentation.
+/// The records whose loss may go undetected: see the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hides {
     Nothing,

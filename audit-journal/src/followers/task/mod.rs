@@ -1,8 +1,8 @@
 //! The delivery to one follower.
 //!
-//! It reads durable records, cuts them into objects, records durably where each object ends, sends
-//! it, and records durably what the follower has. After a crash, objects that were sent but not
-//! recorded are cut in the same way and sent again with the same ids.
+//! A task reads durable records, cuts them into objects, records durably where each object ends,
+//! sends it, and records durably what the follower has. After a crash, objects that were sent but
+//! not recorded are cut in the same way and sent again with the same ids.
 //!
 //! After a panic, a dropped request or a pause, it starts over from the durable state.
 

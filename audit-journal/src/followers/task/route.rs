@@ -1,10 +1,10 @@
-//! What is different in the task of a route's follower.
+//! The parts of a follower's task that differ for a route.
 //!
-//! It reads its own batches where the index says they are, and only when an object is cut, within
-//! the memory that all such followers share. A follower whose receiver is away gives up its memory
-//! if others want some, and takes turns with others whose receivers are away: the request is
-//! dropped, its outcome is unknown, and the same records are read and sent again, under the same
-//! ids.
+//! The task reads its route's batches where the index says they are, and only when an object is
+//! cut, within the memory that all such followers share. A follower whose receiver is away gives up
+//! its memory if others want some, and takes turns with others whose receivers are away: the
+//! request is dropped, its outcome is unknown, and the same records are read and sent again, under
+//! the same ids.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -130,7 +130,8 @@ impl FollowerTask {
         self.more = false;
     }
 
-    /// What a route's follower has not read.
+    /// The lag of a route's follower. `None` if it has read everything, or follows the default
+    /// route.
     pub(super) fn unread(&self) -> Option<Lag> {
         let source = self.route.as_ref()?;
         self.parts.live.routes().lag(source.route, source.number)

@@ -1,4 +1,4 @@
-//! What the followers of routes have not read.
+//! The records that the followers of routes have not read.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ impl RouteIndex {
         self.listen_to(route, |records| &mut records.unread_changed)
     }
 
-    /// What a segment holds for the followers of a route, delivered or not, in order.
+    /// The records that a segment holds for the followers of a route, delivered or not, in order.
     pub(crate) fn in_segment(&self, ordinal: u32, route: u32) -> Vec<HeldRecords> {
         let state = self.state();
         let routes = state.in_segments.get(&ordinal);
@@ -27,7 +27,7 @@ impl RouteIndex {
         streams.filter_map(InSegment::held).collect()
     }
 
-    /// What all segments hold for the followers of a route, delivered or not, in order.
+    /// The records that all segments hold for the followers of a route, delivered or not, in order.
     pub(crate) fn in_segments(&self, route: u32) -> Vec<HeldRecords> {
         self.state().stretches(route).map(Stretch::held).collect()
     }
@@ -60,7 +60,7 @@ impl RouteIndex {
         }
     }
 
-    /// What a follower has not read. `None` if it has read everything.
+    /// The lag of a follower. `None` if it has read everything.
     pub(crate) fn lag(&self, route: u32, follower: u32) -> Option<Lag> {
         self.state().routes.get(&route)?.unread.get(&follower)?.lag()
     }
@@ -95,7 +95,7 @@ impl InSegment {
 }
 
 impl State {
-    /// What the segments hold for the followers of a route, in order.
+    /// The records that the segments hold for the followers of a route, in order.
     fn stretches(&self, route: u32) -> impl Iterator<Item = &Stretch> {
         let of_route = self.in_segments.values().filter_map(move |routes| routes.get(&route));
         of_route.flatten().filter_map(|of| of.logged.as_ref())

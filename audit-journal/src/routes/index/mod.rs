@@ -1,7 +1,7 @@
 //! The places of the routes' records that are not in an object yet.
 //!
-//! A route reads exactly its own batches: nothing is read for it while it has none, and in all,
-//! every batch is read once. An entry is dropped once the object with its records is durable.
+//! A route reads exactly its own batches: nothing is read for a route without any, and each batch
+//! is read once. An entry is dropped once the object with its records is durable.
 //!
 //! Followers of routes have their own entries here: see [`super::unread`].
 

@@ -47,7 +47,7 @@ pub(super) struct RouteRecords {
     pub(super) is_wanted: bool,
     /// Sends `end`. `None` as long as nothing reads the route, and once nothing more is committed.
     pub(super) changed: Option<latest::Sender<Position>>,
-    /// What each follower whose task runs has not read, by its number.
+    /// The unread records of each follower whose task runs, by the follower's number.
     pub(super) unread: BTreeMap<u32, Unread>,
     /// Like `changed`, for the followers.
     pub(super) unread_changed: Option<latest::Sender<Position>>,

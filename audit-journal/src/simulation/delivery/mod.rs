@@ -112,7 +112,7 @@ impl Group {
     }
 }
 
-/// What one opening acknowledged.
+/// The groups of one stream, acknowledged or not.
 #[derive(Debug)]
 struct Stream {
     id: UniqueId,
