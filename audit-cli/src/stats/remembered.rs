@@ -5,18 +5,37 @@ use std::ops::Range;
 
 use audit_sink_s3::layout::ObjectKey;
 
-/// The maximum number of remembered objects, at about 100 bytes each. They serve to find copies in
+/// The maximum number of remembered objects, at about 120 bytes each. They serve to find copies in
 /// other streams.
 const REMEMBERED: usize = 1 << 20;
 
-/// Recently read objects.
-#[derive(Default)]
+/// Recently read objects. Each has a number: that of the object before it plus one.
 pub(super) struct Remembered {
     order: VecDeque<(u64, ObjectKey, u64)>,
-    by_hash: HashMap<u64, ObjectKey>,
+    /// The number of the oldest one.
+    oldest: u64,
+    by_hash: HashMap<u64, Latest>,
+    max: usize,
+}
+
+/// The numbers of the latest objects with the same lines.
+struct Latest {
+    latest: u64,
+    /// The latest one that is of another stream than `latest`.
+    other: Option<u64>,
+}
+
+impl Default for Remembered {
+    fn default() -> Remembered {
+        Remembered::new(REMEMBERED)
+    }
 }
 
 impl Remembered {
+    fn new(max: usize) -> Remembered {
+        Remembered { order: VecDeque::new(), oldest: 0, by_hash: HashMap::new(), max }
+    }
+
     /// Remembers an object. Returns one of another stream with the same lines.
     pub(super) fn add(
         &mut self,
@@ -25,14 +44,32 @@ impl Remembered {
         count: u64,
     ) -> Option<ObjectKey> {
         let hash = u64::from_le_bytes(*sha256.first_chunk().expect("a hash has 32 bytes"));
-        if self.order.len() == REMEMBERED
-            && let Some((oldest, ..)) = self.order.pop_front()
-        {
-            self.by_hash.remove(&oldest);
+        if self.order.len() == self.max {
+            self.forget_oldest();
         }
+        let number = self.oldest + self.order.len() as u64;
         self.order.push_back((hash, key, count));
-        let known = *self.by_hash.entry(hash).or_insert(key);
-        (known.stream() != key.stream()).then_some(known)
+        let (order, oldest) = (&self.order, self.oldest);
+        let key_of = |number: u64| usize::try_from(number - oldest).map(|at| order[at].1).ok();
+        let same = self.by_hash.entry(hash).or_insert(Latest { latest: number, other: None });
+        if key_of(same.latest).is_some_and(|latest| latest.stream() != key.stream()) {
+            same.other = Some(same.latest);
+        }
+        same.latest = number;
+        same.other.and_then(key_of)
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((hash, ..)) = self.order.pop_front() else { return };
+        let forgotten = self.oldest;
+        self.oldest += 1;
+        let Some(same) = self.by_hash.get_mut(&hash) else { return };
+        // If the oldest object is the latest with its lines, it is the only one.
+        if same.latest == forgotten {
+            self.by_hash.remove(&hash);
+        } else if same.other == Some(forgotten) {
+            same.other = None;
+        }
     }
 
     /// Another object of the stream of `than` that holds some of these records.
@@ -44,5 +81,39 @@ impl Remembered {
             key.first_sequence() < records.end && records.start < end
         };
         known.find(overlaps).map(|(_, key, _)| *key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audit_core::testing::SeededRandom;
+    use audit_core::{Random, UniqueId};
+    use audit_sink_s3::Compression;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_found_as_long_as_its_original_is_remembered() {
+        let random = SeededRandom::new(7);
+        let below = |bound| random.next_u64() % bound;
+        let mut found = 0;
+        for max in [1, 2, 3, 5, 40] {
+            let (mut remembered, mut all) = (Remembered::new(max), Vec::<([u8; 32], _)>::new());
+            for sequence in 0..2_000 {
+                let sha256 = [u8::try_from(below(4)).unwrap(); 32];
+                let stream = UniqueId::from_bits(u128::from(below(3)));
+                let key = ObjectKey::new(0, stream, sequence, Compression::None);
+                let kept = &all[all.len().saturating_sub(max - 1)..];
+                let is_copy = |(hash, known): &&([u8; 32], ObjectKey)| {
+                    *hash == sha256 && known.stream() != stream
+                };
+                let expected = kept.iter().rfind(is_copy).map(|(_, known)| *known);
+                assert_eq!(remembered.add(&sha256, key, 1), expected, "{max}: {sequence}");
+                found += u32::from(expected.is_some());
+                all.push((sha256, key));
+            }
+            assert!(remembered.order.len() <= max && remembered.by_hash.len() <= 4);
+        }
+        assert!(found > 1_000);
     }
 }
