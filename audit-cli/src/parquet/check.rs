@@ -1,7 +1,7 @@
 //! Checks a Parquet file: its records must be those that hosts signed, its columns those of its
 //! records, and nothing that a query engine reads from the file may say otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use audit_core::UniqueId;
@@ -145,7 +145,7 @@ fn look(
             return Err(other("a column is not what its records say"));
         }
     }
-    for (object, _) in unfinished.0.into_values() {
+    for (object, _) in unfinished.objects.into_values() {
         finish(object, keys, checked);
     }
     let counts = (checked.objects.len() as u64, checked.records);
@@ -210,10 +210,14 @@ fn rows_of<'a>(
     }))
 }
 
-/// The objects of which records have not been read yet, by key, each with the number of records
-/// that its metadata states.
+/// The objects of which records have not been read yet.
 #[derive(Default)]
-struct Unfinished(BTreeMap<String, (Current, Option<u64>)>);
+struct Unfinished {
+    /// By key, each with the number of records that its metadata states.
+    objects: BTreeMap<String, (Current, Option<u64>)>,
+    /// The keys of the objects that have all their records.
+    finished: BTreeSet<String>,
+}
 
 impl Unfinished {
     /// Adds a record. Returns the object's stream, and the object once it has all its records, so
@@ -226,7 +230,11 @@ impl Unfinished {
         sequence: u64,
         line: &ByteArray,
     ) -> Result<(UniqueId, Option<Current>), ParquetError> {
-        if !self.0.contains_key(key) {
+        let twice = || other(format!("record {sequence} of {key} occurs twice"));
+        if !self.objects.contains_key(key) {
+            if self.finished.contains(key) {
+                return Err(twice());
+            }
             let parsed = key.parse().ok().filter(|key: &ObjectKey| !key.is_system());
             let parsed = parsed.ok_or_else(|| other(format!("{key} is no object of records")))?;
             // Query engines take the day of a record from the directory that the file is in.
@@ -238,19 +246,25 @@ impl Unfinished {
             let source = Source { key: key.to_owned(), stream, evidence: evidence.clone() };
             let begun = Current { source, first, lines: BTreeMap::new() };
             let count = begun.count();
-            self.0.insert(key.to_owned(), (begun, count));
+            self.objects.insert(key.to_owned(), (begun, count));
         }
-        let (object, count) = self.0.get_mut(key).ok_or_else(|| other("no object"))?;
+        let (object, count) = self.objects.get_mut(key).ok_or_else(|| other("no object"))?;
         if *evidence != object.source.evidence {
             return Err(other(format!("it has two different metadata of {key}")));
         }
         if object.lines.insert(sequence, line.clone()).is_some() {
-            return Err(other(format!("record {sequence} of {key} occurs twice")));
+            return Err(twice());
         }
         let stream = object.source.stream;
         let is_whole = *count == Some(object.lines.len() as u64);
-        let finished = if is_whole { self.0.remove(key) } else { None };
-        Ok((stream, finished.map(|(object, _)| object)))
+        let finished = if is_whole { self.objects.remove_entry(key) } else { None };
+        Ok((
+            stream,
+            finished.map(|(key, (object, _))| {
+                self.finished.insert(key);
+                object
+            }),
+        ))
     }
 }
 

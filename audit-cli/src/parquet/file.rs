@@ -379,6 +379,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_object_is_in_a_file_once() {
+        let lines: Vec<String> = (0..2).map(|n| format!("{{\"at\":{n}}}")).collect();
+        let file = |times: u64| {
+            let mut columns = Columns::default();
+            columns.extend(lines.iter().map(String::as_bytes), None);
+            let mut writer = FileWriter::new(Vec::new(), columns.clone(), Vec::new()).unwrap();
+            for _ in 0..times {
+                let mut group = Group::default();
+                let evidence = Some("{\"count\":\"2\"}".to_owned());
+                group.begin(
+                    KEY.to_owned(),
+                    "0000000000000000000000002D".parse().unwrap(),
+                    evidence,
+                );
+                (7..).zip(&lines).for_each(|(number, line)| group.add(number, line.as_bytes()));
+                writer.write_values(&group.into_values(&columns, &[]).unwrap()).unwrap();
+            }
+            writer.records = 2 * times;
+            let mut content = writer.end(times).unwrap();
+            seal(&mut content).unwrap();
+            check(&content.into(), "2023-11-14", &[])
+        };
+        assert!(matches!(&file(1).wrong[..], [one] if one.fault == Fault::NoEvidence));
+        for times in [2, 3] {
+            let checked = file(times);
+            let last = checked.wrong.last().unwrap().fault.to_string();
+            assert!(last.contains(&format!("record 7 of {KEY} occurs twice")), "{last}");
+            assert_eq!(checked.objects, [KEY]);
+        }
+    }
+
     /// Query engines count rows, find columns and skip row groups by what a file says about itself.
     /// An attacker who changes the footer can also recompute the digest.
     #[test]

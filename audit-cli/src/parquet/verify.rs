@@ -107,18 +107,9 @@ pub(crate) async fn verify(
         found.records += records;
         let begin = found.findings.len();
         let mut add = |stream: String, records: Option<Range<u64>>, fault: Fault| {
-            // A fault that many objects of a stream share is reported once.
-            let same = |finding: &&mut Finding| finding.stream == stream && finding.fault == fault;
-            let known = found.findings[begin..].iter_mut().find(same);
-            match (known.and_then(|finding| finding.records.as_mut()), &records) {
-                (Some(known), Some(more)) => {
-                    *known = known.start.min(more.start)..known.end.max(more.end);
-                }
-                _ => {
-                    let object = Some(name.clone());
-                    found.findings.push(Finding { stream, object, records, fault });
-                }
-            }
+            let object = Some(name.clone());
+            let finding = Finding { stream, object, records, fault };
+            add_once(&mut found.findings, begin, finding);
         };
         for Wrong { stream, records, object, fault } in wrong {
             // If the object in the bucket has the same fault, it is not a fault of the file.
@@ -139,6 +130,23 @@ pub(crate) async fn verify(
         }
     }
     Ok(found)
+}
+
+/// Adds a finding about a file whose findings begin at `begin`. A fault that many objects of a
+/// stream share is reported once.
+fn add_once(findings: &mut Vec<Finding>, begin: usize, finding: Finding) {
+    let same = |known: &&mut Finding| {
+        let is_same = known.stream == finding.stream && known.fault == finding.fault;
+        is_same && known.records.is_some() == finding.records.is_some()
+    };
+    match findings[begin..].iter_mut().find(same).map(|known| &mut known.records) {
+        Some(known) => {
+            if let (Some(known), Some(more)) = (known, finding.records) {
+                *known = known.start.min(more.start)..known.end.max(more.end);
+            }
+        }
+        None => findings.push(finding),
+    }
 }
 
 /// Whether the object in the bucket has lines with this hash.
@@ -166,4 +174,32 @@ async fn one(target: &Target, file: File, keys: Vec<TrustedKey>) -> Result<Check
     let checked = tokio::task::spawn_blocking(move || check(&content, &file.day, &keys)).await;
     // The reader of the format panicked.
     Ok(checked.unwrap_or_else(|_panicked| wrong("it cannot be read")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_fault_of_a_file_is_reported_once() {
+        let mut findings = Vec::new();
+        let mut add = |begin, stream: &str, records, fault| {
+            let (stream, object) = (stream.to_owned(), Some("file".to_owned()));
+            add_once(&mut findings, begin, Finding { stream, object, records, fault });
+        };
+        for begin in [0, 4] {
+            for _ in 0..2 {
+                for records in [Some(5..7), Some(1..3), None] {
+                    add(begin, "a", records, Fault::NoEvidence);
+                }
+                add(begin, "b", None, Fault::NoEvidence);
+                add(begin, "a", None, Fault::Place);
+            }
+        }
+        let found = findings.into_iter().map(|finding| (finding.stream, finding.records));
+        let of_file = [("a", Some(1..7)), ("a", None), ("b", None), ("a", None)];
+        let expected: Vec<_> = [of_file.clone(), of_file].concat();
+        let expected = expected.into_iter().map(|(stream, records)| (stream.to_owned(), records));
+        assert!(found.eq(expected));
+    }
 }
