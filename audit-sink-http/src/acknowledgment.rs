@@ -15,8 +15,11 @@ use url::Url;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The path below which the collector accepts events (`/event`) and queries (`/ack`).
-const EVENTS: &str = "/services/collector";
+/// The path below which the collector accepts queries (`/ack`).
+const COLLECTOR: &str = "/services/collector";
+
+/// The ends of paths at which the collector accepts events in the format of requests.
+const EVENTS: [&str; 3] = ["", "/event", "/event/1.0"];
 
 /// How a receiver is queried for acknowledgments.
 #[derive(Debug)]
@@ -39,13 +42,21 @@ impl Acknowledgment {
         within: Duration,
         random: &dyn Random,
     ) -> Result<Acknowledgment, String> {
-        let (before, _) = url
-            .path()
-            .split_once(EVENTS)
-            .ok_or_else(|| format!("indexer_ack_ms needs a url that ends with {EVENTS}/event"))?;
+        let path = url.path();
+        let bare = path.strip_suffix('/').unwrap_or(path);
+        let before = |end| bare.strip_suffix(end)?.strip_suffix(COLLECTOR);
+        let before = EVENTS.into_iter().find_map(before).ok_or_else(|| {
+            format!(
+                "indexer_ack_ms needs a url whose path ends with {COLLECTOR}/event, {COLLECTOR} or \
+                 {COLLECTOR}/event/1.0, not {path}"
+            )
+        })?;
         let mut asked = url.clone();
-        asked.set_path(&format!("{before}{EVENTS}/ack"));
-        asked.set_query(None);
+        asked.set_path(&format!("{before}{COLLECTOR}/ack"));
+        // The query may hold the token or a gateway's key, which queries need too.
+        let is_channel = |name: &str| name == "channel";
+        let kept = url.query_pairs().filter(|(name, _)| !is_channel(name));
+        asked.query_pairs_mut().clear().extend_pairs(kept);
         let bits = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
         let hex = format!("{bits:032x}");
         let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
@@ -84,16 +95,42 @@ mod tests {
             let random = SeededRandom::new(seed);
             Acknowledgment::new(&url.parse().unwrap(), Duration::from_secs(1), &random)
         };
-        let one = new("https://splunk.example:8088/services/collector/event?x=1", 1).unwrap();
+        let one =
+            new("https://splunk.example:8088/services/collector/event?x=1&channel=y", 1).unwrap();
         let parts: Vec<usize> = one.channel.split('-').map(str::len).collect();
         assert_eq!(parts, [8, 4, 4, 4, 12]);
-        let asked =
-            format!("https://splunk.example:8088/services/collector/ack?channel={}", one.channel);
+        let asked = format!(
+            "https://splunk.example:8088/services/collector/ack?x=1&channel={}",
+            one.channel
+        );
         assert_eq!(one.url.as_str(), asked);
         let other = new("https://proxy.example/a/services/collector", 2).unwrap();
         assert_eq!(other.url.path(), "/a/services/collector/ack");
         assert_ne!(one.channel, other.channel);
-        assert!(new("https://splunk.example/event", 1).unwrap_err().contains("indexer_ack_ms"));
+    }
+
+    #[test]
+    fn only_the_paths_for_events_lead_to_acknowledgments() {
+        let new = |path: &str| {
+            let url = format!("https://splunk.example{path}?x=1").parse().unwrap();
+            let new = Acknowledgment::new(&url, Duration::from_secs(1), &SeededRandom::new(1));
+            new.map(|new| new.url.path().to_owned())
+        };
+        let ends = ["", "/", "/event", "/event/", "/event/1.0"];
+        for before in ["", "/a", "/services/collector/raw", "/services/collector"] {
+            for end in ends {
+                let asked = new(&format!("{before}/services/collector{end}"));
+                assert_eq!(asked.unwrap(), format!("{before}/services/collector/ack"));
+            }
+            for end in ["X", "//", "/raw", "/raw/1.0", "/ack", "/health", "/events", "/event/2"] {
+                let path = format!("{before}/services/collector{end}");
+                let error = new(&path).unwrap_err();
+                assert!(error.starts_with("indexer_ack_ms") && error.ends_with(&path), "{error}");
+            }
+        }
+        for path in ["/event", "/services", "/services/collectors/event", "/xservices/collector"] {
+            assert!(new(path).is_err(), "{path}");
+        }
     }
 
     #[test]
