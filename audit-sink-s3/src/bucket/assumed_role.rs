@@ -118,20 +118,24 @@ impl AssumedRole {
         let base = self.base.get_credential().await?;
         let request = self.request(&base)?;
         let endpoint = &self.role.endpoint;
-        let not_sent = |source| failed(NotSent { endpoint: endpoint.clone(), source });
+        let broken = |what| {
+            let endpoint = endpoint.clone();
+            move |source| failed(Broken { endpoint, what, source })
+        };
         let answered = timeout(PATIENCE, async {
-            let (parts, body) = self.client.execute(request).await?.into_parts();
+            let response = self.client.execute(request).await.map_err(broken("no response"))?;
+            let (parts, body) = response.into_parts();
             let (body, end) = start_of(body, MAX_ERROR_BYTES).await;
             // An error counts by its status, even if its body is cut off.
             if parts.status.is_success() {
-                end?;
+                end.map_err(broken("the response is cut off"))?;
             }
-            Ok((parts, body))
+            Ok::<_, Error>((parts, body))
         });
         let Ok(answered) = answered.await else {
             return Err(failed(format!("no answer within {} ms", PATIENCE.as_millis())));
         };
-        let (parts, body) = answered.map_err(not_sent)?;
+        let (parts, body) = answered?;
         let body = String::from_utf8_lossy(&body);
         if !parts.status.is_success() {
             return Err(failed(format!("status code: {}: {body}", parts.status)));
@@ -210,9 +214,10 @@ fn failed(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 
 /// A request to STS that failed without a complete response.
 #[derive(Debug, thiserror::Error)]
-#[error("POST {endpoint}")]
-struct NotSent {
+#[error("POST {endpoint}: {what}")]
+struct Broken {
     endpoint: String,
+    what: &'static str,
     source: HttpError,
 }
 
@@ -222,7 +227,7 @@ mod tests {
 
     use http_body_util::{BodyExt, Full};
     use object_store::StaticCredentialProvider;
-    use object_store::client::{HttpResponse, HttpResponseBody, HttpService};
+    use object_store::client::{HttpErrorKind, HttpResponse, HttpResponseBody, HttpService};
 
     use super::*;
 
@@ -345,5 +350,32 @@ mod tests {
             let error = key(&role).await.unwrap_err();
             assert!(error.ends_with(says) && !error.contains("SECRET"), "{error}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_is_cut_off_is_no_missing_response() {
+        use super::super::response_body::testing::Server;
+        let end = Some(&b"<SessionToken>t"[..]);
+        for (status, body, says) in [
+            (200, vec![end, None], "POST https://sts.example: the response is cut off"),
+            (200, vec![None], "POST https://sts.example: the response is cut off"),
+            (403, vec![Some(&b"no"[..]), None], "status code: 403 Forbidden: no"),
+        ] {
+            let client = HttpClient::new(Server(status, body));
+            let role = AssumedRole { client, ..role(&Answers::default()) };
+            let error = key(&role).await.unwrap_err();
+            assert_eq!(error, format!("Generic STS error: {says}"));
+        }
+        #[derive(Debug)]
+        struct Away;
+        #[async_trait]
+        impl HttpService for Away {
+            async fn call(&self, _: HttpRequest) -> Result<HttpResponse, HttpError> {
+                Err(HttpError::new(HttpErrorKind::Connect, std::io::Error::other("refused")))
+            }
+        }
+        let role = AssumedRole { client: HttpClient::new(Away), ..role(&Answers::default()) };
+        let error = key(&role).await.unwrap_err();
+        assert_eq!(error, "Generic STS error: POST https://sts.example: no response");
     }
 }
