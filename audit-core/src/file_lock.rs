@@ -44,7 +44,7 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// If the lock file cannot be opened.
+    /// If the lock file cannot be opened or examined, or if waiting for the lock fails.
     pub fn beside(path: &Path, wait: impl FnOnce()) -> io::Result<FileLock> {
         let mut lock = path.as_os_str().to_owned();
         lock.push(".lock");
