@@ -103,8 +103,9 @@ struct Inner {
 struct State {
     queue: VecDeque<Ended>,
     is_sending: bool,
-    /// Whether a full queue was reported since a batch was last taken from the queue.
-    was_full: bool,
+    /// The number of outcomes that found the queue full since it was last empty. The first one is
+    /// reported at once.
+    refused: u64,
     /// The number of callers that wait in `drain`.
     drains: usize,
     commits: usize,
@@ -141,7 +142,8 @@ impl Outcomes {
         let mut state = self.state();
         if state.queue.len() == MAX_QUEUED {
             self.0.metrics.outcomes_lost(Loss::Full, 1);
-            if !std::mem::replace(&mut state.was_full, true) {
+            state.refused += 1;
+            if state.refused == 1 {
                 tracing::warn!(
                     waiting = MAX_QUEUED,
                     "outcomes of mutations are lost: too many wait for the audit sink"
@@ -260,14 +262,21 @@ impl Sending {
 
     /// The next batch. `None` ends the task.
     fn take(&mut self) -> Option<Batch> {
-        let taken: Vec<Ended> = {
+        let (taken, refused) = {
             let mut state = self.outcomes.state();
             let count = state.queue.len().min(BATCH_OUTCOMES);
             (self.taken, self.is_last) = (count, count == 0);
             state.is_sending = count > 0;
-            state.was_full &= count == 0;
-            state.queue.drain(..count).collect()
+            let taken: Vec<Ended> = state.queue.drain(..count).collect();
+            let is_empty = state.queue.is_empty();
+            (taken, if is_empty { std::mem::take(&mut state.refused) } else { 0 })
         };
+        if refused > 0 {
+            tracing::warn!(
+                lost = refused,
+                "outcomes of mutations are no longer lost: the audit sink has caught up"
+            );
+        }
         let mut builder = BatchBuilder::with_capacity(taken.len() * RECORD_BYTES);
         taken.iter().for_each(|ended| builder.record(|record| ended.append(record)));
         builder.build(self.outcomes.0.clock.now_ms())

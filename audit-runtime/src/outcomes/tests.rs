@@ -99,3 +99,46 @@ fn waiting_outcomes_survive_their_executor() {
     run().block_on(outcomes.drain());
     assert_eq!(attempts(&sink), [1, 2]);
 }
+
+/// What is logged on this thread.
+#[derive(Default, Clone)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_are_reported_once_until_the_sink_has_caught_up() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    // `tracing` caches whether anybody listens to a log statement. Without a global subscriber, a
+    // test on another thread that reaches it first would turn it off for all threads.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+    let _log = tracing::subscriber::set_default(subscriber.finish());
+    let (sink, outcomes) = outcomes();
+    for episode in 1..3 {
+        // The sink takes one batch after another, each at the second attempt.
+        sink.script([MemoryFault::FailBefore, MemoryFault::None].repeat(20));
+        for _ in 0..5 {
+            let (queued, stored) = (outcomes.state().queue.len(), sink.batches().len());
+            (queued..MAX_QUEUED + 10).for_each(|_| outcomes.queue(ended(1)));
+            while sink.batches().len() == stored {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        outcomes.drain().await;
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2 * episode, "{text}");
+        assert!(lines[2 * episode - 2].contains("are lost: too many wait"), "{text}");
+        assert!(lines[2 * episode - 1].ends_with("lost=50"), "{text}");
+    }
+}
