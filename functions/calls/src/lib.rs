@@ -33,6 +33,7 @@ mod workers;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use audit_core::Commits;
 use audit_host::Places;
 use audit_runtime::AuditRuntime;
 use functions_engine::KeptEngines;
@@ -189,10 +190,17 @@ impl Functions {
     ///
     /// # Errors
     ///
-    /// The program is invalid, documents violate its schema, or the store failed. The previous
-    /// program is still served unless the store failed.
+    /// The program is invalid, documents violate its schema, or the store takes no changes or
+    /// failed. The previous program is still served unless the store failed.
     pub async fn deploy(&self, program: Program) -> Result<(), DeployError> {
         let deployed = Arc::new(Deployed::new(program)?);
+        // Every deployment writes. If that failed after the program was replaced, results of the
+        // previous program would stay in the cache.
+        if let Commits::Refused { reason } | Commits::Stopped { reason } =
+            self.inner.store.commits()
+        {
+            return Err(DeployError(reason));
+        }
         let inner = Arc::clone(&self.inner);
         // The engines belong to the previous program.
         self.drop_kept_engines();

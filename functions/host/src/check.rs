@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use audit_core::SystemClock;
+use audit_core::{Commits, SystemClock};
 use audit_host::{Checks, Output};
 use functions_calls::Functions;
 use functions_program::Program;
@@ -38,7 +38,14 @@ pub(crate) async fn check(settings: &Settings, output: &Output) -> Result<(), Bo
     checks.directory("data directory", &settings.data_dir);
     checks.destinations(&settings.destinations).await;
     match store {
-        Some(Ok(_)) => checks.ok("store", format!("{} can be opened", documents.display())),
+        Some(Ok(store)) => {
+            store.set_reserve(settings.store_reserve_bytes);
+            let mut found = format!("{} can be opened", documents.display());
+            if let Commits::Refused { reason } | Commits::Stopped { reason } = store.commits() {
+                found.push_str(&format!(", and takes no changes: {reason}"));
+            }
+            checks.ok("store", found);
+        }
         Some(Err(error)) => {
             let remedy = "stop the process that has it open, or restore it from a copy";
             checks.problem("store", &error, remedy);

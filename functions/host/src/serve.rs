@@ -195,12 +195,8 @@ async fn start(
         format!("the directory {} cannot be created: {error}", settings.data_dir.display())
     })?;
     let documents = Store::open(&settings.data_dir.join("documents"))?;
-    let functions =
-        Functions::start(runtime, documents, program, function_settings(settings, site)).await?;
-    // Set after the start, which writes little: a reserve above the default prevents neither
-    // queries nor probes. The start itself needs the default reserve.
-    functions.store().set_reserve(settings.store_reserve_bytes);
-    Ok(functions)
+    documents.set_reserve(settings.store_reserve_bytes);
+    Ok(Functions::start(runtime, documents, program, function_settings(settings, site)).await?)
 }
 
 /// The variables of `process.env`: the addresses of this host, and those of the settings, which

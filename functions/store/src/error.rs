@@ -22,6 +22,7 @@ pub enum StoreError {
 pub struct Failure {
     message: String,
     source: Option<fjall::Error>,
+    lacks_room: bool,
 }
 
 impl StoreError {
@@ -37,10 +38,17 @@ impl StoreError {
     /// The disk has less free space than the reserve.
     pub(super) fn no_room(directory: &Path, free: u64, reserve: u64) -> Self {
         let directory = directory.display();
-        Self::damaged(format!(
+        let message = format!(
             "the disk of {directory} has {free} bytes free, fewer than the {reserve} that are kept \
              for the store's own work: make room"
-        ))
+        );
+        Self::Failed(Arc::new(Failure { message, source: None, lacks_room: true }))
+    }
+
+    /// Whether the disk had less free space than the reserve. Nothing was written, and the same
+    /// operation may succeed once there is room.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.lacks_room)
     }
 
     /// The store's directory cannot be used.
@@ -52,7 +60,7 @@ impl StoreError {
     }
 
     pub(super) fn damaged(message: impl Into<String>) -> Self {
-        Self::Failed(Arc::new(Failure { message: message.into(), source: None }))
+        Self::Failed(Arc::new(Failure { message: message.into(), source: None, lacks_room: false }))
     }
 }
 
@@ -65,7 +73,8 @@ impl From<fjall::Error> for StoreError {
         } else {
             "the store's files cannot be read or written"
         };
-        Self::Failed(Arc::new(Failure { message: message.to_owned(), source: Some(error) }))
+        let (message, source) = (message.to_owned(), Some(error));
+        Self::Failed(Arc::new(Failure { message, source, lacks_room: false }))
     }
 }
 

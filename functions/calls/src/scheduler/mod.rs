@@ -56,21 +56,65 @@ enum Note {
     Ended(Option<String>),
 }
 
-/// Starts the scheduler after cleaning up after an earlier process. It runs until it is stopped or
-/// the last [`Functions`] is dropped.
+/// Starts the scheduler, which runs until the host stops or the last [`Functions`] is dropped.
+///
+/// # Errors
+///
+/// The store failed. Without space on its disk, the scheduler starts once there is space: until
+/// then, no scheduled function could begin.
 pub(crate) async fn start(functions: &Functions) -> Result<JoinHandle<()>, StoreError> {
-    let inner = Arc::clone(&functions.inner);
-    tokio::task::spawn_blocking(move || inner.fail_interrupted_actions())
-        .await
-        .unwrap_or_else(|error| Err(StoreError::failed(error)))?;
-    write_down_crons(&functions.inner).await?;
+    let prepared = match prepare(&functions.inner).await {
+        Err(error) if error.lacks_room() => {
+            tracing::warn!(
+                error = with_sources(&error),
+                "scheduled functions run once the store takes changes"
+            );
+            false
+        }
+        prepared => prepared.map(|()| true)?,
+    };
     let wake = Arc::clone(&functions.inner.rescheduled);
     let stopping = functions.inner.stopping.subscribe();
-    Ok(tokio::spawn(supervise(Arc::downgrade(&functions.inner), wake, stopping)))
+    Ok(tokio::spawn(supervise(Arc::downgrade(&functions.inner), prepared, wake, stopping)))
 }
 
-/// Runs the scheduler, and restarts it if it panics.
-async fn supervise(inner: Weak<Inner>, wake: Arc<Notify>, stopping: watch::Receiver<bool>) {
+/// Stores what must be known before anything runs.
+async fn prepare(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let failing = Arc::clone(inner);
+    tokio::task::spawn_blocking(move || failing.fail_interrupted_actions())
+        .await
+        .unwrap_or_else(|error| Err(StoreError::failed(error)))?;
+    write_down_crons(inner).await
+}
+
+/// Runs the scheduler, and restarts it if it panics. First [prepares](prepare) the store, if it
+/// lacked space for that.
+async fn supervise(
+    inner: Weak<Inner>,
+    mut prepared: bool,
+    wake: Arc<Notify>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut backoff = FIRST_BACKOFF;
+    while !prepared && !*stopping.borrow_and_update() {
+        tokio::select! {
+            () = wake.notified() => {}
+            () = sleep(backoff) => {}
+            _ = stopping.changed() => {}
+        }
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+        let Some(inner) = inner.upgrade() else { return };
+        match prepare(&inner).await {
+            Ok(()) => prepared = true,
+            Err(error) if error.lacks_room() => {}
+            Err(error) => {
+                tracing::error!(
+                    error = with_sources(&error),
+                    "the scheduler cannot write to the store"
+                );
+            }
+        }
+    }
     let taken_up = TakenUp::new();
     loop {
         let running = run(inner.clone(), Arc::clone(&wake), stopping.clone(), taken_up.clone());

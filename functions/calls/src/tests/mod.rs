@@ -1,5 +1,6 @@
 //! Tests with a whole host, many of which inject faults into it.
 
+mod a_full_disk_stops_only_mutations;
 mod a_shared_query_waits_for_nobody;
 mod actions_are_abandoned;
 mod actions_keep_engines;

@@ -87,14 +87,13 @@ impl Committer {
     ///
     /// # Errors
     ///
-    /// An earlier write failed, or the disk is short of space. Nothing is written.
+    /// An earlier write failed.
     fn begin(&mut self, gate: &Gate) -> Result<(), StoreError> {
         if self.has_failed {
             let error = StoreError::from(fjall::Error::Poisoned);
             gate.stop(&error);
             return Err(error);
         }
-        gate.check_room()?;
         self.has_failed = true;
         Ok(())
     }
@@ -104,7 +103,8 @@ impl Store {
     /// Commits the requests of a group that have no conflict, in order.
     pub(super) fn commit_group(&self, group: Vec<Request>) -> Vec<Result<Timestamp, CommitError>> {
         let mut committer = self.0.committer.lock();
-        if let Err(error) = committer.begin(&self.0.gate) {
+        let begun = self.0.gate.check_room().and_then(|()| committer.begin(&self.0.gate));
+        if let Err(error) = begun {
             return group.iter().map(|_| Err(CommitError::Refused(error.clone()))).collect();
         }
         let before = self.latest();
@@ -168,6 +168,16 @@ impl Store {
         outcomes
     }
 
+    /// Writes one atomic batch of many. It is not durable until a later commit is.
+    ///
+    /// # Errors
+    ///
+    /// The disk is short of space, and nothing is written; or the store failed.
+    pub(super) fn write_part(&self, puts: BTreeMap<Key, Option<Key>>) -> Result<(), StoreError> {
+        self.0.gate.check_room()?;
+        self.write(puts, None)
+    }
+
     /// Writes one atomic batch.
     pub(super) fn write(
         &self,
@@ -217,7 +227,8 @@ impl Store {
     }
 
     /// Runs `change` while nothing else commits, then commits what it returns like a transaction.
-    /// Before it returns, `change` may write batches of its own.
+    /// Before it returns, `change` may [write parts](Self::write_part) of its own. If it returns
+    /// `None`, the disk needs no space.
     pub(super) fn exclusively<E: From<StoreError>>(
         &self,
         change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
@@ -228,6 +239,10 @@ impl Store {
         let (result, has_failed) = match change(&before) {
             Ok(None) => (Ok(before.ts()), false),
             Ok(Some(Exclusive { mut puts, written, catalog })) => {
+                if let Err(error) = self.0.gate.check_room() {
+                    committer.has_failed = false;
+                    return Err(E::from(error));
+                }
                 committer.last = self.commit_time(committer.last);
                 puts.insert(
                     Key::from(key::last_commit()),

@@ -221,10 +221,10 @@ fn fill(
             puts.insert(index.entry(&document)?, Some(Key::from([])));
         }
         if puts.len() >= BATCH_ENTRIES {
-            store.write(std::mem::take(&mut puts), None)?;
+            store.write_part(std::mem::take(&mut puts))?;
         }
     }
-    store.write(puts, None)
+    store.write_part(puts)
 }
 
 fn documents<'a>(
@@ -238,9 +238,10 @@ fn documents<'a>(
 
 impl Store {
     /// Removes the entries of indexes that no table lists: a schema dropped the index, or a crash
-    /// interrupted building it.
+    /// or a full disk interrupted building it. Without space on the disk, they stay until the store
+    /// is opened again or gets another schema.
     pub(super) fn drop_unknown_indexes(&self) -> Result<(), StoreError> {
-        self.exclusively(|latest| {
+        let dropped = self.exclusively(|latest| {
             let known: BTreeSet<_> = latest
                 .catalog()
                 .tables()
@@ -256,15 +257,18 @@ impl Store {
                     for guard in latest.view().prefix(&self.0.data, &prefix) {
                         removed.insert(guard.key()?, None);
                         if removed.len() >= BATCH_ENTRIES {
-                            self.write(std::mem::take(&mut removed), None)?;
+                            self.write_part(std::mem::take(&mut removed))?;
                         }
                     }
-                    self.write(removed, None)?;
+                    self.write_part(removed)?;
                 }
                 from = key::after_prefix(&prefix);
             }
             Ok::<_, StoreError>(None)
-        })?;
-        Ok(())
+        });
+        match dropped {
+            Err(error) if !error.lacks_room() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }

@@ -40,6 +40,53 @@ fn commits_are_refused_while_the_disk_lacks_space() {
     assert_eq!(tx.count(&root(), "t").unwrap(), 4);
 }
 
+/// Whatever a start does with a store that is as the program wants it, so that a host on a full
+/// disk serves queries.
+#[test]
+fn a_start_that_changes_nothing_needs_no_space() {
+    let schema = |indexes: &[&str]| {
+        let index = |field: &&str| json!({ "indexDescriptor": field, "fields": [field] });
+        let indexes: Vec<_> = indexes.iter().map(index).collect();
+        let table = json!({ "tableName": "t", "indexes": indexes, "documentType": null });
+        let schema = json!({ "tables": [table], "schemaValidation": false });
+        BTreeMap::from([(root(), Some(schema))])
+    };
+    let entries = |store: &Store| {
+        let (from, view) = (Key::from(key::all_entries()), store.latest());
+        store.range_at(&view, from.clone()..key::after_prefix(&from)).count()
+    };
+    let (_directory, store) = open();
+    store.set_reserve(0);
+    store.set_schema(&schema(&["a", "b"])).unwrap();
+    insert(&store).unwrap();
+    let before = (entries(&store), store.latest().ts());
+
+    store.set_reserve(u64::MAX);
+    store.drop_unknown_indexes().unwrap();
+    store.set_schema(&schema(&["a", "b"])).unwrap();
+    for changed in [&["a", "b", "c"][..], &["a"]] {
+        let error = store.set_schema(&schema(changed)).unwrap_err();
+        let SchemaError::Store(error) = error else { panic!("{error}") };
+        assert!(error.lacks_room(), "{error}");
+    }
+    assert_eq!((entries(&store), store.latest().ts()), before);
+
+    // Entries of no index wait for space.
+    store.set_reserve(0);
+    let unknown = Key::from(key::entries(store.new_number()));
+    store.write(BTreeMap::from([(unknown, Some(Key::from([])))]), None).unwrap();
+    insert(&store).unwrap();
+    let with_unknown = entries(&store);
+    store.set_reserve(u64::MAX);
+    store.drop_unknown_indexes().unwrap();
+    insert(&store).unwrap_err();
+    assert_eq!(entries(&store), with_unknown);
+    store.set_reserve(0);
+    store.set_schema(&schema(&["a", "b"])).unwrap();
+    insert(&store).unwrap();
+    assert_eq!(entries(&store), with_unknown - 1 + with_unknown - 1 - before.0);
+}
+
 #[tokio::test]
 async fn commits_are_refused_for_good_after_a_failed_write() {
     let (directory, store) = open();
