@@ -475,14 +475,20 @@ function nameOf(zone, kind, time) {
   return begin + (isLong || minutes > 0 || rest > 0 ? shown(minutes) : "") + end;
 }
 
+const DAY_MS = 24 * 3_600_000;
+
 /// A valid date as parts, each with its type.
 function dateParts(format, time) {
   const { what, zone, fields, zoneName, cycle, dateStyle, timeStyle, pattern, named } = format;
-  const local = new Date(time + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
-  const year = local.getUTCFullYear();
-  if (year < 1)
+  // The local time can be after the last that a `Date` has. Days repeat after 400 years.
+  const isLast = time > 8.64e15 - 2 * DAY_MS;
+  const shifted = isLast ? time - 146_097 * DAY_MS : time;
+  const local = new Date(shifted + (zone === "UTC" ? 0 : native.zoneOffset(zone, time) * 1000));
+  const year = local.getUTCFullYear() + (isLast ? 400 : 0);
+  // The local time of the first times is none that a `Date` has: the year is NaN.
+  if (!(year >= 1))
     throw unsupported(`${what} of a year before 1`, "use toISOString(), or the getUTC methods");
-  if (pattern !== undefined) return patternParts(pattern, named, fields, local);
+  if (pattern !== undefined) return patternParts(pattern, named, fields, local, year);
   const sized = (value, size) =>
     size === "2-digit" ? String(value % 100).padStart(2, "0") : String(value);
   const text = (name, width) =>
@@ -546,11 +552,11 @@ const LETTERS = {
 
 /// A date by a pattern, as parts. In the pattern, `~` is the text between day, month and year, `@`
 /// that before the time, and `_` a narrow blank.
-function patternParts(pattern, { months, days, between, at }, fields, local) {
+function patternParts(pattern, { months, days, between, at }, fields, local, year) {
   const hours = local.getUTCHours();
   const half = hours < 12 ? "a" : "p";
   const values = {
-    d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: local.getUTCFullYear(), H: hours,
+    d: local.getUTCDate(), M: local.getUTCMonth() + 1, y: year, H: hours,
     h: hours % 12 || 12, k: hours || 24, m: local.getUTCMinutes(), s: local.getUTCSeconds(),
   };
   const texts = {

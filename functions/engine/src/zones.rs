@@ -27,10 +27,16 @@ fn abbreviation(name: String, epoch_ms: f64) -> Option<String> {
     Some(zone.to_offset_info(time(epoch_ms)).abbreviation().to_owned())
 }
 
-/// The time as jiff represents it, whose range ends with the year 9999: a later time is taken for
-/// the last one. Times before the range are before the year 1, which callers refuse.
+/// The time as jiff represents it, whose range ends with the year 9999. A later time is taken for
+/// one of an earlier cycle of 400 years: days of the week repeat with it, and so does daylight
+/// saving. Times before the range are before the year 1, which callers refuse.
 fn time(epoch_ms: f64) -> Timestamp {
-    Timestamp::from_millisecond(epoch_ms as i64).unwrap_or(Timestamp::MAX)
+    const CYCLE_MS: i64 = 146_097 * 24 * 3_600 * 1_000;
+    let (epoch_ms, last_ms) = (epoch_ms as i64, Timestamp::MAX.as_millisecond());
+    let over_ms = epoch_ms.saturating_sub(last_ms).max(0);
+    let cycles = over_ms.unsigned_abs().div_ceil(CYCLE_MS.unsigned_abs()).cast_signed();
+    Timestamp::from_millisecond(epoch_ms.saturating_sub(cycles.saturating_mul(CYCLE_MS)))
+        .unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -52,5 +58,29 @@ mod tests {
         assert_eq!(new_york(1_704_448_800_000.0), Some(-5 * 3_600));
         assert_eq!(new_york(1_720_000_000_000.0), Some(-4 * 3_600));
         assert_eq!(offset("Asia/Kolkata".to_owned(), 0.0), Some(19_800));
+    }
+
+    /// As Node.js has them: until the last time of JavaScript, and on both sides of the last of
+    /// jiff.
+    #[test]
+    fn daylight_saving_goes_on_after_the_year_9999() {
+        let last = 253_402_207_200_999.0;
+        assert_eq!(Timestamp::MAX.as_millisecond() as f64, last);
+        let (winter, summer) = (253_403_596_800_000.0, 253_419_235_200_000.0);
+        for (zone, in_winter, in_summer) in
+            [("America/New_York", -5, -4), ("Europe/Berlin", 1, 2), ("Australia/Sydney", 11, 10)]
+        {
+            let hours = |ms| offset(zone.to_owned(), ms).unwrap() / 3_600;
+            for ms in [last, last + 1.0, winter, 316_517_414_400_000.0] {
+                assert_eq!(hours(ms), in_winter, "{zone} at {ms}");
+            }
+            for ms in [summer, 316_533_139_200_000.0, 8_640_000_000_000_000.0 - 60.0 * 86_400_000.0]
+            {
+                assert_eq!(hours(ms), in_summer, "{zone} at {ms}");
+            }
+        }
+        let abbreviation = |ms| abbreviation("America/New_York".to_owned(), ms);
+        assert_eq!(abbreviation(winter).as_deref(), Some("EST"));
+        assert_eq!(abbreviation(summer).as_deref(), Some("EDT"));
     }
 }

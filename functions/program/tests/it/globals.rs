@@ -672,6 +672,21 @@ fn locale_dependent_calls_match_v8_or_fail() {
             json!(["11:46:40 AM", "5:46:40 AM", "3:16:40 PM"]),
         ),
         (
+            "zones after the year 9999",
+            "return [Date.UTC(10000, 6, 15), 8.64e15].flatMap((time) => ['Asia/Tokyo', 'America/New_York'].map((timeZone) => [new Date(time).toLocaleString('en-US', { timeZone }), new Date(time).toLocaleDateString('de', { timeZone }), new Date(time).toLocaleDateString('en-US', { timeZone, weekday: 'long' })].join('; ')))",
+            json!([
+                "7/15/10000, 9:00:00 AM; 15.7.10000; Saturday",
+                "7/14/10000, 8:00:00 PM; 14.7.10000; Friday",
+                "9/13/275760, 9:00:00 AM; 13.9.275760; Saturday",
+                "9/12/275760, 8:00:00 PM; 12.9.275760; Friday",
+            ]),
+        ),
+        (
+            "the first time",
+            "return new Date(-8.64e15).toLocaleString('en-US', { timeZone: 'America/New_York' })",
+            refused("Date.prototype.toLocaleString of a year before 1", dates),
+        ),
+        (
             "month",
             "return [new Date(0).toLocaleDateString('default', { month: 'long' }), new Date(0).toLocaleString('en', { dateStyle: 'full', timeStyle: 'short' })]",
             json!(["January", "Thursday, January 1, 1970 at 12:00 AM"]),
