@@ -40,17 +40,18 @@ use std::{iter, thread};
 
 pub use self::vouching::OWN;
 
-/// Runs the seeds of a simulation on all cores: 300, or those that the environment selects. Returns
-/// what each reports. `test` are the arguments of `cargo test` that replay one.
-pub(crate) fn each_seed<F: Send>(
+/// Runs the seeds of a simulation on all cores: so many, or those that the environment selects.
+/// Returns what each reports. `test` are the arguments of `cargo test` that replay one.
+pub fn each_seed<F: Send>(
     test: &str,
+    seeds: u64,
     run: impl Fn(u64) -> Result<F, String> + Sync,
 ) -> Vec<F> {
     let number = |variable: &str, otherwise: u64| {
         std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
     };
     let next = AtomicU64::new(number("AUDIT_SIMULATION_FIRST_SEED", 0));
-    let end = next.load(Ordering::Relaxed) + number("AUDIT_SIMULATION_SEEDS", 300);
+    let end = next.load(Ordering::Relaxed) + number("AUDIT_SIMULATION_SEEDS", seeds);
     let run_next = || {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         (seed < end).then(|| {

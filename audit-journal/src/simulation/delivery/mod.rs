@@ -603,7 +603,7 @@ fn run<E: Endpoint>(seed: u64, variant: Variant) -> Result<Figures, String> {
 
 /// Runs the seeds. `test` are the arguments of `cargo test` that replay one.
 pub fn acknowledged_records_arrive_once<E: Endpoint>(test: &str) {
-    let figures = each_seed(test, |seed| run::<E>(seed, Variant::AsItIs));
+    let figures = each_seed(test, 300, |seed| run::<E>(seed, Variant::AsItIs));
     let seeds = figures.len() as u64;
     let sum = |count: fn(&Figures) -> u64| figures.iter().map(count).sum::<u64>();
     let (acknowledged, left, aborted) =

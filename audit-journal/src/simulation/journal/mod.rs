@@ -600,9 +600,10 @@ fn run(seed: u64, variant: Variant) -> Result<Figures, String> {
 
 #[test]
 fn acknowledged_batches_are_there_once_and_in_order() {
-    let figures = each_seed("-p audit-journal --lib simulation::journal::acknowledged", |seed| {
-        run(seed, Variant::AsItIs)
-    });
+    let figures =
+        each_seed("-p audit-journal --lib simulation::journal::acknowledged", 300, |seed| {
+            run(seed, Variant::AsItIs)
+        });
     let seeds = figures.len() as u64;
     let acknowledged: u64 = figures.iter().map(|of_seed| of_seed.acknowledged).sum();
     let without_space: u64 = figures.iter().map(|of_seed| of_seed.without_space).sum();

@@ -4,9 +4,10 @@ use crate::simulation::each_seed;
 
 #[test]
 fn each_record_reaches_its_own_bucket_once() {
-    let figures = each_seed("-p audit-journal --lib simulation::routes::tests::each", |seed| {
-        run(seed, Variant::AsItIs)
-    });
+    let figures =
+        each_seed("-p audit-journal --lib simulation::routes::tests::each", 300, |seed| {
+            run(seed, Variant::AsItIs)
+        });
     let seeds = figures.len() as u64;
     let mut all = Figures::default();
     for figures in figures {
