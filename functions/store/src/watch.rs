@@ -1,7 +1,7 @@
 //! Recent commits, and watches on read sets.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{
         Arc, Weak,
@@ -31,7 +31,8 @@ pub(super) struct Recent {
     keys: usize,
     /// The log no longer has commits up to this timestamp.
     horizon: Timestamp,
-    watches: HashMap<u64, Arc<Watched>>,
+    /// Not a hash table: growing one with 100,000 watches would hold the lock for 20 ms.
+    watches: BTreeMap<u64, Arc<Watched>>,
     /// The watched ranges. Their owners are the numbers of watches.
     ranges: Intervals,
     next_watch: u64,
@@ -43,7 +44,7 @@ impl Recent {
             log: VecDeque::new(),
             keys: 0,
             horizon: last,
-            watches: HashMap::new(),
+            watches: BTreeMap::new(),
             ranges: Intervals::default(),
             next_watch: 0,
         }
