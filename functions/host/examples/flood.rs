@@ -11,9 +11,12 @@
 //!
 //! One client, in a process of its own, calls a short query repeatedly, with different arguments
 //! each time, so that no result comes from the cache. Three flooding clients, each at an address of
-//! its own, keep 64 calls in flight each: either as short as that query, or of about 20 ms. Quiet
-//! and flooded rounds alternate. Measuring starts once each flooding client has received as many
-//! answers as it has calls in flight. Linux only: other systems do not have 127.0.0.2.
+//! its own, do the same, and keep 64 calls in flight each: either as short as that query, or of
+//! about 20 ms. They have the lowest priority, since on other machines they would not compete with
+//! the host for its processors. `AUDIT_FLOOD_NICE=0` gives them the host's.
+//!
+//! Quiet and flooded rounds alternate. Measuring starts once each flooding client has received as
+//! many answers as it has calls in flight. Linux only: other systems do not have 127.0.0.2.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -43,6 +47,8 @@ export const change = mutation(async (_ctx, args) => work(args));
 
 const ROUNDS: usize = 5;
 const CALLS: usize = 1_000;
+/// More than a flood makes, so that the results of an earlier one are of no use to it.
+const FLOODED_CALLS: usize = 1_000_000_000;
 const FLOODERS: u8 = 3;
 const IN_FLIGHT: usize = 64;
 const STEPS: usize = 400_000;
@@ -107,7 +113,9 @@ async fn call(
     n: usize,
     steps: usize,
 ) -> Result<bool, Failure> {
-    let document = format!("http://{host}/documents/{n}");
+    // Views are of the first documents, which exist.
+    let document =
+        format!("http://{host}/documents/{}", if name == "view" { n % CALLS } else { n });
     let answer = match name {
         "view" => http.get(document).send().await?,
         "probe" => http.get(format!("http://{host}/livez")).send().await?,
@@ -146,8 +154,6 @@ async fn call_quickly(host: SocketAddr, name: &str, from: usize) -> Result<Vec<D
     let mut times = Vec::new();
     for n in from..from + CALLS {
         let begin = Instant::now();
-        // Views are of the first documents, which exist.
-        let n = if name == "view" { n % CALLS } else { n };
         if !call(&http, host, name, n, 0).await? {
             return Err("a quick call was refused".into());
         }
@@ -160,18 +166,19 @@ async fn call_quickly(host: SocketAddr, name: &str, from: usize) -> Result<Vec<D
 async fn flood_http(
     host: SocketAddr,
     last: u8,
-    name: &'static str,
+    name: String,
     steps: usize,
+    from: usize,
     answers: Arc<Semaphore>,
 ) -> Result<(), Failure> {
     let http = client(last)?;
     let mut calls = JoinSet::new();
     for number in 0..IN_FLIGHT {
-        let (http, answers) = (http.clone(), Arc::clone(&answers));
+        let (http, answers, name) = (http.clone(), Arc::clone(&answers), name.clone());
         calls.spawn(async move {
-            for n in (usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
+            for n in (from + usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
                 // The next call follows whether or not this one was refused.
-                drop(call(&http, host, name, n, steps).await);
+                drop(call(&http, host, &name, n, steps).await);
                 answers.add_permits(1);
             }
         });
@@ -221,9 +228,78 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// A process with the flooding clients, which ends when it is dropped.
+struct Flood(tokio::process::Child);
+
+impl Flood {
+    /// Starts the clients, and returns once each has received an answer for each call in flight.
+    async fn start(
+        host: SocketAddr,
+        way: &str,
+        name: &str,
+        steps: usize,
+        from: usize,
+    ) -> Result<Flood, Failure> {
+        let nice = std::env::var("AUDIT_FLOOD_NICE").unwrap_or_else(|_| "19".into());
+        let mut flood = tokio::process::Command::new("nice")
+            .args(["-n", &nice])
+            .arg(std::env::current_exe()?)
+            .args([host.to_string(), way.to_owned(), name.to_owned()])
+            .args([steps.to_string(), from.to_string()])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let out = flood.stdout.take().ok_or("no output")?;
+        let mut line = String::new();
+        tokio::io::BufReader::new(out).read_line(&mut line).await?;
+        match line.trim() {
+            "flooding" => Ok(Flood(flood)),
+            _ => Err("the flooding clients failed".into()),
+        }
+    }
+
+    async fn end(mut self) -> Result<(), Failure> {
+        if self.0.try_wait()?.is_some() {
+            return Err("a flood ended".into());
+        }
+        Ok(self.0.kill().await?)
+    }
+}
+
+/// Floods the host until this process is killed.
+async fn flood(
+    host: SocketAddr,
+    way: &str,
+    name: String,
+    steps: usize,
+    from: usize,
+) -> Result<(), Failure> {
+    let mut flooders = JoinSet::new();
+    let mut floods = Vec::new();
+    for last in 2..2 + FLOODERS {
+        let answers = Arc::new(Semaphore::new(0));
+        floods.push(Arc::clone(&answers));
+        match way {
+            "HTTP" => {
+                drop(flooders.spawn(flood_http(host, last, name.clone(), steps, from, answers)))
+            }
+            _ => drop(flooders.spawn(flood_socket(host, last, steps, answers))),
+        }
+    }
+    for answers in floods {
+        answers.acquire_many(u32::try_from(IN_FLIGHT)?).await?.forget();
+    }
+    println!("flooding");
+    flooders.join_next().await.ok_or("no flood")??
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = std::env::args().collect();
+    if let [_, host, way, name, steps, from] = &arguments[..] {
+        let (steps, from) = (steps.parse()?, from.parse()?);
+        return flood(host.parse()?, way, name.clone(), steps, from).await;
+    }
     if let [_, host, name, from] = &arguments[..] {
         for time in call_quickly(host.parse()?, name, from.parse()?).await? {
             println!("{}", time.as_micros());
@@ -234,9 +310,9 @@ async fn main() -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let host = Host::start(directory.path(), is_service)?;
     let at = host.1;
-    let mut from = CALLS;
+    let (mut from, mut flooded_from) = (CALLS, 0);
     // How the other clients flood, with which calls of how many steps, and which call is measured.
-    let ways: &[(&str, &'static str, usize, &str)] = match is_service {
+    let ways: &[(&str, &str, usize, &str)] = match is_service {
         false => &[
             ("HTTP", "slow", 0, "quick"),
             ("WebSocket", "change", 0, "quick"),
@@ -262,25 +338,10 @@ async fn main() -> Result<(), Failure> {
         println!("  one calls {quick}");
         for _ in 0..ROUNDS {
             let quiet = measure(at, quick, from).await?;
-            let mut flooders = JoinSet::new();
-            let mut floods = Vec::new();
-            for last in 2..2 + FLOODERS {
-                let answers = Arc::new(Semaphore::new(0));
-                floods.push(Arc::clone(&answers));
-                match way {
-                    "HTTP" => drop(flooders.spawn(flood_http(at, last, flooding, steps, answers))),
-                    _ => drop(flooders.spawn(flood_socket(at, last, steps, answers))),
-                }
-            }
-            for answers in floods {
-                answers.acquire_many(u32::try_from(IN_FLIGHT)?).await?.forget();
-            }
+            let flood = Flood::start(at, way, flooding, steps, flooded_from).await?;
             let flooded = measure(at, quick, from + CALLS).await?;
-            if let Some(ended) = flooders.try_join_next() {
-                ended??;
-                return Err("a flood ended".into());
-            }
-            flooders.shutdown().await;
+            flood.end().await?;
+            flooded_from += FLOODED_CALLS;
             // Mutations that are running continue without their callers.
             tokio::time::sleep(PAUSE).await;
             from += 2 * CALLS;
