@@ -62,7 +62,8 @@ impl Page {
         self.line(&format!("  {audit} serve {bucket} --key {}", key.display()));
         self.line(&format!("  {audit} who document {bucket}"));
         self.line("Serve the same functions, change them, call them:");
-        self.line(&format!("  functions-host serve {}", directory.join("convex").display()));
+        let functions = directory.join("convex");
+        self.line(&format!("  cargo run -p functions-host -- serve {}", functions.display()));
     }
 
     /// The failure to write a line, if there was one.
