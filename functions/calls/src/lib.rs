@@ -85,6 +85,9 @@ struct Inner {
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
     scheduler: Mutex<Option<JoinHandle<()>>>,
+    /// Held while the crons of the served program are stored, so that those of an earlier program
+    /// are never stored last.
+    storing_crons: Mutex<()>,
 }
 
 impl Functions {
@@ -131,6 +134,7 @@ impl Functions {
             rescheduled: Arc::new(Notify::new()),
             stopping: watch::Sender::new(false),
             scheduler: Mutex::new(None),
+            storing_crons: Mutex::new(()),
         };
         let functions = Functions { inner: Arc::new(inner) };
         let scheduler = scheduler::start(&functions).await.map_err(|error| failed(&error))?;

@@ -6,15 +6,16 @@ use functions_store::StoreError;
 use functions_value::Value;
 use serde_json::json;
 
-use crate::Inner;
 use crate::jobs::{self, CRONS};
 use crate::schedule::Schedule;
+use crate::{Inner, lock};
 
 /// Updates the stored crons to those of the program. A cron whose schedule is unchanged keeps its
 /// next due time.
 pub(crate) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let inner = Arc::clone(inner);
     let written = tokio::task::spawn_blocking(move || {
+        let _held = lock(&inner.storing_crons);
         let deployed = inner.deployed();
         let now_ms = inner.now_ms() as f64;
         for (path, component) in deployed.program.components() {
