@@ -582,6 +582,8 @@ async fn died(process: Process) -> Result<Ended, String> {
     }
 }
 
+#[cfg(test)]
+use self::scenarios::unwritten_is_known;
 pub use self::scenarios::{
     a_day_without_a_follower, a_day_without_the_destination, a_disk_without_room,
     clock_jumps_backwards, refusals_that_end,

@@ -209,3 +209,25 @@ pub async fn clock_jumps_backwards<E: Endpoint>() {
         assert!(streams.len() == 4 || simulation.vouches && streams.len() > 4);
     }
 }
+
+/// A step that writes nothing adds no record that a recovery may find.
+#[cfg(test)]
+pub(super) async fn unwritten_is_known<E: Endpoint>() {
+    let mut steps = 0;
+    for seed in 0..10 {
+        let mut simulation = quiet::<E>(seed);
+        let mut process = simulation.open(false).unwrap().unwrap();
+        simulation.commit_for(&mut process, MINUTE).await;
+        for _ in 0..3 {
+            simulation.write_own(&mut process);
+            let writes = simulation.disk.calls().writes;
+            simulation.write_own(&mut process);
+            assert_eq!(simulation.disk.calls().writes, writes, "nothing is due");
+            let unknown = &simulation.streams.last().unwrap().unknown;
+            assert!(unknown.is_empty(), "seed {seed}: {unknown:?}");
+            steps += u32::from(process.is_vouched_for);
+        }
+        assert_eq!(simulation.end(process).await.unwrap(), Ended::InOrder);
+    }
+    assert!(steps > 0, "no stream has system records");
+}

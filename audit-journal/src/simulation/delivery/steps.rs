@@ -181,12 +181,12 @@ impl<E: Endpoint> Simulation<E> {
     }
 
     /// The committing thread checks whether to change streams, and which system records are due.
-    fn write_own(&mut self, process: &mut Process) {
+    pub(super) fn write_own(&mut self, process: &mut Process) {
         if process.is_stopped {
             return;
         }
         let committer = &mut process.committer;
-        let before = process.durable.get();
+        let (before, writes) = (process.durable.get(), self.disk.calls().writes);
         let written = catch(|| {
             committer.change_stream_if_over();
             committer.write_what_is_due()
@@ -196,8 +196,8 @@ impl<E: Endpoint> Simulation<E> {
         if process.durable.get() != before {
             stream.groups.push(Group::own());
             stream.unknown.clear();
-        } else if process.is_vouched_for && sequence > 0 {
-            // A system record may have been written.
+        } else if process.is_vouched_for && sequence > 0 && self.disk.calls().writes != writes {
+            // A system record may have been written, in whole or in part.
             stream.unknown.push(Group::own());
         }
         if id != stream.id {

@@ -40,3 +40,8 @@ async fn refusals_that_end_need_no_restart() {
 async fn a_clock_may_jump_backwards() {
     super::clock_jumps_backwards::<Own>().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_written_is_not_unknown() {
+    super::unwritten_is_known::<Own>().await;
+}
