@@ -45,10 +45,20 @@ pub(crate) struct Memory {
 impl DeliveryMemory {
     /// Creates a budget of `bytes` bytes, for encoding on `cores` cores.
     pub(crate) fn new(bytes: u64, cores: usize) -> Arc<DeliveryMemory> {
+        DeliveryMemory::of([bytes / 2, bytes / 8 * 3, bytes / 8], cores)
+    }
+
+    /// Creates a budget for those who send objects in the memory in which they cut them, in bytes:
+    /// for that, and for objects whose destination did not respond in time.
+    pub(crate) fn without_sending(cutting: u64, sending_again: u64) -> Arc<DeliveryMemory> {
+        DeliveryMemory::of([cutting, 0, sending_again], 1)
+    }
+
+    fn of([cutting, sending, sending_again]: [u64; 3], cores: usize) -> Arc<DeliveryMemory> {
         Arc::new(DeliveryMemory {
-            cutting: Share::new(bytes / 2),
-            sending: Share::new(bytes / 8 * 3),
-            sending_again: Share::new(bytes / 8),
+            cutting: Share::new(cutting),
+            sending: Share::new(sending),
+            sending_again: Share::new(sending_again),
             encoders: Arc::new(Semaphore::new(cores)),
             cores,
             pool: pieces(),
@@ -101,6 +111,13 @@ impl DeliveryMemory {
         if self.is_unused() {
             self.pool.trim();
         }
+    }
+
+    /// The size of all parts, in bytes.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        let parts = [&self.cutting, &self.sending, &self.sending_again];
+        parts.map(|part| u64::from(part.bytes)).iter().sum()
     }
 
     /// Whether no delivery uses memory.

@@ -22,10 +22,10 @@ use crate::routes::{Followed, Lag, Unread};
 use crate::shared::executor::execute;
 use crate::shared::job::Job;
 
-/// The budget for objects of all followers of routes, in bytes. Half of it serves objects that are
-/// read and sent, and an eighth those whose receivers did not respond in time. The rest, which a
-/// [`DeliveryMemory`] reserves for sending, is not used.
-const MEMORY_BYTES: u64 = 24 << 20;
+/// The memory for objects of all followers of routes, in bytes: for those that are read and sent,
+/// and for those whose receivers did not respond in time.
+const OBJECT_BYTES: u64 = 12 << 20;
+const LATE_BYTES: u64 = 3 << 20;
 
 /// The most batches whose places are kept for one follower.
 const MAX_PLACES: usize = 256;
@@ -41,7 +41,8 @@ pub(crate) struct FollowerMemory {
 
 impl FollowerMemory {
     pub(crate) fn new() -> FollowerMemory {
-        FollowerMemory { objects: DeliveryMemory::new(MEMORY_BYTES, 1), max_places: MAX_PLACES }
+        let objects = DeliveryMemory::without_sending(OBJECT_BYTES, LATE_BYTES);
+        FollowerMemory { objects, max_places: MAX_PLACES }
     }
 }
 
@@ -211,5 +212,22 @@ impl FollowerTask {
             self.lost = true;
         }
         source.turn_at = Instant::now() + source.turn;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the documentation says of the followers' memory.
+    #[tokio::test]
+    async fn followers_use_all_of_their_memory() {
+        const MIB: u64 = 1 << 20;
+        let memory = FollowerMemory::new().objects;
+        let cut: Vec<_> = (0..).map_while(|_| memory.try_cut(MIB)).collect();
+        assert_eq!(cut.len(), 12);
+        let late = memory.send_again(3 * MIB).await;
+        assert!(!late.is_wanted());
+        assert_eq!(memory.bytes() / MIB, 12 + 3);
     }
 }
