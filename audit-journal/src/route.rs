@@ -63,14 +63,14 @@ impl Journal {
         Ok(Route { journal, number, name, stream, lane, health, full })
     }
 
-    /// Retires the routes that are not open and have nothing undelivered. Returns the other routes
-    /// that are not open: their records wait until a process opens them. A route that is being
-    /// closed is retired only once its stream has ended, and returned before.
+    /// Retires each route that is not open and has no undelivered records. Returns the routes that
+    /// are not open and have undelivered records, which wait until a process opens the route, and
+    /// the routes that are still being closed.
     ///
     /// # Errors
     ///
-    /// If the file of routes cannot be written, or the journal is closed. Each of the routes
-    /// without undelivered records is then retired or not.
+    /// If the file of routes or that of a follower cannot be written, or if the journal is closed.
+    /// Any of the routes without undelivered records may have been retired. Call it again.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Journal {
     ///
     /// # Cancellation
     ///
-    /// Each of the routes without undelivered records is retired or not.
+    /// The call completes in the background: the routes are retired unless that fails.
     pub async fn retire_unopened_routes(&self) -> Result<Vec<JournalRoute>, SinkError> {
         let left = Routes::retire_unopened(self.routes()).await.map_err(cannot_retire)?;
         Ok(left.iter().map(|(number, row)| JournalRoute::of((*number, row))).collect())
