@@ -194,7 +194,10 @@ fn recover_objects(
             None => chain.map(|chain| &chain.state),
         };
         if object.seal.as_ref().map(|seal| &seal.before) != state {
-            return Err(damaged(name, "the object is not bound to those before it"));
+            return Err(damaged(
+                name,
+                "the object's evidence does not continue that of the objects before it",
+            ));
         }
         write_object_as(disk, name, &plan, role, &object)?;
         let file_bytes = file_bytes(&object);

@@ -89,7 +89,7 @@ impl RecoveredSegment {
         let GroupHeader { first_sequence: first, count, .. } = *header;
         if self.next_sequence != first {
             let expected = self.next_sequence;
-            let what = format!("record {first} is in the place of record {expected}");
+            let what = format!("record {first} follows, but record {expected} is next");
             return Err(damaged(here, what));
         }
         self.next_sequence = first
@@ -113,8 +113,9 @@ impl RecoveredSegment {
             before.entry(route).or_insert_with(|| of_route.clone());
             if of_route.last().is_none_or(|last| last.stream != stream) {
                 if of_route.iter().any(|known| known.stream == stream) {
-                    let what =
-                        format!("stream {stream} of route {route} goes on behind a later one");
+                    let what = format!(
+                        "route {route} has records of stream {stream} after those of the next"
+                    );
                     return Err(damaged(here, what));
                 }
                 let logged = first..first;
@@ -123,8 +124,9 @@ impl RecoveredSegment {
             let records = of_route.last_mut().expect("pushed above");
             if records.next != first {
                 let expected = records.next;
-                let what =
-                    format!("record {first} of route {route} is in the place of record {expected}");
+                let what = format!(
+                    "record {first} of route {route} follows, but record {expected} is next"
+                );
                 return Err(damaged(here, what));
             }
             records.next += u64::from(count);

@@ -325,7 +325,9 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         let routed = segment.all_routed().map(|of| (of.stream, of.first, of.next));
         for (stream, first, next) in std::iter::once(default).chain(routed) {
             let Some(planned_to) = planned_to.get(&stream) else {
-                return Err(damaged(format!("nothing says how far stream {stream} is delivered")));
+                return Err(damaged(format!(
+                    "the file of the delivery progress of stream {stream} is missing"
+                )));
             };
             let (expected, is_whole) = match reached.insert(stream, next) {
                 // Earlier segments with records of the stream may have been removed: those records
@@ -341,7 +343,9 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         }
         let unknown = segment.routed.keys().find(|route| decided.routes.get(**route).is_none());
         if let Some(route) = unknown {
-            return Err(damaged(format!("nothing says which route has the number {route}")));
+            return Err(damaged(format!(
+                "it has records of route {route}, which the file of routes does not name"
+            )));
         }
     }
     Ok((recovered, decided))

@@ -188,8 +188,8 @@ impl Delivery {
                         return Certain::Rejected { reason, is_too_large, may_have_arrived };
                     }
                     let reason = format!(
-                        "{reason}; so many records in a row were rejected that the cause is not in \
-                         them: {in_a_row}"
+                        "{reason}; {in_a_row} records in a row were rejected, so the cause is \
+                         hardly in the records: check the receiver and its format"
                     );
                     (reason, Some("rejections"))
                 }

@@ -80,7 +80,11 @@ impl S3Route {
             // routes go on.
             Err(error) if error.kind() == OpenErrorKind::Blocked => {
                 let error = audit_core::with_sources(&error);
-                tracing::error!(route = name, error, "the bucket of a route refuses");
+                tracing::error!(
+                    route = name,
+                    error,
+                    "the bucket of a route refuses requests: the route's records wait in the journal"
+                );
             }
             probed => probed?,
         }

@@ -70,7 +70,9 @@ pub(crate) async fn read(reader: &Reader, listed: &Listed) -> Result<Object, Rea
     let found = decoder.finish()?.metadata(first);
     let found = found.filter(|found| said.is_none_or(|said| said == *found));
     let found = found.ok_or_else(|| {
-        ReadError::Damaged("its lines are not those that its metadata name".to_owned())
+        ReadError::Damaged(
+            "its lines do not match the count and the hash in its metadata".to_owned(),
+        )
     })?;
     let members: serde_json::Map<String, serde_json::Value> =
         match ObjectHead::from_metadata(&stream.to_string(), |name| metadata.get(name)) {

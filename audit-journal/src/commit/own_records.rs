@@ -151,7 +151,7 @@ impl OwnRecords {
                 Some(stream)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot begin the next stream of audit logs yet");
+                tracing::warn!(%error, "the next stream of audit logs cannot begin: the current one continues meanwhile");
                 self.again_at = Instant::now() + PAUSE;
                 None
             }

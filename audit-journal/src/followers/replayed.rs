@@ -167,8 +167,14 @@ impl ReplayLog {
                 let replayed = Replayed::decode(&read?);
                 let what = match &replayed {
                     Some(replayed) if replayed.name == name => None,
-                    Some(replayed) => Some(format!("it says what {:?} was sent", replayed.name)),
-                    None => Some("it does not say which records were sent".to_owned()),
+                    Some(replayed) => Some(format!(
+                        "it lists the records that were sent to {:?}: name another file for {name:?}",
+                        replayed.name
+                    )),
+                    None => Some(
+                        "it is damaged, or no list of records that were sent: name another file"
+                            .to_owned(),
+                    ),
                 };
                 if let Some(what) = what {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));

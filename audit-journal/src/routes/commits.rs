@@ -227,10 +227,12 @@ impl RouteCommits {
                     return Ok(());
                 }
                 if count >= own.max_records {
-                    return Err(not_begun(io::Error::other("no stream has room for the batch")));
+                    let most = own.max_records - 1;
+                    let what = format!("a batch of {count} records exceeds limit of {most}");
+                    return Err(not_begun(io::Error::other(what)));
                 }
                 if !self.end_current(&mut current) {
-                    let full = "its stream is full, and a batch whose write failed may be found";
+                    let full = "its stream is full, and cannot end while the outcome of a write is unknown";
                     return Err(not_begun(io::Error::other(full)));
                 }
             }

@@ -169,7 +169,9 @@ impl Receiver {
             Ok(Ok(response)) => Ok(response.status().as_u16()),
             Ok(Err(error)) => match self.failed(error) {
                 Answer::Retry { reason, .. } | Answer::Blocked { reason, .. } => Err(reason),
-                Answer::Accepted | Answer::Rejected { .. } => Err(format!("{self} is unknown")),
+                Answer::Accepted | Answer::Rejected { .. } => {
+                    Err(format!("{self} cannot be reached"))
+                }
             },
             Err(_elapsed) => Err(format!("{self} did not answer within {} ms", limit.as_millis())),
         }

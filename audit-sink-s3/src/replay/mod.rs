@@ -55,7 +55,7 @@ pub enum ReplayError {
     #[error("the bucket cannot be listed")]
     Listing(String),
     /// `note` failed: the records that were sent could not be made durable as sent.
-    #[error("what was sent cannot be noted")]
+    #[error("the note of the records that were sent cannot be written")]
     Noting(#[source] io::Error),
 }
 
@@ -382,7 +382,7 @@ async fn read(bucket: &Bucket, object: &ListedObject) -> Result<Vec<Vec<u8>>, St
         let found = decoder.finish().map_err(|error| error.to_string())?;
         let found = found.metadata(key.first_sequence());
         if metadata.is_some() && metadata != found {
-            return Err("its lines are not those that its metadata name".to_owned());
+            return Err("its lines do not match the count and the hash in its metadata".to_owned());
         }
         let is_record = |line: &Vec<u8>| {
             line.first() == Some(&b'{')

@@ -92,14 +92,18 @@ impl WitnessSettings {
         let (transport, _) = HttpTransport::new(self)?;
         let what = match transport.submit(String::new()).await {
             Ok(WitnessResponse::Malformed) => return Ok(()),
-            Ok(WitnessResponse::UnknownOrigin) => "nothing is there (status 404)".to_owned(),
-            Ok(WitnessResponse::Unusable(status)) => format!("something else answers ({status})"),
+            Ok(WitnessResponse::UnknownOrigin) => {
+                "the server has nothing there (status 404): check the URL".to_owned()
+            }
+            Ok(WitnessResponse::Unusable(status)) => {
+                format!("another kind of server responds (status {status})")
+            }
             Ok(
                 WitnessResponse::Cosigned(_)
                 | WitnessResponse::OtherSize(_)
                 | WitnessResponse::Untrusted
                 | WitnessResponse::Inconsistent,
-            ) => "something else answers".to_owned(),
+            ) => "another kind of server responds".to_owned(),
             Err(why) => why,
         };
         let url = &transport.url;

@@ -173,8 +173,11 @@ impl Witnesses {
         let arrived = lane.arrived(first, head.map(|head| (head.note(), head.root)));
         let has_ended = lane.ending == Ending::Closed;
         if arrived.is_err() {
-            let what = "a stream is no longer submitted to witnesses: its checkpoint is of others";
-            tracing::error!(%stream, "{what}");
+            tracing::error!(
+                %stream,
+                "a checkpoint does not match the records of its stream, which is no longer \
+                 submitted to witnesses: run audit verify on the bucket, and report this fault"
+            );
             state.lanes.remove(&stream);
         }
         if has_ended {
