@@ -22,6 +22,21 @@ pub fn verify(
     acknowledged: &Acknowledged,
     now: u64,
 ) -> BucketReport {
+    verify_again(&mut Checked::new(), prefix, objects, host, acknowledged, now)
+}
+
+/// Objects as they were when they were checked, by path.
+pub type Checked = BTreeMap<String, (Stored, CheckedObject)>;
+
+/// As [`verify`], without checking again the objects in `checked` that are still the same.
+pub fn verify_again(
+    checked: &mut Checked,
+    prefix: &str,
+    objects: &Objects,
+    host: &VerifierKey,
+    acknowledged: &Acknowledged,
+    now: u64,
+) -> BucketReport {
     let trust = Trust::new([host.clone()]);
     let mut streams = BTreeMap::<String, Vec<(u64, &str, &Stored)>>::new();
     for (path, stored) in objects {
@@ -40,6 +55,12 @@ pub fn verify(
         let known = Known { acknowledged: receipts, retained_since: Some(0), seen: None };
         let mut verifier = StreamVerifier::new(&stream, known);
         for (first, key, stored) in list {
+            if let Some((as_checked, object)) = checked.get(key)
+                && as_checked == stored
+            {
+                verifier.add(object.clone());
+                continue;
+            }
             let sidecar = match &stored.metadata {
                 Some(_) => None,
                 None => objects
@@ -50,15 +71,18 @@ pub fn verify(
                 Some(metadata) => metadata.get(name).map(String::as_str),
                 None => sidecar.as_ref().and_then(|sidecar| sidecar.get(name)),
             };
-            let checked = CheckedObject::head(&trust, key, &stream, first, get);
+            let mut object = CheckedObject::head(&trust, key, &stream, first, get);
             // Foreign content need not be a valid object.
-            if checked.evidence().is_none() {
-                verifier.add(checked);
-                continue;
+            if object.evidence().is_some() {
+                let lines = lines_of(key, stored).unwrap();
+                let lines = lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
+                object = object.lines(lines, &[]);
             }
-            let lines = lines_of(key, stored).unwrap();
-            let lines = lines.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n');
-            verifier.add(checked.lines(lines, &[]));
+            // A sidecar may change by itself.
+            if sidecar.is_none() {
+                checked.insert(key.to_owned(), (stored.clone(), object.clone()));
+            }
+            verifier.add(object);
         }
         verifier.finish()
     });
