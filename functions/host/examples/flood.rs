@@ -23,7 +23,6 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -199,9 +198,7 @@ async fn flood_socket(
     let url = format!("ws://{host}/api/sync");
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
     // A new session each time: the host answers request numbers that it has seen from memory.
-    static SESSIONS: AtomicU32 = AtomicU32::new(0);
-    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-    let session = format!("00000000-0000-4000-8000-{session:012x}");
+    let session = format!("00000000-0000-4000-8000-{last:04x}{:08x}", std::process::id());
     let connect = json!({ "type": "Connect", "sessionId": session, "connectionCount": 0,
         "lastCloseReason": "InitialConnect", "clientTs": 0 });
     socket.send(Message::text(connect.to_string())).await?;
