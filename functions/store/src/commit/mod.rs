@@ -168,7 +168,8 @@ impl Store {
         outcomes
     }
 
-    /// Writes one atomic batch of many. It is not durable until a later commit is.
+    /// Writes one atomic batch of many. It is not durable until a later commit is. A crash before
+    /// leaves entries of an index that no table lists, which the next start removes.
     ///
     /// # Errors
     ///
@@ -236,13 +237,15 @@ impl Store {
         let mut committer = self.0.committer.lock();
         committer.begin(&self.0.gate)?;
         let before = self.latest();
-        let (result, has_failed) = match change(&before) {
+        let change = change(&before).and_then(|change| {
+            if change.is_some() {
+                self.0.gate.check_room()?;
+            }
+            Ok(change)
+        });
+        let (result, has_failed) = match change {
             Ok(None) => (Ok(before.ts()), false),
             Ok(Some(Exclusive { mut puts, written, catalog })) => {
-                if let Err(error) = self.0.gate.check_room() {
-                    committer.has_failed = false;
-                    return Err(E::from(error));
-                }
                 committer.last = self.commit_time(committer.last);
                 puts.insert(
                     Key::from(key::last_commit()),

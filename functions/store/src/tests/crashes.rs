@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{open, root, value};
 use crate::Store;
+use crate::key::{self, Key};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -103,6 +104,35 @@ fn a_truncated_journal_holds_a_prefix_of_whole_commits() {
         assert_eq!(documents(&Store::open(copied.path()).unwrap()).len(), seen + 1);
     }
     assert_eq!(seen as u64, COMMITS);
+}
+
+/// As a crash leaves them that comes after a part of a new index, and before the schema that lists
+/// it.
+#[test]
+fn entries_of_an_index_that_no_table_lists_are_removed_at_the_next_start() {
+    let entries = |store: &Store| {
+        let from = Key::from(key::all_entries());
+        store.range_at(&store.latest(), from.clone()..key::after_prefix(&from)).count()
+    };
+    let insert = |store: &Store| {
+        let mut tx = store.begin(&store.latest(), 0);
+        tx.insert(&root(), "t", value(json!({}))).unwrap();
+        tx.commit().unwrap();
+    };
+    let (directory, store) = open();
+    insert(&store);
+    let of_one = entries(&store);
+    assert!(of_one > 0);
+    let entry = [key::entries(store.new_number()), vec![1]].concat();
+    store.write_part(BTreeMap::from([(Key::from(entry), Some(Key::from([])))])).unwrap();
+    // Makes the entry durable and visible.
+    insert(&store);
+    assert_eq!(entries(&store), 2 * of_one + 1);
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    // The latest snapshot is of the latest commit.
+    insert(&store);
+    assert_eq!(entries(&store), 3 * of_one);
 }
 
 #[test]
