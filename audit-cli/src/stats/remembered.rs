@@ -13,16 +13,16 @@ const REMEMBERED: usize = 1 << 20;
 pub(super) struct Remembered {
     order: VecDeque<(u64, ObjectKey, u64)>,
     /// The number of the oldest one.
-    oldest: u64,
+    oldest: usize,
     by_hash: HashMap<u64, Latest>,
     max: usize,
 }
 
 /// The numbers of the latest objects with the same lines.
 struct Latest {
-    latest: u64,
+    latest: usize,
     /// The latest one that is of another stream than `latest`.
-    other: Option<u64>,
+    other: Option<usize>,
 }
 
 impl Default for Remembered {
@@ -47,16 +47,16 @@ impl Remembered {
         if self.order.len() == self.max {
             self.forget_oldest();
         }
-        let number = self.oldest + self.order.len() as u64;
+        let number = self.oldest + self.order.len();
         self.order.push_back((hash, key, count));
         let (order, oldest) = (&self.order, self.oldest);
-        let key_of = |number: u64| usize::try_from(number - oldest).map(|at| order[at].1).ok();
+        let key_of = |number: usize| order[number - oldest].1;
         let same = self.by_hash.entry(hash).or_insert(Latest { latest: number, other: None });
-        if key_of(same.latest).is_some_and(|latest| latest.stream() != key.stream()) {
+        if key_of(same.latest).stream() != key.stream() {
             same.other = Some(same.latest);
         }
         same.latest = number;
-        same.other.and_then(key_of)
+        same.other.map(key_of)
     }
 
     fn forget_oldest(&mut self) {
