@@ -83,7 +83,7 @@ impl S3Route {
                 tracing::error!(
                     route = name,
                     error,
-                    "the bucket of a route refuses requests: the route's records wait in the journal"
+                    "the bucket of a route refuses requests: its records wait in the journal"
                 );
             }
             probed => probed?,

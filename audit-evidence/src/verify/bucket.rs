@@ -157,8 +157,8 @@ fn appeared(streams: &[StreamReport], state: &State) -> Vec<Finding> {
 
 impl StreamReport {
     /// Reports a stream without usable evidence, which had some when it had `size` records, as
-    /// tampered with. An unknown host counts only if the stream is remembered: of other streams it
-    /// is not known whether the host's key was given before.
+    /// tampered with. An unknown host counts only if the stream is remembered: the key of another
+    /// stream may never have been given.
     fn lost_evidence(&mut self, size: u64, is_remembered: bool) {
         if self.host.is_some() {
             return;

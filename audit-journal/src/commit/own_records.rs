@@ -151,7 +151,10 @@ impl OwnRecords {
                 Some(stream)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the next stream of audit logs cannot begin: the current one continues meanwhile");
+                tracing::warn!(
+                    %error,
+                    "the next stream of audit logs cannot begin: the current one continues"
+                );
                 self.again_at = Instant::now() + PAUSE;
                 None
             }

@@ -168,7 +168,8 @@ impl ReplayLog {
                 let what = match &replayed {
                     Some(replayed) if replayed.name == name => None,
                     Some(replayed) => Some(format!(
-                        "it lists the records that were sent to {:?}: name another file for {name:?}",
+                        "it lists the records that were sent to {:?}: name another file for \
+                         {name:?}",
                         replayed.name
                     )),
                     None => Some(

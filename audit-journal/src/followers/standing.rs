@@ -89,8 +89,8 @@ impl Standing {
         }
     }
 
-    /// Creates the standing of a route's follower whose task does not run yet. A follower that is
-    /// not known has no file before [`settle`](Self::settle). Segments are kept for it from now on.
+    /// Creates the standing of a route's follower whose task does not run yet. A new follower
+    /// has no file before [`settle`](Self::settle). Segments are kept for it from now on.
     pub(crate) fn of_route(
         record: FollowerRecord,
         label: String,

@@ -92,7 +92,7 @@ struct Current {
 }
 
 enum State {
-    /// Its files are not known to be durable.
+    /// Its files may not be durable.
     New,
     /// Its files are durable, and its first system record is not.
     Prepared(Own),
@@ -232,7 +232,8 @@ impl RouteCommits {
                     return Err(not_begun(io::Error::other(what)));
                 }
                 if !self.end_current(&mut current) {
-                    let full = "its stream is full, and cannot end while the outcome of a write is unknown";
+                    let full = "its stream is full, and cannot end while the outcome of a write is \
+                                unknown";
                     return Err(not_begun(io::Error::other(full)));
                 }
             }

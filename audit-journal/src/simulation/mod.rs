@@ -40,8 +40,8 @@ use std::{iter, thread};
 
 pub use self::vouching::OWN;
 
-/// Runs the seeds of a simulation on all cores: so many, or those that the environment selects.
-/// Returns what each reports. `test` are the arguments of `cargo test` that replay one.
+/// Runs the seeds of a simulation on all cores: `seeds` of them, or those that the environment
+/// selects. Returns what each reports. `test` are the arguments of `cargo test` that replay one.
 pub fn each_seed<F: Send>(
     test: &str,
     seeds: u64,

@@ -34,8 +34,8 @@ pub(crate) enum Probe {
 ///
 /// # Errors
 ///
-/// If the bucket refuses for another reason, so that an operator must act. Also, if the settings
-/// require create-only, if the store is not known to protect objects.
+/// If the bucket refuses for another reason, so that an operator must act; or if the settings
+/// require create-only, and the store did not show that it protects objects.
 pub(crate) async fn probe(
     bucket: &Bucket,
     settings: &Settings,
