@@ -1,10 +1,12 @@
 //! The record numbers of a stream that were seen.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Disjoint ranges of numbers, in order. Memory grows with the number of gaps.
+/// Disjoint ranges of numbers that do not touch, by their starts. Memory grows with the number of
+/// gaps, and time hardly with it: a range is merged into others once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Ranges(Vec<Range<u64>>);
+pub(crate) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
     /// Adds a range. Returns the parts that were already in the set.
@@ -12,26 +14,33 @@ impl Ranges {
         if new.is_empty() {
             return Vec::new();
         }
-        // The first range that touches the new one, and the first range beyond it.
-        let from = self.0.partition_point(|range| range.end < new.start);
-        let to = self.0.partition_point(|range| range.start <= new.end);
-        let touched = &self.0[from..to];
-        let overlaps =
-            touched.iter().map(|range| range.start.max(new.start)..range.end.min(new.end));
-        let overlaps = overlaps.filter(|overlap| !overlap.is_empty()).collect();
-        let start = touched.first().map_or(new.start, |first| first.start.min(new.start));
-        let end = touched.last().map_or(new.end, |last| last.end.max(new.end));
-        self.0.splice(from..to, std::iter::once(start..end));
+        let mut overlaps = Vec::new();
+        let mut all = new.clone();
+        // The ranges that touch the new one, from the last to the first.
+        while let Some((&start, &end)) =
+            self.0.range(..=new.end).next_back().filter(|(_, end)| new.start <= **end)
+        {
+            self.0.remove(&start);
+            all = all.start.min(start)..all.end.max(end);
+            let overlap = start.max(new.start)..end.min(new.end);
+            overlaps.extend(Some(overlap).filter(|overlap| !overlap.is_empty()));
+        }
+        self.0.insert(all.start, all.end);
+        overlaps.reverse();
         overlaps
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().map(|(start, end)| *start..*end)
     }
 
     /// The gaps between the first and the last number.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.0.windows(2).map(|pair| pair[0].end..pair[1].start)
+        self.iter().zip(self.iter().skip(1)).map(|(range, next)| range.end..next.start)
     }
 
     pub(crate) fn first(&self) -> Option<u64> {
-        Some(self.0.first()?.start)
+        self.0.keys().next().copied()
     }
 }
 
@@ -61,13 +70,13 @@ mod tests {
                 set.extend(new);
             }
             assert_eq!(
-                ranges.0.iter().cloned().flatten().collect::<Vec<_>>(),
+                ranges.iter().flatten().collect::<Vec<_>>(),
                 set.iter().copied().collect::<Vec<_>>()
             );
             let whole = ranges.first().unwrap_or(0)..set.last().copied().unwrap_or(0);
             let missing: Vec<u64> = whole.filter(|number| !set.contains(number)).collect();
             assert_eq!(ranges.gaps().flatten().collect::<Vec<_>>(), missing);
-            assert!(ranges.0.windows(2).all(|pair| pair[0].end < pair[1].start));
+            assert!(ranges.gaps().all(|gap| gap.start < gap.end));
         }
     }
 }

@@ -4,6 +4,7 @@ mod durations;
 mod finding;
 mod grouped;
 mod groups;
+mod holders;
 mod remembered;
 mod seen;
 mod summary;

@@ -1,17 +1,16 @@
 //! Recently read objects, by the hash of their lines.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 
 use audit_sink_s3::layout::ObjectKey;
 
-/// The maximum number of remembered objects, at about 120 bytes each. They serve to find copies in
+/// The maximum number of remembered objects, at about 110 bytes each. They serve to find copies in
 /// other streams.
 const REMEMBERED: usize = 1 << 20;
 
 /// Recently read objects. Each has a number: that of the object before it plus one.
 pub(super) struct Remembered {
-    order: VecDeque<(u64, ObjectKey, u64)>,
+    order: VecDeque<(u64, ObjectKey)>,
     /// The number of the oldest one.
     oldest: usize,
     by_hash: HashMap<u64, Latest>,
@@ -37,18 +36,13 @@ impl Remembered {
     }
 
     /// Remembers an object. Returns one of another stream with the same lines.
-    pub(super) fn add(
-        &mut self,
-        sha256: &[u8; 32],
-        key: ObjectKey,
-        count: u64,
-    ) -> Option<ObjectKey> {
+    pub(super) fn add(&mut self, sha256: &[u8; 32], key: ObjectKey) -> Option<ObjectKey> {
         let hash = u64::from_le_bytes(*sha256.first_chunk().expect("a hash has 32 bytes"));
         if self.order.len() == self.max {
             self.forget_oldest();
         }
         let number = self.oldest + self.order.len();
-        self.order.push_back((hash, key, count));
+        self.order.push_back((hash, key));
         let (order, oldest) = (&self.order, self.oldest);
         let key_of = |number: usize| order[number - oldest].1;
         let same = self.by_hash.entry(hash).or_insert(Latest { latest: number, other: None });
@@ -60,7 +54,7 @@ impl Remembered {
     }
 
     fn forget_oldest(&mut self) {
-        let Some((hash, ..)) = self.order.pop_front() else { return };
+        let Some((hash, _)) = self.order.pop_front() else { return };
         let forgotten = self.oldest;
         self.oldest += 1;
         let Some(same) = self.by_hash.get_mut(&hash) else { return };
@@ -70,17 +64,6 @@ impl Remembered {
         } else if same.other == Some(forgotten) {
             same.other = None;
         }
-    }
-
-    /// Another object of the stream of `than` that holds some of these records.
-    pub(super) fn with(&self, records: &Range<u64>, than: &ObjectKey) -> Option<ObjectKey> {
-        let mut known =
-            self.order.iter().filter(|(_, key, _)| key.stream() == than.stream() && key != than);
-        let overlaps = |(_, key, count): &&(u64, ObjectKey, u64)| {
-            let end = key.first_sequence().saturating_add(*count);
-            key.first_sequence() < records.end && records.start < end
-        };
-        known.find(overlaps).map(|(_, key, _)| *key)
     }
 }
 
@@ -108,7 +91,7 @@ mod tests {
                     *hash == sha256 && known.stream() != stream
                 };
                 let expected = kept.iter().rfind(is_copy).map(|(_, known)| *known);
-                assert_eq!(remembered.add(&sha256, key, 1), expected, "{max}: {sequence}");
+                assert_eq!(remembered.add(&sha256, key), expected, "{max}: {sequence}");
                 found += u32::from(expected.is_some());
                 all.push((sha256, key));
             }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use audit_core::UniqueId;
-use audit_sink_s3::layout::Partition;
+use audit_sink_s3::layout::{ObjectKey, Partition};
 use serde::Serialize;
 
 use super::durations::{Durations, Lag};
 use super::finding::Finding;
+use super::holders::Holders;
 use super::remembered::Remembered;
 use super::seen::Seen;
 use crate::query::Time;
@@ -46,7 +47,8 @@ pub(super) struct Tally {
     pub(super) totals: Totals,
     pub(super) days: BTreeMap<Partition, Totals>,
     pub(super) streams: BTreeMap<UniqueId, Ranges>,
-    pub(super) remembered: Remembered,
+    remembered: Remembered,
+    holders: Holders,
     pub(super) lag: Durations,
     pub(super) lag_from_records: bool,
     /// Objects whose first record has no time.
@@ -80,16 +82,21 @@ impl Tally {
                 .push(Finding::Damaged { key: object.location.to_string(), what: what.clone() });
         }
         let records = key.first_sequence()..key.first_sequence().saturating_add(*count);
-        for double in self.streams.entry(key.stream()).or_default().add(records) {
+        let doubles = self.streams.entry(key.stream()).or_default().add(records.clone());
+        // Before the object itself becomes a holder.
+        let also = doubles.iter().map(|double| self.holders.of(key.stream(), double));
+        let also: Vec<Option<ObjectKey>> = also.collect();
+        self.holders.add(&key, &records, &doubles);
+        for (double, also) in doubles.into_iter().zip(also) {
             findings.push(Finding::Duplicate {
                 stream: key.stream().to_string(),
                 first_sequence: double.start,
                 last_sequence: double.end - 1,
                 key: key.to_string(),
-                also: self.remembered.with(&double, &key).map(|also| also.to_string()),
+                also: also.map(|also| also.to_string()),
             });
         }
-        let same = sha256.as_ref().and_then(|sha256| self.remembered.add(sha256, key, *count));
+        let same = sha256.as_ref().and_then(|sha256| self.remembered.add(sha256, key));
         if let Some(also) = same {
             findings.push(Finding::SameLines { key: key.to_string(), also: also.to_string() });
         }
