@@ -97,18 +97,30 @@ export function toJson(object) {
   return method(object, "toJSON");
 }
 
-/// Whether a `toJSON` returned by a proxy is one that a function added to a built-in prototype.
-export function isForeign(toJSON) {
+/// The `toJSON` with which a proxy's trap answers, unless a function added it to a built-in
+/// prototype. A getter there may remove itself when it is called, so it is found before.
+export function answeredToJson(proxy) {
+  for (let i = 0; i < constructors.length; i++) {
+    const own = getOwnPropertyDescriptor(constructors[i].prototype, "toJSON");
+    if (own !== undefined && !hasOwn(own, "value")) return undefined;
+  }
+  const toJSON = proxy.toJSON;
   for (let i = 0; i < constructors.length; i++) {
     const own = getOwnPropertyDescriptor(constructors[i].prototype, "toJSON");
     if (own === undefined) continue;
     if (!hasOwn(own, "value") || (own.value === toJSON && constructors[i] !== RealDate))
-      return true;
+      return undefined;
   }
-  return false;
+  return toJSON;
 }
 
 const traps = ["get", "has", "ownKeys", "getOwnPropertyDescriptor", "getPrototypeOf"];
+
+function foreignTrap(trap) {
+  return new RealTypeError(
+    `a proxy's handler finds its trap ${trap} on Object.prototype, which was changed`,
+  );
+}
 
 /// Whether the handler of a proxy has a trap defined by the user.
 export function isTrapped(handler) {
@@ -118,12 +130,15 @@ export function isTrapped(handler) {
     if (method(handler, traps[i]) !== undefined) isAuthored = true;
     else if (traps[i] in handler) foreign = traps[i];
   }
-  if (isAuthored && foreign !== undefined) {
-    throw new RealTypeError(
-      `a proxy's handler finds its trap ${foreign} on Object.prototype, which was changed`,
-    );
-  }
+  if (isAuthored && foreign !== undefined) throw foreignTrap(foreign);
   return isAuthored;
+}
+
+/// Whether the handler of a proxy has a trap, defined by the user, that answers with members.
+export function isAnswering(handler) {
+  if (method(handler, "get") !== undefined) return true;
+  if ("get" in handler) throw foreignTrap("get");
+  return false;
 }
 
 /// The primitive value of a wrapper object.

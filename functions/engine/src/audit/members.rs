@@ -14,17 +14,13 @@ impl<'js> Walk<'_, 'js> {
     pub(super) fn elements(&mut self, object: &Object<'js>) -> Result<(), End> {
         self.text.push(b'[');
         let length: Coerced<f64> = object.get(PredefinedAtom::Length)?;
-        let is_trapped = object.as_value().is_proxy();
-        let parent = self.rules.arrays.get_prototype();
-        let is_usual = parent.is_some_and(|parent| *parent.as_value() == self.rules.plain);
-        let prototype = is_usual.then_some(&self.rules.arrays);
         for index in 0..length.0 as u64 {
             if index > 0 {
                 self.text.push(b',');
             }
             // The size limit ends the walk long before 2^32 elements.
             let key = Atom::from_u32(self.ctx.clone(), index as u32)?;
-            let element = if is_trapped || self.may_have(object, prototype, &key)? {
+            let element = if self.has(object.as_value(), &key)? {
                 object.get(key).map_err(End::from)
             } else {
                 Ok(Value::new_undefined(self.ctx.clone()))
@@ -40,32 +36,37 @@ impl<'js> Walk<'_, 'js> {
         Ok(())
     }
 
-    /// Whether a member of the object can be read: the object has it itself, or none of its
-    /// prototypes does. Otherwise the engine would read from a prototype that the function may have
-    /// changed. `prototype` is `None` unless all prototypes are built-in ones, since another may be
-    /// a proxy.
-    fn may_have(
-        &self,
-        object: &Object<'js>,
-        prototype: Option<&Object<'js>>,
-        key: &Atom<'js>,
-    ) -> Result<bool, End> {
-        let is_inherited = match prototype {
-            Some(prototype) => prototype.contains_key(key.clone())?,
-            None => true,
+    /// Whether a member can be read: the object has it itself, or no prototype does. Otherwise the
+    /// engine would read from a prototype that the function may have changed. The prototypes are
+    /// looked at for each member, since a getter may have deleted the member or replaced one.
+    fn has(&self, value: &Value<'js>, key: &Atom<'js>) -> Result<bool, End> {
+        let mut holder = value.clone();
+        while let Some(proxy) = holder.as_proxy() {
+            if self.rare(("isAnswering", proxy.handler()?))? {
+                return Ok(true);
+            }
+            holder = proxy.target()?.into_value();
+        }
+        let Some(object) = holder.as_object() else { return Ok(false) };
+        // No other prototype is searched, since it may be a proxy.
+        let is_inherited = match object.get_prototype() {
+            None => false,
+            Some(parent) if *parent.as_value() == self.rules.plain => {
+                parent.contains_key(key.clone())?
+            }
+            Some(parent) if parent == self.rules.arrays => {
+                let above = parent.get_prototype();
+                above.is_none_or(|above| *above.as_value() != self.rules.plain)
+                    || parent.contains_key(key.clone())?
+            }
+            Some(_) => true,
         };
-        Ok(!is_inherited || self.rare(("hasOwn", object.clone(), key.to_value()?))?)
+        Ok(!is_inherited || self.rare(("hasOwn", holder, key.to_value()?))?)
     }
 
-    /// Writes the members of an object. `prototype` is `None` for one without a prototype, and for
-    /// a proxy.
-    pub(super) fn properties(
-        &mut self,
-        object: &Object<'js>,
-        prototype: Option<&Object<'js>>,
-    ) -> Result<(), End> {
+    /// Writes the members of an object, which may be behind a proxy.
+    pub(super) fn properties(&mut self, object: &Object<'js>) -> Result<(), End> {
         self.text.push(b'{');
-        let usual = prototype.filter(|prototype| *prototype.as_value() == self.rules.plain);
         let mut is_first = true;
         for atom in object.own_keys::<Atom<'js>>(Filter::new().string().enum_only()) {
             let atom = atom?;
@@ -94,9 +95,7 @@ impl<'js> Walk<'_, 'js> {
             };
             self.text.push(b':');
             let hollow = self.hollow.len();
-            // A getter may have deleted a later member.
-            let is_there = prototype.is_none() || self.may_have(object, usual, &atom)?;
-            let written = if is_there {
+            let written = if self.has(object.as_value(), &atom)? {
                 object
                     .get(atom)
                     .map_err(End::from)

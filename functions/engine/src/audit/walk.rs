@@ -190,16 +190,25 @@ impl<'js> Walk<'_, 'js> {
     /// The `toJSON` of an object: its own or its class's. Those on built-in prototypes are ignored.
     fn to_json(&self, object: &Object<'js>, kind: Type) -> Result<Option<Function<'js>>, End> {
         if kind == Type::Proxy {
-            let found: Value<'js> = object.get(PredefinedAtom::ToJSON)?;
-            let Some(found) = found.as_function() else { return Ok(None) };
-            let is_foreign: bool = self.rare(("isForeign", found.clone()))?;
-            return Ok((!is_foreign).then(|| found.clone()));
+            return Ok(self.to_json_behind(object)?.into_function());
         }
         if object.contains_key(PredefinedAtom::ToJSON)? {
             let found: Value<'js> = self.rare(("toJson", object.clone()))?;
             return Ok(found.into_function());
         }
         Ok(None)
+    }
+
+    /// The `toJSON` of a proxy: that of its target, unless a trap answers.
+    fn to_json_behind(&self, object: &Object<'js>) -> Result<Value<'js>, End> {
+        let mut holder = object.as_value().clone();
+        while let Some(proxy) = holder.as_proxy() {
+            if self.rare(("isAnswering", proxy.handler()?))? {
+                return self.rare(("answeredToJson", object.clone()));
+            }
+            holder = proxy.target()?.into_value();
+        }
+        self.rare(("toJson", holder))
     }
 
     /// The target of a proxy without traps, or else the value itself.
@@ -261,7 +270,7 @@ impl<'js> Walk<'_, 'js> {
         if is_array {
             self.elements(object)?;
         } else {
-            self.properties(object, prototype.as_ref())?;
+            self.properties(object)?;
         }
         self.around.pop();
         if !is_plain && &self.text[start..] == b"{}" {

@@ -243,41 +243,143 @@ fn the_time_limit_ends_walks_of_bodies() {
     }
 }
 
+/// Whatever runs while a body is written: getters, methods `toJSON` and `toISOString`, traps of
+/// proxies. Each calls `remove` and answers with a value.
+const HOOKS: [&str; 8] = [
+    "{ get '-'() { remove(); return 1; } }",
+    "{ get '-'() { remove(); return 1; }, set '-'(_) {} }",
+    "{ '-': { toJSON() { remove(); return 1; } } }",
+    "{ '-': { get toJSON() { remove(); return undefined; } } }",
+    "{ '-': new (class extends Date { toISOString() { remove(); return 'x'; } })(0) }",
+    "{ '-': { in: [{ get deep() { remove(); return 1; } }] } }",
+    "{ '-': new Proxy({ x: 1 }, { get(o: any, n) { if (n === 'x') remove(); return o[n]; } }) }",
+    "{ '-': new Proxy({ x: 1 }, { ownKeys(o) { remove(); return Reflect.ownKeys(o); } }) }",
+];
+
+/// What holds the hook's member and, after it, the member `k`: `t` is the object, `p` is logged.
+const HOLDERS: [&str; 9] = [
+    "const t: any = {}; fill(t); const p = t",
+    "const t: any = Object.create(null); fill(t); const p = t",
+    "const t: any = new (class Own { [key: string]: any })(); fill(t); const p = t",
+    "const t: any = []; fill(t); const p = t",
+    "const t: any = new (class List extends Array {})(); fill(t); const p = t",
+    "const t: any = {}; fill(t); const p = new Proxy(t, {})",
+    "const t: any = {}; fill(t); const p = new Proxy(t, { __proto__: null, has: () => true } as any)",
+    "const t: any = []; fill(t); const p = new Proxy(t, { __proto__: null, has: () => true } as any)",
+    "const t: any = {}; fill(t); const p = new Proxy(new Proxy(t, {}), \
+     { __proto__: null, ownKeys: (o: any) => Reflect.ownKeys(o) } as any)",
+];
+
+/// How the hook lets another object answer for `k`, which it removes.
+const SWAPS: [&str; 13] = [
+    "base[k] = 'forged'",
+    "Object.defineProperty(base, k, { get: () => 'forged', configurable: true })",
+    "Object.defineProperty(base, k, { get() { delete base[k]; return 'forged'; }, configurable: true })",
+    "Object.defineProperty(base, k, { get: () => 'forged', set() {}, configurable: true })",
+    "(Array.prototype as any)[k] = 'forged'; base[k] = 'forged'",
+    "(Array.prototype as any)[k] = 'forged'",
+    "Object.setPrototypeOf(Array.prototype, liar)",
+    "Object.setPrototypeOf(t, { [k]: 'forged' })",
+    "Object.setPrototypeOf(t, { get [k]() { return 'forged'; }, set [k](_) {} })",
+    "Object.setPrototypeOf(t, liar)",
+    "Object.setPrototypeOf(t, Object.create({ [k]: 'forged' }))",
+    "t.__proto__ = { [k]: 'forged' }",
+    "if (Object.getPrototypeOf(t) !== null) Object.setPrototypeOf(t, Object.create(liar))",
+];
+
 /// Only own members are part of a body. A member deleted before it is visited is left out, as by
-/// the original `JSON.stringify`, even if a prototype has a member of that name by then.
+/// the original `JSON.stringify`, even if a prototype has a member of that name by then, also one
+/// that the body's own code has just put there.
 #[test]
-fn members_that_getters_delete_are_not_inherited() {
-    let keys = ["z", "toString", "constructor", "toJSON2", "0", "length2"];
+fn members_that_hooks_delete_are_not_inherited() {
+    let keys = ["z", "toString", "1"];
     let removals = ["delete t[k]", "Reflect.deleteProperty(t, k)"];
-    let traps = [
-        "(Object.prototype as any)[k] = 'forged'",
-        "Object.defineProperty(Object.prototype, k, { get: () => 'forged', configurable: true })",
-        "Object.defineProperty(Object.prototype, k, { get() { delete (Object.prototype as any)[k]; return 'forged'; }, configurable: true })",
-        "(Array.prototype as any)[k] = 'forged'; (Object.prototype as any)[k] = 'forged'",
-        "Object.setPrototypeOf(Array.prototype, new Proxy({}, { has: () => false, get: (_, key) => key === k ? 'forged' : undefined }))",
-    ];
-    let holders = [
-        "const t: any = { get '-'() { remove(); return 1; }, [k]: 'mine', last: 2 }; return { t }",
-        "const t: any = new (class Own { [key: string]: any })(); Object.defineProperty(t, '-', { enumerable: true, get() { remove(); return 1; } }); \
-         t[k] = 'mine'; return { t }",
-        "const t: any = [0, 1]; Object.defineProperty(t, 0, { enumerable: true, get() { delete t[1]; \
-         (Object.prototype as any)[1] = 'forged'; (Array.prototype as any)[1] = 'forged'; remove(); return 1; } }); return { t }",
-    ];
     let mut expressions = Vec::new();
-    for key in keys {
-        for removal in removals {
-            for trap in traps {
-                for holder in holders {
+    for (key, removal) in keys.into_iter().zip(removals.into_iter().cycle()) {
+        for hook in HOOKS {
+            for holder in HOLDERS {
+                // Elements are visited in the order of their indexes, and nothing else of arrays.
+                let is_list = holder.contains("t: any = []") || holder.contains("List");
+                if is_list && key != "1" {
+                    continue;
+                }
+                let first = if is_list || key == "1" { "0" } else { "-" };
+                for swap in SWAPS {
                     expressions.push(format!(
-                        "(() => {{ const k = '{key}'; const remove = () => {{ {removal}; {trap}; }}; {holder}; }})()"
+                        "(() => {{ const k = '{key}', base: any = Object.prototype; \
+                         const liar: any = new Proxy({{}}, {{ has: () => false, \
+                         get: (_, key) => key === k ? 'forged' : undefined }}); \
+                         const fill = (o: any) => {{ const hook: any = {hook}; \
+                         Object.defineProperty(o, '{first}', \
+                         {{ ...Object.getOwnPropertyDescriptor(hook, '-'), enumerable: true }}); \
+                         o[k] = 'mine'; }}; \
+                         {holder}; const remove = () => {{ {removal}; {swap}; }}; \
+                         return {{ p }}; }})()"
                     ));
                 }
             }
         }
     }
     let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
-    for (body, expression) in bodies(&expressions).iter().zip(&expressions) {
-        assert!(body.starts_with("{\"t\":"), "{expression}: {body}");
+    let mut failures = Vec::new();
+    // Many small modules take less time than a large one.
+    let bodies = expressions.chunks(100).flat_map(bodies);
+    for (body, expression) in bodies.zip(&expressions) {
+        if !body.starts_with("{\"p\":") || body.contains("forged") || body.contains("mine") {
+            failures.push(format!("{expression}: {body}"));
+        }
+    }
+    let (count, of) = (failures.len(), expressions.len());
+    assert_eq!(failures.first(), None, "{count} of {of} bodies");
+}
+
+/// A function can change what proxies inherit while a body is written.
+#[test]
+fn foreign_traps_and_methods_do_not_answer_for_proxies() {
+    let partial = "new Proxy({ get a() { change(); return 1; }, b: 'mine' } as any, \
+                   { __proto__: HANDLER, has: () => true } as any)";
+    let changes = [
+        "base.get = () => 'forged'",
+        "Object.defineProperty(base, 'get', { configurable: true, get: () => () => 'forged' })",
+    ];
+    let mut expressions = Vec::new();
+    for change in changes {
+        for handler in ["Object.prototype", "(class {}).prototype"] {
+            let partial = partial.replace("HANDLER", handler);
+            for proxy in [format!("new Proxy({partial}, {{ __proto__: null }} as any)"), partial] {
+                expressions.push(format!(
+                    "(() => {{ const base: any = Object.prototype; const change = () => {{ {change}; }}; \
+                     return {{ p: {proxy} }}; }})()"
+                ));
+            }
+        }
+    }
+    let handlers = [
+        "has: () => true",
+        "get: (t: any, k: any) => t[k]",
+        "ownKeys: (t: any) => Reflect.ownKeys(t)",
+    ];
+    let methods = [
+        "base.toJSON = () => 'forged'",
+        "Object.defineProperty(base, 'toJSON', { configurable: true, get: () => () => 'forged' })",
+        "Object.defineProperty(base, 'toJSON', { configurable: true, \
+         get() { delete base.toJSON; return () => 'forged'; } })",
+    ];
+    let first_of_methods = expressions.len();
+    for handler in handlers {
+        for method in methods {
+            expressions.push(format!(
+                "(() => {{ const base: any = Object.prototype; {method}; \
+                 return {{ p: new Proxy({{ a: 1 }}, {{ __proto__: null, {handler} }} as any) }}; }})()"
+            ));
+        }
+    }
+    let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
+    let bodies = bodies(&expressions);
+    for (i, (body, expression)) in bodies.iter().zip(&expressions).enumerate() {
         assert!(!body.contains("forged"), "{expression}: {body}");
+        if i >= first_of_methods {
+            assert_eq!(body, "{\"p\":{\"a\":1}}", "{expression}");
+        }
     }
 }

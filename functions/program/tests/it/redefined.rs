@@ -12,6 +12,8 @@ const body = () => ({
   map: new RealMap([[1, 2]]), set: new RealSet([1]), bytes: bytes, regex: /x/g, error: error, url: url, params: params,
   proxy: new RealProxy({ a: [1] }, {}), proxied: new RealProxy([1, , 2], {}), nothing: undefined, called() {},
   derived: new (class extends RealDate {})(0), bare: { __proto__: null, a: 1 }, generator: (function* () {})(), promise: promise,
+  partial: new RealProxy({ a: [1] }, { __proto__: null, has: () => true }),
+  answering: new RealProxy({ a: 1 }, { __proto__: null, get: (t, k) => t[k] }),
 });
 const RealDate = Date, RealMap = Map, RealSet = Set, RealProxy = Proxy, bytes = new Uint8Array([1, 2]), error = new Error("m"),
   url = new URL("https://example.com/"), params = new URLSearchParams("a=1"), promise = Promise.resolve(1);
