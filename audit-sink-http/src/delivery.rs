@@ -8,7 +8,7 @@ use std::time::Duration;
 use audit_core::{Random, UniqueId, full_jitter};
 use audit_journal::health::{DeliveryTrouble, HealthBoard, Trouble, Watch};
 use audit_journal::shared::executor::{BlockingThreads, execute};
-use audit_journal::shared::panic::catch_in;
+use audit_journal::shared::panic::{Panicked, catch, catch_in};
 use bytes::Bytes;
 use metrics::{Counter, counter, describe_counter};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,6 +21,9 @@ use crate::receiver::{Answer, Receiver};
 
 /// The maximum time limit of a request, however often it has timed out.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(300);
+
+/// The wait after a panic if drawing the backoff itself panics.
+const FALLBACK_BACKOFF: Duration = Duration::from_secs(1);
 
 /// If this many consecutive records are rejected, the records are not the cause: delivery waits for
 /// an operator instead of setting all of them aside.
@@ -59,6 +62,26 @@ pub(crate) struct Rejected {
     pub(crate) reason: String,
     /// Whether some of the records may have arrived.
     pub(crate) may_have_arrived: bool,
+}
+
+/// The part of a delivery that is not done.
+struct Left {
+    /// The ranges of events to send, the next one last.
+    ranges: Vec<Range<usize>>,
+    /// Whether some of the records may have arrived.
+    anything_arrived: bool,
+}
+
+impl Left {
+    fn all(events: &Events) -> Left {
+        let ranges = std::iter::once(0..events.events.len()).collect();
+        Left { ranges, anything_arrived: false }
+    }
+
+    fn replace_last(&mut self, ranges: impl IntoIterator<Item = Range<usize>>) {
+        self.ranges.pop();
+        self.ranges.extend(ranges);
+    }
 }
 
 enum Certain {
@@ -101,16 +124,45 @@ impl Delivery {
     /// Sends all events in as many requests as needed. Returns once all are at the receiver or set
     /// aside. The same events are always divided into the same requests, so that a later process
     /// repeats a request with the same id.
+    ///
+    /// After a panic the outcome of the step is unknown and the records are still in memory, so
+    /// that step is repeated, as after any other failure.
     pub(crate) async fn deliver(&self, events: &Events, rejects: Rejects) -> Result<(), Rejected> {
-        let mut anything_arrived = false;
-        let mut ranges: Vec<_> = std::iter::once(0..events.events.len()).collect();
-        while let Some(range) = ranges.pop() {
+        let mut left = Left::all(events);
+        let mut panics: Option<(Watch, u32)> = None;
+        loop {
+            match catch_in(self.deliver_left(&mut left, events, rejects)).await {
+                Ok(delivered) => {
+                    if let Some((watch, _)) = panics {
+                        let _ = catch(|| watch.over());
+                    }
+                    return delivered;
+                }
+                Err(panicked) => {
+                    left.anything_arrived = true;
+                    // The metrics or the backoff may panic as well.
+                    let backoff = catch(|| self.backoff_after(&panicked, &mut panics));
+                    sleep(backoff.unwrap_or(FALLBACK_BACKOFF)).await;
+                }
+            }
+        }
+    }
+
+    /// Each step changes `left` only once it has succeeded, since it may panic.
+    async fn deliver_left(
+        &self,
+        left: &mut Left,
+        events: &Events,
+        rejects: Rejects,
+    ) -> Result<(), Rejected> {
+        while let Some(range) = left.ranges.last().cloned() {
             if range.is_empty() {
+                left.ranges.pop();
                 continue;
             }
             let content = self.envelope.fill(events, range.clone());
             let sent = range.start..range.start + content.count;
-            ranges.push(sent.end..range.end);
+            let rest = sent.end..range.end;
             if rejects == Rejects::Only {
                 for pointer in content.pointers {
                     let event = &events.events[sent.start + pointer];
@@ -123,11 +175,12 @@ impl Delivery {
             let certain = self.until_certain(events, &sent, content.body.into(), rejects).await;
             let (reason, is_too_large) = match certain {
                 Certain::Accepted => {
-                    anything_arrived = true;
+                    left.anything_arrived = true;
+                    left.replace_last([rest]);
                     continue;
                 }
                 Certain::Rejected { reason, is_too_large, may_have_arrived } => {
-                    anything_arrived |= may_have_arrived;
+                    left.anything_arrived |= may_have_arrived;
                     (reason, is_too_large)
                 }
             };
@@ -135,13 +188,14 @@ impl Delivery {
             if sent.len() > 1 && (is_too_large || !fails) {
                 // Divides the request, so that only the rejected records are affected.
                 let middle = sent.start + sent.len() / 2;
-                ranges.extend([middle..sent.end, sent.start..middle]);
+                left.replace_last([rest, middle..sent.end, sent.start..middle]);
             } else if fails {
-                return Err(Rejected { reason, may_have_arrived: anything_arrived });
+                return Err(Rejected { reason, may_have_arrived: left.anything_arrived });
             } else {
-                self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
                 let event = &events.events[sent.start];
                 self.set_aside(events.stream, event, SetAside::Rejected, &reason).await;
+                self.rejected_in_a_row.fetch_add(1, Ordering::Relaxed);
+                left.replace_last([rest]);
             }
         }
         Ok(())
@@ -246,6 +300,17 @@ impl Delivery {
             reason,
             "an audit record was set aside, since the log stream does not take it"
         );
+    }
+
+    /// Reports a panic of a delivery and returns the backoff. `panics` are those of this delivery
+    /// so far.
+    fn backoff_after(&self, panicked: &Panicked, panics: &mut Option<(Watch, u32)>) -> Duration {
+        let (watch, count) = panics.get_or_insert_with(|| (self.health.watch(), 0));
+        *count = count.saturating_add(1);
+        let retry = *count - 1;
+        self.health.panicked();
+        watch.report(Trouble::panicked("the delivery to the log stream", panicked));
+        self.backoff(true, retry)
     }
 
     /// The backoff, given the number of retries so far.

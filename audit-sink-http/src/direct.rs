@@ -1,21 +1,27 @@
 //! Without a journal: `persist` waits until the receiver has the batch.
 //!
 //! Each batch is sent by its own task, which continues until the outcome is certain, even if the
-//! caller is gone. Nothing is stored on this host: a crash leaves the outcome of batches in flight
-//! unknown, and none of them was acknowledged.
+//! caller is gone or a step panics. Nothing is stored on this host: a crash leaves the outcome of
+//! batches in flight unknown, and none of them was acknowledged.
+//!
+//! If a task is dropped with its runtime, the sink stops: flushes fail, since nobody sends the
+//! batch again.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit_core::{Batch, Durability, Place, Receipt, SinkError, SinkErrorKind, UniqueId};
-use audit_journal::health::PendingBatch;
+use audit_journal::health::{MustEnd, PendingBatch};
+use audit_journal::shared::panic::catch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Settings;
 use crate::delivery::{Delivery, Rejected, Rejects};
 use crate::event::{Event, Events};
+
+const LOST: &str = "the delivery of an audit batch ended without an outcome";
 
 /// The batches in flight to one receiver.
 pub(crate) struct Direct {
@@ -41,6 +47,8 @@ struct State {
     next_sequence: u64,
     next_ticket: u64,
     pending: BTreeSet<u64>,
+    /// Whether a batch in flight was dropped before its outcome was certain.
+    has_lost: bool,
 }
 
 impl Numbers {
@@ -49,21 +57,34 @@ impl Numbers {
     }
 }
 
-/// A batch in flight. Dropped once its outcome is certain, or with its runtime.
+/// A batch in flight. [Ended](UnderWay::end) once its outcome is certain, or dropped with its
+/// runtime.
 struct UnderWay {
     numbers: Arc<Numbers>,
     ticket: u64,
+    must_end: Option<MustEnd>,
     _counted: PendingBatch,
     _room: OwnedSemaphorePermit,
     _slot: OwnedSemaphorePermit,
 }
 
+impl UnderWay {
+    fn end(mut self) {
+        if let Some(must_end) = self.must_end.take() {
+            must_end.ended();
+        }
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut state = self.numbers.lock();
+        state.has_lost |= self.must_end.is_some();
         state.pending.remove(&self.ticket);
         let first = state.pending.first().copied().unwrap_or(state.next_ticket);
-        self.numbers.first_pending.send_replace(first);
+        drop(state);
+        // The wakers of flushes may panic, and those behind them wait too.
+        while catch(|| self.numbers.first_pending.send_replace(first)).is_err() {}
     }
 }
 
@@ -109,24 +130,23 @@ impl Direct {
             Ok(Err(_closed)) => return Err(SinkError::closed()),
             Err(_elapsed) => return Err(self.not_sent()),
         };
+        let is_own = place.is_none();
         let (place, under_way) = self.number(&batch, place, room, slot)?;
         let (reply, outcome) = oneshot::channel();
         let delivery = Arc::clone(&self.delivery);
-        let rejects = if under_way.1 { Rejects::Fail } else { Rejects::Aside };
+        let rejects = if is_own { Rejects::Fail } else { Rejects::Aside };
         tokio::spawn(async move {
             let events = Events::of_batch(&batch, place);
             let delivered = delivery.deliver(&events, rejects).await;
-            // The caller may be gone. It gets the outcome before flushes complete.
-            let _ = reply.send(delivered);
-            drop(under_way);
+            // The caller may be gone, or its waker may panic. It gets the outcome before flushes
+            // complete.
+            let _ = catch(|| reply.send(delivered));
+            under_way.end();
         });
         match timeout_at(deadline, outcome).await {
             Ok(Ok(Ok(()))) => Ok(Receipt { durability: Durability::Delivered, place: Some(place) }),
             Ok(Ok(Err(rejected))) => Err(self.rejected(rejected)),
-            Ok(Err(_gone)) => Err(SinkError::indeterminate(
-                SinkErrorKind::Unavailable,
-                "the delivery of the audit batch ended without an outcome",
-            )),
+            Ok(Err(_gone)) => Err(SinkError::indeterminate(SinkErrorKind::Unavailable, LOST)),
             Err(_elapsed) => Err(self.not_certain()),
         }
     }
@@ -138,12 +158,14 @@ impl Direct {
         place: Option<Place>,
         room: OwnedSemaphorePermit,
         slot: OwnedSemaphorePermit,
-    ) -> Result<(Place, (UnderWay, bool)), SinkError> {
+    ) -> Result<(Place, UnderWay), SinkError> {
         let mut state = self.numbers.lock();
         if self.room.is_closed() {
             return Err(SinkError::closed());
         }
-        let is_own = place.is_none();
+        if state.has_lost {
+            return Err(SinkError::not_persisted(SinkErrorKind::Closed, LOST));
+        }
         let place = place.unwrap_or_else(|| {
             let first_sequence = state.next_sequence;
             state.next_sequence += u64::from(batch.count());
@@ -156,11 +178,12 @@ impl Direct {
         let under_way = UnderWay {
             numbers: Arc::clone(&self.numbers),
             ticket,
+            must_end: Some(self.delivery.health.must_end("the delivery of an audit batch")),
             _counted: self.delivery.health.pending_batch(),
             _room: room,
             _slot: slot,
         };
-        Ok((place, (under_way, is_own)))
+        Ok((place, under_way))
     }
 
     /// Refuses records that are too large: the receiver would only get a pointer to a record that
@@ -183,12 +206,16 @@ impl Direct {
         Ok(())
     }
 
-    /// Waits until the outcomes of all batches accepted so far are certain.
+    /// Waits until the outcomes of all batches accepted so far are certain, or fails if one never
+    /// will be.
     pub(crate) async fn flush(&self) -> Result<(), SinkError> {
         let up_to = self.numbers.lock().next_ticket;
         let mut first_pending = self.numbers.first_pending.subscribe();
         // The sender lives as long as this sink.
         let _ = first_pending.wait_for(|first| *first >= up_to).await;
+        if self.numbers.lock().has_lost {
+            return Err(SinkError::indeterminate(SinkErrorKind::Closed, LOST));
+        }
         Ok(())
     }
 

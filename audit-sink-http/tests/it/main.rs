@@ -3,6 +3,7 @@
 
 mod indexers_acknowledge;
 mod outages_lose_nothing;
+mod panics_lose_nothing;
 mod receiver;
 mod records_are_set_aside;
 mod refusals_say_why;
