@@ -68,11 +68,11 @@ impl Failure {
 
     /// The failure and its cause, as the page shows them.
     pub(crate) fn shown(&self) -> serde_json::Value {
-        let because = self.source.as_ref().map(ToString::to_string);
-        serde_json::json!({
-            "error": escape::text(&self.message),
-            "because": because.as_deref().map(escape::text),
-        })
+        let mut shown = serde_json::json!({ "error": escape::text(&self.message) });
+        if let Some(source) = &self.source {
+            shown["because"] = escape::text(&source.to_string()).into_owned().into();
+        }
+        shown
     }
 
     /// Whether the reader of the output is gone, which is not an error.

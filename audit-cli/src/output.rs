@@ -184,7 +184,10 @@ impl Output {
         let failure = shown(failure.to_string());
         let mut stderr = io::stderr().lock();
         if self.json {
-            let mut line = serde_json::json!({ "error": failure, "because": causes });
+            let mut line = serde_json::json!({ "error": failure });
+            if !causes.is_empty() {
+                line["because"] = causes.into();
+            }
             if let Some(advice) = advice {
                 line["advice"] = advice.into();
             }

@@ -275,11 +275,13 @@ pub fn exit(program: &str, result: Result<(), Box<dyn Error>>, errors: &Output, 
         if errors.is_json() {
             let mut timestamp = String::new();
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-            let because = causes.join(": ");
             let mut line = serde_json::json!({
                 "timestamp": timestamp, "level": "ERROR", "target": program,
-                "message": "the host ends", "error": error, "because": because, "code": code,
+                "message": "the host ends", "error": error, "code": code,
             });
+            if !causes.is_empty() {
+                line["because"] = causes.join(": ").into();
+            }
             if let Some(advice) = advice {
                 line["advice"] = advice.into();
             }

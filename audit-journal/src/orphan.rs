@@ -177,7 +177,8 @@ impl OrphanedJournal {
         let board = Arc::clone(&health);
         let task = tokio::spawn(async move {
             if !deliveries.run(None).await {
-                let why = board.stop_reason().unwrap_or_default();
+                let why = board.stop_reason();
+                let why = why.unwrap_or_else(|| "the delivery ended early: repeat it".to_owned());
                 return Err(SinkError::not_persisted(SinkErrorKind::Closed, why));
             }
             let Health {

@@ -6,6 +6,7 @@ mod routes;
 mod show;
 mod waiting;
 
+use audit_core::with_sources;
 use audit_journal::{JournalBatch, JournalReader, JournalRecords, OpenErrorKind};
 
 use self::deliver::deliver;
@@ -33,12 +34,12 @@ fn read(directory: &JournalDirectory, output: &Output) -> Result<Option<JournalR
     match JournalReader::open(&directory.directory) {
         Ok(reader) => Ok(Some(reader)),
         Err(error) if error.kind() == OpenErrorKind::Damaged => {
-            let what =
-                std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let what = with_sources(&error);
             if output.is_json() {
-                output.json(&serde_json::json!({ "damaged": what }))?;
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                output.json(&serde_json::json!({ "damaged": cause.unwrap_or(what) }))?;
             } else {
-                output.line(&output.style().bad(&format!("{error}: {what}")))?;
+                output.line(&output.style().bad(&what))?;
             }
             Ok(None)
         }

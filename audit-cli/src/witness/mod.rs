@@ -89,8 +89,7 @@ async fn add_checkpoint(State(cosigner): State<Arc<Cosigner>>, request: Request)
         Ok(Ok(line)) => line.into_response(),
         Ok(Err(Declined::Refusal(refusal))) => refused(&refusal),
         Ok(Err(Declined::Failure(failure))) => {
-            let because = std::error::Error::source(&failure).map(ToString::to_string);
-            crate::output::note(&format!("{failure}: {}", because.unwrap_or_default()));
+            crate::output::note(&audit_core::with_sources(&failure));
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
         Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

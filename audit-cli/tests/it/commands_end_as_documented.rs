@@ -42,6 +42,7 @@ async fn usage_errors_end_with_two_and_unreadable_buckets_with_three() {
     assert_eq!(ran.code, Some(3));
     let error: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
     assert!(error["error"].as_str().unwrap().contains("use s3://"), "{error}");
+    assert_eq!(error.get("because"), None, "no cause, no member");
 
     let (server, _) = hourly(3).await;
     let denied = |_: &s3_testserver::RequestInfo| Fault::Refused(ErrorAnswer::ACCESS_DENIED);

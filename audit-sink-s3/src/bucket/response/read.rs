@@ -272,13 +272,13 @@ fn with_cause(error: &object_store::Error) -> String {
 /// Describes an error without a response. The innermost cause is the most informative (`connection
 /// refused`); the outer errors repeat it with the whole URL.
 fn without_status(error: &object_store::Error, noun: &str) -> String {
+    let cause = sources(error).last().map_or_else(|| error.to_string(), ToString::to_string);
+    let cause = scrub(&cause);
     if is_of_directory(error) {
-        let cause = sources(error).last().map_or_else(|| error.to_string(), ToString::to_string);
-        return format!("{noun}: {}", scrub(&cause));
+        return format!("{noun}: {cause}");
     }
     let text = with_cause(error);
     let host = host(&text);
-    let cause = sources(error).last().map(|cause| scrub(&cause.to_string())).unwrap_or_default();
     let at = host.map(|host| format!(" of {host}")).unwrap_or_default();
     let response = of_text(&text);
     if response == Response::Blocked(Blocker::PlainHttp) {

@@ -372,8 +372,13 @@ fn check_covers_everything_a_start_needs() {
             .args(["serve", functions, "--check", "--listen=127.0.0.1:0"])
             .args(flags)
             .current_dir(directory.path())
+            .env("LOG_FORMAT", "json")
             .output()
             .unwrap();
+        for line in String::from_utf8(host.stderr).unwrap().lines() {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(event.as_object().unwrap().values().all(|member| *member != ""), "{line}");
+        }
         (host.status.code(), String::from_utf8(host.stdout).unwrap())
     };
     let (code, shown) = check(functions, &[]);

@@ -262,18 +262,24 @@ fn logs_are_json_to_the_last_word() {
     std::fs::write(directory.path().join("file"), "").unwrap();
     let environment =
         [("LOG_FORMAT", "json"), ("RUST_LOG", "audit_sink_s3=info,audit_journal=info")];
-    let flags = [&FREE[..], &["--journal=file"]].concat();
-    let ended = run(directory.path(), &flags, &environment);
-    assert_eq!(ended.status.code(), Some(1));
-    let lines: Vec<_> = text(&ended.stderr).lines().map(ToOwned::to_owned).collect();
-    assert!(!lines.is_empty());
-    for line in &lines {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        let level = event["level"].as_str().unwrap();
-        assert!(["INFO", "WARN", "ERROR"].contains(&level) && event["timestamp"].is_string());
+    // A failed check has no cause beyond what it printed.
+    for (flag, has_cause) in [("--check", false), ("--provenance", true)] {
+        let flags = [&FREE[..], &["--journal=file", flag]].concat();
+        let ended = run(directory.path(), &flags, &environment);
+        assert_eq!(ended.status.code(), Some(1));
+        let lines: Vec<_> = text(&ended.stderr).lines().map(ToOwned::to_owned).collect();
+        assert!(!lines.is_empty());
+        for line in &lines {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            let level = event["level"].as_str().unwrap();
+            assert!(["INFO", "WARN", "ERROR"].contains(&level) && event["timestamp"].is_string());
+            assert!(event.as_object().unwrap().values().all(|member| *member != ""), "{line}");
+        }
+        let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+        let message = (last["message"].as_str(), last["code"].as_i64());
+        assert_eq!(message, (Some("the host ends"), Some(1)));
+        assert_eq!(last.get("because").is_some(), has_cause, "{last}");
     }
-    let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
-    assert_eq!((last["message"].as_str(), last["code"].as_i64()), (Some("the host ends"), Some(1)));
 }
 
 #[test]
