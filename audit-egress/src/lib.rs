@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The allowed addresses: public ones, and those of allowed networks. Cheap to clone.
@@ -28,9 +28,10 @@ impl Egress {
         Egress::default()
     }
 
-    /// Allows public addresses and those of these networks.
+    /// Allows public addresses and those of these networks. An IPv4-mapped address or network
+    /// (`::ffff:10.0.0.0/104`) is the IPv4 one, and no other IPv6 network has IPv4 addresses.
     pub fn allowing(networks: impl IntoIterator<Item = IpNet>) -> Egress {
-        Egress { allowed: networks.into_iter().collect(), resolver: None }
+        Egress { allowed: networks.into_iter().map(canonical).collect(), resolver: None }
     }
 
     /// Resolves names with `resolver` instead of the system's. Its results are checked.
@@ -42,8 +43,15 @@ impl Egress {
     /// Whether a connection may be made to this address.
     pub fn allows(&self, address: IpAddr) -> bool {
         let canonical = address.to_canonical();
-        is_public(address)
-            || self.allowed.iter().any(|net| net.contains(&canonical) || net.contains(&address))
+        is_public(address) || self.allowed.iter().any(|network| network.contains(&canonical))
+    }
+}
+
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
+        (Some(v4), length @ 96..) => Ipv4Net::new_assert(v4, length - 96).into(),
+        (_, _) => network,
     }
 }
 
@@ -196,6 +204,26 @@ mod tests {
         assert_eq!(resolved(allowing).await.unwrap(), all);
         let private = Egress::allowing(networks).with_resolver(fixed(&["192.168.0.1"]));
         assert_eq!(resolved(private).await.unwrap_err().address().to_string(), "192.168.0.1");
+    }
+
+    #[test]
+    fn mapped_addresses_are_those_of_ipv4() {
+        let allows = |network: &str, address: &str| {
+            Egress::allowing([network.parse().unwrap()]).allows(address.parse().unwrap())
+        };
+        for network in ["10.0.0.0/8", "::ffff:10.0.0.0/104"] {
+            for (address, is_allowed) in
+                [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("::10.1.2.3", false)]
+            {
+                assert_eq!(allows(network, address), is_allowed, "{network} {address}");
+            }
+        }
+        for network in ["::/0", "::/64", "::/96"] {
+            assert!(allows(network, "::1"), "{network}");
+            for address in ["10.1.2.3", "::ffff:10.1.2.3"] {
+                assert!(!allows(network, address), "{network} {address}");
+            }
+        }
     }
 
     #[test]

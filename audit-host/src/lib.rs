@@ -83,7 +83,7 @@ pub use manual::write_manual_if_asked;
 pub use output::{Output, may_color};
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{
-    SettingsError, Source, Sources, naming_variables, parse_with_file, print_usage,
+    SettingsError, Source, Sources, listen_address, naming_variables, parse_with_file, print_usage,
     what_is_expected, without_secrets,
 };
 pub use shortened::shortened;

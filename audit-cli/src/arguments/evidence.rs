@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use audit_core::UniqueId;
 use audit_evidence::{TrustedKey, VerifierKey};
+use audit_host::listen_address;
 use clap::Args;
 
 use super::{Source, times_ms};
@@ -181,7 +182,7 @@ pub(crate) struct Witness {
     pub(crate) state: PathBuf,
 
     /// The address to serve at. Anyone can send requests; only the hosts get cosignatures
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
 }
 

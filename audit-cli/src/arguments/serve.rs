@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use audit_evidence::TrustedKey;
+use audit_host::listen_address;
 use clap::Args;
 use url::Url;
 
@@ -17,7 +18,7 @@ pub(crate) struct Serve {
 
     /// The address to listen on. Port 0 selects a free port. An address that other machines can
     /// reach needs --tls-cert, or a proxy with TLS: see --proxy
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
 
     /// The address under which a proxy with TLS serves the page, such as https://audit.example.com.

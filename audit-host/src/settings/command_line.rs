@@ -72,8 +72,8 @@ pub fn parse_with_file(
 }
 
 /// Makes an error name the environment variable with the invalid value, where clap names the
-/// variable's flag or blames the arguments. Also says what the value of a number or an address must
-/// be. `arguments` are those that clap parsed. Other errors are returned unchanged.
+/// variable's flag or blames the arguments. Also says what the value of a number must be.
+/// `arguments` are those that clap parsed. Other errors are returned unchanged.
 pub fn naming_variables(
     mut error: clap::Error,
     command: &Command,

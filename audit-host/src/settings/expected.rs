@@ -1,19 +1,14 @@
 //! What the value of a setting must be, for errors.
 
-use std::any::TypeId;
 use std::error::Error as _;
-use std::net::SocketAddr;
 
 use clap::builder::ValueParser;
 use clap::{Arg, Command};
 
-/// What the value of a setting must be, where its parser's own error does not say so: an address,
-/// or a number with its range.
+/// What the value of a setting must be, where its parser's own error does not say so: a number with
+/// its range.
 pub(super) fn expected(setting: &Arg) -> Option<String> {
     let parser = setting.get_value_parser();
-    if parser.type_id() == TypeId::of::<SocketAddr>() {
-        return Some("an address and a port, such as 127.0.0.1:8080".to_owned());
-    }
     // A parser of numbers is recognized by its error for a text that is not a number.
     let signs = ["invalid digit", " is not in "];
     refusal(parser, "x").filter(|why| signs.iter().any(|sign| why.contains(sign)))?;
@@ -58,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_addresses_are_described() {
+    fn numbers_are_described() {
         let x = || Arg::new("x");
         let number = |range: &str| Some(format!("a whole number{range}"));
         for (setting, range) in [
@@ -72,8 +67,6 @@ mod tests {
         ] {
             assert_eq!(expected(&setting), number(range), "{range}");
         }
-        let address = expected(&x().value_parser(value_parser!(SocketAddr))).unwrap();
-        assert!(address.contains("127.0.0.1:8080"), "{address}");
         for own in [ValueParser::string(), ValueParser::path_buf(), ValueParser::bool()] {
             assert_eq!(expected(&x().value_parser(own)), None);
         }

@@ -1,5 +1,6 @@
 //! Settings from flags, the environment and a file, and the source of each.
 
+mod address;
 mod command_line;
 mod expected;
 
@@ -12,6 +13,7 @@ use clap::{ArgMatches, Command};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+pub use self::address::listen_address;
 pub use self::command_line::{SettingsError, naming_variables, parse_with_file, print_usage};
 use crate::{Output, read_text};
 
@@ -72,7 +74,6 @@ pub fn what_is_expected(error: &toml::de::Error) -> Option<String> {
         Some((_, "usize" | "u64")) => Some("a whole number from 0 on"),
         Some((_, "u32")) => Some("a whole number from 0 to 4294967295"),
         Some((_, "path string")) => Some("a path as a string"),
-        Some((_, "socket address")) => Some("an address with a port as a string"),
         Some((_, other)) => Some(other),
         None => None,
     };

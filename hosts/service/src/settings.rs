@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use audit_host::{
     AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RouteSettings,
-    RoutesFile, ServeLimits, SettingsError, Sources, file_url, parse_with_file, settings_file,
-    without_secrets,
+    RoutesFile, ServeLimits, SettingsError, Sources, file_url, listen_address, parse_with_file,
+    settings_file, without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings};
@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     traces: Option<String>,
 
     /// The address to listen on. Port 0 selects a free port.
-    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
 
     /// The address for operators, where /livez, /readyz and /healthz give reasons; or `none`. At
@@ -321,9 +321,10 @@ impl Settings {
     pub(crate) fn operators_listen(&self) -> Result<Option<SocketAddr>, Box<dyn Error>> {
         match self.operators_listen.as_str() {
             "none" => Ok(None),
-            address => Ok(Some(address.parse().map_err(|error| {
-                format!("--operators-listen {address:?}: {error}, such as 127.0.0.1:8081, or none")
-            })?)),
+            address => {
+                let address = listen_address(address);
+                Ok(Some(address.map_err(|why| format!("--operators-listen: {why}, or `none`"))?))
+            }
         }
     }
 

@@ -1,16 +1,17 @@
 //! The address of a request's client, behind proxies.
 
 mod elements;
+mod networks;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use http::HeaderName;
 use http::header::FORWARDED;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use self::elements::{elements_from_the_right, forwarded_for, node};
 
@@ -61,8 +62,10 @@ impl FromStr for ClientAddressHeader {
     type Err = InvalidProxies;
 
     fn from_str(name: &str) -> Result<ClientAddressHeader, InvalidProxies> {
-        let name = HeaderName::from_bytes(name.trim().as_bytes())
-            .map_err(|_| InvalidProxies::new(name, "is not the name of a header"))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| InvalidProxies {
+            part: format!("{name:?}"),
+            problem: "is not the name of a header: write one, such as x-forwarded-for",
+        })?;
         Ok(match name.as_str() {
             "x-forwarded-for" => ClientAddressHeader::XForwardedFor,
             "forwarded" => ClientAddressHeader::Forwarded,
@@ -96,8 +99,13 @@ impl TrustedProxies {
     pub fn new(
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<TrustedProxies, InvalidProxies> {
-        let networks = networks.into_iter().map(canonical).collect::<Result<_, _>>()?;
+        let networks = networks.into_iter().map(networks::canonical).collect::<Result<_, _>>()?;
         Ok(TrustedProxies { networks, ..TrustedProxies::none() })
+    }
+
+    /// Their networks. IPv4-mapped ones are IPv4.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.networks
     }
 
     /// The header in which these proxies write.
@@ -174,50 +182,21 @@ impl TrustedProxies {
     }
 }
 
-/// The network with IPv4-mapped addresses as IPv4.
-fn canonical(network: IpNet) -> Result<IpNet, InvalidProxies> {
-    const MAPPED: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
-    let IpNet::V6(v6) = network else { return Ok(network) };
-    match (v6.addr().to_ipv4_mapped(), v6.prefix_len()) {
-        (Some(v4), length @ 96..) => Ok(Ipv4Net::new_assert(v4, length - 96).into()),
-        (_, 0) => Ok(Ipv6Net::default().into()),
-        (_, 1..96) if v6.contains(&MAPPED) => Err(InvalidProxies::new(
-            &network.to_string(),
-            "holds IPv4-mapped addresses among others; name the IPv4 and IPv6 networks separately",
-        )),
-        (_, _) => Ok(network),
-    }
-}
-
 impl FromStr for TrustedProxies {
     type Err = InvalidProxies;
 
     /// Networks in CIDR notation or single addresses, separated by commas or white space.
     fn from_str(list: &str) -> Result<TrustedProxies, InvalidProxies> {
-        let parts = list
-            .split(|char: char| char == ',' || char.is_ascii_whitespace())
-            .filter(|part| !part.is_empty());
-        let network = |part: &str| {
-            let network =
-                part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| {
-                InvalidProxies::new(part, "is neither an address nor a network such as 10.0.0.0/8")
-            })
-        };
-        TrustedProxies::new(parts.map(network).collect::<Result<Vec<_>, _>>()?)
+        Ok(TrustedProxies { networks: networks::parse(list)?, ..TrustedProxies::none() })
     }
 }
 
-/// A list of trusted proxies, or the name of their header, that cannot be read.
+/// A list of networks that cannot be read, or the name of a header. The error says why, and what to
+/// write instead. It shows an entry of a list only if that resembles an address: anything else may
+/// be a misplaced secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{part:?} {problem}")]
+#[error("{part} {problem}")]
 pub struct InvalidProxies {
     part: String,
     problem: &'static str,
-}
-
-impl InvalidProxies {
-    fn new(part: &str, problem: &'static str) -> InvalidProxies {
-        InvalidProxies { part: part.to_owned(), problem }
-    }
 }

@@ -170,7 +170,7 @@ fn mapped_networks_are_the_ipv4_networks() {
     }
     for mixed in ["::/1", "::/80", "::ffff:0:0/95", "::ffff:10.0.0.0/8"] {
         let error = mixed.parse::<TrustedProxies>().unwrap_err();
-        assert!(error.to_string().ends_with("name the IPv4 and IPv6 networks separately"));
+        assert!(error.to_string().contains("the IPv4 and the IPv6 networks one by one"));
     }
     let all: TrustedProxies = "::/0".parse().unwrap();
     assert!(all.trust("2001:db8::1".parse().unwrap()));
@@ -188,7 +188,10 @@ fn header_names_are_case_insensitive() {
         assert_eq!(name.parse(), Ok(header));
     }
     let error = "not a name".parse::<ClientAddressHeader>().unwrap_err();
-    assert_eq!(error.to_string(), "\"not a name\" is not the name of a header");
+    assert_eq!(
+        error.to_string(),
+        "\"not a name\" is not the name of a header: write one, such as x-forwarded-for"
+    );
 }
 
 #[test]
@@ -244,9 +247,35 @@ fn invalid_lists_name_their_invalid_part() {
         proxies.trust("192.0.2.1".parse().unwrap()) && !proxies.trust("192.0.2.2".parse().unwrap())
     );
     assert_eq!("".parse(), Ok(TrustedProxies::none()));
-    let error = "10.0.0.0/8, nginx".parse::<TrustedProxies>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "\"nginx\" is neither an address nor a network such as 10.0.0.0/8"
-    );
+}
+
+#[test]
+fn a_refused_network_says_why_and_what_to_write() {
+    let zeros = "without zeros before them";
+    for (list, part, says) in [
+        ("10.0.0.0/8, nginx", "entry 2 of the list", "names are not resolved: write one such as"),
+        ("hunter2", "entry 1 of the list", "10.0.0.0/8"),
+        ("::1 hunter2/8", "entry 2 of the list", "10.0.0.0/8"),
+        ("::/64", "\"::/64\"", "holds all IPv4 addresses"),
+        ("::1,::/1", "\"::/1\"", "write the IPv4 and the IPv6 networks one by one"),
+        ("::ffff:0:0/95", "\"::ffff:0.0.0.0/95\"", "such as 10.0.0.0/8,::1"),
+        ("10.0.0.0/33", "\"10.0.0.0/33\"", "at most /32"),
+        ("::1/129", "\"::1/129\"", "at most /128"),
+        ("10.0.0.0/", "\"10.0.0.0/\"", "such as 10.0.0.0/8"),
+        ("10.0.0.0/255.0.0.0", "\"10.0.0.0/255.0.0.0\"", "has a mask"),
+        ("10.0.0.1:443", "\"10.0.0.1:443\"", "has a port"),
+        ("[::1]:443", "\"[::1]:443\"", "has a port"),
+        ("[::1]", "entry 1 of the list", "has brackets"),
+        ("fe80::1%eth0", "entry 1 of the list", "fe80::/10"),
+        ("http://10.0.0.1", "entry 1 of the list", "is a URL"),
+        ("10.0.*", "\"10.0.*\"", "is a range"),
+        ("10.0.0.1-9", "\"10.0.0.1-9\"", "is a range"),
+        ("10.0.0", "\"10.0.0\"", zeros),
+        ("010.0.0.1", "\"010.0.0.1\"", zeros),
+        ("10/8", "\"10/8\"", zeros),
+    ] {
+        let error = list.parse::<TrustedProxies>().unwrap_err().to_string();
+        assert!(error.starts_with(part) && error.contains(says), "{list}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }

@@ -35,6 +35,7 @@ pub(super) fn fetch(options: &Options) -> Result<FetchSettings, String> {
 /// Parses the proxy's URL. The error does not quote it, since it may contain a password.
 fn proxy(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| url.has_host());
-    url.filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| "fetch_proxy is not an http or https URL".to_owned())
+    url.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(|| {
+        "fetch_proxy is not an http or https URL: write one such as http://proxy:3128".to_owned()
+    })
 }

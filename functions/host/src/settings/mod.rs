@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use audit_host::{Destinations, LogFormat, Sources, settings_file};
+use audit_host::{Destinations, LogFormat, Sources, listen_address, settings_file};
 use audit_runtime::http::TrustedProxies;
 use functions_fetch::FetchSettings;
 use functions_server::NetworkLimits;
@@ -210,10 +210,12 @@ fn listen_beside(
     listen: SocketAddr,
     default: (IpAddr, u16),
 ) -> Result<Option<SocketAddr>, String> {
-    let invalid = || format!("{name} is not an address with a port, nor `none`");
     match set {
         Some("none") => Ok(None),
-        Some(address) => address.parse().map(Some).map_err(|_| invalid()),
+        Some(address) => {
+            let address = listen_address(address);
+            address.map(Some).map_err(|why| format!("{name}: {why}, or `none`"))
+        }
         // A free port if `listen` takes one, so that two hosts never collide.
         None if listen.port() == 0 => Ok(Some(SocketAddr::from((default.0, 0)))),
         None => Ok(Some(SocketAddr::from(default))),

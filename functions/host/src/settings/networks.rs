@@ -1,8 +1,8 @@
 //! Networks that functions may fetch from.
 
-use std::net::IpAddr;
 use std::str::FromStr;
 
+use audit_runtime::http::{InvalidProxies, TrustedProxies};
 use ipnet::IpNet;
 
 /// Networks that functions may fetch from although they are not public.
@@ -10,18 +10,11 @@ use ipnet::IpNet;
 pub(crate) struct FetchNetworks(pub(super) Vec<IpNet>);
 
 impl FromStr for FetchNetworks {
-    type Err = String;
+    type Err = InvalidProxies;
 
-    fn from_str(text: &str) -> Result<FetchNetworks, String> {
-        let network = |part: &str| -> Result<IpNet, String> {
-            let address = part.parse::<IpAddr>().map(IpNet::from);
-            address.or_else(|_| part.parse::<IpNet>()).map_err(|_| {
-                "a list of networks is expected, such as 10.0.0.0/8,192.168.1.7".to_owned()
-            })
-        };
-        text.split(',')
-            .map(|part| network(part.trim()))
-            .collect::<Result<_, _>>()
-            .map(FetchNetworks)
+    /// Both lists of networks, this one and that of proxies, are written in the same way.
+    fn from_str(text: &str) -> Result<FetchNetworks, InvalidProxies> {
+        let list: TrustedProxies = text.parse()?;
+        Ok(FetchNetworks(list.networks().to_vec()))
     }
 }

@@ -1,10 +1,12 @@
 //! Options: settings as given by flags, environment variables or the file.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use audit_host::LogFormat;
+use audit_host::{LogFormat, listen_address};
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use clap::{Args, ValueEnum};
 use functions_server::auth::AuthSettings;
@@ -20,7 +22,8 @@ use super::{DeploymentClass, EnvVar};
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Options {
     /// Where to listen. Port 0 takes a free one. [default: 127.0.0.1:3210]
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", value_parser = listen_address)]
+    #[serde(deserialize_with = "address")]
     pub(crate) listen: Option<SocketAddr>,
 
     /// The address for operators, which serves /livez, /readyz, /healthz, /healthz?verbose and
@@ -150,8 +153,8 @@ pub(crate) struct Options {
 
     /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted, for example
     /// 10.0.0.0/8. [default: none]
-    #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS", value_parser = networks)]
-    #[serde(deserialize_with = "networks_text")]
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "NETWORKS")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) trusted_proxies: Option<TrustedProxies>,
 
     /// The header in which trusted proxies give the client's address: X-Forwarded-For, Forwarded
@@ -232,8 +235,8 @@ pub(crate) struct Options {
 
     /// Networks that functions may fetch from although they are not public, for example 10.0.0.0/8.
     /// [default: none]
-    #[arg(long, env = "FETCH_NETWORKS", value_name = "NETWORKS", value_parser = fetch_networks)]
-    #[serde(deserialize_with = "fetch_networks_text")]
+    #[arg(long, env = "FETCH_NETWORKS", value_name = "NETWORKS")]
+    #[serde(deserialize_with = "parsed")]
     pub(crate) fetch_networks: Option<FetchNetworks>,
 
     /// A proxy for `fetch`, which then resolves names: http://proxy:3128. The variables HTTP_PROXY
@@ -285,12 +288,6 @@ pub(crate) struct Options {
     pub(crate) log_stream: Vec<audit_sink_http::Settings>,
 }
 
-/// The error never quotes the value: a secret may have been pasted there by mistake.
-fn networks(text: &str) -> Result<TrustedProxies, String> {
-    text.parse()
-        .map_err(|_| "a list of networks is expected, such as 10.0.0.0/8,192.0.2.1".to_owned())
-}
-
 fn log_format(text: &str) -> Result<LogFormat, String> {
     text.parse()
 }
@@ -305,18 +302,21 @@ fn header_text<'de, D: Deserializer<'de>>(
     header(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
-fn networks_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TrustedProxies>, D::Error> {
-    networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+/// The error of each of these types says what to write, and shows nothing that may be a misplaced
+/// secret.
+fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    String::deserialize(from)?.parse().map(Some).map_err(D::Error::custom)
 }
 
-fn fetch_networks(text: &str) -> Result<FetchNetworks, String> {
-    text.parse()
-}
-
-fn fetch_networks_text<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<FetchNetworks>, D::Error> {
-    fetch_networks(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from).map_err(|_| {
+        D::Error::custom("an address with a port is expected as a string: \"127.0.0.1:3210\"")
+    })?;
+    listen_address(&text).map(Some).map_err(D::Error::custom)
 }
 
 fn env_table<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EnvVar>, D::Error> {

@@ -224,6 +224,11 @@ fn settings_that_can_never_work_are_refused() {
         (&["--persist-timeout-ms=0"], "0 is not in 1..=86400000"),
         (&["--drain-timeout-ms=18446744073709551615"], "is not in 1..=86400000"),
         (&["--max-connections=0"], "0 is not in 1..="),
+        (&["--trusted-proxies=::1,::/64"], "\"::/64\" holds all IPv4 addresses"),
+        (&["--trusted-proxies=::1,nginx"], "entry 2 of the list is neither an address nor a"),
+        (&["--trusted-proxies=10.0.0.1:80"], "has a port: write the address alone"),
+        (&["--listen=localhost:1"], "names are not resolved: write 127.0.0.1:1"),
+        (&["--operators-listen=9"], "write 127.0.0.1:9 for programs of this machine"),
         (&["--min-send-rate=0"], "0 is not in 1..="),
         (&[&bucket, "--journal=logs/journal"], "within the bucket"),
         (&[&bucket, "--evidence-key=logs/key"], "within the bucket"),
@@ -236,6 +241,19 @@ fn settings_that_can_never_work_are_refused() {
     std::fs::write(root.join("audit-service.toml"), "\njournal = \"\"").unwrap();
     let refused = run(root, &["--check"], &free);
     assert!(text(&refused.stderr).contains("journal is empty"), "{refused:?}");
+    let lists = "trusted_proxies = \"10.0.0.0/33, hunter2\"\n";
+    for (file, says) in [
+        (
+            lists,
+            "line 1: trusted_proxies: its value is invalid: \"10.0.0.0/33\" has a prefix of more",
+        ),
+        (&lists.replace("/33", "/8"), "entry 2 of the list is neither an address nor a network"),
+        ("listen = \"hunter2:80\"", "line 1: listen: its value is invalid: it has no address, and"),
+    ] {
+        std::fs::write(root.join("audit-service.toml"), file).unwrap();
+        let said = text(&run(root, &["--check"], &[]).stderr);
+        assert!(said.contains(says) && !said.contains("hunter2"), "{file}: {said}");
+    }
 }
 
 #[test]
