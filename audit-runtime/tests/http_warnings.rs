@@ -46,7 +46,9 @@ fn wrong_proxy_settings_warn_once() {
     // No warning: the settings fit the request, or it says nothing about them.
     assert!(from("10.1.1.1", "x-forwarded-for").is_empty());
     assert!(from("203.0.113.1", "x-forwarded-for").is_empty());
+    // It may be a client in the host's own network.
     assert!(from("127.0.0.1", "user-agent").is_empty());
+    assert!(from("192.168.1.1", "user-agent").is_empty());
 
     for (peer, header, warning) in [
         ("a Unix socket", "x-forwarded-for", "requests have no peer address"),
