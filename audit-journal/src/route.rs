@@ -111,13 +111,13 @@ impl Route {
     /// route's undelivered records take of its share.
     pub fn health(&self) -> Health {
         let used = self.lane.share.used();
-        self.health.journal_bytes(used);
         if used < self.journal.routes().limit() {
             // Ends the report of a full share: the caller that was refused may have given up since.
             self.has_room();
         }
         let followers = self.journal.routes().followers().health(self.number);
-        let health = Health { followers, ..self.health.health(self.journal.pending_bytes()) };
+        let health = self.health.health(self.journal.pending_bytes());
+        let health = Health { journal_bytes: Some(used), followers, ..health };
         match self.journal.health().commits {
             Commits::Accepted => health,
             // If the journal accepts no batches, none of its routes does.

@@ -163,6 +163,7 @@ impl Opening {
             durable: committed,
             decided,
         });
+        health.journal_limit(journal.max_bytes);
         let streams = Arc::clone(&deliveries.streams);
         streams.begin(stream, new.as_ref().map(|new| new.secret.clone()));
         let own = new.map(|new| {

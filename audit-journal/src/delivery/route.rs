@@ -93,7 +93,10 @@ impl JournalDelivery {
         destination: Arc<dyn Destination>,
         health: Arc<HealthBoard>,
     ) {
-        (self.destination, self.health) = (destination, health);
+        let before = std::mem::replace(&mut self.health, health);
+        // Its metrics stay, and nothing is waiting for the destination that they name.
+        before.oldest_undelivered(None);
+        self.destination = destination;
         (self.requests, self.allowed, self.hurry) = (JoinSet::new(), 1, false);
         for planned in &mut self.planned {
             if let State::UnderWay { .. } = planned.state {

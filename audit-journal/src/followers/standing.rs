@@ -106,6 +106,8 @@ impl Standing {
     /// Uses this health and this limit from now on.
     pub(crate) fn open(&self, health: Arc<HealthBoard>, max_kept_bytes: u64) {
         let mut state = self.lock();
+        // Both have metrics of the same names: the new health reports only what changes.
+        state.health.oldest_undelivered(None);
         (state.health, state.max_kept_bytes) = (health, max_kept_bytes);
     }
 
@@ -233,6 +235,7 @@ impl Standing {
             let mut state = self.lock();
             (state.record, state.generation) = (record, state.generation + 1);
             state.lag_bytes = 0;
+            state.health.oldest_undelivered(None);
         }
         self.metrics.lag_bytes.set(0.0);
         if missing > 0 {

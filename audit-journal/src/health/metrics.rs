@@ -21,6 +21,7 @@ pub(super) struct Metrics {
     group_batches: Histogram,
     group_bytes: Histogram,
     journal_bytes: Gauge,
+    journal_limit: Gauge,
     oldest_undelivered: Gauge,
 }
 
@@ -51,7 +52,12 @@ impl Metrics {
         describe_gauge!(
             "audit_journal_bytes",
             Unit::Bytes,
-            "Disk space taken by the journal's segments"
+            "Disk space taken by the journal's segments, or by a route's undelivered records"
+        );
+        describe_gauge!(
+            "audit_journal_limit_bytes",
+            Unit::Bytes,
+            "The most that audit_journal_bytes may be: functions fail once it is reached"
         );
         describe_gauge!(
             "audit_oldest_undelivered_timestamp_seconds",
@@ -71,6 +77,7 @@ impl Metrics {
             group_batches: histogram!("audit_group_batches", &label()),
             group_bytes: histogram!("audit_group_bytes", &label()),
             journal_bytes: gauge!("audit_journal_bytes", &label()),
+            journal_limit: gauge!("audit_journal_limit_bytes", &label()),
             oldest_undelivered: gauge!("audit_oldest_undelivered_timestamp_seconds", &label()),
         }
     }
@@ -106,6 +113,10 @@ impl Metrics {
 
     pub(super) fn journal_bytes(&self, bytes: u64) {
         self.journal_bytes.set(bytes as f64);
+    }
+
+    pub(super) fn journal_limit(&self, bytes: u64) {
+        self.journal_limit.set(bytes as f64);
     }
 
     pub(super) fn oldest_undelivered(&self, time_ms: Option<i64>) {

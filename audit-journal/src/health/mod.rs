@@ -132,6 +132,17 @@ impl HealthBoard {
         self.metrics.journal_bytes(bytes);
     }
 
+    /// Sets the metric of the bytes in use alone: a route counts them with each batch, and its
+    /// health is asked for more rarely.
+    pub(crate) fn journal_bytes_metric(&self, bytes: u64) {
+        self.metrics.journal_bytes(bytes);
+    }
+
+    /// Sets the most that may be used of the journal, in bytes.
+    pub(crate) fn journal_limit(&self, bytes: u64) {
+        self.metrics.journal_limit(bytes);
+    }
+
     pub(crate) fn oldest_undelivered(&self, time_ms: Option<i64>) {
         let mut troubles = self.lock();
         if troubles.oldest_undelivered_ms != time_ms {

@@ -284,6 +284,7 @@ impl Routes {
         let route = FollowedRoute { number, name: &name, stream };
         let followed = self.followers.open(&disk, route, followers, !self.parts.is_rescue);
         let is_open = followed.await.map_err(CannotOpen::Disk)?;
+        lane.share.show(&health, self.limit());
         if !is_open || lane.commands.send(Command::Open(destination, health)).is_err() {
             return Err(is_closed());
         }
@@ -296,7 +297,11 @@ impl Routes {
         let (disk, written) = (self.disk()?, changed.clone());
         names.is_written = false;
         execute(&*self.parts.context.executor, move || written.write(&*disk)).await?;
-        self.limit.store(limit(&self.parts.context.journal, &changed), Ordering::Relaxed);
+        let limit = limit(&self.parts.context.journal, &changed);
+        self.limit.store(limit, Ordering::Relaxed);
+        for lane in self.state().lanes.values() {
+            lane.share.show_limit(limit);
+        }
         *names = Names { names: changed, is_written: true };
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! How much of the journal's disk space a route uses.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use crate::health::HealthBoard;
+use crate::shared::panic::catch;
 
 /// The bit of `used` that is set while no batches are accepted.
 const CLOSED: u64 = 1 << 63;
@@ -25,6 +28,9 @@ pub(crate) struct Share {
     /// The number of batches that are no longer counted in `used`, and that the next recovery may
     /// still find.
     uncertain: AtomicU64,
+    /// The health of the route since it was opened, whose metrics show the share. Locked while they
+    /// are set, so that the last value set is the latest.
+    shown: Mutex<Option<Arc<HealthBoard>>>,
 }
 
 impl Share {
@@ -39,6 +45,35 @@ impl Share {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.used.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Shows the share in the metrics of `health` from now on, and in no others.
+    pub(crate) fn show(&self, health: &Arc<HealthBoard>, limit: u64) {
+        let mut shown = self.shown();
+        if let Some(before) = shown.replace(Arc::clone(health)) {
+            before.journal_bytes_metric(0);
+        }
+        health.journal_bytes(self.used());
+        health.journal_limit(limit);
+    }
+
+    /// Shows a new limit.
+    pub(crate) fn show_limit(&self, limit: u64) {
+        if let Some(health) = &*self.shown() {
+            health.journal_limit(limit);
+        }
+    }
+
+    fn show_used(&self) {
+        if let Some(health) = &*self.shown() {
+            // This may run while a charge is dropped during a panic, and a second one would abort
+            // the process.
+            let _ = catch(|| health.journal_bytes_metric(self.used()));
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Arc<HealthBoard>>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts batches from now on.
@@ -66,7 +101,10 @@ impl Share {
             (is_open && (used == 0 || used + bytes <= limit)).then_some(used + bytes)
         };
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
-            Ok(_) => Ok(Charge::new(self, bytes)),
+            Ok(_) => {
+                self.show_used();
+                Ok(Charge::new(self, bytes))
+            }
             Err(used) if used & CLOSED != 0 => Err(Refused::Closed),
             Err(used) => Err(Refused::Full { used }),
         }
@@ -81,12 +119,14 @@ impl Share {
     /// Counts bytes that are on the disk.
     pub(crate) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::AcqRel);
+        self.show_used();
     }
 
     /// Counts bytes that are no longer needed.
     pub(crate) fn free(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before & !CLOSED >= bytes, "{bytes} bytes are freed, and {before} were used");
+        self.show_used();
         self.freed.notify_waiters();
     }
 

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support;
@@ -19,6 +20,7 @@ use audit_journal::{
 };
 use audit_sink_s3::{Bucket, EvidenceSettings, OpenErrorKind, S3Sink, Settings, rescue};
 use bytes::Bytes;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -375,9 +377,14 @@ fn routes_that_are_not_opened_again_are_retired_once_they_are_delivered() {
     });
 }
 
-/// A log stream in memory. The records by stream and number.
+/// A log stream in memory.
 #[derive(Debug, Default)]
-struct Stream(watch::Sender<BTreeMap<(UniqueId, u64), Bytes>>);
+struct Stream {
+    /// The records by stream and number.
+    records: watch::Sender<BTreeMap<(UniqueId, u64), Bytes>>,
+    /// Whether it does not respond.
+    is_away: watch::Sender<bool>,
+}
 
 impl Stream {
     fn follower(self: &Arc<Self>, name: &str) -> Follower {
@@ -394,7 +401,7 @@ impl Stream {
 
     /// Waits until it has all of these records, and checks that it has no others.
     async fn has(&self, expected: &[StoredRecord]) {
-        let mut records = self.0.subscribe();
+        let mut records = self.records.subscribe();
         let records = records.wait_for(|records| records.len() >= expected.len()).await.unwrap();
         let line = |record: &StoredRecord| ((record.stream, record.sequence), record.line.clone());
         assert_eq!(*records, expected.iter().map(line).collect());
@@ -419,7 +426,8 @@ impl Destination for Stream {
     async fn send(&self, plan: &Plan, object: Encoded) -> Delivery {
         let bytes = object.pieces.concat();
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        self.0.send_modify(|records| {
+        let _ = self.is_away.subscribe().wait_for(|is_away| !is_away).await;
+        self.records.send_modify(|records| {
             for (sequence, line) in (plan.first_sequence..).zip(lines) {
                 records.insert((plan.stream, sequence), Bytes::copy_from_slice(line));
             }
@@ -495,4 +503,155 @@ async fn each_follower_has_the_records_of_its_route_under_the_buckets_ids() {
     away.set(Gate::Open);
     sink.close().await.unwrap();
     assert_eq!(records(&away).await, expected[2]);
+}
+
+/// The gauges of all destinations, by label and name. A debugging recorder resets gauges when they
+/// are read.
+#[derive(Default)]
+struct Gauges(Mutex<BTreeMap<(String, String), Arc<AtomicU64>>>);
+
+impl Gauges {
+    fn of(&self, bucket: &str) -> BTreeMap<String, f64> {
+        let all = self.0.lock().unwrap();
+        let of_bucket = all.iter().filter(|((label, _), _)| label == bucket);
+        let value = |gauge: &Arc<AtomicU64>| f64::from_bits(gauge.load(Ordering::Acquire));
+        of_bucket.map(|((_, name), gauge)| (name.clone(), value(gauge))).collect()
+    }
+
+    fn get(&self, bucket: &str, name: &str) -> f64 {
+        self.of(bucket)[name]
+    }
+}
+
+impl Recorder for Gauges {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        let label = key.labels().find(|label| label.key() == "bucket").unwrap();
+        let place = (label.value().to_owned(), key.name().to_owned());
+        Gauge::from_arc(Arc::clone(self.0.lock().unwrap().entry(place).or_default()))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// Nobody asks for the health of a route or a follower before its metrics are right. They are so
+/// after commits, deliveries, a crash, and when a follower is retired.
+#[test]
+fn metrics_of_routes_and_followers_show_what_health_says() {
+    const BYTES: &str = "audit_journal_bytes";
+    const LIMIT: &str = "audit_journal_limit_bytes";
+    const LAG: &str = "audit_follower_lag_bytes";
+    const OLDEST: &str = "audit_oldest_undelivered_timestamp_seconds";
+    let seconds = support::TIME_MS as f64 / 1_000.0;
+    let gauges = Gauges::default();
+    let _recorder = metrics::set_default_local_recorder(&gauges);
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path();
+    let [own, near, away] = [(); 3].map(|()| GatedStore::new());
+    let [of_near, of_away] = [(); 2].map(|()| Arc::new(Stream::default()));
+    let follower = |stream: &Arc<Stream>, label: &str| Follower {
+        health: HealthBoard::new(label.to_owned()),
+        ..stream.follower("siem")
+    };
+    let max_bytes = settings(journal).journal.unwrap().max_bytes as f64;
+    let url = |prefix: &str| bucket_of(&own, prefix).to_string();
+    let (url_of_own, url_of_near, url_of_away) = (url("own"), url("near"), url("away"));
+    // All on one thread, which has the recorder.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let open = async || {
+        let sink = S3Sink::builder(bucket_of(&own, "own")).with_settings(settings(journal));
+        sink.open().await.unwrap()
+    };
+    let first = runtime();
+    first.block_on(async {
+        let sink = open().await;
+        let (siem, bucket) = (follower(&of_near, "siem@near"), bucket_of(&near, "near"));
+        let near_route = sink.open_followed_route("near", bucket, vec![siem]).await.unwrap();
+        assert_eq!(gauges.get(&url_of_near, LIMIT), max_bytes / 2.0);
+        let (siem, bucket) = (follower(&of_away, "siem@away"), bucket_of(&away, "away"));
+        let away_route = sink.open_followed_route("away", bucket, vec![siem]).await.unwrap();
+        assert_eq!(gauges.get(&url_of_own, LIMIT), max_bytes);
+        for url in [&url_of_near, &url_of_away] {
+            let (bytes, limit) = (gauges.get(url, BYTES), gauges.get(url, LIMIT));
+            assert_eq!((bytes, limit), (0.0, max_bytes / 4.0));
+        }
+        away.set(Gate::Closed);
+        of_away.is_away.send_replace(true);
+        let (mut of_near_records, mut bytes) = (Vec::new(), 0.0);
+        for n in 0..3 {
+            let batch = batch(&format!("near-{n}"), 3);
+            let receipt = near_route.persist(batch.clone()).await.unwrap();
+            of_near_records.extend(placed(&batch, &receipt));
+            away_route.persist(batch).await.unwrap();
+            assert!(gauges.get(&url_of_away, BYTES) > bytes, "{n}");
+            bytes = gauges.get(&url_of_away, BYTES);
+        }
+        near_route.flush().await.unwrap();
+        of_near.has(&of_near_records).await;
+        support::until(|| gauges.get(&url_of_near, BYTES) == 0.0).await;
+        support::until(|| gauges.get("siem@near", LAG) == 0.0).await;
+        support::until(|| gauges.get(&url_of_away, OLDEST) == seconds).await;
+        support::until(|| gauges.get("siem@away", LAG) > 0.0).await;
+        for (route, url, label) in
+            [(&near_route, &url_of_near, "siem@near"), (&away_route, &url_of_away, "siem@away")]
+        {
+            support::until(|| {
+                let (route_gauges, siem) = (gauges.of(url), gauges.of(label));
+                let health = route.health();
+                let told = &health.followers[0];
+                let oldest = |ms: Option<i64>| ms.map_or(0.0, |ms| ms as f64 / 1_000.0);
+                let blocked = f64::from(u8::from(health.state != HealthState::Ok));
+                route_gauges[BYTES] == health.journal_bytes.unwrap() as f64
+                    && route_gauges[OLDEST] == oldest(health.oldest_undelivered_ms)
+                    && route_gauges["audit_blocked"] == blocked
+                    && siem[LAG] == told.lag_bytes as f64
+                    && siem[OLDEST] == oldest(told.oldest_undelivered_ms)
+                    && siem["audit_follower_paused"] == f64::from(u8::from(told.is_paused))
+                    && siem["audit_follower_missing_records"] == told.missing_records as f64
+            })
+            .await;
+        }
+        assert!(gauges.get(&url_of_away, BYTES) > 0.0);
+        assert_eq!(gauges.get("siem@away", OLDEST), seconds);
+    });
+    drop(first);
+    gauges.0.lock().unwrap().clear();
+    runtime().block_on(async {
+        drop(orphan(journal).await);
+        let sink = open().await;
+        // A route that is not open yet has a metric under its number.
+        support::until(|| gauges.get("route 2", OLDEST) == seconds).await;
+        let (siem, bucket) = (follower(&of_away, "siem@away"), bucket_of(&away, "away"));
+        let away_route = sink.open_followed_route("away", bucket, vec![siem]).await.unwrap();
+        assert!(gauges.get(&url_of_away, BYTES) > 0.0, "what the last process left");
+        support::until(|| gauges.get("route 2", OLDEST) == 0.0).await;
+        support::until(|| gauges.get(&url_of_away, OLDEST) == seconds).await;
+        support::until(|| gauges.get("siem@away", OLDEST) == seconds).await;
+
+        // It is closed, and opened again with another bucket and without its follower, which is
+        // retired.
+        let closing = timeout(Duration::from_millis(1), away_route.close()).await;
+        closing.unwrap_err();
+        let moved = sink.open_route("away", bucket_of(&near, "moved")).await.unwrap();
+        let siem = gauges.of("siem@away");
+        assert_eq!((siem[LAG], siem[OLDEST]), (0.0, 0.0));
+        assert_eq!(siem["audit_follower_missing_records"], 9.0);
+        assert_eq!(gauges.get(&url_of_away, BYTES), 0.0);
+        support::until(|| gauges.get(&url_of_away, OLDEST) == 0.0).await;
+        moved.flush().await.unwrap();
+        let moved = moved.bucket().to_string();
+        support::until(|| gauges.get(&moved, BYTES) == 0.0).await;
+        sink.close().await.unwrap();
+    });
 }
