@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use audit_core::with_sources;
+use audit_sink_http::{Format, Origin};
 use audit_sink_s3::{Compression, EvidenceSettings, JournalSettings, WitnessSettings};
 
 use crate::Destinations;
@@ -15,8 +16,11 @@ use crate::apart::file_url;
 pub struct AuditLogSettings<'a> {
     /// The directory for everything whose place is not set.
     pub data_dir: &'a Path,
-    /// The bucket's URL, or `none`. By default the directory `bucket` in the data directory.
+    /// The bucket's URL, or `none`. By default the directory `bucket` in the data directory, or
+    /// `none` if there is a `dev_log_stream`.
     pub bucket: Option<&'a str>,
+    /// For development: the URL of a [log stream](Self::dev_log_stream) that gets the audit logs.
+    pub dev_log_stream: Option<&'a str>,
     /// The journal's directory, or `none`. By default `journal` in the data directory.
     pub journal: Option<&'a str>,
     /// How long records of the journal wait before they are sent, in milliseconds.
@@ -48,6 +52,17 @@ impl AuditLogSettings<'_> {
         }
     }
 
+    /// The log stream for development, if there is one: webhook events without a signature. Its
+    /// receiver may be on this machine or in a private network, and needs TLS unless it is on this
+    /// machine.
+    pub fn dev_log_stream(&self) -> Option<audit_sink_http::Settings> {
+        let settings = audit_sink_http::Settings::new(self.dev_log_stream?, Format::Webhook);
+        let origin = Origin { deployment_type: "dev".to_owned(), ..Origin::default() };
+        let name = "dev".to_owned();
+        let allow_private_addresses = true;
+        Some(audit_sink_http::Settings { name, origin, allow_private_addresses, ..settings })
+    }
+
     /// The bucket of these settings, without log streams or routes.
     ///
     /// # Errors
@@ -66,6 +81,7 @@ impl AuditLogSettings<'_> {
         let url = match self.bucket {
             Some("none") => return Ok(Destinations::default()),
             Some(url) => url.to_owned(),
+            None if self.dev_log_stream.is_some() => return Ok(Destinations::default()),
             None => file_url(&self.data_dir.join("bucket"))?,
         };
         let defaults = audit_sink_s3::Settings::default();
@@ -128,6 +144,7 @@ mod tests {
         AuditLogSettings {
             data_dir,
             bucket: None,
+            dev_log_stream: None,
             journal: None,
             cut_after_ms: None,
             linger_ms: None,
@@ -181,5 +198,28 @@ mod tests {
         let witnessed = AuditLogSettings { witnesses: Some(&witness), ..fine };
         let (_, settings) = witnessed.destinations().unwrap().bucket.unwrap();
         assert_eq!(settings.evidence.unwrap().witnesses[0].to_string(), witness);
+    }
+
+    #[test]
+    fn a_log_stream_for_development_takes_the_place_of_the_default_bucket() {
+        let data = Path::new("data");
+        let url = "http://127.0.0.1:8000/logs";
+        let dev = AuditLogSettings { dev_log_stream: Some(url), ..settings(data) };
+        for (bucket, has_bucket) in [(None, false), (Some("memory:///"), true)] {
+            let dev = AuditLogSettings { bucket, ..dev };
+            let streams = dev.dev_log_stream().into_iter().collect();
+            let destinations = dev.destinations().unwrap();
+            let destinations =
+                destinations.with_log_streams(streams, dev.journal(), None, 5_000, data);
+            assert_eq!(destinations.bucket.is_some(), has_bucket);
+            assert_eq!(destinations.journal(), Some(&*data.join("journal")));
+            let stream = &destinations.log_streams[0];
+            assert_eq!((&*stream.url, stream.journal.is_some()), (url, !has_bucket));
+            assert_eq!(stream.origin.deployment_type, "dev");
+            // Of this machine, without TLS.
+            assert!(stream.check().is_ok());
+            assert_eq!(stream.dead_letters.as_deref(), Some(&*data.join("dead-letters/dev")));
+        }
+        assert_eq!(settings(data).dev_log_stream(), None);
     }
 }

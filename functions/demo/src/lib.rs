@@ -13,6 +13,7 @@ mod modes;
 mod page;
 mod process;
 mod promises;
+mod receiver;
 mod scene;
 mod stage;
 

@@ -89,6 +89,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
+    /// For development: the URL of a log stream that receives the audit logs, as webhook events
+    /// without a signature. Unless `--bucket` is set, it takes the bucket's place. It may be an http://
+    /// address of this machine. [default: none]
+    #[arg(long, env = "AUDIT_DEV_LOG_STREAM", value_name = "URL", hide_env_values = true)]
+    pub(crate) dev_log_stream: Option<String>,
+
     /// A file with tenants whose audit logs go to buckets of their own: a table `[[route]]` with
     /// the name and the bucket of each, and a table `[[route.log_stream]]` for each log stream that
     /// also gets its logs. A trusted proxy must then name the tenant of each request in X-Tenant.
@@ -255,6 +261,7 @@ impl Settings {
             "evidence_key" => Some(shown_path(key)),
             "witnesses" => Some(json!(evidence.and_then(EvidenceSettings::witnesses_text))),
             "database_url" => Some(json!(without_secrets(&self.database_url().ok()?))),
+            "dev_log_stream" => Some(json!(self.dev_log_stream.as_deref().map(without_secrets))),
             "traces" => Some(json!(self.traces().map(without_secrets))),
             "requests_at_once" => Some(json!(self.requests_at_once())),
             "linger_ms" => bucket.map(|(_, settings)| json!(settings.linger_ms)),
@@ -287,6 +294,7 @@ impl Settings {
         let log = AuditLogSettings {
             data_dir: &self.data_dir,
             bucket: self.bucket.as_deref(),
+            dev_log_stream: self.dev_log_stream.as_deref(),
             journal: self.journal.as_deref(),
             cut_after_ms: self.cut_after_ms,
             linger_ms: self.linger_ms,
@@ -300,10 +308,11 @@ impl Settings {
             evidence_key: self.evidence_key.as_deref(),
             witnesses: self.witnesses.as_deref(),
         };
-        let LogStreamsFile { log_stream } = match &self.log_streams {
+        let LogStreamsFile { mut log_stream } = match &self.log_streams {
             None => LogStreamsFile::default(),
             Some(file) => LogStreamsFile::read(file)?,
         };
+        log_stream.extend(log.dev_log_stream());
         let RoutesFile { route: routes } = match &self.routes {
             None => RoutesFile::default(),
             Some(file) => RoutesFile::read(file)?,

@@ -17,6 +17,7 @@ pub(super) fn destinations(
     let log = AuditLogSettings {
         data_dir,
         bucket: options.bucket.as_deref(),
+        dev_log_stream: options.dev_log_stream.as_deref(),
         journal: options.journal.as_deref(),
         cut_after_ms: options.cut_after_ms,
         linger_ms: options.linger_ms,
@@ -38,6 +39,10 @@ pub(super) fn destinations(
         if settings.origin == Origin::default() {
             settings.origin.deployment_name = deployment.to_owned();
         }
+    }
+    if let Some(mut settings) = log.dev_log_stream() {
+        settings.origin.deployment_name = deployment.to_owned();
+        log_streams.push(settings);
     }
     Ok(log.destinations()?.with_log_streams(
         log_streams,

@@ -77,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) destinations: Destinations,
     /// The file of log streams, if one is named.
     log_streams: Option<PathBuf>,
+    /// The URL of the log stream for development, if one is named.
+    dev_log_stream: Option<String>,
     /// Proxies whose forwarded headers are trusted.
     pub(crate) trusted_proxies: TrustedProxies,
     /// How long the sink waits for logs to become durable before a call fails.
@@ -181,6 +183,7 @@ impl Settings {
             data_dir,
             destinations,
             log_streams: options.log_streams,
+            dev_log_stream: options.dev_log_stream,
             trusted_proxies: options
                 .trusted_proxies
                 .unwrap_or_else(TrustedProxies::none)

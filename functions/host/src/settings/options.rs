@@ -136,6 +136,12 @@ pub(crate) struct Options {
     #[arg(long, env = "AUDIT_LOG_STREAMS", value_name = "FILE")]
     pub(crate) log_streams: Option<PathBuf>,
 
+    /// For development: the URL of a log stream that receives the audit logs, as webhook events
+    /// without a signature. Unless `bucket` is set, it takes the bucket's place. It may be an http://
+    /// address of this machine. [default: none]
+    #[arg(long, env = "AUDIT_DEV_LOG_STREAM", value_name = "URL", hide_env_values = true)]
+    pub(crate) dev_log_stream: Option<String>,
+
     /// The name under which the host signs audit logs, so that outsiders can verify the bucket with
     /// the public key shown at the start; or `off`. [default: functions-host]
     #[arg(long, env = "AUDIT_EVIDENCE", value_name = "NAME")]
@@ -351,7 +357,7 @@ impl Options {
             max_connections_per_address, header_timeout_ms, body_timeout_ms,
             first_message_timeout_ms, idle_timeout_ms, send_timeout_ms, min_send_rate,
             drain_timeout_ms, close_timeout_ms, data_dir, bucket, journal, log_streams,
-            evidence, evidence_key, witnesses, trusted_proxies, client_address_header,
+            dev_log_stream, evidence, evidence_key, witnesses, trusted_proxies, client_address_header,
             cut_after_ms, linger_ms, persist_timeout_ms, compression, exit_when_stopped,
             provenance, outcomes, function_timeout_ms, action_timeout_ms,
             function_memory_mib, query_cache_mib, store_reserve_mib, fetch_timeout_ms,

@@ -79,6 +79,7 @@ impl Settings {
                 self.destinations.journal().map_or(json!("none"), |directory| json!(directory)),
             ),
             ("log_streams", json!(self.log_streams)),
+            ("dev_log_stream", json!(self.dev_log_stream.as_deref().map(without_secrets))),
             ("evidence", json!(evidence.map_or("off", |evidence| &*evidence.name))),
             ("evidence_key", json!(evidence.and_then(|evidence| evidence.key_file.as_ref()))),
             ("witnesses", json!(evidence.and_then(EvidenceSettings::witnesses_text))),

@@ -341,6 +341,19 @@ fn log_streams_come_from_the_file_and_a_file_of_their_own() {
 }
 
 #[test]
+fn a_log_stream_for_development_is_the_only_destination_unless_a_bucket_is_set() {
+    let dev = ["--dev-log-stream", "http://127.0.0.1:8000/logs", "--deployment-name", "mine"];
+    let settings = |more: &[&str]| settings(None, &[&dev[..], more].concat()).unwrap();
+    let alone = settings(&[]);
+    assert!(alone.destinations.bucket.is_none());
+    let [stream] = &alone.destinations.log_streams[..] else { panic!("one log stream") };
+    assert!(stream.journal.is_some() && stream.check().is_ok());
+    assert_eq!((&*stream.name, &*stream.origin.deployment_name), ("dev", "mine"));
+    let both = settings(&["--bucket", "memory:///"]);
+    assert!(both.destinations.bucket.is_some() && both.destinations.log_streams.len() == 1);
+}
+
+#[test]
 fn secrets_in_the_place_of_their_sources_are_not_shown() {
     let file = "[[log_stream]]\nurl = \"https://a.example\"\nsecrets = [\"hunter2\"]";
     let error = settings(Some(file), &[]).unwrap_err();

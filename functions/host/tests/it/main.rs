@@ -12,6 +12,7 @@ mod functions_run_later;
 mod hostile_network;
 mod http_actions;
 mod http_api;
+mod log_stream_alone;
 mod process;
 mod results_are_cached_per_identity;
 mod served;

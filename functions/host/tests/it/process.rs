@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use convex_sync_types::ServerMessage;
 use serde_json::json;
@@ -11,13 +12,13 @@ use walkdir::WalkDir;
 
 use crate::served::Socket;
 
-struct Process {
+pub(crate) struct Process {
     child: Child,
     url: String,
-    operators: String,
+    pub(crate) operators: String,
     /// The host's output, read as far as the line with its address.
     _out: BufReader<std::process::ChildStdout>,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 impl Process {
@@ -28,7 +29,15 @@ impl Process {
 
     /// Runs a shell command before the host.
     fn start_with(before: &str, flags: &[&str]) -> Process {
-        let directory = tempfile::tempdir().unwrap();
+        Process::start_in(Arc::new(tempfile::tempdir().unwrap()), before, flags)
+    }
+
+    /// Starts a host with the data that an earlier one left in this directory.
+    pub(crate) fn start_in(
+        directory: Arc<tempfile::TempDir>,
+        before: &str,
+        flags: &[&str],
+    ) -> Process {
         let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
         let mut child = Command::new("sh")
             .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
@@ -56,7 +65,7 @@ impl Process {
         Process { child, url, operators, _out: out, directory }
     }
 
-    async fn create(&self, http: &reqwest::Client, text: &str) -> u16 {
+    pub(crate) async fn create(&self, http: &reqwest::Client, text: &str) -> u16 {
         let args = json!({ "title": "x", "text": text, "orgId": "org" });
         let call = json!({ "path": "documents:create", "args": args });
         let sent = http.post(format!("{}/api/mutation", self.url)).body(call.to_string()).send();
@@ -69,7 +78,7 @@ impl Process {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal("-TERM");
         assert!(self.child.wait().unwrap().success());
     }

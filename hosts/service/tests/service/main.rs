@@ -5,6 +5,7 @@
 
 mod crashes;
 mod evidence;
+mod log_stream_alone;
 mod memory;
 mod process;
 mod requests;
