@@ -153,7 +153,7 @@ async fn finish(sink: &S3Sink, route: JournalRoute, settings: &Settings) {
     let JournalRoute { name, destination, .. } = &route;
     let finished = async {
         let why = |error: OpenError| with_sources(&error);
-        let bucket = Bucket::open(destination).map_err(why)?;
+        let bucket = Bucket::open(destination).map_err(why)?.for_route(name);
         bucket.probe(settings).await.map_err(why)?;
         let route = sink.open_route(name, bucket).await.map_err(why)?;
         route.retire().await.map_err(|error| with_sources(&error))

@@ -74,6 +74,7 @@ impl S3Route {
         parts: RouteParts<'_>,
     ) -> Result<S3Route, OpenError> {
         let RouteParts { settings, random, .. } = parts;
+        let bucket = bucket.for_route(name);
         let health = HealthBoard::new(bucket.to_string());
         match probe_of(&bucket, settings, random, &health).await {
             // As long as the bucket refuses, the route's records wait in the journal, and other

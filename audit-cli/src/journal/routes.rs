@@ -177,7 +177,8 @@ pub(super) fn url_of<'a>(route: &'a JournalRoute, named: &'a [RouteSettings]) ->
 
 pub(super) fn bucket_of(route: &JournalRoute, named: &[RouteSettings]) -> Result<Bucket, String> {
     let url = to_url(url_of(route, named)).map_err(|error| with_sources(&error))?;
-    Bucket::open(&url).map_err(|error| with_sources(&error))
+    let bucket = Bucket::open(&url).map_err(|error| with_sources(&error))?;
+    Ok(bucket.for_route(&route.name))
 }
 
 /// The route of this name that is not retired.

@@ -21,7 +21,7 @@ impl Checks {
     /// Checks the buckets, the journal, the evidence key and the log streams.
     pub async fn destinations(&mut self, destinations: &Destinations) {
         if let Some((url, settings)) = &destinations.bucket {
-            let probed = probed(url, settings).await;
+            let probed = probed(Bucket::open(url), settings).await;
             self.bucket("bucket", probed, settings, Whose::Host);
             self.routes(destinations, settings).await;
             if let Some(evidence) = &settings.evidence {
@@ -64,7 +64,10 @@ impl Checks {
             return;
         }
         let routes = destinations.routes.iter();
-        let probes = routes.map(async |route| (route, probed(&route.bucket, settings).await));
+        let probes = routes.map(async |route| {
+            let bucket = Bucket::open(&route.bucket).map(|bucket| bucket.for_route(&route.name));
+            (route, probed(bucket, settings).await)
+        });
         let probed: Vec<_> = stream::iter(probes).buffered(PROBES).collect().await;
         for (route, probed) in probed {
             self.bucket(&format!("route {}", route.name), probed, settings, Whose::Tenant);
@@ -179,10 +182,10 @@ async fn reached(settings: &audit_sink_http::Settings, waits: &str) -> Found {
 
 /// Probes a bucket. Returns whether it prevents overwriting.
 async fn probed(
-    url: &str,
+    bucket: Result<Bucket, OpenError>,
     settings: &audit_sink_s3::Settings,
 ) -> Result<(Bucket, bool), OpenError> {
-    let bucket = Bucket::open(url)?;
+    let bucket = bucket?;
     let is_create_only = bucket.probe(settings).await?;
     Ok((bucket, is_create_only))
 }

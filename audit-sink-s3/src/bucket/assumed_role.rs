@@ -4,7 +4,7 @@
 //! the bucket would otherwise be opened with, and signs with `object_store`'s own signer.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use audit_core::{Clock, SystemClock, async_trait};
@@ -17,6 +17,7 @@ use url::form_urlencoded::Serializer;
 
 use super::response::element;
 use super::response_body::{MAX_ERROR_BYTES, start_of};
+use super::session::{RoleSession, session_name};
 
 /// How long before its end a session is renewed, but at most a third of its lifetime.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
@@ -40,7 +41,10 @@ const DENIED_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct Role {
     pub(crate) arn: String,
     pub(crate) external_id: Option<String>,
-    pub(crate) session_name: String,
+    /// The name of sessions that a setting gives.
+    pub(crate) session_name: Option<String>,
+    /// The name of sessions if no setting gives one and they are for no route.
+    pub(crate) default_session_name: String,
     /// The URL of STS.
     pub(crate) endpoint: String,
     pub(crate) region: String,
@@ -52,6 +56,8 @@ pub(crate) struct AssumedRole {
     client: HttpClient,
     /// The credentials for requests to STS.
     base: AwsCredentialProvider,
+    /// The name of sessions for a route.
+    route_session_name: OnceLock<String>,
     session: Mutex<Option<Session>>,
     /// Held by the task that calls STS. Other tasks wait for it only if they have no valid
     /// credentials.
@@ -68,17 +74,13 @@ struct Session {
 
 impl AssumedRole {
     pub(crate) fn new(role: Role, client: HttpClient, base: AwsCredentialProvider) -> AssumedRole {
-        AssumedRole { role, client, base, session: Mutex::default(), calling: Default::default() }
-    }
-
-    /// Called when the bucket rejected the session's credentials (`is_credential`) or denied it
-    /// something. The next request then gets a new session from STS, unless a young session was
-    /// only denied something.
-    pub(crate) fn refused(&self, is_credential: bool) {
-        let mut session = self.session();
-        let is_old = |session: &Session| session.begun.elapsed() >= DENIED_AFTER;
-        if is_credential || session.as_ref().is_some_and(is_old) {
-            *session = None;
+        AssumedRole {
+            role,
+            client,
+            base,
+            route_session_name: OnceLock::new(),
+            session: Mutex::default(),
+            calling: Default::default(),
         }
     }
 
@@ -95,13 +97,15 @@ impl AssumedRole {
     }
 
     fn request(&self, base: &AwsCredential) -> object_store::Result<HttpRequest> {
-        let Role { arn, external_id, session_name, endpoint, region } = &self.role;
+        let Role { arn, external_id, session_name, default_session_name, endpoint, region } =
+            &self.role;
+        let session_name = session_name.as_ref().or(self.route_session_name.get());
         let mut form = Serializer::new(String::new());
         form.append_pair("Action", "AssumeRole")
             .append_pair("Version", "2011-06-15")
             .append_pair("DurationSeconds", &SESSION.as_secs().to_string())
             .append_pair("RoleArn", arn)
-            .append_pair("RoleSessionName", session_name);
+            .append_pair("RoleSessionName", session_name.unwrap_or(default_session_name));
         if let Some(external_id) = external_id {
             form.append_pair("ExternalId", external_id);
         }
@@ -202,6 +206,23 @@ impl CredentialProvider for AssumedRole {
     }
 }
 
+impl RoleSession for AssumedRole {
+    /// The next request gets a new session from STS, unless a young session was only denied
+    /// something.
+    fn refused(&self, is_credential: bool) {
+        let mut session = self.session();
+        let is_old = |session: &Session| session.begun.elapsed() >= DENIED_AFTER;
+        if is_credential || session.as_ref().is_some_and(is_old) {
+            *session = None;
+        }
+    }
+
+    /// The first route counts: a bucket has only one.
+    fn name_for(&self, route: &str) {
+        self.route_session_name.get_or_init(|| session_name(route));
+    }
+}
+
 impl fmt::Debug for AssumedRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AssumedRole").field("arn", &self.role.arn).finish_non_exhaustive()
@@ -271,7 +292,8 @@ mod tests {
         let role = Role {
             arn: "arn:aws:iam::123456789012:role/audit".to_owned(),
             external_id: None,
-            session_name: "audit".to_owned(),
+            session_name: None,
+            default_session_name: "audit".to_owned(),
             endpoint: "https://sts.example".to_owned(),
             region: "eu-central-1".to_owned(),
         };

@@ -35,6 +35,7 @@ mod repeats;
 pub(crate) mod response;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 mod response_body;
+mod session;
 mod store_clock;
 mod stores;
 #[cfg(test)]
@@ -59,6 +60,7 @@ use self::blocker::Blocker;
 use self::kept::Kept;
 use self::provider::Provider;
 use self::response::{Refusal, Response, status};
+use self::session::RoleSession;
 pub(crate) use self::store_clock::StoreClock;
 use crate::ObjectKey;
 use crate::object::encode::EncodedObject;
@@ -90,12 +92,9 @@ pub struct Bucket {
     kept: Arc<Kept>,
     /// Whether requests name the account that must own the bucket.
     has_expected_owner: bool,
-    /// Called when the credentials were rejected (`true`) or lack a permission (`false`).
-    on_refusal: Option<OnRefusal>,
+    /// The session of the role that requests use, if there is one.
+    session: Option<Arc<dyn RoleSession>>,
 }
-
-/// A callback for refusals that new credentials may resolve.
-type OnRefusal = Arc<dyn Fn(bool) + Send + Sync>;
 
 impl Bucket {
     /// Makes a bucket from the part of `store` below `prefix`, for a store that the host created
@@ -123,7 +122,7 @@ impl Bucket {
             s3: None,
             kept: Arc::default(),
             has_expected_owner: false,
-            on_refusal: None,
+            session: None,
         }
     }
 
@@ -219,10 +218,10 @@ impl Bucket {
         let refusal = Refusal::of(error, self.provider);
         let is_credential = refusal.response == Response::Blocked(Blocker::Credentials);
         let is_permission = refusal.response == Response::Blocked(Blocker::Permission);
-        if let Some(on_refusal) = &self.on_refusal
+        if let Some(session) = &self.session
             && (is_credential || is_permission)
         {
-            on_refusal(is_credential);
+            session.refused(is_credential);
         }
         let mut refusal =
             if self.is_read_only { refusal.for_reader(self.provider) } else { refusal };

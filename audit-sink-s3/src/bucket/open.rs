@@ -156,14 +156,14 @@ impl Bucket {
     fn remote(url: &Url, prefix: Path, remote: Remote) -> Result<Bucket, OpenError> {
         #[cfg(feature = "aws")]
         let s3 = remote.s3;
-        let Remote { store, kept, has_expected_owner, on_refusal, .. } = remote;
+        let Remote { store, kept, has_expected_owner, session, .. } = remote;
         Ok(Bucket {
             name: name(url),
             #[cfg(feature = "aws")]
             s3,
             kept: Arc::new(kept),
             has_expected_owner,
-            on_refusal,
+            session,
             ..Bucket::from_store(store, prefix)
         })
     }

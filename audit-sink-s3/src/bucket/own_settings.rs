@@ -175,8 +175,8 @@ pub(crate) fn role(configuration: &Configuration) -> Result<Option<(Role, Issuer
         Vec::new(),
     );
     let issuer = Issuer { role: Some(remedy), ..issuer };
-    let session_name = session_name.unwrap_or_else(default_session_name);
-    let role = Role { arn: arn.clone(), external_id, session_name, endpoint, region };
+    let (arn, default_session_name) = (arn.clone(), default_session_name());
+    let role = Role { arn, external_id, session_name, default_session_name, endpoint, region };
     Ok(Some((role, issuer)))
 }
 

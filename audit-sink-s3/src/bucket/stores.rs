@@ -5,10 +5,10 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use url::Url;
 
-use super::OnRefusal;
 use super::kept::Kept;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use super::own_settings;
+use super::session::RoleSession;
 
 use super::purpose::Purpose;
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
@@ -22,7 +22,7 @@ pub(crate) struct Remote {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) kept: Kept,
     pub(crate) has_expected_owner: bool,
-    pub(crate) on_refusal: Option<OnRefusal>,
+    pub(crate) session: Option<Arc<dyn RoleSession>>,
     #[cfg(feature = "aws")]
     pub(crate) s3: Option<object_store::aws::AmazonS3>,
 }
@@ -33,7 +33,7 @@ impl Remote {
             store,
             kept: Kept::default(),
             has_expected_owner: false,
-            on_refusal: None,
+            session: None,
             #[cfg(feature = "aws")]
             s3: None,
         }
@@ -124,8 +124,8 @@ macro_rules! build {
         let issued = issuer
             .map(|issuer| Arc::new(Issued::new(issuer, Arc::clone(store.credentials()))) as Arc<_>);
         let base = issued.as_ref().unwrap_or(store.credentials());
-        let (own, on_refusal) = match $credentials(&configuration, base).map_err(cannot)? {
-            Some((own, on_refusal)) => (Some(own), Some(on_refusal)),
+        let (own, session) = match $credentials(&configuration, base).map_err(cannot)? {
+            Some((own, session)) => (Some(own), Some(session)),
             None => (issued, None),
         };
         let store = match own {
@@ -134,14 +134,15 @@ macro_rules! build {
         };
         let has_expected_owner = configuration.get("aws_expected_bucket_owner").is_some();
         let remote =
-            Remote { kept, has_expected_owner, on_refusal, ..Remote::new(Arc::new(store.clone())) };
+            Remote { kept, has_expected_owner, session, ..Remote::new(Arc::new(store.clone())) };
         (store, remote)
     }};
 }
 
-/// Replacement credentials, and the callback for the store's refusals.
+/// Replacement credentials, and the session of the role that they are of.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
-type Replaced<C> = Option<(Arc<dyn object_store::CredentialProvider<Credential = C>>, OnRefusal)>;
+type Replaced<C> =
+    Option<(Arc<dyn object_store::CredentialProvider<Credential = C>>, Arc<dyn RoleSession>)>;
 
 /// Keeps the credentials.
 #[cfg(any(feature = "gcp", feature = "azure"))]
@@ -164,8 +165,7 @@ fn assumed_role(
         .map_err(|error| error.to_string())?;
     let role = Arc::new(AssumedRole::new(role, client, Arc::clone(base)));
     let issued = Issued::new(issuer, Arc::clone(&role) as Arc<_>);
-    let on_refusal: OnRefusal = Arc::new(move |is_credential| role.refused(is_credential));
-    Ok(Some((Arc::new(issued), on_refusal)))
+    Ok(Some((Arc::new(issued), role)))
 }
 
 #[cfg(feature = "aws")]

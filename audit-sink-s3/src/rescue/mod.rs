@@ -92,6 +92,7 @@ pub async fn route(
 ) -> Result<RouteOpening, OpenError> {
     check(settings)?;
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let bucket = bucket.for_route(name);
     let health = HealthBoard::new(bucket.to_string());
     route::probe_of(&bucket, settings, &random, &health).await?;
     let parts = RouteParts { settings, random: &random, evidence: None };

@@ -1,8 +1,8 @@
 //! Roles in the account of the bucket's owner. Errors say whether STS or the bucket refused.
 
-use crate::support::{batch, check, read_server, until};
+use crate::support::{batch, check, journal, read_server, until};
 use audit_core::{AuditSink, HealthState};
-use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings};
+use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings, rescue};
 use s3_testserver::{ErrorAnswer, Fault, S3TestServer};
 
 const ARN: &str = "arn:aws:iam::123456789012:role/audit";
@@ -55,6 +55,49 @@ async fn logs_arrive_by_a_role_with_an_external_id() {
     assert_eq!(sessions.len(), 1, "one for all requests");
     assert_eq!((&*sessions[0].role, &*sessions[0].name), (ARN, "happy-animal-123"));
     assert_eq!(sessions[0].external_id.as_deref(), Some("customer-7"));
+}
+
+/// The log of a bucket's owner shows which of the host's customers it is for the host.
+#[tokio::test]
+async fn sessions_of_a_route_are_named_for_it() {
+    let server = S3TestServer::start().await;
+    server.set_role(ARN, None);
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Some(journal(directory.path().join("journal"), 0));
+    let settings = Settings { journal, ..settings() };
+    let own = Bucket::open(&format!("file://{}/own", directory.path().display())).unwrap();
+    let sink = S3Sink::builder(own).with_settings(settings.clone()).open().await.unwrap();
+    let open = |prefix: &str, query: &str| {
+        let options = [
+            ("aws_endpoint", server.endpoint()),
+            ("aws_endpoint_url_sts", server.endpoint()),
+            ("aws_allow_http", "true".to_owned()),
+            ("aws_access_key_id", server.access_key().to_owned()),
+            ("aws_secret_access_key", server.secret_key().to_owned()),
+        ];
+        let url = format!("s3://{}/{prefix}?{}", server.bucket(), with_role(query));
+        Bucket::open_with(&url, options).unwrap()
+    };
+    let long = ["y", "z"].map(|end| "x".repeat(63) + end);
+    for name in ["acme", &long[0], &long[1]] {
+        let route = sink.open_route(name, open(name, "")).await.unwrap();
+        route.persist(batch(name, 1)).await.unwrap();
+        route.flush().await.unwrap();
+    }
+    let named = open("globex", "&assume_role_session_name=happy-animal-123");
+    sink.open_route("globex", named).await.unwrap();
+    rescue::route("initech", open("initech", ""), &settings).await.unwrap();
+    let checked = open("umbrella", "").for_route("umbrella");
+    checked.probe(&settings).await.unwrap();
+    let names: Vec<_> = server.sessions().iter().map(|session| session.name.clone()).collect();
+    assert_eq!(names.len(), 6, "one for each bucket: {names:?}");
+    assert_eq!((&*names[0], &*names[3]), ("audit-acme", "happy-animal-123"));
+    assert_eq!((&*names[4], &*names[5]), ("audit-initech", "audit-umbrella"));
+    assert_ne!(names[1], names[2]);
+    for name in &names[1..3] {
+        assert!(name.starts_with("audit-xxx") && name.len() == 64, "{name}");
+    }
+    sink.close().await.unwrap();
 }
 
 #[tokio::test]
