@@ -1,7 +1,10 @@
-//! The sink against a receiver in this process.
+//! The sink against a receiver in this process, or in one that is killed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod indexers_acknowledge;
+#[path = "../../examples/restarts/killed.rs"]
+mod killed;
+mod killed_receivers;
 mod outages_lose_nothing;
 mod panics_lose_nothing;
 mod receiver;
