@@ -12,6 +12,7 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -193,16 +194,36 @@ async fn endless_requests_are_aborted_at_the_limit() {
 }
 
 #[tokio::test]
-async fn slow_headers_and_idle_connections_are_closed() {
+async fn slow_headers_and_idle_connections_are_closed_and_counted() {
+    let recorder = DebuggingRecorder::new();
+    let _counting = metrics::set_default_local_recorder(&recorder);
     let host = Host::start(ServeLimits { header_timeout: SOON, ..LONG }).await;
     assert_eq!(rest(host.send("GET / HT").await).await, "");
     assert_eq!(rest(host.send("").await).await, "");
+    // A client that leaves by itself met no limit.
+    drop(host.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await);
+    assert_eq!(ended(&recorder), [("header".to_owned(), 2)]);
 
     let host = Host::start(ServeLimits { idle_timeout: SOON, ..LONG }).await;
     let client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(rest(client).await.ends_with("hello"));
     let client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo").await;
     assert!(rest(client).await.ends_with("hello"));
+    assert_eq!(ended(&recorder), [("idle".to_owned(), 2)]);
+}
+
+/// How many connections were ended since the last call, by reason.
+fn ended(recorder: &DebuggingRecorder) -> Vec<(String, u64)> {
+    let metrics = recorder.snapshotter().snapshot().into_vec();
+    let mut ended = Vec::new();
+    for (key, _, _, value) in metrics {
+        let (key, DebugValue::Counter(count)) = (key.key(), value) else { continue };
+        if key.name() == "audit_connections_refused_total" && count > 0 {
+            let reason = key.labels().find(|label| label.key() == "reason").unwrap();
+            ended.push((reason.value().to_owned(), count));
+        }
+    }
+    ended
 }
 
 #[tokio::test]

@@ -187,6 +187,7 @@ mod function_logs;
 #[cfg(feature = "http")]
 pub mod http;
 mod kinds;
+mod log_limit;
 mod metrics;
 mod mutation;
 mod ordering;
@@ -217,6 +218,8 @@ pub use audited::Audited;
 pub use error::{AuditError, MutationError, ReleaseError};
 pub use execution::Execution;
 pub use kinds::{Action, Audits, Mutation, Query};
+#[doc(hidden)]
+pub use log_limit::LogLimit;
 pub use provenance::{FunctionKind, FunctionName};
 pub use request::RequestContext;
 pub use retry_policy::RetryPolicy;

@@ -14,11 +14,13 @@ use audit_core::{
 use futures::FutureExt;
 use futures::future::{join, join_all, select_all};
 
+use crate::log_limit::LogLimit;
+
 /// A sink that persists every batch to several other sinks, required or optional.
 ///
 /// The receipt, with its durability and place, is that of the first sink. A batch is durable once
 /// all *required* sinks have it. An *optional* sink does not affect durability; its failures and
-/// panics are logged as warnings.
+/// panics are logged as warnings, once for each change.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -44,9 +46,15 @@ pub struct Tee {
     first: Arc<dyn AuditSink>,
     required: Vec<Arc<dyn AuditSink>>,
     mirrors: Vec<Arc<dyn Mirror>>,
-    optional: Vec<Arc<dyn AuditSink>>,
+    optional: Vec<Optional>,
     optional_timeout: Duration,
     is_closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Optional {
+    sink: Arc<dyn AuditSink>,
+    misses: LogLimit,
 }
 
 /// How long a batch that is durable in the required sinks waits for the optional ones: longer than
@@ -82,7 +90,7 @@ impl Tee {
     /// Adds an optional sink. It misses batches that it does not persist in time, and those that
     /// arrive while it fails.
     pub fn with_optional(mut self, sink: Arc<dyn AuditSink>) -> Tee {
-        self.optional.push(sink);
+        self.optional.push(Optional { sink, misses: LogLimit::new() });
         self
     }
 
@@ -139,7 +147,7 @@ impl Tee {
         ask: impl Fn(Arc<dyn AuditSink>) -> F,
     ) -> Result<(), SinkError> {
         let required = join_all(self.all_required().map(&ask));
-        let optional = self.optional.iter().map(async |sink| {
+        let optional = self.optional.iter().map(async |Optional { sink, .. }| {
             if let Err(problem) = self.optional(ask(Arc::clone(sink))).await {
                 tracing::warn!(%sink, %problem, "an optional audit sink may miss records");
             }
@@ -227,18 +235,30 @@ impl AuditSink for Tee {
             return Err(SinkError::closed());
         }
         let required = join_all(self.required().map(|sink| sink.persist(batch.clone())));
-        let optional = self.optional.iter().map(async |sink| {
-            let persisted = self.optional(async { sink.persist(batch.clone()).await });
-            (sink, persisted.await)
+        let optional = self.optional.iter().map(async |optional| {
+            let persisted = self.optional(async { optional.sink.persist(batch.clone()).await });
+            (optional, persisted.await)
         });
         let (required, optional) = join(required, join_all(optional)).await;
         let mut is_anywhere = false;
-        for (sink, answer) in optional {
+        for (Optional { sink, misses }, answer) in optional {
             match answer {
-                Ok(_) => is_anywhere = true,
+                Ok(_) => {
+                    is_anywhere = true;
+                    if let Some(others) = misses.works() {
+                        tracing::warn!(%sink, others, "an optional audit sink takes records again");
+                    }
+                }
                 Err(problem) => {
                     is_anywhere |= problem.outcome() == Outcome::Indeterminate;
-                    tracing::warn!(%sink, %problem, "an optional audit sink misses records");
+                    if let Some(others) = misses.fails() {
+                        tracing::warn!(
+                            %sink,
+                            %problem,
+                            others,
+                            "an optional audit sink misses records"
+                        );
+                    }
                 }
             }
         }
@@ -284,7 +304,7 @@ impl AuditSink for Tee {
             }
             add(&mut all, sink, health);
         }
-        self.optional.iter().for_each(|sink| add(&mut all, sink, sink.health()));
+        self.optional.iter().for_each(|Optional { sink, .. }| add(&mut all, sink, sink.health()));
         all
     }
 
@@ -305,7 +325,9 @@ impl fmt::Display for Tee {
         write!(f, "Tee({}", self.first)?;
         self.required.iter().try_for_each(|sink| write!(f, ", {sink}"))?;
         self.mirrors.iter().try_for_each(|sink| write!(f, ", then {sink}"))?;
-        self.optional.iter().try_for_each(|sink| write!(f, ", optional {sink}"))?;
+        self.optional
+            .iter()
+            .try_for_each(|Optional { sink, .. }| write!(f, ", optional {sink}"))?;
         f.write_str(")")
     }
 }

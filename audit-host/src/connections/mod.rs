@@ -61,7 +61,8 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 ///
 /// `audit_connections` is the number of open connections; `audit_connections_refused_total` counts
 /// connections refused or ended because of a limit, by `reason`: `connections`,
-/// `connections_of_address`, `slow_reader`, or `accept` if the operating system refused.
+/// `connections_of_address`, `slow_reader`, `header` (the first request's header took too long),
+/// `idle` (no further request came), or `accept` if the operating system refused.
 #[derive(Clone)]
 pub struct Connections {
     limits: ServeLimits,
@@ -171,7 +172,10 @@ impl Connections {
                                 serve(stream, connection, router, limits, stopping).await;
                             }
                             Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-                            Err(_elapsed) => tracing::debug!("a handshake took too long"),
+                            Err(_elapsed) => {
+                                refused("header");
+                                tracing::debug!("a handshake took too long");
+                            }
                         }
                     });
                 }
@@ -279,13 +283,23 @@ async fn serve(
             biased;
             served = http.as_mut() => {
                 if let Err(error) = served {
+                    // Hyper's time limit holds for the first header too.
+                    if error.is_timeout() {
+                        let is_idle = has_begun.load(Ordering::Relaxed);
+                        refused(if is_idle { "idle" } else { "header" });
+                    }
                     tracing::debug!(%error, "a connection ended");
                 }
                 return;
             }
             () = cut_off.as_mut() => return,
             _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => is_stopping = true,
-            () = &mut first, if waits_for_first => waits_for_first = false,
+            () = &mut first, if waits_for_first => {
+                waits_for_first = false;
+                if !has_begun.load(Ordering::Relaxed) {
+                    refused("header");
+                }
+            }
         }
         // Hyper treats a connection without a first request as one with a request in flight.
         if !has_begun.load(Ordering::Relaxed) {

@@ -3,18 +3,15 @@
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use audit_core::with_sources;
 use audit_host::Lane;
-use audit_runtime::{ReleaseError, RequestContext};
+use audit_runtime::{LogLimit, ReleaseError, RequestContext};
 use functions_store::{StoreError, Timestamp};
 use functions_value::Value;
 use serde_json::Value as Json;
-use tokio::time::Instant;
 
-use super::lock;
 use super::workers::Broken;
 
 /// The caller of a function.
@@ -297,46 +294,24 @@ pub(super) fn unreleased(error: &ReleaseError) -> Result<Answered, CallError> {
     }
 }
 
-/// A warning that is logged at most once a second: while its cause lasts, every call fails.
-struct Limited {
-    message: &'static str,
-    /// When it was last logged, and how often it has been suppressed since.
-    last: Mutex<Option<(Instant, u64)>>,
-}
-
-impl Limited {
-    const fn new(message: &'static str) -> Limited {
-        Limited { message, last: Mutex::new(None) }
+/// Logs a failure that every call meets while its cause lasts.
+fn limited(limit: &LogLimit, message: &'static str, reason: String) -> Internal {
+    let internal = Internal::new(reason);
+    if let Some(others) = limit.case() {
+        tracing::warn!(failure = %internal.id, reason = internal.reason(), others, "{message}");
     }
-
-    fn log(&self, reason: String) -> Internal {
-        let internal = Internal::new(reason);
-        let mut last = lock(&self.last);
-        match &mut *last {
-            Some((at, suppressed)) if at.elapsed() < Duration::from_secs(1) => *suppressed += 1,
-            last => {
-                let others =
-                    last.replace((Instant::now(), 0)).map_or(0, |(_, suppressed)| suppressed);
-                tracing::warn!(
-                    failure = %internal.id,
-                    reason = internal.reason(),
-                    others,
-                    "{}",
-                    self.message
-                );
-            }
-        }
-        internal
-    }
+    internal
 }
 
 fn not_durable(reason: String) -> CallError {
-    static WARNING: Limited = Limited::new("a call failed: its audit logs are not durable");
-    CallError::NotDurable(WARNING.log(reason))
+    static LIMIT: LogLimit = LogLimit::new();
+    let message = "a call failed: its audit logs are not durable";
+    CallError::NotDurable(limited(&LIMIT, message, reason))
 }
 
 /// The error of a mutation whose commit was refused before anything was written.
 pub(super) fn not_stored(reason: String) -> CallError {
-    static WARNING: Limited = Limited::new("a mutation failed: the store takes no changes");
-    CallError::NotStored(WARNING.log(reason))
+    static LIMIT: LogLimit = LogLimit::new();
+    let message = "a mutation failed: the store takes no changes";
+    CallError::NotStored(limited(&LIMIT, message, reason))
 }

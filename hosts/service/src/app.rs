@@ -8,7 +8,9 @@ use std::time::Duration;
 use audit_core::with_sources;
 use audit_host::{Answer, Busy, Pool, Probe};
 use audit_runtime::http::{Origin, RequestContextLayer, TrustedProxies};
-use audit_runtime::{Audited, HostValue, MutationError, ReleaseError, RequestContext, Var};
+use audit_runtime::{
+    Audited, HostValue, LogLimit, MutationError, ReleaseError, RequestContext, Var,
+};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -270,10 +272,22 @@ impl Unanswered {
     fn new(status: u16, error: &(dyn Error + 'static)) -> Unanswered {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
-            tracing::warn!(error = with_sources(error), "a request failed");
+            log_failure(status, error);
         }
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
         Unanswered { status, message: error.to_string(), retry_after }
+    }
+}
+
+/// Logs a failed request. While a bucket or the database is away, every request fails, so each kind
+/// of failure is logged at most once a second.
+fn log_failure(status: StatusCode, error: &(dyn Error + 'static)) {
+    static UNAVAILABLE: LogLimit = LogLimit::new();
+    static OTHERS: LogLimit = LogLimit::new();
+    let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE;
+    let limit = if is_unavailable { &UNAVAILABLE } else { &OTHERS };
+    if let Some(others) = limit.case() {
+        tracing::warn!(error = with_sources(error), others, "a request failed");
     }
 }
 

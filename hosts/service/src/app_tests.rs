@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use audit_core::testing::{MemorySink, poll_at_most};
 use audit_host::{Connection, FairLimits, Lane};
@@ -435,4 +436,43 @@ async fn a_full_database_is_unavailable_and_goes_on_once_there_is_room() {
     }
     limit(1 << 20).await;
     assert_eq!(service.change_by(&connection(1), "a", &text).await.status(), StatusCode::OK);
+}
+
+/// Counts log lines.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("audit_service")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_at_once_are_one_line() {
+    let lines = Lines::default();
+    let _log = tracing::subscriber::set_default(lines.clone());
+    for _ in 0..100 {
+        for status in [500, 503] {
+            Unanswered::new(status, &std::fmt::Error);
+        }
+    }
+    // None of a kind that another test has just logged.
+    assert!(lines.0.load(Ordering::Relaxed) <= 2, "{lines:?}");
 }

@@ -68,6 +68,11 @@ async fn slow_and_silent_clients_are_disconnected() {
         tokio::task::yield_now().await;
     }
     drop(half_open);
+    let metrics = host.metrics();
+    for reason in ["header", "idle", "first_message"] {
+        let ended = format!("audit_connections_refused_total{{reason=\"{reason}\"}}");
+        assert!(metrics.contains(&ended), "{ended}: {metrics}");
+    }
     is_answered(&host).await;
 }
 

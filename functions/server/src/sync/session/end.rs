@@ -20,8 +20,10 @@ pub(super) enum End {
         update_attempted: bool,
     },
     Stopping,
-    /// The client was silent for too long.
-    Silent(&'static str),
+    /// The client was silent for too long, before or after its first message.
+    Silent {
+        has_connected: bool,
+    },
     /// The client is to connect again.
     Busy(String),
     /// The client's messages exceed the budget.
@@ -35,7 +37,16 @@ impl End {
             End::Gone => return,
             End::Stopping => (close_code::AWAY, "the host is stopping".to_owned()),
             End::Busy(reason) => (close_code::AGAIN, reason),
-            End::Silent(reason) => (close_code::POLICY, reason.to_owned()),
+            End::Silent { has_connected } => {
+                let (reason, message) = if has_connected {
+                    ("idle", "no heartbeat, not even an answer to a ping")
+                } else {
+                    ("first_message", "no Connect")
+                };
+                metrics::counter!("audit_connections_refused_total", "reason" => reason)
+                    .increment(1);
+                (close_code::POLICY, message.to_owned())
+            }
             End::Refused(refused) => {
                 let code = match refused {
                     Refused::TooLarge | Refused::TooManyNodes | Refused::TooDeep => {

@@ -194,11 +194,7 @@ impl Session {
                     }
                 }
                 () = sleep(silent_for), if self.next_request.is_some() => {
-                    return End::Silent(if self.client.is_some() {
-                        "no heartbeat, not even an answer to a ping"
-                    } else {
-                        "no Connect"
-                    });
+                    return End::Silent { has_connected: self.client.is_some() };
                 }
                 Some(ended) = self.in_flight.next() => self.respond(ended),
                 Some(prepared) = preparing => {
