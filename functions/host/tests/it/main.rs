@@ -16,5 +16,6 @@ mod log_stream_alone;
 mod process;
 mod results_are_cached_per_identity;
 mod served;
+mod stops;
 mod support;
 mod sync_protocol;

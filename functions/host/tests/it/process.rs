@@ -13,13 +13,16 @@ use walkdir::WalkDir;
 use crate::served::Socket;
 
 pub(crate) struct Process {
-    child: Child,
-    url: String,
+    pub(crate) child: Child,
+    pub(crate) url: String,
     pub(crate) operators: String,
     /// The host's output, read as far as the line with its address.
     _out: BufReader<std::process::ChildStdout>,
-    directory: Arc<tempfile::TempDir>,
+    pub(crate) directory: Arc<tempfile::TempDir>,
 }
+
+/// The functions of the demonstration.
+pub(crate) const FUNCTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
 
 impl Process {
     fn start(flags: &[&str]) -> Process {
@@ -28,7 +31,7 @@ impl Process {
     }
 
     /// Runs a shell command before the host.
-    fn start_with(before: &str, flags: &[&str]) -> Process {
+    pub(crate) fn start_with(before: &str, flags: &[&str]) -> Process {
         Process::start_in(Arc::new(tempfile::tempdir().unwrap()), before, flags)
     }
 
@@ -38,13 +41,24 @@ impl Process {
         before: &str,
         flags: &[&str],
     ) -> Process {
-        let functions = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/convex");
+        Process::start_of(FUNCTIONS, directory, before, flags, &[])
+    }
+
+    /// Starts a host of these functions.
+    pub(crate) fn start_of(
+        functions: &str,
+        directory: Arc<tempfile::TempDir>,
+        before: &str,
+        flags: &[&str],
+        environment: &[(&str, String)],
+    ) -> Process {
         let mut child = Command::new("sh")
             .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
             .arg(env!("CARGO_BIN_EXE_functions-host"))
             .args(["serve", functions, "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path().join("data"))
             .args(flags)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -73,7 +87,7 @@ impl Process {
         sent.await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }

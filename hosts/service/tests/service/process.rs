@@ -40,6 +40,16 @@ impl Service {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> Service {
+        Service::start_with_errors(directory, flags, environment, Stdio::inherit())
+    }
+
+    /// Like `start_with_journal`, with another standard error.
+    pub(crate) fn start_with_errors(
+        directory: &TempDir,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+        errors: Stdio,
+    ) -> Service {
         let mut process = Command::new(env!("CARGO_BIN_EXE_audit-service"))
             .args(["--listen", "127.0.0.1:0", "--operators-listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
@@ -48,6 +58,7 @@ impl Service {
             .env("AUDIT_EVIDENCE", "off")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
+            .stderr(errors)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -2,6 +2,8 @@
 //!
 //! Limits that must not trigger are set to an hour: a test that waits for one never ends.
 
+use std::fs::File;
+
 use s3_testserver::S3TestServer;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,4 +76,57 @@ async fn an_unreachable_bucket_does_not_prevent_a_stop() {
     assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
     service.terminate();
     assert_eq!(service.exit_code(), Some(3), "not everything was delivered");
+}
+
+const RESTART: &str = "the audit sink has stopped: restart this process";
+
+/// Starts a service whose standard error goes to a file, and removes the segments of its journal,
+/// after which its syncs fail.
+#[cfg(unix)]
+async fn without_segments(directory: &TempDir, flags: &[&str]) -> Service {
+    let errors = File::create(directory.path().join("errors")).unwrap();
+    let service = Service::start_with_errors(directory, flags, &[], errors.into());
+    assert_eq!(service.update(&new_id("plan"), change("one"), &[]).await.0, 200);
+    let mut removed = 0;
+    for entry in std::fs::read_dir(directory.path().join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "journal") {
+            std::fs::remove_file(path).unwrap();
+            removed += 1;
+        }
+    }
+    assert!(removed > 0, "a journal in use has segments");
+    service
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_service_whose_journal_has_stopped_ends_with_its_own_code() {
+    let directory = TempDir::new().unwrap();
+    let service = without_segments(&directory, &["--exit-when-stopped"]).await;
+    assert_eq!(service.update(&new_id("plan"), change("two"), &[]).await.0, 503);
+    assert_eq!(service.exit_code(), Some(4));
+    let errors = std::fs::read_to_string(directory.path().join("errors")).unwrap();
+    assert_eq!(errors.matches(RESTART).count(), 1, "{errors}");
+    let last = "audit-service: ended so that it can be restarted: ";
+    assert!(errors.contains(last) && errors.contains("the file was removed"), "{errors}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_service_whose_journal_has_stopped_stays_if_it_is_not_to_end() {
+    let directory = TempDir::new().unwrap();
+    let service = without_segments(&directory, &[]).await;
+    for _ in 0..3 {
+        assert_eq!(service.update(&new_id("plan"), change("two"), &[]).await.0, 503);
+    }
+    for (path, says) in [("/livez", "restart it: "), ("/readyz", ", restart it: ")] {
+        let [(client, _), (operator, body)] = service.probes(path).await;
+        assert_eq!((client, operator), (503, 503), "{path}");
+        assert!(body.contains(says), "{path}: {body}");
+    }
+    service.terminate();
+    assert_ne!(service.exit_code(), Some(4));
+    let errors = std::fs::read_to_string(directory.path().join("errors")).unwrap();
+    assert_eq!(errors.matches(RESTART).count(), 1, "{errors}");
 }

@@ -1,7 +1,7 @@
 //! While the bucket is unreachable, nothing unlogged is shown or commits.
 
 use s3_testserver::S3TestServer;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{Records, Service, change, check_numbers, new_id, records_in};
@@ -42,11 +42,37 @@ async fn a_journal_bridges_an_unreachable_bucket() {
         let (status, document) = service.update(&id, change("x"), &[]).await;
         assert_eq!((status, &document["revision"]), (200, &revision.into()));
     }
+    is_ready_and_tells_the_trouble(&service).await;
     store.resume().await;
     service.stop();
     let records = records_on(&store);
     let revisions: Vec<_> = records.values().map(|log| log["to"].as_i64().unwrap()).collect();
     assert_eq!(revisions, [1, 2, 3, 4, 5]);
+}
+
+/// Calls succeed, so the service is ready; operators hear of the delivery's trouble.
+async fn is_ready_and_tells_the_trouble(service: &Service) {
+    let public = (200, r#"{"message":"ok"}"#.to_owned());
+    let trouble = loop {
+        let [client, (status, body)] = service.probes("/healthz").await;
+        assert_eq!(client, public, "clients hear no more");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &body["message"]), (200, &json!("ok")), "{body}");
+        if body["delivery"] != "ok" {
+            break body["delivery"].as_str().unwrap().to_owned();
+        }
+    };
+    assert!(trouble.starts_with("retrying: "), "{trouble}");
+    for path in ["/livez", "/readyz"] {
+        let [client, (operator, _)] = service.probes(path).await;
+        assert_eq!((client, operator), (public.clone(), 200), "{path}");
+    }
+    let [client, (status, verbose)] = service.probes("/healthz?verbose").await;
+    let verbose: Value = serde_json::from_str(&verbose).unwrap();
+    let sink = &verbose["sink"];
+    assert_eq!((client, status, &sink["commits"]), (public, 200, &json!("accepted")), "{verbose}");
+    assert_eq!(sink["delivery"], "retrying", "{verbose}");
+    assert!(sink["lastError"].is_string() && sink["oldestUndeliveredMs"].is_u64(), "{verbose}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
