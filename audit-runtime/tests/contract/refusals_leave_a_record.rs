@@ -2,7 +2,8 @@
 //! but never the actual size. C12: without a bucket nothing is emitted.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use audit_runtime::{
     AuditError, AuditLog, AuditRuntime, Audits, BodyError, Execution, HostValue, Limits, Mutation,
@@ -112,6 +113,66 @@ async fn the_response_waits_for_the_record() {
         let query = host.runtime.query("q");
         too_large(&query.log());
         not_durable(query.seal(()).release(&alice()).await.unwrap_err());
+    }
+}
+
+/// What is written to the log of the operator.
+#[derive(Clone, Default)]
+struct OperatorsLog(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for OperatorsLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl OperatorsLog {
+    /// The value of a field, in what was written since the last call.
+    fn take(&self, field: &str) -> String {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        let words: Vec<_> =
+            text.split_whitespace().filter_map(|it| it.strip_prefix(field)).collect();
+        let [value] = words[..] else { panic!("{field} is once in {text}") };
+        value.to_owned()
+    }
+}
+
+/// From the actual size a client could tell how much data there is that it may not see.
+#[tokio::test]
+async fn only_the_operators_log_has_the_actual_size() {
+    let log = OperatorsLog::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let refusals: [Refuse; 2] = [|log| too_large(log), |log| too_many_bytes(log)];
+    for (refuse, least) in refusals.into_iter().zip([12_345_u64, 3_600]) {
+        let host = host(true);
+        let query = host.runtime.query("documents:view");
+        let error = refuse(&query.log());
+        let actual = log.take("actual=");
+        assert!(actual.parse::<u64>().unwrap() > least, "{actual}");
+        let refused = query.seal(()).release(&alice()).await.unwrap_err();
+        let mut told = vec![error.to_string(), refused.to_string()];
+        let mut source = refused.source();
+        while let Some(cause) = source {
+            told.push(cause.to_string());
+            source = cause.source();
+        }
+        told.extend(host.sink.lines());
+        for text in told {
+            assert!(!text.contains(&actual), "{actual} is in {text}");
+            // A lower bound of it, such as the size where the count ended, would do as well.
+            let numbers = text.split(|it: char| !it.is_ascii_digit());
+            let large = numbers
+                .filter_map(|it| it.parse::<u64>().ok())
+                .find(|it| (2_001..1_000_000).contains(it));
+            assert_eq!(large, None, "{text}");
+        }
     }
 }
 
