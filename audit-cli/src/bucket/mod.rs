@@ -35,6 +35,8 @@ use crate::units::counted;
 pub(crate) struct Reader {
     bucket: Bucket,
     pub(crate) parallel: usize,
+    /// For how long requests are retried.
+    pub(crate) retry_for: Duration,
     /// Whether only the hosts' own records are listed.
     is_system: bool,
     passed: Arc<Passed>,
@@ -62,6 +64,7 @@ impl Reader {
         Ok(Reader {
             bucket,
             parallel: usize::from(common.parallel),
+            retry_for: Duration::from_secs(seconds),
             is_system: false,
             passed: Arc::default(),
             unlisted: Arc::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::output;
 use crate::units::{Count, counted};
 use audit_sink_s3::layout::Partition;
 
@@ -58,8 +59,13 @@ impl Passed {
         if !is_leftover && !name.ends_with('/') {
             self.add_foreign(&name);
         }
-        if self.others.fetch_add(1, Ordering::Relaxed) == 0 {
+        let others = self.others.fetch_add(1, Ordering::Relaxed) + 1;
+        let note = note_after(others, &name);
+        if others == 1 {
             *self.example.lock() = Some(name);
+        }
+        if let Some(note) = note {
+            output::note(&note);
         }
     }
 
@@ -92,5 +98,33 @@ impl Passed {
 
     pub(super) fn set_top(&self, top: Top) {
         *self.top.lock() = top;
+    }
+}
+
+/// The note to print once this many other objects were listed: after a million, ten million, and so
+/// on. Nothing else is printed meanwhile, and a store may invent names for ever.
+fn note_after(others: u64, name: &str) -> Option<String> {
+    let log = others.checked_ilog10().filter(|log| *log >= 6)?;
+    let others = (others == 10u64.pow(log)).then_some(Count(others))?;
+    Some(format!(
+        "{others} objects that are no records were listed so far, the last of them {name}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_of_other_objects_does_not_go_on_without_a_word() {
+        let notes = (0..=11_000_000).filter_map(|others| note_after(others, "dt=2023-11-14/x"));
+        assert_eq!(
+            notes.collect::<Vec<_>>(),
+            ["1,000,000", "10,000,000"].map(|others| format!(
+                "{others} objects that are no records were listed so far, the last of them \
+                 dt=2023-11-14/x"
+            ))
+        );
+        assert_eq!(note_after(u64::MAX, "x"), None);
     }
 }

@@ -1,13 +1,14 @@
 //! Reading the lines of an object.
 
+mod body;
 mod content;
 
 use audit_sink_s3::layout::{DecodeError, LineDecoder, ObjectMetadata};
-use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore};
+use futures::StreamExt;
+use object_store::{GetOptions, ObjectMeta, ObjectStore};
 use tokio::sync::mpsc;
 
+pub(crate) use self::body::chunks;
 pub(crate) use self::content::{Content, InvalidLines, no_record};
 use crate::bucket::{Listed, Reader};
 use crate::failure::Failure;
@@ -72,28 +73,6 @@ pub(crate) fn check_numbers(object: &Listed) -> Result<(), ReadError> {
 
 /// After this many invalid lines the rest of an object is not read.
 const MAX_INVALID_LINES: u64 = 1 << 20;
-
-/// The bytes of an object, as they arrive. All are of one version of the object.
-pub(crate) fn chunks(
-    reader: &Reader,
-    found: GetResult,
-) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + Unpin {
-    let (reader, meta) = (reader.clone(), found.meta.clone());
-    let broken = move |error| broken_off(reader.clone(), meta.clone(), error).map(Err);
-    found.into_stream().or_else(broken).boxed()
-}
-
-/// Why an object could not be read to its end. If the connection breaks and the object is replaced
-/// before the client resumes, the client reports only the broken connection. The object's metadata
-/// tells the cause.
-async fn broken_off(reader: Reader, meta: ObjectMeta, error: object_store::Error) -> ReadError {
-    let head = GetOptions::new().with_head(true);
-    match reader.store().get_opts(&meta.location, head).await {
-        Ok(now) if !is_same(&now.meta, &meta) => ReadError::Refused(REPLACED.to_owned()),
-        Err(object_store::Error::NotFound { .. }) => ReadError::Gone,
-        Ok(_) | Err(_) => ReadError::of(&reader, &error),
-    }
-}
 
 pub(crate) const REPLACED: &str = "was replaced while it was read";
 

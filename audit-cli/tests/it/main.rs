@@ -17,6 +17,7 @@ mod log_streams_are_tested;
 mod missed_records_are_replayed;
 mod omissions_are_reported;
 mod outcomes_are_joined;
+mod readers_may_pause;
 mod reads_are_bounded_by_the_request;
 mod receiver;
 mod records_are_compacted;

@@ -193,6 +193,49 @@ mod tests {
         assert_eq!(requests.load(Ordering::SeqCst), 0);
     }
 
+    /// A server that always sends something keeps no request longer than its time limit. Without
+    /// the limit, these requests would not end.
+    #[tokio::test]
+    async fn requests_end_whatever_a_server_sends() {
+        let begin = "HTTP/1.1 200 OK\r\n";
+        let chunked = format!("{begin}transfer-encoding: chunked\r\n\r\n1\r\nx\r\n");
+        for (start, again) in [
+            (String::new(), "HTTP/1.1 100 Continue\r\n\r\n"),
+            (String::new(), "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"),
+            (String::new(), "\r\n"),
+            (begin.to_owned(), "x: y\r\n"),
+            (format!("{begin}x: "), "y"),
+            (format!("{begin}content-length: 1000000\r\n\r\n"), "x"),
+            (format!("{begin}\r\n"), "x"),
+            (chunked.clone(), "1\r\nx\r\n"),
+            (format!("{chunked}0\r\n"), "x: y\r\n"),
+            (format!("{chunked}1;"), "x"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let sends = start.clone();
+            tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let _ = stream.read(&mut [0; 4 << 10]).await;
+                let mut sent = stream.write_all(sends.as_bytes()).await;
+                while sent.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    sent = stream.write_all(again.as_bytes()).await;
+                }
+            });
+            let options = ClientOptions::new().with_allow_http(true);
+            let options = options.with_timeout(Duration::from_millis(200));
+            let mut request = HttpRequest::new(String::new().into());
+            *request.uri_mut() = format!("http://{address}/").parse().unwrap();
+            let read = async {
+                let response = connect(&options).unwrap().execute(request).await?;
+                response.into_body().bytes().await
+            };
+            assert!(read.await.is_err(), "{start:?} {again:?}");
+        }
+    }
+
     /// `object_store` refuses the same values with the same text, by which `Configuration::blame`
     /// finds the setting.
     #[tokio::test]
