@@ -83,6 +83,7 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let output = Output::new(arguments.common.color, arguments.common.json);
+    let output = output.outliving_reader(arguments.command.outlives_reader());
     let runtime = match audit_host::runtime(FILES) {
         Ok(runtime) => runtime,
         Err(error) => return output.failed(&Failure::new(error.to_string())),
@@ -135,6 +136,9 @@ async fn run(arguments: Arguments, output: &Output) -> Result<Outcome, Failure> 
     };
     let flushed = output.flush();
     let outcome = outcome?;
-    flushed?;
-    Ok(outcome)
+    match flushed {
+        // The command has ended, so its outcome is known.
+        Err(failure) if failure.is_closed_pipe() => Ok(outcome),
+        flushed => flushed.map(|()| outcome),
+    }
 }

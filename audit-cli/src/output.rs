@@ -24,6 +24,8 @@ pub(crate) struct Output {
     style: Style,
     is_terminal: bool,
     is_silent: bool,
+    /// Whether the command goes on although nobody reads the output.
+    outlives_reader: bool,
     /// Whether the output stays in `buffer` for the caller to take.
     is_captured: bool,
 }
@@ -101,8 +103,14 @@ impl Output {
             style,
             is_terminal,
             is_silent: false,
+            outlives_reader: false,
             is_captured: false,
         }
+    }
+
+    /// An output whose reader may go away while the command goes on.
+    pub(crate) fn outliving_reader(self, outlives_reader: bool) -> Output {
+        Output { outlives_reader, ..self }
     }
 
     /// A JSON output that is kept instead of written. Notes are still written.
@@ -155,14 +163,25 @@ impl Output {
         if self.is_captured || buffer.len() < BUFFER_BYTES {
             return Ok(());
         }
-        write_out(&mut buffer)
+        self.write_out(&mut buffer)
     }
 
     pub(crate) fn flush(&self) -> Result<(), Failure> {
         if self.is_captured {
             return Ok(());
         }
-        write_out(&mut self.buffer.lock())
+        self.write_out(&mut self.buffer.lock())
+    }
+
+    fn write_out(&self, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(buffer).and_then(|()| out.flush());
+        buffer.clear();
+        let written = written.map_err(Failure::of_output);
+        written.or_else(|failure| match self.outlives_reader && failure.is_closed_pipe() {
+            true => Ok(()),
+            false => Err(failure),
+        })
     }
 
     /// Prints a note for the user that is not part of the output.
@@ -210,13 +229,6 @@ impl Output {
 pub(crate) fn note(text: &str) {
     let mut error = io::stderr().lock();
     let _ = writeln!(error, "audit: {}", escape::text(text));
-}
-
-fn write_out(buffer: &mut Vec<u8>) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(buffer).and_then(|()| out.flush());
-    buffer.clear();
-    written.map_err(Failure::of_output)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(crate) use self::serve::Serve;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0         done, and nothing is wrong; also if the reader of the output is gone
+  0         done, and nothing is wrong; also if the reader of the output is gone before the end, unless the command changes or judges something
   1         done, and something is wrong: a gap, a duplicate, a damaged object, no streams (stats), an object that was left out (compact), a failed check, records left undelivered, tampering (verify), a proof that does not hold (check)
   2         the command line is wrong
   3         could not be done: the bucket is unreachable or refuses, a file cannot be read
@@ -195,6 +195,39 @@ impl Selection {
 /// The times from `since` on and before `until`, in milliseconds since the Unix epoch.
 fn times_ms(since: Option<Moment>, until: Option<Moment>) -> Range<i64> {
     since.map_or(i64::MIN, |since| since.0)..until.map_or(i64::MAX, |until| until.0)
+}
+
+impl Command {
+    /// Whether the command goes on although the reader of its output is gone: it changes something,
+    /// or ends with a verdict, which must not be lost, as with `audit verify … | head`.
+    pub(crate) fn outlives_reader(&self) -> bool {
+        match self {
+            Command::Compact(_)
+            | Command::Verify(_)
+            | Command::Report(_)
+            | Command::Prove(_)
+            | Command::Check(_)
+            | Command::Key(_)
+            | Command::Heads(_)
+            | Command::Journal { command: JournalCommand::Deliver(_) }
+            | Command::Replay(_)
+            | Command::LogStream { .. }
+            | Command::Doctor(_) => true,
+            Command::Ls(_)
+            | Command::Cat(_)
+            | Command::Search(_)
+            | Command::Who(_)
+            | Command::Export(_)
+            | Command::Tail(_)
+            | Command::Stats(_)
+            | Command::Serve(_)
+            | Command::Witness(_)
+            | Command::Journal { command: JournalCommand::Show(_) | JournalCommand::Cat(_) }
+            | Command::Policy { .. }
+            | Command::Completions { .. }
+            | Command::Man { .. } => false,
+        }
+    }
 }
 
 impl Arguments {

@@ -202,6 +202,52 @@ async fn a_full_output_disk_is_reported() {
     }
 }
 
+/// As with `audit verify … | head`, whose exit code a script may rely on.
+#[test]
+fn a_verdict_is_not_lost_with_the_reader_of_the_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let run = |arguments: &[&str], is_read: bool| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut child = crate::support::command();
+        child.args(arguments).stdout(writer).stderr(std::process::Stdio::null());
+        let mut spawned = child.spawn().unwrap();
+        // The process has the only writer left.
+        drop(child);
+        let said = is_read.then(|| std::io::read_to_string(&reader).unwrap());
+        drop(reader);
+        (spawned.wait().unwrap().code(), said.map_or(0, |said| said.len()))
+    };
+    let hour = |bucket: &str| format!("{}/dt=2023-11-14/hour=00", at(bucket));
+    // The findings about the second bucket exceed the buffer of the output.
+    for (bucket, objects) in [("few", 3), ("many", 1_500)] {
+        std::fs::create_dir_all(hour(bucket)).unwrap();
+        for n in 0..objects {
+            let stream = audit_core::UniqueId::from_bits(n);
+            std::fs::write(format!("{}/{stream}-000000000000.ndjson", hour(bucket)), "x").unwrap();
+        }
+    }
+    let seed = audit_evidence::SignerKey::from_seed;
+    let signer = seed("host-1", audit_evidence::KeyKind::Ed25519, &[7; 32]).unwrap();
+    let key = signer.verifier().to_string();
+    let (few, many) = (at("few"), at("many"));
+    let (parquet, report) = (at("parquet"), at("report"));
+    for (command, code) in [
+        (&["stats", &few][..], 1),
+        (&["verify", &few, "--key", &key], 4),
+        (&["verify", &many, "--key", &key], 4),
+        (&["verify", &many, "--key", &key, "--json"], 4),
+        (&["compact", &few, "--to", &parquet], 1),
+        (&["report", &few, "--from", "2023-11-14", "--to", "2023-11-15", "-o", &report], 1),
+        // It has no verdict, and may end early.
+        (&["ls", &many, "--objects"], 0),
+    ] {
+        let (read, bytes) = run(command, true);
+        assert_eq!((read, run(command, false).0), (Some(code), Some(code)), "{command:?}");
+        assert!(command[1] == few || bytes > 64 << 10, "{command:?}: {bytes} bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreachable_stores_are_retried_and_reported_once() {
     let (server, _) = hourly(8).await;
