@@ -51,6 +51,8 @@ mod connections;
 mod destinations;
 mod files;
 mod health;
+#[doc(hidden)]
+pub mod lasting;
 mod logging;
 #[cfg(feature = "manual")]
 mod manual;

@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use audit_journal::shared::panic::{Panicked, catch};
+
 /// The maximum number of buffered bytes. It holds a burst of a few thousand lines, where a Linux
 /// pipe holds only 64 KiB, and is small enough for a host whose reader has stopped for good.
 pub(crate) const MAX_WAITING_BYTES: usize = 1 << 20;
@@ -63,9 +65,12 @@ impl Output {
         let shared =
             Arc::new(Shared { is_terminal, state: Mutex::default(), changed: Condvar::new() });
         let output = Output { shared: Arc::clone(&shared), is_json: false };
-        let spawned = std::thread::Builder::new()
-            .name("audit-output".to_owned())
-            .spawn(move || write_all(&shared, writer));
+        let spawned =
+            std::thread::Builder::new().name("audit-output".to_owned()).spawn(move || {
+                if let Err(Panicked(panic)) = catch(|| write_all(&shared, writer)) {
+                    shared.fail(Some(io::Error::other(panic)));
+                }
+            });
         if spawned.is_err() {
             output.shared.lock().is_gone = true;
         }
@@ -144,6 +149,14 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Drops this and all further output.
+    fn fail(&self, failure: Option<io::Error>) {
+        *self.lock() = State { is_gone: true, failure, ..State::default() };
+        self.changed.notify_all();
+    }
+}
+
 /// Writes all lines until the reader is gone.
 fn write_all(shared: &Shared, mut writer: impl Write) {
     // Swapped with the waiting buffer, so that two buffers suffice.
@@ -169,10 +182,7 @@ fn write_all(shared: &Shared, mut writer: impl Write) {
         if let Err(error) = writer.write_all(&taken).and_then(|()| writer.flush()) {
             // A closed pipe or a full disk. The host continues without a reader.
             let failure = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
-            let mut state = shared.lock();
-            *state = State { is_gone: true, failure, ..State::default() };
-            shared.changed.notify_all();
-            return;
+            return shared.fail(failure);
         }
     }
 }
@@ -310,6 +320,25 @@ pub(crate) mod tests {
             let error = output.complete(LONG).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_an_error() {
+        struct Panicking;
+        impl Write for Panicking {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                std::panic::resume_unwind(Box::new("told to panic"));
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let output = Output::start(Panicking, false);
+        output.line("lost");
+        output.finish(LONG);
+        let error = output.complete(LONG).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Other);
     }
 
     #[test]

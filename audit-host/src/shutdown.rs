@@ -78,13 +78,13 @@ impl Shutdown {
         Ok(Shutdown { told })
     }
 
-    /// Completes when the host receives a signal to stop.
+    /// Completes when the host receives a signal to stop, or can no longer receive one.
     pub fn told(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut told = self.told.clone();
         async move {
             if told.wait_for(|told| *told).await.is_err() {
-                // The thread is gone, so no signal can arrive.
-                std::future::pending::<()>().await;
+                // The signals' default action is gone too: nobody could stop the host in order.
+                tracing::error!("the thread that waits for signals has ended, so the host stops");
             }
         }
     }
@@ -328,6 +328,13 @@ mod tests {
         async fn close(&self) -> Result<(), SinkError> {
             std::future::pending().await
         }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_no_signal_can_reach_stops() {
+        let (tell, told) = watch::channel(false);
+        drop(tell);
+        Shutdown { told }.told().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use audit_host::{Connections, ServeLimits};
@@ -224,6 +226,23 @@ fn ended(recorder: &DebuggingRecorder) -> Vec<(String, u64)> {
         }
     }
     ended
+}
+
+#[tokio::test]
+async fn connections_are_accepted_after_a_panic() {
+    let panics = AtomicUsize::new(3);
+    let connections = Connections::new(LONG).unwrap().exempting(move |_| {
+        if panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            std::panic::resume_unwind(Box::new("told to panic"));
+        }
+        false
+    });
+    let host = Host::with(connections).await;
+    for _ in 0..3 {
+        assert_eq!(rest(host.send("").await).await, "");
+    }
+    let mut client = host.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    response(&mut client, "hello").await;
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use audit_journal::shared::panic::{Panicked, catch_in};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -42,6 +43,7 @@ use self::refusals::{Refusing, refuse, refused};
 pub use self::stream::Connection;
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError};
+use crate::lasting::panicked;
 
 /// The delay after a failure to accept, for example due to a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -145,10 +147,20 @@ impl Connections {
         let mut stop = pin!(stop);
         let mut refusing = Refusing::default();
         loop {
+            let accepting = catch_in(self.accept(&listener, &open.0, &mut refusing));
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                accepted = self.accept(&listener, &open.0, &mut refusing) => accepted,
+                accepted = accepting => accepted,
+            };
+            let accepted = match accepted {
+                Ok(accepted) => accepted,
+                Err(Panicked(panic)) => {
+                    // Otherwise the operators' address, say, would no longer be served.
+                    panicked("the task that accepts connections", &panic);
+                    sleep(ACCEPT_PAUSE).await;
+                    None
+                }
             };
             let Some((stream, place, connection)) = accepted else { continue };
             let entry = open.0.add(Arc::clone(&connection));

@@ -1,9 +1,11 @@
 //! The threads that JavaScript runs on.
 
 mod cpu_time;
+mod panics;
 mod task;
 mod watchdog;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,9 +21,10 @@ use super::lock;
 use super::pulse::Pulse;
 use super::urgent::Urgent;
 use cpu_time::{StretchTime, Thread};
-use task::{Call, Task};
-
+use panics::report;
+pub(super) use panics::show_engines;
 pub(super) use task::{Broken, Presence, panic_message};
+use task::{Call, Task};
 
 /// The stack of one thread, in bytes. It is large because a function that another one calls runs in
 /// its own engine on the caller's stack. Memory is only taken as it is used.
@@ -143,7 +146,7 @@ impl Workers {
         }
         workers.shared.start_thread(&mut workers.shared.state(), Role::Prompt)?;
         let shared = Arc::clone(&workers.shared);
-        start_thread("functions-watchdog", None, move || shared.watch())?;
+        start_thread("functions-watchdog", None, move || shared.keep_watching())?;
         Ok(workers)
     }
 
@@ -278,7 +281,8 @@ impl Shared {
     /// Publishes the number of waiting jobs, to running jobs and as a metric.
     fn show(&self, state: &State) {
         self.urgent.set(state.turns.prompt());
-        metrics::gauge!("functions_workers_waiting").set(state.turns.waiting() as f64);
+        let waiting = state.turns.waiting() as f64;
+        report(|| metrics::gauge!("functions_workers_waiting").set(waiting));
     }
 
     /// Wakes the thread for prompt jobs, if one waits and no other thread is free.
@@ -292,15 +296,18 @@ impl Shared {
     fn start_thread(self: &Arc<Self>, state: &mut State, role: Role) -> std::io::Result<()> {
         let number = state.next_thread;
         let (shared, name) = (Arc::clone(self), format!("functions-{number}"));
-        start_thread(&name, Some(STACK_BYTES), move || shared.work(number, role))?;
+        start_thread(&name, Some(STACK_BYTES), move || shared.keep_working(number, role))?;
         state.next_thread += 1;
         Ok(())
     }
 
-    fn work(&self, number: u64, role: Role) {
+    /// `has_job` is true while a job runs that the pool may abandon.
+    fn work(&self, number: u64, role: Role, has_job: &Cell<bool>) {
         let (_keeping, thread) = (self.engines.on_this_thread(), Thread::current());
         while let Some((task, pulse)) = self.begin(number, role, &thread) {
+            has_job.set(true);
             task.run(&pulse);
+            has_job.set(false);
             let mut state = self.state();
             let Some(Running { turn, began, .. }) = state.running.remove(&number) else {
                 // The thread was abandoned, and another one has replaced it.
@@ -353,10 +360,11 @@ impl Shared {
             if !job.task.is_wanted() {
                 state.turns.end(turn, None);
                 self.show(&state);
-                metrics::counter!("functions_workers_skipped_total").increment(1);
+                report(|| metrics::counter!("functions_workers_skipped_total").increment(1));
                 continue;
             }
-            metrics::histogram!("functions_workers_wait_seconds").record(job.since.elapsed());
+            let waited = job.since.elapsed();
+            report(|| metrics::histogram!("functions_workers_wait_seconds").record(waited));
             let gives_way = state.turns.has_more(turn.lane());
             let pulse = Pulse::new(gives_way.then(|| Arc::clone(&self.urgent)));
             let (task, pulse) = (Arc::clone(&job.task), Arc::new(pulse));
@@ -379,11 +387,6 @@ impl Shared {
             return Some((task, pulse));
         }
     }
-}
-
-/// Publishes the memory of kept engines as a metric.
-pub(super) fn show_engines(engines: &KeptEngines) {
-    metrics::gauge!("functions_kept_engines_bytes").set(engines.bytes() as f64);
 }
 
 impl State {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use audit_core::durable::create_directory;
 use audit_core::{SystemClock, start_thread};
+use audit_host::lasting::lasting;
 use audit_host::{
     Output, PERSIST_GRACE, Shutdown, StoppedError, close_after, listen, notify_ready,
     notify_stopping,
@@ -85,8 +86,13 @@ pub(crate) async fn serve(settings: Settings, output: &Output) -> Result<(), Box
         listener.local_addr()?
     ));
     notify_ready();
-    let watching =
-        tokio::spawn(follow(functions.clone(), settings.directory.clone(), env, output.clone()));
+    let watching = {
+        let (functions, output) = (functions.clone(), output.clone());
+        let directory = settings.directory.clone();
+        let follow =
+            move || follow(functions.clone(), directory.clone(), env.clone(), output.clone());
+        tokio::spawn(lasting("the task that deploys changed functions", follow))
+    };
     let parts = ServerParts {
         auth,
         proxies: settings.trusted_proxies,

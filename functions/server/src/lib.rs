@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Clock};
+use audit_host::lasting::lasting;
 use audit_host::{Connections, Probe};
 use audit_runtime::RequestContext;
 use audit_runtime::http::TrustedProxies;
@@ -141,8 +142,10 @@ impl Server {
         };
         let server = Server { inner: Arc::new(inner) };
         telemetry::describe_metrics();
-        let upkeep =
-            server.inner.metrics.clone().map(|metrics| tokio::spawn(telemetry::upkeep(metrics)));
+        let upkeep = server.inner.metrics.clone().map(|metrics| {
+            let upkeep = move || telemetry::upkeep(metrics.clone());
+            tokio::spawn(lasting("the upkeep of metrics", upkeep))
+        });
         let stopping = server.inner.stopping.clone();
         let probe = server.inner.probe.clone();
         let stopped = async move {

@@ -1,8 +1,10 @@
 //! The database and its tables.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::Commits;
+use audit_host::lasting::lasting;
 use audit_host::{FairLimits, FairSemaphore};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection, Executor};
@@ -91,29 +93,34 @@ impl Database {
     /// Asks the database regularly whether it answers, for the readiness probe.
     pub(crate) fn observe(&self, period: Duration) -> watch::Receiver<Commits> {
         let (answering, observed) = watch::channel(Commits::Accepted);
-        let pool = self.observed.clone();
-        tokio::spawn(async move {
-            let mut turns = tokio::time::interval(period);
-            while !answering.is_closed() {
-                turns.tick().await;
-                let asked = pool.execute("SELECT 1 FROM documents LIMIT 1");
-                let reason = match timeout(ANSWER_TIMEOUT, asked).await {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_elapsed) => Some(format!("no answer within {ANSWER_TIMEOUT:?}")),
-                };
-                let now = reason.map_or(Commits::Accepted, |reason| Commits::Refused { reason });
-                answering.send_if_modified(|before| {
-                    let has_changed = std::mem::replace(before, now.clone()) != now;
-                    if has_changed && let Commits::Refused { reason } = &now {
-                        tracing::error!(reason, "the database does not answer");
-                    } else if has_changed {
-                        tracing::warn!("the database answers again");
-                    }
-                    has_changed
-                });
+        let (answering, pool) = (Arc::new(answering), self.observed.clone());
+        let observe = move || {
+            let (answering, pool) = (Arc::clone(&answering), pool.clone());
+            async move {
+                let mut turns = tokio::time::interval(period);
+                while !answering.is_closed() {
+                    turns.tick().await;
+                    let asked = pool.execute("SELECT 1 FROM documents LIMIT 1");
+                    let reason = match timeout(ANSWER_TIMEOUT, asked).await {
+                        Ok(Ok(_)) => None,
+                        Ok(Err(error)) => Some(error.to_string()),
+                        Err(_elapsed) => Some(format!("no answer within {ANSWER_TIMEOUT:?}")),
+                    };
+                    let now =
+                        reason.map_or(Commits::Accepted, |reason| Commits::Refused { reason });
+                    answering.send_if_modified(|before| {
+                        let has_changed = std::mem::replace(before, now.clone()) != now;
+                        if has_changed && let Commits::Refused { reason } = &now {
+                            tracing::error!(reason, "the database does not answer");
+                        } else if has_changed {
+                            tracing::warn!("the database answers again");
+                        }
+                        has_changed
+                    });
+                }
             }
-        });
+        };
+        tokio::spawn(lasting("the question whether the database answers", observe));
         observed
     }
 

@@ -1,4 +1,6 @@
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::{Context, Wake, Waker};
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
@@ -254,4 +256,65 @@ async fn javascript_that_got_no_time_is_only_slow() {
     }
     spins.store(false, std::sync::atomic::Ordering::Relaxed);
     running.await.unwrap().unwrap();
+}
+
+/// A caller whose waker panics, and says so.
+struct PanickyWaker(Mutex<mpsc::Sender<()>>);
+
+impl Wake for PanickyWaker {
+    fn wake(self: Arc<PanickyWaker>) {
+        lock(&self.0).send(()).unwrap();
+        std::panic::resume_unwind(Box::new("told to panic"));
+    }
+}
+
+/// Begins a job of a caller whose waker panics. Returns a receiver for its call.
+fn begin(job: &mut (impl Future<Output = Result<(), Broken>> + Unpin)) -> mpsc::Receiver<()> {
+    let (wake, woken) = mpsc::channel();
+    let waker = Waker::from(Arc::new(PanickyWaker(Mutex::new(wake))));
+    assert!(Pin::new(job).poll(&mut Context::from_waker(&waker)).is_pending());
+    woken
+}
+
+#[tokio::test]
+async fn threads_survive_callers_that_panic() {
+    let workers = start(1, NEVER, 1);
+    for _ in 0..10 {
+        let (release, held) = mpsc::channel::<()>();
+        let work = move |_: &Pulse| {
+            let _ = held.recv();
+        };
+        let mut job = Box::pin(workers.run(Lane::unique(), Presence::default(), work));
+        let woken = begin(&mut job);
+        drop(release);
+        woken.recv().unwrap();
+        assert_eq!(job.await, Ok(()));
+    }
+    // On the thread for prompt jobs, and on the other one.
+    let (one, other) = futures::join!(
+        workers.run(Lane::unique(), Presence::default(), |_| 1),
+        workers.run(Lane::unique(), Presence::default(), |_| 2),
+    );
+    assert_eq!((one, other), (Ok(1), Ok(2)));
+    assert_eq!(workers.stuck(), 0);
+}
+
+#[tokio::test]
+async fn the_watchdog_survives_callers_that_panic() {
+    let workers = start(1, Duration::from_millis(20), 100);
+    let mut releases = Vec::new();
+    for _ in 0..5 {
+        let (release, held) = mpsc::channel::<()>();
+        releases.push(release);
+        let work = move |_: &Pulse| {
+            let _ = held.recv();
+        };
+        let mut job = Box::pin(workers.run(Lane::unique(), Presence::default(), work));
+        begin(&mut job).recv().unwrap();
+        assert!(matches!(job.await, Err(Broken::Overran(_))));
+    }
+    assert_eq!(workers.stuck(), 5);
+    drop(releases);
+    let ran = workers.run(Lane::unique(), Presence::default(), |_| 1).await;
+    assert_eq!(ran, Ok(1));
 }

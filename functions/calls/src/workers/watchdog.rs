@@ -1,9 +1,9 @@
 //! The watchdog, which abandons jobs that overrun and replaces their threads.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::panics::report;
 use super::task::Broken;
 use super::{Running, Shared, State, WorkerSettings};
 
@@ -25,7 +25,7 @@ impl Running {
 impl State {
     pub(super) fn count_stuck(&mut self, change: isize) {
         self.stuck = self.stuck.saturating_add_signed(change);
-        metrics::gauge!("functions_workers_stuck").set(self.stuck as f64);
+        report(|| metrics::gauge!("functions_workers_stuck").set(self.stuck as f64));
     }
 }
 
@@ -56,18 +56,20 @@ impl Shared {
         state: &mut State,
         mut overran: impl FnMut(&mut Running) -> Option<Duration>,
     ) {
-        let mut limits = HashMap::new();
-        let is_over = |number: &u64, running: &mut Running| {
-            overran(running).map(|limit| limits.insert(*number, limit)).is_some()
+        // One after the other: if the waker of a caller panics, the others still run, and the
+        // restarted watchdog abandons them.
+        let mut over = |state: &mut State| {
+            let limit =
+                |(number, running): (&u64, &mut Running)| Some((*number, overran(running)?));
+            let (number, limit) = state.running.iter_mut().find_map(limit)?;
+            Some((state.running.remove(&number)?, limit))
         };
-        let over: Vec<_> = state.running.extract_if(is_over).collect();
-        for (number, Running { role, task, turn, began, .. }) in over {
-            let limit = limits[&number];
+        while let Some((Running { role, task, turn, began, .. }, limit)) = over(state) {
             state.turns.end(turn, Some(began.elapsed()));
             self.show(state);
             self.lose_thread(state, limit);
             if let Err(error) = self.start_thread(state, role) {
-                tracing::error!(%error, "an abandoned thread could not be replaced");
+                report(|| tracing::error!(%error, "an abandoned thread could not be replaced"));
                 self.exhausted.send_replace(true);
             }
             // Last, so that the caller finds the pool in its new state.
@@ -77,12 +79,14 @@ impl Shared {
 
     pub(super) fn lose_thread(&self, state: &mut State, limit: Duration) {
         state.count_stuck(1);
-        metrics::counter!("functions_workers_given_up_total").increment(1);
-        tracing::error!(
-            stuck = state.stuck,
-            ?limit,
-            "a function kept its thread for too long: it is abandoned, and its thread replaced"
-        );
+        report(|| metrics::counter!("functions_workers_given_up_total").increment(1));
+        report(|| {
+            tracing::error!(
+                stuck = state.stuck,
+                ?limit,
+                "a function kept its thread for too long: it is abandoned, and its thread replaced"
+            );
+        });
         if state.stuck >= self.settings.max_stuck {
             self.exhausted.send_replace(true);
         }
