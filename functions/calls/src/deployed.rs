@@ -1,19 +1,20 @@
 //! The served program, and its replacement by a new one.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use audit_runtime::FunctionKind;
 use functions_program::Program;
-use functions_store::{CommitError, SchemaError, Schemas, Store, StoreError, check_schemas};
+use functions_store::{CommitError, SchemaError, Schemas, Store, StoreError, Tx, check_schemas};
 use functions_value::{ComponentPath, Value};
 use serde_json::{Value as Json, json};
 
 use super::call::CallError;
 use super::reference::{self, Target};
 use super::validate::Validators;
-use super::{Inner, jobs, schedule};
+use super::{Inner, jobs, schedule, scheduler};
 
 /// The system table with the document that every function reads.
 pub(super) const DEPLOYMENT: &str = "_deployment";
@@ -40,7 +41,10 @@ impl std::error::Error for DeployError {}
 
 impl From<SchemaError> for DeployError {
     fn from(error: SchemaError) -> DeployError {
-        DeployError(audit_core::with_sources(&error))
+        DeployError(match error {
+            SchemaError::Refused(why) => why,
+            SchemaError::Store(error) => audit_core::with_sources(&error),
+        })
     }
 }
 
@@ -114,8 +118,9 @@ impl Deployed {
     }
 }
 
-/// The id of the document that every function reads. Creates the document if it is missing.
-pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
+/// The id of the document that every function reads, with the number of deployments. Creates the
+/// document if it is missing.
+pub(super) fn deployment_document(store: &Store) -> Result<(String, u64), StoreError> {
     let root = ComponentPath::root();
     let mut tx = store.begin(&store.latest(), 0);
     let query = json!({ "source": { "type": "FullTableScan", "tableName": DEPLOYMENT, "order": "asc" }, "operators": [] });
@@ -123,13 +128,13 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     if let Some(document) = tx.query_next(stream)? {
         let document = document.to_json();
         if let Some(id) = document.get("_id").and_then(Json::as_str) {
-            return Ok(id.to_owned());
+            return Ok((id.to_owned(), deployments(&mut tx, id)?));
         }
     }
     let first = Value::from_json(json!({ "count": 0.0 }))?;
     let id = tx.as_host(|tx| tx.insert(&root, DEPLOYMENT, first))?;
     match tx.commit() {
-        Ok(_) => Ok(id),
+        Ok(_) => Ok((id, 0)),
         Err(CommitError::Refused(error) | CommitError::Failed(error)) => Err(error),
         // Nothing else uses the store yet, so this cannot conflict.
         Err(error @ (CommitError::Conflict { .. } | CommitError::Expired)) => {
@@ -138,15 +143,83 @@ pub(super) fn deployment_document(store: &Store) -> Result<String, StoreError> {
     }
 }
 
-impl Inner {
-    /// Writes the document that every function reads, which invalidates all earlier results.
-    pub(super) fn note_deployment(&self) -> Result<(), StoreError> {
-        let root = ComponentPath::root();
-        self.write(|tx| {
-            let document = jobs::get(tx, &root, DEPLOYMENT, &self.deployment_id)?;
-            let count =
-                document.and_then(|document| document.get("count")?.as_f64()).unwrap_or(0.0);
-            jobs::patch(tx, &root, DEPLOYMENT, &self.deployment_id, json!({ "count": count + 1.0 }))
-        })
+/// The served program, and the one before it.
+///
+/// A snapshot from before a deployment is read with the program of its time: the other one may use
+/// tables and indexes that it does not have.
+pub(super) struct Served {
+    /// Each with the number of deployments in its snapshots.
+    now: (u64, Arc<Deployed>),
+    before: Option<(u64, Arc<Deployed>)>,
+}
+
+impl Served {
+    pub(super) fn new(deployments: u64, deployed: Deployed) -> Served {
+        Served { now: (deployments, Arc::new(deployed)), before: None }
     }
+
+    pub(super) fn now(&self) -> Arc<Deployed> {
+        Arc::clone(&self.now.1)
+    }
+
+    fn at(&self, deployments: u64) -> Arc<Deployed> {
+        match &self.before {
+            Some((number, before)) if *number == deployments => Arc::clone(before),
+            Some(_) | None => self.now(),
+        }
+    }
+
+    /// Returns the program that no snapshot has any more.
+    fn replace(&mut self, deployments: u64, deployed: Arc<Deployed>) -> Option<Arc<Deployed>> {
+        let before = std::mem::replace(&mut self.now, (deployments, deployed));
+        Some(self.before.replace(before)?.1)
+    }
+}
+
+impl Inner {
+    /// The program of a transaction's snapshot. A later deployment conflicts with the transaction,
+    /// and invalidates its result.
+    pub(super) fn deployed_at(&self, tx: &mut Tx) -> Result<Arc<Deployed>, StoreError> {
+        let deployments = deployments(tx, &self.deployment_id)?;
+        Ok(self.served.read().unwrap_or_else(PoisonError::into_inner).at(deployments))
+    }
+
+    /// Replaces the served program with its schemas, its crons, and the document that every
+    /// function reads, which invalidates all earlier results.
+    ///
+    /// All of it is one commit. So a failure, a panic or a crash before it is durable leaves the
+    /// previous program with everything of its own. After that, nothing can fail. A crash leaves
+    /// the new one's, whose start changes nothing any more. If the store fails, either is on the
+    /// disk, and the previous program is served from what it had in memory until a restart.
+    pub(super) fn replace(&self, deployed: Deployed) -> Result<(), DeployError> {
+        let (schemas, now_ms) = (deployed.schemas(), self.now_ms() as f64);
+        let deployed = Arc::new(deployed);
+        let number = Cell::new(0);
+        let mut replaced = None;
+        let writes = |tx: &mut Tx| {
+            self.faults.meet("deployment begins")?;
+            number.set(deployments(tx, &self.deployment_id)? + 1);
+            let count = json!({ "count": number.get() as f64 });
+            jobs::patch(tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id, count)?;
+            scheduler::store_crons(tx, &deployed.program, now_ms)?;
+            self.faults.meet("deployment ends")
+        };
+        let once_durable = || {
+            // Before the commit is seen, so that whoever sees it sees this program.
+            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+            replaced = served.replace(number.get(), Arc::clone(&deployed));
+        };
+        let seed = self.chance().next_seed();
+        self.store.set_schema_with(&schemas, seed, writes, once_durable)?;
+        drop(replaced);
+        Ok(())
+    }
+}
+
+/// The number of deployments so far.
+fn deployments(tx: &mut Tx, id: &str) -> Result<u64, StoreError> {
+    let document = jobs::get(tx, &ComponentPath::root(), DEPLOYMENT, id)?;
+    let count = document.and_then(|document| document.get("count")?.as_f64());
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+    Ok(count.unwrap_or(0.0) as u64)
 }

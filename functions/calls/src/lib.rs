@@ -33,7 +33,6 @@ mod workers;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use audit_core::Commits;
 use audit_host::Places;
 use audit_runtime::AuditRuntime;
 use functions_engine::KeptEngines;
@@ -56,7 +55,7 @@ pub use workers::Expected;
 
 use action::ActionThreads;
 use cache::QueryCache;
-use deployed::{Deployed, deployment_document};
+use deployed::{Deployed, Served, deployment_document};
 use faults::Faults;
 use pulse::longest_stretch;
 use workers::{WorkerSettings, Workers};
@@ -71,7 +70,7 @@ struct Inner {
     runtime: AuditRuntime,
     store: Store,
     settings: FunctionSettings,
-    deployed: RwLock<Arc<Deployed>>,
+    served: RwLock<Served>,
     /// The id of the document that every function reads and every deployment writes, so that a
     /// deployment invalidates all earlier results.
     deployment_id: String,
@@ -85,9 +84,6 @@ struct Inner {
     rescheduled: Arc<Notify>,
     stopping: watch::Sender<bool>,
     scheduler: Mutex<Option<JoinHandle<()>>>,
-    /// Held while the crons of the served program are stored, so that those of an earlier program
-    /// are never stored last.
-    storing_crons: Mutex<()>,
 }
 
 impl Functions {
@@ -104,9 +100,10 @@ impl Functions {
         settings: FunctionSettings,
     ) -> Result<Functions, DeployError> {
         let failed = |error: &dyn std::error::Error| DeployError(audit_core::with_sources(error));
-        let deployed = Arc::new(Deployed::new(program)?);
+        let deployed = Deployed::new(program)?;
         deployed.apply_schema(&store)?;
-        let deployment_id = deployment_document(&store).map_err(|error| failed(&error))?;
+        let (deployment_id, deployments) =
+            deployment_document(&store).map_err(|error| failed(&error))?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let engines = KeptEngines::new(settings.kept_engine_bytes);
         let workers = WorkerSettings {
@@ -124,7 +121,7 @@ impl Functions {
             store,
             actions: Arc::new(Places::new("functions_actions", settings.max_actions)),
             fetcher: Fetcher::new(settings.fetch.clone()),
-            deployed: RwLock::new(deployed),
+            served: RwLock::new(Served::new(deployments, deployed)),
             deployment_id,
             cache: QueryCache::new(settings.query_cache_bytes),
             settings,
@@ -134,7 +131,6 @@ impl Functions {
             rescheduled: Arc::new(Notify::new()),
             stopping: watch::Sender::new(false),
             scheduler: Mutex::new(None),
-            storing_crons: Mutex::new(()),
         };
         let functions = Functions { inner: Arc::new(inner) };
         let scheduler = scheduler::start(&functions).await.map_err(|error| failed(&error))?;
@@ -195,31 +191,21 @@ impl Functions {
     /// # Errors
     ///
     /// The program is invalid, documents violate its schema, or the store takes no changes or
-    /// failed. The previous program is still served unless the store failed.
+    /// failed. The previous program is then still served, with its schemas, crons and results.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the program is served later, unless that fails.
     pub async fn deploy(&self, program: Program) -> Result<(), DeployError> {
-        let deployed = Arc::new(Deployed::new(program)?);
-        // Every deployment writes. If that failed after the program was replaced, results of the
-        // previous program would stay in the cache.
-        if let Commits::Refused { reason } | Commits::Stopped { reason } =
-            self.inner.store.commits()
-        {
-            return Err(DeployError(reason));
-        }
-        let inner = Arc::clone(&self.inner);
-        // The engines belong to the previous program.
-        self.drop_kept_engines();
-        let applied = tokio::task::spawn_blocking(move || {
-            deployed.apply_schema(&inner.store)?;
-            // In this order, so that a function that sees the new document sees the new program.
-            *inner.deployed.write().unwrap_or_else(PoisonError::into_inner) = deployed;
-            inner.note_deployment().map_err(|error| DeployError(audit_core::with_sources(&error)))
+        let deployed = Deployed::new(program)?;
+        let functions = self.clone();
+        let replaced = tokio::task::spawn_blocking(move || {
+            functions.inner.replace(deployed)?;
+            // The engines belong to the previous program.
+            functions.drop_kept_engines();
+            Ok(())
         });
-        applied.await.unwrap_or_else(|error| Err(DeployError(error.to_string())))?;
-        scheduler::write_down_crons(&self.inner)
-            .await
-            .map_err(|error| DeployError(audit_core::with_sources(&error)))?;
-        self.inner.rescheduled.notify_one();
-        Ok(())
+        replaced.await.unwrap_or_else(|error| Err(DeployError(error.to_string())))
     }
 
     /// Whether the files of the served program have changed since it was loaded.
@@ -266,7 +252,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     fn deployed(&self) -> Arc<Deployed> {
-        Arc::clone(&self.deployed.read().unwrap_or_else(PoisonError::into_inner))
+        self.served.read().unwrap_or_else(PoisonError::into_inner).now()
     }
 
     /// Runs one of the host's own transactions, retrying it on conflicts. Blocks until it is

@@ -244,7 +244,25 @@ impl Store {
     ///
     /// A schema is invalid, or an existing document violates a validator. Nothing is changed then.
     pub fn set_schema(&self, schemas: &Schemas) -> Result<(), SchemaError> {
-        schema::set(self, schemas)
+        self.set_schema_with(schemas, 0, |_| Ok(()), || {})
+    }
+
+    /// As [`set_schema`](Self::set_schema), in one commit with the writes of a transaction, which
+    /// may write to system tables. `once_durable` runs between the sync and the moment at which
+    /// others see the commit; not if nothing is written. Both run while commits wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_schema`](Self::set_schema), or that of `writes`; nothing is changed then. If the
+    /// store fails, it accepts no commits until it is opened again, and may then have changed.
+    pub fn set_schema_with(
+        &self,
+        schemas: &Schemas,
+        seed: impl Into<ChanceSeed>,
+        writes: impl FnOnce(&mut Tx) -> Result<(), StoreError>,
+        once_durable: impl FnOnce(),
+    ) -> Result<(), SchemaError> {
+        schema::set(self, schemas, seed.into(), writes, once_durable)
     }
 
     /// The timestamp of a commit after `last`. It exceeds all creation times, which therefore keep

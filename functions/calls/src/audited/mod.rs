@@ -12,11 +12,10 @@ mod transaction;
 use std::sync::Arc;
 
 use functions_store::{Snapshot, StoreError, Tx};
-use functions_value::{ChanceSeed, ComponentPath};
+use functions_value::ChanceSeed;
 
 use crate::Inner;
-use crate::deployed::{DEPLOYMENT, Deployed};
-use crate::jobs;
+use crate::deployed::Deployed;
 
 #[cfg(test)]
 pub(crate) use cached::Facts;
@@ -28,9 +27,7 @@ impl Inner {
     fn begin(&self, at: &Snapshot, seed: ChanceSeed) -> Result<(Tx, Arc<Deployed>), StoreError> {
         self.faults.meet("begin")?;
         let mut tx = self.store.begin(at, seed);
-        // This read makes a later deployment conflict with the transaction and invalidate its
-        // result.
-        jobs::get(&mut tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id)?;
-        Ok((tx, self.deployed()))
+        let deployed = self.deployed_at(&mut tx)?;
+        Ok((tx, deployed))
     }
 }

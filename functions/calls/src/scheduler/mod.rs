@@ -30,7 +30,9 @@ use crate::{Functions, Inner, action};
 use records::Looked;
 use taken_up::{FIRST_BACKOFF, Job, MAX_AT_ONCE_PERMITS, MAX_BACKOFF, TakenUp, Task, key};
 
-pub(crate) use crons::write_down_crons;
+use crons::write_down_crons;
+
+pub(crate) use crons::store_crons;
 
 /// The longest sleep in milliseconds, in case the clock is adjusted.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;

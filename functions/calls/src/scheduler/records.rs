@@ -26,10 +26,12 @@ pub(super) struct Looked {
 impl Inner {
     pub(super) fn look(&self, taken_up: &TakenUp) -> Result<Looked, StoreError> {
         self.faults.meet("look")?;
-        let deployed = self.deployed();
         let now_ms = self.now_ms() as f64;
         let at = self.store.latest();
         let mut looked = Looked { due: Vec::new(), until_ms: f64::MAX, watches: Vec::new() };
+        let mut tx = self.store.begin(&at, 0);
+        let deployed = self.deployed_at(&mut tx)?;
+        looked.watches.push(self.store.watch(Arc::new(tx.take_reads()), at.ts()));
         for (path, component) in deployed.program.components() {
             let mut tx = self.store.begin(&at, 0);
             let room = taken_up.room(path);

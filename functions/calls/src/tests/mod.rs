@@ -8,6 +8,7 @@ mod actions_leave_places;
 mod arguments_are_checked_as_on_convex;
 mod bodies;
 mod commit_times;
+mod deployments_are_whole;
 mod every_way_out_is_sealed;
 mod identities_stay_in_their_component;
 mod limits_are_shared_with_callees;

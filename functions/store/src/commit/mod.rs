@@ -82,20 +82,70 @@ impl Committer {
         self.has_failed = true;
     }
 
-    /// Marks the store as failed until the group is done, so that it stays failed if the leader
-    /// panics.
-    ///
-    /// # Errors
-    ///
-    /// An earlier write failed.
-    fn begin(&mut self, gate: &Gate) -> Result<(), StoreError> {
+    /// Checks that no earlier write failed.
+    fn check(&self, gate: &Gate) -> Result<(), StoreError> {
         if self.has_failed {
             let error = StoreError::from(fjall::Error::Poisoned);
             gate.stop(&error);
             return Err(error);
         }
+        Ok(())
+    }
+
+    /// Marks the store as failed until [`Store::write_commits`] succeeds, so that it stays failed
+    /// if the leader panics.
+    ///
+    /// # Errors
+    ///
+    /// An earlier write failed.
+    fn begin(&mut self, gate: &Gate) -> Result<(), StoreError> {
+        self.check(gate)?;
         self.has_failed = true;
         Ok(())
+    }
+
+    /// Adds a request to a batch, as the commit at this time. If that fails, nothing is added.
+    fn add(
+        &mut self,
+        ts: Timestamp,
+        request: Request,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let Request { reads: _, checked: _, written, puts, counts, created, timed } = request;
+        let (mut keys, mut puts) = (written, puts);
+        for (key, mut write) in timed {
+            write.set_commit_ts(ts);
+            write.encode(key, &mut keys, &mut puts)?;
+        }
+        self.last = ts;
+        batch.commits.push(Arc::new(Written { ts, keys }));
+        batch.puts.extend(puts);
+        for (number, change) in counts {
+            let count = self.counts.entry(number).or_default();
+            *count = count.saturating_add_signed(change);
+            batch.puts.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
+        }
+        for table in created {
+            Arc::make_mut(&mut batch.catalog).insert(Arc::clone(&table));
+            batch.created.push(table);
+        }
+        Ok(())
+    }
+}
+
+/// Commits that are written atomically.
+struct Batch {
+    puts: BTreeMap<Key, Option<Key>>,
+    commits: Vec<Arc<Written>>,
+    /// The tables as of the last commit, and those among them that the commits create.
+    catalog: Arc<Catalog>,
+    created: Vec<Arc<Table>>,
+}
+
+impl Batch {
+    fn new(catalog: Arc<Catalog>) -> Batch {
+        let (puts, commits, created) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Batch { puts, commits, catalog, created }
     }
 }
 
@@ -107,65 +157,60 @@ impl Store {
         if let Err(error) = begun {
             return group.iter().map(|_| Err(CommitError::Refused(error.clone()))).collect();
         }
-        let before = self.latest();
-        let mut catalog = Arc::clone(&before.0.catalog);
-        let mut commits: Vec<Arc<Written>> = Vec::new();
         let mut keys: BTreeSet<Key> = BTreeSet::new();
-        let mut batch: BTreeMap<Key, Option<Key>> = BTreeMap::new();
-        let mut new_tables = Vec::new();
+        let mut batch = Batch::new(Arc::clone(&self.latest().0.catalog));
         let outcomes = group.into_iter().map(|request| {
-            self.check(&request.reads, request.checked, &catalog)?;
+            self.check(&request.reads, request.checked, &batch.catalog)?;
             // Looks the read ranges up in the keys, since a group may write many keys.
             let ranges = request.reads.ranges();
             if let Some(key) =
                 ranges.filter_map(|(start, end)| keys.range::<Key, _>(start..end).next()).next()
             {
-                return Err(conflict(&catalog, key));
+                return Err(conflict(&batch.catalog, key));
             }
-            let Request { reads: _, checked: _, written, puts, counts, created, timed } = request;
-            let (mut own, mut changed) = (written, puts);
             let ts = self.commit_time(committer.last);
-            for (key, mut write) in timed {
-                write.set_commit_ts(ts);
-                write.encode(key, &mut own, &mut changed).map_err(CommitError::Failed)?;
-            }
-            committer.last = ts;
-            keys.extend(own.iter().cloned());
-            commits.push(Arc::new(Written { ts: committer.last, keys: own }));
-            batch.extend(changed);
-            for (number, change) in counts {
-                let count = committer.counts.entry(number).or_default();
-                *count = count.saturating_add_signed(change);
-                batch.insert(key::count(number), Some(Key::from(count.to_be_bytes())));
-            }
-            for table in created {
-                Arc::make_mut(&mut catalog).insert(Arc::clone(&table));
-                new_tables.push(table);
-            }
-            Ok(committer.last)
+            committer.add(ts, request, &mut batch).map_err(CommitError::Failed)?;
+            keys.extend(batch.commits.last().into_iter().flat_map(|commit| commit.keys.clone()));
+            Ok(ts)
         });
         let outcomes: Vec<_> = outcomes.collect();
-        if !commits.is_empty() {
-            // A crash before the sync returns leaves either the whole batch or nothing of it. No
-            // caller has been told of success yet.
-            batch.insert(
-                Key::from(key::last_commit()),
-                Some(Key::from(committer.last.to_be_bytes())),
-            );
-            if let Err(error) = self.write(batch, Some(PersistMode::SyncAll)) {
-                self.0.gate.stop(&error);
+        match self.write_commits(&mut committer, batch, || {}) {
+            Ok(()) => outcomes,
+            Err(error) => {
                 let failed =
                     |outcome: Result<_, _>| outcome.and(Err(CommitError::Failed(error.clone())));
-                return outcomes.into_iter().map(failed).collect();
+                outcomes.into_iter().map(failed).collect()
             }
-            self.publish(commits, catalog);
-            // Before the committer is unlocked: a schema may then replace the tables, which keep
-            // their numbers, and `proposed` must not give those to other tables.
-            let mut proposed = self.0.proposed.lock();
-            new_tables.iter().for_each(|table| proposed.committed(table));
         }
+    }
+
+    /// Writes commits as one durable batch, and publishes them. `once_durable` runs before anyone
+    /// can see them.
+    ///
+    /// A crash before the sync returns leaves either the whole batch or nothing of it, and no
+    /// caller has been told of success yet. After an error, nobody knows which.
+    fn write_commits(
+        &self,
+        committer: &mut Committer,
+        mut batch: Batch,
+        once_durable: impl FnOnce(),
+    ) -> Result<(), StoreError> {
+        if batch.commits.is_empty() {
+            committer.has_failed = false;
+            return Ok(());
+        }
+        let last = Key::from(committer.last.to_be_bytes());
+        batch.puts.insert(Key::from(key::last_commit()), Some(last));
+        self.write(batch.puts, Some(PersistMode::SyncAll))
+            .inspect_err(|error| self.0.gate.stop(error))?;
+        once_durable();
+        self.publish(batch.commits, batch.catalog);
+        // Before the committer is unlocked: a schema may then replace the tables, which keep their
+        // numbers, and `proposed` must not give those to other tables.
+        let mut proposed = self.0.proposed.lock();
+        batch.created.iter().for_each(|table| proposed.committed(table));
         committer.has_failed = false;
-        outcomes
+        Ok(())
     }
 
     /// Writes one atomic batch of many. It is not durable until a later commit is. A crash before
@@ -228,56 +273,34 @@ impl Store {
     }
 
     /// Runs `change` while nothing else commits, then commits what it returns like a transaction.
-    /// Before it returns, `change` may [write parts](Self::write_part) of its own. If it returns
-    /// `None`, the disk needs no space.
-    pub(super) fn exclusively<E: From<StoreError>>(
+    /// Before it returns, `change` may [write parts](Self::write_part) of its own, which nothing
+    /// reads if it fails or panics. If it returns `None`, the disk needs no space.
+    pub(super) fn exclusively<'d, E: From<StoreError>>(
         &self,
-        change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive>, E>,
+        change: impl FnOnce(&Snapshot) -> Result<Option<Exclusive<'d>>, E>,
     ) -> Result<Timestamp, E> {
         let mut committer = self.0.committer.lock();
-        committer.begin(&self.0.gate)?;
+        committer.check(&self.0.gate)?;
         let before = self.latest();
-        let change = change(&before).and_then(|change| {
-            if change.is_some() {
-                self.0.gate.check_room()?;
-            }
-            Ok(change)
-        });
-        let (result, has_failed) = match change {
-            Ok(None) => (Ok(before.ts()), false),
-            Ok(Some(Exclusive { mut puts, written, catalog })) => {
-                committer.last = self.commit_time(committer.last);
-                puts.insert(
-                    Key::from(key::last_commit()),
-                    Some(Key::from(committer.last.to_be_bytes())),
-                );
-                match self.write(puts, Some(PersistMode::SyncAll)) {
-                    Ok(()) => {
-                        self.publish(
-                            vec![Arc::new(Written { ts: committer.last, keys: written })],
-                            Arc::new(catalog),
-                        );
-                        (Ok(committer.last), false)
-                    }
-                    Err(error) => {
-                        self.0.gate.stop(&error);
-                        (Err(E::from(error)), true)
-                    }
-                }
-            }
-            Err(error) => (Err(error), false),
-        };
-        committer.has_failed = has_failed;
-        result
+        let Some(change) = change(&before)? else { return Ok(before.ts()) };
+        self.0.gate.check_room()?;
+        let Exclusive { request, catalog, once_durable } = change;
+        let mut batch = Batch::new(Arc::new(catalog));
+        committer.begin(&self.0.gate)?;
+        let ts = self.commit_time(committer.last);
+        let added = committer.add(ts, request, &mut batch);
+        self.write_commits(&mut committer, batch, once_durable)?;
+        added?;
+        Ok(ts)
     }
 }
 
-/// A change to be committed by [`Store::exclusively`]: the last batch, the keys whose readers see a
-/// change, and the new catalog.
-pub(super) struct Exclusive {
-    pub(super) puts: BTreeMap<Key, Option<Key>>,
-    pub(super) written: Vec<Key>,
+/// A change to be committed by [`Store::exclusively`]: its last batch, the tables that it replaces,
+/// and what runs before anyone can see it.
+pub(super) struct Exclusive<'d> {
+    pub(super) request: Request,
     pub(super) catalog: Catalog,
+    pub(super) once_durable: Box<dyn FnOnce() + 'd>,
 }
 
 fn conflict(catalog: &Catalog, key: &Key) -> CommitError {

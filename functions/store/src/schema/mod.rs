@@ -7,20 +7,21 @@ use std::{
     sync::Arc,
 };
 
+use audit_core::with_sources;
 use fjall::Readable as _;
-use functions_value::{ComponentPath, Object, Value};
+use functions_value::{ChanceSeed, ComponentPath, Object, Value};
 use serde_json::Value as Json;
 
 use self::read::{Wanted, read};
 use super::{
     Snapshot, Store,
     catalog::{Catalog, Index, Table},
-    commit::Exclusive,
+    commit::{Exclusive, Request},
     error::StoreError,
     id,
     key::{self, Key},
     proposed,
-    tx::decode_document,
+    tx::{Tx, decode_document},
 };
 
 /// The number of index entries written or removed per batch.
@@ -55,12 +56,33 @@ type AllWanted<'a> = Vec<(&'a ComponentPath, Vec<Wanted>)>;
 /// A table that a schema changes, and how it was before.
 type Changed = (Arc<Table>, Option<Arc<Table>>);
 
-pub(super) fn set(store: &Store, schemas: &Schemas) -> Result<(), SchemaError> {
+/// Applies schemas, and commits the writes of a transaction with them.
+pub(super) fn set(
+    store: &Store,
+    schemas: &Schemas,
+    seed: ChanceSeed,
+    writes: impl FnOnce(&mut Tx) -> Result<(), StoreError>,
+    once_durable: impl FnOnce(),
+) -> Result<(), SchemaError> {
     let wanted = wanted(schemas)?;
-    store.exclusively(|before| change(store, before, &wanted))?;
-    // Replaced indexes are removed once the change is durable. After a crash, opening the store
-    // removes them.
-    store.drop_unknown_indexes()?;
+    let once_durable = Box::new(once_durable);
+    store.exclusively(|before| {
+        let (catalog, schema) = change(store, before, &wanted)?;
+        let mut tx = store.begin(before, seed);
+        writes(&mut tx)?;
+        if schema.puts.is_empty() && !tx.has_writes() {
+            return Ok::<_, SchemaError>(None);
+        }
+        let mut request = tx.into_request(before.ts())?;
+        request.puts.extend(schema.puts);
+        request.written.extend(schema.written);
+        Ok(Some(Exclusive { request, catalog, once_durable }))
+    })?;
+    // Replaced indexes are removed once the change is durable. The schemas are in effect, so that
+    // this is no failure of theirs. After it, or after a crash, opening the store removes the rest.
+    if let Err(error) = store.drop_unknown_indexes() {
+        tracing::warn!(error = with_sources(&error), "dropped indexes keep their space for now");
+    }
     Ok(())
 }
 
@@ -83,27 +105,23 @@ fn wanted(schemas: &Schemas) -> Result<AllWanted<'_>, SchemaError> {
     wanted.collect()
 }
 
-/// Builds new indexes. Returns the batch that activates them.
+/// Builds new indexes. Returns the request that activates them, and the tables with them.
 fn change(
     store: &Store,
     before: &Snapshot,
     wanted: &AllWanted<'_>,
-) -> Result<Option<Exclusive>, SchemaError> {
+) -> Result<(Catalog, Request), SchemaError> {
     let (catalog, changed) = changes(store, before, wanted)?;
-    if changed.is_empty() {
-        return Ok(None);
-    }
-    let mut puts = BTreeMap::new();
-    let mut written = Vec::new();
+    let mut request = Request::of_puts(Vec::new());
     for (table, before_it) in &changed {
         fill(store, before, table, before_it.as_deref())?;
-        puts.insert(table.key().clone(), Some(Key::from(table.encode())));
-        written.push(table.key().clone());
+        request.puts.push((table.key().clone(), Some(Key::from(table.encode()))));
+        request.written.push(table.key().clone());
         if before_it.is_none() {
-            written.push(key::number(table.number));
+            request.written.push(key::number(table.number));
         }
     }
-    Ok(Some(Exclusive { puts, written, catalog }))
+    Ok((catalog, request))
 }
 
 /// Returns the catalog with the schemas applied, and the tables that they change. Checks the

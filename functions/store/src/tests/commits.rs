@@ -87,6 +87,64 @@ fn a_start_that_changes_nothing_needs_no_space() {
     assert_eq!(entries(&store), with_unknown - 1 + with_unknown - 1 - before.0);
 }
 
+/// A schema and writes are one commit: both are there or neither, also after a restart.
+#[test]
+fn a_schema_is_stored_with_its_writes_or_not_at_all() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    let schemas = |index: &str| {
+        let index = json!({ "indexDescriptor": index, "fields": ["a"] });
+        let table = json!({ "tableName": "t", "indexes": [index], "documentType": null });
+        let schema = json!({ "tables": [table], "schemaValidation": false });
+        BTreeMap::from([(root(), Some(schema))])
+    };
+    let note = |tx: &mut Tx| {
+        tx.as_host(|tx| tx.insert(&root(), "_notes", value(json!({ "n": 1 })))).map(drop)
+    };
+    let state = |store: &Store| {
+        let latest = store.latest();
+        let table = latest.catalog().table(&root(), "t").unwrap();
+        let indexes: Vec<_> = table.indexes[1..].iter().map(|it| it.name.clone()).collect();
+        let notes = store.begin(&latest, 1).as_host(|tx| tx.count(&root(), "_notes")).unwrap();
+        (indexes.concat(), notes)
+    };
+    let (directory, store) = open();
+    insert(&store).unwrap();
+    store.set_schema_with(&schemas("one"), 1, note, || ()).unwrap();
+    assert_eq!(state(&store), ("one".to_owned(), 1));
+
+    let never = || panic!("nothing is durable");
+    let fails = |tx: &mut Tx| note(tx).and(Err(StoreError::failed("a test's failure")));
+    store.set_schema_with(&schemas("two"), 2, fails, never).unwrap_err();
+    let panics = |tx: &mut Tx| panic!("a test's panic: {:?}", note(tx));
+    let deployed = || store.set_schema_with(&schemas("two"), 3, panics, never).unwrap();
+    catch_unwind(AssertUnwindSafe(deployed)).unwrap_err();
+    let full = |tx: &mut Tx| {
+        store.set_reserve(u64::MAX);
+        note(tx)
+    };
+    store.set_schema_with(&schemas("two"), 4, full, never).unwrap_err();
+    store.set_reserve(0);
+    assert_eq!(state(&store), ("one".to_owned(), 1));
+    insert(&store).unwrap();
+
+    // What is durable is unseen until the closure has returned.
+    let before = std::cell::RefCell::new(None);
+    let seen = || before.replace(Some(state(&store))).map_or((), |_| panic!("once"));
+    store.set_schema_with(&schemas("three"), 5, note, seen).unwrap();
+    assert_eq!(before.take(), Some(("one".to_owned(), 1)));
+    assert_eq!(state(&store), ("three".to_owned(), 2));
+
+    let deployed = || store.set_schema_with(&schemas("four"), 6, note, || panic!("a test's panic"));
+    catch_unwind(AssertUnwindSafe(deployed)).unwrap_err();
+    assert_refused(&store);
+    assert_eq!(state(&store), ("three".to_owned(), 2));
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(state(&store), ("four".to_owned(), 3));
+    insert(&store).unwrap();
+}
+
 #[tokio::test]
 async fn commits_are_refused_for_good_after_a_failed_write() {
     let (directory, store) = open();
