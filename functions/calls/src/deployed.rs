@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::call::CallError;
 use super::reference::{self, Target};
 use super::validate::Validators;
-use super::{Inner, jobs, schedule, scheduler};
+use super::{Inner, crons, jobs, schedule};
 
 /// The system table with the document that every function reads.
 pub(super) const DEPLOYMENT: &str = "_deployment";
@@ -201,7 +201,7 @@ impl Inner {
             number.set(deployments(tx, &self.deployment_id)? + 1);
             let count = json!({ "count": number.get() as f64 });
             jobs::patch(tx, &ComponentPath::root(), DEPLOYMENT, &self.deployment_id, count)?;
-            scheduler::store_crons(tx, &deployed.program, now_ms)?;
+            crons::store(tx, &deployed.program, now_ms)?;
             self.faults.meet("deployment ends")
         };
         let once_durable = || {

@@ -11,6 +11,7 @@ mod action;
 mod audited;
 mod cache;
 mod call;
+mod crons;
 mod deployed;
 mod faults;
 mod fetching;

@@ -4,7 +4,6 @@
 //! no second list that could differ from the store. These functions have no client, so their logs
 //! have no address and no User-Agent.
 
-mod crons;
 mod records;
 mod taken_up;
 
@@ -26,13 +25,9 @@ use crate::call::{Answered, CallError, Caller, Failed, Mutated};
 use crate::jobs::Due;
 use crate::reference::full_name;
 use crate::workers::{Broken, panic_message};
-use crate::{Functions, Inner, action};
+use crate::{Functions, Inner, action, crons};
 use records::Looked;
 use taken_up::{FIRST_BACKOFF, Job, MAX_AT_ONCE_PERMITS, MAX_BACKOFF, TakenUp, Task, key};
-
-use crons::write_down_crons;
-
-pub(crate) use crons::store_crons;
 
 /// The longest sleep in milliseconds, in case the clock is adjusted.
 const LONGEST_SLEEP_MS: f64 = 60_000.0;
@@ -86,7 +81,17 @@ async fn prepare(inner: &Arc<Inner>) -> Result<(), StoreError> {
     tokio::task::spawn_blocking(move || failing.fail_interrupted_actions())
         .await
         .unwrap_or_else(|error| Err(StoreError::failed(error)))?;
-    write_down_crons(inner).await
+    let (storing, now_ms) = (Arc::clone(inner), inner.now_ms() as f64);
+    let store = move || {
+        storing.write(|tx| {
+            // A deployment meanwhile conflicts, so that crons of an earlier program are never
+            // stored last.
+            let deployed = storing.deployed_at(tx)?;
+            crons::store(tx, &deployed.program, now_ms)
+        })
+    };
+    let stored = tokio::task::spawn_blocking(store).await;
+    stored.unwrap_or_else(|error| Err(StoreError::failed(error)))
 }
 
 /// Runs the scheduler, and restarts it if it panics. First [prepares](prepare) the store, if it

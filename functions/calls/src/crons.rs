@@ -1,34 +1,16 @@
 //! The stored crons of a program.
 
-use std::sync::Arc;
-
 use functions_program::Program;
 use functions_store::{StoreError, Tx};
 use functions_value::Value;
 use serde_json::json;
 
-use crate::Inner;
-use crate::jobs::{self, CRONS};
-use crate::schedule::Schedule;
-
-/// Updates the stored crons to those of the served program.
-pub(super) async fn write_down_crons(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    let inner = Arc::clone(inner);
-    let now_ms = inner.now_ms() as f64;
-    let written = tokio::task::spawn_blocking(move || {
-        inner.write(|tx| {
-            // A deployment meanwhile conflicts, so that crons of an earlier program are never
-            // stored last.
-            let deployed = inner.deployed_at(tx)?;
-            store_crons(tx, &deployed.program, now_ms)
-        })
-    });
-    written.await.unwrap_or_else(|error| Err(StoreError::failed(error)))
-}
+use super::jobs::{self, CRONS};
+use super::schedule::Schedule;
 
 /// Updates the stored crons to those of a program. A cron whose schedule is unchanged keeps its
 /// next due time.
-pub(crate) fn store_crons(tx: &mut Tx, program: &Program, now_ms: f64) -> Result<(), StoreError> {
+pub(super) fn store(tx: &mut Tx, program: &Program, now_ms: f64) -> Result<(), StoreError> {
     for (path, component) in program.components() {
         let known = jobs::crons(tx, path)?;
         for gone in
