@@ -6,6 +6,15 @@ use url::Url;
 
 use crate::without_secrets;
 
+/// A bucket and its owner.
+pub(crate) struct OwnedBucket<'a> {
+    /// The owner, as named in a sentence.
+    pub(crate) whose: String,
+    pub(crate) url: &'a str,
+    /// The server or account that its name belongs to, as far as that is known.
+    pub(crate) place: String,
+}
+
 /// A bucket with its prefix.
 struct Place {
     /// The owner, as named in a sentence.
@@ -20,7 +29,8 @@ struct Place {
 impl Place {
     /// `None` if the URL names memory, which no other bucket shares, or if it is invalid, which
     /// opening the bucket reports.
-    fn new(whose: String, url: &str) -> Result<Option<Place>, String> {
+    fn new(bucket: OwnedBucket<'_>) -> Result<Option<Place>, String> {
+        let OwnedBucket { whose, url, place: server } = bucket;
         let Ok(parsed) = Url::parse(url) else { return Ok(None) };
         let place = |store: String, path| {
             Some(Place { whose: whose.clone(), url: without_secrets(url), store, path })
@@ -29,7 +39,8 @@ impl Place {
             ("memory", _) => None,
             (scheme, Some(directory)) => place(scheme.to_owned(), resolved(&directory)?),
             (scheme, None) => {
-                let store = format!("{scheme}://{}", parsed.host_str().unwrap_or_default());
+                let name = parsed.host_str().unwrap_or_default();
+                let store = format!("{scheme}://{name} of {server}");
                 // Decoded as the path of a file is.
                 let path = Url::parse(&format!("file://{}", parsed.path()));
                 let path = path.ok().and_then(|path| path.to_file_path().ok());
@@ -43,17 +54,17 @@ impl Place {
     }
 }
 
-/// Checks that no bucket, given with its owner, is the same as another or within another.
+/// Checks that no bucket is the same as another or within another.
 ///
 /// # Errors
 ///
 /// If two of them are not apart, naming both, or a path cannot be resolved.
 pub(crate) fn check_buckets<'a>(
-    buckets: impl IntoIterator<Item = (String, &'a str)>,
+    buckets: impl IntoIterator<Item = OwnedBucket<'a>>,
 ) -> Result<(), String> {
     let mut before: Vec<Place> = Vec::new();
-    for (whose, url) in buckets {
-        let Some(place) = Place::new(whose, url)? else { continue };
+    for bucket in buckets {
+        let Some(place) = Place::new(bucket)? else { continue };
         let meets = |other: &&Place| place.is_within(other) || other.is_within(&place);
         if let Some(other) = before.iter().find(meets) {
             let is = match (place.is_within(other), other.is_within(&place)) {
@@ -79,7 +90,7 @@ pub(crate) fn check_buckets<'a>(
 ///
 /// If a path cannot be resolved.
 pub fn are_apart(one: &str, other: &str) -> Result<bool, String> {
-    let place = |url| Place::new(String::new(), url);
+    let place = |url| Place::new(OwnedBucket { whose: String::new(), url, place: String::new() });
     let places = place(one)?.zip(place(other)?);
     Ok(places.is_none_or(|(one, other)| !one.is_within(&other) && !other.is_within(&one)))
 }
@@ -188,7 +199,12 @@ mod tests {
         std::os::unix::fs::symlink("logs", root.path().join("link")).unwrap();
         std::os::unix::fs::symlink("logs/acme", root.path().join("acme")).unwrap();
         let check = |one: &str, other: &str| {
-            check_buckets([("the host".to_owned(), one), ("the route \"other\"".to_owned(), other)])
+            let owned = |whose: &str, url| OwnedBucket {
+                whose: whose.to_owned(),
+                url,
+                place: String::new(),
+            };
+            check_buckets([owned("the host", one), owned("the route \"other\"", other)])
         };
         for (one, other) in [
             ("s3://b/p", "s3://b/p"),
@@ -233,6 +249,22 @@ mod tests {
             assert!(are_apart(one, other).unwrap(), "{one} {other}");
         }
     }
+
+    /// Two servers have buckets of the same name.
+    #[test]
+    fn buckets_of_two_servers_are_apart() {
+        let check = |places: [&str; 2]| {
+            check_buckets(places.map(|place| OwnedBucket {
+                whose: "a route".to_owned(),
+                url: "s3://audit/logs",
+                place: place.to_owned(),
+            }))
+        };
+        check(["https://one.example", "https://two.example"]).unwrap();
+        check(["", "https://two.example"]).unwrap();
+        check(["https://one.example"; 2]).unwrap_err();
+    }
+
     #[test]
     fn every_path_has_a_url_that_leads_back() {
         let root = tempfile::tempdir().unwrap();

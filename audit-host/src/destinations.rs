@@ -12,10 +12,11 @@ use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
 use serde::Deserialize;
 
 use crate::apart;
+use crate::apart::OwnedBucket;
 use crate::routes::open_routes;
 use crate::settings::read_tables;
 use crate::shown::Shown;
-use crate::{Output, RouteSettings};
+use crate::{BucketEnv, Output, RouteSettings};
 
 /// How long records of the journal wait before they are sent to a log stream, in milliseconds. It
 /// is short, since its readers want current events, and a request costs less than an object in a
@@ -200,7 +201,8 @@ impl Destinations {
     /// If they are not apart, or a path cannot be resolved. The error names the setting.
     pub(crate) fn check_apart(&self) -> Result<(), String> {
         let bucket = self.bucket.as_ref().map(|(url, _)| url.as_str());
-        let own = bucket.map(|url| ("the host".to_owned(), url));
+        let (whose, place) = ("the host".to_owned(), BucketEnv::default().place());
+        let own = bucket.map(|url| OwnedBucket { whose, url, place });
         apart::check_buckets(own.into_iter().chain(self.routes.iter().map(RouteSettings::owned)))?;
         let evidence = self.bucket.as_ref().and_then(|(_, settings)| settings.evidence.as_ref());
         let key = evidence.and_then(|evidence| evidence.key_file.as_deref());

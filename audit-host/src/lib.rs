@@ -46,6 +46,7 @@ pub const PERSIST_GRACE: std::time::Duration = std::time::Duration::from_secs(5)
 
 mod apart;
 mod audit_log;
+mod bucket_env;
 mod check;
 mod connections;
 mod destinations;
@@ -71,6 +72,7 @@ mod turns;
 pub use apart::{are_apart, file_url};
 pub use audit_core::read_text;
 pub use audit_log::AuditLogSettings;
+pub use bucket_env::BucketEnv;
 pub use check::Checks;
 pub use connections::{
     Connection, Connections, Held, Holder, Place, PlaceRefusal, Places, Pool, ServeLimits, Tls,

@@ -13,8 +13,9 @@ use audit_sink_s3::{Bucket, OpenError, S3Sink, Settings};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 
+use crate::apart::OwnedBucket;
 use crate::settings::read_tables;
-use crate::{apart, without_secrets};
+use crate::{BucketEnv, apart, without_secrets};
 
 /// A settings file of routes, with a `[[route]]` table for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -32,8 +33,12 @@ pub struct RouteSettings {
     /// lower-case letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// The URL of its bucket, with the bucket's own settings in its query. Further settings come
-    /// from the environment, as for the host's own bucket.
+    /// from `env`.
     pub bucket: String,
+    /// The variables that its bucket is opened with. If there are any, nothing of the host's own
+    /// environment counts for it.
+    #[serde(default)]
+    pub env: BucketEnv,
     /// The log streams that also get the records of this route, and no others. Nothing waits for
     /// them.
     #[serde(default)]
@@ -58,9 +63,19 @@ impl RouteSettings {
         Ok(())
     }
 
-    /// The owner of the route's bucket, as named in a sentence, and the bucket's URL.
-    pub(crate) fn owned(&self) -> (String, &str) {
-        (format!("the route {:?}", self.name), &self.bucket)
+    /// The route's bucket, with its owner as named in a sentence.
+    pub(crate) fn owned(&self) -> OwnedBucket<'_> {
+        let whose = format!("the route {:?}", self.name);
+        OwnedBucket { whose, url: &self.bucket, place: self.env.place() }
+    }
+
+    /// Opens the route's bucket.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BucketEnv::open`].
+    pub fn open_bucket(&self) -> Result<Bucket, OpenError> {
+        Ok(self.env.open(&self.bucket)?.for_route(&self.name))
     }
 }
 
@@ -107,12 +122,13 @@ pub(crate) async fn open_routes(
     routes: &[RouteSettings],
     settings: &Settings,
 ) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
-    let opened = routes.iter().map(async |RouteSettings { name, bucket, log_stream }| {
+    let opened = routes.iter().map(async |settings: &RouteSettings| {
+        let RouteSettings { name, log_stream, .. } = settings;
         let route = async {
             let streams = log_stream.iter().cloned();
             let followers = streams.map(|stream| follower_of_route(name, stream));
             let followers = followers.collect::<Result<_, _>>()?;
-            sink.open_followed_route(name, Bucket::open(bucket)?, followers).await
+            sink.open_followed_route(name, settings.open_bucket()?, followers).await
         };
         let route = route.await.map_err(|error: OpenError| {
             format!("the route {name:?} cannot be opened: {}", with_sources(&error))
@@ -180,6 +196,7 @@ impl fmt::Debug for RouteSettings {
         f.debug_struct("RouteSettings")
             .field("name", &self.name)
             .field("bucket", &without_secrets(&self.bucket))
+            .field("env", &self.env)
             .field("log_stream", &self.log_stream)
             .finish()
     }
@@ -187,7 +204,75 @@ impl fmt::Debug for RouteSettings {
 
 #[cfg(test)]
 mod tests {
+    use audit_core::Batch;
+    use audit_sink_s3::JournalSettings;
+    use s3_testserver::S3TestServer;
+
     use super::*;
+    use crate::{Destinations, Opened};
+
+    /// Two customers have stores of their own, with buckets of one name, and their own keys. The
+    /// keys of a third one are wrong.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_route_delivers_to_its_own_server_with_its_own_keys() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mut text = String::new();
+        let mut servers = Vec::new();
+        for name in ["acme", "globex", "initech"] {
+            let server = S3TestServer::start().await;
+            let secret = format!("hunter2-{name}");
+            server.set_secret_key(if name == "initech" { "another" } else { &secret });
+            std::fs::write(at(name), format!("{secret}\n")).unwrap();
+            let (bucket, key) = (server.bucket(), server.access_key());
+            text += &format!(
+                "[[route]]\nname = \"{name}\"\nbucket = \"s3://{bucket}/logs\"\n[route.env]\n\
+                 AWS_ENDPOINT = \"{}\"\nAWS_ALLOW_HTTP = \"true\"\nAWS_REGION = \"eu-central-1\"\n\
+                 AWS_ACCESS_KEY_ID = \"{key}\"\nAWS_SECRET_ACCESS_KEY = \"file:{}\"\n",
+                server.endpoint(),
+                at(name).display()
+            );
+            servers.push(server);
+        }
+        std::fs::write(at("routes.toml"), text).unwrap();
+        let file = RoutesFile::read(&at("routes.toml")).unwrap();
+        assert!(!format!("{file:?}").contains("hunter2"), "{file:?}");
+
+        let journal = JournalSettings::new(at("journal"));
+        let journal = Some(JournalSettings { cut_after_ms: 0, ..journal });
+        let settings = Settings { journal, ..Settings::default() };
+        let bucket = Some((format!("file://{}", at("own").display()), Box::new(settings.clone())));
+        let destinations = Destinations { bucket, ..Destinations::default() };
+        let destinations = destinations.with_routes(file.route, directory.path());
+        destinations.check_apart().unwrap();
+        let wrong = destinations.routes[2].open_bucket().unwrap();
+        let error = with_sources(&wrong.probe(&settings).await.unwrap_err());
+        assert!(error.contains("SignatureDoesNotMatch") && !error.contains("hunter2"), "{error}");
+
+        let Opened { sink, routes } = destinations.open().await.unwrap();
+        for (name, route) in &routes {
+            let line = format!("{{\"of\":\"{name}\"}}\n");
+            route
+                .persist(Batch::from_lines(1_700_000_000_000, line.into()).unwrap())
+                .await
+                .unwrap();
+        }
+        for (name, server) in ["acme", "globex"].into_iter().zip(&servers) {
+            routes[name].flush().await.unwrap();
+            let objects = server.objects();
+            let records = objects.keys().filter(|key| key.starts_with("logs/dt=")).count();
+            assert_eq!(records, 1, "{name}: {:?}", objects.keys());
+        }
+        let health = format!("{:?}", routes["initech"].health());
+        assert!(
+            health.contains("SignatureDoesNotMatch") && !health.contains("hunter2"),
+            "{health}"
+        );
+        assert!(servers[2].objects().is_empty());
+        let sink = sink.unwrap();
+        let closing = tokio::time::timeout(Duration::from_millis(100), sink.close());
+        closing.await.unwrap_err();
+    }
 
     #[test]
     fn files_of_routes_are_read_and_their_errors_show_no_bucket() {
@@ -226,6 +311,11 @@ mod tests {
                 &*format!("{acme}[[route.log_stream]]\nname = \"siem\""),
                 "line 4: missing field `url`",
             ),
+            (
+                &*format!("{acme}env = {{ AWS_SECRET_ACCESS_KEY = \"hunter2\" }}"),
+                "line 4: a secret is given as env:NAME or file:/path, not as it is: \
+                 AWS_SECRET_ACCESS_KEY",
+            ),
             ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
             ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: a value is invalid"),
         ] {
@@ -240,7 +330,8 @@ mod tests {
             assert!(error.unwrap_err().starts_with(&says), "{name}");
         }
         let (name, bucket) = ("a".into(), "s3://u:hunter2@a".into());
-        let secret = RouteSettings { name, bucket, log_stream: Vec::new() };
+        let secret =
+            RouteSettings { name, bucket, env: BucketEnv::default(), log_stream: Vec::new() };
         assert!(!format!("{secret:?}").contains("hunter2"));
     }
 }

@@ -128,6 +128,11 @@ impl S3TestServer {
         SECRET_KEY
     }
 
+    /// Requests to the bucket must be signed with this secret key instead of the usual one.
+    pub fn set_secret_key(&self, secret_key: &str) {
+        self.backend.sts.set_secret_key(secret_key);
+    }
+
     /// The environment variables with which clients reach it.
     pub fn environment(&self) -> [(&'static str, String); 5] {
         [

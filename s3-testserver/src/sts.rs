@@ -45,6 +45,8 @@ pub(crate) struct Sts(Mutex<State>);
 struct State {
     /// The role's ARN, and the external id that it requires.
     role: Option<(String, Option<String>)>,
+    /// The bucket's secret key, if it is another one.
+    secret_key: Option<String>,
     sessions: Vec<Session>,
 }
 
@@ -54,6 +56,10 @@ type Refusal = (u16, &'static str, String);
 impl Sts {
     pub(crate) fn set_role(&self, arn: &str, external_id: Option<&str>) {
         self.lock().role = Some((arn.to_owned(), external_id.map(ToOwned::to_owned)));
+    }
+
+    pub(crate) fn set_secret_key(&self, secret_key: &str) {
+        self.lock().secret_key = Some(secret_key.to_owned());
     }
 
     pub(crate) fn expire(&self) {
@@ -179,10 +185,10 @@ pub(crate) struct Keys(pub(crate) Arc<Sts>);
 #[async_trait::async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == ACCESS_KEY {
-            return Ok(SECRET_KEY.into());
-        }
         let state = self.0.lock();
+        if access_key == ACCESS_KEY {
+            return Ok(state.secret_key.as_deref().unwrap_or(SECRET_KEY).into());
+        }
         let session = state.sessions.iter().find(|session| session.access_key == access_key);
         match session {
             Some(session) => Ok(session.secret_key.clone().into()),

@@ -169,15 +169,20 @@ pub(super) fn routes_file(file: Option<&Path>) -> Result<RoutesFile, Failure> {
     file.map_or_else(|| Ok(RoutesFile::default()), RoutesFile::read).map_err(Failure::new)
 }
 
+/// The settings of a route in the file.
+fn settings_of<'a>(route: &JournalRoute, named: &'a [RouteSettings]) -> Option<&'a RouteSettings> {
+    named.iter().find(|named| !route.is_retired && named.name == route.name)
+}
+
 /// The URL of a route's bucket: the one in the file, or the one that the journal names.
 pub(super) fn url_of<'a>(route: &'a JournalRoute, named: &'a [RouteSettings]) -> &'a str {
-    let named = named.iter().find(|named| !route.is_retired && named.name == route.name);
-    named.map_or(&route.destination, |named| &named.bucket)
+    settings_of(route, named).map_or(&route.destination, |named| &named.bucket)
 }
 
 pub(super) fn bucket_of(route: &JournalRoute, named: &[RouteSettings]) -> Result<Bucket, String> {
     let url = to_url(url_of(route, named)).map_err(|error| with_sources(&error))?;
-    let bucket = Bucket::open(&url).map_err(|error| with_sources(&error))?;
+    let env = settings_of(route, named).map(|named| named.env.clone()).unwrap_or_default();
+    let bucket = env.open(&url).map_err(|error| with_sources(&error))?;
     Ok(bucket.for_route(&route.name))
 }
 

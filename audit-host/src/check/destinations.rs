@@ -64,10 +64,7 @@ impl Checks {
             return;
         }
         let routes = destinations.routes.iter();
-        let probes = routes.map(async |route| {
-            let bucket = Bucket::open(&route.bucket).map(|bucket| bucket.for_route(&route.name));
-            (route, probed(bucket, settings).await)
-        });
+        let probes = routes.map(async |route| (route, probed(route.open_bucket(), settings).await));
         let probed: Vec<_> = stream::iter(probes).buffered(PROBES).collect().await;
         for (route, probed) in probed {
             self.bucket(&format!("route {}", route.name), probed, settings, Whose::Tenant);

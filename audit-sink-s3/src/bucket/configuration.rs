@@ -8,6 +8,7 @@ use url::Url;
 #[cfg(any(feature = "aws", feature = "azure"))]
 use super::credentials::CredentialFile;
 use super::credentials::Issuer;
+use super::purpose::Given;
 use super::unknown_option;
 use crate::OpenError;
 use crate::one_line::scrub;
@@ -30,7 +31,8 @@ pub(crate) struct Setting {
 type TryBuild<'a> = &'a dyn Fn(&mut dyn Iterator<Item = (&str, &str)>) -> Option<String>;
 
 impl Configuration {
-    /// Reads the environment variables with this prefix, then the options, which take precedence.
+    /// Reads the environment variables with this prefix if they count, then the options, which take
+    /// precedence.
     /// `canonical` maps a name to the client's name of the setting; `own` lists settings that the
     /// client does not know.
     ///
@@ -40,7 +42,7 @@ impl Configuration {
     pub(crate) fn read(
         prefix: &'static str,
         own: &'static [&'static str],
-        options: &[(String, String)],
+        given: &Given,
         canonical: &dyn Fn(&str) -> Option<String>,
         store: &str,
     ) -> Result<Configuration, OpenError> {
@@ -48,7 +50,10 @@ impl Configuration {
             true => Some(name.to_owned()),
             false => canonical(name),
         };
-        let mut variables: Vec<(String, String)> = std::env::vars_os()
+        let environment = given.has_environment.then(std::env::vars_os);
+        let mut variables: Vec<(String, String)> = environment
+            .into_iter()
+            .flatten()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with(prefix))
             .collect();
@@ -59,7 +64,7 @@ impl Configuration {
                 settings.insert(known, Setting { name, value });
             }
         }
-        for (name, value) in options {
+        for (name, value) in &given.options {
             let known = canonical(name).ok_or_else(|| unknown_option(name, store))?;
             settings.insert(known, Setting { name: name.clone(), value: value.clone() });
         }

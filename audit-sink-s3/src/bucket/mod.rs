@@ -2,8 +2,8 @@
 //!
 //! - `open`, `provider`, `stores`, `configuration`, `credentials`: opening a bucket at its
 //!   provider.
-//! - `own_settings`, `assumed_role`, `kept`: settings of our own: a role to assume, and the storage
-//!   class and tags of objects.
+//! - `own_settings`, `assumed_role`, `session`, `kept`: settings of our own: a role to assume, and
+//!   the storage class and tags of objects.
 //! - `directory`: a local directory as a bucket.
 //! - `response`: the meaning of responses to a request that creates an object.
 //! - `probe`: checks that the bucket accepts objects, when a sink is opened.

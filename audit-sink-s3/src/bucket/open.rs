@@ -11,7 +11,7 @@ use object_store::path::Path;
 use url::Url;
 
 use super::directory::{self, Directory};
-use super::purpose::Purpose;
+use super::purpose::{Given, Purpose};
 use super::store_clock::StoreClock;
 use super::{Bucket, stores, unknown_option};
 use crate::OpenError;
@@ -62,7 +62,25 @@ impl Bucket {
         K: AsRef<str>,
         V: Into<String>,
     {
-        Bucket::open_for(Purpose::Write(StoreClock::default()), url, options)
+        Bucket::open_for(Purpose::Write(StoreClock::default()), url, options, true)
+    }
+
+    /// Like [`open_with`](Self::open_with), but without the environment: for the bucket of another
+    /// account, which none of the host's own credentials may reach. The client still asks the
+    /// instance or container for credentials if no option has any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open_with_only<K, V>(
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Bucket, OpenError>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        Bucket::open_for(Purpose::Write(StoreClock::default()), url, options, false)
     }
 
     /// Like [`open`](Self::open), for reading only: a missing directory is an error and is not
@@ -73,7 +91,7 @@ impl Bucket {
     ///
     /// Those of [`open`](Self::open), and a directory that does not exist.
     pub fn open_to_read(url: &str, retry_for: Duration) -> Result<Bucket, OpenError> {
-        Bucket::open_for(Purpose::reading(retry_for, None), url, [] as [(&str, &str); 0])
+        Bucket::open_for(Purpose::reading(retry_for, None), url, [] as [(&str, &str); 0], true)
     }
 
     /// Like [`open_to_read`](Self::open_to_read), and calls `on_retry` with the reason for each
@@ -88,7 +106,7 @@ impl Bucket {
         on_retry: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Bucket, OpenError> {
         let purpose = Purpose::reading(retry_for, Some(Arc::new(on_retry)));
-        Bucket::open_for(purpose, url, [] as [(&str, &str); 0])
+        Bucket::open_for(purpose, url, [] as [(&str, &str); 0], true)
     }
 
     /// The default time for a reader's retries: long enough for a restart or a failover of the
@@ -99,6 +117,7 @@ impl Bucket {
         purpose: Purpose,
         url: &str,
         options: impl IntoIterator<Item = (K, V)>,
+        has_environment: bool,
     ) -> Result<Bucket, OpenError>
     where
         K: AsRef<str>,
@@ -127,10 +146,11 @@ impl Bucket {
         };
         let is_read_only = store_time_ms.is_some();
         settings.extend(options.iter().cloned());
+        let given = Given { options: settings, has_environment };
         let bucket = match url.scheme() {
-            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &settings)?),
-            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &settings)?),
-            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &settings)?),
+            "s3" => Bucket::remote(&url, prefix, stores::s3(&url, purpose, &given)?),
+            "gs" => Bucket::remote(&url, prefix, stores::gs(&url, purpose, &given)?),
+            "az" => Bucket::remote(&url, prefix, stores::az(&url, purpose, &given)?),
             "file" => {
                 no_options("file")?;
                 Bucket::directory(&url, purpose)

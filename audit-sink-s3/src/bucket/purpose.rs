@@ -30,3 +30,15 @@ impl Purpose {
 
 /// Called with the reason for each failed request that is retried.
 pub(crate) type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a store is opened with.
+#[cfg_attr(
+    not(any(feature = "aws", feature = "gcp", feature = "azure")),
+    allow(dead_code, reason = "only the providers' stores have options")
+)]
+pub(crate) struct Given {
+    /// Options by their names in lower case.
+    pub(crate) options: Vec<(String, String)>,
+    /// Whether environment variables count too, where no option has another value.
+    pub(crate) has_environment: bool,
+}

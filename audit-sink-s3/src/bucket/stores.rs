@@ -10,7 +10,7 @@ use super::kept::Kept;
 use super::own_settings;
 use super::session::RoleSession;
 
-use super::purpose::Purpose;
+use super::purpose::{Given, Purpose};
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 use super::{configuration::Configuration, credentials::Issued};
 use crate::OpenError;
@@ -77,11 +77,11 @@ fn not_compiled_in(url: &Url, feature: &str) -> OpenError {
 /// credentials that the store would use.
 #[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
 macro_rules! build {
-    ($store:literal, $own:expr, $builder:ty, $key:ty, $url:expr, $purpose:expr, $options:expr,
+    ($store:literal, $own:expr, $builder:ty, $key:ty, $url:expr, $purpose:expr, $given:expr,
      $issuer:path, $configure:expr, $credentials:expr) => {{
         let canonical = |name: &str| name.parse().ok().map(|key: $key| key.as_ref().to_owned());
         let configuration =
-            Configuration::read($own.prefix, $own.names, $options, &canonical, $store)?;
+            Configuration::read($own.prefix, $own.names, $given, &canonical, $store)?;
         let with = |builder: $builder, name: &str, value: &str| {
             builder.with_config(name.parse().expect("a name that was read"), value)
         };
@@ -183,11 +183,7 @@ fn client_options(configuration: &Configuration) -> object_store::ClientOptions 
 }
 
 #[cfg(feature = "aws")]
-pub(crate) fn s3(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Remote, OpenError> {
+pub(crate) fn s3(url: &Url, purpose: Purpose, given: &Given) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_s3;
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
     let (store, remote) = build!(
@@ -197,7 +193,7 @@ pub(crate) fn s3(
         AmazonS3ConfigKey,
         url,
         purpose,
-        options,
+        given,
         issuer_of_s3,
         |builder: AmazonS3Builder, configuration: &Configuration| {
             // The store verifies the upload with it. Buckets with Object Lock require it.
@@ -222,16 +218,12 @@ pub(crate) fn s3(
 }
 
 #[cfg(not(feature = "aws"))]
-pub(crate) fn s3(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
+pub(crate) fn s3(url: &Url, _: Purpose, _: &Given) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "aws"))
 }
 
 #[cfg(feature = "gcp")]
-pub(crate) fn gs(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Remote, OpenError> {
+pub(crate) fn gs(url: &Url, purpose: Purpose, given: &Given) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_gcs;
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
     let (_, remote) = build!(
@@ -241,7 +233,7 @@ pub(crate) fn gs(
         GoogleConfigKey,
         url,
         purpose,
-        options,
+        given,
         issuer_of_gcs,
         |builder, _: &_| Ok(builder),
         unchanged
@@ -250,16 +242,12 @@ pub(crate) fn gs(
 }
 
 #[cfg(not(feature = "gcp"))]
-pub(crate) fn gs(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
+pub(crate) fn gs(url: &Url, _: Purpose, _: &Given) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "gcp"))
 }
 
 #[cfg(feature = "azure")]
-pub(crate) fn az(
-    url: &Url,
-    purpose: Purpose,
-    options: &[(String, String)],
-) -> Result<Remote, OpenError> {
+pub(crate) fn az(url: &Url, purpose: Purpose, given: &Given) -> Result<Remote, OpenError> {
     use super::configuration::issuer_of_azure;
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
     let (_, remote) = build!(
@@ -269,7 +257,7 @@ pub(crate) fn az(
         AzureConfigKey,
         url,
         purpose,
-        options,
+        given,
         issuer_of_azure,
         |builder, _: &_| Ok(builder),
         unchanged
@@ -278,7 +266,7 @@ pub(crate) fn az(
 }
 
 #[cfg(not(feature = "azure"))]
-pub(crate) fn az(url: &Url, _: Purpose, _: &[(String, String)]) -> Result<Remote, OpenError> {
+pub(crate) fn az(url: &Url, _: Purpose, _: &Given) -> Result<Remote, OpenError> {
     Err(not_compiled_in(url, "azure"))
 }
 

@@ -194,7 +194,8 @@ async fn readers_retry_up_to_their_limit() {
             ("aws_access_key_id", server.access_key().to_owned()),
             ("aws_secret_access_key", server.secret_key().to_owned()),
         ];
-        let bucket = Bucket::open_for(Purpose::reading(retry_for, None), &url, options).unwrap();
+        let purpose = Purpose::reading(retry_for, None);
+        let bucket = Bucket::open_for(purpose, &url, options, true).unwrap();
         async move { bucket.store().get(&Path::from("a")).await.map(drop) }
     };
     // More failures than the client's default number of retries.

@@ -272,7 +272,7 @@ impl Settings {
         let settings = sources.settings(&command).into_iter();
         let settings = settings.filter(|(name, _)| *name != "config");
         sources.print(settings.map(|(name, value)| (name, computed(name).unwrap_or(value))), out);
-        for RouteSettings { name, bucket, log_stream } in &destinations.routes {
+        for RouteSettings { name, bucket, log_stream, .. } in &destinations.routes {
             let streams = log_stream.iter().map(|stream| format!(" and {}", stream.name));
             let to = without_secrets(bucket) + &streams.collect::<String>();
             out.line(&format!("{:<60} # routes", format!("# route {name} to {to}")));

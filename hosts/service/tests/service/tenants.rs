@@ -123,6 +123,36 @@ async fn each_tenants_logs_reach_its_own_bucket_while_another_is_dead() {
     assert_eq!(records(&directory), Vec::<Value>::new(), "the service's own bucket has nothing");
 }
 
+/// Nothing of the service's own environment counts for a tenant with variables of its own: the
+/// server refuses the requests of another account's host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_variables_replace_the_services() {
+    let directory = TempDir::new().unwrap();
+    let [own, store] = [S3TestServer::start().await, S3TestServer::start().await];
+    store.set_secret_key("hunter2-acme");
+    let endpoint = own.endpoint();
+    let mut environment = environment(&own, &endpoint).to_vec();
+    environment.push(("AWS_EXPECTED_BUCKET_OWNER", "999999999999"));
+    environment.push(("ACME_SECRET", "hunter2-acme"));
+    let file = directory.path().join("routes.toml");
+    let routes_file = format!(
+        "[[route]]\nname = \"acme\"\nbucket = \"s3://{}/acme\"\n[route.env]\n\
+         AWS_ENDPOINT = \"{}\"\nAWS_ALLOW_HTTP = \"true\"\nAWS_REGION = \"us-east-1\"\n\
+         AWS_ACCESS_KEY_ID = \"{}\"\nAWS_SECRET_ACCESS_KEY = \"env:ACME_SECRET\"\n",
+        store.bucket(),
+        store.endpoint(),
+        store.access_key()
+    );
+    std::fs::write(&file, routes_file).unwrap();
+    let flags = ["--routes", file.to_str().unwrap(), "--trusted-proxies", "127.0.0.1"];
+    let service = Service::start_with_journal(&directory, &flags, &environment);
+    let (id, acme) = (new_id("plan"), [("x-tenant", "acme"), ("x-user", "acme")]);
+    assert_eq!(service.update(&id, change("acme"), &acme).await.0, 200);
+    service.stop();
+    check(&records_on(&store), "acme", &id, 1);
+    assert!(own.requests().is_empty(), "the service's own server");
+}
+
 /// A tenant leaves the file after its bucket was unreachable and the process died. If the bucket is
 /// back, it gets the rest of the logs. If it is still unreachable, the service starts and stops as
 /// if the tenant had never been there.
