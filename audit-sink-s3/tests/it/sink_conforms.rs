@@ -277,13 +277,21 @@ impl Destination for Journaled {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn journals_conform() {
+async fn journals_on(server: S3TestServer) {
     let directory = tempfile::tempdir().unwrap();
-    let server = S3TestServer::start().await;
     let journaled = Journaled(server, Checker::default(), directory);
     conformance::run(&journaled).await;
     assert_eq!(journaled.0.faults().fired(), FAULTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn journals_conform() {
+    journals_on(S3TestServer::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn journals_conform_on_gcs() {
+    journals_on(S3TestServer::start_gcs().await).await;
 }
 
 /// A route of a sink whose own bucket is another one.
@@ -336,13 +344,21 @@ impl Destination for Routed {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routes_conform() {
+async fn routes_on(server: S3TestServer) {
     let directory = tempfile::tempdir().unwrap();
-    let server = S3TestServer::start().await;
     let routed = Routed(Journaled(server, Checker::default(), directory));
     conformance::run(&routed).await;
     assert_eq!(routed.0.0.faults().fired(), FAULTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_conform() {
+    routes_on(S3TestServer::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_conform_on_gcs() {
+    routes_on(S3TestServer::start_gcs().await).await;
 }
 
 #[tokio::test(start_paused = true)]
