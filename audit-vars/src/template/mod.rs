@@ -1,9 +1,10 @@
 //! Bodies that are serialized once and rendered many times.
 
+mod render;
+
 use std::fmt;
 
-use crate::padding::{LONGEST_CHUNK, append};
-use crate::values::Values;
+use crate::padding::LONGEST_CHUNK;
 
 /// A body serialized once: its JSON and the positions of its variables.
 ///
@@ -43,21 +44,6 @@ impl Template {
     /// [`Limits`](audit_core::Limits).
     pub fn bound_bytes(&self) -> u32 {
         self.bound_bytes
-    }
-
-    /// Appends the JSON with these values to `out`. They must belong to the table of variables that
-    /// the template was compiled with.
-    pub fn render(&self, values: &Values<'_>, out: &mut Vec<u8>) {
-        out.reserve(self.bound_bytes as usize + Template::SPARE_BYTES);
-        let mut from = 0;
-        for Cut { at, slot } in &self.cuts {
-            let at = *at as usize;
-            append(out, &self.padded[from..], at - from);
-            let value = values.get(*slot);
-            append(out, value.padded, value.len);
-            from = at;
-        }
-        append(out, &self.padded[from..], self.text_bytes() - from);
     }
 
     fn text_bytes(&self) -> usize {
