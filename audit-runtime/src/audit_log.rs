@@ -6,8 +6,8 @@ use audit_core::UniqueId;
 use audit_vars::{BodyError, Template};
 use serde::Serialize;
 
-use crate::error::AuditError;
-use crate::function_logs::FunctionLogs;
+use crate::error::{AuditError, Refusal};
+use crate::function_logs::{FunctionLogs, State};
 use crate::kinds::{Audits, Mutation, Query};
 use crate::provenance::{FunctionName, Origin};
 use crate::request::RequestContext;
@@ -35,7 +35,7 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     /// drops its value. What it emitted before is still made durable.
     pub fn audit<T: Serialize + ?Sized>(&self, body: &T) -> Result<(), AuditError> {
         let context = &self.logs.context;
-        self.logs.audit(self.origin.as_ref(), || {
+        emit(self.logs, self.origin.as_ref(), || {
             Template::compile(context.vars(), context.limits(), body)
         })
     }
@@ -47,7 +47,7 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     /// As [`audit`](Self::audit).
     pub fn audit_json(&self, text: &str) -> Result<(), AuditError> {
         let context = &self.logs.context;
-        self.logs.audit(self.origin.as_ref(), || {
+        emit(self.logs, self.origin.as_ref(), || {
             Template::from_json(context.vars(), context.limits(), text)
         })
     }
@@ -57,7 +57,7 @@ impl<'e, K: Audits> AuditLog<'e, K> {
     /// is wrong and where. Returns the function's error: that of its first refused log.
     pub fn refuse(&self, reason: impl Into<String>) -> AuditError {
         let refused = || Err(BodyError::refused(reason));
-        match self.logs.audit(self.origin.as_ref(), refused) {
+        match emit(self.logs, self.origin.as_ref(), refused) {
             Err(error) => error,
             Ok(()) => unreachable!("there is no template"),
         }
@@ -91,6 +91,63 @@ impl<'e> AuditLog<'e, Mutation> {
     /// The request that called the mutation.
     pub fn request(&self) -> &'e RequestContext {
         &self.kind.request
+    }
+}
+
+/// Compiles one log and adds it to what the function has emitted. Compiles outside the lock, so
+/// that nested calls can run in parallel.
+fn emit(
+    logs: &FunctionLogs,
+    origin: Option<&Origin>,
+    compile: impl FnOnce() -> Result<Template, BodyError>,
+) -> Result<(), AuditError> {
+    // After a refusal, further logs must cost nothing, so they are not compiled.
+    logs.state().emitted.check_unrefused()?;
+    let panicking = RefusesPanics { logs, origin };
+    let compiled = compile();
+    std::mem::forget(panicking);
+    let mut state = logs.state();
+    state.emitted.check_unrefused()?;
+    let pushed = compiled.map_err(Refusal::from).and_then(|template| {
+        if state.ended {
+            return Err(Refusal::Body(BodyError::refused(
+                "the attempt at the mutation has ended: its audit log is closed",
+            )));
+        }
+        state.emitted.push(template, origin)
+    });
+    pushed.map_err(|refusal| {
+        record_refusal(logs, &mut state, refusal.clone(), origin);
+        refusal.into()
+    })
+}
+
+#[cold]
+fn record_refusal(
+    logs: &FunctionLogs,
+    state: &mut State,
+    refusal: Refusal,
+    origin: Option<&Origin>,
+) {
+    let origin = origin.cloned().unwrap_or_else(|| logs.root());
+    state.emitted.refuse(refusal, origin, logs.context.metrics());
+}
+
+/// Armed while a body is compiled: a panic of its `Serialize` implementation counts as a refusal,
+/// since the function may catch it.
+struct RefusesPanics<'a> {
+    logs: &'a FunctionLogs,
+    origin: Option<&'a Origin>,
+}
+
+impl Drop for RefusesPanics<'_> {
+    fn drop(&mut self) {
+        let error =
+            BodyError::refused("the Serialize implementation of an audit log body panicked");
+        let mut state = self.logs.state();
+        if state.emitted.refused().is_none() {
+            record_refusal(self.logs, &mut state, Refusal::Body(error), self.origin);
+        }
     }
 }
 

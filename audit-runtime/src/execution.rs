@@ -127,7 +127,7 @@ impl<K: Audits + fmt::Debug> fmt::Debug for Execution<K> {
             .field("function", &self.logs.function)
             .field("kind", &self.kind)
             .field("attempt", &self.logs.state().attempt)
-            .field("logs", &self.logs.state().emissions.len())
+            .field("logs", &self.logs.state().emitted.logs())
             .finish_non_exhaustive()
     }
 }

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_core::{Budget, UniqueId};
-use audit_vars::{BodyError, Template};
+use audit_core::UniqueId;
 
 use crate::audited::Audited;
 use crate::context::Context;
-use crate::error::{AuditError, Refusal};
+use crate::emitted::Emitted;
+use crate::error::Refusal;
 use crate::provenance::{FunctionKind, FunctionName, Identity, Origin};
-use crate::sealed_logs::{Emission, SealedLogs};
+use crate::sealed_logs::SealedLogs;
 
 /// The logs of one function and everything that it calls, whatever its kind.
 pub(crate) struct FunctionLogs {
@@ -36,26 +36,11 @@ pub(crate) struct State {
     /// Generated on first use, unless the call already has one.
     pub(crate) execution: Option<UniqueId>,
     pub(crate) attempt: u32,
-    budget: Budget,
-    /// The first refusal, and the function whose log it was. The execution has then failed for
-    /// good.
-    refused: Option<Box<(Refusal, Origin)>>,
-    pub(crate) emissions: Vec<Emission>,
-    /// The nested functions that emitted something.
-    nested: Vec<Origin>,
+    pub(crate) emitted: Emitted,
     /// The sealed logs, once the execution was first sealed.
     sealed: Option<Arc<SealedLogs>>,
     /// Whether the logs were taken for release.
     pub(crate) ended: bool,
-}
-
-impl State {
-    fn check_unrefused(&self) -> Result<(), AuditError> {
-        match self.refused.as_deref() {
-            Some((refusal, _)) => Err(refusal.clone().into()),
-            None => Ok(()),
-        }
-    }
 }
 
 impl FunctionLogs {
@@ -65,17 +50,9 @@ impl FunctionLogs {
         function: FunctionName,
     ) -> FunctionLogs {
         let now_ms = context.clock().now_ms();
-        let budget = Budget::new(*context.limits());
-        let state = Mutex::new(State {
-            execution: None,
-            attempt: 1,
-            budget,
-            refused: None,
-            emissions: Vec::new(),
-            nested: Vec::new(),
-            sealed: None,
-            ended: false,
-        });
+        let emitted = Emitted::new(*context.limits());
+        let state =
+            Mutex::new(State { execution: None, attempt: 1, emitted, sealed: None, ended: false });
         FunctionLogs { context, function, now_ms, kind, state }
     }
 
@@ -83,70 +60,9 @@ impl FunctionLogs {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn root(&self) -> Origin {
+    /// The function that was called.
+    pub(crate) fn root(&self) -> Origin {
         Origin { kind: self.kind, function: self.function.clone() }
-    }
-
-    /// Compiles and stores one log. Compiles outside the lock, so that nested calls can run in
-    /// parallel.
-    pub(crate) fn audit(
-        &self,
-        origin: Option<&Origin>,
-        compile: impl FnOnce() -> Result<Template, BodyError>,
-    ) -> Result<(), AuditError> {
-        // After a refusal, further logs must cost nothing, so they are not compiled.
-        self.state().check_unrefused()?;
-        let panicking = RefusesPanics { inner: self, origin };
-        let compiled = compile();
-        std::mem::forget(panicking);
-        let mut state = self.state();
-        state.check_unrefused()?;
-        let charged = compiled.map_err(Refusal::from).and_then(|template| {
-            if state.ended {
-                return Err(Refusal::Body(BodyError::refused(
-                    "the attempt at the mutation has ended: its audit log is closed",
-                )));
-            }
-            let charged = state.budget.charge(template.bound_bytes().into());
-            charged.map(|()| template).map_err(Refusal::Limit)
-        });
-        let template = match charged {
-            Ok(template) => template,
-            Err(refusal) => {
-                self.refuse(&mut state, refusal.clone(), origin);
-                return Err(refusal.into());
-            }
-        };
-        let origin = origin.map_or(0, |origin| {
-            // Number 0 is the function itself.
-            let known = state.nested.iter().position(|nested| nested == origin);
-            1 + known.unwrap_or_else(|| {
-                state.nested.push(origin.clone());
-                state.nested.len() - 1
-            })
-        });
-        state.emissions.push(Emission { template, origin });
-        Ok(())
-    }
-
-    /// Records the first refusal. The actual size goes only to the operator's log: a client could
-    /// infer from it the size of data it may not see.
-    #[cold]
-    fn refuse(&self, state: &mut State, refusal: Refusal, origin: Option<&Origin>) {
-        let origin = origin.cloned().unwrap_or_else(|| self.root());
-        self.context.metrics().refused(&refusal);
-        let (function, kind) = (&origin.function, origin.kind);
-        match &refusal {
-            Refusal::Limit(exceeded) => {
-                let (actual, max) = (exceeded.actual(), exceeded.max());
-                tracing::info!(%function, %kind, %refusal, actual, max, "an audit log was refused");
-            }
-            Refusal::Body(error) => {
-                let problem = error.problem();
-                tracing::info!(%function, %kind, %refusal, ?problem, "an audit log was refused");
-            }
-        }
-        state.refused = Some(Box::new((refusal, origin)));
     }
 
     pub(crate) fn execution_id(&self, state: &mut State) -> UniqueId {
@@ -154,8 +70,7 @@ impl FunctionLogs {
     }
 
     pub(crate) fn seal<T>(&self, state: &mut State, value: T) -> Audited<T> {
-        let is_owed = !state.emissions.is_empty() || state.refused.is_some();
-        let seals = state.sealed.is_none() && is_owed;
+        let seals = state.sealed.is_none() && state.emitted.records() > 0;
         // Only the receipts of mutations and provenance show the id.
         let has_id = self.kind == FunctionKind::Mutation || self.context.has_provenance();
         let identity = seals.then(|| {
@@ -163,43 +78,23 @@ impl FunctionLogs {
             let execution = if has_id { self.execution_id(state) } else { none };
             Identity { execution, attempt: state.attempt }
         });
-        let refused = state.refused.as_deref();
         if let Some(identity) = identity {
-            let emissions = std::mem::take(&mut state.emissions);
-            let nested = std::mem::take(&mut state.nested);
+            let (emissions, nested) = state.emitted.take();
             let origins: Vec<Origin> = [self.root()].into_iter().chain(nested).collect();
             state.sealed = Some(Arc::new(SealedLogs::new(
                 self.context.clone(),
                 emissions,
                 &origins,
-                refused.map(|(refusal, origin)| (refusal, origin)),
+                state.emitted.refused(),
                 identity,
                 self.now_ms,
             )));
         }
-        let value = match refused {
+        let value = match state.emitted.refused() {
             Some((refusal, _)) => Err(refusal.clone()),
             None => Ok(value),
         };
         Audited::new(value, state.sealed.clone())
-    }
-}
-
-/// Armed while a body is compiled: a panic of its `Serialize` implementation counts as a refusal,
-/// since the function may catch it.
-struct RefusesPanics<'a> {
-    inner: &'a FunctionLogs,
-    origin: Option<&'a Origin>,
-}
-
-impl Drop for RefusesPanics<'_> {
-    fn drop(&mut self) {
-        let error =
-            BodyError::refused("the Serialize implementation of an audit log body panicked");
-        let mut state = self.inner.state();
-        if state.refused.is_none() {
-            self.inner.refuse(&mut state, Refusal::Body(error), self.origin);
-        }
     }
 }
 
@@ -212,8 +107,7 @@ impl Drop for FunctionLogs {
         let logs = match &state.sealed {
             Some(sealed) if sealed.are_durable() => 0,
             Some(sealed) => sealed.count(),
-            // A function whose first log was refused leaves one record.
-            None => state.emissions.len().max(usize::from(state.refused.is_some())),
+            None => state.emitted.records(),
         };
         warn_of_loss(&self.function, self.kind, logs);
     }

@@ -21,8 +21,9 @@ use crate::error::{MutationError, Refusal, ReleaseError};
 use crate::function_logs::AttemptLogs;
 use crate::outcomes::AttemptOutcome;
 use crate::provenance::{FunctionName, Identity};
+use crate::rendering::{BATCHES_AT_ONCE, Rendered, batches};
 use crate::request::RequestContext;
-use crate::sealed_logs::{BATCHES_AT_ONCE, Rendered, SealedLogs};
+use crate::sealed_logs::SealedLogs;
 use crate::transaction::{
     Attempt, AuditedTransaction, FunctionError, LogReceipt, Transaction, is_conflict,
 };
@@ -135,7 +136,7 @@ async fn make_durable(
 ) -> Result<Option<Place>, ReleaseError> {
     let Some(logs) = logs else { return Ok(None) };
     let context = logs.context();
-    let mut batches = logs.batches(requests);
+    let mut batches = batches(logs, requests);
     let Some(first) = batches.next() else { return Ok(None) };
     let all = async {
         match batches.next() {

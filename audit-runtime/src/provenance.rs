@@ -139,7 +139,9 @@ impl Provenance {
         Provenance { identity, members: origins.iter().map(member).collect() }
     }
 
-    /// Adds the member to the body in `record` that begins at `start`.
+    /// Adds the member to the body in `record` that begins at `start`. Not inlined: rendering would
+    /// save registers for it in hosts without provenance too.
+    #[inline(never)]
     pub(crate) fn append(&self, record: &mut Vec<u8>, start: usize, origin: usize, replay: bool) {
         let brace = record.pop();
         debug_assert_eq!(brace, Some(b'}'), "a body is an object");

@@ -15,9 +15,9 @@ use crate::metrics::Metrics;
 use crate::mutation;
 use crate::outcomes::Outcomes;
 use crate::provenance::FunctionName;
+use crate::rendering::batch_buffers;
 use crate::request::RequestContext;
 use crate::retry_policy::RetryPolicy;
-use crate::sealed_logs::batch_buffers;
 use crate::transaction::{AuditedTransaction, FunctionError, Transaction};
 
 /// Runs functions whose effects are held back until their logs are durable in the sink. A host has
