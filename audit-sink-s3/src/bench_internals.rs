@@ -6,8 +6,9 @@ use audit_evidence::{CompactRange, KeyKind, ObjectHasher, SignerKey, StreamSigne
 use audit_journal::shared::pieces::pieces;
 use object_store::PutPayload;
 
-use crate::Compression;
 use crate::object::encode;
+use crate::object::encoded::EncodedObject;
+use crate::{Compression, ObjectKey};
 
 /// Encodes objects as the delivery of a journal does.
 pub struct ObjectEncoder(encode::ObjectEncoder);
@@ -20,7 +21,9 @@ impl ObjectEncoder {
 
     /// Encodes lines with zstd.
     pub fn encode(&mut self, lines: &[u8], count: u64) -> PutPayload {
-        self.0.encode(lines, 0, count, Compression::Zstd).payload
+        let (payload, sha256) = self.0.encode(lines, Compression::Zstd);
+        let key = ObjectKey::new(0, UniqueId::from_bits(1), 0, Compression::Zstd);
+        EncodedObject::plain(payload, sha256, key, count).payload
     }
 }
 

@@ -16,9 +16,10 @@ use object_store::PutPayload;
 use crate::bucket::put::{Put, PutOutcome};
 use crate::evidence::journal::{self, StreamRecords};
 use crate::evidence::{Evidence, frontier, seed};
-use crate::object::encode::{EncodedObject, ObjectEncoder};
+use crate::object::encode::ObjectEncoder;
+use crate::object::encoded::EncodedObject;
 use crate::witness::Witnesses;
-use crate::{Compression, ObjectKey, ObjectMetadata};
+use crate::{Compression, ObjectKey};
 
 /// Encodes objects and puts each under its key. For streams with evidence it also seals them; the
 /// state before an object is the frontier of the stream's tree.
@@ -161,9 +162,8 @@ impl Destination for BucketDestination {
         let (key, first) = (key(plan), plan.first_sequence);
         let (payload, sha256, seal) = match link {
             None => {
-                let object = encoder.encode(lines, first, plan.count, key.compression());
-                let EncodedObject { payload, metadata, compression: _, head: _, logs: _ } = object;
-                (payload, metadata.sha256, None)
+                let (payload, sha256) = encoder.encode(lines, key.compression());
+                (payload, sha256, None)
             }
             Some(link) => {
                 let (stable, seed) = (self.stable(link, plan), seed(&*self.random));
@@ -200,17 +200,7 @@ impl Destination for BucketDestination {
         let (key, payload) = (key(plan), pieces.into_iter().collect::<PutPayload>());
         let path = self.put.bucket.path(&key.to_string());
         let object = match seal {
-            None => EncodedObject {
-                payload,
-                metadata: ObjectMetadata {
-                    last_sequence: plan.next_sequence() - 1,
-                    count: plan.count,
-                    sha256,
-                },
-                compression: key.compression(),
-                head: None,
-                logs: plan.count,
-            },
+            None => EncodedObject::plain(payload, sha256, key, plan.count),
             Some(seal) => {
                 let metadata = Sidecar::parse(&seal.metadata).expect("metadata that encode wrote");
                 let get = |name: &str| metadata.get(name);

@@ -50,7 +50,7 @@ pub use crate::bucket::listing::{Level, Listed, ListedObject};
 pub use crate::object::compression::Compression;
 pub use crate::object::decode::{DecodedLines, LineDecoder};
 pub use crate::object::decompress::{DecodeError, MAX_OBJECT_BYTES};
-pub use crate::object::encode::ObjectMetadata;
+pub use crate::object::encoded::ObjectMetadata;
 pub use crate::object::key::{InvalidKey, ObjectKey, SYSTEM_PREFIX, is_leftover};
 pub use crate::object::partition::{InvalidPartition, Partition};
 

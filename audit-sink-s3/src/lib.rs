@@ -208,7 +208,7 @@ pub use bucket::Bucket;
 pub use bucket::response::status;
 pub use evidence::settings::EvidenceSettings;
 pub use object::compression::Compression;
-pub(crate) use object::encode::ObjectMetadata;
+pub(crate) use object::encoded::ObjectMetadata;
 pub(crate) use object::key::{ObjectKey, is_leftover};
 pub(crate) use object::partition::Partition;
 pub use route::S3Route;

@@ -63,7 +63,7 @@ use self::response::{Refusal, Response, status};
 use self::session::RoleSession;
 pub(crate) use self::store_clock::StoreClock;
 use crate::ObjectKey;
-use crate::object::encode::EncodedObject;
+use crate::object::encoded::EncodedObject;
 use crate::panic::Panicked;
 
 /// A bucket, and the prefix under which a sink writes.

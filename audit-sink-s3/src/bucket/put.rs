@@ -14,7 +14,7 @@ use tracing::field::Empty;
 use super::blocker::Blocker;
 use super::response::{Refusal, Response};
 use crate::health::{DeliveryTrouble, HealthBoard, Trouble};
-use crate::object::encode::EncodedObject;
+use crate::object::encoded::EncodedObject;
 use crate::panic::catch_in;
 use crate::{Bucket, Compression, Settings};
 

@@ -93,10 +93,7 @@ async fn a_directory_is_create_only() {
     let url = Url::from_directory_path(root.path().join("new/logs")).unwrap();
     let bucket = Bucket::open(url.as_str()).unwrap();
     let path = bucket.path("dt=2023-11-14/hour=22/a.ndjson");
-    let object = |line: &[u8]| {
-        let mut encoder = ObjectEncoder::new(pieces());
-        encoder.encode(line, 0, 1, Compression::None)
-    };
+    let object = |line: &[u8]| EncodedObject::of_lines(line, 0, 1, Compression::None);
     let (ours, other, longer) = (object(b"{}\n"), object(b"[]\n"), object(b"{ }\n"));
     bucket.create_object(&path, &ours).await.unwrap();
     let again = bucket.create_object(&path, &other).await;

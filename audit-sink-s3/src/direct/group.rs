@@ -17,7 +17,8 @@ use crate::bucket::put::{Put, PutOutcome};
 use crate::evidence::seed;
 use crate::executor::{Executor, execute};
 use crate::health::{Trouble, Watch};
-use crate::object::encode::{EncodedObject, ObjectEncoder};
+use crate::object::encode::ObjectEncoder;
+use crate::object::encoded::EncodedObject;
 use crate::object::pieces::pieces;
 use crate::panic::{Panicked, catch, catch_in};
 
@@ -168,7 +169,10 @@ fn encode(lines: &[Bytes], key: ObjectKey, count: u64, hasher: Option<ObjectHash
     let (lines, mut encoder) = (lines.concat(), ObjectEncoder::new(pieces()));
     let compression = key.compression();
     match hasher {
-        None => Encoded::Whole(encoder.encode(&lines, key.first_sequence(), count, compression)),
+        None => {
+            let (payload, sha256) = encoder.encode(&lines, compression);
+            Encoded::Whole(EncodedObject::plain(payload, sha256, key, count))
+        }
         Some(hasher) => {
             let (payload, hashed) = encoder.encode_unsealed(&lines, hasher, compression);
             Encoded::Unsealed(payload, hashed)

@@ -167,8 +167,7 @@ impl LineSplitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::encode::{EncodedObject, ObjectEncoder};
-    use crate::object::pieces::pieces;
+    use crate::object::encoded::EncodedObject;
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -177,8 +176,7 @@ mod tests {
 
     fn object(lines: &[Vec<u8>], compression: Compression) -> (Bytes, EncodedObject) {
         let whole: Vec<u8> = lines.iter().flat_map(|line| [&line[..], b"\n"].concat()).collect();
-        let mut encoder = ObjectEncoder::new(pieces());
-        let object = encoder.encode(&whole, 7, lines.len() as u64, compression);
+        let object = EncodedObject::of_lines(&whole, 7, lines.len() as u64, compression);
         (object.payload.clone().into(), object)
     }
 
@@ -241,7 +239,7 @@ mod tests {
     fn a_step_passes_few_lines_however_much_the_bytes_expand() {
         let whole = b"{}\n".repeat(1 << 20);
         for compression in COMPRESSIONS {
-            let object = ObjectEncoder::new(pieces()).encode(&whole, 0, 1 << 20, compression);
+            let object = EncodedObject::of_lines(&whole, 0, 1 << 20, compression);
             let bytes: Bytes = object.payload.into();
             let (mut decoder, mut found, mut most) = (LineDecoder::new(compression), 0, 0);
             for mut piece in bytes.chunks(16 << 10) {
@@ -292,9 +290,9 @@ mod tests {
     fn the_longest_line_is_the_same_in_all_pieces() {
         for (len, fits) in [(MAX_BATCH_BYTES, true), (MAX_BATCH_BYTES + 1, false)] {
             let whole = [&vec![b'x'; len][..], b"\n"].concat();
-            let mut encoder = ObjectEncoder::new(pieces());
             for compression in COMPRESSIONS {
-                let bytes: Bytes = encoder.encode(&whole, 0, 1, compression).payload.into();
+                let object = EncodedObject::of_lines(&whole, 0, 1, compression);
+                let bytes: Bytes = object.payload.into();
                 for piece in [9_973, 1 << 20, usize::MAX] {
                     let found = decode(&bytes, piece, compression);
                     let is_too_long = matches!(found, Err(DecodeError::LineTooLong));

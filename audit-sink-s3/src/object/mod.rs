@@ -4,6 +4,7 @@ pub(crate) mod compression;
 pub(crate) mod decode;
 pub(crate) mod decompress;
 pub(crate) mod encode;
+pub(crate) mod encoded;
 pub(crate) mod key;
 pub(crate) mod partition;
 

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::health::HealthBoard;
-use crate::object::encode::ObjectEncoder;
+use crate::object::encoded::EncodedObject;
 use crate::{Compression, ObjectKey};
 
 /// 2023-11-14T22:00Z.
@@ -42,8 +42,7 @@ async fn bucket() -> Bucket {
             lines
         });
         let compression = if n == 1 { Compression::Zstd } else { Compression::None };
-        let mut encoder = ObjectEncoder::new(pieces());
-        let object = encoder.encode(lines.as_bytes(), first, count, compression);
+        let object = EncodedObject::of_lines(lines.as_bytes(), first, count, compression);
         let time_ms = HOUR + i64::try_from(first).unwrap() * 20 * 60 * 1_000;
         let key = ObjectKey::new(time_ms, stream, first, compression);
         let options = PutOptions { attributes: object.attributes(), ..PutOptions::default() };

@@ -38,6 +38,7 @@ use crate::bucket::response::Response;
 use crate::destination::{compression, encoding, key};
 use crate::layout::{Compression, Listed, ListedObject};
 use crate::object::encode::ObjectEncoder;
+use crate::object::encoded::EncodedObject;
 use crate::object::pieces::pieces;
 
 /// How many objects are put at once: each is held in memory.
@@ -196,8 +197,8 @@ impl Work {
                 let max_object_bytes = self.settings.max_object_bytes;
                 let (used, plan, object) = blocking(move || {
                     let (plan, lines) = cut(&from, rest, compression, max_object_bytes)?;
-                    let (first, count) = (plan.first_sequence, plan.count);
-                    let object = encoder.encode(&lines, first, count, compression);
+                    let (payload, sha256) = encoder.encode(&lines, compression);
+                    let object = EncodedObject::plain(payload, sha256, key(&plan), plan.count);
                     Ok((encoder, plan, object))
                 })
                 .await?;
