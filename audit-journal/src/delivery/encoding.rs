@@ -1,4 +1,5 @@
-//! Encodes several objects at once, and seals them in the order of their records.
+//! Reads objects from the journal, encodes several at once, and seals them in the order of their
+//! records.
 //!
 //! A crash here loses nothing: no request is made before an object's plan is durable, and until
 //! then its records are cut again. After a panic of an encoder, the delivery starts over from the
@@ -11,10 +12,10 @@ use audit_core::{BufferPool, UniqueId};
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::JournalDelivery;
 use super::memory::Memory;
 use super::planned::Unplanned;
 use super::refusals::Failed;
+use super::{JournalDelivery, lock};
 use crate::cutter::Cut;
 use crate::destination::{Destination, Plan, RecordTime, Records, Unsealed};
 use crate::format::Position;
@@ -58,6 +59,33 @@ pub(super) async fn next_encoded(
 }
 
 impl JournalDelivery {
+    /// Reads until an object is full or all durable records are read.
+    pub(super) async fn read(&mut self) {
+        let durable = self.durable.see();
+        if self.route.is_some() {
+            return self.encode_route();
+        }
+        let cutter = Arc::clone(&self.cutter);
+        let read = execute(&*self.executor, move || lock(&cutter).read()).await;
+        match read {
+            Ok((full, caught_up)) => {
+                if caught_up {
+                    let mut cutter = self.cutter();
+                    // Some segments may have been delivered and removed before they were read.
+                    cutter.consumed = cutter.consumed.max(durable);
+                }
+                self.more = !caught_up;
+                if let Some(refused) = self.refused.take() {
+                    refused.watch.over();
+                }
+                if let Some(cut) = full {
+                    self.encode(cut);
+                }
+            }
+            Err(error) => self.refuse(("the journal cannot be read", error), true),
+        }
+    }
+
     /// Begins to encode an object. Objects are sealed in the order in which this was called.
     pub(super) fn encode(&mut self, cut: Cut) {
         let (link, time_ms) = (self.link(cut.stream), cut.time_ms());
@@ -78,7 +106,7 @@ impl JournalDelivery {
     }
 
     /// Begins to read and encode the route's next object, once there is memory for it.
-    pub(super) fn encode_route(&mut self) {
+    fn encode_route(&mut self) {
         let (Some(route), Some(waiting)) = (&self.route, self.waiting()) else { return };
         let (number, time_ms, most) = (route.number, waiting.time_ms, self.full_route());
         let link = self.link(waiting.stream);

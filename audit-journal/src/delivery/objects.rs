@@ -1,4 +1,4 @@
-//! The path of an object from its cut to a certain outcome.
+//! The path of an object from its plan to a certain outcome.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use audit_core::UniqueId;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
+use super::JournalDelivery;
 use super::memory::Memory;
 use super::planned::{Planned, State, Unplanned};
 use super::refusals::Failed;
 use super::request::{Ended, Request, UNREADABLE};
-use super::{JournalDelivery, lock};
 use crate::destination::{Delivery, Encoded, Plan};
 use crate::format::Position;
 use crate::health::Trouble;
@@ -21,33 +21,6 @@ use crate::shared::executor::execute;
 use crate::shared::panic::Panicked;
 
 impl JournalDelivery {
-    /// Reads until an object is full or all durable records are read.
-    pub(super) async fn read(&mut self) {
-        let durable = self.durable.see();
-        if self.route.is_some() {
-            return self.encode_route();
-        }
-        let cutter = Arc::clone(&self.cutter);
-        let read = execute(&*self.executor, move || lock(&cutter).read()).await;
-        match read {
-            Ok((full, caught_up)) => {
-                if caught_up {
-                    let mut cutter = self.cutter();
-                    // Some segments may have been delivered and removed before they were read.
-                    cutter.consumed = cutter.consumed.max(durable);
-                }
-                self.more = !caught_up;
-                if let Some(refused) = self.refused.take() {
-                    refused.watch.over();
-                }
-                if let Some(cut) = full {
-                    self.encode(cut);
-                }
-            }
-            Err(error) => self.refuse(("the journal cannot be read", error), true),
-        }
-    }
-
     /// The delivery progress of a stream.
     pub(super) fn progress(&self, stream: UniqueId) -> Progress {
         let known = self.delivered.get(&stream).cloned();

@@ -11,16 +11,19 @@
 
 mod batch;
 mod fields;
+mod found;
+mod group;
 
 use std::fmt;
 
 use audit_core::UniqueId;
 
 pub(crate) use self::batch::{
-    BATCH_HEADER_BYTES, BatchPlace, EncodedBatch, Group, MAX_ROUTE, RouteStream, TABLE_MARK,
-    TABLE_ROW_BYTES, batches, lines_of,
+    BATCH_HEADER_BYTES, EncodedBatch, MAX_ROUTE, RouteStream, TABLE_MARK, TABLE_ROW_BYTES,
 };
 pub(crate) use self::fields::{Fields, seal};
+pub(crate) use self::found::{BatchPlace, Found, batches, lines_of, look, look_into};
+pub(crate) use self::group::Group;
 
 /// The unit in which disks and kernels write, in bytes. No two groups share a block.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -164,68 +167,6 @@ impl GroupHeader {
     /// The offset of the next group, if this one begins at `offset`.
     pub(crate) fn end(&self, offset: u64) -> u64 {
         (offset + self.group_bytes()).next_multiple_of(BLOCK_BYTES)
-    }
-}
-
-/// The content of a place where a group may begin.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// An intact group.
-    Group(GroupHeader),
-    /// Unwritten space.
-    Nothing,
-    /// A group that was being written when the power was cut: a piece of it is missing. It was
-    /// never acknowledged.
-    Torn,
-    /// A group that was written completely and was altered since.
-    Damaged(&'static str),
-}
-
-/// Classifies the content at the start of these bytes, which extend to the end of the segment.
-pub(crate) fn look(rest: &[u8], salt: u32) -> Found {
-    match look_into(rest, salt) {
-        Ok((header, _)) => Found::Group(header),
-        Err(found) => found,
-    }
-}
-
-/// Like [`look`], with the batches of a group, whose checksums are computed once for both.
-pub(crate) fn look_into(rest: &[u8], salt: u32) -> Result<(GroupHeader, Vec<BatchPlace>), Found> {
-    let head = rest.get(..GROUP_HEADER_BYTES).ok_or(Found::Nothing)?;
-    let Some(header) = GroupHeader::decode(head, salt) else {
-        if head.iter().all(|byte| *byte == 0) {
-            return Err(Found::Nothing);
-        }
-        let repairs = |head: &[u8]| GroupHeader::decode(head, salt).is_some();
-        let what = "the header of a group does not match its checksum";
-        return Err(torn_or_damaged(head, repairs, what));
-    };
-    let payload = rest.get(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + header.payload_bytes as usize);
-    let what = "a group extends beyond the end of its segment";
-    let payload = payload.ok_or(Found::Damaged(what))?;
-    if let Some(places) = batches(&header, payload, salt) {
-        return Ok((header, places));
-    }
-    let matches = |payload: &[u8]| batches(&header, payload, salt).is_some();
-    let what = "the records of a group do not match their checksums";
-    Err(torn_or_damaged(payload, matches, what))
-}
-
-/// Missing pieces are zero. Written bytes are never zero, unless a bit flip cleared the only set
-/// bit of a byte. In that case setting a bit again makes the checksum match.
-fn torn_or_damaged(bytes: &[u8], matches: impl Fn(&[u8]) -> bool, what: &'static str) -> Found {
-    let mut zeros = bytes.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
-    match (zeros.next(), zeros.next()) {
-        (None, _) => Found::Damaged(what),
-        (Some(at), None) => {
-            let mut repaired = bytes.to_vec();
-            let flipped = (0..8).any(|bit| {
-                repaired[at] = 1 << bit;
-                matches(&repaired)
-            });
-            if flipped { Found::Damaged(what) } else { Found::Torn }
-        }
-        (Some(_), Some(_)) => Found::Torn,
     }
 }
 
