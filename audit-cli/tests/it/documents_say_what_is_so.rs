@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
+use audit_host::{BucketEnv, RoutesFile};
 use audit_journal::{JournalReader, JournalSettings};
+use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings, WitnessSettings};
 use s3_testserver::{ErrorAnswer, Fault, RequestInfo, S3TestServer};
 use serde_json::Value;
@@ -17,6 +19,7 @@ use crate::support::{HOUR_MS, bucket, object_for_each_batch, write};
 
 const COMPLIANCE: &str = include_str!("../../../docs/COMPLIANCE.md");
 const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
+const DESTINATIONS: &str = include_str!("../../../docs/DESTINATIONS.md");
 const EVIDENCE: &str = include_str!("../../../docs/EVIDENCE.md");
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 /// The sources that describe metrics: of the sinks, and of the runtime.
@@ -247,6 +250,60 @@ fn every_flag_of_the_service_is_in_the_documents() {
     for variable in variables {
         assert!(CONFIGURATION.contains(&format!("| `{variable}` |")), "{variable}");
     }
+}
+
+/// A document's files are read as a host reads them, its flags are those of the commands, and its
+/// table has every format.
+#[test]
+fn destinations_are_as_the_document_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("settings.toml");
+    let mut read = (0, 0);
+    for block in blocks(DESTINATIONS, "toml") {
+        std::fs::write(&file, block).unwrap();
+        if block.contains("[[route]]") {
+            let routes = RoutesFile::read(&file).unwrap().route;
+            assert_eq!(routes.len(), 3, "{routes:?}");
+            assert_eq!(routes[0].log_stream.len(), 1);
+            assert!(routes[1..].iter().all(|route| route.env != BucketEnv::default()));
+            read.0 += 1;
+        } else {
+            let url = "https://example.com";
+            let stream = audit_sink_http::Settings::new(url, audit_sink_http::Format::Ocsf);
+            let mapping = Some(file.clone());
+            LogStream::open(audit_sink_http::Settings { mapping, ..stream }).unwrap();
+            read.1 += 1;
+        }
+    }
+    assert_eq!(read, (1, 1), "files of routes, and of mappings");
+
+    let commands = blocks(DESTINATIONS, "sh").join("\n").replace("\\\n", " ");
+    let mut count = 0;
+    for command in commands.lines().filter_map(|line| line.strip_prefix("audit ")) {
+        let name = command.split(' ').next().unwrap();
+        let help = Command::new(env!("CARGO_BIN_EXE_audit")).args([name, "--help"]).output();
+        let help = String::from_utf8(help.unwrap().stdout).unwrap();
+        for flag in command.split(' ').filter(|word| word.starts_with("--")) {
+            assert!(help.split([' ', '\n', ',']).any(|word| word == flag), "{name}: {flag}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "commands");
+
+    let (_, table) = DESTINATIONS.split_once("\n## Formats").unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let formats: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|name| *name != "format")
+        .collect();
+    let known = |name: &str| serde_json::from_value::<audit_sink_http::Format>(name.into());
+    for name in &formats {
+        known(name).unwrap();
+    }
+    // The message for an unknown format lists all.
+    let all = known("nothing").unwrap_err().to_string();
+    assert_eq!(all.matches('`').count() / 2 - 1, formats.len(), "{all}");
 }
 
 /// A test and the file that it is in, as a document links them: [`name`](../path.rs).
