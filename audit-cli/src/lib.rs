@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(arguments.common.color, arguments.common.json);
     let output = output.outliving_reader(arguments.command.outlives_reader());
-    let runtime = match audit_host::runtime(FILES) {
+    let runtime = match audit_host::runtime(FILES, audit_host::processors()) {
         Ok(runtime) => runtime,
         Err(error) => return output.failed(&Failure::new(error.to_string())),
     };

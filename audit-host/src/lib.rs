@@ -92,7 +92,7 @@ pub use settings::{
 };
 pub use shortened::shortened;
 pub use shutdown::{CloseError, Shutdown, StoppedError, close, close_after, exit};
-pub use start::{StartError, check_clock, runtime};
+pub use start::{StartError, check_clock, processors, runtime};
 pub use supervisor::{notify_ready, notify_stopping};
 pub use traced::traced;
 pub use traces::{Traces, TracesError};

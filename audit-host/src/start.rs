@@ -8,8 +8,13 @@ use std::thread;
 use audit_core::{Clock, SystemClock, THREADS_ADVICE, descriptors_advice};
 use tokio::runtime::{Builder, Runtime};
 
-/// Creates the runtime of a process, after checking that the process can open `files` more files
-/// and start the runtime's threads and a few others.
+/// The number of processors that this process may use, or 1 if the system does not tell.
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Creates the runtime of a process, with `workers` threads that poll tasks, after checking that
+/// the process can open `files` more files and start the runtime's threads and a few others.
 ///
 /// Tokio panics if a worker cannot be started or a signal cannot be awaited, and blocking work
 /// without a thread waits forever. Here an operator gets an error that says what to do.
@@ -17,9 +22,12 @@ use tokio::runtime::{Builder, Runtime};
 /// # Errors
 ///
 /// If files cannot be opened, threads cannot be started, or the runtime cannot be created.
-pub fn runtime(files: usize) -> Result<Runtime, StartError> {
+///
+/// # Panics
+///
+/// If `workers` is 0.
+pub fn runtime(files: usize, workers: usize) -> Result<Runtime, StartError> {
     check_files(files)?;
-    let workers = thread::available_parallelism().map_or(1, usize::from);
     check_threads(workers + MORE_THREADS)?;
     let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = built.and_then(|runtime| {
@@ -160,10 +168,10 @@ mod tests {
 
     #[test]
     fn a_lack_of_files_is_counted() {
-        let error = runtime(usize::from(u16::MAX) << 8).unwrap_err();
+        let error = runtime(usize::from(u16::MAX) << 8, 1).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("more files, and needs 16776960: "), "{text}");
         assert!(text.ends_with("raise the limit of open files: ulimit -n, LimitNOFILE"), "{text}");
-        runtime(1).unwrap();
+        runtime(1, processors()).unwrap();
     }
 }

@@ -12,8 +12,12 @@
 //! One client, in a process of its own, calls a short query repeatedly, with different arguments
 //! each time, so that no result comes from the cache. Three flooding clients, each at an address of
 //! its own, do the same, and keep 64 calls in flight each: either as short as that query, or of
-//! about 20 ms. They have the lowest priority, since on other machines they would not compete with
-//! the host for its processors. `AUDIT_FLOOD_NICE=0` gives them the host's.
+//! about 20 ms.
+//!
+//! The clients would be on other machines, where they would not compete with the host for its
+//! processors. So the flooding clients have the lowest priority (`AUDIT_FLOOD_NICE=0` gives them
+//! the host's) and use as little time as they can, and the measuring client has real-time priority,
+//! where this process may give it.
 //!
 //! Quiet and flooded rounds alternate. Measuring starts once each flooding client has received as
 //! many answers as it has calls in flight. Linux only: other systems do not have 127.0.0.2.
@@ -26,9 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
-use tokio::io::AsyncBufReadExt;
-use tokio::net::TcpSocket;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -51,6 +57,8 @@ const FLOODED_CALLS: usize = 1_000_000_000;
 const FLOODERS: u8 = 3;
 const IN_FLIGHT: usize = 64;
 const STEPS: usize = 400_000;
+/// Runs a command with real-time priority where that is permitted.
+const FIRST: &str = r#"chrt -f 1 true 2>/dev/null && exec chrt -f 1 "$@"; exec "$@""#;
 const PAUSE: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -104,30 +112,34 @@ fn client(last: u8) -> Result<reqwest::Client, Failure> {
     Ok(client.build()?)
 }
 
-/// A call of the function `name` with the nth arguments, or the nth view or change of a document.
+/// The method, path and body of a call of the function `name` with the nth arguments, or of the nth
+/// view or change of a document.
+fn request(name: &str, n: usize, steps: usize) -> (Method, String, String) {
+    match name {
+        // Views are of the first documents, which exist.
+        "view" => (Method::GET, format!("/documents/{}", n % CALLS), String::new()),
+        "probe" => (Method::GET, "/livez".to_owned(), String::new()),
+        "change" => {
+            let change = json!({ "title": "A title", "text": "x".repeat(1_000) });
+            (Method::PUT, format!("/documents/{n}"), change.to_string())
+        }
+        _ => {
+            let args = json!({ "n": n, "steps": steps });
+            let call = json!({ "path": format!("flood:{name}"), "args": args });
+            (Method::POST, "/api/query".to_owned(), call.to_string())
+        }
+    }
+}
+
 async fn call(
     http: &reqwest::Client,
     host: SocketAddr,
     name: &str,
     n: usize,
-    steps: usize,
 ) -> Result<bool, Failure> {
-    // Views are of the first documents, which exist.
-    let document =
-        format!("http://{host}/documents/{}", if name == "view" { n % CALLS } else { n });
-    let answer = match name {
-        "view" => http.get(document).send().await?,
-        "probe" => http.get(format!("http://{host}/livez")).send().await?,
-        "change" => {
-            let change = json!({ "title": "A title", "text": "x".repeat(1_000) });
-            http.put(document).json(&change).send().await?
-        }
-        _ => {
-            let args = json!({ "n": n, "steps": steps });
-            let call = json!({ "path": format!("flood:{name}"), "args": args }).to_string();
-            http.post(format!("http://{host}/api/query")).body(call).send().await?
-        }
-    };
+    let (method, path, body) = request(name, n, 0);
+    let request = http.request(method, format!("http://{host}{path}"));
+    let answer = request.header(CONTENT_TYPE, "application/json").body(body).send().await?;
     let is_ok = answer.status().is_success();
     answer.bytes().await?;
     Ok(is_ok)
@@ -135,7 +147,9 @@ async fn call(
 
 /// Runs the measuring client in a process of its own, and returns its latencies, sorted.
 async fn measure(host: SocketAddr, name: &str, from: usize) -> Result<Vec<Duration>, Failure> {
-    let client = tokio::process::Command::new(std::env::current_exe()?)
+    let client = tokio::process::Command::new("sh")
+        .args(["-c", FIRST, "sh"])
+        .arg(std::env::current_exe()?)
         .args([host.to_string(), name.to_owned(), from.to_string()])
         .output()
         .await?;
@@ -153,7 +167,7 @@ async fn call_quickly(host: SocketAddr, name: &str, from: usize) -> Result<Vec<D
     let mut times = Vec::new();
     for n in from..from + CALLS {
         let begin = Instant::now();
-        if !call(&http, host, name, n, 0).await? {
+        if !call(&http, host, name, n).await? {
             return Err("a quick call was refused".into());
         }
         times.push(begin.elapsed());
@@ -170,19 +184,60 @@ async fn flood_http(
     from: usize,
     answers: Arc<Semaphore>,
 ) -> Result<(), Failure> {
-    let http = client(last)?;
     let mut calls = JoinSet::new();
     for number in 0..IN_FLIGHT {
-        let (http, answers, name) = (http.clone(), Arc::clone(&answers), name.clone());
+        let (answers, name) = (Arc::clone(&answers), name.clone());
         calls.spawn(async move {
+            let mut connection = None;
             for n in (from + usize::from(last) * IN_FLIGHT + number..).step_by(1_000) {
                 // The next call follows whether or not this one was refused.
-                drop(call(&http, host, &name, n, steps).await);
+                let request = request(&name, n, steps);
+                if call_cheaply(&mut connection, host, last, request).await.is_err() {
+                    connection = None;
+                }
                 answers.add_permits(1);
             }
         });
     }
     while calls.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Makes a call on a connection of its own, at a small part of a client library's cost.
+async fn call_cheaply(
+    connection: &mut Option<BufStream<TcpStream>>,
+    host: SocketAddr,
+    last: u8,
+    (method, path, body): (Method, String, String),
+) -> Result<(), Failure> {
+    if connection.is_none() {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((address(last), 0).into())?;
+        *connection = Some(BufStream::new(socket.connect(host).await?));
+    }
+    let stream = connection.as_mut().ok_or("no connection")?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut length = 0;
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Err("the host closed".into());
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
     Ok(())
 }
 
@@ -290,7 +345,7 @@ async fn flood(
     flooders.join_next().await.ok_or("no flood")??
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = std::env::args().collect();
     if let [_, host, way, name, steps, from] = &arguments[..] {

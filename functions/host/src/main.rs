@@ -14,7 +14,11 @@ use self::settings::{Command, CommandLine, Settings};
 
 fn main() -> ExitCode {
     free_large_blocks();
-    let runtime = audit_host::check_clock().and_then(|()| audit_host::runtime(FILES));
+    // JavaScript has as many threads of its own as there are processors. A second thread for each
+    // would make clients slower and no more of them: a thread that wakes may wait some milliseconds
+    // for one that polls connections without a pause.
+    let workers = audit_host::processors().div_ceil(2);
+    let runtime = audit_host::check_clock().and_then(|()| audit_host::runtime(FILES, workers));
     runtime.unwrap_or_else(|error| error.exit("functions-host")).block_on(start())
 }
 

@@ -65,7 +65,8 @@ const RETRY_POLICY: RetryPolicy =
 const FILES: usize = 24;
 
 fn main() {
-    let runtime = audit_host::check_clock().and_then(|()| audit_host::runtime(FILES));
+    let workers = audit_host::processors();
+    let runtime = audit_host::check_clock().and_then(|()| audit_host::runtime(FILES, workers));
     runtime.unwrap_or_else(|error| error.exit("audit-service")).block_on(start());
 }
 
