@@ -19,7 +19,7 @@ use crate::disk::{Disk, LocalDisk};
 use crate::followers::{
     self, Follower, FollowerMemory, KnownFollowers, check_names, read_followers,
 };
-use crate::health::HealthBoard;
+use crate::health::{HealthBoard, MustEnd};
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
 use crate::recovery_error::RecoveryError;
@@ -29,6 +29,7 @@ use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
 use crate::shared::executor::{BlockingThreads, Executor, cores};
 use crate::shared::latest;
+use crate::shared::panic::catch_in;
 use crate::{OpenError, OpenErrorKind};
 
 /// How long followers have for the remaining records when a journal is closed.
@@ -109,15 +110,7 @@ impl Opening {
         let Assembled { commits, deliveries, end } = self.assemble(recovery, means)?;
         let journal = Journal::start(commits)?;
         let must_end = health.must_end("the delivery of the journal");
-        tokio::spawn(async move {
-            let is_delivered = deliveries.run(Some(FOLLOWERS_PATIENCE)).await;
-            must_end.ended();
-            // If not everything was delivered, `end` is dropped, which fails the callers that wait
-            // for it.
-            if is_delivered {
-                end.send_replace(true);
-            }
-        });
+        tokio::spawn(deliver(deliveries.run(Some(FOLLOWERS_PATIENCE)), must_end, end));
         Ok(journal)
     }
 
@@ -190,6 +183,26 @@ impl Opening {
             journal,
         };
         Ok(Assembled { commits, deliveries, end })
+    }
+}
+
+/// Delivers until nothing is left. If not everything was delivered, `end` is dropped, which fails
+/// the callers that wait for it.
+///
+/// A panic stops the sink. What was not delivered stays in the journal for the next process.
+async fn deliver(
+    deliveries: impl Future<Output = bool>,
+    must_end: MustEnd,
+    end: watch::Sender<bool>,
+) {
+    match catch_in(deliveries).await {
+        Ok(is_delivered) => {
+            must_end.ended();
+            if is_delivered {
+                end.send_replace(true);
+            }
+        }
+        Err(panicked) => must_end.panicked(&panicked),
     }
 }
 
@@ -350,4 +363,22 @@ pub(crate) fn read_whole(disk: &dyn Disk) -> Result<(Recovered, Decided), Recove
         }
     }
     Ok((recovered, decided))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_deliveries_is_counted_and_named() {
+        let health = HealthBoard::new("b".to_owned());
+        let (end, mut ended) = watch::channel(false);
+        let must_end = health.must_end("the delivery of the journal");
+        let deliveries = async { panic!("no lane") };
+        tokio::spawn(deliver(deliveries, must_end, end)).await.unwrap();
+        assert!(ended.changed().await.is_err(), "nothing says that all is delivered");
+        assert_eq!(health.health(0).panics, 1);
+        let reason = health.stop_reason().unwrap();
+        assert!(reason.contains("panicked: no lane"), "{reason}");
+    }
 }
