@@ -129,7 +129,7 @@ impl Witnesses {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 while let Err(panicked) = catch_in(shared.run(witness)).await {
-                    shared.failed(witness, format!("a submission panicked: {}", panicked.0), false);
+                    shared.panicked(witness, &panicked);
                     sleep(Duration::from_millis(MAX_BACKOFF_MS)).await;
                 }
             });

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::{MAX_BACKOFF_MS, Shared, State, Witness};
+use crate::panic::{Panicked, catch};
 
 /// The maximum number of streams that are submitted to a witness at once.
 const AT_ONCE: usize = 8;
@@ -135,11 +136,11 @@ impl Shared {
     }
 
     pub(super) fn failed(&self, witness: usize, why: String, is_blocked: bool) {
-        self.count(witness, &why);
         let before = {
             let mut state = self.lock();
             state.standing[witness].trouble.replace((why.clone(), is_blocked))
         };
+        self.count(witness, &why);
         // Logged when trouble begins and when it first needs an operator, not at each retry.
         if before.is_none_or(|(_, was_blocked)| is_blocked && !was_blocked) {
             let witness = self.witnesses[witness].key.name();
@@ -147,12 +148,20 @@ impl Shared {
         }
     }
 
+    /// Reports a panic of the task of this witness. Health shows it even if the recorder of metrics
+    /// or the log panics, which may be what panicked before.
+    pub(super) fn panicked(&self, witness: usize, Panicked(what): &Panicked) {
+        let _ = catch(|| self.failed(witness, format!("a submission panicked: {what}"), false));
+    }
+
     fn count(&self, witness: usize, why: &str) {
+        {
+            let mut state = self.lock();
+            let standing = &mut state.standing[witness];
+            standing.failures += 1;
+            standing.last_error = Some(why.to_owned());
+        }
         self.witnesses[witness].failures.increment(1);
-        let mut state = self.lock();
-        let standing = &mut state.standing[witness];
-        standing.failures += 1;
-        standing.last_error = Some(why.to_owned());
     }
 
     /// Waits before a retry, or until the witnesses are dropped.

@@ -9,6 +9,7 @@ use audit_evidence::{
     AddCheckpoint, Certificate, Checkpoint, HashedObject, KeyKind, Note, ObjectHasher, Refusal,
     SignerKey, StreamSigner, WitnessResponse, Witnessed,
 };
+use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ enum Conduct {
     Cosigns,
     /// Never responds.
     Hangs,
+    Panics,
     Fails,
     /// States another size each time.
     Wavers,
@@ -51,6 +53,8 @@ impl Transport for FakeWitness {
         let conduct = *self.conduct.lock().unwrap();
         match conduct {
             Conduct::Hangs => std::future::pending().await,
+            // `resume_unwind` prints no message.
+            Conduct::Panics => std::panic::resume_unwind(Box::new("told to panic")),
             Conduct::Fails => Err("connection refused".to_owned()),
             Conduct::Wavers => {
                 // The request's own size, and then none.
@@ -305,4 +309,53 @@ async fn tasks_end_with_the_witnesses() {
     while shared.strong_count() > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// A recorder of metrics whose counters panic.
+struct PanickingCounters;
+
+impl metrics::CounterFn for PanickingCounters {
+    fn increment(&self, _: u64) {
+        std::panic::resume_unwind(Box::new("told to panic"));
+    }
+
+    fn absolute(&self, _: u64) {
+        unreachable!("counters are incremented");
+    }
+}
+
+impl Recorder for PanickingCounters {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(PanickingCounters))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_outlives_panics_whose_report_panics_too() {
+    let mut scene =
+        metrics::with_local_recorder(&PanickingCounters, || Scene::new(&["one"], Conduct::Panics));
+    let mut stream = Stream::new(1);
+    stream.beat(&scene.witnesses);
+    scene.requests.recv().await.unwrap();
+    let health = &scene.witnesses.health()[0];
+    let reason = "a submission panicked: told to panic".to_owned();
+    assert_eq!(health.state, HealthState::Retrying { reason });
+    assert_eq!(health.failures, 1);
+    scene.conduct(Conduct::Cosigns);
+    let is_over = timeout(Duration::from_secs(3_600), scene.until(is_well)).await;
+    is_over.expect("the task goes on");
 }
