@@ -215,14 +215,9 @@ impl Bucket {
     }
 
     pub(crate) fn refusal(&self, error: &object_store::Error) -> Refusal {
-        let refusal = Refusal::of(error, self.provider);
-        let is_credential = refusal.response == Response::Blocked(Blocker::Credentials);
+        let mut refusal = Refusal::of(error, self.provider);
+        refusal.is_of_session = self.refuses_session(refusal.response, error);
         let is_permission = refusal.response == Response::Blocked(Blocker::Permission);
-        if let Some(session) = &self.session
-            && (is_credential || is_permission)
-        {
-            session.refused(is_credential);
-        }
         let mut refusal =
             if self.is_read_only { refusal.for_reader(self.provider) } else { refusal };
         if is_permission && self.has_expected_owner {

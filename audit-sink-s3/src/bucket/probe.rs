@@ -116,6 +116,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
     let mut created = false;
     let mut no_credentials = None;
     let mut retries = 0;
+    let mut of_session = false;
     let found = loop {
         let payload = PutPayload::from_static(CONTENT.as_bytes());
         let refusal =
@@ -127,7 +128,7 @@ async fn ask(bucket: &Bucket, settings: &Settings, random: &dyn Random) -> Resul
                     created = true;
                     continue;
                 }
-                Err(refusal) => refusal,
+                Err(refusal) => refusal.before_retry(&mut of_session),
             };
         match refusal.response {
             Response::Exists => break Probe::CreateOnly,

@@ -78,6 +78,7 @@ impl Put {
         let watch = self.health.watch();
         let mut limit = self.settings.put_timeout();
         let mut retries = 0u32;
+        let mut of_session = false;
         loop {
             let refusal = match self.attempt(path, object, limit).await {
                 Ok(outcome) => {
@@ -88,7 +89,7 @@ impl Put {
                     watch.over();
                     return outcome;
                 }
-                Err(refusal) => refusal,
+                Err(refusal) => refusal.before_retry(&mut of_session),
             };
             if refusal.timed_out {
                 limit = longer(limit);

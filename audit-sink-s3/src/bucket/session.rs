@@ -1,9 +1,13 @@
 //! Sessions of a role: requests to the bucket use their credentials, which other requests replace.
 #![cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only S3 has roles"))]
 
+use audit_core::sources;
 use sha2::{Digest, Sha256};
 
 use super::Bucket;
+use super::blocker::Blocker;
+use super::credentials::CredentialFailure;
+use super::response::Response;
 
 /// The credentials of a role.
 pub(crate) trait RoleSession: Send + Sync {
@@ -27,6 +31,19 @@ impl Bucket {
             session.name_for(name);
         }
         self
+    }
+
+    /// Tells the session of a refusal by the bucket. Returns whether the bucket may have refused
+    /// because the session has expired or was revoked: S3 denies everything to revoked ones.
+    pub(super) fn refuses_session(&self, response: Response, error: &object_store::Error) -> bool {
+        let Some(session) = &self.session else { return false };
+        let is_credential = response == Response::Blocked(Blocker::Credentials);
+        if !is_credential && response != Response::Blocked(Blocker::Permission) {
+            return false;
+        }
+        session.refused(is_credential);
+        // Otherwise STS refused.
+        !sources(error).any(|cause| cause.is::<CredentialFailure>())
     }
 }
 

@@ -1,14 +1,22 @@
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use audit_core::testing::SeededRandom;
+use audit_core::{HealthState, async_trait};
+use object_store::{GetResult, PutResult};
 use url::Url;
 
+use super::credentials::{CredentialFailure, Issuer};
 #[cfg(feature = "aws")]
 use super::purpose::Purpose;
+use super::put::{Put, PutOutcome};
 use super::*;
-use crate::Compression;
+use crate::health::HealthBoard;
 use crate::object::encode::ObjectEncoder;
 use crate::object::pieces::pieces;
 use crate::store_double::{Double, StoreDouble};
+use crate::{Compression, Settings};
 
 fn refused(url: &str) -> String {
     Bucket::open(url).unwrap_err().to_string()
@@ -272,4 +280,79 @@ async fn an_object_that_is_listed_again_is_listed_once() {
         Listed::Other { name, .. } => panic!("{name}"),
     });
     assert!(numbers.eq(0..3_000));
+}
+
+/// A store that refuses the first puts, and the health at each put.
+#[derive(Debug)]
+struct RefusingStore {
+    refusals: Mutex<Vec<object_store::Error>>,
+    health: Arc<HealthBoard>,
+    seen: Mutex<Vec<HealthState>>,
+}
+
+#[async_trait]
+impl StoreDouble for RefusingStore {
+    async fn put(&self, _: &Path, _: PutPayload, _: PutOptions) -> object_store::Result<PutResult> {
+        self.seen.lock().unwrap().push(self.health.health(0).state);
+        let stored = PutResult { e_tag: None, version: None, extensions: Default::default() };
+        self.refusals.lock().unwrap().pop().map_or(Ok(stored), Err)
+    }
+
+    async fn get(&self, _: &Path, _: GetOptions) -> object_store::Result<GetResult> {
+        unreachable!("no put has an uncertain outcome")
+    }
+}
+
+/// The number of refusals that it was told of.
+#[derive(Default)]
+struct CountingSession(AtomicUsize);
+
+impl RoleSession for CountingSession {
+    fn refused(&self, _: bool) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn name_for(&self, _: &str) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_session_blocks_only_if_the_next_one_is_refused_too() {
+    let refused = |error: fn(String, Box<dyn std::error::Error + Send + Sync>) -> _| {
+        error("a".to_owned(), "refused".into())
+    };
+    let expired = || refused(|path, source| object_store::Error::Unauthenticated { path, source });
+    let denied = || refused(|path, source| object_store::Error::PermissionDenied { path, source });
+    let broken = || object_store::Error::Generic { store: "S3", source: "reset".into() };
+    let by_sts = || {
+        let issuer = Issuer::new("STS", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_STS", Vec::new());
+        let (issuer, cause) = (issuer.into(), Some(expired()));
+        let failure = CredentialFailure { issuer, has_issued: true, file: None, cause };
+        object_store::Error::Generic { store: "S3", source: Box::new(failure) }
+    };
+    for (has_session, refusals, told, expected) in [
+        (true, vec![expired()], 1, "ok retrying"),
+        (true, vec![denied()], 1, "ok retrying"),
+        (true, vec![expired(), denied(), expired()], 3, "ok retrying blocked blocked"),
+        (true, vec![expired(), broken(), expired()], 2, "ok retrying retrying retrying"),
+        (true, vec![by_sts()], 1, "ok blocked"),
+        (true, vec![expired(), by_sts()], 2, "ok retrying blocked"),
+        (false, vec![expired()], 0, "ok blocked"),
+    ] {
+        let health = HealthBoard::new("b".to_owned());
+        let refusals = Mutex::new(refusals.into_iter().rev().collect());
+        let store = RefusingStore { refusals, health: Arc::clone(&health), seen: Mutex::default() };
+        let store = Arc::new(store);
+        let session = Arc::new(CountingSession::default());
+        let mut bucket = Bucket::from_store(Arc::new(Double(Arc::clone(&store))), "");
+        bucket.session = has_session.then(|| Arc::clone(&session) as _);
+        let random = Arc::new(SeededRandom::new(1));
+        let put = Put::new(bucket, health, random, Settings::default());
+        let object = EncodedObject::of_lines(b"{}\n", 0, 1, Compression::None);
+        let path = put.bucket.path("a");
+        assert_eq!(put.until_certain(&path, &object).await, PutOutcome::Stored);
+        let seen = store.seen.lock().unwrap();
+        let word = |state: &HealthState| state.to_string().split(':').next().unwrap().to_owned();
+        assert_eq!(seen.iter().map(word).collect::<Vec<_>>().join(" "), expected);
+        assert_eq!(session.0.load(Ordering::Relaxed), told);
+    }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Refusal {
     /// What an operator must do. Empty if nobody needs to act.
     pub(crate) advice: String,
     pub(crate) timed_out: bool,
+    /// Whether a request with a new session of the same role may succeed.
+    pub(crate) is_of_session: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,18 +60,24 @@ impl Refusal {
             Response::Exists | Response::Contention | Response::Unknown => String::new(),
             Response::Blocked(blocker) => provider.advice(blocker, issuer),
         };
-        Refusal { response, detail, advice, timed_out: false }
+        Refusal { response, detail, advice, timed_out: false, is_of_session: false }
+    }
+
+    fn without_advice(response: Response, detail: String) -> Refusal {
+        let advice = String::new();
+        Refusal { response, detail, advice, timed_out: false, is_of_session: false }
     }
 
     pub(crate) fn timeout(limit: Duration) -> Refusal {
         let detail = format!("no answer within {} ms", limit.as_millis());
-        Refusal { response: Response::Unknown, detail, advice: String::new(), timed_out: true }
+        let refusal = Refusal::without_advice(Response::Unknown, detail);
+        Refusal { timed_out: true, ..refusal }
     }
 
     /// There is no object under a key that was reported to exist a moment ago.
     pub(crate) fn gone() -> Refusal {
         let detail = "the store reported that the key exists, but it has no object".to_owned();
-        Refusal { response: Response::Contention, detail, advice: String::new(), timed_out: false }
+        Refusal::without_advice(Response::Contention, detail)
     }
 
     pub(crate) fn panicked(Panicked(what): &Panicked, provider: Provider) -> Refusal {
@@ -79,6 +87,16 @@ impl Refusal {
 
     pub(crate) fn is_panic(&self) -> bool {
         self.response == Response::Blocked(Blocker::Panic)
+    }
+
+    /// The refusal of a request that is retried. The first that a new session may overcome blocks
+    /// nothing: the retry has one. `was_of_session` says whether the previous refusal was such.
+    pub(crate) fn before_retry(self, was_of_session: &mut bool) -> Refusal {
+        let is_repeated = std::mem::replace(was_of_session, self.is_of_session);
+        if !self.is_of_session || is_repeated {
+            return self;
+        }
+        Refusal { response: Response::Unknown, advice: String::new(), ..self }
     }
 
     /// The refusal with advice for a reader, who needs other permissions.

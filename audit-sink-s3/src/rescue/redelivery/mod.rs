@@ -226,13 +226,14 @@ impl Work {
     ) -> Result<T, SinkError> {
         let watch = self.put.health.watch();
         let mut retries = 0u32;
+        let mut of_session = false;
         loop {
             let refusal = match request(limit, &self.put.bucket, ask()).await {
                 Ok(answer) => {
                     watch.over();
                     return Ok(answer);
                 }
-                Err(refusal) => refusal,
+                Err(refusal) => refusal.before_retry(&mut of_session),
             };
             if let Response::Blocked(_) = refusal.response {
                 watch.over();
