@@ -49,7 +49,7 @@ impl Role {
 }
 
 /// The header of an object that is not bound to others (version 1), in bytes.
-const HEADER_BYTES: usize = 242;
+pub(crate) const HEADER_BYTES: usize = 242;
 
 /// The header of an object that is bound to those before it (version 2), in bytes.
 const SEALED_HEADER_BYTES: usize = HEADER_BYTES + 56;

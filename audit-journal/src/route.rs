@@ -17,6 +17,8 @@ use crate::disk::Disk;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::health::{HealthBoard, Trouble, Watch};
 use crate::reader::JournalRoute;
+#[cfg(test)]
+use crate::routes::Share;
 use crate::routes::{Charge, Lane, Refused, RouteOpening, Routes, SystemQueue, Turn};
 use crate::startup::cannot_open_route;
 
@@ -179,6 +181,12 @@ impl Route {
             watch.over();
             self.health.starving(false);
         }
+    }
+
+    /// For a known-bad variant of the simulation.
+    #[cfg(test)]
+    pub(crate) fn share(&self) -> &Share {
+        &self.lane.share
     }
 
     fn no_room(&self) -> SinkError {

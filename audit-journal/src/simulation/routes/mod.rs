@@ -25,6 +25,7 @@ mod check;
 #[cfg(test)]
 mod damage;
 mod followers;
+mod many;
 mod scenarios;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ mod variants;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +53,7 @@ use super::destination::{Endpoint, Own, Sending};
 use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
 use crate::commit::{self, Bounds, Committer, Journal, Taken};
-use crate::delivery::Command;
+use crate::delivery::{Command, DeliveryMemory};
 use crate::disk::Disk;
 use crate::followers::FollowerMemory;
 use crate::format::Position;
@@ -76,6 +78,8 @@ struct Customer {
     acknowledged: BTreeMap<(String, u64), Vec<u8>>,
     /// Records that were certainly not written.
     refused: BTreeSet<Vec<u8>>,
+    /// The error of the last refused batch.
+    refusal: Option<SinkError>,
     /// Records with an unknown outcome.
     unknown: BTreeSet<Vec<u8>>,
     route: Option<Arc<Route>>,
@@ -115,7 +119,12 @@ struct Simulation {
     variant: Variant,
     figures: Figures,
     max_bytes: u64,
+    /// From which the size of a segment is chosen, in blocks.
+    segment_blocks: Range<usize>,
     retention_ms: u64,
+    retry_cap_ms: u64,
+    /// The memory of deliveries, in bytes. `None` for any.
+    delivery_bytes: Option<u64>,
 }
 
 type Persist = JoinHandle<Result<Receipt, SinkError>>;
@@ -181,7 +190,10 @@ impl Simulation {
             variant,
             figures: Figures::default(),
             max_bytes: u64::MAX / 8,
+            segment_blocks: 4..9,
             retention_ms: 0,
+            retry_cap_ms: 500,
+            delivery_bytes: None,
         }
     }
 
@@ -277,7 +289,7 @@ impl Simulation {
     fn journal(&mut self) -> JournalSettings {
         let dice = &mut self.dice;
         JournalSettings {
-            segment_bytes: dice.within(4..9) as u64 * 4096,
+            segment_bytes: dice.within(self.segment_blocks.clone()) as u64 * 4096,
             max_bytes: self.max_bytes,
             cut_after_ms: [0, 100, 5_000][dice.below(3)],
             retention_ms: [0, 100, 90_000][dice.below(3)].max(self.retention_ms),
@@ -294,8 +306,8 @@ impl Simulation {
             is_rash: false,
             put_timeout_ms: 1_000,
             retry_base_ms: 10,
-            retry_cap_ms: 500,
-            blocked_retry_cap_ms: 5_000,
+            retry_cap_ms: self.retry_cap_ms,
+            blocked_retry_cap_ms: 10 * self.retry_cap_ms,
             random: Arc::new(SeededRandom::new(self.dice.draw())),
             health: Arc::clone(health),
         }
@@ -369,7 +381,10 @@ impl Simulation {
         };
         let means = Means {
             executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
-            memory: any_memory(&mut self.dice),
+            memory: match self.delivery_bytes {
+                Some(bytes) => DeliveryMemory::new(bytes, 2),
+                None => any_memory(&mut self.dice),
+            },
             follower_memory: FollowerMemory {
                 objects: any_memory(&mut self.dice),
                 // Few, so that places and groups are both read.
@@ -603,6 +618,7 @@ impl Simulation {
                 Ok(Ok(receipt)) => customer.acknowledge(lines, &receipt)?,
                 Ok(Err(error)) if error.outcome() == Outcome::NotPersisted => {
                     customer.refused.extend(lines);
+                    customer.refusal = Some(error);
                 }
                 Ok(Err(_)) | Err(_) => customer.unknown.extend(lines),
             }
@@ -685,6 +701,7 @@ impl Customer {
             bucket,
             acknowledged: BTreeMap::new(),
             refused: BTreeSet::new(),
+            refusal: None,
             unknown: BTreeSet::new(),
             route: None,
             retired: None,

@@ -14,11 +14,11 @@ use super::{Customer, Ended, Process, Simulation};
 use crate::simulation::bucket::{Believes, Manners, Refuses, SimulatedBucket};
 use crate::simulation::delivery::trouble::Trouble;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A simulation without random faults.
-fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
+pub(super) fn quiet(seed: u64, variant: Variant, routes: usize) -> Simulation {
     let mut simulation = Simulation::new(seed, variant);
     let manners = Manners {
         faults: 0,
@@ -41,23 +41,37 @@ impl Simulation {
     /// Commits a batch for each customer whose route is open, then lets a minute pass.
     async fn commit_to_all(&mut self, process: &mut Process) -> Result<(), String> {
         for n in 0..self.customers.len() {
-            let name = self.customers[n].name.clone();
-            let lines: Vec<_> = (0..2)
-                .map(|_| {
-                    self.records += 1;
-                    let (id, padding) = (self.records, "-".repeat(400));
-                    format!("{{\"id\":{id},\"of\":\"{name}\",\"@\":\"{padding}\"}}\n").into_bytes()
-                })
-                .collect();
-            let batch = Batch::from_lines(self.clock.now_ms(), lines.concat().into()).unwrap();
-            let (journal, route) = (Arc::clone(&process.journal), self.customers[n].route.clone());
-            let persist = match (n, route) {
-                (0, _) => tokio::spawn(async move { journal.persist(batch).await }),
-                (_, Some(route)) => tokio::spawn(async move { route.persist(batch).await }),
-                (_, None) => continue,
-            };
-            process.callers.push((n, lines, persist));
+            let lines = [(); 2].map(|()| self.line(n, 400)).to_vec();
+            self.persist(process, n, lines);
         }
+        self.commit_for(process, MINUTE).await
+    }
+
+    /// The next record of a customer, with this many bytes of padding.
+    pub(super) fn line(&mut self, n: usize, padding: usize) -> Vec<u8> {
+        self.records += 1;
+        let (id, name, padding) = (self.records, &self.customers[n].name, "-".repeat(padding));
+        format!("{{\"id\":{id},\"of\":\"{name}\",\"@\":\"{padding}\"}}\n").into_bytes()
+    }
+
+    /// Persists a batch for a customer if its route is open.
+    pub(super) fn persist(&mut self, process: &mut Process, n: usize, lines: Vec<Vec<u8>>) {
+        let batch = Batch::from_lines(self.clock.now_ms(), lines.concat().into()).unwrap();
+        let (journal, route) = (Arc::clone(&process.journal), self.customers[n].route.clone());
+        let persist = match (n, route) {
+            (0, _) => tokio::spawn(async move { journal.persist(batch).await }),
+            (_, Some(route)) => tokio::spawn(async move { route.persist(batch).await }),
+            (_, None) => return,
+        };
+        process.callers.push((n, lines, persist));
+    }
+
+    /// Commits what callers persist, then lets this time pass.
+    pub(super) async fn commit_for(
+        &mut self,
+        process: &mut Process,
+        time: Duration,
+    ) -> Result<(), String> {
         // The committing thread waits for a segment as long as callers do.
         for _ in 0..18 {
             sleep(Duration::from_secs(1)).await;
@@ -67,14 +81,29 @@ impl Simulation {
             process.live.want_room();
         }
         self.write(process);
-        sleep(MINUTE).await;
-        self.clock.advance(60_000);
+        sleep(time).await;
+        self.clock.advance(i64::try_from(time.as_millis()).unwrap());
         self.hear(process).await
     }
 
+    /// Ends the process in order, and checks what is left after a power failure.
+    pub(super) async fn end_whole(&mut self, process: Process) -> Result<(), String> {
+        if self.end(process).await? != Ended::InOrder {
+            return Err("a process died of nothing".to_owned());
+        }
+        self.forget_handles();
+        self.disk.crash();
+        self.check(true)
+    }
+
     /// Checks that every other customer has everything within a minute, and that none was refused.
-    async fn others_are_well(&self, process: &Process, dead: usize) -> Result<(), String> {
-        for (n, customer) in self.customers.iter().enumerate().filter(|(n, _)| *n != dead) {
+    pub(super) async fn others_are_well(
+        &self,
+        process: &Process,
+        dead: &[usize],
+    ) -> Result<(), String> {
+        let others = self.customers.iter().enumerate().filter(|(n, _)| !dead.contains(n));
+        for (n, customer) in others {
             let name = &customer.name;
             if !customer.refused.is_empty() || !customer.unknown.is_empty() {
                 return Err(format!("records of {name} were refused"));
@@ -144,7 +173,14 @@ pub(super) fn a_stream_that_cannot_begin() -> Result<(), String> {
     })
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// Whether the error says that the route's share of this size is full.
+pub(super) fn is_full_share(error: &str, route: &str, limit: u64) -> bool {
+    let start = format!("route {route:?} has no room in the journal within 20000 ms: ");
+    error.starts_with(&start)
+        && error.contains(&format!(" of {limit} bytes of its share are used; "))
+}
+
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
@@ -228,7 +264,7 @@ async fn closed_before_its_stream_began(seed: u64) -> Result<(), String> {
     simulation.customers[CLOSING].vouches = false;
     simulation.open_route(&mut process, CLOSING, true).await?;
     simulation.commit_to_all(&mut process).await?;
-    simulation.others_are_well(&process, usize::MAX).await?;
+    simulation.others_are_well(&process, &[]).await?;
     if simulation.end(process).await? != Ended::InOrder {
         return Err("a process died of nothing".to_owned());
     }
@@ -251,11 +287,11 @@ async fn without_the_default_bucket(seed: u64) -> Result<(), String> {
     simulation.customers[DEAD].bucket.refuse(Refuses::OutOfReach, HOUR);
     for _ in 0..20 {
         simulation.commit_to_all(&mut process).await?;
-        simulation.others_are_well(&process, DEAD).await?;
+        simulation.others_are_well(&process, &[DEAD]).await?;
     }
     sleep(HOUR).await;
     simulation.commit_to_all(&mut process).await?;
-    simulation.others_are_well(&process, usize::MAX).await?;
+    simulation.others_are_well(&process, &[]).await?;
     match simulation.end(process).await? {
         Ended::InOrder => Ok(()),
         Ended::Died => Err("a process died of nothing".to_owned()),
@@ -282,7 +318,7 @@ async fn with_a_dead_follower(
     simulation.customers[DEAD].followers[0].receiver.set_away(true);
     for _ in 0..40 {
         simulation.commit_to_all(&mut process).await?;
-        simulation.others_are_well(&process, usize::MAX).await?;
+        simulation.others_are_well(&process, &[]).await?;
         for (n, customer) in simulation.customers.iter().enumerate().skip(1) {
             let there = customer.followers[0].receiver.records().len();
             if n != DEAD && there < customer.acknowledged.len() {
@@ -311,12 +347,7 @@ async fn with_a_dead_follower(
         return Err(format!("it does not go on: {followers:?}"));
     }
     drop(route);
-    if simulation.end(process).await? != Ended::InOrder {
-        return Err("a process died of nothing".to_owned());
-    }
-    simulation.forget_handles();
-    simulation.disk.crash();
-    simulation.check(true)
+    simulation.end_whole(process).await
 }
 
 async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {
@@ -332,7 +363,7 @@ async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {
     simulation.customers[DEAD].bucket.refuse(Refuses::OutOfReach, HOUR);
     for _ in 0..40 {
         simulation.commit_to_all(&mut process).await?;
-        simulation.others_are_well(&process, DEAD).await?;
+        simulation.others_are_well(&process, &[DEAD]).await?;
     }
     let Some(route) = simulation.customers[DEAD].route.clone() else {
         return Err("the route is closed".to_owned());
@@ -348,21 +379,12 @@ async fn dead_for_an_hour(seed: u64, variant: Variant) -> Result<(), String> {
     let batch = Batch::from_lines(0, [b'1'; 1_000].map(|b| [b, b'\n']).concat().into()).unwrap();
     let error = route.persist(batch).await.map(drop).map_err(|error| error.to_string());
     let error = error.expect_err("its share is used up");
-    assert!(
-        error.starts_with("route \"customer-1\" has no room in the journal within 20000 ms: ")
-            && error.contains(&format!(" of {limit} bytes of its share are used; ")),
-        "{error}"
-    );
+    assert!(is_full_share(&error, "customer-1", limit), "{error}");
     sleep(HOUR).await;
     simulation.customers[DEAD].refused.clear();
     for _ in 0..3 {
         simulation.commit_to_all(&mut process).await?;
     }
-    simulation.others_are_well(&process, usize::MAX).await?;
-    if simulation.end(process).await? != Ended::InOrder {
-        return Err("a process died of nothing".to_owned());
-    }
-    simulation.forget_handles();
-    simulation.disk.crash();
-    simulation.check(true)
+    simulation.others_are_well(&process, &[]).await?;
+    simulation.end_whole(process).await
 }

@@ -1,5 +1,5 @@
 use super::variants::Variant;
-use super::{Figures, run, scenarios};
+use super::{Figures, many, run, scenarios};
 use crate::simulation::each_seed;
 
 #[test]
@@ -54,6 +54,10 @@ fn bad_routes_are_caught() {
         let caught = scenarios::a_dead_route(variant);
         println!("{variant:?}: {}", caught.expect_err("a bad variant is caught"));
     }
+    for variant in [Variant::CountsNoShares, Variant::ChargesAnother] {
+        let caught = many::a_tenth_is_dead(1, variant);
+        println!("{variant:?}: {}", caught.expect_err("a bad variant is caught"));
+    }
     let blocks = scenarios::a_dead_follower(Variant::BlocksForFollowers);
     println!("BlocksForFollowers: {}", blocks.expect_err("a bad variant is caught"));
 }
@@ -66,6 +70,11 @@ fn a_dead_follower_does_not_affect_others() {
 #[test]
 fn a_dead_route_does_not_affect_others() {
     scenarios::a_dead_route(Variant::AsItIs).unwrap();
+}
+
+#[test]
+fn a_hundred_dead_routes_do_not_affect_nine_hundred_others() {
+    many::a_tenth_is_dead(1, Variant::AsItIs).unwrap();
 }
 
 #[test]

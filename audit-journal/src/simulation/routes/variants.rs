@@ -25,6 +25,8 @@ pub(super) enum Variant {
     DropsUnplanned,
     /// Does not limit the disk space of a route.
     CountsNoShares,
+    /// Charges a route's records to the share of the next one.
+    ChargesAnother,
     /// Cuts no objects for a route that cannot deliver, so that its records keep segments.
     KeepsSegments,
     /// Records a route as retired before everything is delivered.
@@ -73,6 +75,17 @@ impl Simulation {
         {
             let next = cut.first_sequence + cut.count;
             process.live.routes().planned(route, cut.stream, next);
+        }
+    }
+}
+
+impl Simulation {
+    /// Charges a record of this customer to the next one.
+    pub(super) fn charge_another(&self, n: usize) {
+        let own = self.customers[n].route.as_ref();
+        if let Some((own, other)) = own.zip(self.customers[n + 1].route.as_ref()) {
+            own.share().free(500);
+            other.share().add(500);
         }
     }
 }
