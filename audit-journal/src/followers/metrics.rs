@@ -6,6 +6,7 @@ use super::record::{FollowerRecord, FollowerState};
 
 pub(super) struct Metrics {
     pub(super) lag_bytes: Gauge,
+    limit_bytes: Gauge,
     paused: Gauge,
     missing: Gauge,
 }
@@ -18,6 +19,11 @@ impl Metrics {
             "Bytes of the journal that a follower does not have"
         );
         describe_gauge!(
+            "audit_follower_limit_bytes",
+            Unit::Bytes,
+            "The most of the journal that is kept for followers alone before this one is paused"
+        );
+        describe_gauge!(
             "audit_follower_paused",
             "1 if records leave the journal before a follower has them: alert on it"
         );
@@ -28,9 +34,14 @@ impl Metrics {
         let label = || [("bucket", name.to_owned())];
         Metrics {
             lag_bytes: gauge!("audit_follower_lag_bytes", &label()),
+            limit_bytes: gauge!("audit_follower_limit_bytes", &label()),
             paused: gauge!("audit_follower_paused", &label()),
             missing: gauge!("audit_follower_missing_records", &label()),
         }
+    }
+
+    pub(super) fn limit(&self, bytes: u64) {
+        self.limit_bytes.set(bytes as f64);
     }
 
     pub(super) fn note(&self, record: &FollowerRecord) {

@@ -69,6 +69,8 @@ impl Standing {
     ) -> Standing {
         let metrics = Metrics::new(&label);
         metrics.note(&record);
+        let is_retired = record.state == FollowerState::Retired;
+        metrics.limit(if is_retired { 0 } else { max_kept_bytes });
         let state = State {
             writes: record.writes,
             is_in_paused: false,
@@ -109,6 +111,7 @@ impl Standing {
         // Both have metrics of the same names: the new health reports only what changes.
         state.health.oldest_undelivered(None);
         (state.health, state.max_kept_bytes) = (health, max_kept_bytes);
+        self.metrics.limit(max_kept_bytes);
     }
 
     /// Whether it has this name and is not retired.
@@ -238,6 +241,7 @@ impl Standing {
             state.health.oldest_undelivered(None);
         }
         self.metrics.lag_bytes.set(0.0);
+        self.metrics.limit(0);
         if missing > 0 {
             tracing::warn!(
                 follower = self.label,

@@ -552,6 +552,7 @@ fn metrics_of_routes_and_followers_show_what_health_says() {
     const BYTES: &str = "audit_journal_bytes";
     const LIMIT: &str = "audit_journal_limit_bytes";
     const LAG: &str = "audit_follower_lag_bytes";
+    const KEPT: &str = "audit_follower_limit_bytes";
     const OLDEST: &str = "audit_oldest_undelivered_timestamp_seconds";
     let seconds = support::TIME_MS as f64 / 1_000.0;
     let gauges = Gauges::default();
@@ -586,6 +587,7 @@ fn metrics_of_routes_and_followers_show_what_health_says() {
             let (bytes, limit) = (gauges.get(url, BYTES), gauges.get(url, LIMIT));
             assert_eq!((bytes, limit), (0.0, max_bytes / 4.0));
         }
+        assert_eq!(gauges.get("siem@away", KEPT), max_bytes / 2.0);
         away.set(Gate::Closed);
         of_away.is_away.send_replace(true);
         let (mut of_near_records, mut bytes) = (Vec::new(), 0.0);
@@ -645,7 +647,7 @@ fn metrics_of_routes_and_followers_show_what_health_says() {
         closing.unwrap_err();
         let moved = sink.open_route("away", bucket_of(&near, "moved")).await.unwrap();
         let siem = gauges.of("siem@away");
-        assert_eq!((siem[LAG], siem[OLDEST]), (0.0, 0.0));
+        assert_eq!((siem[LAG], siem[OLDEST], siem[KEPT]), (0.0, 0.0, 0.0));
         assert_eq!(siem["audit_follower_missing_records"], 9.0);
         assert_eq!(gauges.get(&url_of_away, BYTES), 0.0);
         support::until(|| gauges.get(&url_of_away, OLDEST) == 0.0).await;
