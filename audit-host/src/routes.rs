@@ -77,6 +77,26 @@ impl RouteSettings {
     pub fn open_bucket(&self) -> Result<Bucket, OpenError> {
         Ok(self.env.open(&self.bucket)?.for_route(&self.name))
     }
+
+    /// Opens the route on the journal of `sink`, with all its destinations.
+    ///
+    /// # Errors
+    ///
+    /// If its settings are invalid, or [`S3Sink::open_followed_route`] fails. The error names the
+    /// route. A bucket that refuses or is away is no error: the records wait in the journal.
+    pub(crate) async fn open(&self, sink: &S3Sink) -> Result<Arc<dyn AuditSink>, String> {
+        let RouteSettings { name, log_stream, .. } = self;
+        let route = async {
+            let streams = log_stream.iter().cloned();
+            let followers = streams.map(|stream| follower_of_route(name, stream));
+            let followers = followers.collect::<Result<_, _>>()?;
+            sink.open_followed_route(name, self.open_bucket()?, followers).await
+        };
+        let route = route.await.map_err(|error: OpenError| {
+            format!("the route {name:?} cannot be opened: {}", with_sources(&error))
+        })?;
+        Ok(Arc::new(route))
+    }
 }
 
 /// How long a sink has to close when it cannot be used.
@@ -122,18 +142,8 @@ pub(crate) async fn open_routes(
     routes: &[RouteSettings],
     settings: &Settings,
 ) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
-    let opened = routes.iter().map(async |settings: &RouteSettings| {
-        let RouteSettings { name, log_stream, .. } = settings;
-        let route = async {
-            let streams = log_stream.iter().cloned();
-            let followers = streams.map(|stream| follower_of_route(name, stream));
-            let followers = followers.collect::<Result<_, _>>()?;
-            sink.open_followed_route(name, settings.open_bucket()?, followers).await
-        };
-        let route = route.await.map_err(|error: OpenError| {
-            format!("the route {name:?} cannot be opened: {}", with_sources(&error))
-        })?;
-        Ok::<_, String>((name.clone(), Arc::new(route) as Arc<dyn AuditSink>))
+    let opened = routes.iter().map(async |route: &RouteSettings| {
+        Ok::<_, String>((route.name.clone(), route.open(sink).await?))
     });
     let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
     let opened = opened.into_iter().collect::<Result<_, _>>();
