@@ -273,7 +273,13 @@ mod tests {
             let records = objects.keys().filter(|key| key.starts_with("logs/dt=")).count();
             assert_eq!(records, 1, "{name}: {:?}", objects.keys());
         }
-        let health = format!("{:?}", routes["initech"].health());
+        let health = loop {
+            let health = routes["initech"].health();
+            if health.last_error.is_some() {
+                break format!("{health:?}");
+            }
+            tokio::task::yield_now().await;
+        };
         assert!(
             health.contains("SignatureDoesNotMatch") && !health.contains("hunter2"),
             "{health}"
