@@ -135,8 +135,9 @@ pub(crate) struct Window {
     filled: usize,
 }
 
-/// The bytes read at once, unless a group is larger.
-pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
+/// The bytes read at once, unless a group is larger. They are still in a core's cache when they are
+/// checked and copied, and the system reads ahead for a file that is read in order.
+pub(crate) const WINDOW_BYTES: u64 = 64 << 10;
 
 /// The most memory that a window keeps, in bytes. Most groups are smaller; the memory for a larger
 /// one is freed after it.

@@ -9,6 +9,10 @@ use super::memory::Memory;
 use crate::cutter::Cut;
 use crate::shared::job::Job;
 
+/// The objects that each core may encode before they can be sent. Until then, they are in their
+/// files.
+const AHEAD: usize = 4;
+
 impl JournalDelivery {
     pub(super) fn note_oldest(&self) {
         let gathered = match self.waiting() {
@@ -32,11 +36,12 @@ impl JournalDelivery {
         Some(if now { since } else { since + self.journal.cut_after() })
     }
 
-    /// Whether another object may be cut. As long as the default route has no trouble, one object
-    /// for each core is encoded ahead, and one more, so that no core waits for the next object.
+    /// Whether another object may be cut. As long as the default route has no trouble, a core never
+    /// waits for its next object: one more than there are cores is encoded at once, and some are
+    /// planned ahead, since the first requests go out one by one.
     pub(super) fn has_slot(&self) -> bool {
         let is_ahead = self.route.is_none() && !self.health.delivery_in_trouble();
-        let ahead = if is_ahead { self.memory.cores() } else { 0 };
+        let ahead = if is_ahead { AHEAD * self.memory.cores() } else { 0 };
         let at_once = if self.route.is_none() { self.memory.cores() + 1 } else { 1 };
         self.planned.len() + self.encodings.len() < self.allowed + ahead
             && self.encodings.len() < at_once
