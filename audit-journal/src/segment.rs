@@ -31,8 +31,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// The number of zeros written at a time, in bytes.
-const ZEROS: usize = 1 << 20;
+/// The zeros written at a time. They take no room in the program's file.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 impl Segment {
     /// Creates a segment that contains only its header. Its space is allocated and zeroed, so that
@@ -54,12 +54,12 @@ impl Segment {
         let made = (|| {
             let file = disk.create(&preparing)?;
             file.write_all_at(&header.encode(), 0)?;
-            let zeros = vec![0; ZEROS];
             let mut at = SEGMENT_HEADER_BYTES as u64;
             while at < bytes {
-                let len = (bytes - at).min(ZEROS as u64);
-                file.write_all_at(&zeros[..usize::try_from(len).expect("at most ZEROS")], at)?;
-                at += len;
+                let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+                let zeros = &ZEROS[..left.min(ZEROS.len())];
+                file.write_all_at(zeros, at)?;
+                at += zeros.len() as u64;
             }
             file.sync_all()?;
             disk.rename(&preparing, &file_name(ordinal))?;

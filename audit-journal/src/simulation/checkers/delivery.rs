@@ -75,6 +75,16 @@ pub fn add_set_aside(
     Ok(())
 }
 
+/// Whether a file of this name has an object that was set aside.
+pub fn is_set_aside(name: &str) -> bool {
+    name.ends_with(".conflict")
+}
+
+/// Whether a file of this name has a watermark.
+pub fn is_delivered(name: &str) -> bool {
+    name.ends_with(".delivered")
+}
+
 /// The recorded watermark of each stream.
 pub fn delivered(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, u64>, String> {
     let mut delivered = BTreeMap::new();

@@ -20,12 +20,15 @@ pub struct FollowerReading {
     pub missing: Vec<(String, Range<u64>)>,
 }
 
+/// Whether a file of this name has the state of followers.
+pub fn is_state(name: &str) -> bool {
+    name == "paused" || name.ends_with(".follower")
+}
+
 /// The newest state of the followers in these files, by number.
 pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<FollowerReading>, String> {
-    let named = files.iter().filter(|(name, _)| name.ends_with(".follower"));
-    let paused = files.get_key_value("paused");
     let mut newest: BTreeMap<u64, FollowerReading> = BTreeMap::new();
-    for (name, bytes) in named.chain(paused) {
+    for (name, bytes) in files.iter().filter(|(name, _)| is_state(name)) {
         for reading in all(bytes).ok_or_else(|| format!("{name} cannot be read"))? {
             let known = newest.get(&reading.number);
             if known.is_none_or(|known| known.writes < reading.writes) {

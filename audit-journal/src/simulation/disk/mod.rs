@@ -290,12 +290,14 @@ impl SimulatedDisk {
 
     /// The cached contents of all files, without a call.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files_where(|_| true)
+    }
+
+    /// The cached contents of the files with these names, without a call.
+    pub fn files_where(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<u8>> {
         let state = self.lock();
-        state
-            .cached
-            .iter()
-            .map(|(name, inode)| (name.clone(), state.files[*inode].cached.clone()))
-            .collect()
+        let wanted = state.cached.iter().filter(|(name, _)| is_wanted(name));
+        wanted.map(|(name, inode)| (name.clone(), state.files[*inode].cached.clone())).collect()
     }
 
     /// The contents of this file in the durable view, if that has its name.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use audit_core::UniqueId;
+
 use super::{Customer, Simulation};
 use crate::plan::DecidedObject;
 use crate::simulation::bucket::{SEAL, Stored};
@@ -20,7 +22,8 @@ impl Simulation {
         let conflicts = bucket.conflicts();
         // With a thousand buckets, the files of all of them are not read for each.
         if !conflicts.is_empty() {
-            checker::add_set_aside(&mut set_aside, &self.disk.files(), Own::lines_of)?;
+            let files = self.disk.files_where(checker::is_set_aside);
+            checker::add_set_aside(&mut set_aside, &files, Own::lines_of)?;
         }
         for (stream, objects) in set_aside {
             let is_own = |object: &Rc<ObjectReading>| {
@@ -39,16 +42,7 @@ impl Simulation {
 
     /// Checks that all acknowledged records of a customer are in its bucket or set aside.
     pub(super) fn is_whole(&self, n: usize) -> Result<(), String> {
-        let there = numbered(&self.reading(n)?)?;
-        let name = &self.customers[n].name;
-        for ((stream, number), line) in &self.customers[n].acknowledged {
-            match there.get(&(stream.clone(), *number)) {
-                Some(found) if found == line => {}
-                Some(_) => return Err(format!("record {number} of {stream} of {name} is another")),
-                None => return Err(format!("record {number} of {stream} of {name} is missing")),
-            }
-        }
-        Ok(())
+        self.customers[n].is_whole(&numbered(&self.reading(n)?)?)
     }
 
     /// Verifies a customer's bucket, at any moment. With `is_whole`, all streams must be closed.
@@ -71,8 +65,9 @@ impl Simulation {
 
     /// Checks that the buckets have only what was written and, if `whole`, all of it.
     pub(super) fn check(&self, whole: bool) -> Result<(), String> {
-        let mut streams: BTreeMap<String, usize> = BTreeMap::new();
-        let delivered = checker::delivered(&self.disk.files())?;
+        let mut streams: BTreeSet<String> = BTreeSet::new();
+        let delivered = checker::delivered(&self.disk.files_where(checker::is_delivered))?;
+        let followers = self.follower_readings()?;
         let names = self.names()?;
         for (n, customer) in self.customers.iter().enumerate() {
             let name = &customer.name;
@@ -81,31 +76,30 @@ impl Simulation {
             }
             let reading = self.reading(n)?;
             for stream in reading.keys() {
-                if streams.insert(stream.clone(), n).is_some() {
+                if !streams.insert(stream.clone()) {
                     return Err(format!("stream {stream} is in two buckets"));
                 }
             }
             self.verify(n, whole && customer.is_open_last)?;
             let there = numbered(&reading)?;
             let mut seen = BTreeSet::new();
-            for ((stream, number), line) in &there {
+            for (place @ (stream, number), line) in &there {
                 if is_system(line) && customer.vouches {
                     continue;
                 }
-                let text = String::from_utf8_lossy(line);
+                let text = || String::from_utf8_lossy(line);
                 if !customer.owns(line) {
-                    return Err(format!("{name} has what is not its own: {text}"));
+                    return Err(format!("{name} has what is not its own: {}", text()));
                 }
-                if customer.refused.contains(line) {
-                    return Err(format!("{name} has what was refused: {text}"));
+                if customer.refused.contains(*line) {
+                    return Err(format!("{name} has what was refused: {}", text()));
                 }
                 if !seen.insert(line) {
-                    return Err(format!("{name} has twice: {text}"));
+                    return Err(format!("{name} has twice: {}", text()));
                 }
-                let known = customer.acknowledged.get(&(stream.clone(), *number));
-                let is_written = match known {
-                    Some(expected) => expected == line,
-                    None => customer.unknown.contains(line),
+                let is_written = match customer.acknowledged.get(place) {
+                    Some(expected) => expected == *line,
+                    None => customer.unknown.contains(*line),
                 };
                 if !is_written {
                     return Err(format!("record {number} of {stream} is not what was written"));
@@ -113,23 +107,23 @@ impl Simulation {
             }
             let own = reading.keys().filter_map(|stream| Some((stream, *delivered.get(stream)?)));
             for (stream, next) in own {
-                let missing = (0..next).find(|n| !there.contains_key(&(stream.clone(), *n)));
+                let id = id_of(stream)?;
+                let missing = (0..next).find(|n| !there.contains_key(&(id, *n)));
                 if let Some(missing) = missing {
                     return Err(format!(
                         "{stream} is said to be delivered up to {next}, and {missing} is missing"
                     ));
                 }
             }
-            self.check_followers(n, whole)?;
+            self.check_followers(n, &followers, whole)?;
             let rows: Vec<_> = names.iter().filter(|(_, row)| row.name == *name).collect();
             let is_retired = !rows.is_empty() && rows.iter().all(|(_, row)| row.is_retired);
             if whole || is_retired {
-                self.is_whole(n)?;
+                customer.is_whole(&there)?;
             }
         }
         // A stream that is in no bucket must not be recorded as delivered.
-        let lost =
-            delivered.iter().find(|(stream, next)| **next > 0 && !streams.contains_key(*stream));
+        let lost = delivered.iter().find(|(stream, next)| **next > 0 && !streams.contains(*stream));
         if let Some((stream, next)) = lost {
             return Err(format!("{stream} is said to be delivered up to {next}, and is nowhere"));
         }
@@ -170,8 +164,20 @@ impl Simulation {
 
 impl Customer {
     pub(super) fn owns(&self, line: &[u8]) -> bool {
-        let of = format!(",\"of\":\"{}\",", self.name);
-        String::from_utf8_lossy(line).contains(&of)
+        String::from_utf8_lossy(line).contains(&self.of)
+    }
+
+    /// Checks that these records have all that were acknowledged.
+    fn is_whole(&self, there: &Numbered<'_>) -> Result<(), String> {
+        let name = &self.name;
+        for (place @ (stream, number), line) in &self.acknowledged {
+            match there.get(place) {
+                Some(found) if *found == line => {}
+                Some(_) => return Err(format!("record {number} of {stream} of {name} is another")),
+                None => return Err(format!("record {number} of {stream} of {name} is missing")),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -179,13 +185,20 @@ fn is_system(line: &[u8]) -> bool {
     line.starts_with(OWN.as_bytes())
 }
 
-/// The records by stream and number.
-fn numbered(reading: &Reading) -> Result<BTreeMap<(String, u64), Vec<u8>>, String> {
+/// Records by stream and number.
+type Numbered<'a> = BTreeMap<(UniqueId, u64), &'a Vec<u8>>;
+
+fn id_of(stream: &str) -> Result<UniqueId, String> {
+    stream.parse().map_err(|_| format!("{stream} is no stream"))
+}
+
+fn numbered(reading: &Reading) -> Result<Numbered<'_>, String> {
     let mut there = BTreeMap::new();
     for (stream, objects) in reading {
+        let id = id_of(stream)?;
         for object in objects {
             for (number, line) in (object.first..).zip(&object.lines) {
-                if there.insert((stream.clone(), number), line.clone()).is_some() {
+                if there.insert((id, number), line).is_some() {
                     return Err(format!("record {number} of {stream} is there twice"));
                 }
             }

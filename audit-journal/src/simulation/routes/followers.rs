@@ -102,7 +102,7 @@ impl Simulation {
     /// Notes the numbers of a route's followers, once it is open with these. A follower with a new
     /// number starts with the next record.
     pub(super) fn note_followers(&mut self, n: usize, wanted: &[String]) -> Result<(), String> {
-        let readings = checker::read(&self.disk.files())?;
+        let readings = self.follower_readings()?;
         let next_id = self.records + 1;
         let Customer { name, followers, route, .. } = &mut self.customers[n];
         let Some(route) = route else { return Ok(()) };
@@ -139,6 +139,11 @@ impl Simulation {
         Ok(())
     }
 
+    /// The newest state of the followers of all routes.
+    pub(super) fn follower_readings(&self) -> Result<Vec<FollowerReading>, String> {
+        checker::read(&self.disk.files_where(checker::is_state))
+    }
+
     /// Notes that a route was retired, and its followers with it.
     pub(super) fn end_followers(&mut self, n: usize) {
         let next_id = self.records + 1;
@@ -147,8 +152,12 @@ impl Simulation {
 
     /// Checks that the followers have only what was written to their route under its numbers and,
     /// if `whole`, all that is not recorded as missing.
-    pub(super) fn check_followers(&self, n: usize, whole: bool) -> Result<(), String> {
-        let readings = checker::read(&self.disk.files())?;
+    pub(super) fn check_followers(
+        &self,
+        n: usize,
+        readings: &[FollowerReading],
+        whole: bool,
+    ) -> Result<(), String> {
         let customer = &self.customers[n];
         for Candidate { name, receiver, lives, may_miss, .. } in &customer.followers {
             let wrong = |what: String| Err(format!("follower {name} of {}: {what}", customer.name));
@@ -157,19 +166,19 @@ impl Simulation {
             }
             let there = receiver.records();
             for ((stream, number), line) in &there {
-                let (id, text) = (stream.to_string(), String::from_utf8_lossy(line));
+                let text = || String::from_utf8_lossy(line);
                 if !customer.owns(line) {
-                    return wrong(format!("it has what is not its own: {text}"));
+                    return wrong(format!("it has what is not its own: {}", text()));
                 }
                 if customer.refused.contains(line) {
-                    return wrong(format!("it has what was refused: {text}"));
+                    return wrong(format!("it has what was refused: {}", text()));
                 }
-                let is_written = match customer.acknowledged.get(&(id.clone(), *number)) {
+                let is_written = match customer.acknowledged.get(&(*stream, *number)) {
                     Some(expected) => expected == line,
                     None => customer.unknown.contains(line),
                 };
                 if !is_written {
-                    return wrong(format!("record {number} of {id} is not what was written"));
+                    return wrong(format!("record {number} of {stream} is not what was written"));
                 }
             }
             for (life, ids) in lives {
@@ -180,9 +189,9 @@ impl Simulation {
                     return wrong(format!("it misses {:?} for nothing", reading.missing));
                 }
                 let due = customer.acknowledged.iter().filter(|(_, line)| ids.contains(&id(line)));
-                for ((stream, number), line) in due.filter(|_| whole) {
-                    let place = (stream.parse().expect("a stream"), *number);
-                    if there.get(&place) != Some(line) && !reading.is_missing(stream, *number) {
+                for (place @ (stream, number), line) in due.filter(|_| whole) {
+                    let is_missing = || reading.is_missing(&stream.to_string(), *number);
+                    if there.get(place) != Some(line) && !is_missing() {
                         return wrong(format!("record {number} of {stream} is lost: {reading:?}"));
                     }
                 }
@@ -195,7 +204,7 @@ impl Simulation {
     pub(super) fn followed(&self) -> (u64, u64) {
         let followers = self.customers.iter().flat_map(|customer| &customer.followers);
         let have = followers.map(|follower| follower.receiver.records().len() as u64).sum();
-        let readings = checker::read(&self.disk.files()).unwrap_or_default();
+        let readings = self.follower_readings().unwrap_or_default();
         let missing = readings.iter().flat_map(|reading| &reading.missing);
         (have, missing.map(|(_, records)| records.end - records.start).sum())
     }

@@ -32,6 +32,7 @@ mod tests;
 mod variants;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,9 +74,11 @@ const NOW_MS: i64 = 1_767_225_600_000;
 /// A route's name, its bucket, and the expected fate of its records.
 struct Customer {
     name: String,
+    /// The member with its name in each of its records.
+    of: String,
     bucket: SimulatedBucket,
     /// Acknowledged records by stream and number.
-    acknowledged: BTreeMap<(String, u64), Vec<u8>>,
+    acknowledged: BTreeMap<(UniqueId, u64), Vec<u8>>,
     /// Records that were certainly not written.
     refused: BTreeSet<Vec<u8>>,
     /// The error of the last refused batch.
@@ -105,6 +108,9 @@ struct Figures {
     /// The records that followers have, and those that are recorded as missing.
     followed: u64,
     missing: u64,
+    /// A hash of the number of disk calls and of what is left on the disk, in buckets and with
+    /// receivers.
+    trace: u64,
 }
 
 struct Simulation {
@@ -240,7 +246,23 @@ impl Simulation {
             self.customers.iter().map(|customer| customer.acknowledged.len() as u64).sum();
         (self.figures.followed, self.figures.missing) = self.followed();
         (self.figures.sealed, self.figures.closed) = self.sealed();
+        self.figures.trace = self.trace();
         Ok(self.figures)
+    }
+
+    fn trace(&self) -> u64 {
+        let mut trace = DefaultHasher::new();
+        (self.disk.operation(), self.disk.files()).hash(&mut trace);
+        for customer in &self.customers {
+            customer.bucket.requests().hash(&mut trace);
+            for (key, stored) in customer.bucket.objects() {
+                (key, stored.bytes, stored.attributes).hash(&mut trace);
+            }
+            for follower in &customer.followers {
+                follower.receiver.records().hash(&mut trace);
+            }
+        }
+        trace.finish()
     }
 
     fn has_records(&self, n: usize) -> bool {
@@ -697,6 +719,7 @@ impl Customer {
     fn new(n: usize, bucket: SimulatedBucket, followers: Vec<Candidate>) -> Customer {
         let name = if n == 0 { "default".to_owned() } else { format!("customer-{n}") };
         Customer {
+            of: format!(",\"of\":\"{name}\","),
             name,
             bucket,
             acknowledged: BTreeMap::new(),
@@ -717,7 +740,7 @@ impl Customer {
             return Err(format!("{receipt:?} for {} records", lines.len()));
         }
         for (number, line) in (place.first_sequence..).zip(lines) {
-            if self.acknowledged.insert((place.stream.to_string(), number), line).is_some() {
+            if self.acknowledged.insert((place.stream, number), line).is_some() {
                 return Err(format!("two records have the number {number} of {}", place.stream));
             }
         }

@@ -19,6 +19,7 @@ fn each_record_reaches_its_own_bucket_once() {
         all.missing += figures.missing;
         all.sealed += figures.sealed;
         all.closed += figures.closed;
+        all.trace ^= figures.trace;
     }
     println!("{seeds} seeds: {all:?}");
     let much = all.acknowledged > seeds && all.routes > seeds && all.retired * 10 > seeds;
