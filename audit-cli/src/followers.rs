@@ -150,8 +150,8 @@ pub(crate) fn of_journal(
 }
 
 /// The log streams among `streams` that follow a route of a journal.
-pub(crate) fn of_route(
-    streams: &[Settings],
+pub(crate) fn of_route<'a>(
+    streams: impl IntoIterator<Item = &'a Settings>,
     route: &JournalRoute,
     journal: &Path,
     state: &JournalState,

@@ -124,8 +124,8 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
     Ok(absolute)
 }
 
-/// Checks that private files, given with their names, are in no bucket that is a directory, and
-/// that no such bucket is in the journal.
+/// Checks that private files and journals, given with their names, are in no bucket that is a
+/// directory, and that neither such a bucket nor another journal is in a journal.
 ///
 /// # Errors
 ///
@@ -133,11 +133,22 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
 pub(crate) fn check_directories<'a>(
     buckets: impl IntoIterator<Item = &'a str>,
     private: &[(String, &Path)],
-    journal: Option<&Path>,
+    journals: &[(String, &Path)],
 ) -> Result<(), String> {
+    for (n, (name, journal)) in journals.iter().enumerate() {
+        for (other_name, other) in journals.iter().take(n) {
+            if is_below(journal, other)? || is_below(other, journal)? {
+                let (journal, other) = (journal.display(), other.display());
+                return Err(format!(
+                    "{name} is {journal}, and {other_name} is {other}: give each a directory of its \
+                     own"
+                ));
+            }
+        }
+    }
     for bucket in buckets.into_iter().filter_map(directory_of) {
         let shown = bucket.display();
-        for (name, path) in private {
+        for (name, path) in private.iter().chain(journals) {
             if is_below(path, &bucket)? {
                 let path = path.display();
                 return Err(format!(
@@ -146,14 +157,14 @@ pub(crate) fn check_directories<'a>(
                 ));
             }
         }
-        if let Some(journal) = journal
-            && is_below(&bucket, journal)?
-        {
-            let journal = journal.display();
-            return Err(format!(
-                "the bucket {shown} is within the journal {journal}, which owns its directory: \
-                 choose another"
-            ));
+        for (name, journal) in journals {
+            if is_below(&bucket, journal)? {
+                let journal = journal.display();
+                return Err(format!(
+                    "the bucket {shown} is within {name} {journal}, which owns its directory: \
+                     choose another"
+                ));
+            }
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::apart;
 use crate::apart::OwnedBucket;
+use crate::required::RequiredStreams;
 use crate::routes::open_routes;
 use crate::settings::read_tables;
 use crate::shown::Shown;
@@ -97,9 +98,15 @@ impl Destinations {
     /// Adds routes. Records that their log streams reject are kept below `dead-letters` in the data
     /// directory, unless the settings of a log stream name another directory.
     #[must_use]
-    pub fn with_routes(mut self, routes: Vec<RouteSettings>, data_dir: &Path) -> Destinations {
+    pub fn with_routes(
+        mut self,
+        routes: Vec<RouteSettings>,
+        persist_timeout_ms: u64,
+        data_dir: &Path,
+    ) -> Destinations {
         for mut route in routes {
             for stream in &mut route.log_stream {
+                stream.persist_timeout_ms = persist_timeout_ms;
                 // Not the directory of any stream of the host, nor of another route.
                 let aside = format!("{}@{}", stream.name, route.name);
                 let aside = data_dir.join("dead-letters").join(aside);
@@ -166,9 +173,9 @@ impl Destinations {
         output.line(&format!("audit logs go to {sink}{}{shown}", by_way_of.unwrap_or_default()));
         for (name, route) in &opened.routes {
             let settings = self.routes.iter().find(|settings| settings.name == *name);
-            let streams = settings.into_iter().flat_map(|settings| &settings.log_stream);
-            let streams: String = streams.map(|stream| format!(" and {}", stream.name)).collect();
-            output.line(&format!("those of route {name} go to {route}{streams}"));
+            let followers = settings.into_iter().flat_map(RouteSettings::followers);
+            let followers: String = followers.map(|of| format!(" and {}", of.name)).collect();
+            output.line(&format!("those of route {name} go to {route}{followers}"));
         }
         if let Some(key) = sink.health().verifier_key {
             output.line(&format!("what is logged can be verified with the key {key}"));
@@ -193,8 +200,8 @@ impl Destinations {
             .to_owned())
     }
 
-    /// Checks that no bucket contains or is contained in another one or the journal, and that
-    /// private files are in no bucket.
+    /// Checks that no bucket contains or is contained in another one or a journal, that no journal
+    /// contains another, and that private files are in no bucket.
     ///
     /// # Errors
     ///
@@ -203,10 +210,11 @@ impl Destinations {
         let bucket = self.bucket.as_ref().map(|(url, _)| url.as_str());
         let (whose, place) = ("the host".to_owned(), BucketEnv::default().place());
         let own = bucket.map(|url| OwnedBucket { whose, url, place });
-        apart::check_buckets(own.into_iter().chain(self.routes.iter().map(RouteSettings::owned)))?;
+        let of_routes = self.routes.iter().filter_map(RouteSettings::owned);
+        apart::check_buckets(own.into_iter().chain(of_routes))?;
         let evidence = self.bucket.as_ref().and_then(|(_, settings)| settings.evidence.as_ref());
         let key = evidence.and_then(|evidence| evidence.key_file.as_deref());
-        let own = [("journal".to_owned(), self.journal()), ("evidence_key".to_owned(), key)];
+        let own = [("evidence_key".to_owned(), key)];
         let of_streams = self.log_streams.iter().map(|stream| {
             (format!("dead_letters of {:?}", stream.name), stream.dead_letters.as_deref())
         });
@@ -218,8 +226,17 @@ impl Destinations {
         });
         let private = own.into_iter().chain(of_streams).chain(of_routes);
         let private: Vec<_> = private.filter_map(|(name, path)| Some((name, path?))).collect();
-        let urls = bucket.into_iter().chain(self.routes.iter().map(|route| &*route.bucket));
-        apart::check_directories(urls, &private, self.journal())
+        let own = self.journal().map(|journal| ("the journal".to_owned(), journal));
+        let of_routes = self.routes.iter().flat_map(|route| {
+            route.log_stream.iter().filter_map(|stream| {
+                let named = format!("{:?} of the route {:?}", stream.name, route.name);
+                let journal = stream.journal.as_ref()?;
+                Some((format!("the journal of {named}"), &*journal.directory))
+            })
+        });
+        let journals: Vec<_> = own.into_iter().chain(of_routes).collect();
+        let of_routes = self.routes.iter().filter_map(|route| route.bucket.as_deref());
+        apart::check_directories(bucket.into_iter().chain(of_routes), &private, &journals)
     }
 
     /// Opens the sink and the routes.
@@ -233,9 +250,13 @@ impl Destinations {
     ///
     /// If a destination cannot be opened, two log streams have the same name, a log stream has a
     /// journal of its own although it is not the first destination, or there are routes without a
-    /// journal. A route whose bucket cannot be reached or refuses is opened
-    /// nevertheless: its records wait in the journal. Log streams get the host's own records, and
-    /// those of a route the route's.
+    /// journal. A route whose bucket cannot be reached or refuses is opened nevertheless: its
+    /// records wait in the journal. Log streams get the host's own records, and those of a route
+    /// the route's.
+    ///
+    /// A route's bucket assigns the ids of its records. Its log streams follow the journal, or are
+    /// mirrors if its settings require them. Without a bucket its first log stream assigns the ids,
+    /// and the others are mirrors.
     pub async fn open(&self) -> Result<Opened, Box<dyn Error>> {
         self.check_routes()?;
         let names = self.log_streams.iter().map(|settings| &settings.name);
@@ -258,8 +279,9 @@ impl Destinations {
                 }
                 streams = mirrors.into();
                 let sink = Arc::new(sink.open().await?);
-                routes = open_routes(&sink, &self.routes, settings).await?;
-                sink
+                let required = RequiredStreams::default();
+                routes = open_routes(&sink, &self.routes, settings, &required).await?;
+                required.closed_with(sink)
             }
             None => match streams.pop_front() {
                 Some(settings) => Arc::new(HttpSink::open(settings).await?),

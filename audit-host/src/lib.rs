@@ -58,6 +58,7 @@ mod logging;
 #[cfg(feature = "manual")]
 mod manual;
 mod output;
+mod required;
 mod routes;
 mod settings;
 mod shortened;

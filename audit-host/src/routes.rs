@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use audit_core::{AuditSink, with_sources};
 use audit_journal::{JournalRoute, check_route_name};
-use audit_sink_http::follower_of_route;
+use audit_runtime::Tee;
+use audit_sink_http::{HttpSink, follower_of_route};
 use audit_sink_s3::{Bucket, OpenError, S3Sink, Settings};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 
 use crate::apart::OwnedBucket;
+use crate::required::RequiredStreams;
 use crate::settings::read_tables;
 use crate::{BucketEnv, apart, without_secrets};
 
@@ -33,69 +35,133 @@ pub struct RouteSettings {
     /// lower-case letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// The URL of its bucket, with the bucket's own settings in its query. Further settings come
-    /// from `env`.
-    pub bucket: String,
+    /// from `env`. Without a bucket, its records go to its log streams alone.
+    #[serde(default)]
+    pub bucket: Option<String>,
     /// The variables that its bucket is opened with. If there are any, nothing of the host's own
     /// environment counts for it.
     #[serde(default)]
     pub env: BucketEnv,
-    /// The log streams that also get the records of this route, and no others. Nothing waits for
-    /// them.
+    /// The log streams that get the records of this route, and no others. Beside a bucket, its
+    /// functions wait for those that are [`required`](audit_sink_http::Settings::required). Without
+    /// one, they wait for all, which must say so; only the first may have a journal instead.
     #[serde(default)]
     pub log_stream: Vec<audit_sink_http::Settings>,
 }
 
 impl RouteSettings {
-    /// Checks what only the log streams of a host itself may have.
-    fn check_log_streams(&self) -> Result<(), String> {
-        for (n, stream) in self.log_stream.iter().enumerate() {
-            let named = format!("the log stream {:?} of the route {:?}", stream.name, self.name);
-            if self.log_stream.iter().take(n).any(|before| before.name == stream.name) {
+    /// The log streams that follow the route's records in the journal, so that nothing waits for
+    /// them.
+    pub fn followers(&self) -> impl Iterator<Item = &audit_sink_http::Settings> {
+        self.log_stream.iter().filter(|stream| !self.waits_for(stream))
+    }
+
+    /// Whether the route's functions wait for this log stream of it.
+    pub(crate) fn waits_for(&self, stream: &audit_sink_http::Settings) -> bool {
+        self.bucket.is_none() || stream.required
+    }
+
+    /// The bucket, without secrets, and the names of the log streams, as listed in a sentence.
+    pub fn shown(&self) -> String {
+        let bucket = self.bucket.as_deref().map(without_secrets);
+        let streams = self.log_stream.iter().map(|stream| stream.name.clone());
+        bucket.into_iter().chain(streams).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Checks that it has a destination, and that each of its log streams can be one.
+    fn check(&self) -> Result<(), String> {
+        let RouteSettings { name, bucket, env, log_stream } = self;
+        if bucket.is_none() && log_stream.is_empty() {
+            return Err(format!(
+                "the route {name:?} has no destination: set its `bucket`, or give it a \
+                 [[route.log_stream]] with `required = true`"
+            ));
+        }
+        if bucket.is_none() && *env != BucketEnv::default() {
+            return Err(format!("the route {name:?} has no bucket that its `env` could be for"));
+        }
+        for (n, stream) in log_stream.iter().enumerate() {
+            let named = format!("the log stream {:?} of the route {name:?}", stream.name);
+            if log_stream.iter().take(n).any(|before| before.name == stream.name) {
                 return Err(format!("{named} is there twice"));
             }
-            if stream.required {
-                return Err(format!("{named} cannot be `required`: nothing waits for it"));
+            if stream.journal.is_some() && !(bucket.is_none() && n == 0) {
+                return Err(format!(
+                    "{named} is not the route's first destination, so it can have no journal of \
+                     its own"
+                ));
             }
-            if stream.journal.is_some() {
-                return Err(format!("{named} follows the host's journal: it can have none"));
+            if bucket.is_none() && !stream.required && stream.journal.is_none() {
+                return Err(format!(
+                    "{named} would follow a bucket, and the route has none: set the route's \
+                     `bucket`, or here `required = true`"
+                ));
             }
         }
         Ok(())
     }
 
     /// The route's bucket, with its owner as named in a sentence.
-    pub(crate) fn owned(&self) -> OwnedBucket<'_> {
+    pub(crate) fn owned(&self) -> Option<OwnedBucket<'_>> {
         let whose = format!("the route {:?}", self.name);
-        OwnedBucket { whose, url: &self.bucket, place: self.env.place() }
+        Some(OwnedBucket { whose, url: self.bucket.as_deref()?, place: self.env.place() })
     }
 
-    /// Opens the route's bucket.
+    /// Opens the route's bucket, if it has one.
     ///
     /// # Errors
     ///
     /// Those of [`BucketEnv::open`].
-    pub fn open_bucket(&self) -> Result<Bucket, OpenError> {
-        Ok(self.env.open(&self.bucket)?.for_route(&self.name))
+    pub fn open_bucket(&self) -> Result<Option<Bucket>, OpenError> {
+        let bucket = self.bucket.as_deref().map(|url| self.env.open(url)).transpose()?;
+        Ok(bucket.map(|bucket| bucket.for_route(&self.name)))
     }
 
-    /// Opens the route on the journal of `sink`, with all its destinations.
+    /// Opens the route on the journal of `sink`, with all its destinations. Its log streams that
+    /// functions wait for are added to `required`.
     ///
     /// # Errors
     ///
     /// If its settings are invalid, or [`S3Sink::open_followed_route`] fails. The error names the
     /// route. A bucket that refuses or is away is no error: the records wait in the journal.
-    pub(crate) async fn open(&self, sink: &S3Sink) -> Result<Arc<dyn AuditSink>, String> {
-        let RouteSettings { name, log_stream, .. } = self;
-        let route = async {
-            let streams = log_stream.iter().cloned();
-            let followers = streams.map(|stream| follower_of_route(name, stream));
-            let followers = followers.collect::<Result<_, _>>()?;
-            sink.open_followed_route(name, self.open_bucket()?, followers).await
+    pub(crate) async fn open(
+        &self,
+        sink: &S3Sink,
+        required: &RequiredStreams,
+    ) -> Result<Arc<dyn AuditSink>, String> {
+        self.check()?;
+        self.open_all(sink, required).await.map_err(|error| {
+            format!("the route {:?} cannot be opened: {}", self.name, with_sources(&error))
+        })
+    }
+
+    async fn open_all(
+        &self,
+        sink: &S3Sink,
+        required: &RequiredStreams,
+    ) -> Result<Arc<dyn AuditSink>, OpenError> {
+        let mut streams = Vec::new();
+        for settings in self.log_stream.iter().filter(|stream| self.waits_for(stream)) {
+            let stream = HttpSink::open_for_route(&self.name, settings.clone()).await?;
+            streams.push(Arc::new(stream));
+        }
+        let mut mirrors = streams.iter().cloned();
+        // The first destination assigns the ids of records.
+        let first: Arc<dyn AuditSink> = match self.open_bucket()? {
+            Some(bucket) => {
+                let followers = self.followers().cloned();
+                let followers = followers.map(|stream| follower_of_route(&self.name, stream));
+                let followers = followers.collect::<Result<_, _>>()?;
+                Arc::new(sink.open_followed_route(&self.name, bucket, followers).await?)
+            }
+            None => mirrors.next().expect("a route without a bucket was checked to have one"),
         };
-        let route = route.await.map_err(|error: OpenError| {
-            format!("the route {name:?} cannot be opened: {}", with_sources(&error))
-        })?;
-        Ok(Arc::new(route))
+        streams.iter().for_each(|stream| required.add(stream));
+        if mirrors.len() == 0 {
+            return Ok(first);
+        }
+        let tee = mirrors.fold(Tee::new(first), |tee, mirror| tee.with_mirror(mirror));
+        Ok(Arc::new(tee))
     }
 }
 
@@ -111,9 +177,10 @@ impl RoutesFile {
     /// # Errors
     ///
     /// If the file cannot be read or has no route, a setting is unknown or invalid, a route may not
-    /// have its name, two routes have the same one or buckets of which one contains the other, or
-    /// two log streams of a route have the same name. The error names the line or the routes, but
-    /// not the file, and no bucket's query.
+    /// have its name or has no destination, two routes have the same name or buckets of which one
+    /// contains the other, two log streams of a route have the same name, or one cannot be what its
+    /// settings say. The error names the line or the routes, but not the file, and no bucket's
+    /// query.
     pub fn read(path: &Path) -> Result<RoutesFile, String> {
         let file: RoutesFile = read_tables(path, "the file of routes")?;
         if file.route.is_empty() {
@@ -127,23 +194,24 @@ impl RoutesFile {
             if file.route.iter().take(n).any(|before| before.name == *name) {
                 return Err(format!("the file of routes: two routes have the name {name:?}"));
             }
-            route.check_log_streams().map_err(|why| format!("the file of routes: {why}"))?;
+            route.check().map_err(|why| format!("the file of routes: {why}"))?;
         }
-        let buckets = file.route.iter().map(RouteSettings::owned);
+        let buckets = file.route.iter().filter_map(RouteSettings::owned);
         apart::check_buckets(buckets).map_err(|why| format!("the file of routes: {why}"))?;
         Ok(file)
     }
 }
 
-/// Opens routes, and retires those that left the settings, now or once their buckets have
-/// everything. If one cannot be opened, the sink is closed.
+/// Opens routes, and retires those that are not on the journal any more, now or once their buckets
+/// have everything. If one cannot be opened, the sink is closed.
 pub(crate) async fn open_routes(
     sink: &Arc<S3Sink>,
     routes: &[RouteSettings],
     settings: &Settings,
+    required: &RequiredStreams,
 ) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
     let opened = routes.iter().map(async |route: &RouteSettings| {
-        Ok::<_, String>((route.name.clone(), route.open(sink).await?))
+        Ok::<_, String>((route.name.clone(), route.open(sink, required).await?))
     });
     let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
     let opened = opened.into_iter().collect::<Result<_, _>>();
@@ -168,9 +236,9 @@ pub(crate) async fn open_routes(
     opened
 }
 
-/// Delivers what a route that left the settings still has in the journal to the bucket that the
-/// journal names, and then retires the route. Its logs were accepted for that bucket, and its
-/// streams end there.
+/// Delivers what a route that has no bucket in the settings any more still has in the journal to
+/// the bucket that the journal names, and then retires the route. Its logs were accepted for that
+/// bucket, and its streams end there.
 ///
 /// If the bucket refuses or is away, its records wait for the next start: the delivery of an open
 /// route would keep the host from closing its sink. After a crash before the route is retired, the
@@ -188,15 +256,15 @@ async fn finish(sink: &S3Sink, route: JournalRoute, settings: &Settings) {
         Ok(()) => tracing::info!(
             route = name,
             bucket = destination,
-            "a route that is not in the settings is retired: its bucket has everything"
+            "a route that has no bucket in the settings is retired: its bucket has everything"
         ),
         Err(error) => tracing::warn!(
             route = name,
             bucket = destination,
             error,
-            "the journal has undelivered records of a route that is not in the settings, and they \
-             cannot be delivered to its bucket: put the route back into the settings, or stop the \
-             host and run `audit journal deliver --routes FILE`"
+            "the journal has undelivered records of a route that has no bucket in the settings, \
+             and they cannot be delivered to its bucket: put the bucket back into the settings, or \
+             stop the host and run `audit journal deliver --routes FILE`"
         ),
     }
 }
@@ -205,7 +273,7 @@ impl fmt::Debug for RouteSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteSettings")
             .field("name", &self.name)
-            .field("bucket", &without_secrets(&self.bucket))
+            .field("bucket", &self.bucket.as_deref().map(without_secrets))
             .field("env", &self.env)
             .field("log_stream", &self.log_stream)
             .finish()
@@ -253,9 +321,9 @@ mod tests {
         let settings = Settings { journal, ..Settings::default() };
         let bucket = Some((format!("file://{}", at("own").display()), Box::new(settings.clone())));
         let destinations = Destinations { bucket, ..Destinations::default() };
-        let destinations = destinations.with_routes(file.route, directory.path());
+        let destinations = destinations.with_routes(file.route, 5_000, directory.path());
         destinations.check_apart().unwrap();
-        let wrong = destinations.routes[2].open_bucket().unwrap();
+        let wrong = destinations.routes[2].open_bucket().unwrap().unwrap();
         let error = with_sources(&wrong.probe(&settings).await.unwrap_err());
         assert!(error.contains("SignatureDoesNotMatch") && !error.contains("hunter2"), "{error}");
 
@@ -301,6 +369,18 @@ mod tests {
         let acme = "[[route]]\nname = \"acme\"\nbucket = \"s3://acme/logs?region=eu-central-1\"\n";
         let globex = "[[route]]\nname = \"globex\"\nbucket = \"file:///globex\"\n";
         let stream = "[[route.log_stream]]\nname = \"siem\"\nurl = \"https://example.com\"\n";
+        let alone = "[[route]]\nname = \"a\"\n";
+        let second = stream.replace("siem", "other");
+        let journal = "[route.log_stream.journal]\ndirectory = \"a\"\n";
+        for (settings, followers, shown) in [
+            (&*format!("{acme}{stream}required = true\n{second}"), 1, "s3://acme/logs?… and siem"),
+            (&format!("{alone}{stream}required = true\n{second}required = true"), 0, "siem and"),
+            (&format!("{alone}{stream}{journal}"), 0, "siem"),
+        ] {
+            let file = read(settings).unwrap();
+            assert_eq!(file.route[0].followers().count(), followers, "{settings}");
+            assert!(file.route[0].shown().starts_with(shown), "{file:?}");
+        }
         let file = read(&format!("{acme}{stream}{globex}{stream}")).unwrap();
         let names: Vec<_> = file.route.iter().map(|route| route.name.as_str()).collect();
         assert_eq!(names, ["acme", "globex"]);
@@ -314,13 +394,31 @@ mod tests {
                 "the file of routes: the log stream \"siem\" of the route \"acme\" is there twice",
             ),
             (
-                &*format!("{acme}{stream}required = true"),
-                "of the route \"acme\" cannot be `required`: nothing waits for it",
+                &*format!("{acme}{stream}{journal}"),
+                "the log stream \"siem\" of the route \"acme\" is not the route's first destination",
             ),
             (
-                &*format!("{acme}{stream}[route.log_stream.journal]\ndirectory = \"a\""),
-                "the log stream \"siem\" of the route \"acme\" follows the host's journal",
+                &*format!("{acme}{stream}required = true\n{journal}"),
+                "the log stream \"siem\" of the route \"acme\" is not the route's first destination",
             ),
+            (
+                &*format!("{alone}{stream}required = true\n{second}required = true\n{journal}"),
+                "the log stream \"other\" of the route \"a\" is not the route's first destination",
+            ),
+            (
+                &*format!("{alone}{stream}"),
+                "the log stream \"siem\" of the route \"a\" would follow a bucket, and the route has \
+                 none: set the route's `bucket`, or here `required = true`",
+            ),
+            (
+                &*format!("{alone}{stream}required = true\n{second}"),
+                "the log stream \"other\" of the route \"a\" would follow a bucket",
+            ),
+            (
+                &*format!("{alone}env = {{ AWS_REGION = \"x\" }}\n{stream}required = true"),
+                "the route \"a\" has no bucket that its `env` could be for",
+            ),
+            (alone, "the file of routes: the route \"a\" has no destination: set its `bucket`"),
             (&*format!("{acme}{stream}secrets = [\"hunter2\"]"), "line 7: a secret is given"),
             (&*format!("{acme}{stream}urls = \"hunter2\""), "line 7: unknown field `urls`"),
             (
@@ -332,7 +430,6 @@ mod tests {
                 "line 4: a secret is given as env:NAME or file:/path, not as it is: \
                  AWS_SECRET_ACCESS_KEY",
             ),
-            ("[[route]]\nname = \"a\"", "line 1: missing field `bucket`"),
             ("[[route]]\nname = \"a\"\nbucket = [\"hunter2\"]", "line 3: a value is invalid"),
         ] {
             let error = read(text).unwrap_err();
@@ -345,7 +442,7 @@ mod tests {
             let says = format!("the file of routes: {name:?} is not a name of a route");
             assert!(error.unwrap_err().starts_with(&says), "{name}");
         }
-        let (name, bucket) = ("a".into(), "s3://u:hunter2@a".into());
+        let (name, bucket) = ("a".into(), Some("s3://u:hunter2@a".into()));
         let secret =
             RouteSettings { name, bucket, env: BucketEnv::default(), log_stream: Vec::new() };
         assert!(!format!("{secret:?}").contains("hunter2"));

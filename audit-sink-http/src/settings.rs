@@ -146,9 +146,9 @@ pub struct Settings {
     #[serde(default)]
     pub journal: Option<JournalSettings>,
 
-    /// Beside a bucket with a journal: whether `persist` also waits for the receiver's 2xx.
-    /// Default: no. The log stream then follows the journal, and nothing fails while it is
-    /// unreachable.
+    /// Beside a bucket with a journal, a route's too: whether `persist` also waits for the
+    /// receiver's 2xx. Default: no. The log stream then follows the journal, and nothing fails
+    /// while it is unreachable.
     #[serde(default)]
     pub required: bool,
 

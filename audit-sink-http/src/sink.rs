@@ -52,6 +52,21 @@ impl HttpSink {
         HttpSink::open_with(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
     }
 
+    /// As [`open`](Self::open), for a route: in metrics and in the log, the sink's name is that of
+    /// the settings with `@` and the route's name.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open_for_route(route: &str, settings: Settings) -> Result<HttpSink, OpenError> {
+        let label = label_of_route(route, &settings);
+        HttpSink::open_labeled(settings, label, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+    }
+
     /// As [`open`](Self::open), with this clock for the name of the stream and the times of
     /// requests, and this randomness for the name, which must be unique at the receiver, and the
     /// backoff.
@@ -68,9 +83,18 @@ impl HttpSink {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<HttpSink, OpenError> {
-        let delivery = delivery(&settings, settings.name.clone(), &clock, &random)?;
+        let label = settings.name.clone();
+        HttpSink::open_labeled(settings, label, clock, random).await
+    }
+
+    async fn open_labeled(
+        settings: Settings,
+        name: String,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<HttpSink, OpenError> {
+        let delivery = delivery(&settings, name.clone(), &clock, &random)?;
         let stream = UniqueId::generate(&*clock, &*random);
-        let name = settings.name.clone();
         let mode = match settings.journal.clone() {
             None => Mode::Direct(Box::new(Direct::new(Arc::clone(&delivery), settings, stream))),
             Some(journal) => {
@@ -125,8 +149,13 @@ pub fn follower(settings: Settings) -> Result<Follower, OpenError> {
 ///
 /// As [`follower`].
 pub fn follower_of_route(route: &str, settings: Settings) -> Result<Follower, OpenError> {
-    let label = format!("{}@{route}", settings.name);
+    let label = label_of_route(route, &settings);
     labeled_follower(settings, label)
+}
+
+/// The name of a route's log stream in metrics and in the log.
+fn label_of_route(route: &str, settings: &Settings) -> String {
+    format!("{}@{route}", settings.name)
 }
 
 fn labeled_follower(settings: Settings, label: String) -> Result<Follower, OpenError> {

@@ -59,9 +59,12 @@ impl Routes {
         output: &Output,
     ) -> Result<(Routes, Vec<RouteOpening>), Failure> {
         let mut followers = BTreeMap::new();
-        for RouteSettings { name, log_stream, .. } in named {
+        // A route without a bucket is not on the journal.
+        for settings in named.iter().filter(|route| route.bucket.is_some()) {
+            let name = &settings.name;
             if let Some(route) = in_use(state, name) {
-                let of_route = followers::of_route(log_stream, route, journal, state, output)?;
+                let streams = settings.followers();
+                let of_route = followers::of_route(streams, route, journal, state, output)?;
                 followers.insert(route.number, of_route);
             }
             if !state.routes.iter().any(|known| known.name == *name) {
@@ -169,14 +172,16 @@ pub(super) fn routes_file(file: Option<&Path>) -> Result<RoutesFile, Failure> {
     file.map_or_else(|| Ok(RoutesFile::default()), RoutesFile::read).map_err(Failure::new)
 }
 
-/// The settings of a route in the file.
+/// The settings of a route in the file that give it a bucket.
 fn settings_of<'a>(route: &JournalRoute, named: &'a [RouteSettings]) -> Option<&'a RouteSettings> {
-    named.iter().find(|named| !route.is_retired && named.name == route.name)
+    let is_it = |named: &&RouteSettings| named.name == route.name && named.bucket.is_some();
+    named.iter().find(is_it).filter(|_| !route.is_retired)
 }
 
 /// The URL of a route's bucket: the one in the file, or the one that the journal names.
 pub(super) fn url_of<'a>(route: &'a JournalRoute, named: &'a [RouteSettings]) -> &'a str {
-    settings_of(route, named).map_or(&route.destination, |named| &named.bucket)
+    let named = settings_of(route, named).and_then(|named| named.bucket.as_deref());
+    named.unwrap_or(&route.destination)
 }
 
 pub(super) fn bucket_of(route: &JournalRoute, named: &[RouteSettings]) -> Result<Bucket, String> {

@@ -263,9 +263,10 @@ fn destinations_are_as_the_document_says() {
         std::fs::write(&file, block).unwrap();
         if block.contains("[[route]]") {
             let routes = RoutesFile::read(&file).unwrap().route;
-            assert_eq!(routes.len(), 3, "{routes:?}");
-            assert_eq!(routes[0].log_stream.len(), 1);
-            assert!(routes[1..].iter().all(|route| route.env != BucketEnv::default()));
+            assert_eq!(routes.len(), 4, "{routes:?}");
+            assert_eq!(routes[0].followers().count(), 1);
+            assert!(routes[1..3].iter().all(|route| route.env != BucketEnv::default()));
+            assert!(routes[3].bucket.is_none() && routes[3].followers().count() == 0);
             read.0 += 1;
         } else {
             let url = "https://example.com";

@@ -332,3 +332,31 @@ async fn each_routes_log_stream_gets_what_it_lacks_and_nothing_else() {
     let ran = replay(&["--route", "globex"]).await;
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{ran:?}");
 }
+
+/// In the file of routes, one customer has a log stream that its functions waited for, and another
+/// has log streams alone now: its records in the journal were accepted for the bucket there.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_streams_that_functions_wait_for_follow_no_journal() {
+    let (receiver, url) = Receiver::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let of_thread = root.clone();
+    tokio::task::spawn_blocking(move || leave(&of_thread, None)).await.unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let file = at("routes.toml");
+    let stream = format!(
+        "[[route.log_stream]]\nname = \"siem\"\nurl = \"{url}\"\nrequired = true\nallow_http = \
+         true\nallow_private_addresses = true\n"
+    );
+    let bucket = format!("bucket = \"file://{}\"\n", at("elsewhere"));
+    let routes = [("acme", &*bucket), ("globex", ""), ("hooli", "")]
+        .map(|(name, bucket)| format!("[[route]]\nname = \"{name}\"\n{bucket}{stream}"));
+    fs::write(&file, routes.concat()).unwrap();
+    let flags = ["--remove", "--again", "--routes", &file];
+    let ran = deliver(&at("journal"), &at("own"), &flags).await;
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{ran:?}");
+    for (place, name) in [("elsewhere", "acme"), ("globex", "globex"), ("initech", "initech")] {
+        assert_eq!(users(&root, place).await, [name; 3]);
+    }
+    assert!(receiver.accepted.lock().unwrap().is_empty());
+}

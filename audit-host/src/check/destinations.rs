@@ -64,9 +64,12 @@ impl Checks {
             return;
         }
         let routes = destinations.routes.iter();
-        let probes = routes.map(async |route| (route, probed(route.open_bucket(), settings).await));
+        let probes = routes.map(async |route| {
+            let bucket = route.open_bucket().transpose()?;
+            Some((route, probed(bucket, settings).await))
+        });
         let probed: Vec<_> = stream::iter(probes).buffered(PROBES).collect().await;
-        for (route, probed) in probed {
+        for (route, probed) in probed.into_iter().flatten() {
             self.bucket(&format!("route {}", route.name), probed, settings, Whose::Tenant);
         }
         let streams = destinations.routes.iter().flat_map(|route| {
@@ -75,10 +78,17 @@ impl Checks {
         });
         let reached = streams.map(async |(route, settings)| {
             let name = format!("log stream {} of route {}", settings.name, route.name);
-            (name, reached(settings, "it follows the route's records in the journal").await)
+            let waits = match &settings.journal {
+                Some(_) => "it gets the route's records from a journal of its own",
+                None if route.waits_for(settings) => "the route's functions wait for it",
+                None => "it follows the route's records in the journal",
+            };
+            (name, reached(settings, waits).await)
         });
         let reached: Vec<_> = stream::iter(reached).buffered(PROBES).collect().await;
         reached.into_iter().for_each(|(name, reached)| self.show(&name, reached));
+        let streams = destinations.routes.iter().flat_map(|route| &route.log_stream);
+        streams.filter_map(|stream| stream.journal.as_ref()).for_each(|own| self.journal(own));
     }
 
     fn bucket(

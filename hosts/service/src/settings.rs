@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_host::{
-    AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RouteSettings,
-    RoutesFile, ServeLimits, SettingsError, Sources, file_url, listen_address, parse_with_file,
-    settings_file, without_secrets,
+    AuditLogSettings, Destinations, FairLimits, LogFormat, LogStreamsFile, Output, RoutesFile,
+    ServeLimits, SettingsError, Sources, file_url, listen_address, parse_with_file, settings_file,
+    without_secrets,
 };
 use audit_runtime::http::{ClientAddressHeader, TrustedProxies};
 use audit_sink_s3::{Compression, EvidenceSettings};
@@ -95,10 +95,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "AUDIT_DEV_LOG_STREAM", value_name = "URL", hide_env_values = true)]
     pub(crate) dev_log_stream: Option<String>,
 
-    /// A file with tenants whose audit logs go to buckets of their own: a table `[[route]]` with
-    /// the name and the bucket of each, and a table `[[route.log_stream]]` for each log stream that
-    /// also gets its logs. A trusted proxy must then name the tenant of each request in X-Tenant.
-    /// It needs a journal.
+    /// A file with tenants whose audit logs go to places of their own: a table `[[route]]` with the
+    /// name and the bucket of each, and a table `[[route.log_stream]]` for each log stream that
+    /// also gets its logs, or without a bucket alone gets them. A trusted proxy must then name the
+    /// tenant of each request in X-Tenant. It needs a journal.
     #[arg(long, env = "AUDIT_ROUTES", value_name = "FILE")]
     pub(crate) routes: Option<PathBuf>,
 
@@ -272,10 +272,9 @@ impl Settings {
         let settings = sources.settings(&command).into_iter();
         let settings = settings.filter(|(name, _)| *name != "config");
         sources.print(settings.map(|(name, value)| (name, computed(name).unwrap_or(value))), out);
-        for RouteSettings { name, bucket, log_stream, .. } in &destinations.routes {
-            let streams = log_stream.iter().map(|stream| format!(" and {}", stream.name));
-            let to = without_secrets(bucket) + &streams.collect::<String>();
-            out.line(&format!("{:<60} # routes", format!("# route {name} to {to}")));
+        for route in &destinations.routes {
+            let shown = format!("# route {} to {}", route.name, route.shown());
+            out.line(&format!("{shown:<60} # routes"));
         }
         Ok(())
     }
@@ -317,7 +316,8 @@ impl Settings {
             None => RoutesFile::default(),
             Some(file) => RoutesFile::read(file)?,
         };
-        let destinations = log.destinations()?.with_routes(routes, &self.data_dir);
+        let destinations =
+            log.destinations()?.with_routes(routes, self.persist_timeout_ms, &self.data_dir);
         Ok(destinations.with_log_streams(
             log_stream,
             log.journal(),

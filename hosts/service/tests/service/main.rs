@@ -12,4 +12,5 @@ mod requests;
 mod starts;
 mod stops;
 mod tenants;
+mod tenants_destinations;
 mod unreachable_bucket;

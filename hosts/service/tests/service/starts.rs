@@ -333,7 +333,8 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     let away = route("away", "s3://away/logs?region=eu-central-1");
     let siem = "[[route.log_stream]]\nname = \"siem\"\nurl = \"http://127.0.0.1:1\"\n\
                 allow_http = true\nallow_private_addresses = true\n";
-    let streams = format!("{acme}{siem}{away}{siem}");
+    let alone = format!("[[route]]\nname = \"alone\"\n{siem}required = true\n");
+    let streams = format!("{acme}{siem}{away}{siem}{alone}");
     std::fs::write(root.join("routes.toml"), format!("{acme}{away}")).unwrap();
     std::fs::write(root.join("audit-service.toml"), "routes = \"routes.toml\"\n").unwrap();
     // Nothing listens at this endpoint.
@@ -379,10 +380,11 @@ fn routes_are_shown_and_each_bucket_is_checked() {
     }
     std::fs::write(root.join("routes.toml"), streams).unwrap();
     let printed = text(&run(root, &["--print-config"], &environment).stdout);
-    let line = "# route away to s3://away/logs?… and siem ";
-    assert!(printed.lines().any(|printed| printed.starts_with(line)), "{printed}");
+    for line in ["# route away to s3://away/logs?… and siem ", "# route alone to siem "] {
+        assert!(printed.lines().any(|printed| printed.starts_with(line)), "{printed}");
+    }
     let (code, shown) = check(&[]);
-    for name in ["acme", "away"] {
+    for name in ["acme", "away", "alone"] {
         let problem = format!("problem  log stream siem of route {name}");
         assert!(code == Some(1) && shown.contains(&problem), "{shown}");
     }
