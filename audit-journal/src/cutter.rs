@@ -324,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::format::{EncodedBatch, RouteStream};
+    use crate::routes::MAX_PLACES;
     use crate::segment_writer::SegmentWriter;
     use crate::segments::Publisher;
     use crate::shared::latest;
@@ -335,7 +336,7 @@ mod tests {
         let segment = Segment::prepare(&SimulatedDisk::new(1), 1, 64 << 10, 7).unwrap();
         let (stream, start) = (UniqueId::from_bits(7), segment.position(FIRST_GROUP));
         let route = RouteStream { route: 1, stream: UniqueId::from_bits(8) };
-        let live = LiveSegments::recovered(&[], &BTreeMap::new()).unwrap();
+        let live = LiveSegments::recovered(&[], &BTreeMap::new(), MAX_PLACES).unwrap();
         let (durable, received) = latest::channel(start);
         let publisher = Publisher::new(Arc::clone(&live), stream, durable);
         let mut writer = SegmentWriter::new(stream, start, 1_000);

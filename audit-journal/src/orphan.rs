@@ -16,7 +16,7 @@ use crate::kept::KeptJournal;
 use crate::plan::Decided;
 use crate::reader::{self, JournalState};
 use crate::recovery::Recovered;
-use crate::routes::{RouteOpening, Routes};
+use crate::routes::{MAX_PLACES, RouteOpening, Routes};
 use crate::segments::LiveSegments;
 use crate::shared::executor::{BlockingThreads, cores};
 use crate::shared::latest;
@@ -138,7 +138,7 @@ impl OrphanedJournal {
         let followers = followers.collect::<Result<_, _>>()?;
         can_be_sent(&directory, &decided, &*destination)?;
         are_known(&directory, &routes, &decided)?;
-        let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())
+        let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to(), MAX_PLACES)
             .map_err(|error| cannot_open(&directory, error))?;
         let journal = JournalSettings {
             retention_ms: if remove_delivered { 0 } else { u64::MAX },

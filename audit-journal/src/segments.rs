@@ -154,7 +154,8 @@ impl Drop for Publisher {
 
 impl LiveSegments {
     /// The segments that a recovery found. Nothing more is written to them. `planned_to` tells the
-    /// first record of each stream that is in no object.
+    /// first record of each stream that is in no object. For `max_places`, see
+    /// [`RouteIndex::new`].
     ///
     /// # Errors
     ///
@@ -162,6 +163,7 @@ impl LiveSegments {
     pub(crate) fn recovered(
         segments: &[RecoveredSegment],
         planned_to: &BTreeMap<UniqueId, u64>,
+        max_places: usize,
     ) -> io::Result<Arc<LiveSegments>> {
         let now = Instant::now();
         let mut state = State::default();
@@ -178,7 +180,7 @@ impl LiveSegments {
                 sealed_at: Some(now),
             });
         }
-        let routes = RouteIndex::default();
+        let routes = RouteIndex::new(max_places);
         let planned_to = |stream| planned_to.get(&stream).copied().unwrap_or(0);
         routes.recover(segments, planned_to, now)?;
         let (removed, wanted) = (Condvar::new(), Notify::new());

@@ -23,7 +23,7 @@ use crate::health::{HealthBoard, MustEnd};
 use crate::plan::{self, Decided};
 use crate::recovery::{self, Recovered};
 use crate::recovery_error::RecoveryError;
-use crate::routes::{CannotOpen, read_routes};
+use crate::routes::{CannotOpen, MAX_PLACES, read_routes};
 use crate::segment_writer::{OWN_WRITE_FROM, SegmentWriter};
 use crate::segments::LiveSegments;
 use crate::settings::JournalSettings;
@@ -105,6 +105,7 @@ impl Opening {
             executor: Arc::new(BlockingThreads),
             memory: DeliveryMemory::new(self.journal.max_delivery_bytes, cores()),
             follower_memory: FollowerMemory::new(),
+            max_places: MAX_PLACES,
             own_write_from: OWN_WRITE_FROM,
         };
         let Assembled { commits, deliveries, end } = self.assemble(recovery, means)?;
@@ -132,8 +133,9 @@ impl Opening {
             random,
         } = self;
         let Recovery { disk, new, recovered, mut decided } = recovery;
-        let Means { executor, memory, follower_memory, own_write_from } = means;
-        let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())?;
+        let Means { executor, memory, follower_memory, max_places, own_write_from } = means;
+        let planned_to = decided.planned_to();
+        let live = LiveSegments::recovered(&recovered.segments, &planned_to, max_places)?;
         let (durable, committed) = latest::channel(recovered.end);
         let records = std::mem::take(&mut decided.followers);
         let deliveries = Deliveries::new(deliveries::Parts {
@@ -222,6 +224,8 @@ pub(crate) struct Means {
     pub(crate) memory: Arc<DeliveryMemory>,
     /// The memory of all followers of routes.
     pub(crate) follower_memory: FollowerMemory,
+    /// The most places of the routes' records in memory.
+    pub(crate) max_places: usize,
     /// The size from which parts of a batch are written without a copy, in bytes.
     pub(crate) own_write_from: usize,
 }

@@ -114,8 +114,9 @@ impl JournalDelivery {
         let (shared, live) = (Arc::clone(&self.memory), Arc::clone(&self.live));
         let job = Job::spawn(async move {
             // A single batch may be larger than `most`.
-            let bytes = live.routes().front(number, most).map_or(most, |run| run.bytes());
-            let mut memory = shared.cut(bytes).await;
+            let run = live.routes().front(number, most);
+            let (bytes, in_memory) = run.map_or((most, most), |r| (r.bytes(), r.memory_bytes()));
+            let mut memory = shared.cut(in_memory).await;
             let _core = shared.encoder().await;
             // The records stay in the index until an object with them is planned, and this job
             // makes the route's only one. If they are gone, the delivery has started over, and this
@@ -125,7 +126,7 @@ impl JournalDelivery {
             };
             let pool = shared.pool().clone();
             let encoded = execute(&*executor, move || {
-                let cut = Cut::of_route(run.read()?);
+                let cut = Cut::of_route(live.routes().read_run(run)?);
                 let encoded = encode_cut(&*destination, link.as_ref(), cut, &pool);
                 // There may be a destination for each of many routes, so none keeps memory between
                 // objects.

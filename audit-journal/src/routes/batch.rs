@@ -1,6 +1,7 @@
 //! A route's batches in the segments, and the records that are read from them.
 
 use std::io;
+use std::ops::Range;
 
 use audit_core::{Buffer, UniqueId};
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use crate::destination::RecordTime;
 use crate::format::{BATCH_HEADER_BYTES, BatchPlace, GROUP_HEADER_BYTES, Position, lines_of};
 use crate::segment::Segment;
+use crate::watermark::HeldRecords;
 
 /// Where a batch is in its segment.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,58 @@ impl IndexedBatch {
 
     pub(super) fn next_sequence(&self) -> u64 {
         self.first_sequence + u64::from(self.count)
+    }
+}
+
+/// The records of one stream of a route in some groups of one segment. Neither the first nor the
+/// last is a system record. For the route itself there is none between them either.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    pub(super) segment: Segment,
+    pub(super) stream: UniqueId,
+    /// Their numbers.
+    pub(super) records: Range<u64>,
+    /// The offsets from the first group with any of them to the end of the last such group.
+    pub(super) groups: Range<u64>,
+    /// At least their size in the journal, in bytes.
+    pub(super) bytes: u64,
+    /// The time of the first record, if known.
+    pub(super) time_ms: Option<i64>,
+}
+
+impl Stretch {
+    /// Creates a stretch of one batch in a group at these offsets.
+    pub(super) fn of_batch(
+        segment: &Segment,
+        stream: UniqueId,
+        batch: &IndexedBatch,
+        groups: Range<u64>,
+    ) -> Stretch {
+        Stretch {
+            segment: segment.clone(),
+            stream,
+            records: batch.first_sequence..batch.next_sequence(),
+            groups,
+            bytes: batch.bytes.into(),
+            time_ms: Some(batch.time_ms),
+        }
+    }
+
+    pub(super) fn held(&self) -> HeldRecords {
+        let Stretch { segment, stream, records, .. } = self;
+        let (ordinal, records) = (segment.header.ordinal, records.clone());
+        HeldRecords { ordinal, stream: *stream, records }
+    }
+
+    pub(super) fn is_in(&self, ordinal: u32) -> bool {
+        self.segment.header.ordinal == ordinal
+    }
+
+    /// Adds a batch after all others.
+    pub(super) fn extend(&mut self, batch: &IndexedBatch, group_end: u64) {
+        self.records.end = batch.next_sequence();
+        self.groups.end = group_end;
+        self.bytes += u64::from(batch.bytes);
     }
 }
 
@@ -74,10 +128,11 @@ pub(super) fn read_batch<'a>(
 ) -> io::Result<&'a [u8]> {
     memory.resize(batch.bytes as usize, 0);
     segment.file.read_exact_at(memory, batch.offset)?;
-    lines_of(memory, route, batch.is_system).ok_or_else(|| disappeared(segment, batch))
+    lines_of(memory, route, batch.is_system)
+        .ok_or_else(|| disappeared(segment.position(batch.offset)))
 }
 
-pub(super) fn disappeared(segment: &Segment, batch: &IndexedBatch) -> io::Error {
-    let what = format!("a durable batch has disappeared at {}", segment.position(batch.offset));
-    io::Error::new(io::ErrorKind::InvalidData, what)
+/// The error for a batch that is not where it was committed.
+pub(super) fn disappeared(at: Position) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a durable batch has disappeared at {at}"))
 }

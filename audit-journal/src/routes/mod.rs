@@ -7,6 +7,7 @@
 
 mod batch;
 mod commits;
+mod filling;
 mod index;
 mod names;
 mod retiring;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 pub(crate) use self::batch::RunRecords;
 use self::commits::{Parts as CommitParts, RouteCommits};
 pub(crate) use self::commits::{SystemQueue, Turn};
-pub(crate) use self::index::{RouteIndex, Waiting};
+pub(crate) use self::index::{MAX_PLACES, RouteIndex, Waiting};
 pub use self::names::check_route_name;
 pub(crate) use self::names::{RouteName, RouteNames, read_routes};
 pub(crate) use self::share::{Charge, Refused, Share, UncertainBatch};

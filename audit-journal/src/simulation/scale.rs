@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use crate::format::{EncodedBatch, Position};
 use crate::health::HealthBoard;
 use crate::plan::Decided;
+use crate::routes::MAX_PLACES;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::{LiveSegments, Publisher};
 use crate::settings::JournalSettings;
@@ -46,7 +47,8 @@ impl Journal {
     pub fn start(parts: Parts) -> Journal {
         let Parts { stream, max_object_bytes, journal, destination, health } = parts;
         let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
-        let live = LiveSegments::recovered(&[], &BTreeMap::new()).expect("nothing is read");
+        let live =
+            LiveSegments::recovered(&[], &BTreeMap::new(), MAX_PLACES).expect("nothing is read");
         let start = Position { ordinal: 0, offset: 0 };
         let (durable, committed) = latest::channel(start);
         let (commands, received) = mpsc::unbounded_channel();

@@ -15,6 +15,7 @@ use crate::destination::{
 use crate::disk::DiskFile;
 use crate::format::{EncodedBatch, RouteStream};
 use crate::progress::{ChainProgress, Progress, read_progress, write_progress};
+use crate::routes::MAX_PLACES;
 use crate::simulation::disk::SimulatedDisk;
 use crate::simulation::vouching;
 
@@ -131,7 +132,7 @@ fn opened(
     write_progress(disk, closed, &progress).unwrap();
     let decided = plan::recover(disk, |_| true, |_| false).unwrap();
     let streams = Arc::new(Streams::recovered(&decided));
-    let live = LiveSegments::recovered(&[], &BTreeMap::new()).unwrap();
+    let live = LiveSegments::recovered(&[], &BTreeMap::new(), MAX_PLACES).unwrap();
     if route > 0 {
         [closed, stream].iter().for_each(|stream| live.routes().add_stream(*stream, route));
     }

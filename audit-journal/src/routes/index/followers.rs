@@ -5,8 +5,8 @@ use std::ops::Range;
 use audit_core::UniqueId;
 use tokio::time::Instant;
 
-use super::super::batch::IndexedBatch;
-use super::super::unread::{Followed, FollowedRun, Lag, Stretch, Unread};
+use super::super::batch::{IndexedBatch, Stretch};
+use super::super::unread::{Followed, FollowedRun, Lag, Unread};
 use super::{InSegment, RouteIndex, RouteRecords, State};
 use crate::format::Position;
 use crate::segment::Segment;

@@ -1,13 +1,21 @@
 //! The places of the routes' records that are not in an object yet.
 //!
 //! A route reads exactly its own batches: nothing is read for a route without any, and each batch
-//! is read once. An entry is dropped once the object with its records is durable.
+//! is read once. A place is dropped once the object with its records is durable.
+//!
+//! All routes together have a limited number of places, so the memory does not depend on the number
+//! of batches. Once half of the places are used, the routes with the most cut their records into
+//! objects, however few. If that does not suffice, since the disk refuses it or takes long, a
+//! route's further batches in a segment share one place: a stretch, which covers the groups that
+//! hold them. What an object holds does not depend on that: a stretch is divided between batches.
 //!
 //! Followers of routes have their own entries here: see [`super::unread`].
 
 mod followers;
 mod run;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,16 +25,20 @@ use tokio::time::Instant;
 
 pub(crate) use self::run::Run;
 use self::state::{InSegment, RouteRecords, State};
-use super::batch::IndexedBatch;
-use super::unread::Stretch;
+use super::batch::{IndexedBatch, RunRecords, Stretch};
 use crate::format::{FIRST_GROUP, Found, Position};
 use crate::recovery::{RecoveredSegment, RoutedRecords};
 use crate::segment::{SegmentReader, Window};
 use crate::segment_writer::Committed;
 use crate::shared::latest;
 
+/// The most places of records that are in no object, for all routes together: 10 MiB, since each
+/// takes 40 bytes, and twice as much while lists grow. Half of them are enough for 26,000 batches a
+/// second that are cut every five seconds.
+pub(crate) const MAX_PLACES: usize = 1 << 18;
+
 /// The routes' records that are in segments only. This state is only in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RouteIndex {
     state: Mutex<State>,
 }
@@ -44,11 +56,18 @@ pub(crate) struct Waiting {
     /// Whether the next object ends before the last record: system records are objects of their
     /// own, and no object holds records of two streams.
     pub(crate) is_bounded: bool,
-    /// Whether a segment that holds some of them is to be removed.
+    /// Whether they are to be cut, however few: a segment that holds some of them is to be removed,
+    /// or the index has many places.
     pub(crate) is_wanted: bool,
 }
 
 impl RouteIndex {
+    /// Creates an empty index in which batches share places once there are `max_places`. A stream
+    /// of a route needs at least one in each segment, and one for each system record.
+    pub(crate) fn new(max_places: usize) -> RouteIndex {
+        RouteIndex { state: Mutex::new(State::new(max_places)) }
+    }
+
     /// Indexes the records in these segments that are in no object according to `planned_to`.
     /// Segments without such records are not read again.
     pub(crate) fn recover(
@@ -88,14 +107,16 @@ impl RouteIndex {
                 let from = reader.position().offset;
                 let places = reader.routed(&header)?;
                 reader.step_over(&header);
+                let group = from..reader.position().offset;
                 let mut state = self.state();
+                let before = state.places;
                 for place in places.iter().filter(|place| place.route > 0) {
                     let batch = IndexedBatch::new(place, from);
                     if batch.next_sequence() > planned_to(place.stream) {
-                        let end = reader.position();
-                        state.add(place.route, place.stream, segment, batch, end, now);
+                        state.add((place.route, place.stream), segment, batch, &group, now);
                     }
                 }
+                state.cut_largest(before);
             }
             window = reader.into_window();
         }
@@ -109,12 +130,10 @@ impl RouteIndex {
         if batches.iter().all(|batch| batch.route.is_none()) {
             return;
         }
-        let groups = *offset..*end;
-        let end = segment.position(*end);
+        let group = *offset..*end;
         let mut grown = Vec::with_capacity(batches.len());
         let mut state = self.state();
-        let State { routes, held, in_segments, .. } = &mut *state;
-        let in_segment = in_segments.entry(segment.header.ordinal).or_default();
+        let before = state.places;
         for batch in batches {
             let Some(route) = batch.route else { continue };
             let indexed = IndexedBatch {
@@ -125,20 +144,19 @@ impl RouteIndex {
                 count: batch.count,
                 is_system: batch.is_system,
             };
-            let records = routes.entry(route).or_insert_with(|| RouteRecords::new(now));
-            if records.end != end {
-                grown.push(route);
-            }
-            if records.add(batch.stream, segment, indexed, end, now) {
-                *held.entry(segment.header.ordinal).or_insert(0) += 1;
-            }
-            records.add_for_followers(batch.stream, segment, indexed, &groups, now);
+            grown.push(route);
+            let records = state.add((route, batch.stream), segment, indexed, &group, now);
+            records.add_for_followers(batch.stream, segment, indexed, &group, now);
+            let in_segment = state.in_segments.entry(segment.header.ordinal).or_default();
             let streams = in_segment.entry(route).or_default();
-            InSegment::add(streams, batch.stream, segment, indexed, &groups);
+            InSegment::add(streams, batch.stream, segment, indexed, &group);
         }
+        grown.sort_unstable();
+        grown.dedup();
         for route in grown {
-            routes.get_mut(&route).into_iter().for_each(RouteRecords::grew);
+            state.routes.get_mut(&route).into_iter().for_each(RouteRecords::grew);
         }
+        state.cut_largest(before);
     }
 
     /// Subscribes a route's reader to its records. Returns `None` if nothing more is committed.
@@ -186,12 +204,11 @@ impl RouteIndex {
         let mut state = self.state();
         let records = state.routes.get_mut(&route)?;
         records.wake_at = wake_at;
-        let RouteRecords { segments, bytes, since, system, is_wanted, .. } = records;
-        let (front, back) = (segments.front()?, segments.back()?);
-        let (first, stream) = (front.batches.front()?, front.stream);
-        let has_more = segments.len() > 1 || front.batches.len() > 1;
-        let is_bounded = back.stream != stream || has_more && *system > 0;
-        let (time_ms, is_wanted) = (first.time_ms, *is_wanted);
+        let RouteRecords { parts, places, bytes, since, system, is_wanted, is_large, .. } = records;
+        let (front, back) = (parts.front()?, parts.back()?);
+        let ((time_ms, _), stream) = (front.first()?, front.stream());
+        let is_bounded = back.stream() != stream || *places > 1 && *system > 0;
+        let is_wanted = *is_wanted || *is_large;
         Some(Waiting { bytes: *bytes, since: *since, time_ms, stream, is_bounded, is_wanted })
     }
 
@@ -205,8 +222,8 @@ impl RouteIndex {
     /// Whether records of this stream of a route are in no object.
     pub(crate) fn is_waiting(&self, route: u32, stream: UniqueId) -> bool {
         let state = self.state();
-        let waiting = state.routes.get(&route).into_iter().flat_map(|records| &records.segments);
-        waiting.into_iter().any(|held| held.stream == stream)
+        let waiting = state.routes.get(&route).into_iter().flat_map(|records| &records.parts);
+        waiting.into_iter().any(|part| part.stream() == stream)
     }
 
     /// Forgets a removed segment.
@@ -218,58 +235,36 @@ impl RouteIndex {
     /// `max_bytes` bytes, or one larger batch. They stay in the index until they are
     /// [planned](Self::planned).
     pub(crate) fn front(&self, route: u32, max_bytes: u64) -> Option<Run> {
-        let state = self.state();
-        let records = state.routes.get(&route)?;
-        let front = records.segments.front()?;
-        let (stream, is_system) = (front.stream, front.batches.front()?.is_system);
-        let (since, end, batches) = (records.since, records.end, Vec::new());
-        let mut run = Run { route, stream, is_system, since, end, batches };
-        let mut bytes = 0;
-        for held in &records.segments {
-            for batch in &held.batches {
-                bytes += u64::from(batch.bytes);
-                let ends =
-                    held.stream != stream || is_system || batch.is_system || bytes > max_bytes;
-                if ends && !run.batches.is_empty() {
-                    // Later batches of the last batch's group may be left, so the run ends within
-                    // the group.
-                    let (segment, last) = run.batches.last().expect("not empty");
-                    run.end = segment.position(last.offset);
-                    return Some(run);
-                }
-                run.batches.push((held.segment.clone(), *batch));
-            }
+        Run::of(self.state().routes.get(&route)?, route, max_bytes)
+    }
+
+    /// Reads the records of a run.
+    pub(crate) fn read_run(&self, run: Run) -> io::Result<RunRecords> {
+        let route = run.route;
+        let (records, stretch) = run.read()?;
+        if let Some(stretch) = stretch {
+            self.state().divide(route, records.stream, records.next_sequence(), stretch);
         }
-        Some(run)
+        Ok(records)
     }
 
     /// Drops the records of a stream below `next`: the objects that hold them are durable. Returns
     /// their size in the journal, in bytes.
     pub(crate) fn planned(&self, route: u32, stream: UniqueId, next: u64) -> u64 {
         let mut state = self.state();
-        let State { routes, held, .. } = &mut *state;
+        let State { routes, places, held, .. } = &mut *state;
         let Some(records) = routes.get_mut(&route) else { return 0 };
-        let before = records.bytes;
-        while let Some(front) = records.segments.front_mut().filter(|held| held.stream == stream) {
-            while let Some(batch) = front.batches.pop_front_if(|b| b.next_sequence() <= next) {
-                records.bytes -= u64::from(batch.bytes);
-                records.system -= usize::from(batch.is_system);
-            }
-            if !front.batches.is_empty() {
-                break;
-            }
-            let ordinal = front.segment.header.ordinal;
-            records.segments.pop_front();
-            if let Some(streams) = held.get_mut(&ordinal) {
-                *streams -= 1;
-                if *streams == 0 {
+        let (bytes_before, places_before) = (records.bytes, records.places);
+        for ordinal in records.drop_to(stream, next) {
+            if let Some(parts) = held.get_mut(&ordinal) {
+                *parts -= 1;
+                if *parts == 0 {
                     held.remove(&ordinal);
                 }
             }
-            records.is_wanted = false;
         }
-        records.since = Instant::now();
-        before - records.bytes
+        *places -= places_before - records.places;
+        bytes_before - records.bytes
     }
 
     /// Whether a segment holds records that are in no object.
@@ -281,11 +276,8 @@ impl RouteIndex {
     pub(crate) fn want(&self, ordinal: u32) {
         let mut state = self.state();
         for records in state.routes.values_mut() {
-            let holds = records
-                .segments
-                .front()
-                .is_some_and(|held| held.segment.header.ordinal == ordinal && !records.is_wanted);
-            if holds {
+            let front = records.parts.front();
+            if front.is_some_and(|part| part.ordinal() == ordinal) && !records.is_wanted {
                 records.is_wanted = true;
                 records.wake();
             }

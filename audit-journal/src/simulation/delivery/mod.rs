@@ -79,6 +79,7 @@ use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::plan::DecidedObject;
 use crate::recovery_error::RecoveryError;
+use crate::routes::MAX_PLACES;
 use crate::segment::Segment;
 use crate::segments::{LiveSegments, Publisher};
 use crate::shared::latest;
@@ -509,6 +510,7 @@ impl<E: Endpoint> Simulation<E> {
             executor: Arc::new(SimulatedExecutor(Arc::clone(&self.trouble))),
             memory: Arc::clone(&memory),
             follower_memory: FollowerMemory { objects: Arc::clone(&memory), max_places: 4 },
+            max_places: MAX_PLACES,
             own_write_from: 1_000,
         };
         let assembled = opening.assemble(recovery, means);

@@ -11,7 +11,7 @@ use crate::format::{EncodedBatch, FIRST_GROUP, Found, RouteStream, seal};
 use crate::object_file::{Role, read_object, write_object};
 use crate::progress::{Progress, write_progress};
 use crate::recovery_error::RecoveryError;
-use crate::routes::RouteNames;
+use crate::routes::{MAX_PLACES, RouteNames};
 use crate::segment::{Segment, SegmentReader, Window};
 use crate::segment_writer::SegmentWriter;
 use crate::segments::LiveSegments;
@@ -115,7 +115,7 @@ fn write() -> Written {
 fn deliver(files: &Files) -> Result<Places, RecoveryError> {
     let disk = SimulatedDisk::with_files(0, files);
     let (recovered, mut decided) = startup::read_whole(&disk)?;
-    let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to())?;
+    let live = LiveSegments::recovered(&recovered.segments, &decided.planned_to(), MAX_PLACES)?;
     let names = std::mem::take(&mut decided.routes);
     let mut places = Places::new();
     let mut put = |bucket: &str, lines: &[u8]| {
@@ -133,7 +133,7 @@ fn deliver(files: &Files) -> Result<Places, RecoveryError> {
     }
     for (number, row) in names.iter() {
         while let Some(run) = live.routes().front(number, u64::MAX) {
-            let records = run.read()?;
+            let records = live.routes().read_run(run)?;
             put(&row.destination, &records.lines);
             let next = records.first_sequence + records.count;
             live.routes().planned(number, records.stream, next);

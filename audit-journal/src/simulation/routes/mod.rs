@@ -60,7 +60,7 @@ use crate::followers::FollowerMemory;
 use crate::format::Position;
 use crate::health::HealthBoard;
 use crate::recovery_error::RecoveryError;
-use crate::routes::{RouteNames, read_routes};
+use crate::routes::{MAX_PLACES, RouteNames, read_routes};
 use crate::segment::Segment;
 use crate::segments::{LiveSegments, Publisher};
 use crate::shared::latest;
@@ -412,6 +412,8 @@ impl Simulation {
                 // Few, so that places and groups are both read.
                 max_places: 4,
             },
+            // None, few, or more than there are batches.
+            max_places: [0, 12, MAX_PLACES][self.records as usize % 3],
             own_write_from: 1_000,
         };
         let Assembled { commits, deliveries, .. } = opening.assemble(recovery, means)?;

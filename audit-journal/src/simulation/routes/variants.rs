@@ -71,7 +71,7 @@ impl Simulation {
     pub(super) fn drop_unplanned(&mut self, process: &Process) {
         let route = u32::try_from(self.dice.within(1..6)).unwrap();
         if let Some(run) = process.live.routes().front(route, 1 << 20)
-            && let Ok(cut) = run.read()
+            && let Ok(cut) = process.live.routes().read_run(run)
         {
             let next = cut.first_sequence + cut.count;
             process.live.routes().planned(route, cut.stream, next);
