@@ -1,9 +1,9 @@
 """Third-party receivers verify the signatures of log streams.
 
 Usage: receivers.py AUDIT. One receiver is in Python and verifies with the package standardwebhooks,
-the other is in Node and computes the HMAC of Convex's header itself, as docs/DESTINATIONS.md shows.
-`audit log-stream test` sends to both: signed with the right secret, with the old one of two, and
-with another one, which they must refuse.
+the other is receiver.mjs. `audit log-stream test` sends to both: signed with the right secret, with
+the old one of two, and with another one, which they must refuse. deliveries.py verifies requests
+that a journal's delivery made.
 """
 
 import base64
@@ -18,25 +18,7 @@ import threading
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-NODE = r"""
-const { createHmac, timingSafeEqual } = require("node:crypto");
-const server = require("node:http").createServer((request, answer) => {
-  const parts = [];
-  request.on("data", (part) => parts.push(part));
-  request.on("end", () => {
-    const body = Buffer.concat(parts);
-    const secret = process.env.SECRET;
-    const expected = "sha256=" + createHmac("sha256", secret).update(body).digest("hex");
-    const sent = String(request.headers["x-webhook-signature"] ?? "");
-    const holds = sent.length === expected.length
-      && timingSafeEqual(Buffer.from(sent), Buffer.from(expected));
-    const events = JSON.parse(body);
-    const known = events.every((event) => event.topic === "custom_audit");
-    answer.writeHead(holds && known ? 200 : 401).end();
-  });
-});
-server.listen(0, "127.0.0.1", () => console.log(server.address().port));
-"""
+NODE = pathlib.Path(__file__).with_name("receiver.mjs")
 
 
 def receive_with(webhook):
@@ -68,7 +50,7 @@ def main(audit):
 
     old, new, other = secret(), secret(), secret()
     node = subprocess.Popen(
-        ["node", "-e", NODE],
+        ["node", NODE],
         env={**os.environ, "SECRET": new},
         stdout=subprocess.PIPE,
         text=True,

@@ -80,6 +80,7 @@ mod direct;
 mod envelope;
 mod event;
 mod format;
+mod members;
 mod ocsf;
 mod receiver;
 mod response;

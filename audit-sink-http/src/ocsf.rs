@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use audit_core::{UniqueId, read_text};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
 use crate::OpenError;
 use crate::event::Event;
+use crate::members::Members;
 
 const VERSION: &str = "1.9.0";
 
@@ -34,6 +36,10 @@ const USUAL: [(&str, &str); 5] = [
 
 /// The only field of the default mapping that holds an address rather than any text.
 const ADDRESS: &str = "src_endpoint.ip";
+
+/// The longest text that the schema allows for an address, in bytes. An IPv4-mapped address of IPv6
+/// is longer if all its zeros are written.
+const MAX_ADDRESS: usize = 40;
 
 /// Fields that identify a record and cannot be mapped.
 const OWN: [&str; 9] = [
@@ -142,29 +148,34 @@ impl Mapping {
         body: &mut String,
     ) {
         let Event { sequence, time_ms, line: _ } = event;
-        let logged: Value = serde_json::from_str(line).unwrap_or(Value::Null);
-        let mut fields = Map::new();
+        let logged = Members::of(line);
+        let mut fields = BTreeMap::new();
         for (path, pointer) in &self.fields {
-            let found = logged.pointer(pointer).filter(|found| !found.is_null());
+            let found = logged.at(pointer).filter(|found| found.get() != "null");
             if let Some(found) = found.and_then(|found| valid_in(path, found)) {
                 insert(&mut fields, path, found);
             }
         }
-        let operation = fields.get("api").and_then(|api| api.get("operation"));
-        let operation = operation.and_then(Value::as_str).map(str::to_owned);
-        let (activity, name) = match operation.as_deref() {
-            None => (0, "Unknown"),
-            Some(operation) => match self.activities.get(operation) {
-                Some(Activity::Create) => (1, "Create"),
-                Some(Activity::Read) => (2, "Read"),
-                Some(Activity::Update) => (3, "Update"),
-                Some(Activity::Delete) => (4, "Delete"),
-                None => (99, operation),
-            },
+        let operation = match fields.get("api") {
+            Some(Field::Fields(api)) => api.get("operation").and_then(Field::as_text),
+            Some(Field::Value(_)) | None => None,
+        };
+        let is_known = operation.is_some();
+        let (activity, name) = match operation {
+            None => (0, json!("Unknown").into()),
+            Some(operation) => {
+                let text: Option<String> = serde_json::from_str(operation.get()).ok();
+                match text.and_then(|text| self.activities.get(&text)) {
+                    Some(Activity::Create) => (1, json!("Create").into()),
+                    Some(Activity::Read) => (2, json!("Read").into()),
+                    Some(Activity::Update) => (3, json!("Update").into()),
+                    Some(Activity::Delete) => (4, json!("Delete").into()),
+                    None => (99, Field::Value(operation.to_owned())),
+                }
+            }
         };
         let own = json!({
             "activity_id": activity,
-            "activity_name": name,
             "category_uid": CATEGORY,
             "class_uid": CLASS,
             "type_uid": CLASS * 100 + activity,
@@ -185,17 +196,16 @@ impl Mapping {
             ("src_endpoint", json!({"name": "unknown"})),
         ];
         for (name, value) in demanded {
-            fields.entry(name).or_insert(value);
+            fields.entry(name.to_owned()).or_insert_with(|| value.into());
         }
-        if operation.is_none()
-            && let Some(Value::Object(api)) = fields.get_mut("api")
-        {
-            api.entry("operation").or_insert_with(|| "unknown".into());
+        if !is_known && let Some(Field::Fields(api)) = fields.get_mut("api") {
+            api.entry("operation".to_owned()).or_insert_with(|| json!("unknown").into());
         }
-        if let Value::Object(own) = own {
+        if let Field::Fields(own) = own.into() {
             fields.extend(own);
         }
-        let text = Value::Object(fields).to_string();
+        fields.insert("activity_name".to_owned(), name);
+        let text = serde_json::to_string(&fields).expect("texts of JSON serialize");
         body.push_str(text.strip_suffix('}').unwrap_or(&text));
         body.push_str(",\"unmapped\":");
         body.push_str(line);
@@ -203,32 +213,69 @@ impl Mapping {
     }
 }
 
+/// A field of an event: an object of fields, or a value as the body spells it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Field {
+    Fields(BTreeMap<String, Field>),
+    Value(Box<RawValue>),
+}
+
+impl Field {
+    /// The value, if it is a text.
+    fn as_text(&self) -> Option<&RawValue> {
+        match self {
+            Field::Value(value) if value.get().starts_with('"') => Some(value),
+            Field::Value(_) | Field::Fields(_) => None,
+        }
+    }
+}
+
+impl From<Value> for Field {
+    fn from(value: Value) -> Field {
+        let Value::Object(fields) = value else {
+            return Field::Value(to_raw_value(&value).expect("values serialize"));
+        };
+        Field::Fields(fields.into_iter().map(|(name, of)| (name, of.into())).collect())
+    }
+}
+
 /// Converts a member's value to what its field may hold. Those of the default mapping hold text,
 /// and one of them an address; numbers and booleans become text. Returns `None` if the field cannot
 /// hold the value: a receiver may refuse a whole request for one event that violates the schema.
 /// Other fields get their values unchanged.
-fn valid_in(path: &str, found: &Value) -> Option<Value> {
-    if !USUAL.iter().any(|(field, _)| *field == path) {
-        return Some(found.clone());
+fn valid_in(path: &str, found: &RawValue) -> Option<Field> {
+    if path == "api" && found.get().starts_with('{') {
+        // It needs an operation, so its members are looked at.
+        let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(found.get()).ok()?;
+        let members = members.into_iter().map(|(name, value)| (name, Field::Value(value)));
+        return Some(Field::Fields(members.collect()));
     }
-    let text = match found {
-        Value::String(text) => text.clone(),
-        Value::Number(_) | Value::Bool(_) => found.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    if !USUAL.iter().any(|(field, _)| *field == path) {
+        return Some(Field::Value(found.to_owned()));
+    }
+    let text = match found.get().as_bytes().first()? {
+        b'{' | b'[' => return None,
+        b'"' => found.to_owned(),
+        // A number or a boolean as the body spells it.
+        _ => to_raw_value(found.get()).expect("text serializes"),
     };
-    let is_valid = path != ADDRESS || text.parse::<IpAddr>().is_ok();
-    is_valid.then_some(Value::String(text))
+    let is_address = || {
+        let address: Result<String, _> = serde_json::from_str(text.get());
+        address.is_ok_and(|text| text.len() <= MAX_ADDRESS && text.parse::<IpAddr>().is_ok())
+    };
+    (path != ADDRESS || is_address()).then_some(Field::Value(text))
 }
 
 /// Inserts a value at the path of a field. No path is a prefix of another, which was checked.
-fn insert(fields: &mut Map<String, Value>, path: &str, value: Value) {
+fn insert(fields: &mut BTreeMap<String, Field>, path: &str, value: Field) {
     match path.split_once('.') {
         None => {
             fields.insert(path.to_owned(), value);
         }
         Some((first, rest)) => {
-            let inner = fields.entry(first).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(inner) = inner {
+            let inner = fields.entry(first.to_owned());
+            if let Field::Fields(inner) = inner.or_insert_with(|| Field::Fields(BTreeMap::new())) {
                 insert(inner, rest, value);
             }
         }
@@ -276,6 +323,42 @@ mod tests {
         assert_eq!(told["activity_name"], "document.print");
     }
 
+    /// A body that cannot be parsed into a tree, or would be changed by it, is mapped all the same.
+    #[test]
+    fn values_are_copied_as_the_body_spells_them() {
+        let mapping = read(
+            "[fields]\n\"api.operation\" = \"/what\"\n\"actor.user.uid\" = \"/who\"\n\
+             \"http_request.length\" = \"/n/0\"\n[activities]\n\"\" = \"read\"\n",
+        );
+        for (member, field) in [
+            ("1.50", "\"1.50\""),
+            ("123456789012345678901234567890", "\"123456789012345678901234567890\""),
+            ("-0.0", "\"-0.0\""),
+            ("true", "\"true\""),
+            (r#""\ud800""#, r#""\ud800""#),
+            (r#""\u0061\/\u2028""#, r#""\u0061\/\u2028""#),
+        ] {
+            let line = format!(r#"{{"what":{member},"who":{member},"n":[1.50e3],"\udfff":1e999}}"#);
+            let event = Event { sequence: 7, time_ms: 5, line: line.clone().into() };
+            let mut body = String::new();
+            mapping.as_ref().unwrap().write(UniqueId::from_bits(1), &event, &line, "x", &mut body);
+            for part in [
+                format!("\"actor\":{{\"user\":{{\"uid\":{field}}}}}"),
+                format!("\"activity_name\":{field},\"actor\""),
+                format!("\"api\":{{\"operation\":{field}}}"),
+                "\"http_request\":{\"length\":1.50e3}".to_owned(),
+            ] {
+                assert!(body.contains(&part), "{part}: {body}");
+            }
+        }
+        // An operation is added to what a body says of an API.
+        let mapping = read("[fields]\n\"api\" = \"/api\"\n").unwrap();
+        let told = event(&mapping, r#"{"api":{"version":"2"}}"#);
+        assert_eq!(told["api"], json!({"operation": "unknown", "version": "2"}));
+        let told = event(&mapping, r#"{"api":{"operation":"print"}}"#);
+        assert_eq!((&told["activity_id"], &told["activity_name"]), (&json!(99), &json!("print")));
+    }
+
     /// Whatever the body, the event has the fields that its class requires.
     #[test]
     fn every_event_has_the_fields_that_its_class_demands() {
@@ -285,6 +368,7 @@ mod tests {
             r#"{"action":5,"actor":{"id":1},"ip":["a"]}"#,
             r#"{"action":"view","actor":"ada","ip":"192.0.2.1","userAgent":"x","requestId":"r"}"#,
             r#"{"action":["view"],"actor":true,"ip":"not an address","userAgent":{"a":1}}"#,
+            r#"{"action":"a","ip":"0000:0000:0000:0000:0000:ffff:192.168.100.228"}"#,
             r#"{"tooLarge":{"bytes":5}}"#,
             r#"{"class_uid":1,"metadata":{"uid":"forged"},"unmapped":"x"}"#,
         ];
@@ -299,7 +383,9 @@ mod tests {
             assert!(told["api"]["operation"].is_string(), "{told}");
             let user = told["actor"].pointer("/user/uid").is_some_and(Value::is_string);
             assert!(user || told["actor"] == json!({"app_name": "happy-animal-123"}), "{told}");
-            assert!(told["src_endpoint"].as_object().unwrap().values().all(Value::is_string));
+            let address = told["src_endpoint"]["ip"].as_str();
+            let source = address.map_or(json!({"name": "unknown"}), |ip| json!({"ip": ip}));
+            assert!(told["src_endpoint"] == source && address.is_none_or(|ip| ip.len() <= 40));
             assert_eq!(told["class_uid"], 6_003);
             assert_eq!(told["metadata"]["sequence"], 7);
         }
