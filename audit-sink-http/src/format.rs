@@ -29,11 +29,15 @@ pub enum Format {
     Ocsf,
 }
 
+/// The limits of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestLimits {
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
-    pub(crate) record_bytes: usize,
+pub struct RequestLimits {
+    /// The maximum number of records in one request.
+    pub records: usize,
+    /// The maximum size of a request's body, in bytes.
+    pub bytes: usize,
+    /// The maximum size of one record as it is sent, in bytes.
+    pub record_bytes: usize,
 }
 
 impl Format {

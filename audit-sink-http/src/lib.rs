@@ -93,7 +93,7 @@ pub use audit_core::{OpenError, OpenErrorKind};
 pub use audit_journal::{Follower, InvalidSettings, JournalSettings};
 
 pub use self::dead_letters::{DeadLetter, SetAside};
-pub use self::format::Format;
+pub use self::format::{Format, RequestLimits};
 pub use self::secret::SecretSource;
 pub use self::settings::{Origin, Settings};
 pub use self::sink::{HttpSink, LogStream, follower, follower_of_route};

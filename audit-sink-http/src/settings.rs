@@ -275,7 +275,8 @@ impl Settings {
         (1..=64).contains(&self.name.len()) && self.name.bytes().all(is_valid)
     }
 
-    pub(crate) fn limits(&self) -> RequestLimits {
+    /// The limits of requests: those that are set, and otherwise those of the format's receivers.
+    pub fn limits(&self) -> RequestLimits {
         let usual = self.format.limits();
         let bytes = self.max_request_bytes.unwrap_or(usual.bytes);
         RequestLimits {

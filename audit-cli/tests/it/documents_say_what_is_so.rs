@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_host::{BucketEnv, RoutesFile};
+use audit_host::{BucketEnv, RouteSettings, RoutesFile};
 use audit_journal::{JournalReader, JournalSettings};
 use audit_sink_http::LogStream;
 use audit_sink_s3::{Bucket, EvidenceSettings, S3Sink, Settings, WitnessSettings};
@@ -302,9 +302,69 @@ fn destinations_are_as_the_document_says() {
     for name in &formats {
         known(name).unwrap();
     }
+    for row in table.lines().filter(|line| line.starts_with("| `") && !line.contains("`format`")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let format = known(cells[0].trim().trim_matches('`')).unwrap();
+        let limits = audit_sink_http::Settings::new("https://example.com", format).limits();
+        let shown: Vec<_> = cells[3].trim().split(", ").collect();
+        let number = |text: &str, unit: &str, times: usize| {
+            let number = text.strip_suffix(unit).unwrap_or_else(|| panic!("{text} in {unit}"));
+            number.replace(',', "").parse::<usize>().unwrap() * times
+        };
+        assert_eq!(number(shown[0], " records", 1), limits.records, "{row}");
+        assert_eq!(number(shown[1], " MB", 1_000_000), limits.bytes, "{row}");
+        // A record may be as large as its request, unless the table says otherwise.
+        let one = shown.get(2).map_or(limits.bytes, |one| number(one, " MB for one", 1_000_000));
+        assert_eq!(one, limits.record_bytes, "{row}");
+    }
     // The message for an unknown format lists all.
     let all = known("nothing").unwrap_err().to_string();
     assert_eq!(all.matches('`').count() / 2 - 1, formats.len(), "{all}");
+}
+
+/// The members that a bucket's URL may have are those that the document marks.
+#[test]
+fn members_of_a_buckets_url_are_as_the_document_says() {
+    let (_, table) = CONFIGURATION.split_once("\n| variable | in the URL | default").unwrap();
+    let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+    for (scheme, prefix) in [("s3", "AWS_"), ("gs", "GOOGLE_"), ("az", "AZURE_")] {
+        let mut shown = BTreeSet::new();
+        for row in &rows {
+            let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+            let is_in_url = match cells[1] {
+                "yes" => true,
+                "no" => false,
+                other => panic!("{other}: {row}"),
+            };
+            let variables = cells[0].split('`').skip(1).step_by(2);
+            let members = variables.filter_map(|variable| variable.strip_prefix(prefix));
+            shown.extend(members.filter(|_| is_in_url).map(str::to_ascii_lowercase));
+        }
+        // The message for an unknown member lists all.
+        let url = format!("{scheme}://bucket/prefix?nothing=1");
+        let error = Bucket::open(&url).unwrap_err().to_string();
+        let (_, known) = error.split_once("can only have ").unwrap();
+        let known = known.split(':').next().unwrap().split(", ").map(ToOwned::to_owned);
+        assert_eq!(shown, known.collect(), "{scheme}");
+    }
+}
+
+/// The settings of a route are those that the document lists.
+#[test]
+fn settings_of_routes_are_as_the_document_says() {
+    let (_, section) = CONFIGURATION.split_once("\n## The web service: routes").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let shown: BTreeSet<_> = rows
+        .map(|name| name.trim_matches(['[', ']']))
+        .map(|name| name.strip_prefix("route.").unwrap_or(name).to_owned())
+        .collect();
+    // The message for an unknown setting lists all.
+    let unknown = serde_json::json!({"nothing": 1});
+    let error = serde_json::from_value::<RouteSettings>(unknown).unwrap_err().to_string();
+    let known = error.split('`').skip(1).step_by(2).skip(1).map(ToOwned::to_owned);
+    assert_eq!(shown, known.collect(), "{error}");
 }
 
 /// A test and the file that it is in, as a document links them: [`name`](../path.rs).
