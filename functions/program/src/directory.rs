@@ -57,6 +57,38 @@ fn walk(
     Ok(())
 }
 
+/// The longest name of a module or of a directory of modules, in bytes. Convex counts a module's
+/// extension `.js`.
+const MAX_NAME: usize = 64;
+
+/// Checks the names of a module and of its directories, given its path in the directory of
+/// functions. The rule is Convex's, which refuses other names when functions are deployed.
+///
+/// # Errors
+///
+/// What is wrong with the first invalid name.
+pub(super) fn check_names(module: &Path) -> Result<(), String> {
+    for name in module.with_extension("js").iter().map(OsStr::to_string_lossy) {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+        if let Some(wrong) = name.chars().find(|c| !is_valid(*c)) {
+            return Err(format!(
+                "{name:?} contains {wrong:?}: rename it, since modules and their directories have \
+                 names of ASCII letters, digits, '_' and '.' only, as on Convex"
+            ));
+        }
+        if name.len() > MAX_NAME {
+            let actual = name.len();
+            return Err(format!(
+                "{name:?} of {actual} bytes exceeds limit of {MAX_NAME} bytes: rename it"
+            ));
+        }
+        if !name.contains(|c: char| c.is_ascii_alphanumeric()) {
+            return Err(format!("{name:?} contains no letter and no digit: rename it"));
+        }
+    }
+    Ok(())
+}
+
 /// The `convex.config` of a directory.
 fn config_of(directory: &Path) -> Option<PathBuf> {
     ["ts", "js"]

@@ -12,7 +12,7 @@ use functions_value::ComponentPath;
 use serde_json::Value;
 
 use super::auth::{self, AuthProvider};
-use super::directory::modules_of;
+use super::directory::{check_names, modules_of};
 use super::graph::{Entry, Graph, place};
 use super::{Component, Cron, Env, Function, LoadError, Program};
 
@@ -148,7 +148,12 @@ impl Loading {
                 .to_str()
                 .ok_or_else(|| LoadError::at(&file, "the name is not UTF-8"))?
                 .to_owned();
-            let module = match self.graph.functions_of(&file)? {
+            let entry = self.graph.functions_of(&file)?;
+            if !matches!(entry, Entry::Ignored) {
+                check_names(relative)
+                    .map_err(|why| LoadError::new(self.graph.shown(&file), why))?;
+            }
+            let module = match entry {
                 Entry::Module(module) => module,
                 Entry::ForNode => {
                     contents.node_modules.insert(stem);

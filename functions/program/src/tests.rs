@@ -386,6 +386,45 @@ fn load_errors_name_the_module_and_position() {
     );
 }
 
+/// Convex refuses such names when functions are deployed, whatever the module exports.
+#[test]
+fn modules_with_invalid_names_are_refused() {
+    let rule = "rename it, since modules and their directories have names of ASCII letters, digits, \
+                '_' and '.' only, as on Convex";
+    let (longest, longer) = ("m".repeat(61), "m".repeat(62));
+    for (name, says) in [
+        ("my-module.ts", format!("\"my-module.js\" contains '-': {rule}")),
+        ("my-module.js", format!("\"my-module.js\" contains '-': {rule}")),
+        ("my-dir/a.ts", format!("\"my-dir\" contains '-': {rule}")),
+        ("dir/a$.ts", format!("\"a$.js\" contains '$': {rule}")),
+        ("größe.ts", format!("\"größe.js\" contains 'ö': {rule}")),
+        ("__/a.ts", "\"__\" contains no letter and no digit: rename it".to_owned()),
+        (
+            &format!("{longer}.tsx"),
+            format!("\"{longer}.js\" of 65 bytes exceeds limit of 64 bytes: rename it"),
+        ),
+    ] {
+        for text in [EMPTY, "export const helper = 1;", "\"use node\";\nexport const x = 1;"] {
+            let error = Files::new(&[(&format!("convex/{name}"), text)]).error();
+            assert_eq!(error, format!("convex/{name}: {says}"));
+        }
+    }
+    let files = Files::new(&[
+        ("convex/_a1/_B_2.ts", EMPTY),
+        (&format!("convex/{longest}.ts"), EMPTY),
+        // None of these is a module of functions.
+        ("convex/no-module.ts", "const ignored = 1;"),
+        ("convex/my-module.test.ts", EMPTY),
+        ("convex/my-data.json", "{}"),
+        ("convex/a b-c.ts", EMPTY),
+        ("lib/my-helper.ts", "export const fields = { 'a-b': 1 };"),
+        ("convex/c.ts", "import { fields } from '../lib/my-helper'; export const x = fields;"),
+    ]);
+    let program = files.loaded();
+    let root = program.component(&ComponentPath::root()).unwrap();
+    assert_eq!(names(root), ["_a1/_B_2:f", &format!("{longest}:f")]);
+}
+
 #[test]
 fn what_is_no_directory_is_told_from_a_missing_one() {
     let root = tempfile::tempdir().unwrap();
