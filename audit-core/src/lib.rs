@@ -111,6 +111,7 @@ mod placed_directory;
 mod random;
 #[cfg(feature = "disk")]
 mod regular_file;
+mod shared;
 mod sink;
 mod sources;
 #[cfg(feature = "test-util")]
@@ -143,6 +144,8 @@ pub use placed_directory::PlacedDirectory;
 pub use random::{Random, SystemRandom};
 #[cfg(feature = "disk")]
 pub use regular_file::{is_not_regular, open_regular, open_regular_with};
+#[doc(hidden)]
+pub use shared::Shared;
 pub use sink::{AuditSink, Durability, Mirror, Place, Receipt};
 pub use sources::{descriptors_advice, followed_by, sources, with_sources};
 pub use threads::{THREADS_ADVICE, start_thread};

@@ -1,15 +1,15 @@
 //! The HTTP clients of log streams.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use audit_core::read_bytes;
+use audit_core::{Shared, read_bytes};
 use audit_egress::Egress;
 use reqwest::Client;
 use reqwest::redirect::Policy;
+use tokio::runtime::{self, Handle};
 
 use crate::{OpenError, Settings};
 
@@ -25,8 +25,9 @@ struct Kind {
     certificates: Option<Vec<u8>>,
 }
 
-/// The clients in use.
-static CLIENTS: LazyLock<Mutex<HashMap<Kind, Weak<Client>>>> = LazyLock::new(Mutex::default);
+/// The clients in use. A connection belongs to the runtime in which it was made, whose tasks drive
+/// it.
+static CLIENTS: LazyLock<Shared<(runtime::Id, Kind), Client>> = LazyLock::new(Shared::default);
 
 /// The client for requests to this URL.
 pub(super) fn client(settings: &Settings, url: &url::Url) -> Result<Arc<Client>, OpenError> {
@@ -37,14 +38,10 @@ pub(super) fn client(settings: &Settings, url: &url::Url) -> Result<Arc<Client>,
         allow_private_addresses: settings.allow_private_addresses,
         certificates: ca_file.map(read).transpose()?,
     };
-    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(client) = clients.get(&kind).and_then(Weak::upgrade) {
-        return Ok(client);
+    match Handle::try_current() {
+        Ok(handle) => CLIENTS.get_or_make((handle.id(), kind), |(_, kind)| kind.client(ca_file)),
+        Err(_) => Ok(Arc::new(kind.client(ca_file)?)),
     }
-    let client = Arc::new(kind.client(ca_file)?);
-    clients.retain(|_, client| client.strong_count() > 0);
-    clients.insert(kind, Arc::downgrade(&client));
-    Ok(client)
 }
 
 impl Kind {
@@ -53,6 +50,9 @@ impl Kind {
             .redirect(Policy::none())
             // A proxy would resolve names itself, without the check of addresses.
             .no_proxy()
+            // With HTTP/2 all requests to an address share one connection, and those of a log
+            // stream that hang would hold up those of others.
+            .http1_only()
             .https_only(self.https_only)
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("audit-sink-http/", env!("CARGO_PKG_VERSION")));
@@ -81,8 +81,8 @@ mod tests {
     use super::*;
     use crate::Format;
 
-    #[test]
-    fn log_streams_that_agree_share_a_client() {
+    #[tokio::test]
+    async fn log_streams_that_agree_share_a_client() {
         let directory = tempfile::tempdir().unwrap();
         let pem = |name: &str| {
             let certified = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

@@ -7,89 +7,163 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use audit_core::{Random, SystemRandom};
-use object_store::client::HttpClient;
+use audit_core::{Random, Shared, SystemRandom, async_trait};
+use object_store::client::{HttpClient, HttpError, HttpRequest, HttpResponse, HttpService};
 use object_store::{ClientConfigKey as Key, ClientOptions, Error};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, NoProxy, Proxy};
+use tokio::runtime::{self, Handle};
 
-/// Creates a client with the options that the environment can set and the default headers.
+/// The clients in use. Buckets with the same options share one, since each client reads the
+/// machine's certificates, some 150 files, and keeps them in memory, and so that a host with a
+/// thousand buckets at one address needs as many connections as it has requests at once.
+///
+/// A client holds nothing of a bucket: keys, tokens and default headers belong to requests, and
+/// there are no cookies. A connection belongs to the runtime in which it was made, whose tasks
+/// drive it.
+static CLIENTS: LazyLock<Shared<(runtime::Id, Given), Client>> = LazyLock::new(Shared::default);
+
+/// Returns a client with the options that the environment can set and the default headers.
 ///
 /// # Errors
 ///
 /// If a value is invalid.
 pub(crate) fn connect(options: &ClientOptions) -> object_store::Result<HttpClient> {
-    let given = Given(options);
-    let mut client = Client::builder()
-        .redirect(Policy::none())
-        .user_agent(given.text(Key::UserAgent).unwrap_or_else(|| USER_AGENT.to_owned()))
-        .https_only(!given.is_on(Key::AllowHttp)?)
-        .http2_keep_alive_while_idle(given.is_on(Key::Http2KeepAliveWhileIdle)?)
-        .http2_max_frame_size(given.parsed(Key::Http2MaxFrameSize, "u32")?)
-        .http2_keep_alive_interval(given.duration(Key::Http2KeepAliveInterval)?)
-        .pool_idle_timeout(given.duration(Key::PoolIdleTimeout)?)
-        // The `Content-Length` of an object must be that of its bytes.
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate();
-    if let Some(headers) = options.get_default_headers() {
-        client = client.default_headers(headers.clone());
-    }
-    if let Some(url) = given.text(Key::ProxyUrl) {
-        let excluded = given.text(Key::ProxyExcludes);
-        let excluded = excluded.and_then(|names| NoProxy::from_string(&names));
-        client = client.proxy(Proxy::all(url).map_err(cannot)?.no_proxy(excluded));
-        if let Some(pem) = given.text(Key::ProxyCaCertificate) {
-            let certificate = Certificate::from_pem(pem.as_bytes()).map_err(cannot)?;
-            client = client.tls_certs_merge([certificate]);
+    let headers = options.get_default_headers().cloned().unwrap_or_default();
+    Ok(HttpClient::new(Connected { client: client(Given::of(options))?, headers }))
+}
+
+fn client(given: Given) -> object_store::Result<Arc<Client>> {
+    match Handle::try_current() {
+        Ok(handle) if given.is_shareable()? => {
+            CLIENTS.get_or_make((handle.id(), given), |(_, given)| given.client())
         }
+        _ => Ok(Arc::new(given.client()?)),
     }
-    if given.is_on(Key::NoSystemCertificates)? {
-        client = client.tls_certs_only([]);
+}
+
+/// A client for the requests of one bucket.
+#[derive(Debug)]
+struct Connected {
+    client: Arc<Client>,
+    /// For requests that have no header of the same name.
+    headers: HeaderMap,
+}
+
+#[async_trait]
+impl HttpService for Connected {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        for (name, value) in &self.headers {
+            request.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        self.client.call(request).await
     }
-    if given.is_on(Key::AllowInvalidCertificates)? {
-        client = client.danger_accept_invalid_certs(true);
-    }
-    if let Some(limit) = given.duration(Key::Timeout)? {
-        client = client.timeout(limit);
-    }
-    if let Some(limit) = given.duration(Key::ConnectTimeout)? {
-        client = client.connect_timeout(limit);
-    }
-    if let Some(limit) = given.duration(Key::ReadTimeout)? {
-        client = client.read_timeout(limit);
-    }
-    if let Some(limit) = given.duration(Key::Http2KeepAliveTimeout)? {
-        client = client.http2_keep_alive_timeout(limit);
-    }
-    if let Some(most) = given.parsed(Key::PoolMaxIdlePerHost, "usize")? {
-        client = client.pool_max_idle_per_host(most);
-    }
-    if given.is_on(Key::Http1Only)? {
-        client = client.http1_only();
-    }
-    if given.is_on(Key::Http2Only)? {
-        client = client.http2_prior_knowledge();
-    }
-    if given.is_on(Key::RandomizeAddresses)? {
-        client = client.dns_resolver(AnyAddress);
-    }
-    Ok(HttpClient::new(client.build().map_err(cannot)?))
 }
 
 const USER_AGENT: &str = concat!("audit-sink-s3/", env!("CARGO_PKG_VERSION"));
 
-/// Parses options. Their errors have the same text as those of `object_store`, by which
-/// `Configuration::blame` finds the setting.
-struct Given<'a>(&'a ClientOptions);
+/// The options that make a client. No other has an effect.
+const KEYS: [Key; 19] = [
+    Key::AllowHttp,
+    Key::AllowInvalidCertificates,
+    Key::ConnectTimeout,
+    Key::Http1Only,
+    Key::Http2KeepAliveInterval,
+    Key::Http2KeepAliveTimeout,
+    Key::Http2KeepAliveWhileIdle,
+    Key::Http2MaxFrameSize,
+    Key::Http2Only,
+    Key::NoSystemCertificates,
+    Key::PoolIdleTimeout,
+    Key::PoolMaxIdlePerHost,
+    Key::ProxyCaCertificate,
+    Key::ProxyExcludes,
+    Key::ProxyUrl,
+    Key::RandomizeAddresses,
+    Key::ReadTimeout,
+    Key::Timeout,
+    Key::UserAgent,
+];
 
-impl Given<'_> {
-    fn text(&self, key: Key) -> Option<String> {
-        self.0.get_config_value(&key)
+/// The values of options. Their errors have the same text as those of `object_store`, by which
+/// `Configuration::blame` finds the setting.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Given(Vec<(Key, String)>);
+
+impl Given {
+    fn of(options: &ClientOptions) -> Given {
+        let value = |key| Some((key, options.get_config_value(&key)?));
+        Given(KEYS.into_iter().filter_map(value).collect())
+    }
+
+    /// Whether buckets can share the client. With HTTP/2 all requests to an address share one
+    /// connection, and those to a bucket that hangs would hold up those to others.
+    fn is_shareable(&self) -> object_store::Result<bool> {
+        Ok(self.is_on(Key::Http1Only)? && !self.is_on(Key::Http2Only)?)
+    }
+
+    fn client(&self) -> object_store::Result<Client> {
+        let mut client = Client::builder()
+            .redirect(Policy::none())
+            .user_agent(self.text(Key::UserAgent).unwrap_or(USER_AGENT))
+            .https_only(!self.is_on(Key::AllowHttp)?)
+            .http2_keep_alive_while_idle(self.is_on(Key::Http2KeepAliveWhileIdle)?)
+            .http2_max_frame_size(self.parsed(Key::Http2MaxFrameSize, "u32")?)
+            .http2_keep_alive_interval(self.duration(Key::Http2KeepAliveInterval)?)
+            .pool_idle_timeout(self.duration(Key::PoolIdleTimeout)?)
+            // The `Content-Length` of an object must be that of its bytes.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate();
+        if let Some(url) = self.text(Key::ProxyUrl) {
+            let excluded = self.text(Key::ProxyExcludes).and_then(NoProxy::from_string);
+            client = client.proxy(Proxy::all(url).map_err(cannot)?.no_proxy(excluded));
+            if let Some(pem) = self.text(Key::ProxyCaCertificate) {
+                let certificate = Certificate::from_pem(pem.as_bytes()).map_err(cannot)?;
+                client = client.tls_certs_merge([certificate]);
+            }
+        }
+        if self.is_on(Key::NoSystemCertificates)? {
+            client = client.tls_certs_only([]);
+        }
+        if self.is_on(Key::AllowInvalidCertificates)? {
+            client = client.danger_accept_invalid_certs(true);
+        }
+        if let Some(limit) = self.duration(Key::Timeout)? {
+            client = client.timeout(limit);
+        }
+        if let Some(limit) = self.duration(Key::ConnectTimeout)? {
+            client = client.connect_timeout(limit);
+        }
+        if let Some(limit) = self.duration(Key::ReadTimeout)? {
+            client = client.read_timeout(limit);
+        }
+        if let Some(limit) = self.duration(Key::Http2KeepAliveTimeout)? {
+            client = client.http2_keep_alive_timeout(limit);
+        }
+        if let Some(most) = self.parsed(Key::PoolMaxIdlePerHost, "usize")? {
+            client = client.pool_max_idle_per_host(most);
+        }
+        if self.is_on(Key::Http1Only)? {
+            client = client.http1_only();
+        }
+        if self.is_on(Key::Http2Only)? {
+            client = client.http2_prior_knowledge();
+        }
+        if self.is_on(Key::RandomizeAddresses)? {
+            client = client.dns_resolver(AnyAddress);
+        }
+        client.build().map_err(cannot)
+    }
+
+    fn text(&self, key: Key) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| &**value)
     }
 
     fn read<T>(
@@ -103,7 +177,7 @@ impl Given<'_> {
             store: "Config",
             source: format!("failed to parse {text:?} as {kind}").into(),
         };
-        read(&text).map(Some).ok_or_else(invalid)
+        read(text).map(Some).ok_or_else(invalid)
     }
 
     fn parsed<T: FromStr>(&self, key: Key, kind: &str) -> object_store::Result<Option<T>> {
@@ -146,10 +220,8 @@ impl Resolve for AnyAddress {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use object_store::client::HttpRequest;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -251,29 +323,67 @@ mod tests {
         };
         let values =
             ["", "x", "1", "0", "-1", "true", "NO", "y", "30", "30s", "1m 5s", "4294967296"];
-        let keys = [
-            Key::AllowHttp,
-            Key::AllowInvalidCertificates,
-            Key::ConnectTimeout,
-            Key::Http1Only,
-            Key::Http2KeepAliveInterval,
-            Key::Http2KeepAliveTimeout,
-            Key::Http2KeepAliveWhileIdle,
-            Key::Http2MaxFrameSize,
-            Key::Http2Only,
-            Key::NoSystemCertificates,
-            Key::PoolIdleTimeout,
-            Key::PoolMaxIdlePerHost,
-            Key::ProxyUrl,
-            Key::RandomizeAddresses,
-            Key::ReadTimeout,
-            Key::Timeout,
-        ];
-        for key in keys {
+        let texts = [Key::ProxyCaCertificate, Key::ProxyExcludes, Key::UserAgent];
+        for key in KEYS.into_iter().filter(|key| !texts.contains(key)) {
             for value in values {
                 let options = ClientOptions::new().with_config(key, value);
                 assert_eq!(said(connect(&options)), said(theirs(&options)), "{key:?} {value}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn clients_are_shared_if_all_options_are_equal() {
+        let given = |key, value: &str| Given::of(&ClientOptions::new().with_config(key, value));
+        let others = [
+            (Key::AllowHttp, "true"),
+            (Key::AllowInvalidCertificates, "true"),
+            (Key::ConnectTimeout, "77s"),
+            (Key::Http2KeepAliveInterval, "77s"),
+            (Key::Http2KeepAliveTimeout, "77s"),
+            (Key::Http2KeepAliveWhileIdle, "true"),
+            (Key::Http2MaxFrameSize, "20000"),
+            (Key::NoSystemCertificates, "true"),
+            (Key::PoolIdleTimeout, "77s"),
+            (Key::PoolMaxIdlePerHost, "77"),
+            (Key::ProxyCaCertificate, "not used without a proxy"),
+            (Key::ProxyExcludes, "localhost"),
+            (Key::ProxyUrl, "http://proxy:3128"),
+            (Key::RandomizeAddresses, "false"),
+            (Key::ReadTimeout, "77s"),
+            (Key::Timeout, "77s"),
+            (Key::UserAgent, "other"),
+        ];
+        let mut clients = vec![client(Given::of(&ClientOptions::new())).unwrap()];
+        for (key, value) in others {
+            let made = client(given(key, value)).unwrap();
+            assert!(Arc::ptr_eq(&made, &client(given(key, value)).unwrap()), "{key:?}");
+            assert!(clients.iter().all(|other| !Arc::ptr_eq(&made, other)), "{key:?}");
+            clients.push(made);
+        }
+        assert_eq!(clients.len() + 1, KEYS.len());
+        // With HTTP/2, a bucket that hangs would hold up others on the same connection.
+        for (key, value) in [(Key::Http1Only, "false"), (Key::Http2Only, "true")] {
+            let [one, other] = [(); 2].map(|()| client(given(key, value)).unwrap());
+            assert!(!Arc::ptr_eq(&one, &other), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_belongs_to_one_runtime_and_goes_with_its_last_user() {
+        let make = || client(Given::of(&ClientOptions::new())).unwrap();
+        let runtimes = [(); 2]
+            .map(|()| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+        let [one, other] = runtimes.each_ref().map(|runtime| runtime.block_on(async { make() }));
+        assert!(!Arc::ptr_eq(&one, &other));
+        let again = runtimes[0].block_on(async { make() });
+        assert!(Arc::ptr_eq(&one, &again));
+        let left = Arc::downgrade(&one);
+        drop(one);
+        assert!(left.upgrade().is_some());
+        drop(again);
+        assert!(left.upgrade().is_none());
+        // Nobody knows in which runtime it will be used.
+        assert!(!Arc::ptr_eq(&make(), &make()));
     }
 }

@@ -37,6 +37,11 @@ impl Bucket {
     /// For AWS, the credentials of web identities, containers and instances are found as well;
     /// profiles in `~/.aws` are not. No request is sent until a sink is opened on the bucket.
     ///
+    /// Use the bucket in the tokio runtime in which it was opened. Buckets that are opened there
+    /// with the same options of the HTTP client share its connections and the machine's
+    /// certificates, which are read when the first of them is opened. Outside of a runtime, and
+    /// with HTTP/2, each bucket has a client of its own.
+    ///
     /// # Errors
     ///
     /// If the URL names no bucket, names a provider that is not compiled in, or holds a credential

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod azurite_keeps_records_once;
+mod buckets_share_connections;
 mod checker_catches;
 mod configuration_is_no_outage;
 #[cfg(target_os = "linux")]
