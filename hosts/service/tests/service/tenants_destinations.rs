@@ -2,12 +2,15 @@
 //! included, and for no other tenant's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::post;
+use futures::future::{join, join_all};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,6 +22,8 @@ struct Receivers {
     received: Arc<Mutex<BTreeMap<String, Records>>>,
     /// The tenants whose requests are answered with 503.
     away: Arc<Mutex<BTreeSet<String>>>,
+    /// The requests whose records were kept. The response to every third one is lost.
+    kept: Arc<AtomicUsize>,
 }
 
 impl Receivers {
@@ -49,7 +54,10 @@ impl Receivers {
             let before = records.insert(id, record["body"].clone());
             assert!(before.is_none_or(|before| before == record["body"]), "{line}");
         }
-        StatusCode::OK
+        match self.kept.fetch_add(1, Relaxed) % 3 {
+            2 => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::OK,
+        }
     }
 
     fn of(&self, tenant: &str) -> Records {
@@ -185,4 +193,60 @@ async fn a_bucket_that_left_the_settings_gets_the_rest_of_its_logs() {
     check(&records_at(&at("acme")), "acme", 4);
     check(&receivers.of("acme"), "acme", 2);
     assert!(names().contains("state a name 00000004 acme"), "a new route: {}", names());
+}
+
+/// The service is killed under load, round after round. What was answered is in both destinations,
+/// and what the log stream has is what the bucket has under the same id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_takes_no_answered_log_from_either_destination() {
+    let directory = TempDir::new().unwrap();
+    let (receivers, url) = Receivers::start().await;
+    let at = |name: &str| directory.path().join(name);
+    let bucket = format!("file://{}", at("acme").display());
+    let file = at("routes.toml");
+    std::fs::write(&file, route("acme", Some(&bucket), &url)).unwrap();
+    let flags = ["--routes", file.to_str().unwrap(), "--trusted-proxies", "127.0.0.1"];
+    let start = || Service::start_with_journal(&directory, &flags, &[]);
+    let ids: Vec<_> = (0..4).map(|_| new_id("plan")).collect();
+    let headers = [("x-tenant", "acme"), ("x-user", "acme")];
+    let mut answered = BTreeSet::new();
+    for round in 0..3 {
+        let mut service = start();
+        let (answers, mut answer) = tokio::sync::mpsc::unbounded_channel();
+        let of_clients = &service;
+        let clients = join_all(ids.iter().map(|id| {
+            let answers = answers.clone();
+            async move {
+                let mut done = Vec::new();
+                let update = || of_clients.try_update(id, change("x"), &headers);
+                while let Ok((200, document)) = update().await {
+                    done.push((format!("acme/{id}"), document["revision"].as_u64().unwrap()));
+                    if answers.send(()).is_err() {
+                        break;
+                    }
+                }
+                done
+            }
+        }));
+        let killer = async {
+            for _ in 0..20 + 7 * round {
+                answer.recv().await;
+            }
+            of_clients.kill();
+        };
+        let (done, ()) = join(clients, killer).await;
+        answered.extend(done.into_iter().flatten());
+        service.wait();
+    }
+    start().stop();
+    let (records, received) = (records_at(&at("acme")), receivers.of("acme"));
+    check(&records, "acme", records.len());
+    let changed: BTreeSet<_> = received
+        .values()
+        .map(|log| (log["document"].as_str().unwrap().to_owned(), log["to"].as_u64().unwrap()))
+        .collect();
+    assert!(answered.len() >= 3 * 20 && answered.is_subset(&changed), "{answered:?}");
+    for (id, record) in &received {
+        assert_eq!(records.get(id), Some(record), "{id:?}");
+    }
 }
