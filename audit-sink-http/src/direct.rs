@@ -55,6 +55,20 @@ impl Numbers {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Notes that a batch is no longer in flight.
+    fn ended(&self, ticket: u64, is_lost: bool) {
+        let mut state = self.lock();
+        state.has_lost |= is_lost;
+        state.pending.remove(&ticket);
+        let first = state.pending.first().copied().unwrap_or(state.next_ticket);
+        // Wakers do not run under this lock. Batches that end at once may get here in any order,
+        // and flushes would wait forever if the number that an earlier one found came last.
+        drop(state);
+        let raise = || self.first_pending.send_modify(|known| *known = first.max(*known));
+        // The wakers of flushes may panic, and those behind them wait too.
+        while catch(raise).is_err() {}
+    }
 }
 
 /// A batch in flight. [Ended](UnderWay::end) once its outcome is certain, or dropped with its
@@ -78,13 +92,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.numbers.lock();
-        state.has_lost |= self.must_end.is_some();
-        state.pending.remove(&self.ticket);
-        let first = state.pending.first().copied().unwrap_or(state.next_ticket);
-        drop(state);
-        // The wakers of flushes may panic, and those behind them wait too.
-        while catch(|| self.numbers.first_pending.send_replace(first)).is_err() {}
+        self.numbers.ended(self.ticket, self.must_end.is_some());
     }
 }
 
@@ -288,5 +296,39 @@ impl fmt::Debug for Direct {
             .field("stream", &self.stream)
             .field("pending_bytes", &self.pending_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// The last number that flushes see is that of the last batch, whichever task tells it first.
+    #[test]
+    fn batches_that_end_at_once_hold_up_no_flush() {
+        const TASKS: u64 = 4;
+        const ROUNDS: u64 = 20_000;
+        let numbers = Numbers { state: Mutex::default(), first_pending: watch::Sender::new(0) };
+        let next = Barrier::new(usize::try_from(TASKS).unwrap());
+        std::thread::scope(|scope| {
+            for task in 0..TASKS {
+                let (numbers, next) = (&numbers, &next);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        if next.wait().is_leader() {
+                            let mut state = numbers.lock();
+                            state.next_ticket = (round + 1) * TASKS;
+                            state.pending = (round * TASKS..state.next_ticket).collect();
+                        }
+                        next.wait();
+                        numbers.ended(round * TASKS + task, false);
+                        next.wait();
+                        assert_eq!(*numbers.first_pending.borrow(), (round + 1) * TASKS);
+                    }
+                });
+            }
+        });
     }
 }
