@@ -25,18 +25,35 @@ pub fn is_state(name: &str) -> bool {
     name == "paused" || name.ends_with(".follower")
 }
 
+/// A cache of files that were read, by name, since equal bytes need not be read again.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<String, (Vec<u8>, Vec<FollowerReading>)>);
+
 /// The newest state of the followers in these files, by number.
 pub fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<FollowerReading>, String> {
-    let mut newest: BTreeMap<u64, FollowerReading> = BTreeMap::new();
-    for (name, bytes) in files.iter().filter(|(name, _)| is_state(name)) {
-        for reading in all(bytes).ok_or_else(|| format!("{name} cannot be read"))? {
-            let known = newest.get(&reading.number);
-            if known.is_none_or(|known| known.writes < reading.writes) {
-                newest.insert(reading.number, reading);
-            }
+    read_again(&mut Known::default(), files)
+}
+
+/// Like [`read`], with what was read before.
+pub fn read_again(
+    known: &mut Known,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<FollowerReading>, String> {
+    let states = || files.iter().filter(|(name, _)| is_state(name));
+    for (name, bytes) in states() {
+        if known.0.get(name).is_none_or(|(before, _)| before != bytes) {
+            let readings = all(bytes).ok_or_else(|| format!("{name} cannot be read"))?;
+            known.0.insert(name.clone(), (bytes.clone(), readings));
         }
     }
-    Ok(newest.into_values().collect())
+    let mut newest: BTreeMap<u64, &FollowerReading> = BTreeMap::new();
+    for reading in states().flat_map(|(name, _)| &known.0[name].1) {
+        let before = newest.entry(reading.number).or_insert(reading);
+        if before.writes < reading.writes {
+            *before = reading;
+        }
+    }
+    Ok(newest.into_values().cloned().collect())
 }
 
 /// The followers in one file.

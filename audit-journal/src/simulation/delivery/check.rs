@@ -11,7 +11,8 @@ impl<E: Endpoint> Simulation<E> {
     fn reading(&mut self) -> Result<Reading, String> {
         let objects = self.bucket.objects();
         let mut reading = E::read(&mut self.known, &objects, self.manners.attributes)?;
-        checker::add_set_aside(&mut reading, &self.disk.files(), E::lines_of)?;
+        let files = self.disk.files_where(checker::is_set_aside);
+        checker::add_set_aside(&mut reading, &files, E::lines_of)?;
         reading.values_mut().for_each(|objects| objects.sort_by_key(|object| object.first));
         Ok(reading)
     }
@@ -21,8 +22,8 @@ impl<E: Endpoint> Simulation<E> {
         let mut own = self.bucket.objects();
         own.retain(|_, stored| !stored.foreign);
         E::verify(&own, &self.bucket.shown(), true)?;
-        let is_secret = |name: &&String| name.ends_with(".secret");
-        match self.disk.files().keys().find(is_secret) {
+        let is_secret = |name: &String| name.ends_with(".secret");
+        match self.disk.names().into_iter().find(is_secret) {
             None => Ok(()),
             Some(secret) => Err(format!("{secret} is not destroyed")),
         }
@@ -74,7 +75,8 @@ impl<E: Endpoint> Simulation<E> {
                 }
             }
         }
-        for (id, next) in checker::delivered(&self.disk.files())? {
+        let files = self.disk.files_where(checker::is_delivered);
+        for (id, next) in checker::delivered(&files)? {
             are_in(&reading, &BTreeMap::from([(id, next)]))
                 .map_err(|what| format!("all is said to be there, and {what}"))?;
         }

@@ -109,7 +109,7 @@ impl<E: Endpoint> Simulation<E> {
 
     /// Notes the followers' numbers. A follower with a new number starts with this opening.
     pub(super) fn note_followers(&mut self) -> Result<(), String> {
-        let readings = checker::read(&self.disk.files())?;
+        let readings = checker::read(&self.disk.files_where(checker::is_state))?;
         for candidate in self.candidates.iter_mut().filter(|candidate| candidate.is_wanted) {
             let own = readings.iter().filter(|reading| reading.name == candidate.name);
             let own: Vec<_> = own.filter(|reading| !reading.is_retired).collect();
@@ -202,7 +202,7 @@ impl<E: Endpoint> Simulation<E> {
     pub(super) fn followed(&self) -> (u64, u64) {
         let have: usize =
             self.candidates.iter().map(|candidate| candidate.receiver.records().len()).sum();
-        let readings = checker::read(&self.disk.files()).unwrap_or_default();
+        let readings = checker::read(&self.disk.files_where(checker::is_state)).unwrap_or_default();
         let missing = readings.iter().flat_map(|reading| &reading.missing);
         (have as u64, missing.map(|(_, records)| records.end - records.start).sum())
     }

@@ -156,6 +156,8 @@ struct FileState {
     cached: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Write>,
+    /// Whether something was written since both were the same.
+    is_written: bool,
 }
 
 #[derive(Debug)]
@@ -205,7 +207,7 @@ impl SimulatedDisk {
         let mut state = disk.lock();
         for (inode, (name, bytes)) in files.iter().enumerate() {
             let (cached, durable) = (bytes.clone(), bytes.clone());
-            state.files.push(FileState { cached, durable, pending: Vec::new() });
+            state.files.push(FileState { cached, durable, ..FileState::default() });
             state.cached.insert(name.clone(), inode);
             state.durable.insert(name.clone(), inode);
         }
@@ -217,7 +219,7 @@ impl SimulatedDisk {
     pub fn alter(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.lock();
         let inode = state.cached[name];
-        let FileState { cached, durable, pending: _ } = &mut state.files[inode];
+        let FileState { cached, durable, .. } = &mut state.files[inode];
         change(cached);
         change(durable);
     }
@@ -232,9 +234,10 @@ impl SimulatedDisk {
             change.survive(dice, durable);
         }
         cached.clone_from(durable);
-        for file in files {
+        for file in files.iter_mut().filter(|file| file.is_written) {
             file.lose_pending(dice);
             file.cached.clone_from(&file.durable);
+            file.is_written = false;
         }
     }
 
@@ -298,6 +301,11 @@ impl SimulatedDisk {
         let state = self.lock();
         let wanted = state.cached.iter().filter(|(name, _)| is_wanted(name));
         wanted.map(|(name, inode)| (name.clone(), state.files[*inode].cached.clone())).collect()
+    }
+
+    /// The names of all files, without a call.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().cached.keys().cloned().collect()
     }
 
     /// The contents of this file in the durable view, if that has its name.
@@ -613,6 +621,7 @@ impl DiskFile for SimulatedFile {
             }
         }
         let file = &mut state.files[self.inode];
+        file.is_written = true;
         put(&mut file.cached, offset, &bytes[..len]);
         file.pending.push(Write { offset, bytes: bytes[..len].to_vec() });
         answer

@@ -248,14 +248,13 @@ impl Simulation {
             match recovered {
                 Ok(recovered) => {
                     agrees(&recovered, &reading)?;
-                    let names = self.disk.files();
-                    let taken = names.keys().any(|name| {
+                    let names = self.disk.names();
+                    let taken = names.iter().any(|name| {
                         name.ends_with(".journal") && *name >= file_name(recovered.next_ordinal)
                     });
                     if taken {
                         return Err(format!(
-                            "{:?} are left, next is {}",
-                            names.keys(),
+                            "{names:?} are left, next is {}",
                             recovered.next_ordinal
                         ));
                     }

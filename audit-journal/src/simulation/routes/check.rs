@@ -9,15 +9,15 @@ use super::{Customer, Simulation};
 use crate::plan::DecidedObject;
 use crate::simulation::bucket::{SEAL, Stored};
 use crate::simulation::checkers::delivery::{self as checker, ObjectReading, Reading};
-use crate::simulation::destination::{Endpoint, Known, Own};
+use crate::simulation::destination::{Endpoint, Own};
 use crate::simulation::vouching::OWN;
 use crate::startup;
 
 impl Simulation {
     /// The objects in a customer's bucket, and the set-aside objects of its streams.
     fn reading(&self, n: usize) -> Result<Reading, String> {
-        let bucket = &self.customers[n].bucket;
-        let mut reading = Own::read(&mut Known::default(), &bucket.objects(), true)?;
+        let Customer { bucket, known, .. } = &self.customers[n];
+        let mut reading = Own::read(&mut known.borrow_mut(), &bucket.objects(), true)?;
         let mut set_aside = Reading::new();
         let conflicts = bucket.conflicts();
         // With a thousand buckets, the files of all of them are not read for each.

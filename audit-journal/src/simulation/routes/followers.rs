@@ -141,7 +141,8 @@ impl Simulation {
 
     /// The newest state of the followers of all routes.
     pub(super) fn follower_readings(&self) -> Result<Vec<FollowerReading>, String> {
-        checker::read(&self.disk.files_where(checker::is_state))
+        let files = self.disk.files_where(checker::is_state);
+        checker::read_again(&mut self.known_followers.borrow_mut(), &files)
     }
 
     /// Notes that a route was retired, and its followers with it.

@@ -31,6 +31,7 @@ mod scenarios;
 mod tests;
 mod variants;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -49,8 +50,9 @@ use tokio::time::{sleep, timeout};
 use self::followers::Candidate;
 use self::variants::{BadDisk, Variant};
 use super::bucket::{Believes, Manners, SimulatedBucket};
+use super::checkers::followers::Known as KnownFollowers;
 use super::delivery::trouble::{SimulatedExecutor, Trouble, any_memory};
-use super::destination::{Endpoint, Own, Sending};
+use super::destination::{Endpoint, Known, Own, Sending};
 use super::disk::faulty::{FaultyDisk, Injected};
 use super::disk::{Dice, Fault, SimulatedDisk};
 use crate::commit::{self, Bounds, Committer, Journal, Taken};
@@ -77,6 +79,7 @@ struct Customer {
     /// The member with its name in each of its records.
     of: String,
     bucket: SimulatedBucket,
+    known: RefCell<Known>,
     /// Acknowledged records by stream and number.
     acknowledged: BTreeMap<(UniqueId, u64), Vec<u8>>,
     /// Records that were certainly not written.
@@ -124,6 +127,7 @@ struct Simulation {
     records: u64,
     variant: Variant,
     figures: Figures,
+    known_followers: RefCell<KnownFollowers>,
     max_bytes: u64,
     /// From which the size of a segment is chosen, in blocks.
     segment_blocks: Range<usize>,
@@ -195,6 +199,7 @@ impl Simulation {
             records: 0,
             variant,
             figures: Figures::default(),
+            known_followers: RefCell::default(),
             max_bytes: u64::MAX / 8,
             segment_blocks: 4..9,
             retention_ms: 0,
@@ -724,6 +729,7 @@ impl Customer {
             of: format!(",\"of\":\"{name}\","),
             name,
             bucket,
+            known: RefCell::default(),
             acknowledged: BTreeMap::new(),
             refused: BTreeSet::new(),
             refusal: None,
