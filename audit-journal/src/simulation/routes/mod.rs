@@ -1,7 +1,7 @@
 //! Simulates one journal with many destinations, with faults that follow from a seed. Routes with
-//! up to three followers each are added, closed and retired while groups are committed; requests
-//! fail to one destination or to all; disk calls fail or panic; and the process closes the journal
-//! or is killed at any step.
+//! up to three followers each are added, closed and retired while groups are committed; in half of
+//! the seeds, the default route has up to three others; requests fail to one destination or to all;
+//! disk calls fail or panic; and the process closes the journal or is killed at any step.
 //!
 //! Code that reads the buckets independently checks that each acknowledged record is in its route's
 //! bucket exactly once, under the number in its receipt; that refused records are nowhere; that no
@@ -34,12 +34,12 @@ mod variants;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{io, iter};
 
 use audit_core::testing::{ManualClock, SeededRandom};
 use audit_core::{Batch, Clock, Outcome, Random, Receipt, SinkError, UniqueId};
@@ -68,7 +68,7 @@ use crate::segments::{LiveSegments, Publisher};
 use crate::shared::latest;
 use crate::shared::panic::{catch, catch_in};
 use crate::startup::{self, Assembled, Means, Opening, Recovery};
-use crate::{JournalSettings, OpenError, Route, RouteOpening};
+use crate::{Follower, JournalSettings, OpenError, Route, RouteOpening};
 
 /// 2026-01-01.
 const NOW_MS: i64 = 1_767_225_600_000;
@@ -183,7 +183,9 @@ impl Simulation {
                 wants_plans: variant != Variant::PlansUnsynced,
             };
             let bucket = SimulatedBucket::new(dice.draw(), manners, disk.clone());
-            let followers = if n == 0 { Vec::new() } else { Candidate::all(&mut dice) };
+            // Seeds from before the default route had followers are even.
+            let has_followers = n > 0 || seed % 2 == 1;
+            let followers = if has_followers { Candidate::all(&mut dice) } else { Vec::new() };
             let vouches = n > 0 && vouches && dice.chance(4, 5);
             Customer { vouches, ..Customer::new(n, bucket, followers) }
         });
@@ -348,13 +350,16 @@ impl Simulation {
         } else {
             Arc::new(BadDisk::new(self.disk.clone(), self.variant))
         };
+        let followers = self.choose_followers(0, is_last);
+        let names: Vec<_> = followers.iter().map(|follower| follower.name.clone()).collect();
         for _ in 0..100 {
             let stream = UniqueId::generate(&*self.clock, &*self.random);
-            match startup::read(&*disk, stream, None, &[]) {
+            match startup::read(&*disk, stream, None, &names) {
                 Ok((recovered, decided)) => {
+                    self.note_followers(0, &names)?;
                     let disk = Arc::clone(&disk);
                     let recovery = Recovery { disk, new: None, recovered, decided };
-                    if let Ok(process) = self.start(recovery, stream, is_last) {
+                    if let Ok(process) = self.start(recovery, stream, &followers, is_last) {
                         return Ok(Some(process));
                     }
                     if self.disk.is_stopped() {
@@ -375,6 +380,7 @@ impl Simulation {
         &mut self,
         mut recovery: Recovery,
         stream: UniqueId,
+        followers: &[Follower],
         is_last: bool,
     ) -> io::Result<Process> {
         let journal = self.journal();
@@ -401,7 +407,7 @@ impl Simulation {
             max_object_bytes,
             stream,
             destination: Own::destination(&self.customers[0].bucket, sending),
-            followers: Vec::new(),
+            followers: followers.to_vec(),
             health: Arc::clone(&health),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::clone(&self.random) as Arc<dyn Random>,
@@ -427,6 +433,7 @@ impl Simulation {
         let next_ordinal = commits.next_ordinal;
         let (sink, committer, ..) = Journal::connect(commit::Parts { journal, ..commits });
         self.trouble.requests.lock().unwrap().clear();
+        let followed = followers.iter().map(|follower| Arc::clone(&follower.health));
         let patience = (!is_last).then_some(Duration::from_secs(5));
         Ok(Process {
             journal: Arc::new(sink),
@@ -438,7 +445,7 @@ impl Simulation {
             prepared: VecDeque::new(),
             next_ordinal,
             callers: Vec::new(),
-            boards: vec![health],
+            boards: iter::once(health).chain(followed).collect(),
             segment_bytes,
             is_stopped: false,
             is_dead,
@@ -531,7 +538,8 @@ impl Simulation {
 
     /// Checks that routes that are not open are retired only if they have everything.
     async fn retire_unopened(&mut self, process: &Process) -> Result<(), String> {
-        for customer in self.customers.iter_mut().filter(|customer| customer.route.is_none()) {
+        let routes = self.customers.iter_mut().skip(1);
+        for customer in routes.filter(|customer| customer.route.is_none()) {
             customer.followers.iter_mut().for_each(Candidate::may_lack);
         }
         let journal = Arc::clone(&process.journal);

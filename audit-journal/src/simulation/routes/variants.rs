@@ -43,6 +43,8 @@ pub(super) enum Variant {
     MixesUpFollowers,
     /// Shares one watermark among all followers of routes.
     SharesFollowerWatermarks,
+    /// Gives the default route's followers the watermarks of those of routes.
+    SharesWatermarksWithDefault,
     /// Forgets which records a follower misses.
     ForgetsMissing,
     /// Keeps segments for a follower whatever it takes.
@@ -51,7 +53,7 @@ pub(super) enum Variant {
 
 impl Variant {
     /// The variants that seeds must catch. Scenarios catch the others.
-    pub(super) const BAD: [Variant; 11] = [
+    pub(super) const BAD: [Variant; 12] = [
         Variant::MixesUpRoutes,
         Variant::SharesWatermarks,
         Variant::DropsUnplanned,
@@ -62,6 +64,7 @@ impl Variant {
         Variant::NamesStreamsUnnoted,
         Variant::MixesUpFollowers,
         Variant::SharesFollowerWatermarks,
+        Variant::SharesWatermarksWithDefault,
         Variant::ForgetsMissing,
     ];
 }
@@ -176,11 +179,13 @@ impl BadDisk {
             record.missing.clear();
             return record.write(&self.inner);
         }
-        if self.variant != Variant::SharesFollowerWatermarks {
+        let with_default = self.variant == Variant::SharesWatermarksWithDefault;
+        if self.variant != Variant::SharesFollowerWatermarks && !with_default {
             return Ok(());
         }
+        let is_treated = |other: &FollowerRecord| (other.route == 0) == with_default;
         for name in self.inner.list()?.iter().filter(|name| name.ends_with(".follower")) {
-            if let Some(mut other) = read(name)?.filter(|other| other.route > 0) {
+            if let Some(mut other) = read(name)?.filter(is_treated) {
                 other.watermark = record.watermark;
                 other.write(&self.inner)?;
             }
