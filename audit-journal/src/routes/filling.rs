@@ -7,7 +7,7 @@ use audit_core::{Buffer, UniqueId};
 use super::batch::{IndexedBatch, Stretch, disappeared, read_batch};
 use crate::destination::RecordTime;
 use crate::format::{BATCH_HEADER_BYTES, Found, Position};
-use crate::segment::{Segment, SegmentReader, WINDOW_BYTES, Window};
+use crate::segment::{Segment, SegmentReader, Window};
 
 /// Where records of a stream are: a batch, or all batches of some groups.
 #[derive(Debug, Clone)]
@@ -68,14 +68,6 @@ impl Entry {
         }
     }
 
-    /// Where its first batch, or the group with it, begins.
-    pub(super) fn start(&self) -> Position {
-        match self {
-            Entry::Batch(segment, _, batch) => segment.position(batch.offset),
-            Entry::Stretch(stretch) => stretch.segment.position(stretch.groups.start),
-        }
-    }
-
     pub(super) fn first_sequence(&self) -> u64 {
         match self {
             Entry::Batch(_, _, batch) => batch.first_sequence,
@@ -105,22 +97,17 @@ impl Entry {
     }
 }
 
-/// The memory that reading these entries takes, in bytes, besides that for `bytes` of records.
-pub(super) fn window_bytes(entries: &[Entry]) -> u64 {
-    let reads_groups = entries.iter().any(|entry| matches!(entry, Entry::Stretch(_)));
-    if reads_groups { WINDOW_BYTES } else { 0 }
-}
-
 /// Reads the records of these entries of one stream until the object is full, into a buffer of
 /// `capacity` bytes.
 pub(super) fn fill(
     route: u32,
-    entries: &[Entry],
+    entries: impl IntoIterator<Item = Entry>,
     limit: Limit,
     capacity: u64,
 ) -> io::Result<Filled> {
-    let first = entries.first().expect("an object has an entry");
-    let first_sequence = first.first_sequence();
+    let mut entries = entries.into_iter().peekable();
+    let first = entries.peek().expect("an object has an entry");
+    let (first_sequence, ordinal) = (first.first_sequence(), first.ordinal());
     let mut filling = Filling {
         route,
         limit,
@@ -132,11 +119,11 @@ pub(super) fn fill(
         memory: Vec::new(),
         window: Window::default(),
     };
-    let mut ordinals = (first.ordinal(), first.ordinal());
+    let mut ordinals = (ordinal, ordinal);
     let mut stretch = None;
     for entry in entries {
         let before = filling.next;
-        let is_whole = match entry {
+        let is_whole = match &entry {
             Entry::Batch(segment, _, batch) => filling.read_batch(segment, batch)?,
             Entry::Stretch(of) => {
                 let read = stretch.insert(filling.read_stretch(of)?);

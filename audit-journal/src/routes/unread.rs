@@ -13,9 +13,9 @@ use audit_core::UniqueId;
 use tokio::time::Instant;
 
 use super::batch::{IndexedBatch, RunRecords, Stretch};
-use super::filling::{Entry, Filled, Limit, ReadTo, fill, window_bytes};
+use super::filling::{Entry, Filled, Limit, ReadTo, fill};
 use crate::format::Position;
-use crate::segment::Segment;
+use crate::segment::{Segment, WINDOW_BYTES};
 
 /// The records that a follower has not read, in order.
 #[derive(Debug)]
@@ -166,7 +166,8 @@ impl Unread {
 impl FollowedRun {
     /// The memory that reading it takes, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.record_bytes() + window_bytes(&self.entries)
+        let reads_groups = self.entries.iter().any(|entry| matches!(entry, Entry::Stretch(_)));
+        self.record_bytes() + if reads_groups { WINDOW_BYTES } else { 0 }
     }
 
     fn record_bytes(&self) -> u64 {
@@ -180,7 +181,7 @@ impl FollowedRun {
         let stream = entries.first().expect("a run has an entry").stream();
         let limit = Limit::Follower { max_bytes, end };
         let Filled { first_sequence, next, lines, times, ordinals, stretch } =
-            fill(route, &entries, limit, capacity)?;
+            fill(route, entries, limit, capacity)?;
         let count = next - first_sequence;
         let is_noted = end == Some(next);
         let (since, end) = (Instant::now(), Position { ordinal: 0, offset: 0 });

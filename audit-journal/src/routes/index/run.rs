@@ -1,5 +1,6 @@
 //! The records of a route's next object: where they are, and their reading.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -7,9 +8,10 @@ use audit_core::UniqueId;
 use tokio::time::Instant;
 
 use super::super::batch::RunRecords;
-use super::super::filling::{Entry, Filled, Limit, ReadTo, fill, window_bytes};
+use super::super::filling::{Entry, Filled, Limit, ReadTo, fill};
 use super::state::{Part, RouteRecords};
 use crate::format::Position;
+use crate::segment::WINDOW_BYTES;
 
 /// The records of a route's next object, still in the journal.
 #[derive(Debug)]
@@ -21,9 +23,9 @@ pub(crate) struct Run {
     end: Position,
     /// The most bytes of the object in the journal, unless it is a single batch.
     max_bytes: u64,
-    /// The size of the entries in the journal, in bytes.
+    /// The size of the parts in the journal, in bytes.
     bytes: u64,
-    entries: Vec<Entry>,
+    parts: Vec<Part>,
 }
 
 impl Run {
@@ -31,52 +33,68 @@ impl Run {
     pub(super) fn of(records: &RouteRecords, route: u32, max_bytes: u64) -> Option<Run> {
         let front = records.parts.front()?;
         let ((_, is_system), stream) = (front.first()?, front.stream());
-        let (since, end, entries) = (records.since, records.end, Vec::new());
-        let mut run = Run { route, stream, is_system, since, end, max_bytes, bytes: 0, entries };
-        let _is_bounded = records.parts.iter().try_for_each(|part| run.add(part));
+        let (since, end, parts) = (records.since, records.end, Vec::new());
+        let mut run = Run { route, stream, is_system, since, end, max_bytes, bytes: 0, parts };
+        if records.parts.iter().try_for_each(|part| run.add(part)).is_break() {
+            // Later batches of the last batch's group may be left, so the run ends within the
+            // group.
+            run.end = run.parts.last()?.last_start()?;
+        }
         Some(run)
     }
 
-    /// Adds the next part. Breaks if the object ends before the end of the part.
+    /// Adds the next part, or the beginning of it. Breaks if the object ends there.
     fn add(&mut self, part: &Part) -> ControlFlow<()> {
-        match part {
-            Part::Batches(segment, stream, batches) => batches.iter().try_for_each(|batch| {
-                let entry = Entry::Batch(segment.clone(), *stream, *batch);
-                self.push(entry, batch.is_system, batch.bytes.into())
-            }),
+        let is_whole = match part {
+            Part::Batches(segment, stream, batches) => {
+                let takes = batches.iter().take_while(|batch| {
+                    let bytes = batch.bytes.into();
+                    self.takes(*stream, batch.is_system, bytes, bytes)
+                });
+                let taken: VecDeque<_> = takes.copied().collect();
+                let is_whole = taken.len() == batches.len();
+                if !taken.is_empty() {
+                    self.parts.push(Part::Batches(segment.clone(), *stream, taken));
+                }
+                is_whole
+            }
             // The object may end within the stretch, which shows when it is read.
-            Part::Stretch { stretch, .. } => self.push(Entry::Stretch(stretch.clone()), false, 1),
-        }
+            Part::Stretch { stretch, is_read } => {
+                let is_taken = self.takes(stretch.stream, false, 1, stretch.bytes);
+                if is_taken {
+                    let (stretch, is_read) = (stretch.clone(), *is_read);
+                    self.parts.push(Part::Stretch { stretch, is_read });
+                }
+                is_taken
+            }
+        };
+        if is_whole { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    /// Adds an entry. Breaks if the object ends before it. Its first batch has at least
-    /// `first_bytes`.
-    fn push(&mut self, entry: Entry, is_system: bool, first_bytes: u64) -> ControlFlow<()> {
-        let is_other = entry.stream() != self.stream || self.is_system || is_system;
-        if let Some(last) = self.entries.last()
-            && (is_other || self.bytes + first_bytes > self.max_bytes)
-        {
-            // Later batches of the last batch's group may be left, so the run ends within the
-            // group.
-            self.end = last.start();
-            return ControlFlow::Break(());
+    /// Whether the object goes on with batches of this many bytes, whose first one has at least
+    /// `first_bytes`. If so, they are counted.
+    fn takes(&mut self, stream: UniqueId, is_system: bool, first_bytes: u64, bytes: u64) -> bool {
+        let is_other = stream != self.stream || self.is_system || is_system;
+        if self.bytes > 0 && (is_other || self.bytes + first_bytes > self.max_bytes) {
+            return false;
         }
-        self.bytes += entry.bytes();
-        self.entries.push(entry);
-        ControlFlow::Continue(())
+        self.bytes += bytes;
+        true
     }
 
     /// The size of the object in the journal, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        match &self.entries[..] {
-            [Entry::Batch(..)] => self.bytes,
+        match &self.parts[..] {
+            // Such a batch may be larger than an object should be.
+            [Part::Batches(_, _, batches)] if batches.len() == 1 => self.bytes,
             _ => self.bytes.min(self.max_bytes),
         }
     }
 
     /// The memory that reading it takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.bytes() + window_bytes(&self.entries)
+        let reads_groups = self.parts.iter().any(|part| matches!(part, Part::Stretch { .. }));
+        self.bytes() + if reads_groups { WINDOW_BYTES } else { 0 }
     }
 
     /// Reads the records. Also returns how far the last stretch was read, if there is one.
@@ -84,8 +102,9 @@ impl Run {
         // Allocates what the delivery took from its memory for the run: a buffer that grows would
         // take up to twice that.
         let capacity = self.bytes();
-        let Run { route, stream, is_system, since, mut end, max_bytes, entries, .. } = self;
-        let filled = fill(route, &entries, Limit::Destination { max_bytes }, capacity)?;
+        let Run { route, stream, is_system, since, mut end, max_bytes, parts, .. } = self;
+        let entries = parts.into_iter().flat_map(Part::entries);
+        let filled = fill(route, entries, Limit::Destination { max_bytes }, capacity)?;
         let Filled { first_sequence, next, lines, times, stretch, .. } = filled;
         if let Some(ReadTo { at, time_ms: Some(_), .. }) = stretch {
             end = at;
@@ -94,5 +113,19 @@ impl Run {
         let records =
             RunRecords { stream, first_sequence, count, times, is_system, lines, since, end };
         Ok((records, stretch))
+    }
+}
+
+impl Part {
+    /// Its batches, or its stretch.
+    fn entries(self) -> impl Iterator<Item = Entry> {
+        let (batches, stretch) = match self {
+            Part::Batches(segment, stream, batches) => (Some((segment, stream, batches)), None),
+            Part::Stretch { stretch, .. } => (None, Some(Entry::Stretch(stretch))),
+        };
+        let batches = batches.into_iter().flat_map(|(segment, stream, batches)| {
+            batches.into_iter().map(move |batch| Entry::Batch(segment.clone(), stream, batch))
+        });
+        batches.chain(stretch)
     }
 }

@@ -104,6 +104,16 @@ impl Part {
         }
     }
 
+    /// Where its last batch, or the first group with any, begins.
+    pub(super) fn last_start(&self) -> Option<Position> {
+        match self {
+            Part::Batches(segment, _, batches) => {
+                batches.back().map(|last| segment.position(last.offset))
+            }
+            Part::Stretch { stretch, .. } => Some(stretch.segment.position(stretch.groups.start)),
+        }
+    }
+
     fn ends_with_system(&self) -> bool {
         match self {
             Part::Batches(_, _, batches) => batches.back().is_some_and(|last| last.is_system),
