@@ -21,6 +21,7 @@ use s3_testserver::{Fault, S3TestServer};
 use tokio::time::Instant;
 
 use super::backlog::peak_memory;
+use super::receiver;
 use super::release::{open_undelivered, processor_time, tokio_runtime, undelivered};
 
 /// How long the server takes to respond.
@@ -101,18 +102,19 @@ impl Logs {
     }
 }
 
-/// Serves an empty bucket until standard input ends. Prints what [`Served`] parses and, at the end,
-/// the processor time of this process in seconds.
+/// Serves an empty bucket, and a receiver of log streams, until standard input ends. Prints what
+/// [`Served`] parses and, at the end, the processor time of this process in seconds.
 pub fn serve() {
     tokio_runtime(2).block_on(async {
         let server = S3TestServer::start().await;
         server.faults().always(Fault::Slow { delay: RESPONDS_IN });
         println!(
-            "{} {} {} {}",
+            "{} {} {} {} {}",
             server.endpoint(),
             server.bucket(),
             server.access_key(),
-            server.secret_key()
+            server.secret_key(),
+            receiver::serve(RESPONDS_IN).await
         );
         // An error of standard input ends the server as well.
         let _ = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
@@ -120,7 +122,8 @@ pub fn serve() {
     });
 }
 
-/// A server in another process: its endpoint, bucket, access key and secret key.
+/// A server in another process: its endpoint, bucket, access key, secret key and, if it has one,
+/// the URL of its receiver.
 #[derive(Debug, Clone)]
 pub struct Served(Vec<String>);
 
@@ -136,7 +139,7 @@ impl Served {
     }
 
     fn parts(&self) -> [&str; 4] {
-        self.arguments().try_into().expect("what the server prints")
+        self.arguments()[..4].try_into().expect("what the server prints")
     }
 
     /// The server's bucket with this prefix, as a host opens it.
@@ -150,6 +153,12 @@ impl Served {
             ("aws_secret_access_key", secret_key),
         ];
         Bucket::open_with(&format!("s3://{bucket}/{prefix}"), options).expect("a bucket")
+    }
+
+    /// The URL of the receiver, or of one that accepts connections and never answers.
+    pub(super) fn receiver(&self, is_dead: bool) -> String {
+        let url = self.0.get(4).expect("a server with a receiver");
+        format!("{url}{}", if is_dead { receiver::SILENT } else { "/" })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod drain;
 pub mod evidence;
 pub mod functions;
 pub mod outcomes;
+mod receiver;
 pub mod release;
 pub mod routes;
 pub mod templates;

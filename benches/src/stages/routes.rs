@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit_core::{AuditSink, Batch};
-use audit_sink_s3::{S3Route, S3Sink};
+use audit_journal::Follower;
+use audit_sink_http::Format;
+use audit_sink_s3::{Bucket, S3Route, S3Sink};
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, interval};
 
@@ -21,8 +23,14 @@ use crate::store::FarStore;
 /// The number of commits of each caller per round.
 const EACH: usize = 16;
 
-async fn open(sink: &S3Sink, name: String, bucket: audit_sink_s3::Bucket) -> Arc<S3Route> {
-    Arc::new(sink.open_route(&name, bucket).await.expect("a route"))
+async fn open(
+    sink: &S3Sink,
+    name: String,
+    bucket: Bucket,
+    follower: Option<Follower>,
+) -> Arc<S3Route> {
+    let followers = follower.into_iter().collect();
+    Arc::new(sink.open_followed_route(&name, bucket, followers).await.expect("a route"))
 }
 
 /// The contest, with files below this directory, which should be on the disk to measure.
@@ -33,9 +41,10 @@ pub fn contests(directory: &Path) -> Vec<Contest> {
         let settings = undelivered(&directory.join("routes"));
         let opening = S3Sink::builder(bucket()).with_settings(settings);
         let sink = opening.open().await.expect("a journal");
-        let routes = stream::iter(0..CALLERS).map(|n| open(&sink, format!("of-{n}"), bucket()));
+        let routes =
+            stream::iter(0..CALLERS).map(|n| open(&sink, format!("of-{n}"), bucket(), None));
         let routes: Vec<_> = routes.buffered(CALLERS).collect().await;
-        let one = open(&sink, "one".to_owned(), bucket()).await;
+        let one = open(&sink, "one".to_owned(), bucket(), None).await;
         // The sink must live as long as its routes are used.
         std::mem::forget(sink);
         (routes, vec![one; CALLERS])
@@ -69,35 +78,69 @@ async fn all_commit(routes: &[Arc<S3Route>]) {
     }
 }
 
-/// Commits to this many routes, some of which have a dead bucket, for a while. Returns the median
-/// time of a commit to the others in seconds, the memory of this process while it was idle, and its
-/// peak, both in MiB.
+/// How many routes there are, and which.
+#[derive(Debug, Clone, Copy)]
+pub struct Customers {
+    /// All routes.
+    pub routes: u32,
+    /// The routes whose bucket is dead, and whose log stream is.
+    pub dead: u32,
+    /// Whether each has a log stream that follows it.
+    pub followed: bool,
+}
+
+impl Customers {
+    /// The arguments of a process that [`parse`](Self::parse) takes.
+    pub fn arguments(self) -> [String; 3] {
+        [self.routes.to_string(), self.dead.to_string(), self.followed.to_string()]
+    }
+
+    /// What [`arguments`](Self::arguments) returned.
+    pub fn parse([routes, dead, followed]: [&str; 3]) -> Customers {
+        let number = |text: &str| text.parse().expect("a number");
+        let followed = followed.parse().expect("true or false");
+        Customers { routes: number(routes), dead: number(dead), followed }
+    }
+}
+
+/// Commits to the routes that are not dead for a while. Returns the median time of a commit in
+/// seconds, the memory of this process while it was idle, and its peak, both in MiB.
 ///
-/// Every 10 ms, 64 records are also committed to a route whose bucket is dead or, if none is dead,
-/// to any route.
+/// Every 10 ms, 64 records are also committed to a dead route or, if none is dead, to any route.
 pub fn commits(
     served: &Served,
     directory: &Path,
-    routes: u32,
-    dead: u32,
+    customers: Customers,
     lasts: Duration,
 ) -> [f64; 3] {
-    tokio_runtime(2).block_on(run(served, directory, routes, dead, lasts))
+    tokio_runtime(2).block_on(run(served, directory, customers, lasts))
+}
+
+/// A log stream to the receiver.
+fn log_stream(served: &Served, directory: &Path, route: &str, is_dead: bool) -> Follower {
+    let settings = audit_sink_http::Settings {
+        allow_http: true,
+        allow_private_addresses: true,
+        dead_letters: Some(directory.join("dead-letters").join(route)),
+        ..audit_sink_http::Settings::new(served.receiver(is_dead), Format::WebhookLines)
+    };
+    audit_sink_http::follower_of_route(route, settings).expect("a log stream")
 }
 
 async fn run(
     served: &Served,
     directory: &Path,
-    routes: u32,
-    dead: u32,
+    Customers { routes, dead, followed }: Customers,
     lasts: Duration,
 ) -> [f64; 3] {
-    let opening = S3Sink::builder(served.bucket("own")).with_settings(undelivered(directory));
+    let journal = directory.join("journal");
+    let opening = S3Sink::builder(served.bucket("own")).with_settings(undelivered(&journal));
     let sink = opening.open().await.expect("a journal");
     let routes = stream::iter(0..routes).map(|n| {
-        let name = format!("customer-{n}");
-        let bucket = if n < dead { FarStore::silent_bucket() } else { served.bucket(&name) };
-        open(&sink, name, bucket)
+        let (name, is_dead) = (format!("customer-{n}"), n < dead);
+        let bucket = if is_dead { FarStore::silent_bucket() } else { served.bucket(&name) };
+        let follower = followed.then(|| log_stream(served, directory, &name, is_dead));
+        open(&sink, name, bucket, follower)
     });
     let routes: Vec<_> = routes.buffered(64).collect().await;
     let (dead, healthy) = match dead {

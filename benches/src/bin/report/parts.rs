@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use audit_benches::stages::drain::{Baselines, Logs, Served};
+use audit_benches::stages::routes::Customers;
 use audit_benches::stages::{backlog, drain, release, routes, templates};
 
 /// Runs a part that is measured in a separate process. Its result is the last line that it prints.
@@ -42,12 +43,11 @@ pub(crate) fn run(part: &[&str]) -> ExitCode {
             let (seconds, mib) = drain::drain(&served, Path::new(directory));
             vec![seconds, mib]
         }
-        ["routes", directory, routes, dead, seconds, ref served @ ..] => {
+        ["routes", directory, routes, dead, followed, seconds, ref served @ ..] => {
             let served = drain::Served::parse(&served.join(" "));
-            let number = |text: &str| -> u32 { text.parse().expect("a number") };
-            let (routes, dead) = (number(routes), number(dead));
-            let lasts = Duration::from_secs(number(seconds).into());
-            routes::commits(&served, Path::new(directory), routes, dead, lasts).to_vec()
+            let customers = Customers::parse([routes, dead, followed]);
+            let lasts = Duration::from_secs(seconds.parse().expect("a number"));
+            routes::commits(&served, Path::new(directory), customers, lasts).to_vec()
         }
         ["release", directory, rounds] => {
             let rounds =

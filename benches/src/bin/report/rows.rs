@@ -5,6 +5,7 @@ use std::process::Command;
 
 use audit_benches::contest::{Row, Spread, Target, Unit};
 use audit_benches::stages::drain::Logs;
+use audit_benches::stages::routes::Customers;
 use audit_benches::stages::{backlog, drain};
 
 use crate::Effort;
@@ -153,18 +154,29 @@ fn drain_row(logs: Logs, mib: u64, rounds: &[Drained]) -> Row {
     row
 }
 
-/// Commits and memory with many customers, compared with one, measured in pairs.
+/// Commits and memory with many customers, compared with one, measured in pairs: first without log
+/// streams, then with one for each customer.
 pub(crate) fn routes(effort: Effort, directory: &Path) -> Vec<Row> {
+    [false, true].into_iter().flat_map(|followed| customers(effort, directory, followed)).collect()
+}
+
+fn customers(effort: Effort, directory: &Path, followed: bool) -> Vec<Row> {
     let Effort { drains: rounds, routes, dead_routes, commits, .. } = effort;
-    println!("{routes} routes, {dead_routes} of them dead …");
+    let all = match followed {
+        true => format!("{routes} routes with a log stream each"),
+        false => format!("{routes} routes"),
+    };
+    let named = format!("{all}, {dead_routes} of them dead");
+    println!("{named} …");
     let measure = |routes: u32, dead: u32| {
         let path = directory.join("customers");
-        let journal = path.to_str().expect("a path of text");
         let (numbers, _) = beside_server(|served| {
-            let (routes, dead) = (routes.to_string(), dead.to_string());
+            let customers = Customers { routes, dead, followed }.arguments();
             let seconds = commits.as_secs().to_string();
-            let arguments = ["routes", journal, &routes, &dead, &seconds];
-            part(&[], &[&arguments[..], &served.arguments()].concat())
+            let mut arguments = vec!["routes", path.to_str().expect("a path of text")];
+            arguments.extend(customers.iter().map(String::as_str));
+            arguments.push(&seconds);
+            part(&[], &[arguments, served.arguments()].concat())
         });
         std::fs::remove_dir_all(&path).expect("a journal");
         numbers
@@ -173,7 +185,6 @@ pub(crate) fn routes(effort: Effort, directory: &Path) -> Vec<Row> {
         (0..rounds).map(|_| (measure(1, 0), measure(routes, dead_routes))).collect();
     let spread = |of: &dyn Fn(&Pair) -> f64| Spread::of(pairs.iter().map(of).collect());
     let (ours, one) = (spread(&|(_, many)| many[0]), spread(&|(one, _)| one[0]));
-    let named = format!("{routes} routes, {dead_routes} of them dead");
     let mut commit = Row::counted(
         format!("commit to a healthy one of {named}, median"),
         ours.median,
@@ -183,12 +194,19 @@ pub(crate) fn routes(effort: Effort, directory: &Path) -> Vec<Row> {
     .with_target(Target::AtMostTimes(1.1));
     commit.ours.spread = ours;
     commit.ratio = Some(spread(&|(one, many)| many[0] / one[0]));
+    let idle = spread(&|(one, many)| many[1] - one[1]).median;
+    let idle = Row::counted(format!("memory of {all} that are idle"), idle, Unit::Mebibytes)
+        .with_target(Target::AtMost(IDLE_MIB))
+        .with_note(format!("{:.1} MiB with a single route", spread(&|(one, _)| one[1]).median));
     let above = pairs.iter().map(|(_, many)| many[2] - many[1]).fold(0.0, f64::max);
     let memory = Row::counted(format!("memory above idle, {named}"), above, Unit::Mebibytes)
         .with_target(Target::AtMost(64.0))
         .with_note(format!("{:.1} MiB idle", spread(&|(_, many)| many[1]).median));
-    vec![commit, memory]
+    vec![commit, idle, memory]
 }
+
+/// The most memory of a thousand idle routes in MiB: some 32 KiB for each, with its log stream.
+const IDLE_MIB: f64 = 32.0;
 
 pub(crate) fn releases(Effort { releases, .. }: Effort, directory: &Path) -> Vec<Row> {
     let memory = Path::new("/dev/shm");
