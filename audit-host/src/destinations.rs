@@ -1,11 +1,11 @@
 //! The destinations of a host's audit logs: a bucket, log streams, or both.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use audit_core::{AuditSink, Observed};
+use audit_core::AuditSink;
 use audit_runtime::Tee;
 use audit_sink_http::{HttpSink, follower};
 use audit_sink_s3::{Bucket, JournalSettings, S3Sink};
@@ -13,11 +13,11 @@ use serde::Deserialize;
 
 use crate::apart;
 use crate::apart::OwnedBucket;
+use crate::open_routes::{CheckRoutes, Parts, observed};
 use crate::required::RequiredStreams;
-use crate::routes::open_routes;
 use crate::settings::read_tables;
 use crate::shown::Shown;
-use crate::{BucketEnv, Output, RouteSettings};
+use crate::{BucketEnv, OpenRoutes, Output, RouteSettings};
 
 /// How long records of the journal wait before they are sent to a log stream, in milliseconds. It
 /// is short, since its readers want current events, and a request costs less than an object in a
@@ -60,8 +60,8 @@ pub struct Destinations {
 pub struct Opened {
     /// Where the host's own logs go. `None` if there is no destination.
     pub sink: Option<Arc<dyn AuditSink>>,
-    /// The sink of each route, by its name. They are closed with `sink`.
-    pub routes: BTreeMap<String, Arc<dyn AuditSink>>,
+    /// The routes. They are closed with `sink`.
+    pub routes: OpenRoutes,
 }
 
 impl Destinations {
@@ -147,16 +147,7 @@ impl Destinations {
         show: Option<bool>,
         output: &Output,
     ) -> Result<Opened, Box<dyn Error>> {
-        let opened = self.open().await?;
-        if !Shown::is_wanted(show, output) {
-            return Ok(opened);
-        }
-        let observed = |sink| -> Arc<dyn AuditSink> {
-            let shown = Shown::on(output.clone());
-            Arc::new(Observed::new(sink, move |batch, place| shown.show(batch, place)))
-        };
-        let routes = opened.routes.into_iter().map(|(name, route)| (name, observed(route)));
-        Ok(Opened { routes: routes.collect(), sink: opened.sink.map(observed) })
+        self.open_with(Shown::is_wanted(show, output).then(|| output.clone())).await
     }
 
     /// Prints where audit logs go, whether they are shown, and the key that verifies them. `opened`
@@ -171,12 +162,7 @@ impl Destinations {
             false => "",
         };
         output.line(&format!("audit logs go to {sink}{}{shown}", by_way_of.unwrap_or_default()));
-        for (name, route) in &opened.routes {
-            let settings = self.routes.iter().find(|settings| settings.name == *name);
-            let followers = settings.into_iter().flat_map(RouteSettings::followers);
-            let followers: String = followers.map(|of| format!(" and {}", of.name)).collect();
-            output.line(&format!("those of route {name} go to {route}{followers}"));
-        }
+        opened.routes.announce(output);
         if let Some(key) = sink.health().verifier_key {
             output.line(&format!("what is logged can be verified with the key {key}"));
         }
@@ -258,6 +244,11 @@ impl Destinations {
     /// mirrors if its settings require them. Without a bucket its first log stream assigns the ids,
     /// and the others are mirrors.
     pub async fn open(&self) -> Result<Opened, Box<dyn Error>> {
+        self.open_with(None).await
+    }
+
+    /// As [`open`](Self::open), but prints durable records on this output.
+    async fn open_with(&self, output: Option<Output>) -> Result<Opened, Box<dyn Error>> {
         self.check_routes()?;
         let names = self.log_streams.iter().map(|settings| &settings.name);
         for (n, name) in names.clone().enumerate() {
@@ -266,7 +257,7 @@ impl Destinations {
             }
         }
         let mut streams: VecDeque<_> = self.log_streams.clone().into();
-        let mut routes = BTreeMap::new();
+        let mut routes = OpenRoutes::default();
         let first: Arc<dyn AuditSink> = match &self.bucket {
             Some((url, settings)) => {
                 check_secondary(&streams)?;
@@ -279,8 +270,19 @@ impl Destinations {
                 }
                 streams = mirrors.into();
                 let sink = Arc::new(sink.open().await?);
+                let host = Destinations { routes: Vec::new(), ..self.clone() };
+                let check: CheckRoutes = Arc::new(move |routes| {
+                    Destinations { routes: routes.to_vec(), ..host.clone() }.check_routes()
+                });
                 let required = RequiredStreams::default();
-                routes = open_routes(&sink, &self.routes, settings, &required).await?;
+                let parts = Parts {
+                    sink: Arc::clone(&sink),
+                    required: required.clone(),
+                    settings: (**settings).clone(),
+                    check,
+                    output: output.clone(),
+                };
+                routes = OpenRoutes::open(parts, self.routes.clone()).await?;
                 required.closed_with(sink)
             }
             None => match streams.pop_front() {
@@ -288,15 +290,20 @@ impl Destinations {
                 None => return Ok(Opened::default()),
             },
         };
-        if streams.is_empty() {
-            return Ok(Opened { sink: Some(first), routes });
+        let mut sink = first;
+        if !streams.is_empty() {
+            check_secondary(&streams)?;
+            let mut tee = Tee::new(sink);
+            for settings in streams {
+                tee = tee.with_mirror(Arc::new(HttpSink::open(settings).await?));
+            }
+            sink = Arc::new(tee);
         }
-        check_secondary(&streams)?;
-        let mut tee = Tee::new(first);
-        for settings in streams {
-            tee = tee.with_mirror(Arc::new(HttpSink::open(settings).await?));
-        }
-        Ok(Opened { sink: Some(Arc::new(tee)), routes })
+        let sink = match output {
+            Some(output) => observed(sink, output),
+            None => sink,
+        };
+        Ok(Opened { sink: Some(sink), routes })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Responses to liveness and readiness probes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit_core::{AuditSink, Commits, FollowerHealth, Health, HealthState, WitnessHealth};
 use serde_json::{Value as Json, json};
+
+use crate::OpenRoutes;
 
 /// A host's answers to probes. Cheap to clone.
 ///
@@ -21,7 +22,7 @@ use serde_json::{Value as Json, json};
 pub struct Probe {
     sink: Option<Arc<dyn AuditSink>>,
     part: Option<Arc<Part>>,
-    routes: Arc<BTreeMap<String, Arc<dyn AuditSink>>>,
+    routes: OpenRoutes,
     stopping: Arc<AtomicBool>,
 }
 
@@ -43,7 +44,7 @@ pub struct Answer {
 impl Probe {
     /// Creates the probe of a host with this sink, or without one.
     pub fn new(sink: Option<Arc<dyn AuditSink>>) -> Probe {
-        Probe { sink, part: None, routes: Arc::default(), stopping: Arc::default() }
+        Probe { sink, part: None, routes: OpenRoutes::default(), stopping: Arc::default() }
     }
 
     /// Creates a probe that also depends on another part. `name` is its name in answers; `commits`
@@ -57,10 +58,11 @@ impl Probe {
         Probe { part, ..Probe::new(sink) }
     }
 
-    /// Adds the sinks of routes, by name. Their details are in verbose answers.
+    /// Adds routes. The details of those that are open, and of those that are leaving, are in
+    /// verbose answers.
     #[must_use]
-    pub fn with_routes(self, routes: BTreeMap<String, Arc<dyn AuditSink>>) -> Probe {
-        Probe { routes: Arc::new(routes), ..self }
+    pub fn with_routes(self, routes: OpenRoutes) -> Probe {
+        Probe { routes, ..self }
     }
 
     /// Marks the host as stopping, and therefore not ready.
@@ -83,10 +85,14 @@ impl Probe {
         let health = self.health();
         let mut answer = self.ready_with(health.as_ref());
         answer.body["sink"] = health.as_ref().map_or(Json::Null, details);
-        if !self.routes.is_empty() {
-            let routes = self.routes.iter();
-            let routes = routes.map(|(name, route)| (name.clone(), details(&route.health())));
-            answer.body["routes"] = Json::Object(routes.collect());
+        let of_each =
+            |(name, route): (String, Arc<dyn AuditSink>)| (name, details(&route.health()));
+        for (member, routes) in
+            [("routes", self.routes.sinks()), ("leavingRoutes", self.routes.leaving())]
+        {
+            if !routes.is_empty() {
+                answer.body[member] = Json::Object(routes.into_iter().map(of_each).collect());
+            }
         }
         if let Some((name, commits)) = self.part() {
             answer.body[name] = word(&commits).into();

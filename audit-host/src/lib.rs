@@ -12,6 +12,7 @@
 //! - [`AuditLogSettings`]: the settings of the audit log that all hosts have, and their defaults.
 //! - [`Destinations`]: opens the sink for a bucket, log streams, or both, and prints records once
 //!   they are durable.
+//! - [`OpenRoutes`]: the routes of tenants, which may change while the host runs.
 //! - [`private_files`]: makes all files of the process accessible only to their owner.
 //! - [`Connections`]: HTTP within [`ServeLimits`], on one or more listeners.
 //! - [`FairSemaphore`]: permits that clients take in turns, so that no client's flood makes another
@@ -57,6 +58,7 @@ pub mod lasting;
 mod logging;
 #[cfg(feature = "manual")]
 mod manual;
+mod open_routes;
 mod output;
 mod required;
 mod routes;
@@ -85,6 +87,7 @@ pub use health::{Answer, Probe};
 pub use logging::{LogFormat, log_and_trace, log_to_stderr};
 #[cfg(feature = "manual")]
 pub use manual::write_manual_if_asked;
+pub use open_routes::{OpenRoutes, PreparedRoutes, RoutesChange};
 pub use output::{Output, may_color};
 pub use routes::{RouteSettings, RoutesFile};
 pub use settings::{

@@ -1,17 +1,14 @@
 //! Routes: customers with buckets of their own, which share a host's journal.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use audit_core::{AuditSink, with_sources};
-use audit_journal::{JournalRoute, check_route_name};
+use audit_journal::check_route_name;
 use audit_runtime::Tee;
-use audit_sink_http::{HttpSink, follower_of_route};
-use audit_sink_s3::{Bucket, OpenError, S3Sink, Settings};
-use futures::{StreamExt, stream};
+use audit_sink_http::{HttpSink, LogStream, follower_of_route};
+use audit_sink_s3::{Bucket, OpenError, OpenErrorKind, S3Sink, Settings};
 use serde::Deserialize;
 
 use crate::apart::OwnedBucket;
@@ -130,9 +127,7 @@ impl RouteSettings {
         required: &RequiredStreams,
     ) -> Result<Arc<dyn AuditSink>, String> {
         self.check()?;
-        self.open_all(sink, required).await.map_err(|error| {
-            format!("the route {:?} cannot be opened: {}", self.name, with_sources(&error))
-        })
+        self.open_all(sink, required).await.map_err(|error| self.cannot_open(&error))
     }
 
     async fn open_all(
@@ -163,10 +158,56 @@ impl RouteSettings {
         let tee = mirrors.fold(Tee::new(first), |tee, mirror| tee.with_mirror(mirror));
         Ok(Arc::new(tee))
     }
+
+    /// Checks what can be checked of the route's destinations without a request. Returns its
+    /// bucket.
+    ///
+    /// # Errors
+    ///
+    /// If its settings are invalid, or a secret cannot be read. The error names the route.
+    pub(crate) fn check_destinations(&self) -> Result<Option<Bucket>, String> {
+        let checked = || {
+            for stream in &self.log_stream {
+                if self.waits_for(stream) {
+                    LogStream::open(stream.clone())?;
+                } else {
+                    follower_of_route(&self.name, stream.clone())?;
+                }
+            }
+            self.open_bucket()
+        };
+        checked().map_err(|error| self.cannot_open(&error))
+    }
+
+    /// Probes the route's bucket as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    ///
+    /// If the route could not be opened. The error names the route.
+    pub(crate) async fn probe(&self, bucket: Bucket, settings: &Settings) -> Result<(), String> {
+        match bucket.probe(settings).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_tenants_trouble(&error) => Ok(()),
+            Err(error) => Err(self.cannot_open(&error)),
+        }
+    }
+
+    /// The directory of the route's own journal, if its first log stream has one.
+    pub(crate) fn own_journal(&self) -> Option<&Path> {
+        let journal = self.log_stream.first()?.journal.as_ref()?;
+        Some(&journal.directory)
+    }
+
+    fn cannot_open(&self, error: &OpenError) -> String {
+        format!("the route {:?} cannot be opened: {}", self.name, with_sources(error))
+    }
 }
 
-/// How long a sink has to close when it cannot be used.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whether a route is opened in spite of this error of its bucket. Its records then wait in the
+/// journal.
+pub(crate) fn is_tenants_trouble(error: &OpenError) -> bool {
+    matches!(error.kind(), OpenErrorKind::Unavailable | OpenErrorKind::Blocked)
+}
 
 /// How many buckets are probed at once. One that does not answer takes five seconds.
 pub(crate) const PROBES: usize = 64;
@@ -202,73 +243,6 @@ impl RoutesFile {
     }
 }
 
-/// Opens routes, and retires those that are not on the journal any more, now or once their buckets
-/// have everything. If one cannot be opened, the sink is closed.
-pub(crate) async fn open_routes(
-    sink: &Arc<S3Sink>,
-    routes: &[RouteSettings],
-    settings: &Settings,
-    required: &RequiredStreams,
-) -> Result<BTreeMap<String, Arc<dyn AuditSink>>, String> {
-    let opened = routes.iter().map(async |route: &RouteSettings| {
-        Ok::<_, String>((route.name.clone(), route.open(sink, required).await?))
-    });
-    let opened: Vec<_> = stream::iter(opened).buffered(PROBES).collect().await;
-    let opened = opened.into_iter().collect::<Result<_, _>>();
-    if opened.is_err() {
-        // The next process delivers the records that this one leaves in the journal.
-        drop(tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await);
-        return opened;
-    }
-    match sink.retire_unopened_routes().await {
-        Ok(left) => {
-            let (sink, settings) = (Arc::clone(sink), settings.clone());
-            tokio::spawn(async move {
-                let left = stream::iter(left);
-                left.for_each_concurrent(PROBES, |route| finish(&sink, route, &settings)).await;
-            });
-        }
-        Err(error) => {
-            let error = with_sources(&error);
-            tracing::warn!(error, "routes that left the settings cannot be retired");
-        }
-    }
-    opened
-}
-
-/// Delivers what a route that has no bucket in the settings any more still has in the journal to
-/// the bucket that the journal names, and then retires the route. Its logs were accepted for that
-/// bucket, and its streams end there.
-///
-/// If the bucket refuses or is away, its records wait for the next start: the delivery of an open
-/// route would keep the host from closing its sink. After a crash before the route is retired, the
-/// next start finds it again, and delivers what is left.
-async fn finish(sink: &S3Sink, route: JournalRoute, settings: &Settings) {
-    let JournalRoute { name, destination, .. } = &route;
-    let finished = async {
-        let why = |error: OpenError| with_sources(&error);
-        let bucket = Bucket::open(destination).map_err(why)?.for_route(name);
-        bucket.probe(settings).await.map_err(why)?;
-        let route = sink.open_route(name, bucket).await.map_err(why)?;
-        route.retire().await.map_err(|error| with_sources(&error))
-    };
-    match finished.await {
-        Ok(()) => tracing::info!(
-            route = name,
-            bucket = destination,
-            "a route that has no bucket in the settings is retired: its bucket has everything"
-        ),
-        Err(error) => tracing::warn!(
-            route = name,
-            bucket = destination,
-            error,
-            "the journal has undelivered records of a route that has no bucket in the settings, \
-             and they cannot be delivered to its bucket: put the bucket back into the settings, or \
-             stop the host and run `audit journal deliver --routes FILE`"
-        ),
-    }
-}
-
 impl fmt::Debug for RouteSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteSettings")
@@ -282,6 +256,8 @@ impl fmt::Debug for RouteSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use audit_core::Batch;
     use audit_sink_s3::JournalSettings;
     use s3_testserver::S3TestServer;
@@ -328,6 +304,7 @@ mod tests {
         assert!(error.contains("SignatureDoesNotMatch") && !error.contains("hunter2"), "{error}");
 
         let Opened { sink, routes } = destinations.open().await.unwrap();
+        let routes = routes.sinks();
         for (name, route) in &routes {
             let line = format!("{{\"of\":\"{name}\"}}\n");
             route

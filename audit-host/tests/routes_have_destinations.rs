@@ -147,8 +147,9 @@ async fn persist(
 
 /// Persists records of several routes at once. Returns what became of each route's.
 async fn persist_all(opened: &Opened, count: usize) -> BTreeMap<String, Vec<SinkError>> {
+    let routes = opened.routes.sinks();
     let tasks: Vec<_> = (0..count)
-        .flat_map(|n| opened.routes.iter().map(move |route| (n, route)))
+        .flat_map(|n| routes.iter().map(move |route| (n, route)))
         .map(|(n, (name, route))| {
             let (name, route) = (name.clone(), Arc::clone(route));
             tokio::spawn(async move {
@@ -194,7 +195,7 @@ async fn a_receiver_that_is_away_fails_only_its_own_route() {
     receivers.refuse("siem-globex", StatusCode::SERVICE_UNAVAILABLE);
     receivers.refuse("siem-initech", StatusCode::BAD_REQUEST);
     let opened = destinations.open().await.unwrap();
-    let shown: Vec<_> = opened.routes.values().map(ToString::to_string).collect();
+    let shown: Vec<_> = opened.routes.sinks().values().map(ToString::to_string).collect();
     assert_eq!(
         shown[0],
         format!(
@@ -213,7 +214,9 @@ async fn a_receiver_that_is_away_fails_only_its_own_route() {
     assert_eq!(outcomes("initech"), [Outcome::NotPersisted; 20]);
     let own = opened.sink.as_ref().unwrap();
     assert_eq!(own.health().state, HealthState::Ok, "one route's trouble");
-    let HealthState::Retrying { reason } = opened.routes["globex"].health().state else { panic!() };
+    let HealthState::Retrying { reason } = opened.routes.sinks()["globex"].health().state else {
+        panic!()
+    };
     assert!(reason.starts_with("HttpSink(siem@globex: "), "{reason}");
     // The required receivers already have what is acknowledged.
     for path in ["siem-acme", "siem-umbrella", "second-umbrella"] {
@@ -235,7 +238,10 @@ async fn a_receiver_that_is_away_fails_only_its_own_route() {
     assert_eq!(receivers.of("siem-umbrella"), receivers.of("second-umbrella"));
     assert!(receivers.of("siem-initech").is_empty());
     assert!(records_at(&directory.path().join("own")).is_empty());
-    assert!(persist(&opened.routes["umbrella"], "umbrella", 20).await.is_err(), "it is closed");
+    assert!(
+        persist(&opened.routes.sinks()["umbrella"], "umbrella", 20).await.is_err(),
+        "it is closed"
+    );
     for aside in ["siem@acme", "copy@acme", "siem@globex", "siem@initech", "second@umbrella"] {
         assert!(directory.path().join("dead-letters").join(aside).is_dir(), "{aside}");
     }
@@ -257,8 +263,8 @@ async fn a_log_stream_alone_may_have_a_journal() {
     receivers.refuse("siem-acme", StatusCode::SERVICE_UNAVAILABLE);
     let opened = destinations.open().await.unwrap();
     for n in 0..5 {
-        let acme = persist(&opened.routes["acme"], "acme", n).await.unwrap();
-        let globex = persist(&opened.routes["globex"], "globex", n).await.unwrap();
+        let acme = persist(&opened.routes.sinks()["acme"], "acme", n).await.unwrap();
+        let globex = persist(&opened.routes.sinks()["globex"], "globex", n).await.unwrap();
         assert_eq!((acme, globex), (Durability::Journaled, Durability::Delivered));
     }
     assert!(receivers.of("siem-acme").is_empty());

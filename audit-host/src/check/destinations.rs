@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 
 use super::{Checks, Found, Problem};
 use crate::Destinations;
-use crate::routes::PROBES;
+use crate::routes::{PROBES, is_tenants_trouble};
 
 /// The owner of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +112,7 @@ impl Checks {
             Ok((bucket, false)) => {
                 self.warning(name, format!("{bucket} accepts objects, but allows overwriting them"))
             }
-            Err(error)
-                if whose == Whose::Tenant
-                    && matches!(
-                        error.kind(),
-                        OpenErrorKind::Unavailable | OpenErrorKind::Blocked
-                    ) =>
-            {
+            Err(error) if whose == Whose::Tenant && is_tenants_trouble(&error) => {
                 let waits =
                     "the host starts nevertheless, and the tenant's logs wait in the journal";
                 self.warning(name, followed_by(&with_sources(&error), waits));

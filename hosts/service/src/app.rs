@@ -56,7 +56,7 @@ impl App {
         id: &str,
     ) -> Result<Audited<Arc<Document>>, Audited<Failure>> {
         // If the revision cannot be read, the query runs, fails too, and logs that.
-        if let Some((cached, hit)) = self.cache.get(id)
+        if let Some((cached, hit)) = self.cache.get(id, tenant.opening)
             && let Ok(Some(current)) = documents::revision(self.database.pool(), id).await
             && current == cached
         {
@@ -68,7 +68,7 @@ impl App {
                 let revision = document.revision;
                 let bytes = document.title.len() + document.text.len();
                 let sealed = query.seal(Arc::new(document));
-                self.cache.insert(id, revision, bytes, sealed.clone());
+                self.cache.insert(id, tenant.opening, revision, bytes, sealed.clone());
                 Ok(sealed)
             }
             Err(failure) => Err(query.seal(failure)),

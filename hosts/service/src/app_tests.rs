@@ -2,7 +2,6 @@
 //! and no client makes others wait for long.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use audit_core::testing::{MemorySink, poll_at_most};
@@ -47,7 +46,7 @@ async fn service_with(url: &str, turns: FairLimits, memory_bytes: usize) -> Serv
         .with_retry_policy(RetryPolicy { max_attempts: 30, base_backoff_ms: 1, max_backoff_ms: 20 })
         .build();
     let database = Database::open(url, turns).await.unwrap();
-    let tenants = Tenants::new(runtime, BTreeMap::new());
+    let tenants = Tenants::none(runtime);
     let app = App::new(tenants, database.clone(), user, LONG, memory_bytes);
     let peer = Connection::new(([127, 0, 0, 1], 1).into());
     let clients = app.router("10.0.0.1".parse().unwrap(), Probe::new(None));

@@ -30,21 +30,25 @@ struct Entries {
 #[derive(Debug, Clone)]
 struct Sealed {
     revision: i64,
+    /// The opening of the tenant whose runtime releases the document.
+    opening: u64,
     document: Audited<Arc<Document>>,
     bytes: usize,
 }
 
 impl Cache {
-    /// The sealed document and its revision, if it is cached.
-    pub(crate) fn get(&self, id: &str) -> Option<(i64, Audited<Arc<Document>>)> {
+    /// The sealed document and its revision, if it was cached in this opening of its tenant.
+    pub(crate) fn get(&self, id: &str, opening: u64) -> Option<(i64, Audited<Arc<Document>>)> {
         let entries = self.entries();
-        entries.by_id.get(id).map(|sealed| (sealed.revision, sealed.document.clone()))
+        let sealed = entries.by_id.get(id).filter(|sealed| sealed.opening == opening)?;
+        Some((sealed.revision, sealed.document.clone()))
     }
 
     /// Caches the result of a query, of a document with this many bytes.
     pub(crate) fn insert(
         &self,
         id: &str,
+        opening: u64,
         revision: i64,
         document_bytes: usize,
         document: Audited<Arc<Document>>,
@@ -55,7 +59,8 @@ impl Cache {
             *entries = Entries::default();
         }
         entries.bytes += bytes;
-        let replaced = entries.by_id.insert(id.to_owned(), Sealed { revision, document, bytes });
+        let sealed = Sealed { revision, opening, document, bytes };
+        let replaced = entries.by_id.insert(id.to_owned(), sealed);
         entries.bytes -= replaced.map_or(0, |replaced| replaced.bytes);
     }
 

@@ -3,9 +3,9 @@
 //! Users view and change documents. No view is shown and no change commits before its audit log is
 //! durable. Read it in this order: `documents.rs`, the functions and their logs; `app.rs`, from
 //! requests to function calls; `database.rs`; `cache.rs`; `memory.rs`, which limits the memory of
-//! requests; `tenants.rs`, which tells whose they are; `receipts.rs`, which links changes to their
-//! records; and this file, which puts everything together. The crate `audit-sqlx` provides the
-//! transactions.
+//! requests; `tenants.rs`, which tells whose they are, and `reload.rs`, which changes the tenants;
+//! `receipts.rs`, which links changes to their records; and this file, which puts everything
+//! together. The crate `audit-sqlx` provides the transactions.
 
 mod answer;
 mod app;
@@ -15,10 +15,10 @@ mod database;
 mod documents;
 mod memory;
 mod receipts;
+mod reload;
 mod settings;
 mod tenants;
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +39,7 @@ use futures::future::join_all;
 
 use crate::app::{App, probes};
 use crate::database::Database;
+use crate::reload::Reload;
 use crate::settings::Settings;
 use crate::tenants::Tenants;
 
@@ -98,13 +99,22 @@ async fn start() {
 
 async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let destinations = settings.destinations()?;
+    let settings = Arc::new(settings);
     let opened = destinations.open_and_show(settings.show_logs, out).await?;
     let Opened { sink, routes } = opened.clone();
     let sink = sink.unwrap_or_else(|| Arc::new(NullSink::new()));
 
     let mut vars = Vars::new();
     let user = vars.register("user", MAX_USER_JSON_BYTES)?;
-    let tenants = tenants(&settings, &vars, Arc::clone(&sink), routes.clone());
+    let runtime = runtimes(&settings, vars);
+    let own = runtime(Arc::clone(&sink));
+    let tenants = match settings.routes {
+        None => Tenants::none(own),
+        Some(_) => {
+            let routes = routes.sinks().into_iter();
+            Tenants::new(own, routes.map(|(name, route)| (name, runtime(route))).collect())
+        }
+    };
 
     create_directory(&settings.data_dir).map_err(|error| {
         format!("the directory {} cannot be created: {error}", settings.data_dir.display())
@@ -124,7 +134,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let proxies = proxies.with_header(settings.client_address_header.clone());
     let stopped = settings.exit_when_stopped.then(|| sink.stopped());
     let answers = move || answering.borrow().clone();
-    let probe = Probe::with_part(opened.sink.clone(), "database", answers).with_routes(routes);
+    let probe =
+        Probe::with_part(opened.sink.clone(), "database", answers).with_routes(routes.clone());
     // Before this, a signal ends the process at once, since no request was accepted yet.
     let shutdown =
         Shutdown::on_signals().map_err(|error| format!("signals cannot be handled: {error}"))?;
@@ -132,7 +143,13 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     destinations.announce(&opened, settings.show_logs, out);
     let limits = settings.limits();
     if let Some(address) = settings.operators_listen()? {
-        let operators = probes(probe.clone(), |answer| answer).merge(receipts);
+        let mut operators = probes(probe.clone(), |answer| answer).merge(receipts);
+        if settings.routes.is_some() {
+            let (settings, tenants, out) = (Arc::clone(&settings), tenants.clone(), out.clone());
+            let runtime = Box::new(runtime);
+            operators =
+                operators.merge(reload::router(Reload { settings, routes, tenants, runtime, out }));
+        }
         serve_operators(address, operators, limits, out).await?;
     }
     let listener = listen(settings.listen, "").await?;
@@ -159,7 +176,8 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     let connections = Connections::new(limits)?.exempting(move |address| exempt.trust(address));
     connections.serve(listener, app.router(proxies, probe.clone()), told).await;
     let close_timeout = Duration::from_millis(settings.close_timeout_ms);
-    let drained = join_all(tenants.runtimes().map(AuditRuntime::drain_outcomes));
+    let runtimes = tenants.runtimes();
+    let drained = join_all(runtimes.iter().map(AuditRuntime::drain_outcomes));
     let closed = close_after(drained.map(drop), &*sink, close_timeout).await;
     match why.get() {
         Some(reason) => Err(StoppedError(reason.clone()).into()),
@@ -167,25 +185,22 @@ async fn serve(settings: Settings, out: &Output) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The runtime of this host, and those of its tenants, each with the tenant's route.
-fn tenants(
+/// Makes the runtimes of this host and of its tenants, each on a sink.
+fn runtimes(
     settings: &Settings,
-    vars: &Vars,
-    sink: Arc<dyn AuditSink>,
-    routes: BTreeMap<String, Arc<dyn AuditSink>>,
-) -> Tenants {
+    vars: Vars,
+) -> impl Fn(Arc<dyn AuditSink>) -> AuditRuntime + Send + Sync + use<> {
     let persist_timeout = Duration::from_millis(settings.persist_timeout_ms) + PERSIST_GRACE;
-    let runtime = |sink: Arc<dyn AuditSink>| {
+    let (provenance, outcomes) = (settings.provenance, settings.outcomes);
+    move |sink| {
         AuditRuntime::builder(sink)
             .with_vars(vars.clone())
             .with_persist_timeout(persist_timeout)
             .with_retry_policy(RETRY_POLICY)
-            .with_provenance(settings.provenance)
-            .with_outcomes(settings.outcomes)
+            .with_provenance(provenance)
+            .with_outcomes(outcomes)
             .build()
-    };
-    let of_tenants = routes.into_iter().map(|(name, route)| (name, runtime(route)));
-    Tenants::new(runtime(sink), of_tenants.collect())
+    }
 }
 
 /// Starts to serve operators, until the process ends.

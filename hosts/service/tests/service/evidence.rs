@@ -18,7 +18,7 @@ fn files_in(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 }
 
 /// The system records of this kind in a bucket, in the order of their streams.
-fn system_records(bucket: &Path, event: &str) -> Vec<Value> {
+pub(crate) fn system_records(bucket: &Path, event: &str) -> Vec<Value> {
     let mut files = files_in(bucket, ".system");
     files.sort_unstable_by_key(|path| path.file_name().unwrap().to_owned());
     let records = files.iter().map(|path| {

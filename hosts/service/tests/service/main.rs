@@ -8,6 +8,7 @@ mod evidence;
 mod log_stream_alone;
 mod memory;
 mod process;
+mod reloads;
 mod requests;
 mod starts;
 mod stops;

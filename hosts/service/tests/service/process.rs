@@ -115,6 +115,19 @@ impl Service {
         }
     }
 
+    /// Has the service read its file of routes again.
+    pub(crate) async fn reload(&self, headers: &[(&str, &str)]) -> (u16, Value) {
+        self.try_reload(headers).await.unwrap()
+    }
+
+    /// Like `reload`, but the connection may break.
+    pub(crate) async fn try_reload(
+        &self,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<(u16, Value)> {
+        self.send(self.client.post(format!("{}/routes/reload", self.operators)), headers).await
+    }
+
     async fn probe(&self, url: &str, path: &str) -> (u16, String) {
         let response = self.client.get(format!("{url}{path}")).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())

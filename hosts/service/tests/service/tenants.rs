@@ -27,7 +27,7 @@ fn write_routes(directory: &Path, store: &S3TestServer) -> String {
 }
 
 /// The routes as shown to operators.
-async fn routes(service: &Service) -> Value {
+pub(crate) async fn routes(service: &Service) -> Value {
     let [_, (status, text)] = service.probes("/healthz?verbose").await;
     assert_eq!(status, 200, "{text}");
     serde_json::from_str::<Value>(&text).unwrap()["routes"].take()
