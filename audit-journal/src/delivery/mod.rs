@@ -292,7 +292,15 @@ impl JournalDelivery {
         // journal is closed.
         let is_unopened = self.is_unopened() && self.encodings.is_empty();
         if self.ended && (!is_left || is_unopened) {
-            self.finish().await;
+            // From here on no route can be opened, and its opening fails. One that was opened just
+            // now is still delivered.
+            self.commands.close();
+            if let Ok(command) = self.commands.try_recv() {
+                self.obey(command);
+                return Next::Step;
+            }
+            self.clean().await;
+            self.mended();
             return Next::End;
         }
         if self.is_idle() {
@@ -352,18 +360,6 @@ impl JournalDelivery {
                 self.streams.end();
                 self.streams.tell_all();
                 self.ended = true;
-            }
-        }
-    }
-
-    /// Removes what is delivered and answers the callers that still wait for a flush.
-    async fn finish(&mut self) {
-        self.clean().await;
-        self.mended();
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            if let Command::Flush(_, reply) = command {
-                let _ = reply.send(());
             }
         }
     }
