@@ -334,7 +334,8 @@ impl Shared {
         match closed {
             Ok(()) => tracing::info!(
                 route = name,
-                "a route that left the settings, or its bucket, is closed: its destinations have everything"
+                "a route that left the settings, or its bucket, is closed: its destinations have \
+                 everything"
             ),
             Err(error) => tracing::warn!(
                 route = name,
