@@ -164,6 +164,7 @@ impl Mapping {
         let (activity, name) = match operation {
             None => (0, json!("Unknown").into()),
             Some(operation) => {
+                // Text with half of a surrogate pair is an activity that no settings can name.
                 let text: Option<String> = serde_json::from_str(operation.get()).ok();
                 match text.and_then(|text| self.activities.get(&text)) {
                     Some(Activity::Create) => (1, json!("Create").into()),

@@ -43,8 +43,9 @@ impl IndexedBatch {
     }
 }
 
-/// The records of one stream of a route in some groups of one segment. Neither the first nor the
-/// last is a system record. For the route itself there is none between them either.
+/// The records of one stream of a route in some groups of one segment. It neither begins nor ends
+/// with a system record. A stretch for a follower may have some in between; the route's own has
+/// none.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
     pub(super) segment: Segment,
